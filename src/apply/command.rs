@@ -1,0 +1,181 @@
+//! What can be proposed, and what comes of it.
+//!
+//! A `Command` is a request that has been parsed and admitted: it means one thing on every
+//! replica, at any later time. Chance and clocks were settled before (lease ids are chosen, names
+//! resolved). An `Outcome` is what every replica agrees happened, refusals included.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{
+    mvcc::{Range, RangeResult},
+    types::{KeyRange, KeyValue, LeaseId, MemberId, Rev},
+};
+
+/// One request of the replicated log.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Command {
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Txn),
+    Compact {
+        rev: Rev,
+    },
+    LeaseGrant {
+        id: LeaseId,
+        ttl_secs: i64,
+    },
+    LeaseRevoke {
+        id: LeaseId,
+    },
+    /// What remains of leases, in seconds; 0 forgets the checkpoint.
+    LeaseCheckpoint {
+        remaining_secs: Vec<(LeaseId, i64)>,
+    },
+    AlarmActivate(Alarm),
+    AlarmDeactivate(Alarm),
+    /// A member tells its name and client URLs.
+    MemberPublish {
+        id: MemberId,
+        name: String,
+        client_urls: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Put {
+    pub(crate) key: Bytes,
+    /// `None` keeps the value that the key has (`ignore_value`).
+    pub(crate) value: Option<Bytes>,
+    /// `None` keeps the lease that the key has (`ignore_lease`).
+    pub(crate) lease: Option<LeaseId>,
+    pub(crate) prev_kv: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DeleteRange {
+    pub(crate) range: KeyRange,
+    pub(crate) prev_kv: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Txn {
+    pub(crate) compares: Vec<Compare>,
+    pub(crate) success: Vec<Op>,
+    pub(crate) failure: Vec<Op>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Op {
+    Range(Range),
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Txn),
+}
+
+/// `actual OP given`, for every key of the range.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Compare {
+    pub(crate) range: KeyRange,
+    pub(crate) operator: CompareOperator,
+    pub(crate) target: CompareTarget,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompareOperator {
+    Equal,
+    Greater,
+    Less,
+    NotEqual,
+    /// An operator that etcd does not know: it holds for whatever it is asked.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CompareTarget {
+    Version(i64),
+    CreateRev(i64),
+    ModRev(i64),
+    Value(Bytes),
+    Lease(i64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Alarm {
+    pub(crate) member: MemberId,
+    pub(crate) kind: AlarmKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum AlarmKind {
+    NoSpace,
+    Corrupt,
+}
+
+/// What came of one command, with the store's revision right after it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) rev: Rev,
+    pub(crate) result: Result<Response, ApplyError>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Response {
+    Put {
+        prev_kv: Option<KeyValue>,
+    },
+    DeleteRange {
+        deleted: i64,
+        prev_kvs: Vec<KeyValue>,
+    },
+    Txn(TxnResult),
+    Compact,
+    LeaseGrant {
+        id: LeaseId,
+        ttl_secs: i64,
+    },
+    LeaseRevoke,
+    LeaseCheckpoint,
+    /// The alarms that the request raised or cleared.
+    Alarm {
+        alarms: Vec<Alarm>,
+    },
+    MemberPublish,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TxnResult {
+    pub(crate) succeeded: bool,
+    pub(crate) responses: Vec<OpResult>,
+}
+
+/// The answer to one operation of a transaction, with the revision for its inner header.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum OpResult {
+    Range { rev: Rev, result: RangeResult },
+    Put { rev: Rev, prev_kv: Option<KeyValue> },
+    DeleteRange { rev: Rev, deleted: i64, prev_kvs: Vec<KeyValue> },
+    Txn(TxnResult),
+}
+
+/// A refusal on which all replicas agree. It travels in the answer and never stops the log.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum ApplyError {
+    #[error("required revision has been compacted (asked {asked}, compacted {compacted})")]
+    Compacted { asked: Rev, compacted: Rev },
+    #[error("required revision is a future revision (asked {asked}, current {current})")]
+    FutureRevision { asked: Rev, current: Rev },
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    #[error("lease already exists")]
+    LeaseExists,
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
+    /// `ignore_value` or `ignore_lease` on a key that does not exist.
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("database space exceeded")]
+    NoSpace,
+    #[error("corrupt cluster")]
+    Corrupt,
+}

@@ -1,0 +1,10 @@
+//! retcd: a drop-in replacement for etcd.
+
+mod apply;
+mod limits;
+mod mvcc;
+mod pb;
+mod storage;
+mod types;
+
+fn main() {}

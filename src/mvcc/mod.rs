@@ -1,0 +1,5 @@
+//! Keys through time.
+
+mod range;
+
+pub(crate) use range::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget};

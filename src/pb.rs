@@ -1,0 +1,26 @@
+//! The generated wire types. Only `rpc`, the log encoding and the peer transport look in here.
+
+// Generated code is not ours to lint.
+#![allow(clippy::all, unreachable_pub, missing_docs)]
+
+pub(crate) mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+pub(crate) mod authpb {
+    tonic::include_proto!("authpb");
+}
+pub(crate) mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+pub(crate) mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+pub(crate) mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+pub(crate) mod retcd {
+    /// The log encoding.
+    pub(crate) mod log {
+        include!(concat!(env!("OUT_DIR"), "/retcd.log.rs"));
+    }
+}

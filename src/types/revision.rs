@@ -1,0 +1,47 @@
+//! Revisions: the store's clock.
+//!
+//! `Rev` is what clients call a revision: it grows by one with every request that changes
+//! something. `Revision` names one change inside it. An empty store is at revision 1, so the
+//! first write makes revision 2 (as in etcd).
+
+use std::fmt;
+
+/// The main revision, as clients see it in `header.revision` and `mod_revision`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Rev(pub(crate) i64);
+
+impl Rev {
+    /// The revision of a store that nobody has written to.
+    pub(crate) const INITIAL: Rev = Rev(1);
+    /// "Nothing has been compacted yet", as etcd reports it.
+    pub(crate) const NEVER_COMPACTED: Rev = Rev(-1);
+
+    pub(crate) fn next(self) -> Rev {
+        Rev(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Rev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One change: the `sub`-th (from 0) of main revision `main`. It is the storage key of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Revision {
+    pub(crate) main: Rev,
+    pub(crate) sub: i64,
+}
+
+impl Revision {
+    pub(crate) fn new(main: i64, sub: i64) -> Revision {
+        Revision { main: Rev(main), sub }
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.main, self.sub)
+    }
+}
