@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&clients)?;
 
     let api = protox::compile(CLIENT_API, ["proto"])?;
-    let log = protox::compile(["log.proto"], ["proto"])?;
+    let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
 
     tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(api.clone())?;
     tonic_prost_build::configure()
