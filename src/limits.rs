@@ -48,3 +48,16 @@ pub(crate) const LEASE_ROUND_PAUSE: std::time::Duration = std::time::Duration::f
 /// Pages of the database kept in memory. What is read often stays; the rest is read from the
 /// file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Log entries kept behind the last checkpoint, for members that are a little behind.
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 5000;
+
+/// Log entries kept in memory once they are committed. Older ones are read back from the files.
+pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Connections on their way from the acceptor to a reactor. When full the acceptor waits, and
+/// with it the kernel's own queue of connections fills.
+pub(crate) const ACCEPT_QUEUE: usize = 64;
+
+/// How long connections may take to finish what they are answering when the server stops.
+pub(crate) const DRAIN_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(300);
