@@ -177,7 +177,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             if !revisions.is_empty() {
                 let mut hub = self.hub.lock();
                 for (rev, events) in revisions {
-                    hub.publish(rev, events.into());
+                    hub.publish(rev, &events.into());
                 }
             }
             self.metrics.observe_apply(start.elapsed(), outcomes.0.len());
