@@ -9,6 +9,7 @@
 
 use std::{collections::VecDeque, fmt::Debug, io, ops::RangeBounds, path::Path, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use openraft::{
     OptionalSend, RaftLogReader,
     entry::RaftEntry,
@@ -64,6 +65,8 @@ impl LogStore {
         let mut cache_bytes = 0;
         for (at, kind, payload) in entries {
             let bytes = payload.len();
+            // A copy of its own, or one entry in the cache would keep a whole segment in memory.
+            let payload = Bytes::copy_from_slice(&payload);
             let entry = codec::entry(at, kind, payload).ok_or_else(|| StorageError::Foreign {
                 path: dir.to_owned(),
                 detail: format!("log entry {} was written by a newer version of retcd", at.index),
