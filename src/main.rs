@@ -6,5 +6,6 @@ mod mvcc;
 mod pb;
 mod storage;
 mod types;
+mod watch;
 
 fn main() {}
