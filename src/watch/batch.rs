@@ -13,11 +13,14 @@ use crate::types::{Event, Rev};
 #[derive(Debug)]
 pub(crate) enum Delivery {
     Batch(Batch),
-    /// Everything up to `rev` has been handed out: to the watcher `id`, or, if that is
-    /// [`WatchId::NONE`], to every watcher of the stream.
+    /// Everything up to `rev` has been handed out to the watcher `id`.
     Progress {
         rev: Rev,
         id: WatchId,
+    },
+    /// Everything up to `rev` has been handed out to every watcher of the stream.
+    StreamProgress {
+        rev: Rev,
     },
     /// Some watchers fell behind: ask the hub which, and read history for them.
     Lagging,

@@ -108,7 +108,7 @@ impl WatchHub {
 
     /// A synced watcher's first event comes through the feed; for an unsynced one the stream
     /// reads history from `next_rev` on.
-    pub(crate) fn create(&mut self, stream: StreamId, spec: WatcherSpec) -> Result<Created, CreateError> {
+    pub(crate) fn create(&mut self, feed: &mut Feed, spec: WatcherSpec) -> Result<Created, CreateError> {
         if spec.start_rev < 0 {
             return Err(CreateError::Compacted);
         }
@@ -116,8 +116,12 @@ impl WatchHub {
             return Err(CreateError::EmptyRange);
         }
         let published = self.published;
+        let stream = feed.stream;
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
         let id = entry.claim(spec.id)?;
+        if spec.start_rev != 0 {
+            feed.void_progress(entry.outlet.handed());
+        }
         let state = match Rev(spec.start_rev) {
             Rev(0) => State::Synced { next_rev: published.next() },
             start if start > published => State::Synced { next_rev: start },
@@ -156,7 +160,7 @@ impl WatchHub {
     }
 
     /// Hands out the events of the revision after the last one, in their order.
-    pub(crate) fn publish(&mut self, rev: Rev, events: &Arc<[Event]>) {
+    pub(crate) fn publish(&mut self, rev: Rev, events: Arc<[Event]>) {
         assert_eq!(rev, self.published.next(), "revisions are published one after the other");
         self.published = rev;
         let mut hits = mem::take(&mut self.hits);
@@ -171,7 +175,7 @@ impl WatchHub {
             hits.sort();
             let bytes = events.iter().map(event_bytes).sum();
             for of_stream in hits.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
-                self.publish_to(of_stream[0].0.0, rev, events, bytes, of_stream);
+                self.publish_to(of_stream[0].0.0, rev, &events, bytes, of_stream);
             }
         }
         hits.clear();
@@ -222,7 +226,7 @@ impl WatchHub {
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
         let all = entry.watchers.values().all(|watcher| watcher.may_hear_progress(rev));
         if all && !entry.watchers.is_empty() {
-            entry.tell_progress(rev, WatchId::NONE);
+            entry.tell_progress(Delivery::StreamProgress { rev });
         }
     }
 
@@ -241,7 +245,7 @@ impl WatchHub {
             }
         }
         for id in due {
-            entry.tell_progress(rev, id);
+            entry.tell_progress(Delivery::Progress { rev, id });
         }
     }
 
@@ -351,8 +355,8 @@ impl Stream {
     }
 
     /// No room, no progress: the client asks again, or the next tick comes.
-    fn tell_progress(&mut self, rev: Rev, id: WatchId) {
-        let _no_room = self.outlet.hand(Delivery::Progress { rev, id }, 0);
+    fn tell_progress(&mut self, progress: Delivery) {
+        let _no_room = self.outlet.hand(progress, 0);
     }
 }
 

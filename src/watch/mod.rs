@@ -21,3 +21,6 @@ pub(crate) use batch::{Batch, Delivery};
 pub(crate) use hub::{Created, WatchHub};
 pub(crate) use queue::Feed;
 pub(crate) use watcher::{CreateError, Lagging, State, StreamId, WatchId, WatcherSpec};
+
+#[cfg(test)]
+mod tests;

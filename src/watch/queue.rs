@@ -40,6 +40,9 @@ pub(crate) struct Feed {
     taken: u64,
     /// Cancelled watchers that the next deliveries may still name, and until which one.
     cancelled: BTreeMap<WatchId, u64>,
+    /// Progress of the whole stream up to this delivery is void: it knows nothing of a watcher
+    /// that has come since.
+    progress_void: u64,
 }
 
 #[derive(Debug)]
@@ -53,7 +56,8 @@ pub(super) fn queue(stream: StreamId, capacity: usize) -> (Outlet, Feed) {
     let (sender, receiver) = mpsc::channel(capacity + 1);
     let bytes = Arc::new(AtomicUsize::new(0));
     let outlet = Outlet { queue: sender, bytes: Arc::clone(&bytes), handed: 0, knocked: false };
-    (outlet, Feed { stream, queue: receiver, bytes, taken: 0, cancelled: BTreeMap::new() })
+    let cancelled = BTreeMap::new();
+    (outlet, Feed { stream, queue: receiver, bytes, taken: 0, cancelled, progress_void: 0 })
 }
 
 impl Outlet {
@@ -132,23 +136,30 @@ impl Feed {
         }
     }
 
+    /// Progress of the whole stream that is queued up to the `handed`-th delivery would promise
+    /// too much.
+    pub(super) fn void_progress(&mut self, handed: u64) {
+        self.progress_void = handed;
+    }
+
     /// Accounts for a delivery, and takes out of it what is for nobody any more.
     fn take(&mut self, queued: Queued) -> Option<Delivery> {
         self.taken += 1;
         self.bytes.fetch_sub(queued.bytes, Ordering::Relaxed);
-        let mut delivery = queued.delivery;
-        if self.cancelled.is_empty() {
-            return Some(delivery);
-        }
         let taken = self.taken;
         self.cancelled.retain(|_, handed| taken <= *handed);
-        match &mut delivery {
+        let mut delivery = queued.delivery;
+        let wanted = match &mut delivery {
             Delivery::Batch(batch) => {
-                batch.retain(|id| !self.cancelled.contains_key(&id));
-                (!batch.is_empty()).then_some(delivery)
+                if !self.cancelled.is_empty() {
+                    batch.retain(|id| !self.cancelled.contains_key(&id));
+                }
+                !batch.is_empty()
             }
-            Delivery::Progress { id, .. } => (!self.cancelled.contains_key(id)).then_some(delivery),
-            Delivery::Lagging => Some(delivery),
-        }
+            Delivery::StreamProgress { .. } => taken > self.progress_void,
+            Delivery::Progress { id, .. } => !self.cancelled.contains_key(id),
+            Delivery::Lagging => true,
+        };
+        wanted.then_some(delivery)
     }
 }
