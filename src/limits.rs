@@ -27,6 +27,10 @@ pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 /// read on from where they were; nothing is dropped.
 pub(crate) const WATCH_QUEUE: usize = 128;
 
+/// Bytes of events waiting for one watch stream, and about as much history read for it in one
+/// go. The same happens when they are reached; a single larger revision still passes.
+pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
+
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 
