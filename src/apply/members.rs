@@ -1,8 +1,8 @@
 //! Who the members are, as clients see them.
 //!
 //! Consensus has its own list and decides who belongs to it; it tells this one with
-//! [`Members::admit`] and [`Members::remove`] as it applies each change. The rest, name and client
-//! URLs, every member says of itself. Whoever was removed stays removed, for ever.
+//! each change it applies. The rest, name and client URLs, every member says of itself. Ids that
+//! were removed are remembered for ever, so that nobody is asked to take one back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,6 @@ impl Members {
 
     /// Adds a member, or changes where it is reached and whether it votes.
     pub(super) fn admit(&mut self, id: MemberId, peer_urls: Vec<String>, is_learner: bool) {
-        assert!(!self.removed.contains(&id), "member {id} was removed and cannot come back");
         let member = self.members.entry(id).or_default();
         member.peer_urls = peer_urls;
         member.is_learner = is_learner;
@@ -56,7 +55,7 @@ impl Members {
 
     /// Word from a member that has been removed meanwhile comes too late, and changes nothing.
     pub(super) fn publish(&mut self, id: MemberId, name: &str, client_urls: &[String]) {
-        if self.removed.contains(&id) {
+        if self.removed.contains(&id) && !self.members.contains_key(&id) {
             return;
         }
         let member = self.members.entry(id).or_default();

@@ -2,6 +2,8 @@
 
 mod admission;
 mod alarm;
+#[cfg(test)]
+mod arbitrary;
 pub(crate) mod codec;
 mod command;
 mod members;

@@ -140,3 +140,107 @@ impl Lessor {
         Some(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: LeaseId = LeaseId(0xa);
+
+    #[test]
+    fn a_lease_is_granted_once() {
+        let mut lessor = Lessor::default();
+        assert!(lessor.grant(A, 10));
+        assert!(!lessor.grant(A, 20));
+        assert_eq!(lessor.get(A).map(|lease| lease.ttl_secs), Some(10));
+        assert_eq!((lessor.revoke(A).is_some(), lessor.revoke(A)), (true, None));
+    }
+
+    #[test]
+    fn the_stored_form_comes_back() {
+        let mut lessor = Lessor::default();
+        for id in [A, LeaseId(i64::MIN), LeaseId(-1)] {
+            lessor.grant(id, 300);
+            lessor.checkpoint(id, 7);
+            let cell = lessor.cell(id).expect("it is there");
+            let mut restored = Lessor::default();
+            assert_eq!(restored.restore(&Lessor::cell_key(id), &cell), Some(id));
+            assert_eq!(restored.get(id), lessor.get(id));
+        }
+        assert_eq!(lessor.cell(LeaseId(1)), None);
+        assert_eq!(lessor.restore(b"1234567", &[0; 16]), None);
+        assert_eq!(lessor.restore(b"12345678", &[0; 15]), None);
+        assert_eq!(lessor.restore(b"12345678", &[0; 17]), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Grant(i64, i64),
+        Revoke(i64),
+        Checkpoint(i64, i64),
+        Attach(u8, i64),
+        Detach(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (id, key, secs) = (-1i64..4, 0u8..6, 0i64..9);
+        let some_id = id.clone().prop_filter("a lease needs an id", |&id| id != 0);
+        prop_oneof![
+            2 => (some_id.clone(), secs.clone()).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
+            1 => some_id.clone().prop_map(Step::Revoke),
+            1 => (some_id, secs).prop_map(|(id, left)| Step::Checkpoint(id, left)),
+            6 => (key.clone(), id).prop_map(|(key, id)| Step::Attach(key, id)),
+            2 => key.prop_map(Step::Detach),
+        ]
+    }
+
+    proptest! {
+        /// Against two plain lists: the leases, and what each key wears.
+        #[test]
+        fn as_two_lists_would(steps in prop::collection::vec(step(), 1..80)) {
+            let mut lessor = Lessor::default();
+            let mut leases: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+            let mut worn = [0i64; 6];
+            for step in steps {
+                match step {
+                    Step::Grant(id, ttl) => {
+                        let fresh = !leases.contains_key(&id);
+                        leases.entry(id).or_insert((ttl, 0));
+                        prop_assert_eq!(lessor.grant(LeaseId(id), ttl), fresh);
+                    }
+                    Step::Revoke(id) => {
+                        worn.iter_mut().filter(|worn| **worn == id).for_each(|worn| *worn = 0);
+                        let revoked = lessor.revoke(LeaseId(id));
+                        prop_assert_eq!(revoked.is_some(), leases.remove(&id).is_some());
+                    }
+                    Step::Checkpoint(id, left) => {
+                        let known = leases.get_mut(&id).map(|lease| lease.1 = left).is_some();
+                        prop_assert_eq!(lessor.checkpoint(LeaseId(id), left), known);
+                    }
+                    Step::Attach(key, id) => {
+                        if id == 0 || leases.contains_key(&id) {
+                            worn[usize::from(key)] = id;
+                            lessor.attach(&[key], LeaseId(id));
+                        }
+                    }
+                    Step::Detach(key) => {
+                        worn[usize::from(key)] = 0;
+                        lessor.detach(&[key]);
+                    }
+                }
+                for (key, &id) in (0u8..).zip(&worn) {
+                    prop_assert_eq!(lessor.lease_of(&[key]), LeaseId(id));
+                }
+                let expected: Vec<_> = leases.iter().map(|(&id, &(ttl_secs, remaining_secs))| {
+                    let keys = (0u8..).zip(&worn).filter(|(_, worn)| **worn == id);
+                    let keys = keys.map(|(key, _)| Bytes::from(vec![key])).collect();
+                    (LeaseId(id), Lease { ttl_secs, remaining_secs, keys })
+                }).collect();
+                let actual: Vec<_> = lessor.leases().map(|(id, lease)| (id, lease.clone())).collect();
+                prop_assert_eq!(actual, expected);
+            }
+        }
+    }
+}
