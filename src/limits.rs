@@ -1,5 +1,7 @@
 //! Every bound, its reason, and what happens when it is reached.
 
+use std::time::Duration;
+
 /// Operations in one transaction, unless `--max-txn-ops` says otherwise. More are refused.
 pub(crate) const TXN_OPS_MAX: usize = 128;
 
@@ -12,6 +14,13 @@ pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
 
 /// Longest lease, in seconds. Longer ones are refused.
 pub(crate) const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
+
+/// Leases that may end in one second right after a change of leader. More are put off to the
+/// seconds after it.
+pub(crate) const LEASE_EXPIRIES_PER_SEC: usize = 750;
+
+/// How long the leader waits for the revoke of an expired lease before it asks again.
+pub(crate) const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
 
 /// Space quota when `--quota-backend-bytes` is 0. Writes beyond it are refused.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
