@@ -6,6 +6,7 @@ mod limits;
 mod mvcc;
 mod pb;
 mod storage;
+mod telemetry;
 mod types;
 
 fn main() {}
