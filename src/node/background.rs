@@ -115,7 +115,7 @@ impl Background {
         drop(replica);
         let committing = Instant::now();
         self.database.commit(&checkpoint)?;
-        self.metrics.observe_checkpoint(committing.elapsed());
+        self.metrics.backend_commit.observe(committing.elapsed().as_secs_f64());
         self.replica.write().checkpointed(rev, meta);
         self.durable.send_replace(index);
         Ok(start.elapsed())
@@ -128,7 +128,7 @@ impl Background {
         match step {
             CompactionStep::Idle => false,
             CompactionStep::More => {
-                self.metrics.observe_compaction_pause(start.elapsed());
+                self.metrics.index_compaction_pause_ms.observe(start.elapsed().as_secs_f64() * 1000.0);
                 true
             }
             CompactionStep::Finished(rev) => {

@@ -54,7 +54,7 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
     let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.rev())));
     let replica = Arc::new(RwLock::new(replica));
     let leases = Arc::new(LeaseClock::default());
-    let machine = RaftStateMachine::new(replica.clone(), hub.clone(), leases.clone(), metrics.clone());
+    let machine = RaftStateMachine::new(replica.clone(), hub.clone(), leases.clone(), metrics.clone(), config.warning_apply_duration);
 
     // One message is enough: the first failure ends the process.
     let (fail, failure) = mpsc::channel(1);

@@ -108,7 +108,7 @@ impl Node {
         if has_checkpoint {
             self.propose(Command::LeaseCheckpoint { remaining_secs: vec![(id, 0)] }).await?;
         }
-        self.metrics().lease_renewed();
+        self.metrics().leases_renewed.inc();
         Ok(Some(ttl_secs))
     }
 
