@@ -14,9 +14,9 @@ mod apply;
 // ---- the line ------------------------------------------------------------------------------
 mod raft;
 mod node;
-mod rpc;
-mod http;
-mod serve;
+// mod rpc;
+// mod http;
+// mod serve;
 mod config;
 mod telemetry;
 

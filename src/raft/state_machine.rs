@@ -41,7 +41,6 @@ const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
 
 /// The replicated state, and how far into the log it reaches. One lock guards both, so that a
 /// checkpoint never separates effects from the index that they belong to.
-#[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) state: StateMachine,
     applied: Option<LogId>,
@@ -54,10 +53,8 @@ impl Replica {
     /// The state as the last checkpoint left it.
     pub(crate) fn open(database: Arc<Database>) -> Result<Replica, StorageError> {
         let reader = database.reader()?;
-        let corrupt = |cell: &[u8]| StorageError::Corrupted {
-            path: database.path().to_owned(),
-            detail: format!("cell {} cannot be decoded", String::from_utf8_lossy(cell)),
-        };
+        let corrupt =
+            |cell: &[u8]| reader.corrupted(format!("cell {} cannot be decoded", cell.escape_ascii()));
         let applied = match reader.cell(Table::Meta, APPLIED_CELL)? {
             Some(bytes) => Some(codec::decode_log_id(bytes).ok_or_else(|| corrupt(APPLIED_CELL))?),
             None => None,
@@ -101,9 +98,15 @@ impl Replica {
     }
 
     /// A captured checkpoint is on the disk.
-    pub(crate) fn checkpointed(&mut self, rev: Rev, meta: SnapshotMeta) {
-        self.state.checkpointed(rev);
+    pub(crate) fn checkpointed(
+        &mut self,
+        rev: Rev,
+        removed_bytes: u64,
+        meta: SnapshotMeta,
+    ) -> Result<(), StorageError> {
+        self.state.checkpointed(rev, removed_bytes)?;
         self.durable = meta;
+        Ok(())
     }
 }
 
