@@ -56,6 +56,13 @@ impl Store {
         StoreCheckpoint { records, removed, cells, rev: self.rev_current, more }
     }
 
+    /// Whether a capture would hold anything that the last one did not.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.rev_captured != self.rev_current
+            || !self.compaction.removed.is_empty()
+            || self.compaction.rev_captured != self.compaction.rev_walked
+    }
+
     /// The newest capture, which holds `rev`, is durable and took `removed_bytes` off the disk.
     pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
         assert_eq!(rev, self.rev_captured, "captures become durable in order");

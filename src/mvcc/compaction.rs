@@ -17,7 +17,7 @@ pub(super) struct Compaction {
     /// What the index is being compacted to, if it is.
     walk: Option<IndexWalk>,
     /// The index holds nothing older.
-    rev_walked: Rev,
+    pub(super) rev_walked: Rev,
     /// Out of the index, still to go from the database.
     pub(super) removed: VecDeque<Revision>,
     /// A captured checkpoint leaves nothing older in the database.

@@ -30,6 +30,8 @@ pub(crate) enum Request {
     /// Answer once everything compacted so far has been freed on the disk.
     AwaitCompaction(oneshot::Sender<()>),
     Defragment(oneshot::Sender<Result<(), String>>),
+    /// Answer once the database holds everything applied so far.
+    Checkpoint(oneshot::Sender<()>),
     /// One last checkpoint, then end.
     Stop,
 }
@@ -77,6 +79,10 @@ impl Background {
                     while self.compact_stride() {}
                     // Whoever asked may have gone.
                     let _ = answer.send(self.defragment()?);
+                }
+                Event::Request(Request::Checkpoint(answer)) => {
+                    self.checkpoint()?;
+                    let _ = answer.send(());
                 }
                 Event::Request(Request::Stop) | Event::Abandoned => {
                     self.checkpoint()?;

@@ -19,7 +19,7 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-use super::StartError;
+use super::{StartError, snapshot};
 use crate::{
     config::{self, Config},
     limits,
@@ -47,12 +47,13 @@ pub(crate) struct Identity {
 pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let member_dir = config.data_dir.join("member");
     refuse_etcd(&member_dir)?;
-    let snap_dir = member_dir.join("snap");
+    let snap_dir = snapshot::snap_dir(&config.data_dir);
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     for dir in [&snap_dir, &wal_dir] {
         create_dir(dir)?;
     }
     let lock = lock(&member_dir.join("lock"), &config.data_dir)?;
+    snapshot::remove_leftovers(&snap_dir);
     let database = Arc::new(Database::open(&snap_dir.join("db"), limits::DATABASE_CACHE_BYTES)?);
     let identity = identity(&database, config)?;
     Ok(DataDir { database, wal_dir, identity, _lock: lock })

@@ -18,6 +18,7 @@ mod start;
 mod read;
 mod write;
 mod admin;
+mod snapshot;
 
 use std::{
     collections::hash_map::RandomState,
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::{Member, Status};
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
 pub(crate) use write::LeaseInfo;
 

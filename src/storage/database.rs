@@ -111,6 +111,33 @@ impl Database {
         Ok(())
     }
 
+    /// Writes what the last commit left to a file of its own, which can be put in this one's place.
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
+        let reader = self.reader()?;
+        write_file(path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
+        Ok(())
+    }
+
+    /// A hash of every record and every cell but those of the meta table, which differ between
+    /// members that agree.
+    pub(crate) fn hash(&self) -> Result<u32, StorageError> {
+        let reader = self.reader()?;
+        let mut hash = 0;
+        for item in reader.records(Revision::default())? {
+            let (revision, record) = item?;
+            hash = crc32c::crc32c_append(hash, &tables::record_key(revision));
+            hash = crc32c::crc32c_append(hash, record.bytes());
+        }
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
+            for item in reader.cells(table)? {
+                let (key, bytes) = item?;
+                hash = crc32c::crc32c_append(hash, &key);
+                hash = crc32c::crc32c_append(hash, &bytes);
+            }
+        }
+        Ok(hash)
+    }
+
     /// Length of the file, holes included.
     pub(crate) fn file_bytes(&self) -> Result<u64, StorageError> {
         fs::metadata(&self.path).map(|metadata| metadata.len()).map_err(io_error("measure", &self.path))
