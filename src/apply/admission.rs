@@ -1,9 +1,13 @@
 //! What the member that a request came to asks before it proposes it.
 //!
-//! Pure functions of the command, so that the log's own checks ([`super::alarm`]) mean the same
+//! Functions of the command alone, so that the log's own checks ([`super::alarm`]) mean the same
 //! by "grows" and "reads only".
 
-use crate::apply::{Command, Op, Put, Txn};
+use super::{Stop, txn};
+use crate::{
+    apply::{Command, Op, Outcome, Put, Response, StateMachine, Txn},
+    storage::StorageError,
+};
 
 /// What a put costs beyond its bytes: revision, index and room to breathe.
 const PUT_OVERHEAD: i64 = 256;
@@ -48,4 +52,14 @@ fn op_cost(op: &Op) -> i64 {
 /// branches hold nothing but ranges. One with a transaction inside always goes through the log.
 pub(crate) fn is_read_only(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
+}
+
+/// The answer to a read-only transaction, at the newest revision.
+pub(crate) fn run_read_only(state: &StateMachine, txn: &Txn) -> Result<Outcome, StorageError> {
+    let result = match txn::run_read_only(&state.mvcc, &state.lessor, txn) {
+        Ok(result) => Ok(Response::Txn(result)),
+        Err(Stop::Refused(refusal)) => Err(refusal),
+        Err(Stop::Broken(error)) => return Err(error),
+    };
+    Ok(Outcome { rev: state.mvcc.rev_current(), result })
 }

@@ -1,14 +1,14 @@
 //! Put and DeleteRange, alone or as a step of a transaction.
 //!
 //! A check reads the state as it was before the command and may refuse; a step writes and may
-//! not. Every key written passes through the lessor too: what a key wears is what its newest
-//! value says.
+//! not. Every key that is written passes by the lessor too, so that each lease knows the keys whose
+//! newest value names it.
 
 use super::Stop;
 use crate::{
     apply::{ApplyError, DeleteRange, Put, Response},
     lease::Lessor,
-    mvcc::{Store, WriteTxn},
+    mvcc::{Store, Write},
     storage::StorageError,
     types::{Event, KeyValue, LeaseId},
 };
@@ -20,9 +20,9 @@ pub(super) fn run_put(
     want_prev_events: bool,
 ) -> Result<(Response, Vec<Event>), Stop> {
     check_put(store, lessor, request)?;
-    let mut txn = store.begin();
-    let prev_kv = put(&mut txn, lessor, request, want_prev_events)?;
-    Ok((Response::Put { prev_kv }, txn.commit().events))
+    let mut write = store.begin();
+    let prev_kv = put(&mut write, lessor, request, want_prev_events)?;
+    Ok((Response::Put { prev_kv }, write.commit().events))
 }
 
 pub(super) fn run_delete_range(
@@ -31,9 +31,9 @@ pub(super) fn run_delete_range(
     request: &DeleteRange,
     want_prev_events: bool,
 ) -> Result<(Response, Vec<Event>), Stop> {
-    let mut txn = store.begin();
-    let (deleted, prev_kvs) = delete_range(&mut txn, lessor, request, want_prev_events)?;
-    Ok((Response::DeleteRange { deleted, prev_kvs }, txn.commit().events))
+    let mut write = store.begin();
+    let (deleted, prev_kvs) = delete_range(&mut write, lessor, request, want_prev_events)?;
+    Ok((Response::DeleteRange { deleted, prev_kvs }, write.commit().events))
 }
 
 pub(super) fn check_put(store: &Store, lessor: &Lessor, put: &Put) -> Result<(), ApplyError> {
@@ -50,7 +50,7 @@ pub(super) fn check_put(store: &Store, lessor: &Lessor, put: &Put) -> Result<(),
 
 /// The pair that the put replaced, if it asked for it.
 pub(super) fn put(
-    txn: &mut WriteTxn<'_>,
+    write: &mut Write<'_>,
     lessor: &mut Lessor,
     put: &Put,
     want_prev_events: bool,
@@ -59,24 +59,33 @@ pub(super) fn put(
         Some(value) => value.clone(),
         // The key was there when the command was checked. A step before this one may have deleted
         // it: then there is nothing to keep.
-        None => txn.get(&put.key)?.map(|kv| kv.value).unwrap_or_default(),
+        None => write.get(&put.key)?.map(|kv| kv.value).unwrap_or_default(),
     };
-    let lease = put.lease.unwrap_or_else(|| lessor.lease_of(&put.key));
-    let done = txn.put(put.key.clone(), value, lease, put.prev_kv || want_prev_events)?;
-    lessor.attach(&put.key, lease);
+    let lease = match put.lease {
+        Some(lease) => lease,
+        None => write.lookup(&put.key).map_or(LeaseId::NONE, |meta| meta.lease),
+    };
+    let done = write.put(put.key.clone(), value, lease, put.prev_kv || want_prev_events)?;
+    let prev_lease = done.prev_lease.unwrap_or(LeaseId::NONE);
+    if prev_lease != lease {
+        detach(lessor, &put.key, prev_lease);
+        if lease.is_some() {
+            lessor.attach(&put.key, lease);
+        }
+    }
     Ok(if put.prev_kv { done.prev_kv } else { None })
 }
 
 /// How many keys went, and what they held, if the request asked for it.
 pub(super) fn delete_range(
-    txn: &mut WriteTxn<'_>,
+    write: &mut Write<'_>,
     lessor: &mut Lessor,
     delete: &DeleteRange,
     want_prev_events: bool,
 ) -> Result<(i64, Vec<KeyValue>), StorageError> {
-    let deleted = txn.delete_range(&delete.range, delete.prev_kv || want_prev_events)?;
+    let deleted = write.delete_range(&delete.range, delete.prev_kv || want_prev_events)?;
     for gone in &deleted {
-        lessor.detach(&gone.key);
+        detach(lessor, &gone.key, gone.lease);
     }
     let count = i64::try_from(deleted.len()).expect("keys fit in memory");
     let prev_kvs = match delete.prev_kv {
@@ -84,4 +93,10 @@ pub(super) fn delete_range(
         false => Vec::new(),
     };
     Ok((count, prev_kvs))
+}
+
+fn detach(lessor: &mut Lessor, key: &[u8], lease: LeaseId) {
+    if lease.is_some() {
+        lessor.detach(key, lease);
+    }
 }

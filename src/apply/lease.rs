@@ -3,7 +3,7 @@
 //! Who is granted what, and for how long, was settled before. Here a lease meets its keys: they
 //! end together, in one revision.
 
-use super::{Stop, StateMachine};
+use super::{StateMachine, Stop};
 use crate::{
     apply::{ApplyError, Response},
     lease::Lessor,
@@ -35,12 +35,12 @@ pub(super) fn revoke(
         return Err(ApplyError::LeaseNotFound.into());
     };
     record(state, id);
-    let mut txn = state.mvcc.begin();
+    let mut write = state.mvcc.begin();
     for key in lease.keys {
-        let deleted = txn.delete_range(&KeyRange::Point(key), want_prev_events)?;
+        let deleted = write.delete_range(&KeyRange::Point(key), want_prev_events)?;
         assert_eq!(deleted.len(), 1, "a key of lease {id} is not there");
     }
-    Ok((Response::LeaseRevoke, txn.commit().events))
+    Ok((Response::LeaseRevoke, write.commit().events))
 }
 
 /// A lease that is gone meanwhile is passed over.

@@ -2,7 +2,7 @@
 //!
 //! One function of (state, command): replicas that applied the same commands are the same, tables
 //! and answers alike. A refusal is an answer; a [`StorageError`] is the end of this node. Nothing
-//! here waits for a disk to write: changes gather in memory until [`StateMachine::checkpoint`]
+//! here waits for a disk to write: changes gather in memory until [`StateMachine::capture`]
 //! hands them out to be stored together.
 
 pub(crate) mod admission;
@@ -19,6 +19,8 @@ mod model;
 mod state;
 #[cfg(test)]
 mod tape;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 pub(crate) use alarm::Alarms;
@@ -27,9 +29,9 @@ pub(crate) use command::{
     OpResult, Outcome, Put, Response, Txn, TxnResult,
 };
 pub(crate) use members::{Member, Members};
-pub(crate) use state::{Applied, StateMachine};
+pub(crate) use state::{Applied, Captured, StateMachine};
 
-use crate::storage::StorageError;
+use crate::{mvcc::RevError, storage::StorageError};
 
 /// Why a command did not get through: refused, which is an answer, or not done at all.
 enum Stop {
@@ -40,6 +42,15 @@ enum Stop {
 impl From<ApplyError> for Stop {
     fn from(refusal: ApplyError) -> Stop {
         Stop::Refused(refusal)
+    }
+}
+
+impl From<RevError> for Stop {
+    fn from(error: RevError) -> Stop {
+        Stop::Refused(match error {
+            RevError::Compacted { asked, compacted } => ApplyError::Compacted { asked, compacted },
+            RevError::Future { asked, current } => ApplyError::FutureRevision { asked, current },
+        })
     }
 }
 

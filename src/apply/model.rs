@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use crate::{
     apply::{
-        Alarm, AlarmKind, Applied, ApplyError, Command, Compare, CompareOperator, CompareTarget,
-        DeleteRange, Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
+        Alarm, AlarmKind, Applied, ApplyError, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
+        Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
     },
     mvcc::{Range, RangeResult},
     types::{Event, EventKind, KeyValue, LeaseId, Rev},
@@ -38,12 +38,7 @@ struct Work {
 
 impl Model {
     pub(super) fn new() -> Model {
-        Model {
-            history: vec![Map::new()],
-            compacted: -1,
-            leases: BTreeSet::new(),
-            alarms: BTreeSet::new(),
-        }
+        Model { history: vec![Map::new()], compacted: -1, leases: BTreeSet::new(), alarms: BTreeSet::new() }
     }
 
     pub(super) fn map(&self) -> &Map {
@@ -176,8 +171,7 @@ impl Model {
         if keys.is_empty() {
             return holds(0, 0, 0, 0, None);
         }
-        keys.iter()
-            .all(|kv| holds(kv.version, kv.create_rev.0, kv.mod_rev.0, kv.lease.0, Some(&kv.value)))
+        keys.iter().all(|kv| holds(kv.version, kv.create_rev.0, kv.mod_rev.0, kv.lease.0, Some(&kv.value)))
     }
 
     fn check(&self, txn: &Txn) -> Result<(), ApplyError> {
@@ -266,8 +260,7 @@ impl Work {
 }
 
 fn read(map: &Map, range: &Range) -> RangeResult {
-    let mut kvs: Vec<KeyValue> =
-        map.values().filter(|kv| range.range.contains(&kv.key)).cloned().collect();
+    let mut kvs: Vec<KeyValue> = map.values().filter(|kv| range.range.contains(&kv.key)).cloned().collect();
     let count = i64::try_from(kvs.len()).expect("few keys");
     if range.count_only {
         return RangeResult { kvs: Vec::new(), more: false, count };

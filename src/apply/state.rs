@@ -11,11 +11,11 @@ use bytes::Bytes;
 
 use super::{Stop, alarm::Alarms, kv, lease, members::Members, txn};
 use crate::{
-    apply::{ApplyError, Command, Outcome, Response},
+    apply::{Command, Outcome, Response},
     lease::Lessor,
-    mvcc::Store,
+    mvcc::{Store, StoreCheckpoint},
     storage::{Checkpoint, Database, StorageError, Table},
-    types::{Event, MemberId, Rev},
+    types::{Event, KeyRange, MemberId, Rev},
 };
 
 pub(crate) struct StateMachine {
@@ -33,6 +33,17 @@ pub(crate) struct StateMachine {
 pub(crate) struct Applied {
     pub(crate) outcome: Outcome,
     pub(crate) events: Vec<Event>,
+}
+
+/// What is to be stored, as of one moment.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    pub(crate) checkpoint: Checkpoint,
+    /// The newest revision in it.
+    pub(crate) rev: Rev,
+    /// More of what was compacted waits to be removed than one checkpoint takes: capture again
+    /// soon.
+    pub(crate) more: bool,
 }
 
 impl StateMachine {
@@ -63,7 +74,13 @@ impl StateMachine {
             restored.ok_or_else(|| reader.corrupted(unreadable("removed member", &key)))?;
         }
         drop(reader);
-        let mvcc = Store::open(database)?;
+        let mvcc = Store::open(Arc::clone(&database))?;
+        for (key, meta) in mvcc.lookup_range(&KeyRange::all()).filter(|(_, meta)| meta.lease.is_some()) {
+            if !lessor.contains(meta.lease) {
+                return Err(database.corrupted(format!("lease {} has keys but is not there", meta.lease)));
+            }
+            lessor.attach(key, meta.lease);
+        }
         Ok(StateMachine { mvcc, lessor, alarms, members, cells: BTreeMap::new() })
     }
 
@@ -81,17 +98,11 @@ impl StateMachine {
         Ok(Applied { outcome: Outcome { rev: self.mvcc.rev_current(), result }, events })
     }
 
-    fn execute(
-        &mut self,
-        command: &Command,
-        want_prev_events: bool,
-    ) -> Result<(Response, Vec<Event>), Stop> {
+    fn execute(&mut self, command: &Command, want_prev_events: bool) -> Result<(Response, Vec<Event>), Stop> {
         self.alarms.check(command)?;
         let quiet = |response| Ok((response, Vec::new()));
         match command {
-            Command::Put(put) => {
-                kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events)
-            }
+            Command::Put(put) => kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events),
             Command::DeleteRange(delete) => {
                 kv::run_delete_range(&mut self.mvcc, &mut self.lessor, delete, want_prev_events)
             }
@@ -102,9 +113,7 @@ impl StateMachine {
             }
             Command::LeaseGrant { id, ttl_secs } => quiet(lease::grant(self, *id, *ttl_secs)?),
             Command::LeaseRevoke { id } => lease::revoke(self, *id, want_prev_events),
-            Command::LeaseCheckpoint { remaining_secs } => {
-                quiet(lease::checkpoint(self, remaining_secs))
-            }
+            Command::LeaseCheckpoint { remaining_secs } => quiet(lease::checkpoint(self, remaining_secs)),
             Command::AlarmActivate(alarm) => {
                 let response = self.alarms.activate(*alarm);
                 self.record(Table::Alarm, Alarms::cell_key(*alarm), self.alarms.cell(*alarm));
@@ -135,18 +144,21 @@ impl StateMachine {
         self.record_member(id);
     }
 
-    /// All that has changed since the last one, and what consensus wants stored with it.
-    pub(crate) fn checkpoint(&mut self, raft_cells: Vec<(Bytes, Bytes)>) -> Checkpoint {
-        let mut checkpoint = self.mvcc.capture();
-        let cells = std::mem::take(&mut self.cells);
-        checkpoint.cells.extend(cells.into_iter().map(|((table, key), cell)| (table, key, cell)));
-        checkpoint.cells.extend(raft_cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))));
-        checkpoint
+    /// All that has changed since the last capture, and what consensus wants stored with it.
+    /// Captures are to be made durable in order, each before [`StateMachine::checkpointed`] is
+    /// told of it.
+    pub(crate) fn capture(&mut self, raft_cells: Vec<(Bytes, Bytes)>) -> Captured {
+        let StoreCheckpoint { records, removed, mut cells, rev, more } = self.mvcc.capture();
+        let changed = std::mem::take(&mut self.cells);
+        cells.extend(changed.into_iter().map(|((table, key), cell)| (table, key, cell)));
+        cells.extend(raft_cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))));
+        Captured { checkpoint: Checkpoint { records, removed, cells }, rev, more }
     }
 
-    /// A checkpoint that went up to `rev` is safely stored.
-    pub(crate) fn checkpointed(&mut self, rev: Rev) {
-        self.mvcc.checkpointed(rev);
+    /// The newest capture, which went up to `rev`, is durable and took `removed_bytes` off the
+    /// disk.
+    pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
+        self.mvcc.checkpointed(rev, removed_bytes)
     }
 
     pub(super) fn record(&mut self, table: Table, key: Bytes, cell: Option<Bytes>) {

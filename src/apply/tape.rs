@@ -70,8 +70,7 @@ fn print_response(response: &Response, out: &mut String) -> std::fmt::Result {
 }
 
 pub(super) fn print_alarms(alarms: impl Iterator<Item = Alarm>) -> String {
-    let alarms: Vec<String> =
-        alarms.map(|Alarm { member, kind }| format!("{kind:?} of {member}")).collect();
+    let alarms: Vec<String> = alarms.map(|Alarm { member, kind }| format!("{kind:?} of {member}")).collect();
     format!("[{}]", alarms.join(", "))
 }
 

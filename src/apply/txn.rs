@@ -11,17 +11,18 @@ use std::{cmp::Ordering, slice};
 use super::{Stop, kv};
 use crate::{
     apply::{
-        ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Outcome, Response, Txn,
-        TxnResult,
+        ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Outcome, Response, Txn, TxnResult,
     },
     lease::Lessor,
-    mvcc::{Range, Store, WriteTxn},
+    mvcc::{KeyMeta, Range, Store, Write},
     storage::StorageError,
-    types::{Event, KeyRange, KeyValue, Rev},
+    types::{Event, KeyRange, Rev},
 };
 
 /// Which branch each transaction on the way takes, in the order in which they are met.
 type Path = Vec<bool>;
+
+const READABLE: &str = "the revision was checked, and nothing is compacted inside a transaction";
 
 pub(super) fn run(
     store: &mut Store,
@@ -30,24 +31,24 @@ pub(super) fn run(
     want_prev_events: bool,
 ) -> Result<(Response, Vec<Event>), Stop> {
     let mut path = Path::new();
-    decide(store, lessor, txn, &mut path)?;
+    decide(store, txn, &mut path)?;
     check(store, lessor, txn, &mut path.iter())?;
-    let mut execution = Execution { txn: store.begin(), lessor, want_prev_events };
+    let mut execution = Execution { write: store.begin(), lessor, want_prev_events };
     let result = execution.run(txn, &mut path.iter())?;
-    Ok((Response::Txn(result), execution.txn.commit().events))
+    Ok((Response::Txn(result), execution.write.commit().events))
 }
 
 /// A transaction of ranges only, at the newest revision. It needs no log.
 pub(super) fn run_read_only(store: &Store, lessor: &Lessor, txn: &Txn) -> Result<TxnResult, Stop> {
     let mut path = Path::new();
-    decide(store, lessor, txn, &mut path)?;
+    decide(store, txn, &mut path)?;
     check(store, lessor, txn, &mut path.iter())?;
     let (succeeded, ops) = branch(txn, &mut path.iter());
-    let rev = store.rev_current();
     let mut responses = Vec::with_capacity(ops.len());
     for op in ops {
         let Op::Range(range) = op else { unreachable!("not a read-only transaction: {op:?}") };
-        responses.push(OpResult::Range { rev, result: store.range(range)? });
+        let (rev, result) = store.range(range)?.expect(READABLE);
+        responses.push(OpResult::Range { rev, result });
     }
     Ok(TxnResult { succeeded, responses })
 }
@@ -57,10 +58,10 @@ fn branch<'t>(txn: &'t Txn, path: &mut slice::Iter<'_, bool>) -> (bool, &'t [Op]
     (succeeded, if succeeded { &txn.success } else { &txn.failure })
 }
 
-fn decide(store: &Store, lessor: &Lessor, txn: &Txn, path: &mut Path) -> Result<(), StorageError> {
+fn decide(store: &Store, txn: &Txn, path: &mut Path) -> Result<(), StorageError> {
     let mut succeeded = true;
     for compare in &txn.compares {
-        if !holds(store, lessor, compare)? {
+        if !holds(store, compare)? {
             succeeded = false;
             break;
         }
@@ -68,7 +69,7 @@ fn decide(store: &Store, lessor: &Lessor, txn: &Txn, path: &mut Path) -> Result<
     path.push(succeeded);
     for op in if succeeded { &txn.success } else { &txn.failure } {
         if let Op::Txn(inner) = op {
-            decide(store, lessor, inner, path)?;
+            decide(store, inner, path)?;
         }
     }
     Ok(())
@@ -76,53 +77,44 @@ fn decide(store: &Store, lessor: &Lessor, txn: &Txn, path: &mut Path) -> Result<
 
 /// Whether every key of the range satisfies the comparison. A range without keys is like a key
 /// that does not exist.
-fn holds(store: &Store, lessor: &Lessor, compare: &Compare) -> Result<bool, StorageError> {
-    let needs_value = matches!(compare.target, CompareTarget::Value(_));
-    match &compare.range {
-        KeyRange::Point(key) if needs_value => {
-            Ok(satisfies(store.get(key)?.as_ref(), lessor, compare))
-        }
-        KeyRange::Point(key) => {
-            let found = store.lookup(key).map(|meta| KeyValue {
-                key: key.clone(),
-                create_rev: meta.create_rev,
-                mod_rev: meta.mod_rev,
-                version: meta.version,
-                ..KeyValue::default()
-            });
-            Ok(satisfies(found.as_ref(), lessor, compare))
-        }
-        KeyRange::Span(..) | KeyRange::From(_) => {
-            let mut range = Range::of(compare.range.clone());
-            range.keys_only = !needs_value;
-            let found = store.range(&range)?.kvs;
-            Ok(match found.is_empty() {
-                true => satisfies(None, lessor, compare),
-                false => found.iter().all(|kv| satisfies(Some(kv), lessor, compare)),
-            })
+fn holds(store: &Store, compare: &Compare) -> Result<bool, StorageError> {
+    if let KeyRange::Point(key) = &compare.range {
+        return satisfies(store, compare, key, store.lookup(key));
+    }
+    let mut is_empty = true;
+    for (key, meta) in store.lookup_range(&compare.range) {
+        is_empty = false;
+        if !satisfies(store, compare, key, Some(meta))? {
+            return Ok(false);
         }
     }
+    if is_empty { satisfies(store, compare, compare.range.start(), None) } else { Ok(true) }
 }
 
 /// A missing key has no value to compare, and zero for everything else.
-fn satisfies(found: Option<&KeyValue>, lessor: &Lessor, compare: &Compare) -> bool {
+fn satisfies(
+    store: &Store,
+    compare: &Compare,
+    key: &[u8],
+    found: Option<KeyMeta>,
+) -> Result<bool, StorageError> {
     let ordering = match &compare.target {
-        CompareTarget::Version(given) => found.map_or(0, |kv| kv.version).cmp(given),
-        CompareTarget::CreateRev(given) => found.map_or(0, |kv| kv.create_rev.0).cmp(given),
-        CompareTarget::ModRev(given) => found.map_or(0, |kv| kv.mod_rev.0).cmp(given),
-        CompareTarget::Lease(given) => found.map_or(0, |kv| lessor.lease_of(&kv.key).0).cmp(given),
+        CompareTarget::Version(given) => found.map_or(0, |meta| meta.version).cmp(given),
+        CompareTarget::CreateRev(given) => found.map_or(0, |meta| meta.create_rev.0).cmp(given),
+        CompareTarget::ModRev(given) => found.map_or(0, |meta| meta.mod_rev.0).cmp(given),
+        CompareTarget::Lease(given) => found.map_or(0, |meta| meta.lease.0).cmp(given),
         CompareTarget::Value(given) => match found {
-            Some(kv) => kv.value.cmp(given),
-            None => return false,
+            None => return Ok(false),
+            Some(_) => store.get(key)?.expect("its index entry was found").value.cmp(given),
         },
     };
-    match compare.operator {
+    Ok(match compare.operator {
         CompareOperator::Equal => ordering == Ordering::Equal,
         CompareOperator::Greater => ordering == Ordering::Greater,
         CompareOperator::Less => ordering == Ordering::Less,
         CompareOperator::NotEqual => ordering != Ordering::Equal,
         CompareOperator::Unknown => true,
-    }
+    })
 }
 
 fn check(
@@ -159,7 +151,7 @@ fn check_range(store: &Store, range: &Range) -> Result<(), ApplyError> {
 }
 
 struct Execution<'s> {
-    txn: WriteTxn<'s>,
+    write: Write<'s>,
     lessor: &'s mut Lessor,
     want_prev_events: bool,
 }
@@ -174,17 +166,17 @@ impl Execution<'_> {
     fn step(&mut self, op: &Op, path: &mut slice::Iter<'_, bool>) -> Result<OpResult, StorageError> {
         Ok(match op {
             Op::Range(range) => {
-                let result = self.txn.range(range)?;
-                OpResult::Range { rev: self.txn.rev(), result }
+                let (rev, result) = self.write.range(range)?.expect(READABLE);
+                OpResult::Range { rev, result }
             }
             Op::Put(put) => {
-                let prev_kv = kv::put(&mut self.txn, self.lessor, put, self.want_prev_events)?;
-                OpResult::Put { rev: self.txn.rev(), prev_kv }
+                let prev_kv = kv::put(&mut self.write, self.lessor, put, self.want_prev_events)?;
+                OpResult::Put { rev: self.write.rev(), prev_kv }
             }
             Op::DeleteRange(delete) => {
                 let (deleted, prev_kvs) =
-                    kv::delete_range(&mut self.txn, self.lessor, delete, self.want_prev_events)?;
-                OpResult::DeleteRange { rev: self.txn.rev(), deleted, prev_kvs }
+                    kv::delete_range(&mut self.write, self.lessor, delete, self.want_prev_events)?;
+                OpResult::DeleteRange { rev: self.write.rev(), deleted, prev_kvs }
             }
             Op::Txn(inner) => OpResult::Txn(self.run(inner, path)?),
         })

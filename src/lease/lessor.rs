@@ -1,13 +1,10 @@
 //! The leases and the keys attached to them, as the log says.
 //!
-//! Think of tags on keys: a key wears at most one, and a lease knows all keys that wear its own.
-//! What is stored of a lease is its cell: the TTL and the checkpoint of what remains of it. Who
-//! wears which tag is in the keys themselves, and is gathered from there when the store is opened.
-//!
-//! The two maps agree: `keys` of a lease holds a key exactly if `wearers` sends the key to it.
+//! A key is attached to at most one lease, and its newest value says to which: the lessor keeps
+//! the other direction, from lease to keys. What is stored of a lease is its cell, the TTL and
+//! the checkpoint of what remains of it; the keys are gathered from the store when it is opened.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -16,7 +13,6 @@ use crate::types::LeaseId;
 #[derive(Debug, Default)]
 pub(crate) struct Lessor {
     leases: BTreeMap<LeaseId, Lease>,
-    wearers: BTreeMap<Bytes, LeaseId>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,11 +47,6 @@ impl Lessor {
         self.leases.get(&id).into_iter().flat_map(|lease| &lease.keys)
     }
 
-    /// The lease that a key is attached to, or [`LeaseId::NONE`].
-    pub(crate) fn lease_of(&self, key: &[u8]) -> LeaseId {
-        self.wearers.get(key).copied().unwrap_or(LeaseId::NONE)
-    }
-
     /// False, and nothing happens, if the lease is there already.
     pub(crate) fn grant(&mut self, id: LeaseId, ttl_secs: i64) -> bool {
         assert!(id.is_some(), "a lease needs an id");
@@ -66,13 +57,9 @@ impl Lessor {
         true
     }
 
-    /// Takes the lease away, with its tags. Whoever asks for it deletes the keys.
+    /// The lease goes; its keys, which the caller is to delete, are in what comes back.
     pub(crate) fn revoke(&mut self, id: LeaseId) -> Option<Lease> {
-        let lease = self.leases.remove(&id)?;
-        for key in &lease.keys {
-            self.wearers.remove(key);
-        }
-        Some(lease)
+        self.leases.remove(&id)
     }
 
     /// False, and nothing happens, if there is no such lease.
@@ -84,33 +71,17 @@ impl Lessor {
         true
     }
 
-    /// A key was put with this lease, or with none: whatever it wore before is gone.
+    /// A key that is attached to nothing now says that it belongs to this lease.
     pub(crate) fn attach(&mut self, key: &[u8], id: LeaseId) {
-        if id == LeaseId::NONE {
-            return self.detach(key);
-        }
-        match self.wearers.get_mut(key) {
-            Some(worn) if *worn == id => {}
-            Some(worn) => {
-                let before = std::mem::replace(worn, id);
-                let key = self.lease_mut(before).keys.take(key).expect("a worn lease knows the key");
-                self.lease_mut(id).keys.insert(key);
-            }
-            None => {
-                // A copy: the caller's key is a slice of a log entry, and would keep all of it.
-                let key = Bytes::copy_from_slice(key);
-                self.lease_mut(id).keys.insert(key.clone());
-                self.wearers.insert(key, id);
-            }
-        }
+        // A copy: the caller's key is a part of something larger, and would keep all of it.
+        let is_new = self.lease_mut(id).keys.insert(Bytes::copy_from_slice(key));
+        assert!(is_new, "a key is attached to lease {id} twice");
     }
 
-    /// A key was deleted.
-    pub(crate) fn detach(&mut self, key: &[u8]) {
-        if let Some(id) = self.wearers.remove(key) {
-            let was_there = self.lease_mut(id).keys.remove(key);
-            assert!(was_there, "a worn lease knows the key");
-        }
+    /// A key no longer belongs to this lease.
+    pub(crate) fn detach(&mut self, key: &[u8], id: LeaseId) {
+        let was_there = self.lease_mut(id).keys.remove(key);
+        assert!(was_there, "lease {id} does not know its key");
     }
 
     fn lease_mut(&mut self, id: LeaseId) -> &mut Lease {
@@ -181,7 +152,6 @@ mod tests {
         Revoke(i64),
         Checkpoint(i64, i64),
         Attach(u8, i64),
-        Detach(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -191,18 +161,17 @@ mod tests {
             2 => (some_id.clone(), secs.clone()).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
             1 => some_id.clone().prop_map(Step::Revoke),
             1 => (some_id, secs).prop_map(|(id, left)| Step::Checkpoint(id, left)),
-            6 => (key.clone(), id).prop_map(|(key, id)| Step::Attach(key, id)),
-            2 => key.prop_map(Step::Detach),
+            8 => (key, id).prop_map(|(key, id)| Step::Attach(key, id)),
         ]
     }
 
     proptest! {
-        /// Against two plain lists: the leases, and what each key wears.
+        /// Against two plain lists: the leases, and the lease of each key.
         #[test]
         fn as_two_lists_would(steps in prop::collection::vec(step(), 1..80)) {
             let mut lessor = Lessor::default();
             let mut leases: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
-            let mut worn = [0i64; 6];
+            let mut lease_of = [0i64; 6];
             for step in steps {
                 match step {
                     Step::Grant(id, ttl) => {
@@ -211,7 +180,7 @@ mod tests {
                         prop_assert_eq!(lessor.grant(LeaseId(id), ttl), fresh);
                     }
                     Step::Revoke(id) => {
-                        worn.iter_mut().filter(|worn| **worn == id).for_each(|worn| *worn = 0);
+                        lease_of.iter_mut().filter(|lease_of| **lease_of == id).for_each(|lease_of| *lease_of = 0);
                         let revoked = lessor.revoke(LeaseId(id));
                         prop_assert_eq!(revoked.is_some(), leases.remove(&id).is_some());
                     }
@@ -220,21 +189,20 @@ mod tests {
                         prop_assert_eq!(lessor.checkpoint(LeaseId(id), left), known);
                     }
                     Step::Attach(key, id) => {
-                        if id == 0 || leases.contains_key(&id) {
-                            worn[usize::from(key)] = id;
-                            lessor.attach(&[key], LeaseId(id));
+                        let before = lease_of[usize::from(key)];
+                        if before != id && (id == 0 || leases.contains_key(&id)) {
+                            if before != 0 {
+                                lessor.detach(&[key], LeaseId(before));
+                            }
+                            if id != 0 {
+                                lessor.attach(&[key], LeaseId(id));
+                            }
+                            lease_of[usize::from(key)] = id;
                         }
                     }
-                    Step::Detach(key) => {
-                        worn[usize::from(key)] = 0;
-                        lessor.detach(&[key]);
-                    }
-                }
-                for (key, &id) in (0u8..).zip(&worn) {
-                    prop_assert_eq!(lessor.lease_of(&[key]), LeaseId(id));
                 }
                 let expected: Vec<_> = leases.iter().map(|(&id, &(ttl_secs, remaining_secs))| {
-                    let keys = (0u8..).zip(&worn).filter(|(_, worn)| **worn == id);
+                    let keys = (0u8..).zip(&lease_of).filter(|(_, lease_of)| **lease_of == id);
                     let keys = keys.map(|(key, _)| Bytes::from(vec![key])).collect();
                     (LeaseId(id), Lease { ttl_secs, remaining_secs, keys })
                 }).collect();
