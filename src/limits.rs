@@ -3,6 +3,11 @@
 /// Operations in one transaction, unless `--max-txn-ops` says otherwise. More are refused.
 pub(crate) const TXN_OPS_MAX: usize = 128;
 
+/// Transactions nested in one another. More are refused. The protobuf decoder gives up at a
+/// hundred messages in one another, a nested transaction is two of them, and what was accepted
+/// once must still be readable inside a log entry.
+pub(crate) const TXN_DEPTH_MAX: usize = 32;
+
 /// Bytes of one request, unless `--max-request-bytes` says otherwise. Larger ones are refused.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 
