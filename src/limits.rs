@@ -40,3 +40,16 @@ pub(crate) const BATCH_COMMANDS_MAX: usize = 4096;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
+
+/// Time between two checkpoints. What was applied since the last one is in memory and in the log:
+/// it bounds both, and the replay after a crash.
+pub(crate) const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Expired leases revoked in one round, and the pause before the next: a herd of leases that end
+/// together does not push everybody else out of the log.
+pub(crate) const LEASE_REVOKES_PER_ROUND: usize = 500;
+pub(crate) const LEASE_ROUND_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Pages of the database kept in memory. What is read often stays; the rest is read from the
+/// file, which the kernel caches as well.
+pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;

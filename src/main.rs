@@ -1,6 +1,7 @@
 //! retcd: a drop-in replacement for etcd.
 
 mod apply;
+mod config;
 mod limits;
 mod mvcc;
 mod pb;

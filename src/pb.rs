@@ -23,4 +23,8 @@ pub(crate) mod retcd {
     pub(crate) mod log {
         include!(concat!(env!("OUT_DIR"), "/retcd.log.rs"));
     }
+    /// What the Raft layer keeps on the disk.
+    pub(crate) mod raft {
+        include!(concat!(env!("OUT_DIR"), "/retcd.raft.rs"));
+    }
 }
