@@ -1,5 +1,7 @@
 //! Every bound, its reason, and what happens when it is reached.
 
+use std::time::Duration;
+
 /// Operations in one transaction, unless `--max-txn-ops` says otherwise. More are refused.
 pub(crate) const TXN_OPS_MAX: usize = 128;
 
@@ -18,6 +20,13 @@ pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
 /// Longest lease, in seconds. Longer ones are refused.
 pub(crate) const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
 
+/// Leases that may end in one second right after a change of leader. More are put off to the
+/// seconds after it.
+pub(crate) const LEASE_EXPIRIES_PER_SEC: usize = 750;
+
+/// How long the leader waits for the revoke of an expired lease before it asks again.
+pub(crate) const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
+
 /// Space quota when `--quota-backend-bytes` is 0. Writes beyond it are refused.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 
@@ -31,6 +40,10 @@ pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 /// Answers waiting for one watch stream. When full, its watchers fall back to history and
 /// read on from where they were; nothing is dropped.
 pub(crate) const WATCH_QUEUE: usize = 128;
+
+/// Bytes of events waiting for one watch stream, and about as much history read for it in one
+/// go. The same happens when they are reached; a single larger revision still passes.
+pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
 
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
@@ -53,3 +66,16 @@ pub(crate) const LEASE_ROUND_PAUSE: std::time::Duration = std::time::Duration::f
 /// Pages of the database kept in memory. What is read often stays; the rest is read from the
 /// file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Log entries kept behind the last checkpoint, for members that are a little behind.
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 5000;
+
+/// Log entries kept in memory once they are committed. Older ones are read back from the files.
+pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Connections on their way from the acceptor to a reactor. When full the acceptor waits, and
+/// with it the kernel's own queue of connections fills.
+pub(crate) const ACCEPT_QUEUE: usize = 64;
+
+/// How long connections may take to finish what they are answering when the server stops.
+pub(crate) const DRAIN_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(300);

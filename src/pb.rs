@@ -1,7 +1,7 @@
 //! The generated wire types. Only `rpc`, the log encoding and the peer transport look in here.
 
 // Generated code is not ours to lint.
-#![allow(clippy::all, unreachable_pub, missing_docs)]
+#![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs)]
 
 pub(crate) mod mvccpb {
     tonic::include_proto!("mvccpb");

@@ -30,7 +30,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::{Member, Status};
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError};
@@ -41,7 +41,7 @@ use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox
 use crate::{
     config::Config,
     lease::Expiry,
-    raft::{Consensus, Leadership, Replica},
+    raft::{Consensus, LeaseClock, Leadership, Replica},
     storage::Database,
     telemetry::Metrics,
     types::{ClusterId, MemberId, Rev},
@@ -69,13 +69,6 @@ struct Shared {
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
     stopping: watch::Receiver<bool>,
-}
-
-/// The leader's deadlines, and a bell for whoever sleeps until the next one.
-#[derive(Debug, Default)]
-pub(crate) struct LeaseClock {
-    expiry: Mutex<Expiry>,
-    changed: Notify,
 }
 
 impl Node {
@@ -120,12 +113,12 @@ impl Node {
     }
 
     pub(crate) fn expiry(&self) -> MutexGuard<'_, Expiry> {
-        self.shared.leases.expiry.lock()
+        self.shared.leases.expiry()
     }
 
     /// Resolves when a deadline was set since the last call.
     async fn lease_changed(&self) {
-        self.shared.leases.changed.notified().await;
+        self.shared.leases.changed().await;
     }
 
     /// Resolves once the server is asked to stop.

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use openraft::{Config, SnapshotPolicy, raft::ClientWriteResponse};
+use openraft::{
+    Config, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    raft::ClientWriteResponse,
+};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -92,7 +96,7 @@ impl Consensus {
     }
 
     pub(crate) fn leadership(&self) -> Leadership {
-        leadership(self.id, &self.raft.metrics().borrow())
+        leadership(self.id, &self.raft.metrics().borrow_watched())
     }
 
     /// Follows leadership until consensus stops; `gone` learns why.
@@ -119,7 +123,7 @@ impl Consensus {
 
     /// Index of the last committed entry, as this member knows it.
     pub(crate) fn committed_index(&self) -> u64 {
-        self.raft.metrics().borrow().local_committed.as_ref().map_or(0, |committed| committed.index)
+        self.raft.metrics().borrow_watched().local_committed.as_ref().map_or(0, |committed| committed.index)
     }
 
     /// Lets go of log files whose entries the database holds up to `durable_index`, keeping

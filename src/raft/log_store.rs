@@ -9,6 +9,7 @@
 
 use std::{collections::VecDeque, fmt::Debug, io, ops::RangeBounds, path::Path, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use openraft::{
     OptionalSend, RaftLogReader,
     entry::RaftEntry,
@@ -21,7 +22,7 @@ use super::{
     typ::{Entry, LogId, TypeConfig, Vote},
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal},
 };
-use crate::{storage::StorageError, telemetry::Metrics};
+use crate::{limits, storage::StorageError, telemetry::Metrics};
 
 /// Cheap to clone; the clones are the readers.
 #[derive(Clone)]
@@ -32,8 +33,10 @@ pub(crate) struct LogStore {
 struct Inner {
     wal: Wal,
     frame: FrameBuffer,
-    /// The newest entries, contiguous, ending with the last one of the log.
-    cache: VecDeque<Entry>,
+    /// The newest entries, contiguous, ending with the last one of the log, and the bytes that
+    /// each takes.
+    cache: VecDeque<(Entry, usize)>,
+    cache_bytes: usize,
     hard_state: Option<HardState>,
     purged: Option<LogPosition>,
     committed: Option<LogPosition>,
@@ -58,16 +61,20 @@ impl LogStore {
                 "repaired the write-ahead log: a record that was being written when the process ended was cut off"
             );
         }
-        let cache = entries
-            .into_iter()
-            .map(|(at, kind, payload)| {
-                codec::entry(at, kind, payload).ok_or_else(|| StorageError::Foreign {
-                    path: dir.to_owned(),
-                    detail: format!("log entry {} was written by a newer version of retcd", at.index),
-                })
-            })
-            .collect::<Result<VecDeque<_>, _>>()?;
-        let last = cache.back().map(|entry| codec::position(&entry.log_id)).or(purged);
+        let mut cache = VecDeque::with_capacity(entries.len());
+        let mut cache_bytes = 0;
+        for (at, kind, payload) in entries {
+            let bytes = payload.len();
+            // A copy of its own, or one entry in the cache would keep a whole segment in memory.
+            let payload = Bytes::copy_from_slice(&payload);
+            let entry = codec::entry(at, kind, payload).ok_or_else(|| StorageError::Foreign {
+                path: dir.to_owned(),
+                detail: format!("log entry {} was written by a newer version of retcd", at.index),
+            })?;
+            cache_bytes += bytes;
+            cache.push_back((entry, bytes));
+        }
+        let last = cache.back().map(|(entry, _)| codec::position(&entry.log_id)).or(purged);
         if let Some(applied) = applied
             && last.is_none_or(|last| last.index < applied.index)
         {
@@ -81,7 +88,7 @@ impl LogStore {
             });
         }
         let frame = FrameBuffer::new();
-        let inner = Inner { wal, frame, cache, hard_state, purged, committed, last, metrics };
+        let inner = Inner { wal, frame, cache, cache_bytes, hard_state, purged, committed, last, metrics };
         Ok(LogStore { inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -101,12 +108,29 @@ impl Inner {
         Ok(())
     }
 
+    /// Keeps the cache within its bound, at the expense of entries that have been committed: the
+    /// applier is through with those, or about to be.
+    fn evict(&mut self) {
+        let committed = self.committed.map_or(0, |committed| committed.index);
+        while self.cache_bytes > limits::LOG_CACHE_BYTES
+            && self.cache.front().is_some_and(|(entry, _)| entry.log_id.index < committed)
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, bytes)) = self.cache.pop_front() {
+            self.cache_bytes -= bytes;
+        }
+    }
+
     /// The entries `[from, until)` that the cache holds, if it holds the first of them.
     fn cached(&self, from: u64, until: u64) -> Option<impl Iterator<Item = &Entry>> {
-        let first = self.cache.front()?.log_id.index;
+        let first = self.cache.front()?.0.log_id.index;
         let skip = usize::try_from(from.checked_sub(first)?).ok()?;
         let take = usize::try_from(until.saturating_sub(from)).ok()?;
-        Some(self.cache.iter().skip(skip).take(take))
+        Some(self.cache.iter().map(|(entry, _)| entry).skip(skip).take(take))
     }
 }
 
@@ -197,10 +221,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             inner.frame.push(&Record::Committed { at });
         }
         for entry in entries {
+            let before = inner.frame.len();
             codec::push_entry(&mut inner.frame, &entry);
+            let bytes = inner.frame.len() - before;
             inner.last = Some(codec::position(&entry.log_id()));
-            inner.cache.push_back(entry);
+            inner.cache_bytes += bytes;
+            inner.cache.push_back((entry, bytes));
         }
+        inner.evict();
         let last_index = inner.last.map(|last| last.index);
         let written = inner.write_frame(last_index);
         drop(guard);
@@ -221,7 +249,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let last = last_log_id.as_ref().map(codec::position);
         inner.frame.push(&Record::Truncate { last });
         inner.write_frame(None)?;
-        inner.cache.retain(|entry| last.is_some_and(|last| entry.log_id.index <= last.index));
+        while inner.cache.back().is_some_and(|(entry, _)| last.is_none_or(|last| entry.log_id.index > last.index)) {
+            let (_, bytes) = inner.cache.pop_back().expect("looked at");
+            inner.cache_bytes -= bytes;
+        }
         inner.last = last;
         Ok(())
     }
@@ -232,8 +263,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         inner.frame.push(&Record::Purge { upto });
         inner.write_frame(None)?;
         inner.wal.purge(upto).map_err(io::Error::other)?;
-        while inner.cache.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
-            inner.cache.pop_front();
+        while inner.cache.front().is_some_and(|(entry, _)| entry.log_id.index <= upto.index) {
+            inner.forget_oldest();
         }
         inner.purged = Some(upto);
         inner.last = inner.last.max(Some(upto));

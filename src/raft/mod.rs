@@ -7,10 +7,12 @@ mod typ;
 mod wal;
 mod codec;
 mod log_store;
+mod lease_clock;
 mod state_machine;
 mod network;
 mod consensus;
 
 pub(crate) use consensus::{Consensus, ConsensusError, Leadership, NotProposed, Timing};
+pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use state_machine::{RaftStateMachine, Replica};

@@ -19,7 +19,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     codec,
-    typ::{BatchOutcome, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    lease_clock::LeaseClock,
+    typ::{BatchOutcome, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
     apply::StateMachine,
@@ -68,6 +69,10 @@ impl Replica {
         self.applied.as_ref()
     }
 
+    pub(crate) fn membership(&self) -> &Membership {
+        self.membership.membership()
+    }
+
     pub(crate) fn applied_index(&self) -> u64 {
         self.applied.as_ref().map_or(0, |applied| applied.index)
     }
@@ -100,6 +105,7 @@ impl Replica {
 pub(crate) struct RaftStateMachine {
     replica: Arc<RwLock<Replica>>,
     hub: Arc<Mutex<WatchHub>>,
+    leases: Arc<LeaseClock>,
     metrics: Arc<Metrics>,
 }
 
@@ -107,9 +113,10 @@ impl RaftStateMachine {
     pub(crate) fn new(
         replica: Arc<RwLock<Replica>>,
         hub: Arc<Mutex<WatchHub>>,
+        leases: Arc<LeaseClock>,
         metrics: Arc<Metrics>,
     ) -> RaftStateMachine {
-        RaftStateMachine { replica, hub, metrics }
+        RaftStateMachine { replica, hub, leases, metrics }
     }
 }
 
@@ -132,6 +139,7 @@ impl RaftStateMachine {
                 outcomes.0.reserve(batch.0.len());
                 for command in batch.0.iter() {
                     let applied = replica.state.apply(command, want_prev)?;
+                    self.leases.applied(command, &applied.outcome);
                     if !applied.events.is_empty() {
                         revisions.push((applied.outcome.rev, applied.events));
                     }
@@ -169,7 +177,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             if !revisions.is_empty() {
                 let mut hub = self.hub.lock();
                 for (rev, events) in revisions {
-                    hub.publish(rev, events.into());
+                    hub.publish(rev, &events.into());
                 }
             }
             self.metrics.observe_apply(start.elapsed(), outcomes.0.len());

@@ -2,29 +2,49 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use openraft::{impls, raft::responder::Responder};
+use openraft::{
+    EntryPayload, OptionalSend, RaftTypeConfig, impls,
+    raft::responder::Responder,
+    type_config::alias,
+    vote::leader_id_std::{CommittedLeaderId, LeaderId},
+};
 
 use crate::apply::{Command, Outcome};
 
-openraft::declare_raft_types!(
-    /// The types of this Raft: a log entry is a batch of commands.
-    pub(crate) TypeConfig:
-        D = Batch,
-        R = BatchOutcome,
-        NodeId = u64,
-        Node = Peer,
-        LeaderId = openraft::vote::leader_id_std::LeaderId<u64, u64>,
-        Responder<T> = Callback<T> where T: openraft::OptionalSend + 'static,
-);
+/// The types of this Raft: a log entry is a batch of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+impl RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = BatchOutcome;
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, u64>;
+    type Vote = impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Batch, u64, Peer>;
+    type Entry = openraft::Entry<CommittedLeaderId<u64>, Self::Payload>;
+    type AsyncRuntime = impls::TokioRuntime;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = impls::BoxedErrorSource;
+}
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::RaftStateMachine>;
-pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
-pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
-pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type Entry = alias::EntryOf<TypeConfig>;
+pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, Peer>;
-pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
-pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, super::state_machine::SnapshotImage>;
+pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, super::state_machine::SnapshotImage>;
 pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// The commands of one log entry. Cheap to clone: the log's cache and the applier share it.
@@ -62,7 +82,7 @@ impl<T> Callback<T> {
     }
 }
 
-impl<T: openraft::OptionalSend + 'static> Responder<TypeConfig, T> for Callback<T> {
+impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Callback<T> {
     fn on_complete(self, result: T) {
         (self.0)(result);
     }

@@ -250,6 +250,9 @@ fn unwritten(frame: &[u8], offset: usize, zero_sectors: u16) -> bool {
 
 /// A header that is zero up to a sector's end did not arrive; its sector holds nothing else new.
 fn header_is_missing(header: &[u8], offset: usize) -> bool {
+    if header.len() < HEADER_LEN {
+        return true;
+    }
     let in_first_sector = (SECTOR - offset % SECTOR).min(header.len());
     let (first, second) = header.split_at(in_first_sector);
     first.iter().all(|&byte| byte == 0) || (!second.is_empty() && second.iter().all(|&byte| byte == 0))

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     frame::{self, EntryKind, Found, FrameBuffer, HardState, LogPosition, Record},
-    segment::{Segment, file_name, io_error},
+    segment::{Segment, file_name, io_error, read_written},
 };
 use crate::storage::StorageError;
 
@@ -184,7 +184,7 @@ fn replay(
     is_last: bool,
     recovered: &mut Recovered,
 ) -> Result<(u32, bool), StorageError> {
-    let file = Bytes::from(fs::read(path).map_err(io_error("read", path))?);
+    let file = Bytes::from(read_written(path)?);
     let mut offset = 0;
     let mut is_sealed = false;
     while offset < file.len() && !is_sealed {

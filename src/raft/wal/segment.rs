@@ -11,7 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FallocateFlags;
+use rustix::{
+    fs::{FallocateFlags, SeekFrom},
+    io::Errno,
+};
 
 use super::frame::{self, FrameBuffer};
 use crate::storage::StorageError;
@@ -103,6 +106,32 @@ impl Segment {
         self.sync()?;
         self.file.set_len(u64::from(self.end)).map_err(io_error("truncate", &self.path))
     }
+}
+
+/// What has ever been written to a segment: everything up to its last stretch of data. The rest
+/// is reserved, reads as zeros, and need not be read to know that.
+pub(crate) fn read_written(path: &Path) -> Result<Vec<u8>, StorageError> {
+    let file = File::open(path).map_err(io_error("open", path))?;
+    let len = file.metadata().map_err(io_error("stat", path))?.len();
+    let mut written = 0;
+    let mut at = 0;
+    while at < len {
+        match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            Ok(data) => {
+                at = rustix::fs::seek(&file, SeekFrom::Hole(data)).map_err(|e| io_error("seek in", path)(e.into()))?;
+                written = at;
+            }
+            Err(Errno::NXIO) => break,
+            // A file system that cannot tell: read everything.
+            Err(_) => {
+                written = len;
+                break;
+            }
+        }
+    }
+    let mut bytes = vec![0; written as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(io_error("read", path))?;
+    Ok(bytes)
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), StorageError> {
