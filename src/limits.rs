@@ -45,6 +45,10 @@ pub(crate) const WATCH_QUEUE: usize = 128;
 /// go. The same happens when they are reached; a single larger revision still passes.
 pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
 
+/// Versions that clients may give themselves and be counted under. Clients of further ones are
+/// counted as unknown.
+pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
+
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 

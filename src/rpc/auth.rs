@@ -40,7 +40,9 @@ impl Auth {
 }
 
 fn not_yet<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("retcd: authentication is not supported yet; users and roles cannot be managed"))
+    Err(Status::unimplemented(
+        "retcd: authentication is not supported yet; users and roles cannot be managed",
+    ))
 }
 
 #[tonic::async_trait]

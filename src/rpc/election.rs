@@ -3,11 +3,12 @@
 //! A leadership is the key and the revision that created it, so that nobody speaks for a
 //! leadership that has passed.
 
+use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{
-    recipe::{self, Abandon, Changes},
+    recipe::{self, Changes, Place},
     render, status,
     status::Refusal,
 };
@@ -52,22 +53,24 @@ impl Election {
         let queued = if result.succeeded { None } else { recipe::found(&mut result, 0) };
         let own_rev = queued.as_ref().map_or(rev, |kv| kv.create_rev);
         let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
-        let abandon = Abandon::unless_replaced(&self.node, &leader.key, Some(own_rev));
-        if queued.is_some_and(|kv| kv.value != request.value) {
-            self.proclaim_as(&leader, request.value).await?;
-        }
+        let proclaimed = match queued {
+            Some(kv) if kv.value != request.value => self.proclaim_as(&leader, request.value).await.map(drop),
+            _ => Ok(()),
+        };
+        let place = Place::of(&self.node, &leader.key, own_rev);
+        proclaimed?;
         recipe::wait_for_turn(&self.node, &prefix, own_rev).await?;
-        abandon.disarm();
+        place.keep();
         Ok(CampaignResponse { header: self.header(rev), leader: Some(leader) })
     }
 
     async fn do_proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Status> {
-        let leader = request.leader.ok_or(Refusal::MissingLeaderKey)?;
+        let leader = leadership(request.leader)?;
         let rev = self.proclaim_as(&leader, request.value).await?;
         Ok(ProclaimResponse { header: self.header(rev) })
     }
 
-    async fn proclaim_as(&self, leader: &LeaderKey, value: bytes::Bytes) -> Result<Rev, Status> {
+    async fn proclaim_as(&self, leader: &LeaderKey, value: Bytes) -> Result<Rev, Status> {
         let lease = recipe::session(&self.node, LeaseId(leader.lease)).await?;
         let proclaim = Txn {
             compares: vec![recipe::created_at(&leader.key, leader.rev)],
@@ -82,11 +85,11 @@ impl Election {
         let oldest = recipe::oldest(&recipe::prefix(&request.name));
         let (rev, mut result) = recipe::read(&self.node, &oldest).await?;
         let kv = result.kvs.pop().ok_or(Refusal::ElectionNoLeader)?;
-        Ok(LeaderResponse { header: self.header(rev), kv: Some(render::key_value(kv)) })
+        Ok(self.leader_response(rev, kv))
     }
 
     async fn do_resign(&self, request: ResignRequest) -> Result<ResignResponse, Status> {
-        let leader = request.leader.ok_or(Refusal::MissingLeaderKey)?;
+        let leader = leadership(request.leader)?;
         let resign = Txn {
             compares: vec![recipe::created_at(&leader.key, leader.rev)],
             success: vec![recipe::delete(&leader.key)],
@@ -101,10 +104,15 @@ impl Election {
     }
 }
 
+fn leadership(leader: Option<LeaderKey>) -> Result<LeaderKey, Refusal> {
+    let leader = leader.ok_or(Refusal::MissingLeaderKey)?;
+    if leader.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(leader) }
+}
+
 /// One client's view of who leads.
 struct Observer {
     election: Election,
-    prefix: bytes::Bytes,
+    prefix: Bytes,
     /// What the leader's key has become of late; `None` while there is no leader to follow.
     leader: Option<Changes>,
 }

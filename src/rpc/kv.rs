@@ -37,6 +37,14 @@ pub(crate) struct Kv {
     chunk_bytes: usize,
 }
 
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// Methods that take their own time, and can say what took it.
+pub(crate) const TIMED: [&str; 4] = [RANGE, PUT, DELETE_RANGE, TXN];
+
 impl Kv {
     pub(crate) fn new(node: Node) -> Kv {
         let config = node.config();
@@ -109,14 +117,14 @@ impl kv_server::Kv for Kv {
         let timer = Timer::start(&request, self.slow_after);
         let request = request.into_inner();
         let answer = self.do_range(&request).await;
-        timer.finish("/etcdserverpb.KV/Range", answer, |answer| slow::range(&request, answer))
+        timer.finish(RANGE, answer, |answer| slow::range(&request, answer))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
         let request = request.into_inner();
         let answer = self.do_put(&request).await;
-        timer.finish("/etcdserverpb.KV/Put", answer, |answer| slow::put(&request, answer))
+        timer.finish(PUT, answer, |answer| slow::put(&request, answer))
     }
 
     async fn delete_range(
@@ -126,14 +134,14 @@ impl kv_server::Kv for Kv {
         let timer = Timer::start(&request, self.slow_after);
         let request = request.into_inner();
         let answer = self.do_delete_range(&request).await;
-        timer.finish("/etcdserverpb.KV/DeleteRange", answer, |answer| slow::delete_range(&request, answer))
+        timer.finish(DELETE_RANGE, answer, |answer| slow::delete_range(&request, answer))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
         let request = request.into_inner();
         let answer = self.do_txn(&request).await;
-        timer.finish("/etcdserverpb.KV/Txn", answer, |answer| slow::txn(&request, answer))
+        timer.finish(TXN, answer, |answer| slow::txn(&request, answer))
     }
 
     async fn compact(
@@ -192,9 +200,9 @@ impl<R: FnMut(&Range) -> Read> Chunks<R> {
     /// Shaped for `try_unfold`; reading never waits.
     fn next(mut self) -> impl Future<Output = Result<Option<(RangeStreamResponse, Self)>, Status>> {
         let chunk = if self.done { Ok(None) } else { self.read_chunk().map(Some) };
-        std::future::ready(chunk.map(|chunk| {
-            chunk.map(|chunk| (RangeStreamResponse { range_response: Some(chunk) }, self))
-        }))
+        std::future::ready(
+            chunk.map(|chunk| chunk.map(|chunk| (RangeStreamResponse { range_response: Some(chunk) }, self))),
+        )
     }
 
     fn read_chunk(&mut self) -> Result<RangeResponse, Status> {

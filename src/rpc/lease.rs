@@ -77,7 +77,10 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let state = (self.clone(), requests.into_inner());
         let answers = stream::try_unfold(state, |(lease, mut requests)| async move {
-            let request = requests.message().await.map_err(status::of_transport)?;
+            let request = requests
+                .message()
+                .await
+                .map_err(|status| status::from_transport(&status).unwrap_or(status))?;
             let Some(request) = request else { return Ok(None) };
             let answer = lease.keep_alive(request).await?;
             Ok(Some((answer, (lease, requests))))

@@ -1,9 +1,10 @@
 //! Locks: whoever has the oldest key under a name holds it, until the key goes.
 
+use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use super::{
-    recipe::{self, Abandon},
+    recipe::{self, Place},
     render, status,
     status::Refusal,
     wrong_kind,
@@ -37,7 +38,6 @@ impl Lock {
             success: vec![recipe::put(&key, Default::default(), lease), oldest.clone()],
             failure: vec![recipe::get(&key), oldest],
         };
-        let abandon = Abandon::key(&self.node, &key);
         let (rev, mut result) = recipe::commit(&self.node, enqueue).await?;
         let own_rev = match result.succeeded {
             true => rev,
@@ -48,15 +48,16 @@ impl Lock {
             Some(first) if first.create_rev != own_rev => self.wait(&prefix, &key, own_rev).await?,
             _ => rev,
         };
-        abandon.disarm();
         Ok(LockResponse { header: Some(render::header(&self.node, rev)), key })
     }
 
     /// Waits for the turn, and makes sure that the lease has outlived the wait.
-    async fn wait(&self, prefix: &bytes::Bytes, key: &bytes::Bytes, own_rev: Rev) -> Result<Rev, Status> {
+    async fn wait(&self, prefix: &Bytes, key: &Bytes, own_rev: Rev) -> Result<Rev, Status> {
+        let place = Place::of(&self.node, key, own_rev);
         recipe::wait_for_turn(&self.node, prefix, own_rev).await?;
         let own = Range::of(KeyRange::Point(key.clone()));
         let (rev, result) = recipe::read(&self.node, &own).await?;
+        place.keep();
         if result.kvs.is_empty() { Err(Refusal::SessionExpired.into()) } else { Ok(rev) }
     }
 

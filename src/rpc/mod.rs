@@ -5,11 +5,11 @@
 //! below; what may be asked is settled in `parse`, what is answered when it may not in
 //! `status`.
 
+mod status;
 mod parse;
 mod render;
-mod status;
-mod slow;
 mod interceptor;
+mod slow;
 mod kv;
 mod lease;
 mod cluster;
@@ -19,9 +19,9 @@ mod recipe;
 mod lock;
 mod election;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc};
 
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 
 use self::interceptor::{Intercepted, Interceptor};
 use crate::{
@@ -37,48 +37,34 @@ use crate::{
     },
 };
 
-/// What the operator can set about the services.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
-    /// `--max-request-bytes`
-    pub(crate) request_bytes_max: usize,
-    /// `--max-txn-ops`
-    pub(crate) txn_ops_max: usize,
-    /// `--warning-unary-request-duration`
-    pub(crate) slow_after: Duration,
-}
-
-/// Every gRPC service, ready to be served.
-pub(crate) fn routes(node: Node, options: Options) -> Routes {
-    let interceptor = Arc::new(Interceptor::new(node.clone(), options.slow_after));
+/// Every gRPC service, for one reactor.
+pub(crate) fn routes(node: &Node) -> Routes {
+    let interceptor = Arc::new(Interceptor::new(node.clone()));
     // Messages come in up to what a request may be and a little more, so that the refusal of
     // one that is too large is ours to word. Answers have no limit.
-    let decode_max = options.request_bytes_max + REQUEST_OVERHEAD_BYTES;
-
+    let decode_max = node.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
     macro_rules! service {
-        ($server:ident, $methods:expr, $service:expr) => {
-            Intercepted::new(
-                $server::new($service)
-                    .max_decoding_message_size(decode_max)
-                    .max_encoding_message_size(usize::MAX),
-                Arc::clone(&interceptor),
-                $methods,
-            )
-        };
+        ($server:ident, $service:expr) => {{
+            let server = $server::new($service).max_decoding_message_size(decode_max);
+            Intercepted::new(server.max_encoding_message_size(usize::MAX), Arc::clone(&interceptor))
+        }};
     }
-
-    let (health, health_service) = tonic_health::server::health_reporter();
-    Routes::new(service!(KvServer, interceptor::KV, kv::Kv::new(node.clone(), options)))
-        .add_service(service!(LeaseServer, interceptor::LEASE, lease::Lease::new(node.clone())))
-        .add_service(service!(ClusterServer, interceptor::CLUSTER, cluster::Cluster::new(node.clone())))
-        .add_service(service!(
-            MaintenanceServer,
-            interceptor::MAINTENANCE,
-            maintenance::Maintenance::new(node.clone())
-        ))
-        .add_service(service!(AuthServer, interceptor::AUTH, auth::Auth::new(node.clone())))
-        .add_service(service!(LockServer, interceptor::LOCK, lock::Lock::new(node.clone())))
-        .add_service(service!(ElectionServer, interceptor::ELECTION, election::Election::new(node.clone())))
-        .add_service(health_service)
+    // Serving from the start, under the empty name, and never anything else.
+    let (_, health) = tonic_health::server::health_reporter();
+    Routes::new(service!(KvServer, kv::Kv::new(node.clone())))
+        .add_service(service!(LeaseServer, lease::Lease::new(node.clone())))
+        .add_service(service!(ClusterServer, cluster::Cluster::new(node.clone())))
+        .add_service(service!(MaintenanceServer, maintenance::Maintenance::new(node.clone())))
+        .add_service(service!(AuthServer, auth::Auth::new(node.clone())))
+        .add_service(service!(LockServer, lock::Lock::new(node.clone())))
+        .add_service(service!(ElectionServer, election::Election::new(node.clone())))
+        .add_service(Intercepted::new(health, interceptor))
         .prepare()
+}
+
+/// The state machine answered a command with something else than it was asked: a mistake of
+/// ours, which one client should notice and not all of them.
+fn wrong_kind(answer: &impl Debug) -> Status {
+    tracing::error!(?answer, "the answer is not to the question");
+    Status::internal("the answer is not to the question")
 }

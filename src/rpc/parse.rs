@@ -118,8 +118,8 @@ fn txn_within(request: &pb::TxnRequest, ops_max: usize, depth_max: usize) -> Res
     if ops > ops_max || depth_max == 0 {
         return Err(Refusal::TooManyOps);
     }
-    let branch = |ops_of_branch: &[pb::RequestOp]| {
-        ops_of_branch.iter().map(|request| op(request, ops_max - ops, depth_max - 1)).collect()
+    let branch = |requests: &[pb::RequestOp]| -> Result<Vec<Op>, Refusal> {
+        requests.iter().map(|request| op(request, ops_max - ops, depth_max - 1)).collect()
     };
     Ok(Txn {
         compares: request.compare.iter().map(compare).collect::<Result<_, _>>()?,

@@ -7,13 +7,12 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tonic::Status;
 
 use super::{status::Refusal, wrong_kind};
 use crate::{
-    apply::{
-        self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult,
-    },
+    apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
     limits,
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
     node::Node,
@@ -124,40 +123,36 @@ pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Resu
     }
 }
 
-/// Deletes a key when dropped, unless told otherwise: whoever stops waiting must not keep
-/// those behind waiting.
-pub(crate) struct Abandon {
+/// Gives a place in the queue up when dropped, unless told otherwise: whoever stops waiting must
+/// not keep those behind waiting.
+pub(crate) struct Place {
     node: Node,
-    /// `None` once there is nothing to do.
-    txn: Option<Txn>,
+    /// `None` once it is to be kept.
+    give_up: Option<Txn>,
 }
 
-impl Abandon {
-    pub(crate) fn key(node: &Node, key: &Bytes) -> Abandon {
-        Abandon::unless_replaced(node, key, None)
+impl Place {
+    /// The place of `key`, as long as it is the key that was created at `rev`.
+    pub(crate) fn of(node: &Node, key: &Bytes, rev: Rev) -> Place {
+        let compares = vec![created_at(key, rev.0)];
+        let give_up = Txn { compares, success: vec![delete(key)], failure: Vec::new() };
+        Place { node: node.clone(), give_up: Some(give_up) }
     }
 
-    /// Only the key that was created at `rev`, if one is given.
-    pub(crate) fn unless_replaced(node: &Node, key: &Bytes, rev: Option<Rev>) -> Abandon {
-        let compares = rev.into_iter().map(|rev| created_at(key, rev.0)).collect();
-        let txn = Txn { compares, success: vec![delete(key)], failure: Vec::new() };
-        Abandon { node: node.clone(), txn: Some(txn) }
-    }
-
-    pub(crate) fn disarm(mut self) {
-        self.txn = None;
+    pub(crate) fn keep(mut self) {
+        self.give_up = None;
     }
 }
 
-impl Drop for Abandon {
+impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(txn) = self.txn.take() {
+        // The request is over, so somebody else has to do it. If it fails, or if the server
+        // is about to stop, the key goes with its lease.
+        if let Some(give_up) = self.give_up.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
             let node = self.node.clone();
-            // The request is over, and nobody is there to be told. If the deletion fails, the
-            // key goes with its lease.
-            tokio::spawn(async move {
-                let _ = node.propose(Command::Txn(txn)).await;
-            });
+            runtime.spawn(async move { node.propose(Command::Txn(give_up)).await });
         }
     }
 }
@@ -184,8 +179,8 @@ impl Changes {
             fragment: false,
         };
         let mut hub = node.watch_hub();
-        let feed = hub.open_stream(limits::WATCH_QUEUE);
-        let created = hub.create(feed.stream, spec);
+        let mut feed = hub.open_stream(limits::WATCH_QUEUE);
+        let created = hub.create(&mut feed, spec);
         drop(hub);
         let mut changes = Changes { node: node.clone(), feed, behind: None, queued: VecDeque::new() };
         let created = created.map_err(|error| Status::unknown(error.to_string()))?;
@@ -208,7 +203,7 @@ impl Changes {
                 Some(Delivery::Batch(batch)) => {
                     self.queued.extend(batch.shares().flat_map(|share| share.events().cloned()));
                 }
-                Some(Delivery::Progress { .. }) => {}
+                Some(Delivery::Progress { .. } | Delivery::StreamProgress { .. }) => {}
                 // There is one watcher, so at most one is behind.
                 Some(Delivery::Lagging) => {
                     self.behind = self.node.watch_hub().lagging(self.feed.stream).pop();

@@ -95,18 +95,6 @@ pub(crate) fn alarm(alarm: &Alarm) -> pb::AlarmMember {
     pb::AlarmMember { member_id: alarm.member.0, alarm: kind.into() }
 }
 
-/// An alarm as Status lists it: the text form of the message above.
-pub(crate) fn alarm_text(alarm: &Alarm) -> String {
-    let kind = match alarm.kind {
-        AlarmKind::NoSpace => "NOSPACE",
-        AlarmKind::Corrupt => "CORRUPT",
-    };
-    match alarm.member.0 {
-        0 => format!("alarm:{kind} "),
-        member => format!("memberID:{member} alarm:{kind} "),
-    }
-}
-
 /// Members in the order of their ids, as etcd lists them.
 pub(crate) fn members(mut members: Vec<Member>) -> Vec<pb::Member> {
     members.sort_by_key(|member| member.id);
@@ -203,12 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn alarms_are_told_as_a_message_and_as_text() {
-        let no_space = Alarm { member: MemberId(0x8e9e05c52164694d), kind: AlarmKind::NoSpace };
-        assert_eq!(alarm(&no_space).alarm, i32::from(AlarmType::Nospace));
-        assert_eq!(alarm_text(&no_space), "memberID:10276657743932975437 alarm:NOSPACE ");
-        let corrupt = Alarm { member: MemberId(0), kind: AlarmKind::Corrupt };
-        assert_eq!(alarm_text(&corrupt), "alarm:CORRUPT ");
+    fn alarms_keep_their_member_and_kind() {
+        let rendered = alarm(&Alarm { member: MemberId(7), kind: AlarmKind::Corrupt });
+        assert_eq!(rendered, pb::AlarmMember { member_id: 7, alarm: AlarmType::Corrupt.into() });
+        let rendered = alarm(&Alarm { member: MemberId(0), kind: AlarmKind::NoSpace });
+        assert_eq!(rendered, pb::AlarmMember { member_id: 0, alarm: AlarmType::Nospace.into() });
     }
 
     #[test]

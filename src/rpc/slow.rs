@@ -54,7 +54,7 @@ impl Timer {
     /// Passes the answer on. Only if there is something to log is `stats` asked for it.
     pub(crate) fn finish<A>(
         self,
-        method: &'static str,
+        method: &str,
         answer: Result<A, Status>,
         stats: impl FnOnce(&A) -> Stats,
     ) -> Result<Response<A>, Status> {
@@ -73,7 +73,7 @@ pub(crate) fn is_worth_a_line(spent: Duration, slow_after: Duration) -> bool {
 }
 
 pub(crate) fn log(
-    method: &'static str,
+    method: &str,
     remote: Option<SocketAddr>,
     spent: Duration,
     slow_after: Duration,

