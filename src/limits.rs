@@ -34,6 +34,17 @@ pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 /// does not hold up writes.
 pub(crate) const RANGE_STRIDE_KEYS: usize = 1024;
 
+/// Memory for the records of revisions that are already on disk, so that reading what is new does
+/// not go there. The oldest leave when it is full.
+pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Removals in one checkpoint, so that a large compaction does not hold up the durability of what
+/// is written meanwhile. What is over waits for the next one.
+pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;
+
+/// Bytes in one catch-up batch of a watcher. It ends with the revision that reaches them.
+pub(crate) const HISTORY_BYTES: usize = 1024 * 1024;
+
 /// Distinct revisions in one catch-up batch of a watcher.
 pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 

@@ -14,13 +14,18 @@ mod apply;
 // ---- the line ------------------------------------------------------------------------------
 mod raft;
 mod node;
-mod rpc;
-mod http;
-mod serve;
+// mod rpc;
+// mod http;
+// mod serve;
 mod config;
 mod telemetry;
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use tokio::{
     runtime,
@@ -28,7 +33,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Invocation},
+    config::{Config, ConfigError, Invocation},
     http::Protocols,
     node::Running,
     serve::{Front, Listener},
@@ -39,14 +44,21 @@ fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let variables: Vec<(String, String)> = env::vars().collect();
     let config = match Config::load(&args, &variables) {
-        Ok(Invocation::Print(text)) => return telemetry::print(&text),
+        Ok(Invocation::Print(text)) => return print(&text),
         Ok(Invocation::Serve(config)) => *config,
-        Err(error) => return telemetry::refuse(&error),
+        Err(error) => return refuse(&error),
     };
-    if let Err(message) = telemetry::init(&config) {
-        return telemetry::fail(&message);
+    if let Err(error) = telemetry::init_log(&config) {
+        let _ = writeln!(io::stderr(), "cannot open the log outputs: {error}; check --log-outputs");
+        return ExitCode::FAILURE;
     }
-    config.log_notices();
+    for notice in &config.notices {
+        if notice.warn {
+            tracing::warn!("{}", notice.message);
+        } else {
+            tracing::info!("{}", notice.message);
+        }
+    }
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
     match runtime.block_on(run(config)) {
@@ -58,10 +70,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// Help and version go to stdout; that nobody reads it is not our failure.
+fn print(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// The settings make no server: one line that says why, in the shape of the log.
+fn refuse(error: &ConfigError) -> ExitCode {
+    if telemetry::init_log_to_stderr().is_ok() {
+        tracing::error!(error = %error, "failed to verify flags");
+    }
+    ExitCode::from(error.exit_code)
+}
+
 /// Serves until a signal or a failure ends it. The error is a line for a person.
 async fn run(config: Config) -> Result<(), String> {
     let listeners = bind(&config).await?;
-    let metrics = Arc::new(Metrics::new(&config));
+    let metrics = Arc::new(Metrics::new(config.metrics, &config.features));
     let mut running = node::start(config, metrics).map_err(|error| error.to_string())?;
     let front = Front::start(&running.node);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;

@@ -39,10 +39,32 @@ impl StateMachine {
     /// The state as of the last checkpoint in the database. The log after it is to be applied
     /// again.
     pub(crate) fn open(database: Arc<Database>) -> Result<StateMachine, StorageError> {
+        let reader = database.reader()?;
         let mut lessor = Lessor::default();
+        for cell in reader.cells(Table::Lease)? {
+            let (key, cell) = cell?;
+            let restored = lessor.restore(&key, &cell);
+            restored.ok_or_else(|| reader.corrupted(unreadable("lease", &key)))?;
+        }
         let mut alarms = Alarms::default();
+        for cell in reader.cells(Table::Alarm)? {
+            let (key, _) = cell?;
+            alarms.restore(&key).ok_or_else(|| reader.corrupted(unreadable("alarm", &key)))?;
+        }
         let mut members = Members::default();
-        todo_open()
+        for cell in reader.cells(Table::Member)? {
+            let (key, cell) = cell?;
+            let restored = members.restore(&key, &cell);
+            restored.ok_or_else(|| reader.corrupted(unreadable("member", &key)))?;
+        }
+        for cell in reader.cells(Table::MemberRemoved)? {
+            let (key, _) = cell?;
+            let restored = members.restore_removed(&key);
+            restored.ok_or_else(|| reader.corrupted(unreadable("removed member", &key)))?;
+        }
+        drop(reader);
+        let mvcc = Store::open(database)?;
+        Ok(StateMachine { mvcc, lessor, alarms, members, cells: BTreeMap::new() })
     }
 
     /// With `want_prev_events`, each event says what its key held before.
@@ -136,4 +158,8 @@ impl StateMachine {
         self.record(Table::Member, key.clone(), self.members.cell(id));
         self.record(Table::MemberRemoved, key, self.members.cell_removed(id));
     }
+}
+
+fn unreadable(what: &str, key: &[u8]) -> String {
+    format!("the {what} at \"{}\" cannot be read", key.escape_ascii())
 }

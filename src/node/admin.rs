@@ -38,12 +38,12 @@ impl Node {
     pub(crate) fn status(&self) -> Status {
         let leadership = self.leadership();
         let replica = self.shared.replica.read();
-        let size = replica.state.mvcc().size();
+        let size = replica.state.mvcc.size();
         let mut errors = Vec::new();
         if leadership.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());
         }
-        errors.extend(replica.state.alarms().map(|alarm| {
+        errors.extend(replica.state.alarms.active().map(|alarm| {
             let kind = match alarm.kind {
                 AlarmKind::NoSpace => "NOSPACE",
                 AlarmKind::Corrupt => "CORRUPT",
@@ -65,7 +65,7 @@ impl Node {
     }
 
     pub(crate) fn alarms(&self) -> Vec<Alarm> {
-        self.shared.replica.read().state.alarms().collect()
+        self.shared.replica.read().state.alarms.active().collect()
     }
 
     /// All members, by id. Names and client URLs are what the members published of themselves.
@@ -76,7 +76,7 @@ impl Node {
         membership
             .nodes()
             .map(|(&id, peer)| {
-                let attributes = replica.state.members().get(MemberId(id));
+                let attributes = replica.state.members.get(MemberId(id));
                 Member {
                     id: MemberId(id),
                     name: attributes.map_or(String::new(), |attributes| attributes.name.clone()),

@@ -110,13 +110,13 @@ impl Background {
         let start = Instant::now();
         let mut replica = self.replica.write();
         let Some((checkpoint, meta)) = replica.capture() else { return Ok(Duration::ZERO) };
-        let rev: Rev = replica.state.rev();
+        let rev: Rev = replica.state.mvcc.rev_current();
         let index = replica.applied_index();
         drop(replica);
         let committing = Instant::now();
-        self.database.commit(&checkpoint)?;
-        self.metrics.observe_checkpoint(committing.elapsed());
-        self.replica.write().checkpointed(rev, meta);
+        let removed_bytes = self.database.commit(&checkpoint)?;
+        self.metrics.backend_commit.observe(committing.elapsed().as_secs_f64());
+        self.replica.write().checkpointed(rev, removed_bytes, meta)?;
         self.durable.send_replace(index);
         Ok(start.elapsed())
     }
@@ -124,11 +124,11 @@ impl Background {
     /// Frees the history of some keys. True if there is more to do.
     fn compact_stride(&self) -> bool {
         let start = Instant::now();
-        let step = self.replica.write().state.compaction_stride(self.compaction_stride_keys);
+        let step = self.replica.write().state.mvcc.compaction_stride(self.compaction_stride_keys);
         match step {
             CompactionStep::Idle => false,
             CompactionStep::More => {
-                self.metrics.observe_compaction_pause(start.elapsed());
+                self.metrics.index_compaction_pause_ms.observe(start.elapsed().as_secs_f64() * 1000.0);
                 true
             }
             CompactionStep::Finished(rev) => {
@@ -143,17 +143,17 @@ impl Background {
     fn defragment(&self) -> Result<Result<(), String>, StorageError> {
         self.checkpoint()?;
         let start = Instant::now();
-        let before = self.database.file_bytes();
+        let before = self.database.file_bytes()?;
         tracing::info!(current_db_size_bytes = before, "starting defragment");
         if let Err(error) = self.database.defragment() {
             tracing::error!(%error, "defragment failed; the database is as it was");
             return Ok(Err(error.to_string()));
         }
-        self.replica.write().state.defragmented();
+        self.replica.write().state.mvcc.defragmented()?;
         self.checkpoint()?;
         tracing::info!(
             current_db_size_bytes_before = before,
-            current_db_size_bytes = self.database.file_bytes(),
+            current_db_size_bytes = self.database.file_bytes()?,
             took = %humantime::format_duration(start.elapsed()),
             "finished defragment"
         );

@@ -104,15 +104,17 @@ fn lock(path: &Path, data_dir: &Path) -> Result<File, StartError> {
 
 /// Who this member is: as its directory says, or, on the first start, as etcd would compute it.
 fn identity(database: &Database, config: &Config) -> Result<Identity, StartError> {
-    if let Some(bytes) = database.reader()?.cell(Table::Meta, IDENTITY_CELL)? {
-        let ids: [u8; 16] = bytes.as_ref().try_into().map_err(|_| StorageError::Corrupted {
-            path: database.path().to_owned(),
-            detail: "the identity cell is not 16 bytes".to_owned(),
-        })?;
+    let reader = database.reader()?;
+    if let Some(bytes) = reader.cell(Table::Meta, IDENTITY_CELL)? {
+        let ids: [u8; 16] = bytes
+            .as_ref()
+            .try_into()
+            .map_err(|_| reader.corrupted("the identity cell is not 16 bytes".to_owned()))?;
         let (cluster, member) = ids.split_at(8);
         let id = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
         return Ok(Identity { cluster: ClusterId(id(cluster)), member: MemberId(id(member)) });
     }
+    drop(reader);
     let ids: Vec<(MemberId, &str)> = config
         .initial_cluster
         .iter()

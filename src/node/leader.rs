@@ -59,7 +59,7 @@ async fn revoke_expired(node: &Node) {
     let is_full_round = expired.len() == limits::LEASE_REVOKES_PER_ROUND;
     let revokes = expired.into_iter().map(|id| async move {
         match node.propose(Command::LeaseRevoke { id }).await {
-            Ok(_) => node.metrics().lease_expired(),
+            Ok(_) => node.metrics().leases_expired.inc(),
             Err(error) => tracing::warn!(lease = %id, %error, "failed to revoke an expired lease; will retry"),
         }
     });

@@ -105,7 +105,7 @@ impl Node {
 
     /// The newest revision that reads can see.
     pub(crate) fn rev(&self) -> Rev {
-        self.shared.replica.read().state.rev()
+        self.shared.replica.read().state.mvcc.rev_current()
     }
 
     pub(crate) fn watch_hub(&self) -> MutexGuard<'_, WatchHub> {

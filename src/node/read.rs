@@ -3,7 +3,7 @@
 use super::{Node, ProposeError, ReadError};
 use crate::{
     apply::{self, Outcome, Txn},
-    mvcc::{HashJob, History, KvHash, Range, RangeResult, RangeWalk, RevError, Step},
+    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, Step},
     storage::StorageError,
     types::{Event, KeyValue, Rev},
 };
@@ -34,28 +34,28 @@ impl Node {
     /// Keys of a range, and the newest revision at the moment of reading.
     pub(crate) fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         let mut walk = RangeWalk::new(query);
-        while let Step::More = walk.step(self.shared.replica.read().state.mvcc())? {}
+        while let Step::More = walk.step(&self.shared.replica.read().state.mvcc)? {}
         Ok(walk.finish()?)
     }
 
     /// A transaction that only reads, at one revision.
     pub(crate) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
-        apply::run_read_only(&self.shared.replica.read().state, txn)
+        apply::admission::run_read_only(&self.shared.replica.read().state, txn)
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.shared.replica.read().state.mvcc().get(key)
+        self.shared.replica.read().state.mvcc.get(key)
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.
     pub(crate) fn history(&self, from: Rev, max_revs: usize) -> Result<History, ReadError> {
-        let stride = self.shared.replica.read().state.mvcc().history(from, max_revs)?;
+        let stride = self.shared.replica.read().state.mvcc.history(from, max_revs)?;
         Ok(stride.load()?)
     }
 
     /// Adds to each event what the key held before it.
-    pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), ReadError> {
-        let lookup = self.shared.replica.read().state.mvcc().locate_prev(&events.iter().collect::<Vec<_>>())?;
+    pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
+        let lookup = self.shared.replica.read().state.mvcc.locate_prev(&events.iter().collect::<Vec<_>>());
         for (event, prev) in events.iter_mut().zip(lookup.load()?) {
             event.prev_kv = prev;
         }
@@ -63,27 +63,18 @@ impl Node {
     }
 
     /// The hash of the key-value history up to `rev`; 0 is the newest.
-    pub(crate) async fn hash_kv(&self, rev: i64) -> Result<(Rev, KvHash), ReadError> {
-        let (current, job) = {
-            let replica = self.shared.replica.read();
-            let mvcc = replica.state.mvcc();
-            (mvcc.rev_current(), HashJob::new(mvcc, rev)?)
-        };
-        let hash = self.blocking(move || job.run()).await?;
-        Ok((current, hash))
+    pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
+        let node = self.clone();
+        self.blocking(move || {
+            let mut walk = HashWalk::new(rev);
+            while let Step::More = walk.step(&node.shared.replica.read().state.mvcc)? {}
+            Ok(walk.finish()?)
+        })
+        .await
     }
 
     /// Runs long disk work beside the reactor.
     pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")
-    }
-}
-
-impl From<RevError> for apply::ApplyError {
-    fn from(error: RevError) -> apply::ApplyError {
-        match error {
-            RevError::Compacted { asked, compacted } => apply::ApplyError::Compacted { asked, compacted },
-            RevError::Future { asked, current } => apply::ApplyError::FutureRevision { asked, current },
-        }
     }
 }

@@ -51,10 +51,10 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
     let log = LogStore::open(&data_dir.wal_dir, replica.applied(), metrics.clone())?;
-    let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.rev())));
+    let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
     let replica = Arc::new(RwLock::new(replica));
     let leases = Arc::new(LeaseClock::default());
-    let machine = RaftStateMachine::new(replica.clone(), hub.clone(), leases.clone(), metrics.clone());
+    let machine = RaftStateMachine::new(replica.clone(), hub.clone(), leases.clone(), metrics.clone(), config.warning_apply_duration);
 
     // One message is enough: the first failure ends the process.
     let (fail, failure) = mpsc::channel(1);

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{Node, ProposeError, background::Request, core::Proposal, mailbox::Ticket};
 use crate::{
-    apply::{self, Alarm, AlarmKind, Command, Outcome},
+    apply::{Alarm, AlarmKind, Command, Outcome, admission},
     types::{LeaseId, Rev},
 };
 
@@ -40,8 +40,8 @@ impl Node {
     /// the quota is used up.
     pub(crate) async fn propose_with_quota(&self, command: Command) -> Result<Outcome, ProposeError> {
         if let Some(quota) = self.shared.config.quota_backend_bytes {
-            let size = self.shared.replica.read().state.mvcc().size().total;
-            if size + apply::quota_cost(&command) >= quota && apply::quota_cost(&command) > 0 {
+            let size = self.shared.replica.read().state.mvcc.size().total;
+            if size + admission::quota_cost(&command) >= quota && admission::quota_cost(&command) > 0 {
                 self.raise_no_space(size, quota).await?;
                 return Err(ProposeError::NoSpace);
             }
@@ -99,7 +99,7 @@ impl Node {
         self.read_barrier().await?;
         let (ttl_secs, has_checkpoint) = {
             let replica = self.shared.replica.read();
-            let Some(lease) = replica.state.lessor().get(id) else { return Ok(None) };
+            let Some(lease) = replica.state.lessor.get(id) else { return Ok(None) };
             (lease.ttl_secs, lease.remaining_secs > 0)
         };
         if !self.expiry().renew(id, seconds(ttl_secs), Instant::now()) {
@@ -108,7 +108,7 @@ impl Node {
         if has_checkpoint {
             self.propose(Command::LeaseCheckpoint { remaining_secs: vec![(id, 0)] }).await?;
         }
-        self.metrics().lease_renewed();
+        self.metrics().leases_renewed.inc();
         Ok(Some(ttl_secs))
     }
 
@@ -121,7 +121,7 @@ impl Node {
         self.read_barrier().await?;
         let (granted_secs, keys) = {
             let replica = self.shared.replica.read();
-            let Some(lease) = replica.state.lessor().get(id) else { return Ok(None) };
+            let Some(lease) = replica.state.lessor.get(id) else { return Ok(None) };
             let keys = if with_keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
             (lease.ttl_secs, keys)
         };
@@ -132,7 +132,7 @@ impl Node {
     /// All leases, those that end first first.
     pub(crate) fn leases(&self) -> Vec<LeaseId> {
         let mut leases: Vec<LeaseId> =
-            self.shared.replica.read().state.lessor().leases().map(|(id, _)| id).collect();
+            self.shared.replica.read().state.lessor.leases().map(|(id, _)| id).collect();
         let now = Instant::now();
         let expiry = self.expiry();
         leases.sort_by_key(|id| expiry.remaining(*id, now));
@@ -143,7 +143,7 @@ impl Node {
     pub(super) fn promote_leases(&self) {
         let leases: Vec<(LeaseId, Duration)> = {
             let replica = self.shared.replica.read();
-            let lessor = replica.state.lessor();
+            let lessor = replica.state.lessor;
             lessor
                 .leases()
                 .map(|(id, lease)| {

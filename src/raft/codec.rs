@@ -10,7 +10,7 @@ use super::{
     typ::{Batch, Entry, LogId, Membership, Peer, StoredMembership, Vote},
     wal::{EntryKind, FrameBuffer, HardState, LogPosition},
 };
-use crate::{apply, pb::retcd::raft as pb};
+use crate::{apply::codec, pb::retcd::raft as pb};
 
 pub(crate) fn position(log_id: &LogId) -> LogPosition {
     LogPosition { term: log_id.leader_id.term, index: log_id.index }
@@ -35,7 +35,7 @@ pub(crate) fn push_entry(frame: &mut FrameBuffer, entry: &Entry) {
     match &entry.payload {
         EntryPayload::Blank => frame.push_entry(at, EntryKind::Blank, |_| {}),
         EntryPayload::Normal(batch) => {
-            frame.push_entry(at, EntryKind::Batch, |bytes| apply::encode(&batch.0, bytes))
+            frame.push_entry(at, EntryKind::Batch, |bytes| codec::encode(&batch.0, bytes))
         }
         EntryPayload::Membership(membership) => frame.push_entry(at, EntryKind::Membership, |bytes| {
             membership_message(membership).encode(bytes).expect("a Vec has room");
@@ -47,7 +47,7 @@ pub(crate) fn push_entry(frame: &mut FrameBuffer, entry: &Entry) {
 pub(crate) fn entry(at: LogPosition, kind: EntryKind, payload: Bytes) -> Option<Entry> {
     let payload = match kind {
         EntryKind::Blank => EntryPayload::Blank,
-        EntryKind::Batch => EntryPayload::Normal(Batch(apply::decode(payload).ok()?.into())),
+        EntryKind::Batch => EntryPayload::Normal(Batch(codec::decode(payload).ok()?.into())),
         EntryKind::Membership => EntryPayload::Membership(membership(pb::Membership::decode(payload).ok()?)?),
     };
     Some(Entry { log_id: log_id(at), payload })

@@ -104,7 +104,8 @@ impl Inner {
         let bytes = self.frame.len();
         let start = Instant::now();
         self.wal.append(&mut self.frame, last_index).map_err(io::Error::other)?;
-        self.metrics.observe_wal_sync(start.elapsed(), bytes);
+        self.metrics.wal_fsync.observe(start.elapsed().as_secs_f64());
+        self.metrics.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         Ok(())
     }
 

@@ -8,7 +8,13 @@
 //! checkpointer has not moved to the database yet. A refusal is a value inside the outcome; only
 //! a failure of this node's own storage is an error, and it ends the node.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
 
 use futures_util::{Stream, StreamExt};
 use openraft::{
@@ -23,7 +29,7 @@ use super::{
     typ::{BatchOutcome, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    apply::StateMachine,
+    apply::{Applied, Command, StateMachine},
     storage::{Checkpoint, Database, StorageError, Table},
     telemetry::Metrics,
     types::{Event, Rev},
@@ -35,7 +41,6 @@ const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
 
 /// The replicated state, and how far into the log it reaches. One lock guards both, so that a
 /// checkpoint never separates effects from the index that they belong to.
-#[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) state: StateMachine,
     applied: Option<LogId>,
@@ -48,10 +53,8 @@ impl Replica {
     /// The state as the last checkpoint left it.
     pub(crate) fn open(database: Arc<Database>) -> Result<Replica, StorageError> {
         let reader = database.reader()?;
-        let corrupt = |cell: &[u8]| StorageError::Corrupted {
-            path: database.path().to_owned(),
-            detail: format!("cell {} cannot be decoded", String::from_utf8_lossy(cell)),
-        };
+        let corrupt =
+            |cell: &[u8]| reader.corrupted(format!("cell {} cannot be decoded", cell.escape_ascii()));
         let applied = match reader.cell(Table::Meta, APPLIED_CELL)? {
             Some(bytes) => Some(codec::decode_log_id(bytes).ok_or_else(|| corrupt(APPLIED_CELL))?),
             None => None,
@@ -95,9 +98,15 @@ impl Replica {
     }
 
     /// A captured checkpoint is on the disk.
-    pub(crate) fn checkpointed(&mut self, rev: Rev, meta: SnapshotMeta) {
-        self.state.checkpointed(rev);
+    pub(crate) fn checkpointed(
+        &mut self,
+        rev: Rev,
+        removed_bytes: u64,
+        meta: SnapshotMeta,
+    ) -> Result<(), StorageError> {
+        self.state.checkpointed(rev, removed_bytes)?;
         self.durable = meta;
+        Ok(())
     }
 }
 
@@ -107,6 +116,7 @@ pub(crate) struct RaftStateMachine {
     hub: Arc<Mutex<WatchHub>>,
     leases: Arc<LeaseClock>,
     metrics: Arc<Metrics>,
+    warning_apply_duration: Duration,
 }
 
 impl RaftStateMachine {
@@ -115,8 +125,9 @@ impl RaftStateMachine {
         hub: Arc<Mutex<WatchHub>>,
         leases: Arc<LeaseClock>,
         metrics: Arc<Metrics>,
+        warning_apply_duration: Duration,
     ) -> RaftStateMachine {
-        RaftStateMachine { replica, hub, leases, metrics }
+        RaftStateMachine { replica, hub, leases, metrics, warning_apply_duration }
     }
 }
 
@@ -143,6 +154,7 @@ impl RaftStateMachine {
                     if !applied.events.is_empty() {
                         revisions.push((applied.outcome.rev, applied.events));
                     }
+                    self.count(command, &applied);
                     outcomes.0.push(applied.outcome);
                 }
             }
@@ -152,6 +164,47 @@ impl RaftStateMachine {
         }
         replica.applied = Some(log_id);
         Ok((outcomes, revisions))
+    }
+}
+
+impl RaftStateMachine {
+    fn count(&self, command: &Command, applied: &Applied) {
+        let metrics = &self.metrics;
+        metrics.events.inc_by(applied.events.len() as u64);
+        if applied.outcome.result.is_err() {
+            return;
+        }
+        match command {
+            Command::Put(put) => {
+                metrics.puts.inc();
+                metrics.put_bytes.add((put.key.len() + put.value.as_ref().map_or(0, Bytes::len)) as i64);
+            }
+            Command::DeleteRange(_) => metrics.deletes.inc(),
+            Command::Txn(_) => metrics.txns.inc(),
+            Command::LeaseGrant { ttl_secs, .. } => {
+                metrics.leases_granted.inc();
+                metrics.lease_ttl_secs.observe(*ttl_secs as f64);
+            }
+            Command::LeaseRevoke { .. } => metrics.leases_revoked.inc(),
+            Command::Compact { .. }
+            | Command::LeaseCheckpoint { .. }
+            | Command::AlarmActivate(_)
+            | Command::AlarmDeactivate(_)
+            | Command::MemberPublish { .. } => {}
+        }
+    }
+
+    fn warn_if_slow(&self, took: Duration, commands: usize) {
+        if took > self.warning_apply_duration {
+            self.metrics.slow_apply.inc();
+            tracing::warn!(
+                took = %humantime::format_duration(took),
+                expected = %humantime::format_duration(self.warning_apply_duration),
+                commands,
+                stage = "apply",
+                "apply request took too long"
+            );
+        }
     }
 }
 
@@ -177,10 +230,10 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             if !revisions.is_empty() {
                 let mut hub = self.hub.lock();
                 for (rev, events) in revisions {
-                    hub.publish(rev, &events.into());
+                    hub.publish(rev, events.into());
                 }
             }
-            self.metrics.observe_apply(start.elapsed(), outcomes.0.len());
+            self.warn_if_slow(start.elapsed(), outcomes.0.len());
             if let Some(responder) = responder {
                 responder.send(outcomes);
             }

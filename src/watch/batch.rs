@@ -7,7 +7,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::WatchId;
-use crate::types::{Event, Rev};
+use crate::types::{Event, KeyValue, Rev};
 
 /// What goes through a stream's queue, in the order it happened.
 #[derive(Debug)]
@@ -104,4 +104,10 @@ impl<'a> Share<'a> {
         let events = self.events;
         self.picks.iter().map(move |&pick| &events[pick as usize])
     }
+}
+
+/// The memory that an event keeps alive.
+pub(crate) fn event_bytes(event: &Event) -> usize {
+    let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
+    size_of::<Event>() + of(&event.kv) + event.prev_kv.as_ref().map_or(0, of)
 }

@@ -15,11 +15,12 @@ use std::{
 
 use super::{
     Batch, CreateError, Delivery, Feed, Lagging, State, StreamId, WatchId, WatcherSpec,
+    batch::event_bytes,
     group::{Group, Seat},
     queue::{self, Outlet},
     watcher::Watcher,
 };
-use crate::types::{Event, KeyRange, KeyValue, Rev};
+use crate::types::{Event, KeyRange, Rev};
 
 #[derive(Debug)]
 pub(crate) struct WatchHub {
@@ -358,10 +359,4 @@ impl Stream {
     fn tell_progress(&mut self, progress: Delivery) {
         let _no_room = self.outlet.hand(progress, 0);
     }
-}
-
-/// The memory that an event keeps alive while it is queued.
-fn event_bytes(event: &Event) -> usize {
-    let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
-    size_of::<Event>() + of(&event.kv) + event.prev_kv.as_ref().map_or(0, of)
 }

@@ -1,0 +1,405 @@
+//! Sessions over a real node, without a socket: requests go in, responses come out.
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::*;
+use crate::pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest};
+
+type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
+
+/// A node, and one client's stream.
+struct Stage {
+    node: Node,
+    requests: Option<mpsc::UnboundedSender<Result<WatchRequest, Status>>>,
+    session: Session<Requests>,
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        let node = Node::start(crate::node::Config {
+            election_timeout: Duration::from_millis(10),
+            watch_progress_notify_interval: Duration::from_millis(100),
+            max_request_bytes: 1_572_864,
+        });
+        let (requests, session) = open(&node);
+        Stage { node, requests: Some(requests), session }
+    }
+
+    async fn write(&self, changes: &[(&str, Option<Bytes>)]) -> i64 {
+        self.node.write(changes).0
+    }
+
+    async fn compact(&self, rev: i64) {
+        self.node.compact(Rev(rev));
+    }
+
+    async fn put(&self, key: &str, value: impl Into<Bytes>) -> i64 {
+        self.write(&[(key, Some(value.into()))]).await
+    }
+
+    async fn delete(&self, key: &str) -> i64 {
+        self.write(&[(key, None)]).await
+    }
+
+    fn ask(&self, request: RequestUnion) {
+        let request = WatchRequest { request_union: Some(request) };
+        let requests = self.requests.as_ref().expect("the client has not half-closed");
+        requests.send(Ok(request)).expect("the session is there");
+    }
+
+    fn cancel(&self, watch_id: i64) {
+        self.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }));
+    }
+
+    fn ask_progress(&self) {
+        self.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    }
+
+    /// Creates a watcher, and returns its id.
+    async fn create(&mut self, create: WatchCreateRequest) -> i64 {
+        self.ask(RequestUnion::CreateRequest(create));
+        let response = self.next().await;
+        assert!(response.created && !response.canceled, "{response:?}");
+        response.watch_id
+    }
+
+    async fn next(&mut self) -> WatchResponse {
+        self.session.next().await.expect("the stream goes on")
+    }
+
+    /// Events of `watch_id` until one of revision `rev`, as `revision key value`.
+    async fn read_to(&mut self, watch_id: i64, rev: i64) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut last = 0;
+        while last < rev {
+            let response = self.next().await;
+            if response.watch_id == watch_id {
+                for event in &response.events {
+                    last = event.kv.as_ref().expect("an event has a key").mod_revision;
+                    lines.push(line(event));
+                }
+                assert!(revision(&response) >= last, "the header is older than the events");
+            }
+        }
+        lines
+    }
+}
+
+fn open(node: &Node) -> (mpsc::UnboundedSender<Result<WatchRequest, Status>>, Session<Requests>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (sender, Session::new(node.clone(), UnboundedReceiverStream::new(receiver), true))
+}
+
+fn on(key: &'static str, range_end: &'static str) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: Bytes::from_static(key.as_bytes()),
+        range_end: Bytes::from_static(range_end.as_bytes()),
+        ..WatchCreateRequest::default()
+    }
+}
+
+fn revision(response: &WatchResponse) -> i64 {
+    response.header.as_ref().expect("a response has a header").revision
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn line(event: &mvccpb::Event) -> String {
+    let kv = event.kv.as_ref().expect("an event has a key");
+    let prev = event.prev_kv.as_ref().map_or(String::new(), |prev| format!(" was {}", text(&prev.value)));
+    match event.r#type() {
+        EventType::Put => format!("{} {}={}{prev}", kv.mod_revision, text(&kv.key), text(&kv.value)),
+        EventType::Delete => {
+            assert_eq!((kv.create_revision, kv.version, kv.lease, kv.value.len()), (0, 0, 0, 0));
+            format!("{} {} deleted{prev}", kv.mod_revision, text(&kv.key))
+        }
+    }
+}
+
+fn lines(response: &WatchResponse) -> Vec<String> {
+    response.events.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn creations_are_answered_in_order() {
+    let mut stage = Stage::set().await;
+    let rev = stage.put("a", "1").await;
+    let creates = [
+        on("a", ""),
+        WatchCreateRequest { watch_id: 7, ..on("a", "b") },
+        WatchCreateRequest { watch_id: 7, ..on("a", "b") },
+        on("b", "a"),
+        WatchCreateRequest { start_revision: -1, ..on("a", "") },
+        on("", "\0"),
+    ];
+    for create in creates {
+        stage.ask(RequestUnion::CreateRequest(create));
+    }
+    let expected = [
+        (0, ""),
+        (7, ""),
+        (-1, "mvcc: duplicate watch ID provided on the WatchStream"),
+        (-1, "mvcc: watcher range is empty"),
+        (-1, "etcdserver: mvcc: required revision has been compacted"),
+        (1, ""),
+    ];
+    for (id, reason) in expected {
+        let response = stage.next().await;
+        assert!(response.created);
+        assert_eq!((response.watch_id, response.cancel_reason.as_str()), (id, reason));
+        assert_eq!(response.canceled, id == -1);
+        assert_eq!((revision(&response), response.compact_revision), (rev, 0));
+    }
+}
+
+#[tokio::test]
+async fn live_events_come_one_revision_at_a_time() {
+    let mut stage = Stage::set().await;
+    stage.put("a", "0").await;
+    stage.create(WatchCreateRequest { prev_kv: true, ..on("a", "c") }).await;
+    stage.write(&[("a", Some("1".into())), ("c", Some("1".into())), ("b", Some("1".into()))]).await;
+    stage.delete("a").await;
+    let response = stage.next().await;
+    assert_eq!((revision(&response), lines(&response)), (3, vec!["3 a=1 was 0".into(), "3 b=1".into()]));
+    let response = stage.next().await;
+    assert_eq!((revision(&response), lines(&response)), (4, vec!["4 a deleted was 1".into()]));
+}
+
+#[tokio::test]
+async fn filters_hold_live_and_in_history() {
+    let mut stage = Stage::set().await;
+    stage.put("a", "1").await;
+    stage.delete("a").await;
+    for (id, filter) in [(1, FilterType::Noput), (2, FilterType::Nodelete)] {
+        let filters = vec![filter.into()];
+        stage.create(WatchCreateRequest { watch_id: id, start_revision: 1, filters, ..on("a", "") }).await;
+    }
+    assert_eq!(stage.read_to(1, 3).await, ["3 a deleted"]);
+    assert_eq!(stage.read_to(2, 2).await, ["2 a=1"]);
+    stage.put("a", "2").await;
+    stage.delete("a").await;
+    let first = stage.next().await;
+    let second = stage.next().await;
+    assert_eq!((first.watch_id, lines(&first)), (2, vec!["4 a=2".into()]));
+    assert_eq!((second.watch_id, lines(&second)), (1, vec!["5 a deleted".into()]));
+}
+
+#[tokio::test]
+async fn history_is_caught_up_with_in_whole_and_joins_the_present() {
+    let mut stage = Stage::set().await;
+    let mut expected = Vec::new();
+    for number in 0..2500 {
+        let rev = stage.put("k", number.to_string()).await;
+        let was = if number == 0 { String::new() } else { format!(" was {}", number - 1) };
+        expected.push(format!("{rev} k={number}{was}"));
+    }
+    stage.create(WatchCreateRequest { start_revision: 1, prev_kv: true, ..on("k", "") }).await;
+    let mut seen = Vec::new();
+    while seen.len() < 2500 {
+        let response = stage.next().await;
+        assert!(response.events.len() <= WATCH_BATCH_REVS);
+        assert_eq!(revision(&response), 2501);
+        seen.extend(lines(&response));
+        if seen.len() == 1008 {
+            // Written while the watcher is on its way.
+            break;
+        }
+    }
+    stage.put("other", "x").await;
+    let last = stage.put("k", "last").await;
+    expected.push(format!("{last} k=last was 2499"));
+    seen.extend(stage.read_to(0, last).await);
+    assert_eq!(seen, expected);
+    let live = stage.put("k", "live").await;
+    assert_eq!(revision(&stage.next().await), live);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_nothing() {
+    let mut stage = Stage::set().await;
+    for id in 1..=3 {
+        stage.create(WatchCreateRequest { watch_id: id, ..on("k", "") }).await;
+    }
+    stage.create(WatchCreateRequest { watch_id: 4, ..on("quiet", "") }).await;
+    let mut expected = Vec::new();
+    for number in 0..3 * WATCH_QUEUE {
+        expected.push(format!("{} k={number}", stage.put("k", number.to_string()).await));
+    }
+    let last = stage.put("quiet", "x").await;
+    let mut seen = [const { Vec::new() }; 5];
+    while seen.iter().map(Vec::len).sum::<usize>() < 3 * expected.len() + 1 {
+        let response = stage.next().await;
+        seen[response.watch_id as usize].extend(lines(&response));
+    }
+    for id in 1..=3 {
+        assert_eq!(seen[id], expected, "of watcher {id}");
+    }
+    assert_eq!(seen[4], [format!("{last} quiet=x")]);
+}
+
+#[tokio::test]
+async fn many_laggards_walk_together_with_the_living() {
+    let mut stage = Stage::set().await;
+    let mut last = 0;
+    for number in 0..300 {
+        last = stage.put("k", number.to_string()).await;
+    }
+    for id in 1..=100 {
+        stage.ask(RequestUnion::CreateRequest(WatchCreateRequest {
+            watch_id: id,
+            start_revision: if id == 100 { 0 } else { 2 + id },
+            ..on("k", "")
+        }));
+    }
+    let mut next = [0; 101];
+    let mut done = 0;
+    let mut live = 0;
+    while done < 100 {
+        let response = stage.next().await;
+        let id = response.watch_id;
+        if response.created {
+            next[id as usize] = if id == 100 { last + 1 } else { 2 + id };
+            if id == 100 {
+                live = stage.put("k", "live").await;
+            }
+        }
+        for event in &response.events {
+            let rev = event.kv.as_ref().expect("an event has a key").mod_revision;
+            assert_eq!(rev, next[id as usize], "of watcher {id}");
+            next[id as usize] += 1;
+            done += usize::from(rev == live);
+        }
+    }
+}
+
+#[tokio::test]
+async fn compacted_history_ends_the_watcher_but_not_the_stream() {
+    let mut stage = Stage::set().await;
+    for _ in 0..9 {
+        stage.put("k", "v").await;
+    }
+    stage.compact(6).await;
+    let id = stage.create(WatchCreateRequest { start_revision: 5, watch_id: 3, ..on("k", "") }).await;
+    let response = stage.next().await;
+    assert_eq!((response.watch_id, response.canceled, response.compact_revision), (id, true, 6));
+    assert_eq!((revision(&response), response.cancel_reason.as_str()), (0, ""));
+    // The id is still taken, until the client gives it back.
+    stage.ask(RequestUnion::CreateRequest(WatchCreateRequest { watch_id: 3, ..on("k", "") }));
+    assert!(stage.next().await.canceled);
+    stage.cancel(3);
+    let response = stage.next().await;
+    assert_eq!((response.watch_id, response.canceled, response.compact_revision), (3, true, 0));
+    assert_eq!(revision(&response), 10);
+    stage.create(WatchCreateRequest { start_revision: 6, watch_id: 3, ..on("k", "") }).await;
+    assert_eq!(stage.read_to(3, 10).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_cancelled_watcher_falls_silent() {
+    let mut stage = Stage::set().await;
+    stage.create(on("k", "")).await;
+    stage.create(on("k", "l")).await;
+    stage.put("k", "1").await;
+    stage.cancel(0);
+    stage.cancel(5);
+    let response = stage.next().await;
+    assert_eq!((response.watch_id, response.canceled, revision(&response)), (0, true, 2));
+    assert_eq!(response.cancel_reason, "");
+    let response = stage.next().await;
+    assert_eq!((response.watch_id, lines(&response)), (1, vec!["2 k=1".into()]));
+    // Catching up, it does so just as well.
+    stage.create(WatchCreateRequest { watch_id: 9, start_revision: 2, ..on("k", "") }).await;
+    stage.cancel(9);
+    while !stage.next().await.canceled {}
+    stage.put("k", "2").await;
+    assert_eq!(stage.next().await.watch_id, 1);
+}
+
+#[tokio::test]
+async fn progress_is_told_when_asked_and_when_due() {
+    let mut stage = Stage::set().await;
+    stage.put("k", "1").await;
+    // Nobody to tell; then somebody who is still behind.
+    stage.ask_progress();
+    stage.ask(RequestUnion::CreateRequest(WatchCreateRequest { start_revision: 1, ..on("k", "") }));
+    stage.ask_progress();
+    assert!(stage.next().await.created);
+    assert_eq!(lines(&stage.next().await), ["2 k=1"]);
+    stage.ask_progress();
+    let response = stage.next().await;
+    assert_eq!((response.watch_id, revision(&response), response.events.len()), (-1, 2, 0));
+    assert!(!response.created && !response.canceled);
+
+    let id = stage.create(WatchCreateRequest { progress_notify: true, ..on("other", "") }).await;
+    let response = stage.next().await;
+    assert_eq!((response.watch_id, revision(&response), response.events.len()), (id, 2, 0));
+    assert!(!response.created && !response.canceled);
+}
+
+#[tokio::test]
+async fn large_responses_come_in_fragments_for_those_who_ask() {
+    let mut stage = Stage::set().await;
+    for key in ["a", "b", "c", "d", "e"] {
+        stage.put(key, vec![b'x'; 900_000]).await;
+    }
+    for fragment in [false, true] {
+        // A new stream: this one would have learned to read less at a time.
+        let (requests, session) = open(&stage.node);
+        stage.requests = Some(requests);
+        stage.session = session;
+        let id = stage.create(WatchCreateRequest { start_revision: 1, fragment, ..on("", "\0") }).await;
+        let mut keys = Vec::new();
+        let mut parts = Vec::new();
+        while keys.len() < 5 {
+            let part = stage.next().await;
+            assert_eq!((part.watch_id, revision(&part)), (id, 6));
+            keys.extend(part.events.iter().map(|event| text(&event.kv.as_ref().expect("a key").key)));
+            parts.push((part.events.len(), part.fragment));
+        }
+        assert_eq!(keys, ["a", "b", "c", "d", "e"]);
+        let expected: &[(usize, bool)] =
+            if fragment { &[(2, true), (2, true), (1, false)] } else { &[(5, false)] };
+        assert_eq!(parts, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_half_closed_stream_goes_on() {
+    let mut stage = Stage::set().await;
+    stage.create(on("k", "")).await;
+    stage.requests = None;
+    let rev = stage.put("k", "1").await;
+    assert_eq!(revision(&stage.next().await), rev);
+}
+
+#[test]
+fn an_event_larger_than_a_fragment_still_passes() {
+    let event = |bytes| mvccpb::Event {
+        kv: Some(mvccpb::KeyValue { value: vec![0; bytes].into(), ..mvccpb::KeyValue::default() }),
+        ..mvccpb::Event::default()
+    };
+    let response = WatchResponse {
+        events: vec![event(10), event(2000), event(10), event(10)],
+        ..WatchResponse::default()
+    };
+    let parts = fragments(response, 1000);
+    let sizes: Vec<usize> = parts.iter().map(|part| part.events.len()).collect();
+    assert_eq!(sizes, [1, 1, 2]);
+    let open: Vec<bool> = parts.iter().map(|part| part.fragment).collect();
+    assert_eq!(open, [true, true, false]);
+}
+
+#[test]
+fn the_sum_of_the_parts_is_known_without_encoding_them() {
+    for bytes in [0, 100, 127, 128, 20_000] {
+        let event = mvccpb::Event {
+            kv: Some(mvccpb::KeyValue { value: vec![0; bytes].into(), ..mvccpb::KeyValue::default() }),
+            ..mvccpb::Event::default()
+        };
+        let response = WatchResponse { events: vec![event.clone()], ..WatchResponse::default() };
+        assert_eq!(encoded_len(&event), response.encoded_len());
+    }
+}
