@@ -5,6 +5,11 @@ use std::time::Duration;
 /// Operations in one transaction, unless `--max-txn-ops` says otherwise. More are refused.
 pub(crate) const TXN_OPS_MAX: usize = 128;
 
+/// Transactions nested in one another. More are refused. The protobuf decoder gives up at a
+/// hundred messages in one another, a nested transaction is two of them, and what was accepted
+/// once must still be readable inside a log entry.
+pub(crate) const TXN_DEPTH_MAX: usize = 32;
+
 /// Bytes of one request, unless `--max-request-bytes` says otherwise. Larger ones are refused.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 
@@ -50,6 +55,10 @@ pub(crate) const WATCH_QUEUE: usize = 128;
 /// Bytes of events waiting for one watch stream, and about as much history read for it in one
 /// go. The same happens when they are reached; a single larger revision still passes.
 pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// Versions that clients may give themselves and be counted under. Clients of further ones are
+/// counted as unknown.
+pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;

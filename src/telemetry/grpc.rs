@@ -2,15 +2,30 @@
 //!
 //! Every method of every service exists from the start with zeros, as dashboards expect.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
-const UNARY: &str = "unary";
-const SERVER_STREAM: &str = "server_stream";
-const BIDI_STREAM: &str = "bidi_stream";
+use GrpcKind::{BidiStream as BIDI_STREAM, ServerStream as SERVER_STREAM, Unary as UNARY};
 
-const METHODS: &[(&str, &str, &[&str])] = &[
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrpcKind {
+    Unary,
+    ServerStream,
+    BidiStream,
+}
+
+impl GrpcKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            GrpcKind::Unary => "unary",
+            GrpcKind::ServerStream => "server_stream",
+            GrpcKind::BidiStream => "bidi_stream",
+        }
+    }
+}
+
+const METHODS: &[(&str, GrpcKind, &[&str])] = &[
     ("etcdserverpb.KV", UNARY, &["Range", "Put", "DeleteRange", "Txn", "Compact"]),
     ("etcdserverpb.KV", SERVER_STREAM, &["RangeStream"]),
     ("etcdserverpb.Watch", BIDI_STREAM, &["Watch"]),
@@ -84,6 +99,7 @@ const CODE_UNKNOWN: usize = 2;
 const HANDLING_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 pub(crate) struct GrpcMethod {
+    pub(crate) kind: GrpcKind,
     pub(crate) started: IntCounter,
     /// Messages of the client and of the server.
     pub(crate) received: IntCounter,
@@ -105,7 +121,7 @@ impl GrpcMethod {
 }
 
 /// Every method, by the path it is called at: `/etcdserverpb.KV/Put`.
-pub(super) fn methods(registry: &Registry, extensive: bool) -> BTreeMap<String, GrpcMethod> {
+pub(super) fn methods(registry: &Registry, extensive: bool) -> BTreeMap<String, Arc<GrpcMethod>> {
     const LABELS: [&str; 3] = ["grpc_method", "grpc_service", "grpc_type"];
     let counters = |name: &str, help: &str, labels: &[&str]| {
         let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a sound name");
@@ -130,16 +146,17 @@ pub(super) fn methods(registry: &Registry, extensive: bool) -> BTreeMap<String, 
 
     let all =
         METHODS.iter().flat_map(|(service, kind, names)| names.iter().map(move |name| (service, kind, name)));
-    let method = |(service, kind, name): (&&'static str, &&'static str, &&'static str)| {
-        let labels = [*name, *service, *kind];
+    let method = |(service, kind, name): (&&'static str, &GrpcKind, &&'static str)| {
+        let labels = [*name, *service, kind.as_str()];
         let method = GrpcMethod {
+            kind: *kind,
             started: started.with_label_values(&labels),
             received: received.with_label_values(&labels),
             sent: sent.with_label_values(&labels),
-            handled: CODES.map(|code| handled.with_label_values(&[code, *name, *service, *kind])),
+            handled: CODES.map(|code| handled.with_label_values(&[code, *name, *service, kind.as_str()])),
             handling: handling.as_ref().map(|handling| handling.with_label_values(&labels)),
         };
-        (format!("/{service}/{name}"), method)
+        (format!("/{service}/{name}"), Arc::new(method))
     };
     all.map(method).collect()
 }

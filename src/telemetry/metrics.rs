@@ -5,7 +5,7 @@
 //! describes itself in a [`NodeState`] right before a scrape. A name that ends in `_total` may
 //! be a gauge, and a counter may lack the suffix: that is etcd's choice.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{
     Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -53,7 +53,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     state: StateGauges,
     process: ProcessGauges,
-    grpc: BTreeMap<String, GrpcMethod>,
+    grpc: BTreeMap<String, Arc<GrpcMethod>>,
 
     pub(crate) client_received_bytes: IntCounter,
     pub(crate) client_sent_bytes: IntCounter,
@@ -336,9 +336,13 @@ impl Metrics {
         metrics
     }
 
-    /// The counters of the method at `/package.Service/Method`, if there is one.
-    pub(crate) fn grpc_method(&self, path: &str) -> Option<&GrpcMethod> {
-        self.grpc.get(path)
+    /// The methods of a service, by the path they are called at: `/package.Service/Method`.
+    pub(crate) fn grpc_methods(&self, service: &str) -> impl Iterator<Item = (&str, &Arc<GrpcMethod>)> {
+        let prefix = format!("/{service}/");
+        self.grpc
+            .iter()
+            .filter(move |(path, _)| path.starts_with(&prefix))
+            .map(|(path, method)| (path.as_str(), method))
     }
 
     /// Applying took this long; `op` is the name of the request, `Put` or `Txn`.
@@ -642,7 +646,8 @@ mod tests {
     #[test]
     fn calls_are_counted_by_method_and_code() {
         let metrics = Metrics::new(MetricsMode::Extensive, &[]);
-        let put = metrics.grpc_method("/etcdserverpb.KV/Put").expect("a method");
+        let mut methods = metrics.grpc_methods("etcdserverpb.KV");
+        let (_, put) = methods.find(|(path, _)| *path == "/etcdserverpb.KV/Put").expect("a method");
         put.started.inc();
         put.handled(0, Duration::from_millis(20));
         put.handled(14, Duration::from_millis(20));
@@ -659,7 +664,7 @@ mod tests {
         ] {
             assert!(text.contains(&line), "{line} is missing");
         }
-        assert!(metrics.grpc_method("/etcdserverpb.KV/Pull").is_none());
+        assert_eq!(metrics.grpc_methods("etcdserverpb.K").count(), 0);
     }
 
     #[test]

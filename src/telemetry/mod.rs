@@ -9,6 +9,6 @@ mod log;
 mod metrics;
 mod process;
 
-pub(crate) use grpc::GrpcMethod;
+pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use log::{init_log, init_log_to_stderr};
 pub(crate) use metrics::{Metrics, NodeState};
