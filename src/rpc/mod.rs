@@ -5,19 +5,20 @@
 //! below; what may be asked is settled in `parse`, what is answered when it may not in
 //! `status`.
 
-mod status;
-mod parse;
-mod render;
+mod auth;
+mod cluster;
+mod election;
 mod interceptor;
-mod slow;
 mod kv;
 mod lease;
-mod cluster;
-mod maintenance;
-mod auth;
-mod recipe;
 mod lock;
-mod election;
+mod maintenance;
+mod parse;
+mod recipe;
+mod render;
+mod slow;
+mod status;
+mod watch;
 
 use std::{fmt::Debug, sync::Arc};
 
