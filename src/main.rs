@@ -2,6 +2,7 @@
 
 mod apply;
 mod config;
+mod http;
 mod limits;
 mod mvcc;
 mod pb;
