@@ -8,6 +8,8 @@ mod connection;
 mod health;
 mod probe;
 mod router;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use connection::{Protocols, Services};
 pub(crate) use probe::{Probe, Versions};
