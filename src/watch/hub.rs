@@ -50,6 +50,15 @@ struct Stream {
     lagging_later: Vec<WatchId>,
 }
 
+/// See [`WatchHub::census`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) streams: u64,
+    pub(crate) watchers: u64,
+    /// Those that are read history for.
+    pub(crate) unsynced: u64,
+}
+
 /// A new watcher.
 #[derive(Clone, Debug)]
 pub(crate) struct Created {
@@ -70,6 +79,17 @@ impl WatchHub {
             synced: Group::default(),
             prev_kv: 0,
             hits: Vec::new(),
+        }
+    }
+
+    /// How many there are of what.
+    pub(crate) fn census(&self) -> Census {
+        let watchers = || self.streams.values().flat_map(|stream| stream.watchers.values());
+        let is_behind = |watcher: &&Watcher| matches!(watcher.state, State::Unsynced { .. });
+        Census {
+            streams: self.streams.len() as u64,
+            watchers: watchers().count() as u64,
+            unsynced: watchers().filter(is_behind).count() as u64,
         }
     }
 
