@@ -12,9 +12,9 @@ use crate::{
         Applied, Captured, Command, Op, StateMachine, Txn, admission, arbitrary, codec, model::Model, tape,
     },
     lease::Lease,
-    mvcc::{HashWalk, Range, RangeResult, Sort, Step as WalkStep},
+    mvcc::{HashWalk, Range, RangeResult, Step as WalkStep},
     storage::{Database, Table},
-    types::{KeyRange, KeyValue, LeaseId, MemberId, Rev},
+    types::{KeyRange, KeyValue, LeaseId, MemberId},
 };
 
 /// A state machine with its own database, and the log's place in it.
@@ -279,9 +279,9 @@ fn a_transaction_takes_a_branch() {
             txn if version a = 0 { put a 1 ; put b 1 } else { get a }
               2: else { 2: 1 of 1 [a=1 (2 2 1)] }
             txn { }
-              2: then {  }
+              2: then { }
             txn if version a > 5 { put a 1 }
-              2: else {  }
+              2: else { }
             txn { del z }
               2: then { 2: deleted 0 }
         "#]],
@@ -292,7 +292,7 @@ fn a_transaction_takes_a_branch() {
 fn steps_see_what_came_before_them() {
     check(
         "put a 1; put c 1;
-         txn { get a..; put b 2; get a..; put b 3 prev; put b _ prev; del a..c prev; get a..; get a.. at 2 }",
+         txn { get a..; put b 2; get a..; put b 3 prev; put c 5; put c _ prev; del a..c prev; get a..; get a.. at 2 }",
         expect![[r#"
             put a 1
               2: put
@@ -300,8 +300,14 @@ fn steps_see_what_came_before_them() {
             put c 1
               3: put
                 + c=1 (3 3 1)
-            txn { get a.. ; put b 2 ; get a.. ; put b 3 prev ; put b _ prev ; del a..c prev ; get a.. ; get a.. at 2 }
-              3: refused: key not found
+            txn { get a.. ; put b 2 ; get a.. ; put b 3 prev ; put c 5 ; put c _ prev ; del a..c prev ; get a.. ; get a.. at 2 }
+              4: then { 3: 2 of 2 [a=1 (2 2 1), c=1 (3 3 1)]; 4: put; 4: 3 of 3 [a=1 (2 2 1), b=2 (4 4 1), c=1 (3 3 1)]; 4: put over b=2 (4 4 1); 4: put; 4: put over c=5 (3 4 2); 4: deleted 2 over a=1 (2 2 1), b=3 (4 4 2); 4: 1 of 1 [c=5 (3 4 3)]; 4: 1 of 1 [a=1 (2 2 1)] }
+                + b=2 (4 4 1)
+                + b=3 (4 4 2) over b=2 (4 4 1)
+                + c=5 (3 4 2)
+                + c=5 (3 4 3) over c=5 (3 4 2)
+                - a= (0 4 0) over a=1 (2 2 1)
+                - b= (0 4 0) over b=3 (4 4 2)
         "#]],
     );
 }
@@ -334,27 +340,27 @@ fn a_missing_key_is_zero_and_has_no_value() {
          txn if version b..d = 0 { }; txn if value b..d != x { }",
         expect![[r#"
             txn if version a = 0 { }
-              1: then {  }
+              1: then { }
             txn if create a < 1 { }
-              1: then {  }
+              1: then { }
             txn if mod a != 0 { }
-              1: else {  }
+              1: else { }
             txn if lease a = 0 { }
-              1: then {  }
+              1: then { }
             txn if value a = x { }
-              1: else {  }
+              1: else { }
             txn if value a != x { }
-              1: else {  }
+              1: else { }
             txn if value a < x { }
-              1: else {  }
+              1: else { }
             txn if value a ? x { }
-              1: else {  }
+              1: else { }
             txn if version a ? 7 { }
-              1: then {  }
+              1: then { }
             txn if version b..d = 0 { }
-              1: then {  }
+              1: then { }
             txn if value b..d != x { }
-              1: else {  }
+              1: else { }
         "#]],
     );
 }
@@ -382,25 +388,25 @@ fn a_comparison_of_a_range_is_for_all_of_it() {
               5: put
                 + c=2 (5 5 1) lease 7
             txn if version a..c > 0 { }
-              5: then {  }
+              5: then { }
             txn if version a..c = 1 { }
-              5: else {  }
+              5: else { }
             txn if version c..a = 0 { }
-              5: then {  }
+              5: then { }
             txn if value b.. = 2 { }
-              5: then {  }
+              5: then { }
             txn if value a.. = 2 { }
-              5: else {  }
+              5: else { }
             txn if lease c.. = 7 { }
-              5: then {  }
+              5: then { }
             txn if lease b.. = 7 { }
-              5: else {  }
+              5: else { }
             txn if mod a..c < 5 { }
-              5: then {  }
+              5: then { }
             txn if mod a.. < 5 { }
-              5: else {  }
+              5: else { }
             txn if create b..c = 3 { }
-              5: then {  }
+              5: then { }
         "#]],
     );
 }

@@ -10,9 +10,7 @@ use std::{cmp::Ordering, slice};
 
 use super::{Stop, kv};
 use crate::{
-    apply::{
-        ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Outcome, Response, Txn, TxnResult,
-    },
+    apply::{ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Response, Txn, TxnResult},
     lease::Lessor,
     mvcc::{KeyMeta, Range, Store, Write},
     storage::StorageError,
