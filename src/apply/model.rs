@@ -75,7 +75,10 @@ impl Model {
                 (ops().any(|op| !matches!(op, Op::Range(_))), ops().any(has_put))
             }
             Command::DeleteRange(_) | Command::Compact { .. } | Command::LeaseRevoke { .. } => (true, false),
-            _ => (false, false),
+            Command::LeaseCheckpoint { .. }
+            | Command::AlarmActivate(_)
+            | Command::AlarmDeactivate(_)
+            | Command::MemberPublish { .. } => (false, false),
         };
         if mutates && any(AlarmKind::Corrupt) {
             Some(ApplyError::Corrupt)
