@@ -69,6 +69,7 @@ impl Store {
         let cells = checkpoint::read_cells(&body)?;
         let mut index = Index::default();
         let mut size = Size::EMPTY;
+        let mut record_count = 0;
         for item in body.records(Revision::default())? {
             let (revision, record) = item?;
             if revision.main > cells.rev_current {
@@ -76,6 +77,11 @@ impl Store {
             }
             index.restore(revision, &record).map_err(|detail| body.corrupted(detail))?;
             size.add(&record);
+            record_count += 1;
+        }
+        let expected = body.record_count()?;
+        if record_count != expected {
+            return Err(body.corrupted(format!("it has {record_count} records instead of {expected}")));
         }
         size.total = size.total.max(cells.size_total);
         Ok(Store {
