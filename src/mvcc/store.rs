@@ -141,12 +141,10 @@ impl Store {
         current: Rev,
     ) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
         let mut walk = RangeWalk::new(range);
-        loop {
-            match walk.step_at(self, current) {
-                Ok(Step::More) => {}
-                Ok(Step::Done) => return walk.finish().map(Ok),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
+        match walk.step_at(self, current, usize::MAX) {
+            Ok(Step::Done) => walk.finish().map(Ok),
+            Ok(Step::More) => unreachable!("no store has that many keys"),
+            Err(refusal) => Ok(Err(refusal)),
         }
     }
 

@@ -175,135 +175,174 @@ fn dump(bench: &Bench) -> String {
 
 #[test]
 fn a_new_store_is_empty() {
-    check("", expect![[r#"
+    check(
+        "",
+        expect![[r#"
         body
         head
         current 1 compacted -1 finished -1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn puts_count_versions_and_a_deletion_ends_them() {
-    check("put a 1; put b 1; put a 2; del a; put a 3", expect![[r#"
+    check(
+        "put a 1; put b 1; put a 2; del a; put a 3",
+        expect![[r#"
         a: {2.0v1, 4.0v2, 5.0t} {6.0v1}
         b: {3.0v1}
         body
         head 2.0 a=1 3.0 b=1 4.0 a=2 5.0 a=- 6.0 a=3
         current 6 compacted -1 finished -1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_changes_of_one_request_share_its_revision() {
-    check("put a 1; { put b 1, del a, put c 1 }; del a..", expect![[r#"
+    check(
+        "put a 1; { put b 1, del a, put c 1 }; del a..",
+        expect![[r#"
         a: {2.0v1, 3.1t}
         b: {3.0v1, 4.0t}
         c: {3.2v1, 4.1t}
         body
         head 2.0 a=1 3.0 b=1 3.1 a=- 3.2 c=1 4.0 b=- 4.1 c=-
         current 4 compacted -1 finished -1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_request_without_effect_takes_no_revision() {
-    check("put a 1; del b; del b..a", expect![[r#"
+    check(
+        "put a 1; del b; del b..a",
+        expect![[r#"
         a: {2.0v1}
         body
         head 2.0 a=1
         current 2 compacted -1 finished -1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_checkpoint_moves_the_head_into_the_body() {
-    check("put a 1; put a 2; checkpoint; put a 3", expect![[r#"
+    check(
+        "put a 1; put a 2; checkpoint; put a 3",
+        expect![[r#"
         a: {2.0v1, 3.0v2, 4.0v3}
         body 2.0 a=1 3.0 a=2
         head 4.0 a=3
         current 4 compacted -1 finished -1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn what_was_not_checkpointed_is_gone_after_a_crash() {
-    check("put a 1; put b 1 7; del a; checkpoint; put a 3; reopen", expect![[r#"
+    check(
+        "put a 1; put b 1 7; del a; checkpoint; put a 3; reopen",
+        expect![[r#"
         a: {2.0v1, 4.0t}
         b: {3.0v1}
         body 2.0 a=1 3.0 b=1 4.0 a=-
         head
         current 4 compacted -1 finished -1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn compaction_keeps_the_newest_put_up_to_its_revision() {
-    check("put a 1; put a 2; put b 1; put a 3; compact 4; checkpoint", expect![[r#"
+    check(
+        "put a 1; put a 2; put b 1; put a 3; compact 4; checkpoint",
+        expect![[r#"
         a: {3.0v2, 5.0v3}
         b: {4.0v1}
         body 3.0 a=2 4.0 b=1 5.0 a=3
         head
         current 5 compacted 4 finished 4
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn compaction_drops_keys_that_were_deleted_before() {
-    check("put a 1; del a; put b 1; compact 4; checkpoint", expect![[r#"
+    check(
+        "put a 1; del a; put b 1; compact 4; checkpoint",
+        expect![[r#"
         b: {4.0v1}
         body 4.0 b=1
         head
         current 4 compacted 4 finished 4
-    "#]]);
+    "#]],
+    );
 }
 
 /// etcd once lost the deletion for watchers that start at the compacted revision (18089).
 #[test]
 fn compaction_keeps_a_tombstone_at_its_revision() {
-    check("put a 1; del a; put b 1; compact 3; checkpoint", expect![[r#"
+    check(
+        "put a 1; del a; put b 1; compact 3; checkpoint",
+        expect![[r#"
         a: {3.0t}
         b: {4.0v1}
         body 3.0 a=- 4.0 b=1
         head
         current 4 compacted 3 finished 3
-    "#]]);
-    check("put a 1; del a; put a 2; put a 3; compact 3; checkpoint; reopen", expect![[r#"
+    "#]],
+    );
+    check(
+        "put a 1; del a; put a 2; put a 3; compact 3; checkpoint; reopen",
+        expect![[r#"
         a: {3.0t} {4.0v1, 5.0v2}
         body 3.0 a=- 4.0 a=2 5.0 a=3
         head
         current 5 compacted 3 finished 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_kept_tombstone_goes_with_the_next_compaction() {
-    check("put a 1; del a; put b 1; compact 3; checkpoint; compact 4; checkpoint", expect![[r#"
+    check(
+        "put a 1; del a; put b 1; compact 3; checkpoint; compact 4; checkpoint",
+        expect![[r#"
         b: {4.0v1}
         body 4.0 b=1
         head
         current 4 compacted 4 finished 4
-    "#]]);
+    "#]],
+    );
 }
 
 /// etcd once derived the current revision from the records that were left (17780).
 #[test]
 fn the_revision_survives_the_compaction_of_everything() {
-    check("put a 1; del a; put a 2; del a; put b 1; del b; compact 7; checkpoint; reopen", expect![[r#"
+    check(
+        "put a 1; del a; put a 2; del a; put b 1; del b; compact 7; checkpoint; reopen",
+        expect![[r#"
         b: {7.0t}
         body 7.0 b=-
         head
         current 7 compacted 7 finished 7
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn versions_go_on_after_compaction_and_reopening() {
-    check("put a 1; put a 2; put a 3; compact 4; checkpoint; reopen; put a 4; put a 5", expect![[r#"
+    check(
+        "put a 1; put a 2; put a 3; compact 4; checkpoint; reopen; put a 4; put a 5",
+        expect![[r#"
         a: {4.0v3, 5.0v4, 6.0v5}
         body 4.0 a=3
         head 5.0 a=4 6.0 a=5
         current 6 compacted 4 finished 4
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -319,7 +358,8 @@ fn an_unfinished_compaction_is_taken_up_again() {
         body 3.0 a=2 4.0 b=1 5.0 b=2
         head
         current 5 compacted 5 finished -1
-    "#]].assert_eq(&dump(&bench));
+    "#]]
+    .assert_eq(&dump(&bench));
     bench.compact_index(1);
     bench.checkpoint();
     expect![[r#"
@@ -328,7 +368,8 @@ fn an_unfinished_compaction_is_taken_up_again() {
         body 3.0 a=2 5.0 b=2
         head
         current 5 compacted 5 finished 5
-    "#]].assert_eq(&dump(&bench));
+    "#]]
+    .assert_eq(&dump(&bench));
     assert_eq!(bench.store.compaction_stride(1), CompactionStep::Idle);
 }
 
@@ -389,12 +430,13 @@ fn ranges_are_read_at_any_revision() {
         rev 5 count 0 more false
         rev 5 count 1 more false | c=4 4-4 v1 l0
         rev 5 count 0 more false
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]
 fn limits_filters_and_orders() {
-    let script = "put a 3 9; put b 2; put c 1; put b 4; put a 0 9; checkpoint; put d 5";
+    let script = "put a 3 9; put b 2; put c 1; put b 4; put a 0 9; checkpoint; put d 0";
     let bench = run(script);
     let sort = |target, order| Sort { target, order };
     let all = ask("a..");
@@ -419,21 +461,22 @@ fn limits_filters_and_orders() {
     let out: String = cases.iter().map(|range| answer(&bench.store, range)).collect();
     expect![[r#"
         rev 7 count 4 more true | a=0 2-6 v2 l9 | b=4 3-5 v2 l0
-        rev 7 count 4 more false | a=0 2-6 v2 l9 | b=4 3-5 v2 l0 | c=1 4-4 v1 l0 | d=5 7-7 v1 l0
+        rev 7 count 4 more false | a=0 2-6 v2 l9 | b=4 3-5 v2 l0 | c=1 4-4 v1 l0 | d=0 7-7 v1 l0
         rev 7 count 4 more true | a= 2-6 v2 l0 | b= 3-5 v2 l0
         rev 7 count 4 more false
-        rev 7 count 4 more true | d=5 7-7 v1 l0 | c=1 4-4 v1 l0
-        rev 7 count 4 more true | d=5 7-7 v1 l0 | a=0 2-6 v2 l9
-        rev 7 count 4 more false | c=1 4-4 v1 l0 | d=5 7-7 v1 l0 | a=0 2-6 v2 l9 | b=4 3-5 v2 l0
-        rev 7 count 4 more false | a=0 2-6 v2 l9 | b=4 3-5 v2 l0 | c=1 4-4 v1 l0 | d=5 7-7 v1 l0
-        rev 7 count 3 more true | c=1 4-4 v1 l0 | b=4 3-5 v2 l0
+        rev 7 count 4 more true | d=0 7-7 v1 l0 | c=1 4-4 v1 l0
+        rev 7 count 4 more true | d=0 7-7 v1 l0 | a=0 2-6 v2 l9
+        rev 7 count 4 more false | c=1 4-4 v1 l0 | d=0 7-7 v1 l0 | a=0 2-6 v2 l9 | b=4 3-5 v2 l0
+        rev 7 count 4 more false | a=0 2-6 v2 l9 | b=4 3-5 v2 l0 | c=1 4-4 v1 l0 | d=0 7-7 v1 l0
+        rev 7 count 3 more true | d=0 7-7 v1 l0 | c=1 4-4 v1 l0
         rev 7 count 3 more true | c=1 4-4 v1 l0
-        rev 7 count 3 more true | c=1 4-4 v1 l0
-        rev 7 count 4 more false | a= 2-6 v2 l9 | c= 4-4 v1 l0 | b= 3-5 v2 l0 | d= 7-7 v1 l0
+        rev 7 count 3 more true | d=0 7-7 v1 l0
+        rev 7 count 4 more false | a= 2-6 v2 l9 | d= 7-7 v1 l0 | c= 4-4 v1 l0 | b= 3-5 v2 l0
         rev 7 count 4 more false | b=4 3-5 v2 l0 | c=1 4-4 v1 l0
         rev 7 count 4 more true | a=0 2-6 v2 l9
         rev 7 count 4 more false
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]
@@ -470,7 +513,8 @@ fn a_write_sees_its_own_changes() {
         delete | a= 0-4 v0 l0, before | a=2 2-4 v2 l5
         delete | b= 0-4 v0 l0, before | b=1 3-3 v1 l0
         put | a=3 4-4 v1 l0, before
-    "#]].assert_eq(&events);
+    "#]]
+    .assert_eq(&events);
     let meta = KeyMeta { create_rev: Rev(4), mod_rev: Rev(4), version: 1, lease: LeaseId::NONE };
     assert_eq!(bench.store.lookup_range(&KeyRange::all()).collect::<Vec<_>>(), [(&b"a"[..], meta)]);
 
@@ -530,7 +574,8 @@ fn history_is_read_from_both_sides_of_the_seam() {
         from 5 to 7 of 6
           5: delete | b= 0-5 v0 l0, before; put | d=1 5-5 v1 l0, before; 
           6: put | e=1 6-6 v1 l0, before; 
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
     assert_eq!(
         history(&bench.store, 9, 2).expect("nothing"),
         History { revs: vec![], next: Rev(9), current: Rev(6) }
