@@ -4,7 +4,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
-use crate::pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest};
+use crate::{
+    pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
+    watch::{Counts, WatchHub},
+};
 
 type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
 
@@ -310,12 +313,72 @@ async fn a_cancelled_watcher_falls_silent() {
     assert_eq!(response.cancel_reason, "");
     let response = stage.next().await;
     assert_eq!((response.watch_id, lines(&response)), (1, vec!["2 k=1".into()]));
-    // Catching up, it does so just as well.
-    stage.create(WatchCreateRequest { watch_id: 9, start_revision: 2, ..on("k", "") }).await;
+    // Catching up, it does so just as well, be it on its way or waiting for its turn.
+    let mut last = 2;
+    for number in 0..30 {
+        last = stage.put("other", number.to_string()).await;
+    }
+    for (id, start_revision) in [(8, 2), (9, 2), (10, last)] {
+        let create = WatchCreateRequest { watch_id: id, start_revision, ..on("", "\0") };
+        stage.ask(RequestUnion::CreateRequest(create));
+    }
     stage.cancel(9);
+    stage.cancel(10);
+    let mut cancelled = Vec::new();
+    while cancelled.len() < 2 {
+        let response = stage.next().await;
+        assert!(!cancelled.contains(&response.watch_id));
+        if response.canceled {
+            cancelled.push(response.watch_id);
+        }
+    }
+    stage.cancel(8);
     while !stage.next().await.canceled {}
     stage.put("k", "2").await;
     assert_eq!(stage.next().await.watch_id, 1);
+}
+
+#[tokio::test]
+async fn the_hub_forgets_a_stream_that_ends() {
+    let mut stage = Stage::set().await;
+    stage.create(on("k", "")).await;
+    assert_eq!(stage.node.watch_hub().counts().watchers, 1);
+    drop(stage.session);
+    assert_eq!(stage.node.watch_hub().counts(), Counts::default());
+}
+
+#[tokio::test]
+async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
+    let mut stage = Stage::set().await;
+    stage.put("k", "1").await;
+    let rev = stage.put("k", "2").await;
+    // As if the watcher had been created between the event's making and its publication.
+    let mut events = stage.node.history(Rev(rev), 1).expect("it is there").revs.remove(0).1;
+    events[0].prev_kv = None;
+    let mut hub = WatchHub::new(Rev(rev - 1));
+    let mut feed = hub.open_stream(1);
+    let spec = WatcherSpec {
+        id: 0,
+        range: KeyRange::all(),
+        start_rev: 0,
+        no_put: false,
+        no_delete: false,
+        prev_kv: true,
+        progress_notify: false,
+        fragment: false,
+    };
+    hub.create(&mut feed, spec).expect("0 is free");
+    hub.publish(Rev(rev), events.into());
+    let delivery = feed.recv().await.expect("it is published");
+    stage.session.delivery(delivery).expect("the store answers");
+    assert_eq!(lines(&stage.next().await), ["3 k=2 was 1"]);
+}
+
+#[test]
+fn the_empty_key_stands_for_the_first() {
+    let first = Bytes::from_static(b"\0");
+    assert_eq!(range(Bytes::new(), Bytes::new()), KeyRange::Point(first.clone()));
+    assert_eq!(range(Bytes::new(), first.clone()), KeyRange::From(first));
 }
 
 #[tokio::test]
