@@ -1,0 +1,1 @@
+//! The store as a whole, against scripts and against a naive model.

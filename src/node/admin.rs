@@ -1,0 +1,107 @@
+//! What operators ask: status, alarms, members, defragmentation, leadership.
+
+use tokio::sync::oneshot;
+
+use super::{MoveLeaderError, Node, ProposeError, background::Request};
+use crate::{
+    apply::{Alarm, AlarmKind},
+    types::MemberId,
+};
+
+/// What this member knows by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) db_size: i64,
+    pub(crate) db_size_in_use: i64,
+    /// 0 if there is none.
+    pub(crate) leader: MemberId,
+    pub(crate) raft_index: u64,
+    pub(crate) raft_term: u64,
+    pub(crate) raft_applied_index: u64,
+    pub(crate) errors: Vec<String>,
+    pub(crate) is_learner: bool,
+    /// The quota in force, in bytes; 0 if there is none.
+    pub(crate) quota: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Member {
+    pub(crate) id: MemberId,
+    /// Empty until the member has started.
+    pub(crate) name: String,
+    pub(crate) peer_urls: Vec<String>,
+    pub(crate) client_urls: Vec<String>,
+    pub(crate) is_learner: bool,
+}
+
+impl Node {
+    pub(crate) fn status(&self) -> Status {
+        let leadership = self.leadership();
+        let replica = self.shared.replica.read();
+        let size = replica.state.mvcc.size();
+        let mut errors = Vec::new();
+        if leadership.leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        errors.extend(replica.state.alarms.active().map(|alarm| {
+            let kind = match alarm.kind {
+                AlarmKind::NoSpace => "NOSPACE",
+                AlarmKind::Corrupt => "CORRUPT",
+            };
+            format!("memberID:{} alarm:{kind} ", alarm.member.0)
+        }));
+        let raft_applied_index = replica.applied_index();
+        Status {
+            db_size: size.total,
+            db_size_in_use: size.in_use,
+            leader: MemberId(leadership.leader.unwrap_or(0)),
+            raft_index: self.shared.consensus.committed_index().max(raft_applied_index),
+            raft_term: leadership.term,
+            raft_applied_index,
+            errors,
+            is_learner: false,
+            quota: self.shared.config.quota_backend_bytes.unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+        self.shared.replica.read().state.alarms.active().collect()
+    }
+
+    /// All members, by id. Names and client URLs are what the members published of themselves.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let replica = self.shared.replica.read();
+        let membership = replica.membership();
+        let learners: Vec<u64> = membership.learner_ids().collect();
+        membership
+            .nodes()
+            .map(|(&id, peer)| {
+                let attributes = replica.state.members.get(MemberId(id));
+                Member {
+                    id: MemberId(id),
+                    name: attributes.map_or(String::new(), |attributes| attributes.name.clone()),
+                    peer_urls: peer.peer_urls.clone(),
+                    client_urls: attributes.map_or(Vec::new(), |attributes| attributes.client_urls.clone()),
+                    is_learner: learners.contains(&id),
+                }
+            })
+            .collect()
+    }
+
+    /// Rewrites the database without its holes, while reads and writes go on.
+    pub(crate) async fn defragment(&self) -> Result<(), String> {
+        let (answer, done) = oneshot::channel();
+        let stopped = || ProposeError::Stopped.to_string();
+        self.ask_background(Request::Defragment(answer)).map_err(|error| error.to_string())?;
+        done.await.map_err(|_| stopped())?
+    }
+
+    /// Hands leadership to another voter.
+    pub(crate) async fn move_leader(&self, target: MemberId) -> Result<(), MoveLeaderError> {
+        let (_, own) = self.ids();
+        if !self.leadership().is_leader {
+            return Err(MoveLeaderError::NotLeader);
+        }
+        if target == own { Ok(()) } else { Err(MoveLeaderError::BadTransferee) }
+    }
+}
