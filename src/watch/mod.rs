@@ -17,7 +17,7 @@ mod intervals;
 mod queue;
 mod watcher;
 
-pub(crate) use batch::{Batch, Delivery, event_bytes};
+pub(crate) use batch::{Batch, Delivery};
 pub(crate) use hub::{Counts, Created, WatchHub};
 pub(crate) use queue::Feed;
 pub(crate) use watcher::{CreateError, Lagging, State, StreamId, WatchId, WatcherSpec};
