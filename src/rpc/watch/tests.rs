@@ -401,7 +401,7 @@ async fn history_and_the_present_take_turns() {
     let mut stage = Stage::set().await;
     stage.create(WatchCreateRequest { watch_id: 1, ..on("k", "") }).await;
     stage.count("k", WATCH_QUEUE).await;
-    stage.create(WatchCreateRequest { watch_id: 2, start_revision: 1, ..on("k", "") }).await;
+    stage.create(WatchCreateRequest { watch_id: 2, start_revision: 2, ..on("k", "") }).await;
     let ids = [stage.next().await.watch_id, stage.next().await.watch_id, stage.next().await.watch_id];
     assert!(ids.contains(&1) && ids.contains(&2), "{ids:?}");
 }
