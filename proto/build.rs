@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let api = protox::compile(CLIENT_API, ["proto"])?;
     let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
+    let peer = protox::compile(["peer.proto"], ["proto"])?;
 
     tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(api.clone())?;
     tonic_prost_build::configure()
@@ -25,6 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .out_dir(&clients)
         .compile_fds(api)?;
+    // A member is both to its peers.
+    tonic_prost_build::configure().bytes(".").compile_fds(peer)?;
     // The log encoding refers to messages of the API: reuse the types generated above.
     prost_build::Config::new()
         .bytes(["."])

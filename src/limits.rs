@@ -77,6 +77,10 @@ pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 
+/// Linearizable reads waiting for a round. When full, further ones are refused with `too many
+/// requests`.
+pub(crate) const READ_QUEUE: usize = 50_000;
+
 /// Commands in one log entry, and their bytes. What is over waits for the next entry.
 pub(crate) const BATCH_COMMANDS_MAX: usize = 4096;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
@@ -101,6 +105,18 @@ pub(crate) const LOG_ENTRIES_KEPT: u64 = 5000;
 
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
 pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What one message to a peer carries of the log: entries, and about their bytes. What is over
+/// waits for the next message; a single larger entry still passes.
+pub(crate) const APPEND_ENTRIES_MAX: u64 = 4096;
+pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one message from a peer. Larger ones are refused; none is ever sent, for an entry is
+/// at most a batch or one request, and those are bounded.
+pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of one piece of a snapshot on its way to a peer.
+pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
 
 /// Connections on their way from the acceptor to a reactor. When full the acceptor waits, and
 /// with it the kernel's own queue of connections fills.

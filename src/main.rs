@@ -20,7 +20,7 @@ mod rpc;
 mod serve;
 mod telemetry;
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{env, net::TcpListener, process::ExitCode, sync::Arc};
 
 use tokio::{
     runtime,
@@ -61,8 +61,10 @@ fn main() -> ExitCode {
 /// Serves until a signal or a failure ends it. The error is a line for a person.
 async fn run(config: Config) -> Result<(), String> {
     let listeners = bind(&config).await?;
+    let peer_listeners = bind_peers(&config).await?;
     let metrics = Arc::new(Metrics::new(&config));
-    let mut running = node::start(config, metrics).map_err(|error| error.to_string())?;
+    let serve_peers = |node| rpc::serve_peers(node, peer_listeners);
+    let mut running = node::start(config, metrics, serve_peers).map_err(|error| error.to_string())?;
     let front = Front::start(&running.node);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
@@ -114,6 +116,15 @@ async fn bind(config: &Config) -> Result<Vec<Listener>, String> {
         for &address in addresses {
             listeners.push(Listener { socket: serve::bind(address, flag).await?, protocols });
         }
+    }
+    Ok(listeners)
+}
+
+async fn bind_peers(config: &Config) -> Result<Vec<TcpListener>, String> {
+    let mut listeners = Vec::new();
+    for &address in &config.listen_peer_urls {
+        let listener = serve::bind(address, "listen-peer-urls").await?;
+        listeners.push(listener.into_std().map_err(|error| error.to_string())?);
     }
     Ok(listeners)
 }

@@ -23,7 +23,11 @@ pub(crate) mod retcd {
     pub(crate) mod log {
         include!(concat!(env!("OUT_DIR"), "/retcd.log.rs"));
     }
-    /// What the Raft layer keeps on the disk.
+    /// What members say to each other.
+    pub(crate) mod peer {
+        tonic::include_proto!("retcd.peer");
+    }
+    /// What the Raft layer keeps on the disk, and says to its peers.
     pub(crate) mod raft {
         include!(concat!(env!("OUT_DIR"), "/retcd.raft.rs"));
     }

@@ -195,6 +195,11 @@ impl Config {
         }
     }
 
+    /// How long a request waits for the cluster: five seconds, and two elections on top.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + self.election_timeout * 2
+    }
+
     pub(crate) fn feature_enabled(&self, name: &str) -> bool {
         self.features.iter().any(|feature| feature.name == name && feature.enabled)
     }

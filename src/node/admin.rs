@@ -1,6 +1,8 @@
 //! What operators ask: status, alarms, members, defragmentation, leadership.
 
-use tokio::sync::oneshot;
+use std::time::Duration;
+
+use tokio::{sync::oneshot, time};
 
 use super::{MoveLeaderError, Node, ProposeError, background::Request};
 use crate::{apply::Alarm, config::ETCD_CLUSTER_VERSION, limits, telemetry::NodeState, types::MemberId};
@@ -56,7 +58,7 @@ impl Node {
             raft_term: leadership.term,
             raft_applied_index,
             errors,
-            is_learner: false,
+            is_learner: leadership.is_learner,
             quota: self.shared.config.quota_backend_bytes.unwrap_or(0),
         }
     }
@@ -69,7 +71,6 @@ impl Node {
     pub(crate) fn members(&self) -> Vec<Member> {
         let replica = self.shared.replica.read();
         let membership = replica.membership();
-        let learners: Vec<u64> = membership.learner_ids().collect();
         membership
             .nodes()
             .map(|(&id, peer)| {
@@ -79,7 +80,7 @@ impl Node {
                     name: attributes.map_or(String::new(), |attributes| attributes.name.clone()),
                     peer_urls: peer.peer_urls.clone(),
                     client_urls: attributes.map_or(Vec::new(), |attributes| attributes.client_urls.clone()),
-                    is_learner: learners.contains(&id),
+                    is_learner: peer.is_learner,
                 }
             })
             .collect()
@@ -99,7 +100,49 @@ impl Node {
         if !self.leadership().is_leader {
             return Err(MoveLeaderError::NotLeader);
         }
-        if target == own { Ok(()) } else { Err(MoveLeaderError::BadTransferee) }
+        if target == own {
+            return Ok(());
+        }
+        if !self.shared.replica.read().membership().voter_ids().any(|voter| voter == target.0) {
+            return Err(MoveLeaderError::BadTransferee);
+        }
+        self.hand_over(target, self.request_timeout()).await
+    }
+
+    /// Asks `target` to lead and waits until it does.
+    async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
+        let mut leadership = self.shared.leadership.clone();
+        tracing::info!(to = %target, "leadership transfer started");
+        self.shared.consensus.transfer_leader(target.0).await;
+        let taken_over = leadership.wait_for(|leadership| leadership.leader == Some(target.0));
+        match time::timeout(patience, taken_over).await {
+            Ok(_) => {
+                tracing::info!(to = %target, "leadership transfer finished");
+                Ok(())
+            }
+            Err(_) => Err(MoveLeaderError::Timeout),
+        }
+    }
+
+    /// Before this member stops: leadership goes to the voter that has most of the log.
+    pub(super) async fn step_aside(&self) {
+        let (_, own) = self.ids();
+        if !self.leadership().is_leader {
+            tracing::info!("skipped leadership transfer; local server is not leader");
+            return;
+        }
+        let progress = self.shared.consensus.progress();
+        let heard_of = self.shared.consensus.heard_of();
+        let voters: Vec<u64> = self.shared.replica.read().membership().voter_ids().collect();
+        let is_there = |id: &u64| heard_of.get(id).is_some_and(|ago| *ago < self.shared.config.election_timeout);
+        let best = voters.into_iter().filter(|id| *id != own.0 && is_there(id));
+        let Some(best) = best.max_by_key(|id| progress.get(id).copied()) else {
+            tracing::info!("skipped leadership transfer; there is no other voter");
+            return;
+        };
+        if let Err(error) = self.hand_over(MemberId(best), self.shared.config.election_timeout).await {
+            tracing::warn!(%error, "leadership was not handed over");
+        }
     }
 }
 

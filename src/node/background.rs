@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     limits,
     mvcc::CompactionStep,
-    raft::Replica,
+    raft::{LogStore, Replica},
     storage::{Database, StorageError},
     telemetry::Metrics,
     types::Rev,
@@ -40,6 +40,9 @@ pub(crate) enum Request {
 pub(crate) struct Background {
     pub(crate) replica: Arc<RwLock<Replica>>,
     pub(crate) database: Arc<Database>,
+    pub(crate) log: LogStore,
+    /// See [`Parts`](crate::raft::Parts).
+    pub(crate) checkpointing: Arc<Mutex<()>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) requests: mpsc::Receiver<Request>,
     /// Index of the last log entry that the database holds.
@@ -118,10 +121,13 @@ impl Background {
     /// Moves what was applied since the last time into the database.
     fn checkpoint(&self) -> Result<Duration, StorageError> {
         let start = Instant::now();
+        let _checkpointing = self.checkpointing.lock();
         let mut replica = self.replica.write();
         let Some((captured, meta)) = replica.capture() else { return Ok(Duration::ZERO) };
         let index = replica.applied_index();
         drop(replica);
+        // A quorum of others may have committed what this member's own log does not hold yet.
+        self.log.wait_for_disk(index);
         let committing = Instant::now();
         let removed_bytes = self.database.commit(&captured.checkpoint)?;
         self.metrics.observe_checkpoint(committing.elapsed());
@@ -154,11 +160,14 @@ impl Background {
         let start = Instant::now();
         let before = self.database.file_bytes()?;
         tracing::info!(current_db_size_bytes = before, "starting defragment");
-        if let Err(error) = self.database.defragment() {
-            tracing::error!(%error, "defragment failed; the database is as it was");
-            return Ok(Err(error.to_string()));
+        {
+            let _checkpointing = self.checkpointing.lock();
+            if let Err(error) = self.database.defragment() {
+                tracing::error!(%error, "defragment failed; the database is as it was");
+                return Ok(Err(error.to_string()));
+            }
+            self.replica.write().state.mvcc.defragmented()?;
         }
-        self.replica.write().state.mvcc.defragmented()?;
         self.checkpoint()?;
         tracing::info!(
             current_db_size_bytes_before = before,

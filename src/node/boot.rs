@@ -10,30 +10,46 @@
 //! and nothing in it is touched.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
     io::ErrorKind,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::future;
 use rustix::fs::FlockOperation;
+use tokio::runtime;
 
 use super::{StartError, snapshot};
 use crate::{
-    config::{self, Config},
+    config::{self, ClusterState, Config},
     limits,
+    raft::{KnownMember, Peer, Peers},
     storage::{Checkpoint, Database, StorageError, Table},
     types::{ClusterId, MemberId},
 };
 
 const IDENTITY_CELL: &[u8] = b"identity";
+/// Present where this member joined a cluster and did not found one.
+const JOINED_CELL: &[u8] = b"joined";
+
+/// How long another member may take to say who belongs to its cluster.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An opened data directory.
 pub(crate) struct DataDir {
     pub(crate) database: Arc<Database>,
     pub(crate) wal_dir: PathBuf,
     pub(crate) identity: Identity,
+    /// Those who found the cluster together; none where this member joins one.
+    pub(crate) founders: BTreeMap<u64, Peer>,
+    /// Cells of the database that say who this member is, whoever's snapshot it installs.
+    pub(crate) own_cells: Vec<(Bytes, Bytes)>,
     /// Released when the process ends.
     pub(crate) _lock: File,
 }
@@ -55,8 +71,22 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let lock = lock(&member_dir.join("lock"), &config.data_dir)?;
     snapshot::remove_leftovers(&snap_dir);
     let database = Arc::new(Database::open(&snap_dir.join("db"), limits::DATABASE_CACHE_BYTES)?);
-    let identity = identity(&database, config)?;
-    Ok(DataDir { database, wal_dir, identity, _lock: lock })
+    let (identity, joined) = match stored_identity(&database)? {
+        Some(stored) => stored,
+        None => {
+            let (identity, joined) = match config.initial_cluster_state {
+                ClusterState::New => (found(config)?, false),
+                ClusterState::Existing => (join(config)?, true),
+            };
+            let cells = own_cells(identity, joined);
+            let cells = cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))).collect();
+            database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+            (identity, joined)
+        }
+    };
+    let founders = if joined { BTreeMap::new() } else { founders(config, identity) };
+    let own_cells = own_cells(identity, joined);
+    Ok(DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock })
 }
 
 /// A directory of real etcd has the same names in it: a bbolt file, and its own log segments.
@@ -106,41 +136,125 @@ fn lock(path: &Path, data_dir: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// Who this member is: as its directory says, or, on the first start, as etcd would compute it.
-fn identity(database: &Database, config: &Config) -> Result<Identity, StartError> {
+/// Who this member is, as its directory says, and whether it joined.
+fn stored_identity(database: &Database) -> Result<Option<(Identity, bool)>, StorageError> {
     let reader = database.reader()?;
-    if let Some(bytes) = reader.cell(Table::Meta, IDENTITY_CELL)? {
-        let ids: [u8; 16] = bytes
-            .as_ref()
-            .try_into()
-            .map_err(|_| reader.corrupted("the identity cell is not 16 bytes".to_owned()))?;
-        let (cluster, member) = ids.split_at(8);
-        let id = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
-        return Ok(Identity { cluster: ClusterId(id(cluster)), member: MemberId(id(member)) });
+    let Some(bytes) = reader.cell(Table::Meta, IDENTITY_CELL)? else { return Ok(None) };
+    let ids: [u8; 16] = bytes
+        .as_ref()
+        .try_into()
+        .map_err(|_| reader.corrupted("the identity cell is not 16 bytes".to_owned()))?;
+    let (cluster, member) = ids.split_at(8);
+    let id = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
+    let identity = Identity { cluster: ClusterId(id(cluster)), member: MemberId(id(member)) };
+    Ok(Some((identity, reader.cell(Table::Meta, JOINED_CELL)?.is_some())))
+}
+
+fn own_cells(identity: Identity, joined: bool) -> Vec<(Bytes, Bytes)> {
+    let ids = [identity.cluster.0.to_be_bytes(), identity.member.0.to_be_bytes()].concat();
+    let mut cells = vec![(Bytes::from_static(IDENTITY_CELL), Bytes::from(ids))];
+    if joined {
+        cells.push((Bytes::from_static(JOINED_CELL), Bytes::from_static(b"1")));
     }
-    drop(reader);
-    let ids: Vec<(MemberId, &str)> = config
+    cells
+}
+
+/// The first members of the cluster that the flags describe.
+fn first_members(config: &Config) -> impl Iterator<Item = (MemberId, &(String, Vec<String>))> {
+    config
         .initial_cluster
         .iter()
-        .map(|(name, urls)| (config::member_id(urls, &config.initial_cluster_token), name.as_str()))
+        .map(|member| (config::member_id(&member.1, &config.initial_cluster_token), member))
+}
+
+fn founders(config: &Config, identity: Identity) -> BTreeMap<u64, Peer> {
+    let founders: BTreeMap<u64, Peer> = first_members(config)
+        .map(|(id, (_, urls))| (id.0, Peer { peer_urls: urls.clone(), is_learner: false }))
         .collect();
-    let (member, _) = ids.iter().copied().find(|(_, name)| *name == config.name).ok_or_else(|| {
-        StartError::Refused(format!(
-            "couldn't find local name \"{}\" in the initial cluster configuration",
-            config.name
-        ))
-    })?;
-    if ids.len() > 1 {
+    // With other flags than those of the first start: the log knows better than they do.
+    if founders.contains_key(&identity.member.0) { founders } else { BTreeMap::new() }
+}
+
+/// The identity of a first member, as etcd would compute it.
+fn found(config: &Config) -> Result<Identity, StartError> {
+    let refused = |error: &dyn std::fmt::Display| StartError::Refused(error.to_string());
+    config.verify_bootstrap().map_err(|error| refused(&error))?;
+    let ids: Vec<(MemberId, &str)> =
+        first_members(config).map(|(id, (name, _))| (id, name.as_str())).collect();
+    let own = ids.iter().find(|(_, name)| *name == config.name);
+    let (member, _) = *own.expect("verified: the name is in the initial cluster");
+    let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    // A member that lost its data has lost its votes too: under its old id it could vote twice.
+    if let Some((theirs, members)) = ask_others(config)
+        && theirs == cluster.0
+        && members.iter().any(|known| known.id == member.0 && known.is_started)
+    {
+        return Err(StartError::Refused(format!(
+            "member {member} has already been bootstrapped; if its data is lost, remove the member from the \
+             cluster, add it again, and start it with --initial-cluster-state=existing"
+        )));
+    }
+    Ok(Identity { cluster, member })
+}
+
+/// The identity that the cluster has given to whoever comes with this member's peer URLs.
+fn join(config: &Config) -> Result<Identity, StartError> {
+    let Some((cluster, members)) = ask_others(config) else {
         return Err(StartError::Refused(
-            "--initial-cluster names more than one member; this version of retcd serves a single member only"
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
                 .to_owned(),
         ));
+    };
+    let unmatched = |detail: String| {
+        StartError::Refused(format!(
+            "error validating peerURLs {:?}: {detail}; --initial-cluster must name the members as `member list` \
+             shows them",
+            members.iter().flat_map(|member| &member.peer_urls).collect::<Vec<_>>()
+        ))
+    };
+    if members.len() != config.initial_cluster.len() {
+        return Err(unmatched("member count is unequal".to_owned()));
     }
-    let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-    let cell = [cluster.0.to_be_bytes(), member.0.to_be_bytes()].concat();
-    database.commit(&Checkpoint {
-        cells: vec![(Table::Meta, IDENTITY_CELL.into(), Some(cell.into()))],
-        ..Checkpoint::default()
-    })?;
-    Ok(Identity { cluster, member })
+    let find = |urls: &[String]| {
+        members.iter().find(|member| {
+            let mut theirs = member.peer_urls.clone();
+            theirs.sort_unstable();
+            theirs == urls
+        })
+    };
+    for (name, urls) in &config.initial_cluster {
+        if find(urls).is_none() {
+            return Err(unmatched(format!("unmatched member while checking PeerURLs ({name}={urls:?})")));
+        }
+    }
+    let own = find(&config.initial_advertise_peer_urls)
+        .ok_or_else(|| unmatched(format!("none has {:?}", config.initial_advertise_peer_urls)))?;
+    if own.is_started {
+        return Err(StartError::Refused(format!(
+            "member {} has already been bootstrapped; if its data is lost, remove the member from the cluster and \
+             add it again",
+            MemberId(own.id)
+        )));
+    }
+    Ok(Identity { cluster: ClusterId(cluster), member: MemberId(own.id) })
+}
+
+/// What the first of the other members that answers says about its cluster.
+fn ask_others(config: &Config) -> Option<(u64, Vec<KnownMember>)> {
+    let others = config.initial_cluster.iter().flat_map(|(_, urls)| urls);
+    let others: Vec<&String> =
+        others.filter(|url| !config.initial_advertise_peer_urls.contains(*url)).collect();
+    if others.is_empty() {
+        return None;
+    }
+    let ask = || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
+        runtime.block_on(async {
+            let asked = others.iter().map(|url| Box::pin(Peers::members_at(url, ASK_TIMEOUT)));
+            future::select_ok(asked).await.ok().map(|(answer, _)| answer)
+        })
+    };
+    // A thread of its own, for whoever calls this may be on a runtime already.
+    thread::scope(|scope| scope.spawn(ask).join().expect("asking does not panic"))
 }

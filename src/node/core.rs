@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Everything between the queue and the mailboxes runs on this one thread. While it waits for
-//! the disk the next proposals gather in the queue and become the next batch; there is no timer
-//! and no size to tune.
+//! the disk, or for a quorum, the next proposals gather in the queue and become the next batch;
+//! there is no timer and no size to tune.
+//!
+//! Where others vote too, a batch goes to whoever leads: see `forward`.
 
 use std::sync::Arc;
 
@@ -14,13 +16,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     ProposeError,
+    forward::Forwarder,
     mailbox::{self, Ticket},
 };
-use crate::{
-    apply::Command,
-    limits,
-    raft::{Consensus, NotProposed},
-};
+use crate::{apply::Command, limits, raft::NotProposed};
 
 /// One command on its way into the log, and where its answer goes.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub(crate) struct Proposal {
 const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Runs until every sender of the queue is gone.
-pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, consensus: Consensus) {
+pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<Forwarder>) {
     let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let mut waiting = Vec::with_capacity(limits::BATCH_COMMANDS_MAX);
     loop {
@@ -43,7 +42,12 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, consensus: Conse
             return;
         }
         let (commands, tickets) = take_batch(&mut waiting);
-        consensus
+        if !forwarder.is_sole_leader() {
+            tokio::spawn(forwarder.clone().see_through(commands, tickets, batch_permit));
+            continue;
+        }
+        forwarder
+            .consensus
             .propose(commands, move |outcomes| {
                 drop(batch_permit);
                 match outcomes {

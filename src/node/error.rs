@@ -43,6 +43,8 @@ pub(crate) enum MoveLeaderError {
     NotLeader,
     #[error("bad leader transferee")]
     BadTransferee,
+    #[error("request timed out, leader transfer took too long")]
+    Timeout,
 }
 
 /// The node could not be started. The text says what happened and what to do.

@@ -54,18 +54,25 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// One round of revokes. They are proposed together and share a log entry; a round that fails is
 /// repeated, for `Expiry` hands a lease out again until it is revoked.
+///
+/// Where others vote, a member that was paused or cut off may lead no more and not know it. It
+/// makes sure first, and what it proposes is for its own term only: an old leader's idea of time
+/// never reaches the log of the next one.
 async fn revoke_expired(node: &Node) {
+    let term = node.leadership().term;
+    if node.read_barrier().await.is_err() || node.leadership().term != term {
+        return;
+    }
     let expired = node.expiry().expired(Instant::now(), limits::LEASE_REVOKES_PER_ROUND);
     let is_full_round = expired.len() == limits::LEASE_REVOKES_PER_ROUND;
-    let revokes = expired.into_iter().map(|id| async move {
-        match node.propose(Command::LeaseRevoke { id }).await {
-            Ok(_) => node.metrics().leases_expired.inc(),
-            Err(error) => {
-                tracing::warn!(lease = %id, %error, "failed to revoke an expired lease; will retry")
-            }
+    if !expired.is_empty() {
+        let count = expired.len() as u64;
+        let revokes: Vec<Command> = expired.into_iter().map(|id| Command::LeaseRevoke { id }).collect();
+        match node.propose_in_term(term, revokes.into()).await {
+            Ok(()) => node.metrics().leases_expired.inc_by(count),
+            Err(error) => tracing::warn!(%error, count, "failed to revoke expired leases; will retry"),
         }
-    });
-    futures_util::future::join_all(revokes).await;
+    }
     if is_full_round {
         time::sleep(limits::LEASE_ROUND_PAUSE).await;
     }

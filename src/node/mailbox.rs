@@ -15,30 +15,40 @@ use crate::apply::Outcome;
 
 pub(crate) type Answer = Result<Outcome, ProposeError>;
 
+/// An answer and the slot that it goes into.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    Outcome(oneshot::Sender<Answer>, Answer),
+    Barrier(oneshot::Sender<Result<(), ProposeError>>, Result<(), ProposeError>),
+}
+
 /// One reactor's mailbox. It never holds more than the proposals that are under way, and those
 /// are bounded by the proposal queue.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    answers: Mutex<Vec<(oneshot::Sender<Answer>, Answer)>>,
+    letters: Mutex<Vec<Letter>>,
     bell: Notify,
 }
 
 impl Mailbox {
     /// Adds answers and rings.
-    pub(crate) fn deliver(&self, answers: impl Iterator<Item = (oneshot::Sender<Answer>, Answer)>) {
-        self.answers.lock().extend(answers);
+    pub(crate) fn deliver(&self, letters: impl Iterator<Item = Letter>) {
+        self.letters.lock().extend(letters);
         self.bell.notify_one();
     }
 
     /// Hands out answers for as long as the reactor lives.
     pub(crate) async fn hand_out(self: Arc<Self>) {
-        let mut answers = Vec::new();
+        let mut letters = Vec::new();
         loop {
             self.bell.notified().await;
-            mem::swap(&mut answers, &mut *self.answers.lock());
-            for (slot, answer) in answers.drain(..) {
+            mem::swap(&mut letters, &mut *self.letters.lock());
+            for letter in letters.drain(..) {
                 // A client that has gone away does not want its answer any more.
-                let _ = slot.send(answer);
+                match letter {
+                    Letter::Outcome(slot, answer) => drop(slot.send(answer)),
+                    Letter::Barrier(slot, answer) => drop(slot.send(answer)),
+                }
             }
         }
     }
@@ -58,7 +68,7 @@ pub(crate) fn deliver(tickets: Vec<Ticket>, answers: impl Iterator<Item = Answer
         let mailbox = ticket.mailbox.clone();
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(ticket, _)| Arc::ptr_eq(&ticket.mailbox, &mailbox));
-        mailbox.deliver(here.into_iter().map(|(ticket, answer)| (ticket.slot, answer)));
+        mailbox.deliver(here.into_iter().map(|(ticket, answer)| Letter::Outcome(ticket.slot, answer)));
         waiting = elsewhere;
     }
 }

@@ -5,6 +5,7 @@
 //!                                      +---- reads ----> Replica, under its lock, in short strides
 //!                                      +---- watch ----> WatchHub
 //! background thread: checkpoints, compaction, defragmentation
+//! peers ---- core thread: their requests, and ours to them
 //! ```
 
 mod admin;
@@ -13,9 +14,12 @@ mod boot;
 mod compactor;
 mod core;
 mod error;
+mod forward;
 mod leader;
 mod mailbox;
+mod peer;
 mod read;
+mod read_index;
 mod snapshot;
 mod start;
 mod write;
@@ -35,15 +39,20 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::{Member, Status};
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError};
+pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
 pub(crate) use write::LeaseInfo;
 
-use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox};
+pub(crate) use crate::raft::{Forwarded, LeaseAnswer, LeaseQuery, Piece};
+
+use self::{
+    background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, read_index::Waiting,
+};
 use crate::{
     config::Config,
     lease::Expiry,
-    raft::{Consensus, Leadership, LeaseClock, Replica},
+    raft::{Consensus, Leadership, LeaseClock, Peers, Replica},
     storage::Database,
     telemetry::Metrics,
     types::{ClusterId, MemberId, Rev},
@@ -66,7 +75,9 @@ struct Shared {
     database: Arc<Database>,
     consensus: Consensus,
     leadership: watch::Receiver<Leadership>,
+    peers: Arc<Peers>,
     queue: mpsc::Sender<Proposal>,
+    reads: mpsc::Sender<Waiting>,
     background: std_mpsc::Sender<Request>,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,

@@ -1,6 +1,8 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
-use super::{Node, ProposeError, ReadError};
+use tokio::sync::{mpsc::error::TrySendError, oneshot};
+
+use super::{Node, ProposeError, ReadError, read_index::Waiting};
 use crate::{
     apply::{self, Outcome, Txn},
     mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, Step},
@@ -14,21 +16,25 @@ impl Node {
     /// Where this member is the only voter its own log is the quorum, and whatever was answered
     /// has been applied here: there is nobody to ask and nothing to wait for.
     pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
-        let leadership = self.leadership();
-        if leadership.is_leader && leadership.is_sole_voter {
+        if self.is_sole_leader() {
             return Ok(());
         }
-        self.wait_for_leadership().await
-    }
-
-    async fn wait_for_leadership(&self) -> Result<(), ProposeError> {
-        let mut leadership = self.shared.leadership.clone();
-        let leads = leadership.wait_for(|leadership| leadership.is_leader && leadership.is_sole_voter);
-        match tokio::time::timeout(self.request_timeout(), leads).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ProposeError::Stopped),
+        let (slot, answer) = oneshot::channel();
+        let waiting = Waiting { mailbox: self.mailbox.clone(), slot };
+        self.shared.reads.try_send(waiting).map_err(|error| match error {
+            TrySendError::Full(_) => ProposeError::TooManyRequests,
+            TrySendError::Closed(_) => ProposeError::Stopped,
+        })?;
+        match tokio::time::timeout(self.request_timeout(), answer).await {
+            Ok(answer) => answer.unwrap_or(Err(ProposeError::Stopped)),
             Err(_) => Err(ProposeError::Timeout),
         }
+    }
+
+    /// Whether this member leads and nobody else votes.
+    pub(super) fn is_sole_leader(&self) -> bool {
+        let leadership = self.shared.leadership.borrow();
+        leadership.is_leader && leadership.is_sole_voter
     }
 
     /// Keys of a range, and the newest revision at the moment of reading.

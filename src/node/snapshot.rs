@@ -110,7 +110,7 @@ pub(super) fn remove_leftovers(snap_dir: &Path) {
     for entry in fs::read_dir(snap_dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("image-") && name.ends_with(".tmp") {
+        if name.starts_with("image-") {
             let _ = fs::remove_file(entry.path());
         }
     }

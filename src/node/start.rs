@@ -17,18 +17,24 @@ use tokio::{
 };
 
 use super::{
-    Node, Shared, StartError,
+    Node, ProposeError, Shared, StartError,
     background::{Background, Request},
     boot::{self, DataDir},
-    compactor, core, leader,
+    compactor, core,
+    forward::Forwarder,
+    leader,
     mailbox::Mailbox,
     random_u64,
+    read_index::ReadIndex,
 };
 use crate::{
     apply::Command,
     config::Config,
     limits,
-    raft::{Consensus, Leadership, LeaseClock, LogStore, RaftStateMachine, Replica, Timing},
+    raft::{
+        Consensus, Leadership, LeaseClock, LogStore, Parts, Peers, REMOVED, RaftStateMachine, Replica, Tags,
+        Timing,
+    },
     telemetry::Metrics,
     watch::WatchHub,
 };
@@ -37,8 +43,8 @@ use crate::{
 pub(crate) struct Running {
     pub(crate) node: Node,
     stopping: watch::Sender<bool>,
-    /// Dropped to end the core.
-    end_core: oneshot::Sender<()>,
+    /// Ends the core.
+    end_core: oneshot::Sender<Node>,
     core: JoinHandle<()>,
     background: JoinHandle<()>,
     failure: mpsc::Receiver<String>,
@@ -46,21 +52,41 @@ pub(crate) struct Running {
 }
 
 /// Opens the data directory and starts the member's threads. Returns when this member knows its
-/// leader and can serve.
-pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, StartError> {
+/// leader and can serve. `serve_peers` runs on the core thread, from before the first election.
+pub(crate) fn start<F>(
+    config: Config,
+    metrics: Arc<Metrics>,
+    serve_peers: impl FnOnce(Node) -> F + Send + 'static,
+) -> Result<Running, StartError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
-    let log = LogStore::open(&data_dir.wal_dir, replica.applied(), metrics.clone())?;
+    let members = replica.membership().nodes().count().max(data_dir.founders.len());
+    let log =
+        LogStore::open(&data_dir.wal_dir, replica.applied(), replica.installed(), members, metrics.clone())?;
+    let (applied, applied_seen) = watch::channel(replica.applied_index());
+    let checkpointing = Arc::new(Mutex::new(()));
+    let tags = Arc::new(Tags::default());
     let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
     let replica = Arc::new(RwLock::new(replica));
     let leases = Arc::new(LeaseClock::default());
-    let machine = RaftStateMachine::new(
-        replica.clone(),
-        hub.clone(),
-        leases.clone(),
-        metrics.clone(),
-        config.warning_apply_duration,
-    );
+    let identity = data_dir.identity;
+    let parts = Parts {
+        replica: replica.clone(),
+        database: data_dir.database.clone(),
+        checkpointing: checkpointing.clone(),
+        hub: hub.clone(),
+        leases: leases.clone(),
+        tags: tags.clone(),
+        applied,
+        own_cells: data_dir.own_cells.clone(),
+        metrics: metrics.clone(),
+        warning_apply_duration: config.warning_apply_duration,
+    };
+    let machine = RaftStateMachine::new(identity.member.0, parts);
+    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0));
 
     // One message is enough: the first failure ends the process.
     let (fail, failure) = mpsc::channel(1);
@@ -70,6 +96,8 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
     let background = Background {
         replica: replica.clone(),
         database: data_dir.database.clone(),
+        log: log.clone(),
+        checkpointing,
         metrics: metrics.clone(),
         requests: requests_in,
         durable,
@@ -87,21 +115,21 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
     });
 
     let (queue, queue_out) = mpsc::channel(limits::PROPOSAL_QUEUE);
+    let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
     let (started, starting) = std_mpsc::channel();
     let (end_core, core_ends) = oneshot::channel();
-    let identity = data_dir.identity;
     let database = data_dir.database.clone();
+    let founders = data_dir.founders.clone();
     let core = spawn("retcd-core", move || {
-        let runtime = runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.expect("a runtime needs nothing but memory and one descriptor");
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
         runtime.block_on(async move {
             let timing = Timing {
                 heartbeat: config.heartbeat,
                 election_timeout: config.election_timeout,
                 pre_vote: config.pre_vote,
             };
-            let peer_urls = config.initial_advertise_peer_urls.clone();
-            let consensus = Consensus::start(identity.member.0, peer_urls, timing, log, machine).await;
+            let consensus = Consensus::start(peers.clone(), founders, timing, log, machine).await;
             let consensus = match consensus {
                 Ok(consensus) => consensus,
                 Err(error) => {
@@ -111,12 +139,38 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
             };
             let (publish, leadership) = watch::channel(Leadership::default());
             tokio::spawn({
-                let consensus = consensus.clone();
+                let (consensus, fail) = (consensus.clone(), fail.clone());
                 async move {
                     let error = consensus.follow(publish).await;
                     let _ = fail.try_send(error.to_string());
                 }
             });
+            tokio::spawn({
+                let peers = peers.clone();
+                async move {
+                    peers.removed().await;
+                    let _ = fail.try_send(REMOVED.to_owned());
+                }
+            });
+            let patience = config.request_timeout();
+            let forwarder = Arc::new(Forwarder {
+                consensus: consensus.clone(),
+                peers: peers.clone(),
+                tags,
+                leadership: leadership.clone(),
+                own: identity.member.0,
+                next_serial: AtomicU64::new(random_u64().max(1)),
+                patience,
+            });
+            let read_index = ReadIndex {
+                consensus: consensus.clone(),
+                peers: peers.clone(),
+                leadership: leadership.clone(),
+                applied: applied_seen,
+                own: identity.member.0,
+                patience,
+                attempt: config.election_timeout,
+            };
             let shared = Shared {
                 config,
                 identity,
@@ -126,7 +180,9 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
                 database,
                 consensus: consensus.clone(),
                 leadership: leadership.clone(),
+                peers,
                 queue,
+                reads,
                 background: requests,
                 metrics,
                 next_lease_id: AtomicU64::new(random_u64()),
@@ -137,13 +193,18 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
             tokio::spawn(leader::run(node.clone(), leadership));
             tokio::spawn(compactor::run(node.clone()));
             tokio::spawn(release_log(consensus.clone(), durable_seen));
-            tokio::spawn(core::gather(queue_out, consensus.clone()));
+            tokio::spawn(core::gather(queue_out, forwarder));
+            tokio::spawn(read_index.run(reads_out));
+            tokio::spawn(serve_peers(node.clone()));
             tokio::spawn(async move {
                 node.publish().await;
                 let _ = started.send(Ok(node));
             });
             // Ends when `Running` says so, or is gone.
-            let _ = core_ends.await;
+            if let Ok(node) = core_ends.await {
+                let node: Node = node;
+                node.step_aside().await;
+            }
             consensus.stop().await;
         });
     });
@@ -172,7 +233,8 @@ impl Running {
     /// Ends the member: everything applied is in the database afterwards.
     pub(crate) fn stop(self) {
         self.announce_stop();
-        drop(self.end_core);
+        // If the core has ended by itself there is nobody to tell.
+        let _ = self.end_core.send(self.node.clone());
         join(self.core);
         let _ = self.node.shared.background.send(Request::Stop);
         join(self.background);
@@ -192,15 +254,18 @@ impl Node {
                 && member.name == config.name
                 && member.client_urls == config.advertise_client_urls
         });
-        if !known {
+        while !known {
             let command = Command::MemberPublish {
                 id,
                 name: config.name.clone(),
                 client_urls: config.advertise_client_urls.clone(),
             };
-            if let Err(error) = self.propose(command).await {
-                tracing::warn!(%error, "failed to publish this member; clients may see it as unstarted");
-                return;
+            match self.propose(command).await {
+                Ok(_) => break,
+                Err(ProposeError::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to publish this member; will retry");
+                }
             }
         }
         tracing::info!(

@@ -1,15 +1,27 @@
 //! Writes: admitted, queued for the log, answered once applied here.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc::error::TrySendError, oneshot};
+use tokio::{
+    sync::{mpsc::error::TrySendError, oneshot},
+    time,
+};
 
-use super::{Node, ProposeError, background::Request, core::Proposal, mailbox::Ticket};
+use super::{
+    Node, ProposeError, background::Request, core::Proposal, forward::known_leader, mailbox::Ticket,
+};
 use crate::{
     apply::{Alarm, AlarmKind, Command, Outcome, admission},
+    raft::{LeaseAnswer, LeaseQuery, NotProposed},
     types::{LeaseId, Rev},
 };
+
+/// Pause before the leader is asked again about a lease, unless news comes earlier.
+const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a lease's holder may ask about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +45,31 @@ impl Node {
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
         }
-        answer.await.unwrap_or(Err(ProposeError::Stopped))
+        if self.is_sole_leader() {
+            return answer.await.unwrap_or(Err(ProposeError::Stopped));
+        }
+        match time::timeout(self.request_timeout(), answer).await {
+            Ok(answer) => answer.unwrap_or(Err(ProposeError::Stopped)),
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    /// Puts commands into the log of this member as the leader of `term`, or nowhere.
+    pub(super) async fn propose_in_term(
+        &self,
+        term: u64,
+        commands: Arc<[Command]>,
+    ) -> Result<(), ProposeError> {
+        let (_, own) = self.ids();
+        // Nobody waits for this serial: that it was applied is all there is to know.
+        let proposed = self.shared.consensus.propose_tagged(term, commands, (own.0, 0));
+        match time::timeout(self.request_timeout(), proposed).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(NotProposed::NotLeader)) => Err(ProposeError::NoLeader),
+            Ok(Err(NotProposed::Unknown)) => Err(ProposeError::LeaderChanged),
+            Ok(Err(NotProposed::Stopped)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::Timeout),
+        }
     }
 
     /// As [`Node::propose`], for commands that take space: refused, and the alarm raised, when
@@ -96,20 +132,7 @@ impl Node {
 
     /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
     pub(crate) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
-        self.read_barrier().await?;
-        let (ttl_secs, has_checkpoint) = {
-            let replica = self.shared.replica.read();
-            let Some(lease) = replica.state.lessor.get(id) else { return Ok(None) };
-            (lease.ttl_secs, lease.remaining_secs > 0)
-        };
-        if !self.expiry().renew(id, seconds(ttl_secs), Instant::now()) {
-            return Ok(None);
-        }
-        if has_checkpoint {
-            self.propose(Command::LeaseCheckpoint { remaining_secs: vec![(id, 0)] }).await?;
-        }
-        self.metrics().leases_renewed.inc();
-        Ok(Some(ttl_secs))
+        Ok(self.lease(id, true, false).await?.map(|lease| lease.granted_secs))
     }
 
     /// `None` if the lease does not exist or has expired.
@@ -118,19 +141,81 @@ impl Node {
         id: LeaseId,
         with_keys: bool,
     ) -> Result<Option<LeaseInfo>, ProposeError> {
-        self.read_barrier().await?;
-        let (granted_secs, keys) = {
+        self.lease(id, false, with_keys).await
+    }
+
+    /// Asks whoever leads, until somebody does or it takes too long.
+    async fn lease(&self, id: LeaseId, renew: bool, keys: bool) -> Result<Option<LeaseInfo>, ProposeError> {
+        match time::timeout(self.request_timeout(), self.lease_of_leader(id, renew, keys)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    async fn lease_of_leader(
+        &self,
+        id: LeaseId,
+        renew: bool,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, ProposeError> {
+        let mut leadership = self.shared.leadership.clone();
+        let (_, own) = self.ids();
+        loop {
+            let (leader, _) = known_leader(&mut leadership).await?;
+            let answer = if leader == own.0 {
+                self.lease_as_leader(id, renew, keys).await
+            } else {
+                let query = LeaseQuery { id: id.0, renew, keys };
+                let asked = async {
+                    let peer = self.shared.consensus.peer(leader)?;
+                    self.shared.peers.lease(leader, &peer, self.shared.config.election_timeout, query).await.ok()
+                };
+                asked.await.unwrap_or(LeaseAnswer::NotLeader)
+            };
+            match answer {
+                LeaseAnswer::NotFound => return Ok(None),
+                LeaseAnswer::Found { granted_secs, remaining_secs, keys } => {
+                    return Ok(Some(LeaseInfo { granted_secs, remaining_secs, keys }));
+                }
+                LeaseAnswer::NotLeader => {
+                    let _ = time::timeout(LEASE_RETRY_PAUSE, leadership.changed()).await;
+                }
+            }
+        }
+    }
+
+    /// The answer if this member leads. That is made sure of first, with a quorum: an old leader
+    /// that nobody follows any more must neither renew a lease nor say that it has ended.
+    pub(super) async fn lease_as_leader(&self, id: LeaseId, renew: bool, with_keys: bool) -> LeaseAnswer {
+        if !self.leadership().is_leader || self.read_barrier().await.is_err() {
+            return LeaseAnswer::NotLeader;
+        }
+        let (granted_secs, has_checkpoint, keys) = {
             let replica = self.shared.replica.read();
-            let Some(lease) = replica.state.lessor.get(id) else { return Ok(None) };
+            let Some(lease) = replica.state.lessor.get(id) else { return LeaseAnswer::NotFound };
             let keys = if with_keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
-            (lease.ttl_secs, keys)
+            (lease.ttl_secs, lease.remaining_secs > 0, keys)
         };
-        let remaining = self.expiry().remaining(id, Instant::now());
-        Ok(remaining.map(|remaining| LeaseInfo {
-            granted_secs,
-            remaining_secs: remaining.as_secs() as i64,
-            keys,
-        }))
+        let remaining = {
+            let mut expiry = self.expiry();
+            if !expiry.is_leading() {
+                // It was deposed meanwhile, or has not taken over the leases yet.
+                return LeaseAnswer::NotLeader;
+            }
+            if renew && !expiry.renew(id, seconds(granted_secs), Instant::now()) {
+                return LeaseAnswer::NotFound;
+            }
+            expiry.remaining(id, Instant::now())
+        };
+        let Some(remaining) = remaining else { return LeaseAnswer::NotFound };
+        if renew {
+            self.metrics().leases_renewed.inc();
+            let forget = Command::LeaseCheckpoint { remaining_secs: vec![(id, 0)] };
+            if has_checkpoint && self.propose(forget).await.is_err() {
+                return LeaseAnswer::NotLeader;
+            }
+        }
+        LeaseAnswer::Found { granted_secs, remaining_secs: remaining.as_secs() as i64, keys }
     }
 
     /// All leases, those that end first first.
@@ -159,9 +244,8 @@ impl Node {
         self.expiry().promote(Instant::now(), self.shared.config.election_timeout, leases);
     }
 
-    /// How long a request waits for the cluster: five seconds, and two elections on top.
     pub(super) fn request_timeout(&self) -> Duration {
-        Duration::from_secs(5) + self.shared.config.election_timeout * 2
+        self.shared.config.request_timeout()
     }
 }
 

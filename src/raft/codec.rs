@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
 use prost::Message;
 
 use super::{
-    typ::{Batch, Entry, LogId, Membership, Peer, StoredMembership, Vote},
+    typ::{Batch, Entry, LogId, Membership, Peer, StoredMembership, Tag, Vote},
     wal::{EntryKind, FrameBuffer, HardState, LogPosition},
 };
 use crate::{apply::codec, pb::retcd::raft as pb};
+
+/// What an entry says.
+type Payload = EntryPayload<Batch, u64, Peer>;
 
 pub(crate) fn position(log_id: &LogId) -> LogPosition {
     LogPosition { term: log_id.leader_id.term, index: log_id.index }
@@ -32,25 +35,50 @@ pub(crate) fn vote(state: HardState) -> Vote {
 /// Adds an entry to a frame of the log.
 pub(crate) fn push_entry(frame: &mut FrameBuffer, entry: &Entry) {
     let at = position(&entry.log_id);
-    match &entry.payload {
-        EntryPayload::Blank => frame.push_entry(at, EntryKind::Blank, |_| {}),
+    frame.push_entry(at, kind(&entry.payload), |bytes| encode_payload(&entry.payload, bytes));
+}
+
+pub(super) fn kind(payload: &Payload) -> EntryKind {
+    match payload {
+        EntryPayload::Blank => EntryKind::Blank,
+        EntryPayload::Normal(Batch { tag: None, .. }) => EntryKind::Batch,
+        EntryPayload::Normal(Batch { tag: Some(_), .. }) => EntryKind::TaggedBatch,
+        EntryPayload::Membership(_) => EntryKind::Membership,
+    }
+}
+
+pub(super) fn encode_payload(payload: &Payload, bytes: &mut Vec<u8>) {
+    match payload {
+        EntryPayload::Blank => {}
         EntryPayload::Normal(batch) => {
-            frame.push_entry(at, EntryKind::Batch, |bytes| codec::encode(&batch.0, bytes))
+            if let Some(tag) = batch.tag {
+                bytes.put_u64_le(tag.member);
+                bytes.put_u64_le(tag.serial);
+            }
+            codec::encode(&batch.commands, bytes);
         }
-        EntryPayload::Membership(membership) => frame.push_entry(at, EntryKind::Membership, |bytes| {
+        EntryPayload::Membership(membership) => {
             membership_message(membership).encode(bytes).expect("a Vec has room");
-        }),
-    };
+        }
+    }
 }
 
 /// An entry as the log gave it back. `None` if this version cannot read it.
-pub(crate) fn entry(at: LogPosition, kind: EntryKind, payload: Bytes) -> Option<Entry> {
+pub(crate) fn entry(at: LogPosition, kind: EntryKind, mut payload: Bytes) -> Option<Entry> {
     let payload = match kind {
         EntryKind::Blank => EntryPayload::Blank,
-        EntryKind::Batch => EntryPayload::Normal(Batch(codec::decode(payload).ok()?.into())),
+        EntryKind::Batch => EntryPayload::Normal(batch(payload, None)?),
+        EntryKind::TaggedBatch => {
+            let (member, serial) = (payload.try_get_u64_le().ok()?, payload.try_get_u64_le().ok()?);
+            EntryPayload::Normal(batch(payload, Some(Tag { member, serial }))?)
+        }
         EntryKind::Membership => EntryPayload::Membership(membership(pb::Membership::decode(payload).ok()?)?),
     };
     Some(Entry { log_id: log_id(at), payload })
+}
+
+pub(super) fn batch(commands: Bytes, tag: Option<Tag>) -> Option<Batch> {
+    Some(Batch { commands: codec::decode(commands).ok()?.into(), tag })
 }
 
 pub(crate) fn encode_log_id(log_id: &LogId) -> Bytes {
@@ -58,25 +86,33 @@ pub(crate) fn encode_log_id(log_id: &LogId) -> Bytes {
 }
 
 pub(crate) fn decode_log_id(bytes: Bytes) -> Option<LogId> {
-    let message = pb::LogId::decode(bytes).ok()?;
-    Some(self::log_id(LogPosition { term: message.term, index: message.index }))
+    Some(log_id_of(pb::LogId::decode(bytes).ok()?))
 }
 
 pub(crate) fn encode_membership(stored: &StoredMembership) -> Bytes {
-    let message = pb::StoredMembership {
-        log_id: stored.log_id().as_ref().map(log_id_message),
-        membership: Some(membership_message(stored.membership())),
-    };
-    message.encode_to_vec().into()
+    stored_membership_message(stored).encode_to_vec().into()
 }
 
 pub(crate) fn decode_membership(bytes: Bytes) -> Option<StoredMembership> {
-    let message = pb::StoredMembership::decode(bytes).ok()?;
-    let log_id = message.log_id.map(|id| self::log_id(LogPosition { term: id.term, index: id.index }));
-    Some(StoredMembership::new(log_id, membership(message.membership?)?))
+    stored_membership(pb::StoredMembership::decode(bytes).ok()?)
 }
 
-fn log_id_message(log_id: &LogId) -> pb::LogId {
+pub(super) fn stored_membership_message(stored: &StoredMembership) -> pb::StoredMembership {
+    pb::StoredMembership {
+        log_id: stored.log_id().as_ref().map(log_id_message),
+        membership: Some(membership_message(stored.membership())),
+    }
+}
+
+pub(super) fn stored_membership(message: pb::StoredMembership) -> Option<StoredMembership> {
+    Some(StoredMembership::new(message.log_id.map(log_id_of), membership(message.membership?)?))
+}
+
+pub(super) fn log_id_of(message: pb::LogId) -> LogId {
+    log_id(LogPosition { term: message.term, index: message.index })
+}
+
+pub(super) fn log_id_message(log_id: &LogId) -> pb::LogId {
     pb::LogId { term: log_id.leader_id.term, index: log_id.index }
 }
 
@@ -89,7 +125,11 @@ fn membership_message(membership: &Membership) -> pb::Membership {
             .collect(),
         nodes: membership
             .nodes()
-            .map(|(id, peer)| pb::Node { id: *id, peer_urls: peer.peer_urls.clone() })
+            .map(|(id, peer)| pb::Node {
+                id: *id,
+                peer_urls: peer.peer_urls.clone(),
+                is_learner: peer.is_learner,
+            })
             .collect(),
     }
 }
@@ -97,7 +137,10 @@ fn membership_message(membership: &Membership) -> pb::Membership {
 fn membership(message: pb::Membership) -> Option<Membership> {
     let configs: Vec<BTreeSet<u64>> =
         message.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
-    let nodes: BTreeMap<u64, Peer> =
-        message.nodes.into_iter().map(|node| (node.id, Peer { peer_urls: node.peer_urls })).collect();
+    let nodes: BTreeMap<u64, Peer> = message
+        .nodes
+        .into_iter()
+        .map(|node| (node.id, Peer { peer_urls: node.peer_urls, is_learner: node.is_learner }))
+        .collect();
     Membership::new(configs, nodes).ok()
 }

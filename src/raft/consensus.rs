@@ -1,18 +1,36 @@
 //! The handle that leaves this room.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver, raft::ClientWriteResponse};
+use bytes::Bytes;
+use futures_util::Stream;
+use openraft::{
+    ChangeMembers, Config, Instant as _, ServerState, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    raft::{ClientWriteResponse, ReadPolicy},
+    vote::leader_id_std::CommittedLeaderId,
+};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{
+    codec,
     log_store::LogStore,
+    message::{self, MessageKind},
     network::Network,
+    peers::Peers,
+    snapshot::{self, Piece},
     state_machine::RaftStateMachine,
-    typ::{Batch, Callback, Peer, Raft, TypeConfig, WriteResult, single_voter},
+    typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
-use crate::apply::{Command, Outcome};
+use crate::{
+    apply::{self, Command, Outcome},
+};
 
 /// Consensus could not be started, or has stopped for good.
 #[derive(Debug, Error)]
@@ -44,6 +62,22 @@ pub(crate) struct Leadership {
     pub(crate) is_leader: bool,
     /// Nobody else votes: this member's own log is the quorum.
     pub(crate) is_sole_voter: bool,
+    /// This member has no vote (yet).
+    pub(crate) is_learner: bool,
+}
+
+/// A change of who belongs to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MemberChange {
+    /// A node that gets the log and has no vote.
+    Add { id: u64, peer: Peer },
+    Remove { id: u64 },
+    /// The node is reached elsewhere, or is to be a voter.
+    Update { id: u64, peer: Peer },
+    /// The node gets a vote.
+    Promote { id: u64 },
+    /// A change that was left half done is finished.
+    Settle,
 }
 
 /// Cheap to clone.
@@ -56,21 +90,24 @@ pub(crate) struct Consensus {
 
 impl Consensus {
     /// Starts openraft on the current runtime, which from then on runs it. A member that has never
-    /// been part of a cluster founds one of itself.
+    /// been part of a cluster founds one with the `founders`, of which each does the same; where
+    /// there are none it waits to be spoken to.
     pub(crate) async fn start(
-        id: u64,
-        peer_urls: Vec<String>,
+        peers: Arc<Peers>,
+        founders: BTreeMap<u64, Peer>,
         timing: Timing,
         log: LogStore,
         machine: RaftStateMachine,
     ) -> Result<Consensus, ConsensusError> {
         let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
+        let id = peers.own();
         let config = openraft_config(timing).validate().map_err(|error| fail(&error))?;
-        let raft = Raft::new(id, Arc::new(config), Network, log.clone(), machine)
+        let network = Network::new(peers, timing.election_timeout);
+        let raft = Raft::new(id, Arc::new(config), network, log.clone(), machine)
             .await
             .map_err(|error| fail(&error))?;
-        if !raft.is_initialized().await.map_err(|error| fail(&error))? {
-            raft.initialize(single_voter(id, Peer { peer_urls })).await.map_err(|error| fail(&error))?;
+        if !founders.is_empty() && !raft.is_initialized().await.map_err(|error| fail(&error))? {
+            raft.initialize(founders).await.map_err(|error| fail(&error))?;
         }
         let consensus = Consensus { id, raft, log };
         if consensus.leadership().is_sole_voter {
@@ -88,7 +125,166 @@ impl Consensus {
     ) {
         let callback = Callback::new(move |result: WriteResult| done(outcomes(result)));
         // If the core has stopped it drops the callback, and with it whoever waits.
-        let _ = self.raft.client_write_ff(Batch(commands), Some(callback)).await;
+        let _ = self.raft.client_write_ff(Batch { commands, tag: None }, Some(callback)).await;
+    }
+
+    /// Hands a batch to the log of the leader of `term`, if this member is that. Resolves once it
+    /// has been applied here; what came of it is with the tag of whoever proposed it.
+    pub(crate) async fn propose_tagged(
+        &self,
+        term: u64,
+        commands: Arc<[Command]>,
+        tag: (u64, u64),
+    ) -> Result<(), NotProposed> {
+        let (tell, result) = oneshot::channel();
+        let callback = Callback::new(move |result: WriteResult| drop(tell.send(outcomes(result).map(|_| ()))));
+        let tag = Some(Tag { member: tag.0, serial: tag.1 });
+        let write = self.raft.write(Batch { commands, tag }).responder(callback);
+        write.with_leader(CommittedLeaderId { term }).await.map_err(|_| NotProposed::Stopped)?;
+        result.await.unwrap_or(Err(NotProposed::Stopped))
+    }
+
+    /// As a peer asks for it: the batch as bytes.
+    pub(crate) async fn propose_encoded(
+        &self,
+        term: u64,
+        batch: Bytes,
+        tag: (u64, u64),
+    ) -> Result<Result<(), NotProposed>, message::Unreadable> {
+        let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
+        Ok(self.propose_tagged(term, batch.commands, tag).await)
+    }
+
+    /// A batch as [`Peers::propose`] takes it.
+    pub(crate) fn encode(commands: &[Command]) -> Bytes {
+        let mut bytes = Vec::new();
+        apply::codec::encode(commands, &mut bytes);
+        bytes.into()
+    }
+
+    /// The index that a read has to wait for, confirmed by a quorum after this call. `None` if
+    /// this member does not lead, or cannot reach a quorum.
+    pub(crate) async fn read_index(&self) -> Option<u64> {
+        let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
+        read.ok().map(|(read, _)| read.index())
+    }
+
+    /// Answers a peer's message.
+    pub(crate) async fn handle(&self, kind: MessageKind, bytes: Bytes) -> Result<Bytes, ConsensusError> {
+        let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
+        match kind {
+            MessageKind::Append => {
+                let request = message::decode_append(bytes).map_err(|error| fail(&error))?;
+                let reply = self.raft.append_entries(request).await.map_err(|error| fail(&error))?;
+                Ok(message::encode_append_reply(&reply))
+            }
+            MessageKind::Vote => {
+                let request = message::decode_vote(bytes).map_err(|error| fail(&error))?;
+                let reply = self.raft.vote(request).await.map_err(|error| fail(&error))?;
+                Ok(message::encode_vote_reply(&reply))
+            }
+            MessageKind::PreVote => {
+                let request = message::decode_vote(bytes).map_err(|error| fail(&error))?;
+                let reply = self.raft.pre_vote(request).await.map_err(|error| fail(&error))?;
+                Ok(message::encode_vote_reply(&reply))
+            }
+            MessageKind::TransferLeader => {
+                let request = message::decode_transfer(bytes).map_err(|error| fail(&error))?;
+                let reply = self.raft.handle_transfer_leader(request).await.map_err(|error| fail(&error))?;
+                Ok(message::encode_transfer_reply(reply.err().map(|error| error.to_string())))
+            }
+        }
+    }
+
+    /// Receives a snapshot into a file in `dir`, and installs it.
+    pub(crate) async fn receive_snapshot(
+        &self,
+        dir: &Path,
+        header: Bytes,
+        pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
+    ) -> Result<Bytes, ConsensusError> {
+        let arrived = snapshot::receive(dir, header, pieces).await.map_err(ConsensusError)?;
+        let reply = self.raft.install_full_snapshot(arrived.vote, arrived.snapshot).await;
+        reply.map(|reply| message::encode_snapshot_reply(&reply)).map_err(|error| ConsensusError(error.to_string()))
+    }
+
+    /// Changes who belongs to the cluster; only the leader can. Resolves once the change has been
+    /// applied here, with the index that the log had then.
+    pub(crate) async fn change(&self, change: MemberChange) -> Result<u64, NotProposed> {
+        let changed = match change {
+            MemberChange::Add { id, peer } => {
+                let nodes = BTreeMap::from([(id, peer)]);
+                self.raft.change_membership(ChangeMembers::AddNodes(nodes), true).await
+            }
+            MemberChange::Update { id, peer } => {
+                let nodes = BTreeMap::from([(id, peer)]);
+                self.raft.change_membership(ChangeMembers::SetNodes(nodes), true).await
+            }
+            MemberChange::Promote { id } => {
+                self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
+            }
+            MemberChange::Remove { id } => {
+                let is_voter = self.raft.voter_ids().any(|voter| voter == id);
+                let ids = BTreeSet::from([id]);
+                let change =
+                    if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+                self.raft.change_membership(change, false).await
+            }
+            MemberChange::Settle => {
+                self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await
+            }
+        };
+        match changed {
+            Ok(response) => Ok(response.log_id.index),
+            Err(error) => {
+                tracing::warn!(%error, "the membership could not be changed");
+                Err(match error.forward_to_leader() {
+                    Some(_) => NotProposed::NotLeader,
+                    None => NotProposed::Unknown,
+                })
+            }
+        }
+    }
+
+    /// Where a member is reached, as far as this member's log goes.
+    pub(crate) fn peer(&self, id: u64) -> Option<Peer> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&id).cloned()
+    }
+
+    /// Whether the membership is between an old one and a new one.
+    pub(crate) fn is_changing(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().len() > 1
+    }
+
+    /// How far the log of each other member matches this leader's. Empty if this member does not
+    /// lead.
+    pub(crate) fn progress(&self) -> BTreeMap<u64, u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.iter().flatten();
+        matched.map(|(&id, matched)| (id, matched.as_ref().map_or(0, |matched| matched.index))).collect()
+    }
+
+    /// Members that have answered this leader, and how long ago.
+    pub(crate) fn heard_of(&self) -> BTreeMap<u64, Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heard = metrics.heartbeat.iter().flatten();
+        heard.filter_map(|(&id, at)| Some((id, (**at.as_ref()?).elapsed()))).collect()
+    }
+
+    pub(crate) fn last_log_index(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
+    /// Asks `target` to take over. It has when it leads.
+    pub(crate) async fn transfer_leader(&self, target: u64) {
+        // If the core has stopped there is nothing to hand over.
+        let _ = self.raft.trigger().transfer_leader(target).await;
     }
 
     pub(crate) fn leadership(&self) -> Leadership {
@@ -143,20 +339,31 @@ impl Consensus {
     }
 }
 
+/// openraft lets a follower wait for the longest timeout since it last heard of the leader, and
+/// for a random one on top. Both are so much shorter than the timeout as etcd means it, that no
+/// member stands before that has passed, and one does before half of it has passed again.
 fn openraft_config(timing: Timing) -> Config {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let election = millis(timing.election_timeout);
+    let (shortest, longest) = (election * 2 / 5, election * 7 / 10);
     Config {
         cluster_name: "retcd".to_owned(),
         heartbeat_interval: millis(timing.heartbeat),
-        election_timeout_min: millis(timing.election_timeout),
-        election_timeout_max: millis(timing.election_timeout) * 2,
+        election_timeout_min: shortest,
+        election_timeout_max: longest,
         enable_pre_vote: Some(timing.pre_vote),
+        // A leader that is heard and hears nobody falls silent now and then, so that the others
+        // can elect one.
+        quorum_loss_probe_interval: Some(longest * 2),
         // A restarted leader must not serve before it has won again: its state machine may be
         // behind what clients have seen.
         enable_leader_restore: Some(false),
         // The checkpointer decides when the log may go.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
+        // Who has the log gets the log, however far behind.
+        replication_lag_threshold: u64::MAX / 2,
+        install_snapshot_timeout: 30 * 60 * 1000,
         ..Config::default()
     }
 }
@@ -166,8 +373,9 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
     Leadership {
         term: metrics.current_term,
         leader: metrics.current_leader,
-        is_leader: metrics.current_leader == Some(id),
+        is_leader: metrics.current_leader == Some(id) && metrics.state == ServerState::Leader,
         is_sole_voter: membership.voter_ids().eq([id]),
+        is_learner: !membership.voter_ids().any(|voter| voter == id),
     }
 }
 

@@ -3,26 +3,34 @@
 //! Entries that may still be asked for are kept in memory as well as in the WAL: the applier
 //! reads each one right after it was appended. What has been evicted is read back from the files.
 //!
-//! `append` writes, syncs and reports completion before it returns. The core thread waits for
-//! the disk, and meanwhile the next proposals gather: that is the group commit. There is no
-//! second thread to wake, which is what a lone writer would pay for.
+//! A member that is alone writes, syncs and reports completion before `append` returns. The core
+//! thread waits for the disk, and meanwhile the next proposals gather: that is the group commit.
+//! There is no second thread to wake, which is what a lone writer would pay for.
+//!
+//! With peers, a core thread that waits for the disk would be deaf to them and late with its
+//! heartbeats. Then everything that is written goes to the flusher, a thread that takes what has
+//! gathered, syncs it as one frame, and reports completion in order. There is one queue for entries,
+//! votes, truncations and purges, so the files always are a state that the log went through: an
+//! entry of a term is never there without the vote for that term.
 
-use std::{collections::VecDeque, fmt::Debug, io, ops::RangeBounds, path::Path, sync::Arc, time::Instant};
+use std::{collections::VecDeque, fmt::Debug, io, ops::RangeBounds, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use openraft::{
-    OptionalSend, RaftLogReader,
+    EntryPayload, OptionalSend, RaftLogReader,
     entry::RaftEntry,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::{
     codec,
+    flusher::{Done, Effect, Flusher, Job},
     typ::{Entry, LogId, TypeConfig, Vote},
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal},
 };
-use crate::{limits, storage::StorageError, telemetry::Metrics};
+use crate::{apply::Command, limits, storage::StorageError, telemetry::Metrics};
 
 /// Cheap to clone; the clones are the readers.
 #[derive(Clone)]
@@ -31,7 +39,9 @@ pub(crate) struct LogStore {
 }
 
 struct Inner {
-    wal: Wal,
+    flusher: Arc<Flusher>,
+    /// Nobody else belongs to the cluster: waiting for the disk holds up nobody.
+    is_alone: bool,
     frame: FrameBuffer,
     /// The newest entries, contiguous, ending with the last one of the log, and the bytes that
     /// each takes.
@@ -41,25 +51,47 @@ struct Inner {
     purged: Option<LogPosition>,
     committed: Option<LogPosition>,
     last: Option<LogPosition>,
-    metrics: Arc<Metrics>,
 }
 
 impl LogStore {
     /// Opens the log in `dir`. `applied` is the last entry whose effects the database holds: a log
-    /// that ends before it has lost entries.
+    /// that ends before it has lost entries, unless they came `installed`, with a snapshot that
+    /// the log had not been told of when the process ended. `members` is how many nodes the
+    /// database knows of.
     pub(crate) fn open(
         dir: &Path,
         applied: Option<&LogId>,
+        installed: Option<&LogId>,
+        members: usize,
         metrics: Arc<Metrics>,
     ) -> Result<LogStore, StorageError> {
         let (wal, recovered) = Wal::open(dir)?;
-        let Recovered { hard_state, purged, committed, entries, repaired } = recovered;
+        let Recovered { hard_state, mut purged, committed, mut entries, repaired } = recovered;
         if let Some((path, offset)) = repaired {
             tracing::warn!(
                 path = %path.display(),
                 offset,
                 "repaired the write-ahead log: a record that was being written when the process ended was cut off"
             );
+        }
+        let mut missing = None;
+        if let Some(applied) = applied
+            && entries.last().map(|(at, ..)| *at).or(purged).is_none_or(|last| last.index < applied.index)
+        {
+            if installed == Some(applied) {
+                entries.clear();
+                purged = Some(codec::position(applied));
+                missing = purged;
+            } else {
+                return Err(StorageError::Corrupted {
+                    path: dir.to_owned(),
+                    detail: format!(
+                        "the log ends before entry {}, which the database has applied: log files are missing or cut \
+                         off. Put them back, or restore this member from a backup",
+                        applied.index
+                    ),
+                });
+            }
         }
         let mut cache = VecDeque::with_capacity(entries.len());
         let mut cache_bytes = 0;
@@ -75,43 +107,64 @@ impl LogStore {
             cache.push_back((entry, bytes));
         }
         let last = cache.back().map(|(entry, _)| codec::position(&entry.log_id)).or(purged);
-        if let Some(applied) = applied
-            && last.is_none_or(|last| last.index < applied.index)
-        {
-            return Err(StorageError::Corrupted {
-                path: dir.to_owned(),
-                detail: format!(
-                    "the log ends before entry {}, which the database has applied: log files are missing or cut \
-                     off. Put them back, or restore this member from a backup",
-                    applied.index
-                ),
+        let is_alone = members <= 1
+            && cache.iter().all(|(entry, _): &(Entry, usize)| match &entry.payload {
+                EntryPayload::Membership(membership) => membership.nodes().count() <= 1,
+                EntryPayload::Blank | EntryPayload::Normal(_) => true,
             });
-        }
+        let flusher = Arc::new(Flusher::new(wal, last.map_or(0, |last| last.index), metrics));
         let frame = FrameBuffer::new();
-        let inner = Inner { wal, frame, cache, cache_bytes, hard_state, purged, committed, last, metrics };
+        let mut inner = Inner { flusher, is_alone, frame, cache, cache_bytes, hard_state, purged, committed, last };
+        if let Some(upto) = missing {
+            inner.frame.push(&Record::Purge { upto });
+            inner.write_inline(None, Effect::Purge(upto)).map_err(|error| StorageError::Io {
+                action: "write",
+                path: dir.to_owned(),
+                source: error,
+            })?;
+        }
         Ok(LogStore { inner: Arc::new(Mutex::new(inner)) })
     }
 
     /// Files that could be given back by a purge.
     pub(crate) fn sealed_segments(&self) -> usize {
-        self.inner.lock().wal.sealed_len()
+        self.flusher().sealed_segments()
+    }
+
+    /// Blocks until the files hold entry `index`, or never will. The database must not get ahead
+    /// of the log: a crash would leave a member that has applied what it does not have.
+    pub(crate) fn wait_for_disk(&self, index: u64) {
+        let flusher = self.flusher();
+        flusher.wait_for(index);
+    }
+
+    fn flusher(&self) -> Arc<Flusher> {
+        self.inner.lock().flusher.clone()
     }
 }
 
 impl Inner {
-    /// One frame, one sync.
-    fn write_frame(&mut self, last_index: Option<u64>) -> io::Result<()> {
-        let bytes = self.frame.len();
-        let start = Instant::now();
-        self.wal.append(&mut self.frame, last_index).map_err(io::Error::other)?;
-        self.metrics.observe_wal_sync(start.elapsed(), bytes);
-        Ok(())
+    /// Whether this thread may wait for the disk itself. Not while the flusher has work: what is
+    /// written later must not overtake it.
+    fn writes_inline(&self) -> bool {
+        self.is_alone && self.flusher.is_idle()
     }
 
-    /// Keeps the cache within its bound, at the expense of entries that have been committed: the
-    /// applier is through with those, or about to be.
+    /// One frame, one sync.
+    fn write_inline(&mut self, last_index: Option<u64>, effect: Effect) -> io::Result<()> {
+        self.flusher.write(&mut self.frame, last_index, &[effect])
+    }
+
+    /// Leaves the frame to the flusher, which tells `done` when it is on the disk.
+    fn write_behind(&mut self, last_index: Option<u64>, effect: Effect, done: Done) {
+        let frame = std::mem::replace(&mut self.frame, FrameBuffer::new());
+        Flusher::submit(&self.flusher, Job { frame, last_index, effect, done });
+    }
+
+    /// Keeps the cache within its bound, at the expense of entries that have been committed, for
+    /// the applier is through with those, or about to be; and that can be read from the files.
     fn evict(&mut self) {
-        let committed = self.committed.map_or(0, |committed| committed.index);
+        let committed = self.committed.map_or(0, |committed| committed.index).min(self.flusher.flushed());
         while self.cache_bytes > limits::LOG_CACHE_BYTES
             && self.cache.front().is_some_and(|(entry, _)| entry.log_id.index < committed)
         {
@@ -123,6 +176,19 @@ impl Inner {
         if let Some((_, bytes)) = self.cache.pop_front() {
             self.cache_bytes -= bytes;
         }
+    }
+
+    /// Drops what comes after `last`.
+    fn forget_after(&mut self, last: Option<LogPosition>) {
+        while self
+            .cache
+            .back()
+            .is_some_and(|(entry, _)| last.is_none_or(|last| entry.log_id.index > last.index))
+        {
+            let (_, bytes) = self.cache.pop_back().expect("looked at");
+            self.cache_bytes -= bytes;
+        }
+        self.last = last;
     }
 
     /// The entries `[from, until)` that the cache holds, if it holds the first of them.
@@ -159,14 +225,53 @@ impl RaftLogReader<TypeConfig> for LogStore {
         if let Some(entries) = inner.cached(from, until) {
             return Ok(entries.cloned().collect());
         }
-        let entries = inner.wal.read_entries(from, until).map_err(io::Error::other)?;
-        entries
-            .into_iter()
-            .map(|(at, kind, payload)| {
-                codec::entry(at, kind, payload)
-                    .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
-            })
-            .collect()
+        // The newest of them are in the cache and perhaps not in the files yet.
+        let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
+        let newer: Vec<Entry> = match inner.cached(cached_from, until) {
+            Some(entries) if cached_from < until => entries.cloned().collect(),
+            _ => Vec::new(),
+        };
+        let flusher = inner.flusher.clone();
+        drop(inner);
+        let mut entries = flusher.read_entries(from, until.min(cached_from))?;
+        entries.extend(newer);
+        Ok(entries)
+    }
+
+    /// As many as fit one message, and at least one.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        let end = end.min(start + limits::APPEND_ENTRIES_MAX);
+        {
+            let inner = self.inner.lock();
+            let end = end.min(inner.last.map_or(0, |last| last.index + 1));
+            if let Some(first) = inner.cache.front().map(|(entry, _)| entry.log_id.index)
+                && first <= start
+            {
+                let mut bytes = 0;
+                let fitting = inner
+                    .cache
+                    .iter()
+                    .skip((start - first) as usize)
+                    .take(end.saturating_sub(start) as usize)
+                    .take_while(|(_, of_entry)| {
+                        let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
+                        bytes += of_entry;
+                        fits
+                    });
+                return Ok(fitting.map(|(entry, _)| entry.clone()).collect());
+            }
+        }
+        let mut entries = self.try_get_log_entries(start..end).await?;
+        let mut bytes = 0;
+        let count = entries.iter().take_while(|entry| {
+            let of_entry = size(entry);
+            let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
+            bytes += of_entry;
+            fits
+        });
+        let count = count.count();
+        entries.truncate(count);
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -189,14 +294,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
+    /// Answered by a read at once, and returned from only when it is on the disk.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let mut inner = self.inner.lock();
-        let state = codec::hard_state(vote);
-        inner.frame.push(&Record::HardState(state));
-        inner.write_frame(None)?;
-        inner.wal.set_hard_state(state);
-        inner.hard_state = Some(state);
-        Ok(())
+        let written = {
+            let mut inner = self.inner.lock();
+            let state = codec::hard_state(vote);
+            inner.frame.push(&Record::HardState(state));
+            inner.hard_state = Some(state);
+            inner.write_waited(None, Effect::HardState(state))
+        };
+        written.wait().await
     }
 
     /// Not synced by itself: it rides in the next frame. Losing it costs a re-election's worth of
@@ -224,13 +331,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let before = inner.frame.len();
             codec::push_entry(&mut inner.frame, &entry);
             let bytes = inner.frame.len() - before;
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                inner.is_alone = membership.nodes().count() <= 1;
+            }
             inner.last = Some(codec::position(&entry.log_id()));
             inner.cache_bytes += bytes;
             inner.cache.push_back((entry, bytes));
         }
         inner.evict();
         let last_index = inner.last.map(|last| last.index);
-        let written = inner.write_frame(last_index);
+        if !inner.writes_inline() {
+            inner.write_behind(last_index, Effect::None, Done::Append(callback));
+            return Ok(());
+        }
+        let written = inner.write_inline(last_index, Effect::None);
         drop(guard);
         match written {
             Ok(()) => {
@@ -245,33 +359,62 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
-        let mut inner = self.inner.lock();
-        let last = last_log_id.as_ref().map(codec::position);
-        inner.frame.push(&Record::Truncate { last });
-        inner.write_frame(None)?;
-        while inner
-            .cache
-            .back()
-            .is_some_and(|(entry, _)| last.is_none_or(|last| entry.log_id.index > last.index))
-        {
-            let (_, bytes) = inner.cache.pop_back().expect("looked at");
-            inner.cache_bytes -= bytes;
-        }
-        inner.last = last;
-        Ok(())
+        let written = {
+            let mut inner = self.inner.lock();
+            let last = last_log_id.as_ref().map(codec::position);
+            inner.frame.push(&Record::Truncate { last });
+            inner.forget_after(last);
+            inner.write_waited(Some(last.map_or(0, |last| last.index)), Effect::None)
+        };
+        written.wait().await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        let mut inner = self.inner.lock();
-        let upto = codec::position(&log_id);
-        inner.frame.push(&Record::Purge { upto });
-        inner.write_frame(None)?;
-        inner.wal.purge(upto).map_err(io::Error::other)?;
-        while inner.cache.front().is_some_and(|(entry, _)| entry.log_id.index <= upto.index) {
-            inner.forget_oldest();
+        let written = {
+            let mut inner = self.inner.lock();
+            let upto = codec::position(&log_id);
+            inner.frame.push(&Record::Purge { upto });
+            while inner.cache.front().is_some_and(|(entry, _)| entry.log_id.index <= upto.index) {
+                inner.forget_oldest();
+            }
+            inner.purged = Some(upto);
+            inner.last = inner.last.max(Some(upto));
+            inner.write_waited(None, Effect::Purge(upto))
+        };
+        written.wait().await
+    }
+}
+
+impl Inner {
+    fn write_waited(&mut self, last_index: Option<u64>, effect: Effect) -> Written {
+        if self.writes_inline() {
+            return Written::Done(self.write_inline(last_index, effect));
         }
-        inner.purged = Some(upto);
-        inner.last = inner.last.max(Some(upto));
-        Ok(())
+        let (tell, done) = oneshot::channel();
+        self.write_behind(last_index, effect, Done::Waiter(tell));
+        Written::Waiting(done)
+    }
+}
+
+/// A write that somebody waits for.
+enum Written {
+    Done(io::Result<()>),
+    Waiting(oneshot::Receiver<io::Result<()>>),
+}
+
+impl Written {
+    async fn wait(self) -> io::Result<()> {
+        match self {
+            Written::Done(result) => result,
+            Written::Waiting(done) => done.await.unwrap_or_else(|_| Err(io::Error::other("the log is closed"))),
+        }
+    }
+}
+
+/// About the bytes that an entry takes in a message.
+fn size(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(batch) => batch.commands.iter().map(Command::size).sum(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }

@@ -1,18 +1,29 @@
 //! Consensus: openraft, and the log and the state machine that it drives.
 //!
 //! openraft's generics stay in this room. What leaves it is a handle to propose with and to watch
-//! leadership (`Consensus`), the replicated state under its lock (`Replica`), and the log.
+//! leadership (`Consensus`), the replicated state under its lock (`Replica`), the log, and what can
+//! be asked of the other members (`Peers`).
 
 mod codec;
 mod consensus;
+mod flusher;
 mod lease_clock;
 mod log_store;
+mod message;
 mod network;
+mod peers;
+mod snapshot;
 mod state_machine;
+mod tags;
 mod typ;
 mod wal;
 
-pub(crate) use consensus::{Consensus, ConsensusError, Leadership, NotProposed, Timing};
+pub(crate) use consensus::{Consensus, ConsensusError, Leadership, MemberChange, NotProposed, Timing};
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
-pub(crate) use state_machine::{RaftStateMachine, Replica};
+pub(crate) use message::MessageKind;
+pub(crate) use peers::{Forwarded, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION, Peers, REMOVED};
+pub(crate) use snapshot::Piece;
+pub(crate) use state_machine::{Parts, RaftStateMachine, Replica};
+pub(crate) use tags::{Fate, Tags};
+pub(crate) use typ::Peer;

@@ -22,22 +22,27 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine as RaftStateMachineTrait},
 };
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::{
     codec,
     lease_clock::LeaseClock,
-    typ::{BatchOutcome, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    snapshot::{self, SnapshotImage, TemporaryFile},
+    tags::Tags,
+    typ::{Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
     apply::{Applied, Captured, Command, StateMachine},
-    storage::{Database, StorageError, Table},
+    storage::{Checkpoint, Database, Reader, StorageError, Table},
     telemetry::Metrics,
-    types::{Event, Rev},
+    types::{Event, MemberId, Rev},
     watch::WatchHub,
 };
 
 const APPLIED_CELL: &[u8] = b"raft_applied";
 const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
+/// The last entry of the last snapshot that was installed: the log may begin behind it.
+const INSTALLED_CELL: &[u8] = b"raft_installed";
 
 /// The replicated state, and how far into the log it reaches. One lock guards both, so that a
 /// checkpoint never separates effects from the index that they belong to.
@@ -45,6 +50,7 @@ pub(crate) struct Replica {
     pub(crate) state: StateMachine,
     applied: Option<LogId>,
     membership: StoredMembership,
+    installed: Option<LogId>,
     /// As far as the database knows.
     durable: SnapshotMeta,
 }
@@ -53,19 +59,18 @@ impl Replica {
     /// The state as the last checkpoint left it.
     pub(crate) fn open(database: Arc<Database>) -> Result<Replica, StorageError> {
         let reader = database.reader()?;
-        let corrupt =
-            |cell: &[u8]| reader.corrupted(format!("cell {} cannot be decoded", cell.escape_ascii()));
-        let applied = match reader.cell(Table::Meta, APPLIED_CELL)? {
-            Some(bytes) => Some(codec::decode_log_id(bytes).ok_or_else(|| corrupt(APPLIED_CELL))?),
-            None => None,
-        };
-        let membership = match reader.cell(Table::Meta, MEMBERSHIP_CELL)? {
-            Some(bytes) => codec::decode_membership(bytes).ok_or_else(|| corrupt(MEMBERSHIP_CELL))?,
-            None => StoredMembership::default(),
-        };
+        let durable = meta(&reader)?;
+        let installed = log_id(&reader, INSTALLED_CELL)?;
         drop(reader);
-        let durable = SnapshotMeta { last_log_id: applied, last_membership: membership.clone() };
-        Ok(Replica { state: StateMachine::open(database)?, applied, membership, durable })
+        let SnapshotMeta { last_log_id: applied, last_membership: membership } = durable.clone();
+        let mut state = StateMachine::open(database)?;
+        admit_members(&mut state, membership.membership());
+        Ok(Replica { state, applied, membership, installed, durable })
+    }
+
+    /// The last entry of the last snapshot that was installed here.
+    pub(crate) fn installed(&self) -> Option<&LogId> {
+        self.installed.as_ref()
     }
 
     pub(crate) fn applied(&self) -> Option<&LogId> {
@@ -110,24 +115,87 @@ impl Replica {
     }
 }
 
+fn log_id(reader: &Reader, cell: &[u8]) -> Result<Option<LogId>, StorageError> {
+    match reader.cell(Table::Meta, cell)? {
+        Some(bytes) => codec::decode_log_id(bytes).map(Some).ok_or_else(|| undecodable(reader, cell)),
+        None => Ok(None),
+    }
+}
+
+/// What the database holds.
+fn meta(reader: &Reader) -> Result<SnapshotMeta, StorageError> {
+    let last_membership = match reader.cell(Table::Meta, MEMBERSHIP_CELL)? {
+        Some(bytes) => {
+            codec::decode_membership(bytes).ok_or_else(|| undecodable(reader, MEMBERSHIP_CELL))?
+        }
+        None => StoredMembership::default(),
+    };
+    Ok(SnapshotMeta { last_log_id: log_id(reader, APPLIED_CELL)?, last_membership })
+}
+
+fn undecodable(reader: &Reader, cell: &[u8]) -> StorageError {
+    reader.corrupted(format!("cell {} cannot be decoded", cell.escape_ascii()))
+}
+
+/// Tells the state machine who belongs to the cluster now.
+fn admit_members(state: &mut StateMachine, membership: &Membership) {
+    let gone: Vec<MemberId> = state
+        .members
+        .iter()
+        .map(|(id, _)| id)
+        .filter(|id| membership.get_node(&id.0).is_none() && membership.nodes().next().is_some())
+        .collect();
+    for id in gone {
+        state.remove_member(id);
+    }
+    for (&id, peer) in membership.nodes() {
+        let id = MemberId(id);
+        let Peer { peer_urls, is_learner } = peer;
+        let known = state.members.get(id).is_some_and(|known| {
+            known.peer_urls == *peer_urls && known.is_learner == *is_learner
+        });
+        if !known {
+            state.admit_member(id, peer_urls.clone(), *is_learner);
+        }
+    }
+}
+
 /// What openraft drives.
 pub(crate) struct RaftStateMachine {
-    replica: Arc<RwLock<Replica>>,
-    hub: Arc<Mutex<WatchHub>>,
-    leases: Arc<LeaseClock>,
-    metrics: Arc<Metrics>,
-    warning_apply_duration: Duration,
+    own: u64,
+    parts: Parts,
+    /// The term of the last applied entry.
+    term: u64,
+}
+
+/// What the state machine shares with the rest of the member.
+pub(crate) struct Parts {
+    pub(crate) replica: Arc<RwLock<Replica>>,
+    pub(crate) database: Arc<Database>,
+    /// Held while the database and the replica change together: through a checkpoint, and while
+    /// a snapshot takes their place.
+    pub(crate) checkpointing: Arc<Mutex<()>>,
+    pub(crate) hub: Arc<Mutex<WatchHub>>,
+    pub(crate) leases: Arc<LeaseClock>,
+    pub(crate) tags: Arc<Tags>,
+    /// Index of the last applied entry.
+    pub(crate) applied: watch::Sender<u64>,
+    /// Cells of the database that are this member's own, whoever's snapshot it installs.
+    pub(crate) own_cells: Vec<(Bytes, Bytes)>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) warning_apply_duration: Duration,
 }
 
 impl RaftStateMachine {
-    pub(crate) fn new(
-        replica: Arc<RwLock<Replica>>,
-        hub: Arc<Mutex<WatchHub>>,
-        leases: Arc<LeaseClock>,
-        metrics: Arc<Metrics>,
-        warning_apply_duration: Duration,
-    ) -> RaftStateMachine {
-        RaftStateMachine { replica, hub, leases, metrics, warning_apply_duration }
+    pub(crate) fn new(own: u64, parts: Parts) -> RaftStateMachine {
+        RaftStateMachine { own, parts, term: 0 }
+    }
+
+    /// What the database holds now, pinned.
+    fn current_snapshot(&self) -> Result<Snapshot, StorageError> {
+        let reader = self.parts.database.reader()?;
+        let meta = meta(&reader)?;
+        Ok(snapshot::pinned(self.parts.database.clone(), reader, meta))
     }
 }
 
@@ -138,19 +206,19 @@ impl RaftStateMachine {
     fn apply_entry(
         &self,
         log_id: LogId,
-        payload: EntryPayload<super::typ::Batch, u64, super::typ::Peer>,
+        payload: EntryPayload<Batch, u64, Peer>,
         want_prev: bool,
     ) -> Result<(BatchOutcome, Revisions), StorageError> {
         let mut outcomes = BatchOutcome::default();
         let mut revisions = Vec::new();
-        let mut replica = self.replica.write();
+        let mut replica = self.parts.replica.write();
         match payload {
             EntryPayload::Blank => {}
             EntryPayload::Normal(batch) => {
-                outcomes.0.reserve(batch.0.len());
-                for command in batch.0.iter() {
+                outcomes.0.reserve(batch.commands.len());
+                for command in batch.commands.iter() {
                     let applied = replica.state.apply(command, want_prev)?;
-                    self.leases.applied(command, &applied.outcome);
+                    self.parts.leases.applied(command, &applied.outcome);
                     self.count(command, &applied);
                     if !applied.events.is_empty() {
                         revisions.push((applied.outcome.rev, applied.events));
@@ -159,6 +227,7 @@ impl RaftStateMachine {
                 }
             }
             EntryPayload::Membership(membership) => {
+                admit_members(&mut replica.state, &membership);
                 replica.membership = StoredMembership::new(Some(log_id), membership);
             }
         }
@@ -169,7 +238,7 @@ impl RaftStateMachine {
 
 impl RaftStateMachine {
     fn count(&self, command: &Command, applied: &Applied) {
-        let metrics = &self.metrics;
+        let metrics = &self.parts.metrics;
         metrics.events.inc_by(applied.events.len() as u64);
         if applied.outcome.result.is_err() {
             return;
@@ -195,10 +264,10 @@ impl RaftStateMachine {
     }
 
     fn warn_if_slow(&self, took: Duration, commands: usize) {
-        if took > self.warning_apply_duration {
+        if took > self.parts.warning_apply_duration {
             tracing::warn!(
                 took = %humantime::format_duration(took),
-                expected = %humantime::format_duration(self.warning_apply_duration),
+                expected = %humantime::format_duration(self.parts.warning_apply_duration),
                 commands,
                 stage = "apply",
                 "apply request took too long"
@@ -212,7 +281,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let replica = self.replica.read();
+        let replica = self.parts.replica.read();
         Ok((replica.applied, replica.membership.clone()))
     }
 
@@ -223,56 +292,107 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let start = Instant::now();
-            let want_prev = self.hub.lock().any_prev_kv();
+            let log_id = entry.log_id;
+            let own_serial = match &entry.payload {
+                EntryPayload::Normal(Batch { tag: Some(tag), .. }) if tag.member == self.own => Some(tag.serial),
+                EntryPayload::Normal(_) | EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
+            let want_prev = self.parts.hub.lock().any_prev_kv();
             let (outcomes, revisions) =
-                self.apply_entry(entry.log_id, entry.payload, want_prev).map_err(io::Error::other)?;
+                self.apply_entry(log_id, entry.payload, want_prev).map_err(io::Error::other)?;
             if !revisions.is_empty() {
-                let mut hub = self.hub.lock();
+                let mut hub = self.parts.hub.lock();
                 for (rev, events) in revisions {
                     hub.publish(rev, events.into());
                 }
             }
-            self.metrics.observe_apply(start.elapsed(), outcomes.0.len());
+            self.parts.metrics.observe_apply(start.elapsed(), outcomes.0.len());
             self.warn_if_slow(start.elapsed(), outcomes.0.len());
-            if let Some(responder) = responder {
+            self.parts.applied.send_replace(log_id.index);
+            if let Some(serial) = own_serial {
+                self.parts.tags.applied(serial, outcomes);
+                if let Some(responder) = responder {
+                    responder.send(BatchOutcome::default());
+                }
+            } else if let Some(responder) = responder {
                 responder.send(outcomes);
+            }
+            if log_id.leader_id.term > self.term {
+                self.term = log_id.leader_id.term;
+                self.parts.tags.term_began(self.term);
             }
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { meta: self.replica.read().durable.clone() }
+        SnapshotBuilder { snapshot: self.current_snapshot().map_err(io::Error::other) }
     }
 
-    async fn install_snapshot(
-        &mut self,
-        _meta: &SnapshotMeta,
-        _image: SnapshotImage,
-    ) -> Result<(), io::Error> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster of one has nobody to get a snapshot from"))
+    /// The image takes the database's place in one rename, and the replica is opened anew from
+    /// it, while nobody can look. A crash before the rename leaves the old state and the whole
+    /// log; a crash after it leaves the new state, and a note that the log need not reach it.
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: SnapshotImage) -> Result<(), io::Error> {
+        let SnapshotImage::Received(file) = image else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a received snapshot can be installed"));
+        };
+        let start = Instant::now();
+        let (replica, database) = (self.parts.replica.clone(), self.parts.database.clone());
+        let checkpointing = self.parts.checkpointing.clone();
+        let mut cells = self.parts.own_cells.clone();
+        if let Some(last) = &meta.last_log_id {
+            cells.push((INSTALLED_CELL.into(), codec::encode_log_id(last)));
+        }
+        let work = move || install(&checkpointing, &replica, &database, &file, cells);
+        let rev = tokio::task::spawn_blocking(work)
+            .await
+            .expect("installing does not panic")
+            .map_err(io::Error::other)?;
+        self.parts.hub.lock().restored(rev);
+        // What came of batches that the snapshot covers is not known here.
+        self.parts.tags.skipped();
+        self.parts.applied.send_replace(meta.last_log_id.as_ref().map_or(0, |last| last.index));
+        tracing::info!(
+            revision = rev.0,
+            took = %humantime::format_duration(start.elapsed()),
+            "installed a snapshot from the leader"
+        );
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let meta = self.replica.read().durable.clone();
-        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotImage }))
+        let snapshot = self.current_snapshot().map_err(io::Error::other)?;
+        Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
-/// The database itself is the snapshot: every checkpoint is one.
-#[derive(Debug)]
-pub(crate) struct SnapshotImage;
+fn install(
+    checkpointing: &Mutex<()>,
+    replica: &RwLock<Replica>,
+    database: &Arc<Database>,
+    file: &TemporaryFile,
+    cells: Vec<(Bytes, Bytes)>,
+) -> Result<Rev, StorageError> {
+    let image = Database::open(&file.path, crate::limits::DATABASE_CACHE_BYTES)?;
+    let cells = cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))).collect();
+    image.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+    drop(image);
+    let _checkpointing = checkpointing.lock();
+    let mut replica = replica.write();
+    database.replace_with(&file.path)?;
+    *replica = Replica::open(database.clone())?;
+    Ok(replica.state.mvcc.rev_current())
+}
 
 /// "Builds" the snapshot that the last checkpoint already is, so that the log before it may go.
-#[derive(Debug)]
 pub(crate) struct SnapshotBuilder {
-    meta: SnapshotMeta,
+    snapshot: Result<Snapshot, io::Error>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotImage;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotImage })
+        std::mem::replace(&mut self.snapshot, Err(io::Error::other("a snapshot is built once")))
     }
 }

@@ -1,6 +1,6 @@
 //! openraft, with our types filled in.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use openraft::{
     EntryPayload, OptionalSend, RaftTypeConfig, impls,
@@ -44,16 +44,29 @@ pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, Peer>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, super::state_machine::SnapshotImage>;
+pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, super::snapshot::SnapshotImage>;
 pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// The commands of one log entry. Cheap to clone: the log's cache and the applier share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Batch(pub(crate) Arc<[Command]>);
+pub(crate) struct Batch {
+    pub(crate) commands: Arc<[Command]>,
+    /// None where nobody looks for it: in a cluster of one.
+    pub(crate) tag: Option<Tag>,
+}
+
+/// Whose batch it is. The member that proposed it finds it in the log again by this, whoever
+/// leads by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub(crate) member: u64,
+    /// Not used before by this member, in this run or an earlier one.
+    pub(crate) serial: u64,
+}
 
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch of {}", self.0.len())
+        write!(f, "batch of {}", self.commands.len())
     }
 }
 
@@ -65,6 +78,8 @@ pub(crate) struct BatchOutcome(pub(crate) Vec<Outcome>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) peer_urls: Vec<String>,
+    /// Asked for as a learner. A node that does not vote and is no learner is a voter to be.
+    pub(crate) is_learner: bool,
 }
 
 impl fmt::Display for Peer {
@@ -86,9 +101,4 @@ impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Callback<T> {
     fn on_complete(self, result: T) {
         (self.0)(result);
     }
-}
-
-/// A membership of one voter.
-pub(crate) fn single_voter(id: u64, peer: Peer) -> BTreeMap<u64, Peer> {
-    BTreeMap::from([(id, peer)])
 }

@@ -14,6 +14,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod parse;
+mod peer;
 mod recipe;
 mod render;
 mod slow;
@@ -23,6 +24,8 @@ mod watch;
 use std::{fmt::Debug, sync::Arc};
 
 use tonic::{Status, service::Routes};
+
+pub(crate) use peer::serve as serve_peers;
 
 use self::interceptor::{Intercepted, Interceptor};
 use crate::{

@@ -293,6 +293,7 @@ impl From<MoveLeaderError> for Status {
         match error {
             MoveLeaderError::NotLeader => Refusal::NotLeader.into(),
             MoveLeaderError::BadTransferee => Refusal::BadLeaderTransferee.into(),
+            MoveLeaderError::Timeout => Refusal::TimeoutLeaderTransfer.into(),
         }
     }
 }

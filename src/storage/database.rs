@@ -129,9 +129,28 @@ impl Database {
 
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
     pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
-        let reader = self.reader()?;
-        write_file(path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
+        self.copy_reader_to(&self.reader()?, path)
+    }
+
+    /// As [`Database::copy_to`], of what `reader` sees.
+    pub(crate) fn copy_reader_to(&self, reader: &Reader, path: &Path) -> Result<(), StorageError> {
+        write_file(path, self.cache_bytes, |transaction| copy_all(reader, transaction))?;
         Ok(())
+    }
+
+    /// Puts the file at `image` in the place of this one. A crash leaves one or the other; readers
+    /// of the old file finish on it.
+    pub(crate) fn replace_with(&self, image: &Path) -> Result<(), StorageError> {
+        let _writing = self.writing.lock();
+        fs::rename(image, &self.path).map_err(io_error("rename", image))?;
+        sync_directory(&self.path)?;
+        *self.redb.write() = Arc::new(open_redb(&self.path, self.cache_bytes)?);
+        Ok(())
+    }
+
+    /// The directory that the file is in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.path.parent().expect("a file is in a directory")
     }
 
     /// A hash of every record and every cell but those of the meta table, which differ between

@@ -46,6 +46,30 @@ pub(crate) enum EntryKind {
     Batch,
     /// An encoded membership.
     Membership,
+    /// An encoded batch behind the sixteen bytes that say whose it is.
+    TaggedBatch,
+}
+
+impl EntryKind {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            EntryKind::Blank => 0,
+            EntryKind::Batch => 1,
+            EntryKind::Membership => 2,
+            EntryKind::TaggedBatch => 3,
+        }
+    }
+
+    /// `None` if a later version knows what it is.
+    pub(crate) fn from_code(code: u8) -> Option<EntryKind> {
+        Some(match code {
+            0 => EntryKind::Blank,
+            1 => EntryKind::Batch,
+            2 => EntryKind::Membership,
+            3 => EntryKind::TaggedBatch,
+            _ => return None,
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +128,12 @@ impl FrameBuffer {
         self.bytes.len().next_multiple_of(ALIGN)
     }
 
+    /// Adds the records of another frame, which is empty afterwards.
+    pub(crate) fn absorb(&mut self, other: &mut FrameBuffer) {
+        self.bytes.extend_from_slice(&other.bytes[HEADER_LEN..]);
+        other.clear();
+    }
+
     pub(crate) fn push(&mut self, record: &Record) {
         match record {
             Record::HardState(state) => {
@@ -143,11 +173,7 @@ impl FrameBuffer {
         let start = self.bytes.len();
         self.bytes.put_u8(KIND_ENTRY);
         self.put_position(at);
-        self.bytes.put_u8(match kind {
-            EntryKind::Blank => 0,
-            EntryKind::Batch => 1,
-            EntryKind::Membership => 2,
-        });
+        self.bytes.put_u8(kind.code());
         let len_at = self.bytes.len();
         self.bytes.put_u32_le(0);
         encode(&mut self.bytes);
@@ -302,12 +328,7 @@ fn record(payload: &mut Bytes) -> Option<Record> {
         }),
         KIND_ENTRY => {
             let at = get_position(payload)?;
-            let kind = match payload.try_get_u8().ok()? {
-                0 => EntryKind::Blank,
-                1 => EntryKind::Batch,
-                2 => EntryKind::Membership,
-                _ => return None,
-            };
+            let kind = EntryKind::from_code(payload.try_get_u8().ok()?)?;
             let len = payload.try_get_u32_le().ok()? as usize;
             if len > payload.len() {
                 return None;

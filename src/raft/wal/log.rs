@@ -141,20 +141,34 @@ impl Wal {
         Ok(())
     }
 
-    /// Reads the entries `from..until` back from the files: for a peer that is far behind.
-    pub(crate) fn read_entries(
-        &self,
-        from: u64,
-        until: u64,
-    ) -> Result<Vec<(LogPosition, EntryKind, Bytes)>, StorageError> {
-        let mut recovered = Recovered::default();
-        for sequence in self.sealed.iter().map(|(sequence, _)| *sequence).chain([self.head.sequence]) {
-            let path = self.dir.join(file_name(sequence));
-            replay(&path, sequence, sequence == self.head.sequence, &mut recovered)?;
-        }
-        recovered.entries.retain(|(at, ..)| (from..until).contains(&at.index));
-        Ok(recovered.entries)
+    /// Where the entries from `from` on are to be found: what [`read_entries`] needs, so that it
+    /// can read while the log is written to.
+    pub(crate) fn segments_from(&self, from: u64) -> Vec<(u32, PathBuf, bool)> {
+        let sealed = self.sealed.iter().filter(|(_, last)| *last >= from).map(|(sequence, _)| (*sequence, false));
+        sealed
+            .chain([(self.head.sequence, true)])
+            .map(|(sequence, is_last)| (sequence, self.dir.join(file_name(sequence)), is_last))
+            .collect()
     }
+}
+
+/// Reads the entries `from..until` back from files: for a peer that is far behind.
+pub(crate) fn read_entries(
+    segments: &[(u32, PathBuf, bool)],
+    from: u64,
+    until: u64,
+) -> Result<Vec<(LogPosition, EntryKind, Bytes)>, StorageError> {
+    let mut recovered = Recovered::default();
+    for (sequence, path, is_last) in segments {
+        let replayed = replay(path, *sequence, *is_last, &mut recovered);
+        if recovered.entries.last().is_some_and(|(last, ..)| last.index + 1 >= until) {
+            // What comes behind may be half written at this moment.
+            break;
+        }
+        replayed?;
+    }
+    recovered.entries.retain(|(at, ..)| (from..until).contains(&at.index));
+    Ok(recovered.entries)
 }
 
 fn first_frame(hard_state: &Option<HardState>, purged: &Option<LogPosition>) -> FrameBuffer {

@@ -13,4 +13,4 @@ mod log;
 mod segment;
 
 pub(crate) use frame::{EntryKind, FrameBuffer, HardState, LogPosition, Record};
-pub(crate) use log::{Recovered, Wal};
+pub(crate) use log::{Recovered, Wal, read_entries};

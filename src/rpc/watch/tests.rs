@@ -41,7 +41,7 @@ impl Stage {
             other => panic!("the flags are wrong: {other:?}"),
         };
         let metrics = Arc::new(Metrics::new(config.metrics, &config.features));
-        let running = node::start(config, metrics).expect("the node starts");
+        let running = node::start(config, metrics, |_| async {}).expect("the node starts");
         let node = running.node.clone();
         let (requests, session) = open(&node);
         Stage {

@@ -1,0 +1,162 @@
+//! Batches on their way to whoever leads.
+//!
+//! A batch is proposed in the term of the leader that this member knows of, under a tag; it is
+//! answered when it is applied here. Where it certainly was not accepted, or certainly is lost,
+//! it is proposed again to the next leader: a client whose member lives through an election gets
+//! its answer late, and exactly once. Where nobody can say, it waits for the log to tell.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot, watch},
+    time,
+};
+
+use super::{
+    ProposeError,
+    mailbox::{self, Ticket},
+};
+use crate::{
+    apply::{Command, Outcome},
+    raft::{Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
+};
+
+/// Pause before somebody who does not lead (any more) is asked again, unless news comes earlier.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) struct Forwarder {
+    pub(crate) consensus: Consensus,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) tags: Arc<Tags>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) own: u64,
+    pub(crate) next_serial: AtomicU64,
+    /// How long a batch may take.
+    pub(crate) patience: Duration,
+}
+
+impl Forwarder {
+    /// Whether this member's own log is the quorum.
+    pub(crate) fn is_sole_leader(&self) -> bool {
+        let leadership = self.leadership.borrow();
+        leadership.is_leader && leadership.is_sole_voter
+    }
+
+    /// Takes a batch to its end and answers those who wait for it.
+    pub(crate) async fn see_through(
+        self: Arc<Self>,
+        commands: Arc<[Command]>,
+        tickets: Vec<Ticket>,
+        _batch_permit: OwnedSemaphorePermit,
+    ) {
+        let outcomes = match time::timeout(self.patience, self.run(&commands, &tickets)).await {
+            Ok(outcomes) => outcomes,
+            Err(_) => Err(ProposeError::Timeout),
+        };
+        match outcomes {
+            Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
+            Err(error) => mailbox::deliver(tickets, std::iter::repeat_with(|| Err(error.clone()))),
+        }
+    }
+
+    async fn run(&self, commands: &Arc<[Command]>, tickets: &[Ticket]) -> Result<Vec<Outcome>, ProposeError> {
+        let mut leadership = self.leadership.clone();
+        loop {
+            let (leader, term) = known_leader(&mut leadership).await?;
+            if tickets.iter().all(|ticket| ticket.slot.is_closed()) {
+                // Nobody waits: what was not done in time is not done late.
+                return Err(ProposeError::Timeout);
+            }
+            let expected = Expected::new(self, term);
+            match self.attempt(leader, term, expected, commands).await {
+                Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
+                Attempt::Fate(Fate::Lost) => {}
+                Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
+                Attempt::Refused => {
+                    let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+                }
+                Attempt::Stopped => return Err(ProposeError::Stopped),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        leader: u64,
+        term: u64,
+        mut expected: Expected<'_>,
+        commands: &Arc<[Command]>,
+    ) -> Attempt {
+        let serial = expected.serial;
+        let proposed = async {
+            if leader == self.own {
+                match self.consensus.propose_tagged(term, commands.clone(), (self.own, serial)).await {
+                    Err(NotProposed::NotLeader) => Some(Attempt::Refused),
+                    Err(NotProposed::Stopped) => Some(Attempt::Stopped),
+                    Ok(()) | Err(NotProposed::Unknown) => None,
+                }
+            } else {
+                let Some(peer) = self.consensus.peer(leader) else { return Some(Attempt::Refused) };
+                let batch = (term, serial, Consensus::encode(commands));
+                match self.peers.propose(leader, &peer, self.patience, batch).await {
+                    Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
+                    Ok(Forwarded::Applied | Forwarded::Unknown) => None,
+                    Err(error) => {
+                        tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
+                        None
+                    }
+                }
+            }
+        };
+        tokio::select! { biased;
+            fate = &mut expected.fate => return fate.map_or(Attempt::Stopped, Attempt::Fate),
+            attempt = proposed => if let Some(attempt) = attempt {
+                return attempt;
+            },
+        }
+        (&mut expected.fate).await.map_or(Attempt::Stopped, Attempt::Fate)
+    }
+}
+
+/// Waits until there is a leader. Returns it and its term.
+pub(super) async fn known_leader(
+    leadership: &mut watch::Receiver<Leadership>,
+) -> Result<(u64, u64), ProposeError> {
+    let known = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
+    let known = known.map_err(|_| ProposeError::Stopped)?;
+    Ok((known.leader.expect("waited for"), known.term))
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Fate(Fate),
+    /// Nothing was put into the log.
+    Refused,
+    Stopped,
+}
+
+/// A tag that is waited for, for as long as this lives.
+struct Expected<'a> {
+    tags: &'a Tags,
+    serial: u64,
+    fate: oneshot::Receiver<Fate>,
+}
+
+impl<'a> Expected<'a> {
+    fn new(forwarder: &'a Forwarder, term: u64) -> Expected<'a> {
+        let serial = forwarder.next_serial.fetch_add(1, Ordering::Relaxed);
+        Expected { tags: &forwarder.tags, serial, fate: forwarder.tags.expect(serial, term) }
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.tags.forget(self.serial);
+    }
+}

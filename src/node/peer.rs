@@ -1,0 +1,111 @@
+//! What peers ask of this member.
+
+use bytes::Bytes;
+use futures_util::Stream;
+use thiserror::Error;
+use tokio::time;
+
+use super::Node;
+use crate::{
+    raft::{
+        Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed, PROTOCOL_VERSION, Piece,
+        REMOVED,
+    },
+    types::{ClusterId, LeaseId, MemberId},
+};
+
+/// Who speaks to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    pub(crate) version: u32,
+    pub(crate) cluster: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// A peer is not answered.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum PeerRefusal {
+    #[error("peer protocol mismatch: {theirs} was spoken to a member that speaks {ours}")]
+    Version { ours: u32, theirs: u32 },
+    #[error("cluster ID mismatch: the request is of cluster {theirs}, this member is of cluster {ours}")]
+    Cluster { ours: ClusterId, theirs: ClusterId },
+    #[error("member ID mismatch: the request is for member {theirs}, this is member {ours}")]
+    Member { ours: MemberId, theirs: MemberId },
+    /// In these words, for the other side knows them.
+    #[error("{REMOVED}")]
+    Removed,
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Node {
+    /// Whether a request is for this member, from a member of its cluster.
+    pub(crate) fn check_envelope(&self, envelope: Envelope) -> Result<(), PeerRefusal> {
+        let (cluster, own) = self.ids();
+        if envelope.version != PROTOCOL_VERSION {
+            return Err(PeerRefusal::Version { ours: PROTOCOL_VERSION, theirs: envelope.version });
+        }
+        if envelope.cluster != cluster.0 {
+            return Err(PeerRefusal::Cluster { ours: cluster, theirs: ClusterId(envelope.cluster) });
+        }
+        if envelope.to != own.0 {
+            return Err(PeerRefusal::Member { ours: own, theirs: MemberId(envelope.to) });
+        }
+        if self.shared.replica.read().state.members.is_removed(MemberId(envelope.from)) {
+            return Err(PeerRefusal::Removed);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn peer_message(&self, kind: MessageKind, message: Bytes) -> Result<Bytes, PeerRefusal> {
+        let handled = self.shared.consensus.handle(kind, message).await;
+        handled.map_err(|error| PeerRefusal::Failed(error.to_string()))
+    }
+
+    pub(crate) async fn peer_snapshot(
+        &self,
+        header: Bytes,
+        pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
+    ) -> Result<Bytes, PeerRefusal> {
+        let received = self.shared.consensus.receive_snapshot(self.shared.database.dir(), header, pieces).await;
+        received.map_err(|error| PeerRefusal::Failed(error.to_string()))
+    }
+
+    pub(crate) async fn peer_propose(
+        &self,
+        from: u64,
+        term: u64,
+        serial: u64,
+        batch: Bytes,
+    ) -> Result<Forwarded, PeerRefusal> {
+        let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
+        // Whoever asked gave up at about the same time.
+        let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {
+            return Ok(Forwarded::Unknown);
+        };
+        match proposed.map_err(|error| PeerRefusal::Failed(error.to_string()))? {
+            Ok(()) => Ok(Forwarded::Applied),
+            Err(NotProposed::NotLeader) => Ok(Forwarded::NotLeader),
+            Err(NotProposed::Unknown | NotProposed::Stopped) => Ok(Forwarded::Unknown),
+        }
+    }
+
+    pub(crate) async fn peer_read_index(&self) -> Option<u64> {
+        self.shared.consensus.read_index().await
+    }
+
+    pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> LeaseAnswer {
+        self.lease_as_leader(LeaseId(query.id), query.renew, query.keys).await
+    }
+
+    /// Who belongs to the cluster, for somebody outside of it.
+    pub(crate) fn peer_members(&self) -> Vec<KnownMember> {
+        let members = self.members().into_iter().map(|member| KnownMember {
+            id: member.id.0,
+            is_started: !member.name.is_empty(),
+            peer_urls: member.peer_urls,
+        });
+        members.collect()
+    }
+}

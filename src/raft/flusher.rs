@@ -1,0 +1,200 @@
+//! The thread that waits for the disk where the core thread must not.
+//!
+//! It takes everything that has gathered since its last turn, writes it as one frame, syncs, and
+//! then reports completion in the order in which things came. After an error nothing is written
+//! any more, and everybody who waits hears of it.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::{
+    codec,
+    typ::{Entry, TypeConfig},
+    wal::{self, FrameBuffer, HardState, LogPosition, Wal},
+};
+use crate::telemetry::Metrics;
+
+/// Bytes gathered for one sync, at most. What is over waits for the next one.
+const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+pub(super) struct Flusher {
+    wal: Mutex<State>,
+    /// Jobs submitted and not reported.
+    pending: AtomicUsize,
+    /// The last entry that is on the disk.
+    flushed: Mutex<u64>,
+    advanced: Condvar,
+    /// Started with the first job.
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    wal: Wal,
+    /// Writing has failed: what is on the disk is unknown.
+    is_broken: bool,
+}
+
+pub(super) struct Job {
+    pub(super) frame: FrameBuffer,
+    /// The log's last entry once this is written; `None` if it does not change that.
+    pub(super) last_index: Option<u64>,
+    pub(super) effect: Effect,
+    pub(super) done: Done,
+}
+
+/// What the log itself has to know of a frame that is on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    None,
+    HardState(HardState),
+    Purge(LogPosition),
+}
+
+pub(super) enum Done {
+    Append(IOFlushed<TypeConfig>),
+    Waiter(oneshot::Sender<io::Result<()>>),
+}
+
+impl Flusher {
+    pub(super) fn new(wal: Wal, last_index: u64, metrics: Arc<Metrics>) -> Flusher {
+        Flusher {
+            wal: Mutex::new(State { wal, is_broken: false }),
+            pending: AtomicUsize::new(0),
+            flushed: Mutex::new(last_index),
+            advanced: Condvar::new(),
+            queue: Mutex::new(None),
+            metrics,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0
+    }
+
+    pub(super) fn sealed_segments(&self) -> usize {
+        self.wal.lock().wal.sealed_len()
+    }
+
+    pub(super) fn flushed(&self) -> u64 {
+        *self.flushed.lock()
+    }
+
+    /// Blocks until entry `index` is on the disk, or the log is broken and it never will be.
+    pub(super) fn wait_for(&self, index: u64) {
+        let mut flushed = self.flushed.lock();
+        while *flushed < index {
+            self.advanced.wait(&mut flushed);
+        }
+    }
+
+    /// Writes a frame on the calling thread and returns when it is on the disk.
+    pub(super) fn write(
+        &self,
+        frame: &mut FrameBuffer,
+        last_index: Option<u64>,
+        effects: &[Effect],
+    ) -> io::Result<()> {
+        let bytes = frame.len();
+        let start = Instant::now();
+        let mut state = self.wal.lock();
+        if state.is_broken {
+            return Err(io::Error::other("the log could not be written to before"));
+        }
+        let written = state.wal.append(frame, last_index).and_then(|()| {
+            for effect in effects {
+                match effect {
+                    Effect::None => {}
+                    Effect::HardState(hard_state) => state.wal.set_hard_state(*hard_state),
+                    Effect::Purge(upto) => state.wal.purge(*upto)?,
+                }
+            }
+            Ok(())
+        });
+        state.is_broken = written.is_err();
+        drop(state);
+        if let Some(last) = last_index {
+            // Whoever waits for an entry that cannot be written need not wait: this member ends.
+            *self.flushed.lock() = if written.is_ok() { last } else { u64::MAX };
+            self.advanced.notify_all();
+        }
+        self.metrics.observe_wal_sync(start.elapsed(), bytes);
+        written.map_err(io::Error::other)
+    }
+
+    /// Leaves a job to the thread.
+    pub(super) fn submit(flusher: &Arc<Flusher>, job: Job) {
+        flusher.pending.fetch_add(1, Ordering::AcqRel);
+        let mut queue = flusher.queue.lock();
+        let queue = queue.get_or_insert_with(|| {
+            // Bounded by what openraft has under way, which waits for completion.
+            let (queue, jobs) = mpsc::channel();
+            let flusher = flusher.clone();
+            thread::Builder::new()
+                .name("retcd-log".to_owned())
+                .spawn(move || flusher.run(&jobs))
+                .expect("the system can start a thread");
+            queue
+        });
+        queue.send(job).expect("the thread lives as long as its queue");
+    }
+
+    /// Runs for as long as the process: this thread holds the queue's other end through itself.
+    fn run(&self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut gathered = vec![first];
+            let mut bytes = gathered[0].frame.len();
+            while bytes < GATHER_BYTES_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += job.frame.len();
+                gathered.push(job);
+            }
+            self.flush(gathered);
+        }
+    }
+
+    fn flush(&self, mut jobs: Vec<Job>) {
+        let (first, others) = jobs.split_first_mut().expect("there is a first job");
+        for job in others {
+            first.frame.absorb(&mut job.frame);
+        }
+        let mut frame = std::mem::replace(&mut first.frame, FrameBuffer::new());
+        let last_index = jobs.iter().rev().find_map(|job| job.last_index);
+        let effects: Vec<Effect> = jobs.iter().map(|job| job.effect).collect();
+        let written = self.write(&mut frame, last_index, &effects).map_err(|error| error.to_string());
+        for job in jobs {
+            self.pending.fetch_sub(1, Ordering::AcqRel);
+            let result = written.clone().map_err(io::Error::other);
+            match job.done {
+                Done::Append(callback) => callback.io_completed(result),
+                // Whoever waited is gone with the core; the disk has it all the same.
+                Done::Waiter(waiter) => drop(waiter.send(result)),
+            }
+        }
+    }
+
+    /// Reads entries back from the files, which may be written to meanwhile.
+    pub(super) fn read_entries(&self, from: u64, until: u64) -> io::Result<Vec<Entry>> {
+        let segments = self.wal.lock().wal.segments_from(from);
+        let entries = wal::read_entries(&segments, from, until).map_err(io::Error::other)?;
+        let decode = |(at, kind, payload): (LogPosition, _, Bytes)| {
+            codec::entry(at, kind, payload)
+                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
+        };
+        entries.into_iter().map(decode).collect()
+    }
+}

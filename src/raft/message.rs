@@ -1,0 +1,182 @@
+//! What members say to each other about the log, in bytes.
+//!
+//! Entries travel as they stand in the log's files. A message that cannot be read is no message:
+//! it comes from another version, and whoever sent it gets an error and not a guess.
+
+use bytes::Bytes;
+use openraft::{
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest,
+        VoteResponse,
+    },
+    vote::leader_id_std::LeaderId,
+};
+use prost::Message;
+
+use super::{
+    codec,
+    typ::{SnapshotMeta, TypeConfig, Vote},
+    wal::{EntryKind, LogPosition},
+};
+pub(crate) use crate::pb::retcd::peer::RaftKind as MessageKind;
+use crate::pb::retcd::raft as pb;
+
+/// A message of another version, or damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message that this version cannot read")]
+pub(crate) struct Unreadable;
+
+pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Bytes {
+    let entries = request.entries.iter().map(|entry| {
+        let at = codec::position(&entry.log_id);
+        let mut payload = Vec::new();
+        codec::encode_payload(&entry.payload, &mut payload);
+        let kind = u32::from(codec::kind(&entry.payload).code());
+        pb::Entry { term: at.term, index: at.index, kind, payload: payload.into() }
+    });
+    let message = pb::AppendRequest {
+        vote: Some(vote_message(&request.vote)),
+        previous: request.prev_log_id.as_ref().map(codec::log_id_message),
+        entries: entries.collect(),
+        committed: request.leader_commit.as_ref().map(codec::log_id_message),
+    };
+    message.encode_to_vec().into()
+}
+
+pub(super) fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Unreadable> {
+    let message = pb::AppendRequest::decode(bytes).map_err(|_| Unreadable)?;
+    let entries = message.entries.into_iter().map(|entry| {
+        let kind = u8::try_from(entry.kind).ok().and_then(EntryKind::from_code)?;
+        // A copy of its own, or one entry in the log's cache would keep the whole message.
+        let payload = Bytes::copy_from_slice(&entry.payload);
+        codec::entry(LogPosition { term: entry.term, index: entry.index }, kind, payload)
+    });
+    Ok(AppendEntriesRequest {
+        vote: vote(message.vote)?,
+        prev_log_id: message.previous.map(codec::log_id_of),
+        entries: entries.collect::<Option<_>>().ok_or(Unreadable)?,
+        leader_commit: message.committed.map(codec::log_id_of),
+    })
+}
+
+pub(super) fn encode_append_reply(reply: &AppendEntriesResponse<TypeConfig>) -> Bytes {
+    use pb::append_reply::Result as Reply;
+    let result = match reply {
+        AppendEntriesResponse::Success => Reply::Success(true),
+        AppendEntriesResponse::PartialSuccess(Some(last)) => Reply::Partial(codec::log_id_message(last)),
+        // Nothing of it: the same as having to look further back.
+        AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => Reply::Conflict(true),
+        AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(vote_message(vote)),
+    };
+    pb::AppendReply { result: Some(result) }.encode_to_vec().into()
+}
+
+pub(super) fn decode_append_reply(bytes: Bytes) -> Result<AppendEntriesResponse<TypeConfig>, Unreadable> {
+    use pb::append_reply::Result as Reply;
+    let message = pb::AppendReply::decode(bytes).map_err(|_| Unreadable)?;
+    Ok(match message.result.ok_or(Unreadable)? {
+        Reply::Success(_) => AppendEntriesResponse::Success,
+        Reply::Partial(last) => AppendEntriesResponse::PartialSuccess(Some(codec::log_id_of(last))),
+        Reply::Conflict(_) => AppendEntriesResponse::Conflict,
+        Reply::HigherVote(higher) => AppendEntriesResponse::HigherVote(vote(Some(higher))?),
+    })
+}
+
+pub(super) fn encode_vote(request: &VoteRequest<TypeConfig>) -> Bytes {
+    let message = pb::VoteRequest {
+        vote: Some(vote_message(&request.vote)),
+        last: request.last_log_id.as_ref().map(codec::log_id_message),
+        leadership_transfer: request.leadership_transfer,
+    };
+    message.encode_to_vec().into()
+}
+
+pub(super) fn decode_vote(bytes: Bytes) -> Result<VoteRequest<TypeConfig>, Unreadable> {
+    let message = pb::VoteRequest::decode(bytes).map_err(|_| Unreadable)?;
+    Ok(VoteRequest {
+        vote: vote(message.vote)?,
+        last_log_id: message.last.map(codec::log_id_of),
+        leadership_transfer: message.leadership_transfer,
+    })
+}
+
+pub(super) fn encode_vote_reply(reply: &VoteResponse<TypeConfig>) -> Bytes {
+    let message = pb::VoteReply {
+        vote: Some(vote_message(&reply.vote)),
+        granted: reply.vote_granted,
+        last: reply.last_log_id.as_ref().map(codec::log_id_message),
+    };
+    message.encode_to_vec().into()
+}
+
+pub(super) fn decode_vote_reply(bytes: Bytes) -> Result<VoteResponse<TypeConfig>, Unreadable> {
+    let message = pb::VoteReply::decode(bytes).map_err(|_| Unreadable)?;
+    Ok(VoteResponse {
+        vote: vote(message.vote)?,
+        vote_granted: message.granted,
+        last_log_id: message.last.map(codec::log_id_of),
+    })
+}
+
+pub(super) fn encode_transfer(request: &TransferLeaderRequest<TypeConfig>) -> Bytes {
+    let message = pb::TransferRequest {
+        leader: Some(vote_message(request.from_leader())),
+        target: *request.to_node_id(),
+        last: request.last_log_id().map(codec::log_id_message),
+    };
+    message.encode_to_vec().into()
+}
+
+pub(super) fn decode_transfer(bytes: Bytes) -> Result<TransferLeaderRequest<TypeConfig>, Unreadable> {
+    let message = pb::TransferRequest::decode(bytes).map_err(|_| Unreadable)?;
+    let last = message.last.map(codec::log_id_of);
+    Ok(TransferLeaderRequest::new(vote(message.leader)?, message.target, last))
+}
+
+pub(super) fn encode_transfer_reply(refusal: Option<String>) -> Bytes {
+    pb::TransferReply { refusal: refusal.unwrap_or_default() }.encode_to_vec().into()
+}
+
+/// The error is the peer's reason.
+pub(super) fn decode_transfer_reply(bytes: Bytes) -> Result<Result<(), String>, Unreadable> {
+    let message = pb::TransferReply::decode(bytes).map_err(|_| Unreadable)?;
+    Ok(if message.refusal.is_empty() { Ok(()) } else { Err(message.refusal) })
+}
+
+pub(super) fn encode_snapshot_header(from: &Vote, meta: &SnapshotMeta, bytes: u64) -> Bytes {
+    let message = pb::SnapshotHeader {
+        vote: Some(vote_message(from)),
+        membership: Some(codec::stored_membership_message(&meta.last_membership)),
+        last: meta.last_log_id.as_ref().map(codec::log_id_message),
+        bytes,
+    };
+    message.encode_to_vec().into()
+}
+
+/// The leader, what the image holds, and its length.
+pub(super) fn decode_snapshot_header(bytes: Bytes) -> Result<(Vote, SnapshotMeta, u64), Unreadable> {
+    let message = pb::SnapshotHeader::decode(bytes).map_err(|_| Unreadable)?;
+    let last_membership =
+        message.membership.and_then(codec::stored_membership).ok_or(Unreadable)?;
+    let meta = SnapshotMeta { last_log_id: message.last.map(codec::log_id_of), last_membership };
+    Ok((vote(message.vote)?, meta, message.bytes))
+}
+
+pub(super) fn encode_snapshot_reply(reply: &SnapshotResponse<TypeConfig>) -> Bytes {
+    pb::SnapshotReply { vote: Some(vote_message(&reply.vote)) }.encode_to_vec().into()
+}
+
+pub(super) fn decode_snapshot_reply(bytes: Bytes) -> Result<SnapshotResponse<TypeConfig>, Unreadable> {
+    let message = pb::SnapshotReply::decode(bytes).map_err(|_| Unreadable)?;
+    Ok(SnapshotResponse::new(vote(message.vote)?))
+}
+
+fn vote_message(vote: &Vote) -> pb::Vote {
+    pb::Vote { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for, committed: vote.committed }
+}
+
+fn vote(message: Option<pb::Vote>) -> Result<Vote, Unreadable> {
+    let message = message.ok_or(Unreadable)?;
+    let leader_id = LeaderId { term: message.term, voted_for: message.voted_for };
+    Ok(Vote { leader_id, committed: message.committed })
+}

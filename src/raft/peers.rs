@@ -1,0 +1,255 @@
+//! The other members, and what can be asked of them.
+//!
+//! ```text
+//! openraft ---- PeerConnection (network.rs) ----+
+//!                                               +---- envelope, deadline ---- tonic ---- peer URL
+//! node -------- Peers (this handle) ------------+
+//! ```
+//!
+//! Every request says who speaks to whom, in which cluster and in which version; whoever it does
+//! not concern refuses it. A call either gets its answer or fails: whether a failed call had an
+//! effect is for the caller to find out from the log.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::{sync::watch, time};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use super::typ::Peer;
+use crate::{
+    limits,
+    pb::retcd::peer::{
+        Envelope, LeaseRequest, MembersReply, MembersRequest,
+        ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, peer_client::PeerClient,
+    },
+};
+
+/// Of the protocol between members.
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
+
+/// How a member is told that it does not belong to the cluster any more.
+pub(crate) const REMOVED: &str = "the member has been permanently removed from the cluster";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that has been silent for this long is asked whether it is there, and given up
+/// when it does not answer for as long again.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// A peer could not be asked, or did not answer in time.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("member {target:x} at {url}: {reason}")]
+pub(crate) struct PeerError {
+    target: u64,
+    url: String,
+    reason: String,
+}
+
+/// What came of a batch that the leader was asked to put into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    /// It was applied there, and will be here.
+    Applied,
+    /// It was not put into the log, and will not be.
+    NotLeader,
+    Unknown,
+}
+
+/// A client's question about a lease, or its wish to keep it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseQuery {
+    pub(crate) id: i64,
+    pub(crate) renew: bool,
+    pub(crate) keys: bool,
+}
+
+/// What the leader says about a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseAnswer {
+    /// Ask somebody else.
+    NotLeader,
+    NotFound,
+    Found { granted_secs: i64, remaining_secs: i64, keys: Vec<Bytes> },
+}
+
+/// A member, as somebody outside of the cluster is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownMember {
+    pub(crate) id: u64,
+    pub(crate) peer_urls: Vec<String>,
+    /// It has been part of the cluster with a data directory.
+    pub(crate) is_started: bool,
+}
+
+pub(crate) struct Peers {
+    cluster: u64,
+    own: u64,
+    /// For what clients ask: not the connections that the log travels on.
+    channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
+    removed: watch::Sender<bool>,
+}
+
+impl Peers {
+    pub(crate) fn new(cluster: u64, own: u64) -> Peers {
+        Peers { cluster, own, channels: Mutex::default(), removed: watch::Sender::new(false) }
+    }
+
+    /// Resolves once a peer has said that this member was removed from the cluster.
+    pub(crate) async fn removed(&self) {
+        let mut removed = self.removed.subscribe();
+        // The sender is in here.
+        let _ = removed.wait_for(|removed| *removed).await;
+    }
+
+    /// Who `target` is to be told is speaking.
+    pub(super) fn envelope(&self, target: u64) -> Envelope {
+        Envelope { version: PROTOCOL_VERSION, cluster: self.cluster, from: self.own, to: target }
+    }
+
+    pub(super) fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// A connection that is made when it is first used, and again after it broke.
+    pub(super) fn connect(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
+        let url = peer.peer_urls.first().cloned().unwrap_or_default();
+        Ok(Endpoint::from_shared(url)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+            .connect_lazy())
+    }
+
+    pub(super) fn client(channel: Channel) -> PeerClient<Channel> {
+        PeerClient::new(channel)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+    }
+
+    /// The answer to a call, or why there is none.
+    pub(super) async fn answer<T>(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, PeerError> {
+        let failed = |reason: String| PeerError {
+            target,
+            url: peer.peer_urls.first().cloned().unwrap_or_default(),
+            reason,
+        };
+        match time::timeout(patience, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => {
+                if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
+                    self.removed.send_replace(true);
+                }
+                Err(failed(status.message().to_owned()))
+            }
+            Err(_) => Err(failed(format!("no answer within {patience:?}"))),
+        }
+    }
+
+    fn channel(&self, target: u64, peer: &Peer) -> Result<PeerClient<Channel>, PeerError> {
+        let mut channels = self.channels.lock();
+        let channel = match channels.get(&target) {
+            Some((known, channel)) if known == peer => channel.clone(),
+            _ => {
+                let channel = Peers::connect(peer).map_err(|error| PeerError {
+                    target,
+                    url: peer.peer_urls.first().cloned().unwrap_or_default(),
+                    reason: error.to_string(),
+                })?;
+                channels.insert(target, (peer.clone(), channel.clone()));
+                channel
+            }
+        };
+        Ok(Peers::client(channel))
+    }
+
+    /// Asks the leader of `term` to put an encoded batch into the log.
+    pub(crate) async fn propose(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+        (term, serial, batch): (u64, u64, Bytes),
+    ) -> Result<Forwarded, PeerError> {
+        let mut client = self.channel(target, peer)?;
+        let request = ProposeRequest { envelope: Some(self.envelope(target)), term, serial, batch };
+        let reply: ProposeReply = self.answer(target, peer, patience, client.propose(request)).await?;
+        Ok(match reply.result() {
+            Proposed::Applied => Forwarded::Applied,
+            Proposed::NotLeader => Forwarded::NotLeader,
+            Proposed::Unknown => Forwarded::Unknown,
+        })
+    }
+
+    /// How far the log has to be applied to read what is current. `None` if `target` does not
+    /// lead, or does not know whether it does.
+    pub(crate) async fn read_index(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+    ) -> Result<Option<u64>, PeerError> {
+        let mut client = self.channel(target, peer)?;
+        let request = ReadIndexRequest { envelope: Some(self.envelope(target)) };
+        let reply = self.answer(target, peer, patience, client.read_index(request)).await?;
+        Ok(reply.index)
+    }
+
+    pub(crate) async fn lease(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+        query: LeaseQuery,
+    ) -> Result<LeaseAnswer, PeerError> {
+        let mut client = self.channel(target, peer)?;
+        let LeaseQuery { id, renew, keys } = query;
+        let request = LeaseRequest { envelope: Some(self.envelope(target)), id, renew, keys };
+        let reply = self.answer(target, peer, patience, client.lease(request)).await?;
+        Ok(match reply.found {
+            _ if reply.not_leader => LeaseAnswer::NotLeader,
+            false => LeaseAnswer::NotFound,
+            true => LeaseAnswer::Found {
+                granted_secs: reply.granted_secs,
+                remaining_secs: reply.remaining_secs,
+                keys: reply.keys,
+            },
+        })
+    }
+
+    /// Who belongs to the cluster of whoever listens at `url`, with its id.
+    pub(crate) async fn members_at(
+        url: &str,
+        patience: Duration,
+    ) -> Result<(u64, Vec<KnownMember>), PeerError> {
+        let failed = |reason: String| PeerError { target: 0, url: url.to_owned(), reason };
+        let peer = Peer { peer_urls: vec![url.to_owned()], is_learner: false };
+        let mut client = Peers::client(Peers::connect(&peer).map_err(|error| failed(error.to_string()))?);
+        let request = MembersRequest { version: PROTOCOL_VERSION };
+        let reply: MembersReply = match time::timeout(patience, client.members(request)).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return Err(failed(status.message().to_owned())),
+            Err(_) => return Err(failed(format!("no answer within {patience:?}"))),
+        };
+        let members = reply.members.into_iter().map(|member| KnownMember {
+            id: member.id,
+            peer_urls: member.peer_urls,
+            is_started: member.is_started,
+        });
+        let members = members.collect();
+        Ok((reply.cluster, members))
+    }
+}

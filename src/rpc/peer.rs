@@ -1,0 +1,136 @@
+//! The service that members speak to each other over, on the peer URL.
+
+use futures_util::StreamExt;
+use tokio::net::TcpListener;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::TcpIncoming},
+};
+
+use crate::{
+    limits,
+    node::{Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
+    pb::retcd::peer::{
+        self as pb, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest,
+        Proposed, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece,
+        peer_server::{self, PeerServer},
+    },
+};
+
+/// Serves peers on `listeners`, on the runtime that this runs on, for as long as it lives.
+pub(crate) async fn serve(node: Node, listeners: Vec<std::net::TcpListener>) {
+    let servers = listeners.into_iter().map(|listener| {
+        let service = PeerServer::new(Peer { node: node.clone() })
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        async move {
+            let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+            Server::builder()
+                .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+                .add_service(service)
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+                .await
+                .map_err(|error| error.to_string())
+        }
+    });
+    for ended in futures_util::future::join_all(servers).await {
+        if let Err(error) = ended {
+            tracing::error!(error, "peers are not served any more");
+        }
+    }
+}
+
+struct Peer {
+    node: Node,
+}
+
+impl Peer {
+    fn check(&self, envelope: Option<pb::Envelope>) -> Result<Envelope, Status> {
+        let envelope = envelope.ok_or_else(|| Status::invalid_argument("a request without an envelope"))?;
+        let pb::Envelope { version, cluster, from, to } = envelope;
+        let envelope = Envelope { version, cluster, from, to };
+        if let Err(refusal) = self.node.check_envelope(envelope) {
+            tracing::warn!(from = format_args!("{from:x}"), %refusal, "refused a request of a peer");
+            return Err(refusal.into());
+        }
+        Ok(envelope)
+    }
+}
+
+impl From<PeerRefusal> for Status {
+    fn from(refusal: PeerRefusal) -> Status {
+        match refusal {
+            PeerRefusal::Failed(reason) => Status::unavailable(reason),
+            refusal => Status::failed_precondition(refusal.to_string()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl peer_server::Peer for Peer {
+    async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
+        let request = request.into_inner();
+        let kind = request.kind();
+        self.check(request.envelope)?;
+        let message = self.node.peer_message(kind, request.message).await?;
+        Ok(Response::new(RaftReply { message }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPiece>>,
+    ) -> Result<Response<RaftReply>, Status> {
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
+        self.check(first.envelope)?;
+        let pieces = pieces.map(|piece| match piece {
+            Ok(piece) => Ok(Piece { data: piece.data, crc32c: piece.data_crc32c }),
+            Err(status) => Err(status.message().to_owned()),
+        });
+        let message = self.node.peer_snapshot(first.message, pieces).await?;
+        Ok(Response::new(RaftReply { message }))
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        let ProposeRequest { envelope, term, serial, batch } = request.into_inner();
+        let from = self.check(envelope)?.from;
+        let result = match self.node.peer_propose(from, term, serial, batch).await? {
+            Forwarded::Applied => Proposed::Applied,
+            Forwarded::NotLeader => Proposed::NotLeader,
+            Forwarded::Unknown => Proposed::Unknown,
+        };
+        Ok(Response::new(ProposeReply { result: result.into() }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexReply>, Status> {
+        self.check(request.into_inner().envelope)?;
+        Ok(Response::new(ReadIndexReply { index: self.node.peer_read_index().await }))
+    }
+
+    async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
+        let LeaseRequest { envelope, id, renew, keys } = request.into_inner();
+        self.check(envelope)?;
+        Ok(Response::new(match self.node.peer_lease(LeaseQuery { id, renew, keys }).await {
+            LeaseAnswer::NotLeader => LeaseReply { not_leader: true, ..LeaseReply::default() },
+            LeaseAnswer::NotFound => LeaseReply::default(),
+            LeaseAnswer::Found { granted_secs, remaining_secs, keys } => {
+                LeaseReply { not_leader: false, found: true, granted_secs, remaining_secs, keys }
+            }
+        }))
+    }
+
+    async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
+        let (cluster, _) = self.node.ids();
+        let members = self.node.peer_members().into_iter().map(|member| pb::Member {
+            id: member.id,
+            peer_urls: member.peer_urls,
+            is_started: member.is_started,
+        });
+        Ok(Response::new(MembersReply { cluster: cluster.0, members: members.collect() }))
+    }
+}
