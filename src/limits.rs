@@ -66,8 +66,8 @@ pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 /// read on from where they were; nothing is dropped.
 pub(crate) const WATCH_QUEUE: usize = 128;
 
-/// Bytes of events waiting for one watch stream, and about as much history read for it in one
-/// go. The same happens when they are reached; a single larger revision still passes.
+/// Bytes of events waiting for one watch stream. The same happens when they are reached; a
+/// single larger revision still passes.
 pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
 
 /// Versions that clients may give themselves and be counted under. Clients of further ones are

@@ -30,6 +30,7 @@ pub(crate) struct WatchHub {
     stream_next: u64,
     /// The synced watchers, and only they.
     synced: Group,
+    watchers: usize,
     /// Watchers that asked for previous values.
     prev_kv: usize,
     /// Room for the hits of one revision, kept between publications.
@@ -50,13 +51,15 @@ struct Stream {
     lagging_later: Vec<WatchId>,
 }
 
-/// See [`WatchHub::census`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Census {
-    pub(crate) streams: u64,
-    pub(crate) watchers: u64,
-    /// Those that are read history for.
-    pub(crate) unsynced: u64,
+/// How busy the hub is, for whoever looks after the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) streams: usize,
+    pub(crate) watchers: usize,
+    /// Those of them that are unsynced.
+    pub(crate) slow_watchers: usize,
+    /// Queued, and not taken by their streams yet.
+    pub(crate) deliveries: usize,
 }
 
 /// A new watcher.
@@ -77,19 +80,9 @@ impl WatchHub {
             streams: BTreeMap::new(),
             stream_next: 0,
             synced: Group::default(),
+            watchers: 0,
             prev_kv: 0,
             hits: Vec::new(),
-        }
-    }
-
-    /// How many there are of what.
-    pub(crate) fn census(&self) -> Census {
-        let watchers = || self.streams.values().flat_map(|stream| stream.watchers.values());
-        let is_behind = |watcher: &&Watcher| matches!(watcher.state, State::Unsynced { .. });
-        Census {
-            streams: self.streams.len() as u64,
-            watchers: watchers().count() as u64,
-            unsynced: watchers().filter(is_behind).count() as u64,
         }
     }
 
@@ -100,6 +93,15 @@ impl WatchHub {
     /// Events should carry previous values: some watcher wants them.
     pub(crate) fn any_prev_kv(&self) -> bool {
         self.prev_kv > 0
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            streams: self.streams.len(),
+            watchers: self.watchers,
+            slow_watchers: self.watchers - self.synced.len(),
+            deliveries: self.streams.values().map(|stream| stream.outlet.len()).sum(),
+        }
     }
 
     /// Opens a stream that may leave `capacity` deliveries untaken.
@@ -152,6 +154,7 @@ impl WatchHub {
         if let State::Synced { .. } = state {
             self.synced.insert(&spec.range, (stream, id));
         }
+        self.watchers += 1;
         self.prev_kv += usize::from(spec.prev_kv);
         entry.watchers.insert(id, Watcher { spec: Arc::clone(&spec), state, heard: false });
         Ok(Created { id, state, rev: published, spec })
@@ -334,6 +337,7 @@ impl WatchHub {
         if let State::Synced { .. } = watcher.state {
             self.synced.remove(&watcher.spec.range, seat);
         }
+        self.watchers -= 1;
         self.prev_kv -= usize::from(watcher.spec.prev_kv);
     }
 }
