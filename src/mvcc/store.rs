@@ -35,6 +35,7 @@ pub(crate) struct Store {
     /// The seam: everything up to here is in `body`.
     pub(super) rev_checkpointed: Rev,
     pub(super) size: Size,
+    pub(super) keys_live: usize,
 }
 
 /// Why a revision cannot be read or compacted. All replicas agree on it.
@@ -78,7 +79,9 @@ impl Store {
             size.add(&record);
         }
         size.total = size.total.max(cells.size_total);
+        let keys_live = index.range(&KeyRange::all(), None).filter(|(_, key)| key.newest().is_some()).count();
         Ok(Store {
+            keys_live,
             database,
             body,
             index,
@@ -103,6 +106,11 @@ impl Store {
 
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Keys that exist.
+    pub(crate) fn keys_live(&self) -> usize {
+        self.keys_live
     }
 
     /// The newest value of a key.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use proptest::{prelude::*, sample::Index};
 
-use super::{Counts, CreateError, Created, Delivery, Feed, State, WatchHub, WatchId, WatcherSpec};
+use super::{Census, CreateError, Created, Delivery, Feed, State, WatchHub, WatchId, WatcherSpec};
 use crate::types::{Event, EventKind, KeyRange, KeyValue, Rev};
 
 fn key(number: u8) -> Bytes {
@@ -227,13 +227,13 @@ impl World {
                 check(&self.history, seen, Some(self.published));
             }
         }
-        let watchers = self.readers.iter().map(|reader| reader.seen.len()).sum();
-        let streams = self.readers.len();
-        assert_eq!(self.hub.counts(), Counts { streams, watchers, slow_watchers: 0, deliveries: 0 });
+        let watchers = self.readers.iter().map(|reader| reader.seen.len() as u64).sum();
+        let streams = self.readers.len() as u64;
+        assert_eq!(self.hub.census(), Census { streams, watchers, unsynced: 0, pending: 0 });
         for reader in self.readers {
             self.hub.close_stream(reader.feed.stream);
         }
-        assert_eq!(self.hub.counts(), Counts::default());
+        assert_eq!(self.hub.census(), Census::default());
     }
 }
 
