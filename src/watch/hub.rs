@@ -67,8 +67,6 @@ pub(crate) struct Census {
 pub(crate) struct Created {
     pub(crate) id: WatchId,
     pub(crate) state: State,
-    /// What had been published when it was created.
-    pub(crate) rev: Rev,
     pub(crate) spec: Arc<WatcherSpec>,
 }
 
@@ -159,7 +157,7 @@ impl WatchHub {
         self.watchers += 1;
         self.prev_kv += usize::from(spec.prev_kv);
         entry.watchers.insert(id, Watcher { spec: Arc::clone(&spec), state, heard: false });
-        Ok(Created { id, state, rev: published, spec })
+        Ok(Created { id, state, spec })
     }
 
     /// Ends a watcher: the feed yields nothing of it any more. False if there is none.
