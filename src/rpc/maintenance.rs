@@ -127,12 +127,12 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        let (rev, hash) = self.node.hash_kv(request.into_inner().revision).await?;
+        let hash = self.node.hash_kv(request.into_inner().revision).await?;
         Ok(Response::new(HashKvResponse {
-            header: Some(self.header_at(rev)),
+            header: Some(self.header_at(hash.rev_current)),
             hash: hash.hash,
             compact_revision: hash.rev_compacted.0,
-            hash_revision: hash.rev.0,
+            hash_revision: hash.rev_hashed.0,
         }))
     }
 

@@ -5,19 +5,20 @@
 //! below; what may be asked is settled in `parse`, what is answered when it may not in
 //! `status`.
 
-mod status;
-mod parse;
-mod render;
+mod auth;
+mod cluster;
+mod election;
 mod interceptor;
-mod slow;
 mod kv;
 mod lease;
-mod cluster;
-mod maintenance;
-mod auth;
-mod recipe;
 mod lock;
-mod election;
+mod maintenance;
+mod parse;
+mod recipe;
+mod render;
+mod slow;
+mod status;
+mod watch;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -30,7 +31,7 @@ use crate::{
     pb::{
         etcdserverpb::{
             auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
-            lease_server::LeaseServer, maintenance_server::MaintenanceServer,
+            lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
         },
         v3electionpb::election_server::ElectionServer,
         v3lockpb::lock_server::LockServer,
@@ -52,6 +53,7 @@ pub(crate) fn routes(node: &Node) -> Routes {
     // Serving from the start, under the empty name, and never anything else.
     let (_, health) = tonic_health::server::health_reporter();
     Routes::new(service!(KvServer, kv::Kv::new(node.clone())))
+        .add_service(service!(WatchServer, watch::Watch::new(node.clone())))
         .add_service(service!(LeaseServer, lease::Lease::new(node.clone())))
         .add_service(service!(ClusterServer, cluster::Cluster::new(node.clone())))
         .add_service(service!(MaintenanceServer, maintenance::Maintenance::new(node.clone())))
