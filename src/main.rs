@@ -3,18 +3,18 @@
 //! Modules in reading order. Above the line nothing knows a clock, chance, a task or a socket:
 //! time is an argument, and what happens there happens the same way on every member.
 
-mod types;
-mod pb;
-mod limits;
-mod storage;
-mod mvcc;
-mod lease;
-mod watch;
 mod apply;
+mod lease;
+mod limits;
+mod mvcc;
+mod pb;
+mod storage;
+mod types;
+mod watch;
 // ---- the line ------------------------------------------------------------------------------
-mod raft;
 mod node;
-// mod rpc;
+mod raft;
+mod rpc;
 // mod http;
 // mod serve;
 mod config;

@@ -144,6 +144,11 @@ impl StateMachine {
         self.record_member(id);
     }
 
+    /// Whether there is anything to capture.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.cells.is_empty() || self.mvcc.has_changes()
+    }
+
     /// All that has changed since the last capture, and what consensus wants stored with it.
     /// Captures are to be made durable in order, each before [`StateMachine::checkpointed`] is
     /// told of it.

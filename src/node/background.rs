@@ -68,7 +68,11 @@ impl Background {
             if compacting {
                 compacting = self.compact_stride();
             }
-            let wait = if compacting { self.compaction_pause } else { due.saturating_duration_since(Instant::now()) };
+            let wait = if compacting {
+                self.compaction_pause
+            } else {
+                due.saturating_duration_since(Instant::now())
+            };
             match self.next_event(wait) {
                 Event::Request(Request::Compact) => compacting = true,
                 Event::Request(Request::AwaitCompaction(waiter)) => {
@@ -115,14 +119,13 @@ impl Background {
     fn checkpoint(&self) -> Result<Duration, StorageError> {
         let start = Instant::now();
         let mut replica = self.replica.write();
-        let Some((checkpoint, meta)) = replica.capture() else { return Ok(Duration::ZERO) };
-        let rev: Rev = replica.state.mvcc.rev_current();
+        let Some((captured, meta)) = replica.capture() else { return Ok(Duration::ZERO) };
         let index = replica.applied_index();
         drop(replica);
         let committing = Instant::now();
-        let removed_bytes = self.database.commit(&checkpoint)?;
+        let removed_bytes = self.database.commit(&captured.checkpoint)?;
         self.metrics.backend_commit.observe(committing.elapsed().as_secs_f64());
-        self.replica.write().checkpointed(rev, removed_bytes, meta)?;
+        self.replica.write().checkpointed(captured.rev, removed_bytes, meta)?;
         self.durable.send_replace(index);
         Ok(start.elapsed())
     }

@@ -61,7 +61,8 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
 
 /// A directory of real etcd has the same names in it: a bbolt file, and its own log segments.
 fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
-    let is_etcd_segment = |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
+    let is_etcd_segment =
+        |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
     let segments = fs::read_dir(member_dir.join("wal")).into_iter().flatten().flatten();
     for entry in segments {
         if is_etcd_segment(&entry.file_name().to_string_lossy()) {
@@ -78,7 +79,9 @@ fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
 fn create_dir(dir: &Path) -> Result<(), StartError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
         let remedy = match error.kind() {
-            ErrorKind::PermissionDenied => "give this user the right to write there, or choose another --data-dir",
+            ErrorKind::PermissionDenied => {
+                "give this user the right to write there, or choose another --data-dir"
+            }
             ErrorKind::ReadOnlyFilesystem => "the file system is read-only; choose another --data-dir",
             _ => "choose another --data-dir",
         };
@@ -122,7 +125,10 @@ fn identity(database: &Database, config: &Config) -> Result<Identity, StartError
         .map(|(name, urls)| (config::member_id(urls, &config.initial_cluster_token), name.as_str()))
         .collect();
     let (member, _) = ids.iter().copied().find(|(_, name)| *name == config.name).ok_or_else(|| {
-        StartError::Refused(format!("couldn't find local name \"{}\" in the initial cluster configuration", config.name))
+        StartError::Refused(format!(
+            "couldn't find local name \"{}\" in the initial cluster configuration",
+            config.name
+        ))
     })?;
     if ids.len() > 1 {
         return Err(StartError::Refused(

@@ -60,7 +60,9 @@ async fn revoke_expired(node: &Node) {
     let revokes = expired.into_iter().map(|id| async move {
         match node.propose(Command::LeaseRevoke { id }).await {
             Ok(_) => node.metrics().leases_expired.inc(),
-            Err(error) => tracing::warn!(lease = %id, %error, "failed to revoke an expired lease; will retry"),
+            Err(error) => {
+                tracing::warn!(lease = %id, %error, "failed to revoke an expired lease; will retry")
+            }
         }
     });
     futures_util::future::join_all(revokes).await;

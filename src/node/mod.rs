@@ -7,18 +7,18 @@
 //! background thread: checkpoints, compaction, defragmentation
 //! ```
 
-mod error;
-mod boot;
-mod mailbox;
-mod core;
-mod background;
-mod leader;
-mod compactor;
-mod start;
-mod read;
-mod write;
 mod admin;
+mod background;
+mod boot;
+mod compactor;
+mod core;
+mod error;
+mod leader;
+mod mailbox;
+mod read;
 mod snapshot;
+mod start;
+mod write;
 
 use std::{
     collections::hash_map::RandomState,
@@ -43,7 +43,7 @@ use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox
 use crate::{
     config::Config,
     lease::Expiry,
-    raft::{Consensus, LeaseClock, Leadership, Replica},
+    raft::{Consensus, Leadership, LeaseClock, Replica},
     storage::Database,
     telemetry::Metrics,
     types::{ClusterId, MemberId, Rev},

@@ -28,7 +28,7 @@ use crate::{
     apply::Command,
     config::Config,
     limits,
-    raft::{Consensus, LeaseClock, Leadership, LogStore, RaftStateMachine, Replica, Timing},
+    raft::{Consensus, Leadership, LeaseClock, LogStore, RaftStateMachine, Replica, Timing},
     telemetry::Metrics,
     watch::WatchHub,
 };
@@ -54,7 +54,13 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
     let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
     let replica = Arc::new(RwLock::new(replica));
     let leases = Arc::new(LeaseClock::default());
-    let machine = RaftStateMachine::new(replica.clone(), hub.clone(), leases.clone(), metrics.clone(), config.warning_apply_duration);
+    let machine = RaftStateMachine::new(
+        replica.clone(),
+        hub.clone(),
+        leases.clone(),
+        metrics.clone(),
+        config.warning_apply_duration,
+    );
 
     // One message is enough: the first failure ends the process.
     let (fail, failure) = mpsc::channel(1);
@@ -182,7 +188,9 @@ impl Node {
         let config = self.config();
         let (_, id) = self.ids();
         let known = self.members().iter().any(|member| {
-            member.id == id && member.name == config.name && member.client_urls == config.advertise_client_urls
+            member.id == id
+                && member.name == config.name
+                && member.client_urls == config.advertise_client_urls
         });
         if !known {
             let command = Command::MemberPublish {

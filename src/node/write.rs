@@ -126,7 +126,11 @@ impl Node {
             (lease.ttl_secs, keys)
         };
         let remaining = self.expiry().remaining(id, Instant::now());
-        Ok(remaining.map(|remaining| LeaseInfo { granted_secs, remaining_secs: remaining.as_secs() as i64, keys }))
+        Ok(remaining.map(|remaining| LeaseInfo {
+            granted_secs,
+            remaining_secs: remaining.as_secs() as i64,
+            keys,
+        }))
     }
 
     /// All leases, those that end first first.
@@ -143,7 +147,7 @@ impl Node {
     pub(super) fn promote_leases(&self) {
         let leases: Vec<(LeaseId, Duration)> = {
             let replica = self.shared.replica.read();
-            let lessor = replica.state.lessor;
+            let lessor = &replica.state.lessor;
             lessor
                 .leases()
                 .map(|(id, lease)| {

@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use openraft::{
-    Config, SnapshotPolicy,
-    async_runtime::watch::WatchReceiver,
-    raft::ClientWriteResponse,
-};
+use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver, raft::ClientWriteResponse};
 use thiserror::Error;
 use tokio::sync::watch;
 

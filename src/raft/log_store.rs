@@ -250,7 +250,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let last = last_log_id.as_ref().map(codec::position);
         inner.frame.push(&Record::Truncate { last });
         inner.write_frame(None)?;
-        while inner.cache.back().is_some_and(|(entry, _)| last.is_none_or(|last| entry.log_id.index > last.index)) {
+        while inner
+            .cache
+            .back()
+            .is_some_and(|(entry, _)| last.is_none_or(|last| entry.log_id.index > last.index))
+        {
             let (_, bytes) = inner.cache.pop_back().expect("looked at");
             inner.cache_bytes -= bytes;
         }

@@ -3,14 +3,14 @@
 //! openraft's generics stay in this room. What leaves it is a handle to propose with and to watch
 //! leadership (`Consensus`), the replicated state under its lock (`Replica`), and the log.
 
+mod codec;
+mod consensus;
+mod lease_clock;
+mod log_store;
+mod network;
+mod state_machine;
 mod typ;
 mod wal;
-mod codec;
-mod log_store;
-mod lease_clock;
-mod state_machine;
-mod network;
-mod consensus;
 
 pub(crate) use consensus::{Consensus, ConsensusError, Leadership, NotProposed, Timing};
 pub(crate) use lease_clock::LeaseClock;

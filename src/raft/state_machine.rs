@@ -29,8 +29,8 @@ use super::{
     typ::{BatchOutcome, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    apply::{Applied, Command, StateMachine},
-    storage::{Checkpoint, Database, StorageError, Table},
+    apply::{Applied, Captured, Command, StateMachine},
+    storage::{Database, StorageError, Table},
     telemetry::Metrics,
     types::{Event, Rev},
     watch::WatchHub,
@@ -82,7 +82,7 @@ impl Replica {
 
     /// Takes what changed since the last checkpoint, with the index that it belongs to. `None` if
     /// nothing did.
-    pub(crate) fn capture(&mut self) -> Option<(Checkpoint, SnapshotMeta)> {
+    pub(crate) fn capture(&mut self) -> Option<(Captured, SnapshotMeta)> {
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         if meta == self.durable && !self.state.has_changes() {
             return None;
@@ -94,7 +94,7 @@ impl Replica {
         if meta.last_membership != self.durable.last_membership {
             cells.push((MEMBERSHIP_CELL.into(), codec::encode_membership(&self.membership)));
         }
-        Some((self.state.checkpoint(cells), meta))
+        Some((self.state.capture(cells), meta))
     }
 
     /// A captured checkpoint is on the disk.
@@ -151,10 +151,10 @@ impl RaftStateMachine {
                 for command in batch.0.iter() {
                     let applied = replica.state.apply(command, want_prev)?;
                     self.leases.applied(command, &applied.outcome);
+                    self.count(command, &applied);
                     if !applied.events.is_empty() {
                         revisions.push((applied.outcome.rev, applied.events));
                     }
-                    self.count(command, &applied);
                     outcomes.0.push(applied.outcome);
                 }
             }
@@ -245,7 +245,11 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         SnapshotBuilder { meta: self.replica.read().durable.clone() }
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _image: SnapshotImage) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        _image: SnapshotImage,
+    ) -> Result<(), io::Error> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster of one has nobody to get a snapshot from"))
     }
 

@@ -151,7 +151,8 @@ impl FrameBuffer {
         let len_at = self.bytes.len();
         self.bytes.put_u32_le(0);
         encode(&mut self.bytes);
-        let len = u32::try_from(self.bytes.len() - len_at - 4).expect("an entry is bounded by the request size");
+        let len =
+            u32::try_from(self.bytes.len() - len_at - 4).expect("an entry is bounded by the request size");
         self.bytes[len_at..len_at + 4].copy_from_slice(&len.to_le_bytes());
         start
     }
@@ -269,7 +270,11 @@ fn parse_header(mut header: &[u8], sequence: u32, offset: usize) -> Option<(usiz
     let payload_crc = header.get_u32_le();
     let header_crc = header.get_u32_le();
     let here = position(sequence, u32::try_from(offset).ok()?);
-    (header_crc == crc32c::crc32c(&bytes[..20]) && at == here).then_some((payload_len, payload_crc, zero_sectors))
+    (header_crc == crc32c::crc32c(&bytes[..20]) && at == here).then_some((
+        payload_len,
+        payload_crc,
+        zero_sectors,
+    ))
 }
 
 /// True if a frame that was written whole begins anywhere in `file[from..]`.

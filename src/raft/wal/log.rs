@@ -76,7 +76,14 @@ impl Wal {
             Some(head) => head,
             None => {
                 let sequence = sequences.last().map_or(1, |last| last + 1);
-                (Segment::create(dir, sequence, &mut first_frame(&recovered.hard_state, &recovered.purged))?, 0)
+                (
+                    Segment::create(
+                        dir,
+                        sequence,
+                        &mut first_frame(&recovered.hard_state, &recovered.purged),
+                    )?,
+                    0,
+                )
             }
         };
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
@@ -87,7 +94,11 @@ impl Wal {
     /// The buffer is empty afterwards.
     ///
     /// After an error the log must not be written to again: what is on the disk is unknown.
-    pub(crate) fn append(&mut self, buffer: &mut FrameBuffer, last_index: Option<u64>) -> Result<(), StorageError> {
+    pub(crate) fn append(
+        &mut self,
+        buffer: &mut FrameBuffer,
+        last_index: Option<u64>,
+    ) -> Result<(), StorageError> {
         if !self.head.has_room_for(buffer.len()) {
             self.rotate()?;
         }
@@ -131,7 +142,11 @@ impl Wal {
     }
 
     /// Reads the entries `from..until` back from the files: for a peer that is far behind.
-    pub(crate) fn read_entries(&self, from: u64, until: u64) -> Result<Vec<(LogPosition, EntryKind, Bytes)>, StorageError> {
+    pub(crate) fn read_entries(
+        &self,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<(LogPosition, EntryKind, Bytes)>, StorageError> {
         let mut recovered = Recovered::default();
         for sequence in self.sealed.iter().map(|(sequence, _)| *sequence).chain([self.head.sequence]) {
             let path = self.dir.join(file_name(sequence));

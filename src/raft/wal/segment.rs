@@ -44,7 +44,11 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
 
 impl Segment {
     /// A new segment that begins with `first`, durable under its name when this returns.
-    pub(crate) fn create(dir: &Path, sequence: u32, first: &mut FrameBuffer) -> Result<Segment, StorageError> {
+    pub(crate) fn create(
+        dir: &Path,
+        sequence: u32,
+        first: &mut FrameBuffer,
+    ) -> Result<Segment, StorageError> {
         let path = dir.join(file_name(sequence));
         let draft = path.with_extension("new");
         let file = OpenOptions::new()
@@ -67,8 +71,7 @@ impl Segment {
 
     /// An existing segment whose frames end at `end`.
     pub(crate) fn reopen(path: PathBuf, sequence: u32, end: u32) -> Result<Segment, StorageError> {
-        let file =
-            OpenOptions::new().read(true).write(true).open(&path).map_err(io_error("open", &path))?;
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error("open", &path))?;
         Ok(Segment { sequence, path, file, end })
     }
 
@@ -118,7 +121,8 @@ pub(crate) fn read_written(path: &Path) -> Result<Vec<u8>, StorageError> {
     while at < len {
         match rustix::fs::seek(&file, SeekFrom::Data(at)) {
             Ok(data) => {
-                at = rustix::fs::seek(&file, SeekFrom::Hole(data)).map_err(|e| io_error("seek in", path)(e.into()))?;
+                at = rustix::fs::seek(&file, SeekFrom::Hole(data))
+                    .map_err(|e| io_error("seek in", path)(e.into()))?;
                 written = at;
             }
             Err(Errno::NXIO) => break,

@@ -126,7 +126,9 @@ fn a_flipped_bit_is_refused_and_the_file_is_named() {
         file.write_all_at(&[good[place] ^ 0x10], place as u64).expect("flip");
         match Wal::open(dir.path()) {
             // Padding is not covered, and holds nothing.
-            Ok((_, recovered)) => assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "byte {place}"),
+            Ok((_, recovered)) => {
+                assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "byte {place}")
+            }
             Err(error) => assert!(error.to_string().contains("00000001.wal"), "{error}"),
         }
         file.write_all_at(&good[place..=place], place as u64).expect("restore");
