@@ -702,7 +702,9 @@ mod tests {
                 if (puts.contains(key) && !success_puts.contains(key)) || clashes(&deletes, key) {
                     return Err(());
                 }
-                puts.push(key.clone());
+                if !puts.contains(key) {
+                    puts.push(key.clone());
+                }
             }
             deletes.extend(success_deletes);
             deletes.extend(failure_deletes);
