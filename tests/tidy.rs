@@ -181,14 +181,20 @@ fn check_layers(source: &Source) -> Vec<String> {
     };
     let exempt: &[&str] =
         if PROTOBUF.contains(&source.path.as_str()) { &["pb", "prost", "tonic"] } else { &[] };
-    let ours = used_of_ours(&source.code).into_iter().filter(|used| {
+    let code = without_tests(&source.code);
+    let ours = used_of_ours(code).into_iter().filter(|used| {
         let used = used.as_str();
         used != name && !room.may.contains(&used) && !exempt.contains(&used)
     });
-    let theirs = room.never.iter().filter(|used| !exempt.contains(used) && uses_crate(&source.code, used));
+    let theirs = room.never.iter().filter(|used| !exempt.contains(used) && uses_crate(code, used));
     ours.chain(theirs.map(|used| (*used).to_owned()))
         .map(|used| format!("{}: {name} must not use {used}", source.path))
         .collect()
+}
+
+/// The code of a file up to the tests that stand at its end: those may compare with anything.
+fn without_tests(code: &str) -> &str {
+    code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(code)
 }
 
 /// The first names behind `crate::`, also in groups such as `crate::{a::B, c}`.
@@ -286,10 +292,15 @@ fn check_orphans(sources: &[Source]) -> Vec<String> {
     orphans.map(|source| format!("{}: no `mod` leads here", source.path)).collect()
 }
 
-/// The server, the build script, and every program below `tests/`.
+/// The server, the build script, every program below `tests/`, and a crate inside the house.
 fn is_crate_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
-    matches!(parts[..], ["src", "main.rs"] | ["proto", "build.rs"] | ["tests", _] | ["tests", _, "main.rs"])
+    let is_library = parts.last() == Some(&"lib.rs");
+    is_library
+        || matches!(
+            parts[..],
+            ["src", "main.rs"] | ["proto", "build.rs"] | ["tests", _] | ["tests", _, "main.rs"]
+        )
 }
 
 /// Where the modules that a file declares are looked for.
