@@ -68,6 +68,21 @@ impl Member {
         message: impl Message,
         metadata: &[(&'static str, &[u8])],
     ) -> BoxFuture<'static, Result<A, Status>> {
+        let answer = self.answer(path, message, metadata);
+        async move {
+            let body = answer.await?.collect().await.expect("a whole body").to_bytes();
+            Ok(A::decode(body.slice(5..)).expect("a message"))
+        }
+        .boxed()
+    }
+
+    /// The body of the answer.
+    fn answer(
+        &self,
+        path: &'static str,
+        message: impl Message,
+        metadata: &[(&'static str, &[u8])],
+    ) -> BoxFuture<'static, Result<Body, Status>> {
         let mut body = BytesMut::new();
         body.put_u8(0);
         body.put_u32(message.encoded_len() as u32);
@@ -85,8 +100,7 @@ impl Member {
             if let Some(status) = Status::from_header_map(response.headers()) {
                 return Err(status);
             }
-            let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-            Ok(A::decode(body.slice(5..)).expect("a message"))
+            Ok(response.into_body())
         }
         .boxed()
     }
@@ -256,6 +270,31 @@ async fn an_election_has_one_leader_at_a_time() {
     let _: ResignResponse = member.call(path_of_resign, resign).await.expect("resigning twice is fine");
     let refused = member.call::<ProclaimResponse>(path, proclaim(None, b"!")).await;
     assert_eq!(refused.expect_err("whose?").message(), "\"leader\" field must be provided");
+}
+
+#[tokio::test]
+async fn an_observer_sees_every_leader_and_what_it_says() {
+    let member = Member::start();
+    let request = LeaderRequest { name: Bytes::from_static(b"e") };
+    let mut seen = member.answer("/v3electionpb.Election/Observe", request, &[]).await.expect("a stream");
+    let mut next = async || {
+        let frame = seen.frame().await.expect("the stream goes on").expect("without an error");
+        let message = frame.into_data().expect("a message").slice(5..);
+        LeaderResponse::decode(message).expect("a leader").kv.expect("its key").value
+    };
+    for lease in [1, 2] {
+        member.lease(lease).await;
+    }
+    let first = member.campaign(1, "one").await.expect("nobody leads").leader;
+    assert_eq!(next().await, "one");
+    let mut second = member.campaign(2, "two");
+    pending_until(&mut second, async || member.exists(&Bytes::from_static(b"e/2")).await).await;
+    member.campaign(1, "uno").await.expect("it leads");
+    assert_eq!(next().await, "uno");
+    let resign = ResignRequest { leader: first };
+    let _: ResignResponse = member.call("/v3electionpb.Election/Resign", resign).await.expect("it leads");
+    second.await.expect("its turn");
+    assert_eq!(next().await, "two");
 }
 
 #[tokio::test]
