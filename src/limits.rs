@@ -17,6 +17,20 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// etcd's refusal rather than a transport error.
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
 
+/// What a client may send before the server has read it: on one stream, so that the largest
+/// request arrives without a pause, and on one connection. A client that has used up its window
+/// waits.
+pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Streams of one connection that the client gave up before the server took them on. A busy
+/// client whose requests time out together stays well below; more close the connection, as
+/// nobody but an attacker gets there.
+pub(crate) const HTTP2_RESETS_PENDING: usize = 4096;
+
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize >= REQUEST_BYTES_MAX + REQUEST_OVERHEAD_BYTES);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES);
+
 /// Longest lease, in seconds. Longer ones are refused.
 pub(crate) const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
 
@@ -52,8 +66,8 @@ pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 /// read on from where they were; nothing is dropped.
 pub(crate) const WATCH_QUEUE: usize = 128;
 
-/// Bytes of events waiting for one watch stream, and about as much history read for it in one
-/// go. The same happens when they are reached; a single larger revision still passes.
+/// Bytes of events waiting for one watch stream. The same happens when they are reached; a
+/// single larger revision still passes.
 pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
 
 /// Versions that clients may give themselves and be counted under. Clients of further ones are

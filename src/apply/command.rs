@@ -168,6 +168,16 @@ impl Op {
     }
 }
 
+impl AlarmKind {
+    /// As etcd spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        }
+    }
+}
+
 /// What came of one command, with the store's revision right after it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {

@@ -5,6 +5,9 @@
 //! here waits for a disk to write: changes gather in memory until [`StateMachine::capture`]
 //! hands them out to be stored together.
 
+// A new command or error has to be given a place wherever they are told apart.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub(crate) mod admission;
 mod alarm;
 #[cfg(test)]

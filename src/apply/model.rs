@@ -32,6 +32,7 @@ pub(super) struct Model {
 /// The map while a command is at work on it.
 struct Work {
     rev: Rev,
+    before: Map,
     map: Map,
     events: Vec<Event>,
 }
@@ -51,7 +52,12 @@ impl Model {
 
     /// What [`crate::apply::StateMachine::apply`] has to answer when previous pairs are wanted.
     pub(super) fn apply(&mut self, command: &Command) -> Applied {
-        let mut work = Work { rev: self.current().next(), map: self.map().clone(), events: Vec::new() };
+        let mut work = Work {
+            rev: self.current().next(),
+            before: self.map().clone(),
+            map: self.map().clone(),
+            events: Vec::new(),
+        };
         let result = self.refusal(command).map_or(Ok(()), Err).and_then(|()| self.run(command, &mut work));
         if !work.events.is_empty() {
             assert!(result.is_ok(), "the model wrote and then refused");
@@ -69,7 +75,10 @@ impl Model {
                 (ops().any(|op| !matches!(op, Op::Range(_))), ops().any(has_put))
             }
             Command::DeleteRange(_) | Command::Compact { .. } | Command::LeaseRevoke { .. } => (true, false),
-            _ => (false, false),
+            Command::LeaseCheckpoint { .. }
+            | Command::AlarmActivate(_)
+            | Command::AlarmDeactivate(_)
+            | Command::MemberPublish { .. } => (false, false),
         };
         if mutates && any(AlarmKind::Corrupt) {
             Some(ApplyError::Corrupt)
@@ -238,7 +247,8 @@ impl Work {
             lease: put.lease.unwrap_or(kept.lease),
         };
         self.map.insert(put.key.clone(), kv.clone());
-        self.events.push(Event { kind: EventKind::Put, kv, prev_kv: before.clone() });
+        let prev_kv = self.before.get(&put.key).filter(|_| kv.version > 1).cloned();
+        self.events.push(Event { kind: EventKind::Put, kv, prev_kv });
         before.filter(|_| put.prev_kv)
     }
 
@@ -253,7 +263,8 @@ impl Work {
         for before in &deleted {
             self.map.remove(&before.key);
             let kv = KeyValue { key: before.key.clone(), mod_rev: self.rev, ..KeyValue::default() };
-            self.events.push(Event { kind: EventKind::Delete, kv, prev_kv: Some(before.clone()) });
+            let prev_kv = self.before.get(&before.key).cloned();
+            self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
         }
         deleted
     }

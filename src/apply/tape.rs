@@ -91,7 +91,10 @@ fn print_txn(result: &TxnResult) -> String {
         })
         .collect();
     let branch = if result.succeeded { "then" } else { "else" };
-    format!("{branch} {{ {} }}", responses.join("; "))
+    match &responses[..] {
+        [] => format!("{branch} {{ }}"),
+        responses => format!("{branch} {{ {} }}", responses.join("; ")),
+    }
 }
 
 fn print_prev<'kv>(prev: impl IntoIterator<Item = &'kv KeyValue>) -> String {

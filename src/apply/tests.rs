@@ -12,9 +12,9 @@ use crate::{
         Applied, Captured, Command, Op, StateMachine, Txn, admission, arbitrary, codec, model::Model, tape,
     },
     lease::Lease,
-    mvcc::{HashWalk, Range, RangeResult, Sort, Step as WalkStep},
+    mvcc::{HashWalk, Range, RangeResult, Step as WalkStep},
     storage::{Database, Table},
-    types::{KeyRange, KeyValue, LeaseId, MemberId, Rev},
+    types::{KeyRange, KeyValue, LeaseId, MemberId},
 };
 
 /// A state machine with its own database, and the log's place in it.
@@ -120,7 +120,29 @@ fn check(script: &str, expected: Expect) {
 
 #[test]
 fn puts_and_deletes() {
-    check("put a 1; put a 2 prev; put b 1 prev; del a..z prev; del a..z; put a 3", expect![[r#""#]]);
+    check(
+        "put a 1; put a 2 prev; put b 1 prev; del a..z prev; del a..z; put a 3",
+        expect![[r#"
+        put a 1
+          2: put
+            + a=1 (2 2 1)
+        put a 2 prev
+          3: put over a=1 (2 2 1)
+            + a=2 (2 3 2) over a=1 (2 2 1)
+        put b 1 prev
+          4: put
+            + b=1 (4 4 1)
+        del a..z prev
+          5: deleted 2 over a=2 (2 3 2), b=1 (4 4 1)
+            - a= (0 5 0) over a=2 (2 3 2)
+            - b= (0 5 0) over b=1 (4 4 1)
+        del a..z
+          5: deleted 0
+        put a 3
+          6: put
+            + a=3 (6 6 1)
+    "#]],
+    );
 }
 
 #[test]
@@ -128,7 +150,33 @@ fn a_put_keeps_what_it_is_told_to_keep() {
     check(
         "put a _; put a 1 lease _; put a 1 lease 7; grant 7 60; put a 1 lease 7; put a _;
          put a 2 lease 7; put a 3 lease _ prev; put a _ lease _; put b _ lease 8",
-        expect![[r#""#]],
+        expect![[r#"
+            put a _
+              1: refused: key not found
+            put a 1 lease _
+              1: refused: key not found
+            put a 1 lease 7
+              1: refused: requested lease not found
+            grant 7 60
+              1: granted 7 for 60 s
+            put a 1 lease 7
+              2: put
+                + a=1 (2 2 1) lease 7
+            put a _
+              3: put
+                + a=1 (2 3 2)
+            put a 2 lease 7
+              4: put
+                + a=2 (2 4 3) lease 7
+            put a 3 lease _ prev
+              5: put over a=2 (2 4 3) lease 7
+                + a=3 (2 5 4) lease 7 over a=2 (2 4 3) lease 7
+            put a _ lease _
+              6: put
+                + a=3 (2 6 5) lease 7
+            put b _ lease 8
+              6: refused: requested lease not found
+        "#]],
     );
 }
 
@@ -137,7 +185,35 @@ fn a_revoked_lease_takes_its_keys_along_in_one_revision() {
     check(
         "grant 7 60; put b 1 lease 7; put a 1 lease 7; put c 1 lease 7; put c 2; put d 1;
          revoke 7; revoke 7; grant 7 60; revoke 7",
-        expect![[r#""#]],
+        expect![[r#"
+            grant 7 60
+              1: granted 7 for 60 s
+            put b 1 lease 7
+              2: put
+                + b=1 (2 2 1) lease 7
+            put a 1 lease 7
+              3: put
+                + a=1 (3 3 1) lease 7
+            put c 1 lease 7
+              4: put
+                + c=1 (4 4 1) lease 7
+            put c 2
+              5: put
+                + c=2 (4 5 2)
+            put d 1
+              6: put
+                + d=1 (6 6 1)
+            revoke 7
+              7: revoked
+                - a= (0 7 0)
+                - b= (0 7 0)
+            revoke 7
+              7: refused: requested lease not found
+            grant 7 60
+              7: granted 7 for 60 s
+            revoke 7
+              7: revoked
+        "#]],
     );
 }
 
@@ -145,7 +221,20 @@ fn a_revoked_lease_takes_its_keys_along_in_one_revision() {
 fn leases_that_are_refused() {
     check(
         "grant 7 60; grant 7 60; grant 0 60; grant 8 9000000001; grant -8 9000000000; left 9 5",
-        expect![[r#""#]],
+        expect![[r#"
+            grant 7 60
+              1: granted 7 for 60 s
+            grant 7 60
+              1: refused: lease already exists
+            grant 0 60
+              1: refused: requested lease not found
+            grant 8 9000000001
+              1: refused: too large lease TTL
+            grant -8 9000000000
+              1: granted fffffffffffffff8 for 9000000000 s
+            left 9 5
+              1: noted
+        "#]],
     );
 }
 
@@ -153,7 +242,26 @@ fn leases_that_are_refused() {
 fn compaction() {
     check(
         "compact 2; compact 0; compact 0; put a 1; compact 2; compact 2; compact -1; put a 2",
-        expect![[r#""#]],
+        expect![[r#"
+            compact 2
+              1: refused: required revision is a future revision (asked 2, current 1)
+            compact 0
+              1: compacted
+            compact 0
+              1: refused: required revision has been compacted (asked 0, compacted 0)
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            compact 2
+              2: compacted
+            compact 2
+              2: refused: required revision has been compacted (asked 2, compacted 2)
+            compact -1
+              2: refused: required revision has been compacted (asked -1, compacted 2)
+            put a 2
+              3: put
+                + a=2 (2 3 2)
+        "#]],
     );
 }
 
@@ -163,7 +271,20 @@ fn a_transaction_takes_a_branch() {
         "txn if version a = 0 { put a 1; put b 1 } else { get a };
          txn if version a = 0 { put a 1; put b 1 } else { get a };
          txn { }; txn if version a > 5 { put a 1 }; txn { del z }",
-        expect![[r#""#]],
+        expect![[r#"
+            txn if version a = 0 { put a 1 ; put b 1 } else { get a }
+              2: then { 2: put; 2: put }
+                + a=1 (2 2 1)
+                + b=1 (2 2 1)
+            txn if version a = 0 { put a 1 ; put b 1 } else { get a }
+              2: else { 2: 1 of 1 [a=1 (2 2 1)] }
+            txn { }
+              2: then { }
+            txn if version a > 5 { put a 1 }
+              2: else { }
+            txn { del z }
+              2: then { 2: deleted 0 }
+        "#]],
     );
 }
 
@@ -171,8 +292,23 @@ fn a_transaction_takes_a_branch() {
 fn steps_see_what_came_before_them() {
     check(
         "put a 1; put c 1;
-         txn { get a..; put b 2; get a..; put b 3 prev; put b _ prev; del a..c prev; get a..; get a.. at 2 }",
-        expect![[r#""#]],
+         txn { get a..; put b 2; get a..; put b 3 prev; put c 5; put c _ prev; del a..c prev; get a..; get a.. at 2 }",
+        expect![[r#"
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            put c 1
+              3: put
+                + c=1 (3 3 1)
+            txn { get a.. ; put b 2 ; get a.. ; put b 3 prev ; put c 5 ; put c _ prev ; del a..c prev ; get a.. ; get a.. at 2 }
+              4: then { 3: 2 of 2 [a=1 (2 2 1), c=1 (3 3 1)]; 4: put; 4: 3 of 3 [a=1 (2 2 1), b=2 (4 4 1), c=1 (3 3 1)]; 4: put over b=2 (4 4 1); 4: put; 4: put over c=5 (3 4 2); 4: deleted 2 over a=1 (2 2 1), b=3 (4 4 2); 4: 1 of 1 [c=5 (3 4 3)]; 4: 1 of 1 [a=1 (2 2 1)] }
+                + b=2 (4 4 1)
+                + b=3 (4 4 2) over b=2 (4 4 1)
+                + c=5 (3 4 2)
+                + c=5 (3 4 3) over c=5 (3 4 2)
+                - a= (0 4 0) over a=1 (2 2 1)
+                - b= (0 4 0) over b=3 (4 4 2)
+        "#]],
     );
 }
 
@@ -182,7 +318,16 @@ fn every_comparison_is_with_the_state_before() {
         "put a 1;
          txn { put a 2; txn if value a = 2 { put b then } else { put b else };
                txn if value a = 1 { txn if mod b = 0 { put c 1 } } }",
-        expect![[r#""#]],
+        expect![[r#"
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            txn { put a 2 ; txn if value a = 2 { put b then } else { put b else } ; txn if value a = 1 { txn if mod b = 0 { put c 1 } } }
+              3: then { 3: put; else { 3: put }; then { then { 3: put } } }
+                + a=2 (2 3 2)
+                + b=else (3 3 1)
+                + c=1 (3 3 1)
+        "#]],
     );
 }
 
@@ -193,7 +338,30 @@ fn a_missing_key_is_zero_and_has_no_value() {
          txn if value a = x { }; txn if value a != x { }; txn if value a < x { }; txn if value a ? x { };
          txn if version a ? 7 { };
          txn if version b..d = 0 { }; txn if value b..d != x { }",
-        expect![[r#""#]],
+        expect![[r#"
+            txn if version a = 0 { }
+              1: then { }
+            txn if create a < 1 { }
+              1: then { }
+            txn if mod a != 0 { }
+              1: else { }
+            txn if lease a = 0 { }
+              1: then { }
+            txn if value a = x { }
+              1: else { }
+            txn if value a != x { }
+              1: else { }
+            txn if value a < x { }
+              1: else { }
+            txn if value a ? x { }
+              1: else { }
+            txn if version a ? 7 { }
+              1: then { }
+            txn if version b..d = 0 { }
+              1: then { }
+            txn if value b..d != x { }
+              1: else { }
+        "#]],
     );
 }
 
@@ -204,7 +372,42 @@ fn a_comparison_of_a_range_is_for_all_of_it() {
          txn if version a..c > 0 { }; txn if version a..c = 1 { }; txn if version c..a = 0 { };
          txn if value b.. = 2 { }; txn if value a.. = 2 { }; txn if lease c.. = 7 { }; txn if lease b.. = 7 { };
          txn if mod a..c < 5 { }; txn if mod a.. < 5 { }; txn if create b..c = 3 { }",
-        expect![[r#""#]],
+        expect![[r#"
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            put b 1
+              3: put
+                + b=1 (3 3 1)
+            put b 2
+              4: put
+                + b=2 (3 4 2)
+            grant 7 60
+              4: granted 7 for 60 s
+            put c 2 lease 7
+              5: put
+                + c=2 (5 5 1) lease 7
+            txn if version a..c > 0 { }
+              5: then { }
+            txn if version a..c = 1 { }
+              5: else { }
+            txn if version c..a = 0 { }
+              5: then { }
+            txn if value b.. = 2 { }
+              5: then { }
+            txn if value a.. = 2 { }
+              5: else { }
+            txn if lease c.. = 7 { }
+              5: then { }
+            txn if lease b.. = 7 { }
+              5: else { }
+            txn if mod a..c < 5 { }
+              5: then { }
+            txn if mod a.. < 5 { }
+              5: else { }
+            txn if create b..c = 3 { }
+              5: then { }
+        "#]],
     );
 }
 
@@ -216,7 +419,33 @@ fn a_refused_transaction_leaves_no_trace() {
          txn { put b 1; get a at 9 }; txn { put b 1; get a at 2 }; txn { put b 1; get a at -1 };
          txn { put b 1; put b 2 lease 7 }; txn { put b 1; put b _ }; txn { put b 1; txn { put c _ } };
          txn { put b 1; get a at 3 } else { put c _ }; txn { get b.. }",
-        expect![[r#""#]],
+        expect![[r#"
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            put a 2
+              3: put
+                + a=2 (2 3 2)
+            compact 3
+              3: compacted
+            txn { put b 1 ; get a at 9 }
+              3: refused: required revision is a future revision (asked 9, current 3)
+            txn { put b 1 ; get a at 2 }
+              3: refused: required revision has been compacted (asked 2, compacted 3)
+            txn { put b 1 ; get a at -1 }
+              3: refused: required revision has been compacted (asked -1, compacted 3)
+            txn { put b 1 ; put b 2 lease 7 }
+              3: refused: requested lease not found
+            txn { put b 1 ; put b _ }
+              3: refused: key not found
+            txn { put b 1 ; txn { put c _ } }
+              3: refused: key not found
+            txn { put b 1 ; get a at 3 } else { put c _ }
+              4: then { 4: put; 4: 1 of 1 [a=2 (2 3 2)] }
+                + b=1 (4 4 1)
+            txn { get b.. }
+              4: then { 4: 1 of 1 [b=1 (4 4 1)] }
+        "#]],
     );
 }
 
@@ -224,14 +453,42 @@ fn a_refused_transaction_leaves_no_trace() {
 /// nothing to keep then.
 #[test]
 fn a_put_may_find_that_its_own_transaction_deleted_the_key() {
-    check("grant 7 60; put b 1 lease 7; txn { del a.. prev; put b _ lease _ }; revoke 7", expect![[r#""#]]);
+    check(
+        "grant 7 60; put b 1 lease 7; txn { del a.. prev; put b _ lease _ }; revoke 7",
+        expect![[r#"
+        grant 7 60
+          1: granted 7 for 60 s
+        put b 1 lease 7
+          2: put
+            + b=1 (2 2 1) lease 7
+        txn { del a.. prev ; put b _ lease _ }
+          3: then { 3: deleted 1 over b=1 (2 2 1) lease 7; 3: put }
+            - b= (0 3 0) over b=1 (2 2 1) lease 7
+            + b= (3 3 1)
+        revoke 7
+          3: revoked
+    "#]],
+    );
 }
 
 #[test]
 fn alarms_come_and_go() {
     check(
         "alarm nospace 1; alarm nospace 1; disarm nospace 2; disarm corrupt 1; disarm nospace 1; disarm nospace 1",
-        expect![[r#""#]],
+        expect![[r#"
+            alarm nospace 1
+              1: alarms [NoSpace of 1]
+            alarm nospace 1
+              1: alarms [NoSpace of 1]
+            disarm nospace 2
+              1: alarms []
+            disarm corrupt 1
+              1: alarms []
+            disarm nospace 1
+              1: alarms [NoSpace of 1]
+            disarm nospace 1
+              1: alarms []
+        "#]],
     );
 }
 
@@ -241,7 +498,41 @@ fn without_space_nothing_grows() {
         "put a 1; grant 7 60; alarm nospace 1;
          put a 2; grant 8 60; txn { } else { txn { put b 1 } }; txn { get a }; txn { del a };
          del b; compact 2; left 7 5; revoke 7; publish 1 one; disarm nospace 1; put a 3",
-        expect![[r#""#]],
+        expect![[r#"
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            grant 7 60
+              2: granted 7 for 60 s
+            alarm nospace 1
+              2: alarms [NoSpace of 1]
+            put a 2
+              2: refused: database space exceeded
+            grant 8 60
+              2: refused: database space exceeded
+            txn { } else { txn { put b 1 } }
+              2: refused: database space exceeded
+            txn { get a }
+              2: then { 2: 1 of 1 [a=1 (2 2 1)] }
+            txn { del a }
+              3: then { 3: deleted 1 }
+                - a= (0 3 0)
+            del b
+              3: deleted 0
+            compact 2
+              3: compacted
+            left 7 5
+              3: noted
+            revoke 7
+              3: revoked
+            publish 1 one
+              3: published
+            disarm nospace 1
+              3: alarms [NoSpace of 1]
+            put a 3
+              4: put
+                + a=3 (4 4 1)
+        "#]],
     );
 }
 
@@ -251,7 +542,40 @@ fn corrupt_means_hands_off() {
         "put a 1; grant 7 60; alarm nospace 2; alarm corrupt 1;
          put a 2; del a; grant 8 60; revoke 7; compact 2; txn { del a }; txn { txn { get a } }; txn { get a };
          publish 1 one; disarm corrupt 1; del a",
-        expect![[r#""#]],
+        expect![[r#"
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            grant 7 60
+              2: granted 7 for 60 s
+            alarm nospace 2
+              2: alarms [NoSpace of 2]
+            alarm corrupt 1
+              2: alarms [Corrupt of 1]
+            put a 2
+              2: refused: corrupt cluster
+            del a
+              2: refused: corrupt cluster
+            grant 8 60
+              2: refused: corrupt cluster
+            revoke 7
+              2: refused: corrupt cluster
+            compact 2
+              2: refused: corrupt cluster
+            txn { del a }
+              2: refused: corrupt cluster
+            txn { txn { get a } }
+              2: refused: corrupt cluster
+            txn { get a }
+              2: then { 2: 1 of 1 [a=1 (2 2 1)] }
+            publish 1 one
+              2: published
+            disarm corrupt 1
+              2: alarms [Corrupt of 1]
+            del a
+              3: deleted 1
+                - a= (0 3 0)
+        "#]],
     );
 }
 
@@ -280,10 +604,10 @@ fn members() {
             members.is_removed(MemberId(2))
         )
     };
-    expect![[r#""#]].assert_eq(&dump(&replica));
+    expect![[r#"[(MemberId(1), Member { name: "one", peer_urls: ["http://q"], client_urls: ["http://c"], is_learner: false })], 1 removed: false, 2 removed: true"#]].assert_eq(&dump(&replica));
     replica.state.remove_member(MemberId(1));
     replica.apply(&published("late"));
-    expect![[r#""#]].assert_eq(&dump(&replica));
+    expect!["[], 1 removed: true, 2 removed: true"].assert_eq(&dump(&replica));
 }
 
 #[test]
@@ -314,9 +638,9 @@ fn what_a_command_costs() {
 
 #[test]
 fn what_need_not_go_through_the_log() {
-    let is_read_only = |script: &str| match &tape::parse(script)[0].1 {
-        Command::Txn(txn) => admission::is_read_only(txn),
-        other => panic!("{other:?}"),
+    let is_read_only = |script: &str| {
+        let (_, Command::Txn(txn)) = &tape::parse(script)[0] else { panic!("a transaction: {script}") };
+        admission::is_read_only(txn)
     };
     assert!(is_read_only("txn { }") && is_read_only("txn if version a = 1 { get a } else { get b.. at 1 }"));
     assert!(!is_read_only("txn { get a } else { del a }"));

@@ -6,17 +6,21 @@
 //! the steps run in order, each seeing what the ones before it did. Nothing is written before
 //! nothing can be refused any more, so a transaction never stops half-way.
 
-use std::{cmp::Ordering, slice};
+use std::{
+    cmp::Ordering,
+    collections::btree_map::{BTreeMap, Entry},
+    slice,
+};
+
+use bytes::Bytes;
 
 use super::{Stop, kv};
 use crate::{
-    apply::{
-        ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Outcome, Response, Txn, TxnResult,
-    },
+    apply::{ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Response, Txn, TxnResult},
     lease::Lessor,
     mvcc::{KeyMeta, Range, Store, Write},
     storage::StorageError,
-    types::{Event, KeyRange, Rev},
+    types::{Event, EventKind, KeyRange, KeyValue, Rev},
 };
 
 /// Which branch each transaction on the way takes, in the order in which they are met.
@@ -35,7 +39,29 @@ pub(super) fn run(
     check(store, lessor, txn, &mut path.iter())?;
     let mut execution = Execution { write: store.begin(), lessor, want_prev_events };
     let result = execution.run(txn, &mut path.iter())?;
-    Ok((Response::Txn(result), execution.write.commit().events))
+    let mut events = execution.write.commit().events;
+    if want_prev_events && events.len() > 1 {
+        look_before_the_revision(&mut events);
+    }
+    Ok((Response::Txn(result), events))
+}
+
+/// Watchers are told what a key held before the revision. Where a transaction changes a key more
+/// than once, that is what it held before the first change; and a key that a put creates anew held
+/// nothing, whatever was deleted just before.
+fn look_before_the_revision(events: &mut [Event]) {
+    let mut before: BTreeMap<Bytes, Option<KeyValue>> = BTreeMap::new();
+    for event in events {
+        match before.entry(event.kv.key.clone()) {
+            Entry::Vacant(first) => {
+                first.insert(event.prev_kv.clone());
+            }
+            Entry::Occupied(first) => {
+                let creates = event.kind == EventKind::Put && event.kv.version == 1;
+                event.prev_kv = if creates { None } else { first.get().clone() };
+            }
+        }
+    }
 }
 
 /// A transaction of ranges only, at the newest revision. It needs no log.

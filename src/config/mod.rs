@@ -62,10 +62,8 @@ pub(crate) struct Config {
     pub(crate) max_txn_ops: usize,
     pub(crate) max_request_bytes: usize,
     pub(crate) max_concurrent_streams: u32,
-    pub(crate) grpc_keepalive_min_time: Duration,
     /// `None`: the server never pings.
-    pub(crate) grpc_keepalive_interval: Option<Duration>,
-    pub(crate) grpc_keepalive_timeout: Duration,
+    pub(crate) grpc_keepalive: Option<Keepalive>,
 
     pub(crate) auto_compaction: AutoCompaction,
     pub(crate) compaction_batch_limit: usize,
@@ -97,6 +95,15 @@ pub(crate) struct Config {
 pub(crate) enum ClusterState {
     New,
     Existing,
+}
+
+/// How the server finds out that a client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    /// Silence before it asks.
+    pub(crate) interval: Duration,
+    /// How long it waits for the answer.
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +188,13 @@ impl Config {
         Ok(Invocation::Serve(Box::new(Config::try_from(&flags)?)))
     }
 
+    /// Tells the log what there is to tell about the settings.
+    pub(crate) fn log_notices(&self) {
+        for Notice { warn, message } in &self.notices {
+            if *warn { tracing::warn!("{message}") } else { tracing::info!("{message}") }
+        }
+    }
+
     pub(crate) fn feature_enabled(&self, name: &str) -> bool {
         self.features.iter().any(|feature| feature.name == name && feature.enabled)
     }
@@ -190,6 +204,11 @@ impl ConfigError {
     /// It cannot be read.
     fn usage(message: String) -> ConfigError {
         ConfigError { exit_code: 2, message }
+    }
+
+    /// Whether it cannot even be read.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.exit_code == 2
     }
 
     /// It can be read and makes no sense.

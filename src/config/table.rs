@@ -185,7 +185,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-txn-ops", Uint, "128", Limits, "Most operations in one transaction."),
     flag("max-request-bytes", Uint, "1572864", Limits, "Largest request."),
     flag("max-concurrent-streams", Uint, "4294967295", Limits, "Most requests in flight on one connection."),
-    flag("grpc-keepalive-min-time", Duration, "5s", Limits, "Shortest time between two pings of a client."),
+    flag("grpc-keepalive-min-time", Duration, "5s", Limits, "Shortest time between two pings of a client.")
+        .no_effect(),
     flag(
         "grpc-keepalive-interval",
         Duration,

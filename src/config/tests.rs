@@ -316,7 +316,7 @@ fn values_arrive_in_the_types_they_are_used_in() {
     assert_eq!(config.wal_dir, Some(PathBuf::from("w")));
     assert_eq!(config.cors, Some(vec!["http://a".to_owned(), "http://b".to_owned()]));
     assert_eq!(config.host_whitelist, Some(vec!["a".to_owned()]));
-    assert_eq!(config.grpc_keepalive_interval, None);
+    assert_eq!(config.grpc_keepalive, None);
     assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(100));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Fatal, Some(LogFormat::Console)));
     assert_eq!(config.log_outputs, [LogOutput::Stdout, LogOutput::File(PathBuf::from("/tmp/a"))]);

@@ -15,8 +15,8 @@ use std::{
 use crate::limits::QUOTA_BYTES_DEFAULT;
 
 use super::{
-    AutoCompaction, ClusterState, Config, ConfigError, Feature, LogFormat, LogLevel, LogOutput, MetricsMode,
-    Notice,
+    AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel, LogOutput,
+    MetricsMode, Notice,
     flags::Flags,
     table::Standing,
     value::{Url, parse_bool, parse_duration, parse_urls},
@@ -108,10 +108,7 @@ impl TryFrom<&Flags> for Config {
             max_txn_ops: narrow(flags, "max-txn-ops")?,
             max_request_bytes,
             max_concurrent_streams: narrow(flags, "max-concurrent-streams")?,
-            grpc_keepalive_min_time: flags.duration("grpc-keepalive-min-time"),
-            grpc_keepalive_interval: Some(flags.duration("grpc-keepalive-interval"))
-                .filter(|interval| !interval.is_zero()),
-            grpc_keepalive_timeout: flags.duration("grpc-keepalive-timeout"),
+            grpc_keepalive: keepalive(flags),
             auto_compaction: auto_compaction(flags)?,
             compaction_batch_limit: match flags.int("compaction-batch-limit") {
                 limit if limit > 0 => narrow(flags, "compaction-batch-limit")?,
@@ -343,6 +340,13 @@ fn quota(flags: &Flags, notices: &mut Vec<Notice>) -> Option<i64> {
             Some(bytes)
         }
     }
+}
+
+/// Either of them at 0 switches it off.
+fn keepalive(flags: &Flags) -> Option<Keepalive> {
+    let interval = flags.duration("grpc-keepalive-interval");
+    let timeout = flags.duration("grpc-keepalive-timeout");
+    (!interval.is_zero() && !timeout.is_zero()).then_some(Keepalive { interval, timeout })
 }
 
 /// A plain number means hours or revisions, whichever the mode counts in.

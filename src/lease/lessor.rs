@@ -4,7 +4,10 @@
 //! the other direction, from lease to keys. What is stored of a lease is its cell, the TTL and
 //! the checkpoint of what remains of it; the keys are gathered from the store when it is opened.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -22,6 +25,21 @@ pub(crate) struct Lease {
     /// What a leader said is left of it; 0 if none said so.
     pub(crate) remaining_secs: i64,
     pub(crate) keys: BTreeSet<Bytes>,
+}
+
+impl Lease {
+    pub(crate) fn ttl(&self) -> Duration {
+        seconds(self.ttl_secs)
+    }
+
+    /// What a new leader starts to count from.
+    pub(crate) fn remaining(&self) -> Duration {
+        if self.remaining_secs > 0 { seconds(self.remaining_secs) } else { self.ttl() }
+    }
+}
+
+fn seconds(secs: i64) -> Duration {
+    Duration::from_secs(u64::try_from(secs).unwrap_or(0))
 }
 
 impl Lessor {
@@ -127,6 +145,18 @@ mod tests {
         assert!(!lessor.grant(A, 20));
         assert_eq!(lessor.get(A).map(|lease| lease.ttl_secs), Some(10));
         assert_eq!((lessor.revoke(A).is_some(), lessor.revoke(A)), (true, None));
+    }
+
+    #[test]
+    fn what_remains_is_the_checkpoint_if_there_is_one() {
+        let mut lessor = Lessor::default();
+        lessor.grant(A, 600);
+        for (checkpoint, remaining) in [(0, 600), (7, 7), (0, 600)] {
+            lessor.checkpoint(A, checkpoint);
+            let lease = lessor.get(A).expect("it is there");
+            assert_eq!(lease.remaining(), Duration::from_secs(remaining));
+            assert_eq!(lease.ttl(), Duration::from_secs(600));
+        }
     }
 
     #[test]

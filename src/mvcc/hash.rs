@@ -61,6 +61,10 @@ impl HashWalk {
 
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
     pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
+        self.step_of(store, RANGE_STRIDE_KEYS)
+    }
+
+    pub(super) fn step_of(&mut self, store: &Store, keys_max: usize) -> Result<Step, RevError> {
         let captured = match self.captured.take() {
             // Compacted under way: what is to be kept is another question now.
             Some(captured) if captured.compacted == store.rev_compacted => captured,
@@ -80,7 +84,7 @@ impl HashWalk {
                 keep.left.extend(changes.at(captured.compacted).map(|live| live.revision));
             }
             visited += 1;
-            if visited == RANGE_STRIDE_KEYS {
+            if visited == keys_max {
                 captured.after = Some(key.into());
                 return Ok(Step::More);
             }

@@ -48,6 +48,7 @@ impl Store {
         if from < self.rev_compacted {
             return Err(RevError::Compacted { asked: from, compacted: self.rev_compacted });
         }
+        let from = from.max(Rev::INITIAL);
         let until = self.recent.first();
         let source = if from < until {
             Source::Body { body: Arc::clone(&self.body), from, until }

@@ -35,6 +35,7 @@ pub(crate) struct Store {
     /// The seam: everything up to here is in `body`.
     pub(super) rev_checkpointed: Rev,
     pub(super) size: Size,
+    pub(super) keys_live: usize,
 }
 
 /// Why a revision cannot be read or compacted. All replicas agree on it.
@@ -69,6 +70,7 @@ impl Store {
         let cells = checkpoint::read_cells(&body)?;
         let mut index = Index::default();
         let mut size = Size::EMPTY;
+        let mut record_count = 0;
         for item in body.records(Revision::default())? {
             let (revision, record) = item?;
             if revision.main > cells.rev_current {
@@ -76,9 +78,16 @@ impl Store {
             }
             index.restore(revision, &record).map_err(|detail| body.corrupted(detail))?;
             size.add(&record);
+            record_count += 1;
+        }
+        let expected = body.record_count()?;
+        if record_count != expected {
+            return Err(body.corrupted(format!("it has {record_count} records instead of {expected}")));
         }
         size.total = size.total.max(cells.size_total);
+        let keys_live = index.range(&KeyRange::all(), None).filter(|(_, key)| key.newest().is_some()).count();
         Ok(Store {
+            keys_live,
             database,
             body,
             index,
@@ -103,6 +112,11 @@ impl Store {
 
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Keys that exist.
+    pub(crate) fn keys_live(&self) -> usize {
+        self.keys_live
     }
 
     /// The newest value of a key.
@@ -135,12 +149,10 @@ impl Store {
         current: Rev,
     ) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
         let mut walk = RangeWalk::new(range);
-        loop {
-            match walk.step_at(self, current) {
-                Ok(Step::More) => {}
-                Ok(Step::Done) => return walk.finish().map(Ok),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
+        match walk.step_at(self, current, usize::MAX) {
+            Ok(Step::Done) => walk.finish().map(Ok),
+            Ok(Step::More) => unreachable!("no store has that many keys"),
+            Err(refusal) => Ok(Err(refusal)),
         }
     }
 

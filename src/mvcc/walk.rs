@@ -50,12 +50,12 @@ impl<'a> RangeWalk<'a> {
 
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
     pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
-        self.step_at(store, store.rev_current)
+        self.step_at(store, store.rev_current, RANGE_STRIDE_KEYS)
     }
 
     /// The same in a store whose newest revision is `current`: inside a write, the one that is
     /// being written.
-    pub(super) fn step_at(&mut self, store: &Store, current: Rev) -> Result<Step, RevError> {
+    pub(super) fn step_at(&mut self, store: &Store, current: Rev, keys_max: usize) -> Result<Step, RevError> {
         let rev = self.pin(store, current)?;
         let kvs_max = self.kvs_max();
         let after = self.after.take();
@@ -68,7 +68,7 @@ impl<'a> RangeWalk<'a> {
                 }
             }
             visited += 1;
-            if visited == RANGE_STRIDE_KEYS {
+            if visited == keys_max {
                 self.after = Some(key.into());
                 return Ok(Step::More);
             }

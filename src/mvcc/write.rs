@@ -66,6 +66,7 @@ impl Write<'_> {
             Some((live, _)) if want_prev => Some(self.store.value(live.revision)?),
             _ => None,
         };
+        self.store.keys_live += usize::from(prev.is_none());
         let record = Record::put(&KeyValue {
             key,
             value,
@@ -111,6 +112,7 @@ impl Write<'_> {
             self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
             revision.sub += 1;
         }
+        self.store.keys_live -= deleted.len();
         Ok(deleted)
     }
 

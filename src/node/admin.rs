@@ -3,10 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{MoveLeaderError, Node, ProposeError, background::Request};
-use crate::{
-    apply::{Alarm, AlarmKind},
-    types::MemberId,
-};
+use crate::{apply::Alarm, config::ETCD_CLUSTER_VERSION, limits, telemetry::NodeState, types::MemberId};
 
 /// What this member knows by itself.
 #[derive(Clone, Debug)]
@@ -43,13 +40,13 @@ impl Node {
         if leadership.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());
         }
-        errors.extend(replica.state.alarms.active().map(|alarm| {
-            let kind = match alarm.kind {
-                AlarmKind::NoSpace => "NOSPACE",
-                AlarmKind::Corrupt => "CORRUPT",
-            };
-            format!("memberID:{} alarm:{kind} ", alarm.member.0)
-        }));
+        errors.extend(
+            replica
+                .state
+                .alarms
+                .active()
+                .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member.0, alarm.kind.as_str())),
+        );
         let raft_applied_index = replica.applied_index();
         Status {
             db_size: size.total,
@@ -103,5 +100,44 @@ impl Node {
             return Err(MoveLeaderError::NotLeader);
         }
         if target == own { Ok(()) } else { Err(MoveLeaderError::BadTransferee) }
+    }
+}
+
+impl Node {
+    /// Everything that a scrape shows of this member, at this moment.
+    pub(crate) fn state(&self) -> NodeState {
+        let status = self.status();
+        let leadership = self.leadership();
+        let (_, id) = self.ids();
+        let watches = self.watch_hub().census();
+        let replica = self.shared.replica.read();
+        NodeState {
+            member_id: id.to_string(),
+            cluster_version: ETCD_CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
+            has_leader: leadership.leader.is_some(),
+            is_leader: leadership.is_leader,
+            is_learner: status.is_learner,
+            proposals_committed: status.raft_index,
+            proposals_applied: status.raft_applied_index,
+            proposals_pending: (limits::PROPOSAL_QUEUE - self.shared.queue.capacity()) as u64,
+            quota_bytes: status.quota,
+            db_bytes: status.db_size,
+            db_in_use_bytes: status.db_size_in_use,
+            open_read_transactions: 0,
+            rev_current: replica.state.mvcc.rev_current().0,
+            rev_compacted: replica.state.mvcc.rev_compacted().0,
+            auth_revision: 1,
+            keys: replica.state.mvcc.keys_live() as u64,
+            watch_streams: watches.streams,
+            watchers: watches.watchers,
+            slow_watchers: watches.unsynced,
+            pending_events: watches.pending,
+            alarms: replica
+                .state
+                .alarms
+                .active()
+                .map(|alarm| (alarm.member.to_string(), alarm.kind.as_str()))
+                .collect(),
+        }
     }
 }

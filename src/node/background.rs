@@ -124,7 +124,7 @@ impl Background {
         drop(replica);
         let committing = Instant::now();
         let removed_bytes = self.database.commit(&captured.checkpoint)?;
-        self.metrics.backend_commit.observe(committing.elapsed().as_secs_f64());
+        self.metrics.observe_checkpoint(committing.elapsed());
         self.replica.write().checkpointed(captured.rev, removed_bytes, meta)?;
         self.durable.send_replace(index);
         Ok(start.elapsed())
@@ -137,7 +137,7 @@ impl Background {
         match step {
             CompactionStep::Idle => false,
             CompactionStep::More => {
-                self.metrics.index_compaction_pause_ms.observe(start.elapsed().as_secs_f64() * 1000.0);
+                self.metrics.observe_compaction_pause(start.elapsed());
                 true
             }
             CompactionStep::Finished(rev) => {

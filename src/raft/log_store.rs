@@ -104,8 +104,7 @@ impl Inner {
         let bytes = self.frame.len();
         let start = Instant::now();
         self.wal.append(&mut self.frame, last_index).map_err(io::Error::other)?;
-        self.metrics.wal_fsync.observe(start.elapsed().as_secs_f64());
-        self.metrics.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.observe_wal_sync(start.elapsed(), bytes);
         Ok(())
     }
 

@@ -196,7 +196,6 @@ impl RaftStateMachine {
 
     fn warn_if_slow(&self, took: Duration, commands: usize) {
         if took > self.warning_apply_duration {
-            self.metrics.slow_apply.inc();
             tracing::warn!(
                 took = %humantime::format_duration(took),
                 expected = %humantime::format_duration(self.warning_apply_duration),
@@ -233,6 +232,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                     hub.publish(rev, events.into());
                 }
             }
+            self.metrics.observe_apply(start.elapsed(), outcomes.0.len());
             self.warn_if_slow(start.elapsed(), outcomes.0.len());
             if let Some(responder) = responder {
                 responder.send(outcomes);

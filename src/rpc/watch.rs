@@ -24,23 +24,20 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{
-    render,
-    status::{self, Refusal},
-};
+use super::{render, status::Refusal};
 use crate::{
-    limits::{REQUEST_OVERHEAD_BYTES, WATCH_BATCH_REVS, WATCH_QUEUE, WATCH_QUEUE_BYTES},
+    limits::{REQUEST_OVERHEAD_BYTES, WATCH_BATCH_REVS, WATCH_QUEUE},
     mvcc::{History, RevError},
     node::{Node, ReadError},
     pb::{
         etcdserverpb::{
-            ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
-            watch_create_request::FilterType, watch_request::RequestUnion, watch_server,
+            WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
+            watch_request::RequestUnion, watch_server,
         },
         mvccpb::{self, event::EventType},
     },
     types::{Event, EventKind, KeyRange, Rev},
-    watch::{Batch, Delivery, Feed, Lagging, State, WatchId, WatcherSpec, event_bytes},
+    watch::{Batch, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
 };
 
 /// Shortest interval between progress notifications.
@@ -48,10 +45,6 @@ const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Election timeouts without a leader after which a stream that requires one ends.
 const LEADERLESS_TICKS_MAX: u32 = 3;
-
-/// Revisions in the first stride of a session. The next ones grow as long as they are small in
-/// bytes, up to [`WATCH_BATCH_REVS`].
-const STRIDE_REVS_FIRST: usize = 16;
 
 pub(crate) struct Watch {
     node: Node,
@@ -72,9 +65,6 @@ impl watch_server::Watch for Watch {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
-        if needs_leader && !self.node.has_leader() {
-            return Err(Refusal::NoLeader.into());
-        }
         let session = Session::new(self.node.clone(), request.into_inner(), needs_leader);
         let responses = stream::unfold(session, |mut session| async move {
             let response = session.next().await;
@@ -110,8 +100,6 @@ struct Session<R> {
     lagging: VecDeque<Lagging>,
     /// A stride that some watchers have yet to take.
     stride: Option<Stride>,
-    /// Revisions to read in the next stride.
-    stride_revs: usize,
     /// The last turn was for history: this one is for everything else.
     strode: bool,
     /// Runs once some watcher has asked for progress notifications.
@@ -148,7 +136,6 @@ where
             outbox: VecDeque::new(),
             lagging: VecDeque::new(),
             stride: None,
-            stride_revs: STRIDE_REVS_FIRST,
             strode: false,
             progress: None,
             leader_check,
@@ -317,7 +304,7 @@ where
     fn read_stride(&mut self) -> Result<(), Status> {
         let Some(first) = self.lagging.pop_front() else { return Ok(()) };
         let from = first.next_rev;
-        let history = match self.node.history(from, self.stride_revs) {
+        let history = match self.node.history(from, WATCH_BATCH_REVS) {
             Ok(history) => history,
             Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
                 self.node.watch_hub().retire(self.feed.stream, first.id);
@@ -331,7 +318,6 @@ where
             }
             Err(error) => return Err(error.into()),
         };
-        self.stride_revs = stride_revs_next(self.stride_revs, &history);
         let (mut walkers, lagging): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.lagging)
             .into_iter()
             .partition(|laggard| from <= laggard.next_rev && laggard.next_rev < history.next);
@@ -437,18 +423,6 @@ fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
 fn encoded_len(event: &mvccpb::Event) -> usize {
     let bytes = event.encoded_len();
     1 + prost::length_delimiter_len(bytes) + bytes
-}
-
-/// Aims at strides of [`WATCH_QUEUE_BYTES`], going by the size of the last one.
-fn stride_revs_next(revs: usize, last: &History) -> usize {
-    let bytes: usize = last.revs.iter().flat_map(|(_, events)| events).map(event_bytes).sum();
-    if bytes > WATCH_QUEUE_BYTES {
-        (revs * WATCH_QUEUE_BYTES / bytes).max(1)
-    } else if bytes <= WATCH_QUEUE_BYTES / 2 {
-        (revs * 2).min(WATCH_BATCH_REVS)
-    } else {
-        revs
-    }
 }
 
 fn progress_ticker(interval: Duration) -> Interval {

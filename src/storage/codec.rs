@@ -134,3 +134,62 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::{pb::mvccpb, storage::Record};
+
+    fn key_values() -> impl Strategy<Value = KeyValue> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+        let integer = || prop_oneof![Just(0), any::<i64>(), 0..200_i64, Just(i64::MIN), Just(i64::MAX)];
+        (bytes(), bytes(), integer(), integer(), integer(), integer()).prop_map(
+            |(key, value, create_rev, mod_rev, version, lease)| KeyValue {
+                key,
+                value,
+                create_rev: Rev(create_rev),
+                mod_rev: Rev(mod_rev),
+                version,
+                lease: LeaseId(lease),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_bytes_are_those_of_protobuf(kv in key_values()) {
+            let message = mvccpb::KeyValue {
+                key: kv.key.clone(),
+                create_revision: kv.create_rev.0,
+                mod_revision: kv.mod_rev.0,
+                version: kv.version,
+                value: kv.value.clone(),
+                lease: kv.lease.0,
+            };
+            let record = Record::put(&kv);
+            prop_assert_eq!(record.bytes(), &message.encode_to_vec());
+            prop_assert_eq!(record.key_value(), kv.clone());
+
+            let tombstone = Record::tombstone(&kv.key);
+            let message = mvccpb::KeyValue { key: kv.key, ..mvccpb::KeyValue::default() };
+            prop_assert_eq!(tombstone.bytes(), &message.encode_to_vec());
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn a_cut_encoding_is_not_mistaken(kv in key_values(), cut in any::<prop::sample::Index>()) {
+            let bytes = encode(Parts::of(&kv));
+            if !bytes.is_empty() {
+                prop_assert_ne!(decode(&bytes[..cut.index(bytes.len())]), Some(Parts::of(&kv)));
+            }
+        }
+    }
+}

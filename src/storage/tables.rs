@@ -37,6 +37,7 @@ pub(crate) enum Table {
 /// Keys of [`Table::Meta`]. Numbers are big-endian and eight bytes wide.
 pub(crate) mod meta {
     pub(crate) const FORMAT_VERSION: &[u8] = b"format_version";
+    pub(crate) const RECORD_COUNT: &[u8] = b"record_count";
     /// Stored, never derived: compaction may remove the newest record there is.
     pub(crate) const REV_CURRENT: &[u8] = b"rev_current";
     /// Reads below it are refused.

@@ -30,14 +30,16 @@ use tracing_subscriber::{
 
 use crate::config::{Config, LogFormat, LogLevel, LogOutput};
 
-/// Starts logging as the configuration says, for the rest of the process.
-pub(crate) fn init_log(config: &Config) -> io::Result<()> {
-    install(config.log_level, config.log_format, &config.log_outputs)
+/// Starts logging as the configuration says, for the rest of the process. The error is a line for
+/// a person.
+pub(crate) fn init(config: &Config) -> Result<(), String> {
+    install(config.log_level, config.log_format, &config.log_outputs).map_err(|error| error.to_string())
 }
 
 /// Starts logging when there is no configuration, to say why there is none.
-pub(crate) fn init_log_to_stderr() -> io::Result<()> {
+pub(super) fn init_to_stderr() {
     install(LogLevel::Info, None, &[LogOutput::Stderr])
+        .expect("stderr needs no opening, and this is the first log");
 }
 
 fn install(level: LogLevel, format: Option<LogFormat>, outputs: &[LogOutput]) -> io::Result<()> {

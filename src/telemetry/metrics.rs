@@ -14,7 +14,7 @@ use prometheus::{
     exponential_buckets,
 };
 
-use crate::config::{ETCD_VERSION, Feature, MetricsMode};
+use crate::config::{Config, ETCD_VERSION, MetricsMode};
 
 use super::{GrpcMethod, grpc, process::Process};
 
@@ -64,11 +64,12 @@ pub(crate) struct Metrics {
     pub(crate) leader_changes: IntCounter,
     pub(crate) proposals_failed: IntCounter,
     pub(crate) heartbeat_send_failures: IntCounter,
-    pub(crate) slow_apply: IntCounter,
+    slow_apply: IntCounter,
     pub(crate) slow_read_indexes: IntCounter,
     pub(crate) read_indexes_failed: IntCounter,
     pub(crate) learner_promote_successes: IntCounter,
-    apply_duration: HistogramVec,
+    apply_duration: Histogram,
+    apply_is_slow: Duration,
     range_duration: [Histogram; 2],
     /// 1 while a snapshot of the leader is being taken in.
     pub(crate) snapshot_apply_in_progress: IntGauge,
@@ -89,7 +90,7 @@ pub(crate) struct Metrics {
     pub(crate) compaction_keys: IntCounter,
     /// Unix seconds; 0 before the first one.
     pub(crate) compaction_last: IntGauge,
-    pub(crate) compaction_pause_ms: Histogram,
+    compaction_pause_ms: Histogram,
     pub(crate) compaction_total_ms: Histogram,
     pub(crate) index_compaction_pause_ms: Histogram,
 
@@ -99,10 +100,9 @@ pub(crate) struct Metrics {
     pub(crate) leases_expired: IntCounter,
     pub(crate) lease_ttl_secs: Histogram,
 
-    pub(crate) wal_fsync: Histogram,
-    pub(crate) wal_write: Histogram,
-    pub(crate) wal_write_bytes: IntGauge,
-    pub(crate) backend_commit: Histogram,
+    wal_fsync: Histogram,
+    wal_write_bytes: IntGauge,
+    backend_commit: Histogram,
     pub(crate) backend_snapshot: Histogram,
     pub(crate) backend_defrag: Histogram,
     /// 1 while defragmenting.
@@ -123,7 +123,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(mode: MetricsMode, features: &[Feature]) -> Metrics {
+    pub(crate) fn new(config: &Config) -> Metrics {
         let registry = Registry::new();
         let make = Maker { registry: &registry };
         let disk = || buckets(0.001, 14);
@@ -131,7 +131,7 @@ impl Metrics {
         let metrics = Metrics {
             state: StateGauges::new(&make),
             process: ProcessGauges::new(&make),
-            grpc: grpc::methods(&registry, mode == MetricsMode::Extensive),
+            grpc: grpc::methods(&registry, config.metrics == MetricsMode::Extensive),
 
             client_received_bytes: make
                 .counter("etcd_network_client_grpc_received_bytes_total", "Bytes from gRPC clients."),
@@ -162,12 +162,16 @@ impl Metrics {
                 .counter("etcd_server_read_indexes_failed_total", "Read indexes that failed."),
             learner_promote_successes: make
                 .counter("etcd_server_learner_promote_successes", "Learners promoted by this leader."),
-            apply_duration: make.histograms(
-                "etcd_server_apply_duration_seconds",
-                "How long applying took.",
-                apply(),
-                &["version", "op", "success"],
-            ),
+            apply_duration: {
+                let applies = make.histograms(
+                    "etcd_server_apply_duration_seconds",
+                    "How long applying a log entry took.",
+                    apply(),
+                    &["version", "op", "success"],
+                );
+                applies.with_label_values(&["v3", "Batch", "true"])
+            },
+            apply_is_slow: config.warning_apply_duration,
             range_duration: {
                 let ranges = make.histograms(
                     "etcd_server_range_duration_seconds",
@@ -244,11 +248,6 @@ impl Metrics {
             wal_fsync: make.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
                 "How long the log's fsync took.",
-                disk(),
-            ),
-            wal_write: make.histogram(
-                "etcd_disk_wal_write_duration_seconds",
-                "How long writing to the log took.",
                 disk(),
             ),
             wal_write_bytes: make.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
@@ -330,7 +329,7 @@ impl Metrics {
         version.with_label_values(&[ETCD_VERSION]).set(1.0);
         let enabled =
             make.gauges("etcd_server_feature_enabled", "Whether a feature gate is on.", &["name", "stage"]);
-        for feature in features {
+        for feature in &config.features {
             enabled.with_label_values(&[feature.name, feature.stage]).set(f64::from(feature.enabled));
         }
         metrics
@@ -345,10 +344,29 @@ impl Metrics {
             .map(|(path, method)| (path.as_str(), method))
     }
 
-    /// Applying took this long; `op` is the name of the request, `Put` or `Txn`.
-    pub(crate) fn applied(&self, op: &str, success: bool, took: Duration) {
-        let labels = ["v3", op, if success { "true" } else { "false" }];
-        self.apply_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    /// So many bytes of the log were written and synced.
+    pub(crate) fn observe_wal_sync(&self, took: Duration, bytes: usize) {
+        self.wal_fsync.observe(took.as_secs_f64());
+        self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A checkpoint was committed to the database.
+    pub(crate) fn observe_checkpoint(&self, took: Duration) {
+        self.backend_commit.observe(took.as_secs_f64());
+    }
+
+    /// One stride of a compaction.
+    pub(crate) fn observe_compaction_pause(&self, took: Duration) {
+        self.compaction_pause_ms.observe(took.as_secs_f64() * 1000.0);
+    }
+
+    /// One log entry, with so many commands in it, was applied. They are timed together: nobody
+    /// waits for less, and timing each would cost more than many of them do.
+    pub(crate) fn observe_apply(&self, took: Duration, commands: usize) {
+        self.apply_duration.observe(took.as_secs_f64());
+        if took > self.apply_is_slow {
+            self.slow_apply.inc_by(commands as u64);
+        }
     }
 
     pub(crate) fn ranged(&self, success: bool, took: Duration) {
@@ -592,15 +610,19 @@ impl ProcessGauges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Invocation;
 
-    fn metrics() -> Metrics {
-        let feature = Feature { name: "LeaseCheckpoint", stage: "ALPHA", enabled: false };
-        Metrics::new(MetricsMode::Basic, &[feature])
+    fn metrics(args: &[&str]) -> Metrics {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        match Config::load(&args, &[]) {
+            Ok(Invocation::Serve(config)) => Metrics::new(&config),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn what_dashboards_and_alerts_read_is_there_from_the_start() {
-        let metrics = metrics();
+        let metrics = metrics(&[]);
         metrics.peer_round_trip.with_label_values(&["a"]).observe(0.01);
         for (counters, label) in [
             (&metrics.peer_sent_bytes, "a"),
@@ -645,9 +667,12 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_method_and_code() {
-        let metrics = Metrics::new(MetricsMode::Extensive, &[]);
-        let mut methods = metrics.grpc_methods("etcdserverpb.KV");
-        let (_, put) = methods.find(|(path, _)| *path == "/etcdserverpb.KV/Put").expect("a method");
+        let metrics = metrics(&["--metrics=extensive"]);
+        let put = metrics
+            .grpc_methods("etcdserverpb.KV")
+            .find(|(path, _)| *path == "/etcdserverpb.KV/Put")
+            .expect("a method")
+            .1;
         put.started.inc();
         put.handled(0, Duration::from_millis(20));
         put.handled(14, Duration::from_millis(20));
@@ -664,12 +689,12 @@ mod tests {
         ] {
             assert!(text.contains(&line), "{line} is missing");
         }
-        assert_eq!(metrics.grpc_methods("etcdserverpb.K").count(), 0);
+        assert!(!metrics.grpc_methods("etcdserverpb.KV").any(|(path, _)| path.ends_with("Pull")));
     }
 
     #[test]
     fn state_is_what_it_was_last_said_to_be() {
-        let metrics = metrics();
+        let metrics = metrics(&[]);
         let state = NodeState {
             member_id: "8e9e05c52164694d".to_owned(),
             cluster_version: "3.6".to_owned(),
@@ -690,15 +715,24 @@ mod tests {
 
     #[test]
     fn timings_land_under_their_labels() {
-        let metrics = metrics();
-        metrics.applied("Put", true, Duration::from_micros(150));
+        let metrics = metrics(&[]);
+        metrics.observe_apply(Duration::from_micros(150), 1);
+        metrics.observe_apply(Duration::from_secs(1), 7);
+        metrics.observe_wal_sync(Duration::from_millis(3), 4096);
+        metrics.observe_checkpoint(Duration::from_millis(3));
+        metrics.observe_compaction_pause(Duration::from_millis(3));
         metrics.ranged(false, Duration::from_micros(50));
         metrics.requested("Put", true, Duration::from_millis(1));
         metrics.checked("/readyz", "data_corruption", true);
         metrics.checked("/readyz", "data_corruption", false);
         let text = metrics.render(&NodeState::default());
         for line in [
-            "etcd_server_apply_duration_seconds_bucket{op=\"Put\",success=\"true\",version=\"v3\",le=\"0.0002\"} 1\n",
+            "etcd_server_apply_duration_seconds_bucket{op=\"Batch\",success=\"true\",version=\"v3\",le=\"0.0002\"} 1\n",
+            "etcd_server_slow_apply_total 7\n",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1\n",
+            "etcd_disk_wal_write_bytes_total 4096\n",
+            "etcd_disk_backend_commit_duration_seconds_bucket{le=\"0.004\"} 1\n",
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_bucket{le=\"4\"} 1\n",
             "etcd_server_range_duration_seconds_bucket{success=\"false\",le=\"0.0001\"} 1\n",
             "etcd_server_request_duration_seconds_count{success=\"true\",type=\"Put\"} 1\n",
             "etcd_server_healthcheck{name=\"data_corruption\",type=\"/readyz\"} 0\n",

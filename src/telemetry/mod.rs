@@ -5,10 +5,12 @@
 //! kept up to date but asked for when somebody looks ([`NodeState`]).
 
 mod grpc;
+mod last_words;
 mod log;
 mod metrics;
 mod process;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
-pub(crate) use log::{init_log, init_log_to_stderr};
+pub(crate) use last_words::{fail, print, refuse};
+pub(crate) use log::init;
 pub(crate) use metrics::{Metrics, NodeState};

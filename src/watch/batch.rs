@@ -107,7 +107,7 @@ impl<'a> Share<'a> {
 }
 
 /// The memory that an event keeps alive.
-pub(crate) fn event_bytes(event: &Event) -> usize {
+pub(super) fn event_bytes(event: &Event) -> usize {
     let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
     size_of::<Event>() + of(&event.kv) + event.prev_kv.as_ref().map_or(0, of)
 }

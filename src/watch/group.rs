@@ -20,11 +20,13 @@ pub(super) type Seat = (StreamId, WatchId);
 pub(super) struct Group {
     points: BTreeMap<Bytes, Seats>,
     intervals: Intervals,
+    len: usize,
 }
 
 impl Group {
     /// `seat` must not be in the group yet.
     pub(super) fn insert(&mut self, range: &KeyRange, seat: Seat) {
+        self.len += 1;
         match range {
             KeyRange::Point(key) => match self.points.get_mut(key) {
                 Some(seats) => seats.insert(seat),
@@ -39,6 +41,7 @@ impl Group {
 
     /// `seat` must be in the group, with this range.
     pub(super) fn remove(&mut self, range: &KeyRange, seat: Seat) {
+        self.len -= 1;
         match range {
             KeyRange::Point(key) => {
                 let seats = self.points.get_mut(key).expect("a synced watcher is in the group");
@@ -50,6 +53,10 @@ impl Group {
             KeyRange::Span(start, end) => self.intervals.remove(start, &End::At(end.clone()), seat),
             KeyRange::From(start) => self.intervals.remove(start, &End::Unbounded, seat),
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// Calls `visit` with the watchers of `key`, a few sets of them; no seat comes twice.

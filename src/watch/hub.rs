@@ -30,6 +30,7 @@ pub(crate) struct WatchHub {
     stream_next: u64,
     /// The synced watchers, and only they.
     synced: Group,
+    watchers: usize,
     /// Watchers that asked for previous values.
     prev_kv: usize,
     /// Room for the hits of one revision, kept between publications.
@@ -50,13 +51,22 @@ struct Stream {
     lagging_later: Vec<WatchId>,
 }
 
+/// See [`WatchHub::census`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) streams: u64,
+    pub(crate) watchers: u64,
+    /// Those that are read history for.
+    pub(crate) unsynced: u64,
+    /// Deliveries that are queued and not taken yet.
+    pub(crate) pending: u64,
+}
+
 /// A new watcher.
 #[derive(Clone, Debug)]
 pub(crate) struct Created {
     pub(crate) id: WatchId,
     pub(crate) state: State,
-    /// What had been published when it was created.
-    pub(crate) rev: Rev,
     pub(crate) spec: Arc<WatcherSpec>,
 }
 
@@ -68,6 +78,7 @@ impl WatchHub {
             streams: BTreeMap::new(),
             stream_next: 0,
             synced: Group::default(),
+            watchers: 0,
             prev_kv: 0,
             hits: Vec::new(),
         }
@@ -80,6 +91,17 @@ impl WatchHub {
     /// Events should carry previous values: some watcher wants them.
     pub(crate) fn any_prev_kv(&self) -> bool {
         self.prev_kv > 0
+    }
+
+    /// How many there are of what.
+    pub(crate) fn census(&self) -> Census {
+        let pending: usize = self.streams.values().map(|stream| stream.outlet.len()).sum();
+        Census {
+            streams: self.streams.len() as u64,
+            watchers: self.watchers as u64,
+            unsynced: (self.watchers - self.synced.len()) as u64,
+            pending: pending as u64,
+        }
     }
 
     /// Opens a stream that may leave `capacity` deliveries untaken.
@@ -132,9 +154,10 @@ impl WatchHub {
         if let State::Synced { .. } = state {
             self.synced.insert(&spec.range, (stream, id));
         }
+        self.watchers += 1;
         self.prev_kv += usize::from(spec.prev_kv);
         entry.watchers.insert(id, Watcher { spec: Arc::clone(&spec), state, heard: false });
-        Ok(Created { id, state, rev: published, spec })
+        Ok(Created { id, state, spec })
     }
 
     /// Ends a watcher: the feed yields nothing of it any more. False if there is none.
@@ -314,6 +337,7 @@ impl WatchHub {
         if let State::Synced { .. } = watcher.state {
             self.synced.remove(&watcher.spec.range, seat);
         }
+        self.watchers -= 1;
         self.prev_kv -= usize::from(watcher.spec.prev_kv);
     }
 }

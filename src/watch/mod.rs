@@ -17,8 +17,8 @@ mod intervals;
 mod queue;
 mod watcher;
 
-pub(crate) use batch::{Batch, Delivery, event_bytes};
-pub(crate) use hub::{Created, WatchHub};
+pub(crate) use batch::{Batch, Delivery};
+pub(crate) use hub::WatchHub;
 pub(crate) use queue::Feed;
 pub(crate) use watcher::{CreateError, Lagging, State, StreamId, WatchId, WatcherSpec};
 

@@ -95,6 +95,11 @@ impl Outlet {
         self.knocked = false;
     }
 
+    /// Deliveries that have not been taken.
+    pub(super) fn len(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     pub(super) fn handed(&self) -> u64 {
         self.handed
     }

@@ -1,10 +1,22 @@
 //! Sessions over a real node, without a socket: requests go in, responses come out.
 
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
-use crate::pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest};
+use crate::{
+    apply::{Command, DeleteRange, Op, Put, Txn},
+    config::{Config, Invocation},
+    node::{self, Running},
+    pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
+    telemetry::Metrics,
+    types::LeaseId,
+    watch::WatchHub,
+};
 
 type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
 
@@ -12,26 +24,72 @@ type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
 struct Stage {
     node: Node,
     requests: Option<mpsc::UnboundedSender<Result<WatchRequest, Status>>>,
-    session: Session<Requests>,
+    session: Option<Session<Requests>>,
+    running: Option<Running>,
+    _data_dir: TempDir,
 }
 
 impl Stage {
     async fn set() -> Stage {
-        let node = Node::start(crate::node::Config {
-            election_timeout: Duration::from_millis(10),
-            watch_progress_notify_interval: Duration::from_millis(100),
-            max_request_bytes: 1_572_864,
-        });
+        let data_dir = TempDir::new().expect("there is a place for temporary files");
+        let flags = [
+            format!("--data-dir={}", data_dir.path().display()),
+            "--watch-progress-notify-interval=100ms".to_owned(),
+        ];
+        let config = match Config::load(&flags, &[]) {
+            Ok(Invocation::Serve(config)) => *config,
+            other => panic!("the flags are wrong: {other:?}"),
+        };
+        let metrics = Arc::new(Metrics::new(&config));
+        let running = node::start(config, metrics).expect("the node starts");
+        let node = running.node.clone();
         let (requests, session) = open(&node);
-        Stage { node, requests: Some(requests), session }
+        Stage {
+            node,
+            requests: Some(requests),
+            session: Some(session),
+            running: Some(running),
+            _data_dir: data_dir,
+        }
     }
 
+    fn reopen(&mut self) {
+        let (requests, session) = open(&self.node);
+        self.requests = Some(requests);
+        self.session = Some(session);
+    }
+
+    /// Writes one revision, and returns it.
     async fn write(&self, changes: &[(&str, Option<Bytes>)]) -> i64 {
-        self.node.write(changes).0
+        self.write_all(&[changes]).await
+    }
+
+    /// Writes a revision for each of `writes`, and returns the last one.
+    async fn write_all(&self, writes: &[&[(&str, Option<Bytes>)]]) -> i64 {
+        let proposals = writes.iter().map(|changes| {
+            let success = changes.iter().map(|(key, value)| change(key, value)).collect();
+            self.node.propose(Command::Txn(Txn { success, ..Txn::default() }))
+        });
+        let mut last = 0;
+        for outcome in join_all(proposals).await {
+            let outcome = outcome.expect("the node takes it");
+            outcome.result.expect("nothing speaks against it");
+            last = outcome.rev.0;
+        }
+        last
+    }
+
+    /// Puts the numbers below `count` to `key`, and returns the last revision.
+    async fn count(&self, key: &str, count: usize) -> i64 {
+        let writes: Vec<_> =
+            (0..count).map(|number| [(key, Some(Bytes::from(number.to_string())))]).collect();
+        let writes: Vec<&[_]> = writes.iter().map(|write| &write[..]).collect();
+        self.write_all(&writes).await
     }
 
     async fn compact(&self, rev: i64) {
-        self.node.compact(Rev(rev));
+        let outcome = self.node.compact(Rev(rev), false).await.expect("the node takes it");
+        outcome.result.expect("there is something to compact");
     }
 
     async fn put(&self, key: &str, value: impl Into<Bytes>) -> i64 {
@@ -65,7 +123,7 @@ impl Stage {
     }
 
     async fn next(&mut self) -> WatchResponse {
-        self.session.next().await.expect("the stream goes on")
+        self.session.as_mut().expect("it is open").next().await.expect("the stream goes on")
     }
 
     /// Events of `watch_id` until one of revision `rev`, as `revision key value`.
@@ -83,6 +141,25 @@ impl Stage {
             }
         }
         lines
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.session = None;
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+}
+
+fn change(key: &str, value: &Option<Bytes>) -> Op {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    match value {
+        Some(value) => {
+            Op::Put(Put { key, value: Some(value.clone()), lease: Some(LeaseId::NONE), prev_kv: false })
+        }
+        None => Op::DeleteRange(DeleteRange { range: KeyRange::Point(key), prev_kv: false }),
     }
 }
 
@@ -190,24 +267,15 @@ async fn filters_hold_live_and_in_history() {
 #[tokio::test]
 async fn history_is_caught_up_with_in_whole_and_joins_the_present() {
     let mut stage = Stage::set().await;
-    let mut expected = Vec::new();
-    for number in 0..2500 {
-        let rev = stage.put("k", number.to_string()).await;
-        let was = if number == 0 { String::new() } else { format!(" was {}", number - 1) };
-        expected.push(format!("{rev} k={number}{was}"));
-    }
+    stage.count("k", 2500).await;
+    let was = |number| if number == 0 { String::new() } else { format!(" was {}", number - 1) };
+    let mut expected: Vec<String> =
+        (0..2500).map(|number| format!("{} k={number}{}", number + 2, was(number))).collect();
     stage.create(WatchCreateRequest { start_revision: 1, prev_kv: true, ..on("k", "") }).await;
-    let mut seen = Vec::new();
-    while seen.len() < 2500 {
-        let response = stage.next().await;
-        assert!(response.events.len() <= WATCH_BATCH_REVS);
-        assert_eq!(revision(&response), 2501);
-        seen.extend(lines(&response));
-        if seen.len() == 1008 {
-            // Written while the watcher is on its way.
-            break;
-        }
-    }
+    let response = stage.next().await;
+    assert_eq!((response.events.len(), revision(&response)), (WATCH_BATCH_REVS, 2501));
+    let mut seen = lines(&response);
+    // Written while the watcher is on its way.
     stage.put("other", "x").await;
     let last = stage.put("k", "last").await;
     expected.push(format!("{last} k=last was 2499"));
@@ -224,10 +292,9 @@ async fn a_client_that_does_not_read_loses_nothing() {
         stage.create(WatchCreateRequest { watch_id: id, ..on("k", "") }).await;
     }
     stage.create(WatchCreateRequest { watch_id: 4, ..on("quiet", "") }).await;
-    let mut expected = Vec::new();
-    for number in 0..3 * WATCH_QUEUE {
-        expected.push(format!("{} k={number}", stage.put("k", number.to_string()).await));
-    }
+    stage.count("k", 3 * WATCH_QUEUE).await;
+    let expected: Vec<String> =
+        (0..3 * WATCH_QUEUE).map(|number| format!("{} k={number}", number + 2)).collect();
     let last = stage.put("quiet", "x").await;
     let mut seen = [const { Vec::new() }; 5];
     while seen.iter().map(Vec::len).sum::<usize>() < 3 * expected.len() + 1 {
@@ -243,14 +310,11 @@ async fn a_client_that_does_not_read_loses_nothing() {
 #[tokio::test]
 async fn many_laggards_walk_together_with_the_living() {
     let mut stage = Stage::set().await;
-    let mut last = 0;
-    for number in 0..300 {
-        last = stage.put("k", number.to_string()).await;
-    }
+    let last = stage.count("k", 1500).await;
     for id in 1..=100 {
         stage.ask(RequestUnion::CreateRequest(WatchCreateRequest {
             watch_id: id,
-            start_revision: if id == 100 { 0 } else { 2 + id },
+            start_revision: if id == 100 { 0 } else { 2 + 15 * id },
             ..on("k", "")
         }));
     }
@@ -261,7 +325,7 @@ async fn many_laggards_walk_together_with_the_living() {
         let response = stage.next().await;
         let id = response.watch_id;
         if response.created {
-            next[id as usize] = if id == 100 { last + 1 } else { 2 + id };
+            next[id as usize] = if id == 100 { last + 1 } else { 2 + 15 * id };
             if id == 100 {
                 live = stage.put("k", "live").await;
             }
@@ -278,9 +342,7 @@ async fn many_laggards_walk_together_with_the_living() {
 #[tokio::test]
 async fn compacted_history_ends_the_watcher_but_not_the_stream() {
     let mut stage = Stage::set().await;
-    for _ in 0..9 {
-        stage.put("k", "v").await;
-    }
+    stage.count("k", 9).await;
     stage.compact(6).await;
     let id = stage.create(WatchCreateRequest { start_revision: 5, watch_id: 3, ..on("k", "") }).await;
     let response = stage.next().await;
@@ -310,12 +372,82 @@ async fn a_cancelled_watcher_falls_silent() {
     assert_eq!(response.cancel_reason, "");
     let response = stage.next().await;
     assert_eq!((response.watch_id, lines(&response)), (1, vec!["2 k=1".into()]));
-    // Catching up, it does so just as well.
-    stage.create(WatchCreateRequest { watch_id: 9, start_revision: 2, ..on("k", "") }).await;
+    // Catching up, it does so just as well, be it on its way or waiting for its turn.
+    let last = stage.count("other", 2500).await;
+    for (id, start_revision) in [(8, 2), (9, 2), (10, last)] {
+        let create = WatchCreateRequest { watch_id: id, start_revision, ..on("", "\0") };
+        stage.ask(RequestUnion::CreateRequest(create));
+    }
     stage.cancel(9);
+    stage.cancel(10);
+    let mut cancelled = Vec::new();
+    while cancelled.len() < 2 {
+        let response = stage.next().await;
+        assert!(!cancelled.contains(&response.watch_id));
+        if response.canceled {
+            cancelled.push(response.watch_id);
+        }
+    }
+    stage.cancel(8);
     while !stage.next().await.canceled {}
-    stage.put("k", "2").await;
-    assert_eq!(stage.next().await.watch_id, 1);
+    for _ in 0..5 {
+        stage.put("k", "2").await;
+        assert_eq!(stage.next().await.watch_id, 1);
+    }
+}
+
+#[tokio::test]
+async fn history_and_the_present_take_turns() {
+    let mut stage = Stage::set().await;
+    stage.create(WatchCreateRequest { watch_id: 1, ..on("k", "") }).await;
+    stage.count("k", WATCH_QUEUE).await;
+    stage.create(WatchCreateRequest { watch_id: 2, start_revision: 2, ..on("k", "") }).await;
+    let ids = [stage.next().await.watch_id, stage.next().await.watch_id, stage.next().await.watch_id];
+    assert!(ids.contains(&1) && ids.contains(&2), "{ids:?}");
+}
+
+#[tokio::test]
+async fn the_hub_forgets_a_stream_that_ends() {
+    let mut stage = Stage::set().await;
+    stage.create(on("k", "")).await;
+    assert_eq!(stage.node.watch_hub().census().watchers, 1);
+    stage.session = None;
+    assert_eq!(stage.node.watch_hub().census().streams, 0);
+    assert_eq!(stage.node.watch_hub().census().watchers, 0);
+}
+
+#[tokio::test]
+async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
+    let mut stage = Stage::set().await;
+    stage.put("k", "1").await;
+    let rev = stage.put("k", "2").await;
+    // As if the watcher had been created between the event's making and its publication.
+    let mut events = stage.node.history(Rev(rev), 1).expect("it is there").revs.remove(0).1;
+    events[0].prev_kv = None;
+    let mut hub = WatchHub::new(Rev(rev - 1));
+    let mut feed = hub.open_stream(1);
+    let spec = WatcherSpec {
+        id: 0,
+        range: KeyRange::all(),
+        start_rev: 0,
+        no_put: false,
+        no_delete: false,
+        prev_kv: true,
+        progress_notify: false,
+        fragment: false,
+    };
+    hub.create(&mut feed, spec).expect("0 is free");
+    hub.publish(Rev(rev), events.into());
+    let delivery = feed.recv().await.expect("it is published");
+    stage.session.as_mut().expect("it is open").delivery(delivery).expect("the store answers");
+    assert_eq!(lines(&stage.next().await), ["3 k=2 was 1"]);
+}
+
+#[test]
+fn the_empty_key_stands_for_the_first() {
+    let first = Bytes::from_static(b"\0");
+    assert_eq!(range(Bytes::new(), Bytes::new()), KeyRange::Point(first.clone()));
+    assert_eq!(range(Bytes::new(), first.clone()), KeyRange::From(first));
 }
 
 #[tokio::test]
@@ -342,26 +474,23 @@ async fn progress_is_told_when_asked_and_when_due() {
 #[tokio::test]
 async fn large_responses_come_in_fragments_for_those_who_ask() {
     let mut stage = Stage::set().await;
-    for key in ["a", "b", "c", "d", "e"] {
-        stage.put(key, vec![b'x'; 900_000]).await;
+    for _ in 0..2 {
+        stage.put("k", vec![b'x'; 900_000]).await;
     }
     for fragment in [false, true] {
-        // A new stream: this one would have learned to read less at a time.
-        let (requests, session) = open(&stage.node);
-        stage.requests = Some(requests);
-        stage.session = session;
-        let id = stage.create(WatchCreateRequest { start_revision: 1, fragment, ..on("", "\0") }).await;
-        let mut keys = Vec::new();
+        stage.reopen();
+        let create = WatchCreateRequest { start_revision: 1, prev_kv: true, fragment, ..on("", "\0") };
+        stage.create(create).await;
         let mut parts = Vec::new();
-        while keys.len() < 5 {
+        let mut revisions = Vec::new();
+        while revisions.len() < 2 {
             let part = stage.next().await;
-            assert_eq!((part.watch_id, revision(&part)), (id, 6));
-            keys.extend(part.events.iter().map(|event| text(&event.kv.as_ref().expect("a key").key)));
+            assert_eq!((part.watch_id, revision(&part)), (0, 3));
+            revisions.extend(part.events.iter().map(|event| event.kv.as_ref().expect("a key").mod_revision));
             parts.push((part.events.len(), part.fragment));
         }
-        assert_eq!(keys, ["a", "b", "c", "d", "e"]);
-        let expected: &[(usize, bool)] =
-            if fragment { &[(2, true), (2, true), (1, false)] } else { &[(5, false)] };
+        assert_eq!(revisions, [2, 3]);
+        let expected: &[(usize, bool)] = if fragment { &[(1, true), (1, false)] } else { &[(2, false)] };
         assert_eq!(parts, expected);
     }
 }
@@ -373,6 +502,15 @@ async fn a_half_closed_stream_goes_on() {
     stage.requests = None;
     let rev = stage.put("k", "1").await;
     assert_eq!(revision(&stage.next().await), rev);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so() {
+    let mut stage = Stage::set().await;
+    stage.create(on("k", "")).await;
+    stage.running.as_ref().expect("it runs").announce_stop();
+    let end = stage.session.as_mut().expect("it is open").next().await.expect_err("the stream ends");
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
 }
 
 #[test]
