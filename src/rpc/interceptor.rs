@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};

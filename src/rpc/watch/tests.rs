@@ -15,7 +15,7 @@ use crate::{
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
     types::LeaseId,
-    watch::{Counts, WatchHub},
+    watch::WatchHub,
 };
 
 type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
@@ -404,9 +404,10 @@ async fn history_and_the_present_take_turns() {
 async fn the_hub_forgets_a_stream_that_ends() {
     let mut stage = Stage::set().await;
     stage.create(on("k", "")).await;
-    assert_eq!(stage.node.watch_hub().counts().watchers, 1);
+    assert_eq!(stage.node.watch_hub().census().watchers, 1);
     stage.session = None;
-    assert_eq!(stage.node.watch_hub().counts(), Counts::default());
+    assert_eq!(stage.node.watch_hub().census().streams, 0);
+    assert_eq!(stage.node.watch_hub().census().watchers, 0);
 }
 
 #[tokio::test]
