@@ -377,7 +377,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Config, Invocation};
+    use crate::config::Config;
 
     proptest! {
         #[test]
@@ -419,8 +419,7 @@ mod tests {
 
     #[test]
     fn made_up_versions_of_the_client_do_not_add_up() {
-        let Ok(Invocation::Serve(config)) = Config::load(&[], &[]) else { panic!("the defaults serve") };
-        let metrics = Metrics::new(&config);
+        let metrics = Metrics::new(&Config::of_flags(&[]));
         let mut versions = ClientVersions::new(&metrics);
         for number in 0..2 * CLIENT_VERSIONS_MAX {
             versions.requested(&metrics, &format!("3.{number}"), GrpcKind::Unary);
