@@ -285,7 +285,7 @@ impl WatchStream {
         events
     }
 
-    /// Ends the sending half; the server then ends the stream.
+    /// Ends the sending half, as a client does that has nothing more to ask.
     pub(crate) fn close_sending(self) -> mpsc::UnboundedReceiver<Result<WatchResponse, Status>> {
         self.responses
     }

@@ -6,9 +6,13 @@
 //! release and says what it leaves out.
 
 mod client;
+mod concurrency;
 mod http;
 mod kv;
+mod lease;
+mod maintenance;
 mod pb;
 mod server;
 mod tools;
 mod txn;
+mod watch;

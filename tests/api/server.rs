@@ -37,7 +37,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const READY: &str = "ready to serve client requests";
 
 /// Lines of the server's log that a failing test shows.
-const LOG_LINES_SHOWN: usize = 60;
+const LOG_LINES_SHOWN: usize = 30;
 
 /// What to start and how, before it runs.
 #[derive(Clone)]
@@ -322,7 +322,7 @@ impl Drop for Server {
         if thread::panicking() {
             eprintln!("the end of the log of {}:", self.launch.program.display());
             for line in log.iter().skip(log.len().saturating_sub(LOG_LINES_SHOWN)) {
-                eprintln!("  {line}");
+                eprintln!("  {line:.400}");
             }
         }
     }
