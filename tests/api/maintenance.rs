@@ -342,6 +342,9 @@ async fn users_and_roles_can_be_kept_while_auth_is_off() {
 #[tokio::test]
 async fn a_token_is_ignored_while_auth_is_off() {
     let (_server, client) = serve();
+    if !client.has((3, 6, 0), "a blind eye to tokens").await {
+        return;
+    }
     let mut request =
         tonic::Request::new(PutRequest { key: "k".into(), value: "v".into(), ..Default::default() });
     request.metadata_mut().insert("token", "no such token".parse().expect("ASCII"));
