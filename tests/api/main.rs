@@ -7,6 +7,7 @@
 
 mod client;
 mod concurrency;
+mod differential;
 mod http;
 mod kv;
 mod lease;

@@ -37,7 +37,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const READY: &str = "ready to serve client requests";
 
 /// Lines of the server's log that a failing test shows.
-const LOG_LINES_SHOWN: usize = 30;
+const LOG_LINES_SHOWN: usize = 80;
 
 /// What to start and how, before it runs.
 #[derive(Clone)]
@@ -91,9 +91,9 @@ impl Launch {
         Launch::of(subject_program())
     }
 
-    /// The real etcd that answers are compared with. It need not survive a power cut.
+    /// The real etcd that answers are compared with.
     pub(crate) fn reference() -> Launch {
-        Launch::of(tools::etcd351("etcd")).flag("unsafe-no-fsync", true)
+        Launch::of(tools::etcd351("etcd"))
     }
 
     fn of(program: PathBuf) -> Launch {

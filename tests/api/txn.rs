@@ -297,6 +297,19 @@ async fn a_refused_operation_undoes_the_whole_txn() {
 }
 
 #[tokio::test]
+async fn a_nested_put_needs_its_lease_too() {
+    let (_server, client) = serve();
+    if !client.has((3, 6, 0), "a server that outlives a nested put with a missing lease").await {
+        return;
+    }
+    let with_lease = PutRequest { key: "b".into(), lease: 99, ..Default::default() };
+    let with_lease = RequestOp { request: Some(Request::RequestPut(with_lease)) };
+    let txn = then(vec![put("a", "1"), nested(then(vec![with_lease]))]);
+    refused(client.try_txn(txn).await, Code::NotFound, "etcdserver: requested lease not found");
+    assert_eq!(client.get("a").await, None);
+}
+
+#[tokio::test]
 async fn a_txn_has_a_bounded_number_of_operations() {
     let (_server, client) = serve();
     let puts = |count: usize| (0..count).map(|number| put(&format!("k{number}"), "v")).collect::<Vec<_>>();
