@@ -8,6 +8,7 @@
 mod client;
 mod concurrency;
 mod differential;
+mod etcdctl;
 mod http;
 mod kv;
 mod lease;
