@@ -126,7 +126,10 @@ impl Client {
         revision(&accepted("put", self.try_put(request).await).header)
     }
 
-    pub(crate) async fn try_delete(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+    pub(crate) async fn try_delete(
+        &self,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Status> {
         Ok(self.kv().delete_range(request).await?.into_inner())
     }
 
@@ -144,7 +147,11 @@ impl Client {
         accepted("txn", self.try_txn(request).await)
     }
 
-    pub(crate) async fn try_compact(&self, revision: i64, physical: bool) -> Result<CompactionResponse, Status> {
+    pub(crate) async fn try_compact(
+        &self,
+        revision: i64,
+        physical: bool,
+    ) -> Result<CompactionResponse, Status> {
         Ok(self.kv().compact(CompactionRequest { revision, physical }).await?.into_inner())
     }
 
@@ -173,7 +180,8 @@ impl Client {
     pub(crate) async fn keep_alive_once(&self, id: i64) -> LeaseKeepAliveResponse {
         let one = tokio_stream::once(LeaseKeepAliveRequest { id });
         let mut answers = accepted("keep alive", self.leases().lease_keep_alive(one).await).into_inner();
-        accepted("keep alive", soon("a renewal", answers.message()).await).expect("one request has one answer")
+        accepted("keep alive", soon("a renewal", answers.message()).await)
+            .expect("one request has one answer")
     }
 
     pub(crate) async fn status(&self) -> StatusResponse {

@@ -89,8 +89,7 @@ async fn who_stops_waiting_for_a_lock_leaves_no_key() {
     accepted("lock", soon("the lock", spawn_lock(&client, 1)).await.expect("no panic"));
     let waiting = spawn_lock(&client, 2);
     keys_put(&client, "job/", 2).await;
-    let mut watch =
-        client.watch(WatchCreateRequest { key: "job/2".into(), ..Default::default() }).await;
+    let mut watch = client.watch(WatchCreateRequest { key: "job/2".into(), ..Default::default() }).await;
     waiting.abort();
     assert_eq!(watch.events(1).await[0].r#type, 1, "the waiting key is deleted");
 }

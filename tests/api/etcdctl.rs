@@ -161,7 +161,12 @@ impl Pair {
     }
 
     /// Starts a long-running command on both and compares its first lines.
-    fn same_lines(&mut self, arguments: &[&str], stdin: &str, count: usize) -> (Vec<String>, Running, Running) {
+    fn same_lines(
+        &mut self,
+        arguments: &[&str],
+        stdin: &str,
+        count: usize,
+    ) -> (Vec<String>, Running, Running) {
         let start = |server: &Server| Running::start(self.release, server, arguments, stdin);
         let (reference, subject) = (start(&self.reference), start(&self.subject));
         let lines = |running: &Running, server: &Server| {
@@ -204,7 +209,9 @@ fn blotted(text: &str, server: &Server) -> String {
             out.push_str(word);
             out.push_str("TIME");
             rest = &after[after.find(['\n', '"', ' ', '.']).unwrap_or(after.len())..];
-            rest = rest.trim_start_matches(|rest: char| rest == '.' || rest.is_ascii_alphanumeric() || rest == '\u{b5}');
+            rest = rest.trim_start_matches(|rest: char| {
+                rest == '.' || rest.is_ascii_alphanumeric() || rest == '\u{b5}'
+            });
         } else {
             let taken = hex.max(first.len_utf8());
             out.push_str(&rest[..taken]);
@@ -266,9 +273,10 @@ fn cells_without(separator: char, columns: &'static [usize]) -> impl Fn(&str) ->
             .map(|line| {
                 let cells: Vec<&str> = line.trim_matches('|').split(separator).map(str::trim).collect();
                 let heading = cells.iter().all(|cell| *cell == cell.to_uppercase() && !cell.is_empty());
-                let shown = cells.iter().enumerate().map(|(column, cell)| {
-                    if columns.contains(&column) && !heading { "BLOT" } else { cell }
-                });
+                let shown = cells
+                    .iter()
+                    .enumerate()
+                    .map(|(column, cell)| if columns.contains(&column) && !heading { "BLOT" } else { cell });
                 shown.collect::<Vec<_>>().join("|") + "\n"
             })
             .collect()
@@ -278,7 +286,8 @@ fn cells_without(separator: char, columns: &'static [usize]) -> impl Fn(&str) ->
 #[test]
 fn keys_are_put_got_and_deleted() {
     with_each_release(|pair| {
-        for (key, value) in [("foo", "bar"), ("foo1", "bar1"), ("foo2", "bar2"), ("goo", "zoo"), ("foo", "bar again")]
+        for (key, value) in
+            [("foo", "bar"), ("foo1", "bar1"), ("foo2", "bar2"), ("goo", "zoo"), ("foo", "bar again")]
         {
             assert_eq!(pair.same(&["put", key, value]).stdout, "OK\n");
         }
@@ -363,7 +372,11 @@ fn watches_print_what_happens() {
         let (_, reference, subject) = pair.same_lines(&["watch", "--rev=5", "foo", "zoo"], "", 2);
         pair.same(&["put", "goo", "live"]);
         assert_eq!(reference.lines(3), subject.lines(3));
-        pair.same_lines(&["watch", "foo", "--rev=1", "--", "sh", "-c", "echo $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY"], "", 5);
+        pair.same_lines(
+            &["watch", "foo", "--rev=1", "--", "sh", "-c", "echo $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY"],
+            "",
+            5,
+        );
         pair.same_lines(&["watch", "foo", "--rev=1", "-w", "fields"], "", 6);
         pair.same(&["compaction", "4"]);
         pair.same(&["watch", "foo", "--rev=2"]);
@@ -382,7 +395,8 @@ fn leases_are_granted_kept_and_revoked() {
         let ids = pair.each(grant);
         let same = |pair: &Pair, words: &[&str]| {
             let with_id = |release, server: &Server, id: &str| {
-                let arguments: Vec<&str> = words.iter().map(|word| if *word == "ID" { id } else { word }).collect();
+                let arguments: Vec<&str> =
+                    words.iter().map(|word| if *word == "ID" { id } else { word }).collect();
                 let seen = run(release, server, &arguments, "");
                 let stdout = blotted(&seen.stdout, server);
                 let remaining = stdout.split_once("remaining(").map_or(stdout.clone(), |(before, after)| {
@@ -409,7 +423,11 @@ fn leases_are_granted_kept_and_revoked() {
         same(pair, &["get", "foo"]);
         pair.same(&["lease", "grant", "nonsense"]);
         pair.same(&["lease", "grant", "9000000001"]);
-        pair.compare(&["lease", "grant", "100", "-w", "json"], "", json_without(&["cluster_id", "member_id", "raft_term", "id"]));
+        pair.compare(
+            &["lease", "grant", "100", "-w", "json"],
+            "",
+            json_without(&["cluster_id", "member_id", "raft_term", "id"]),
+        );
     });
 }
 
@@ -454,18 +472,41 @@ fn operators_look_after_their_server() {
         // Endpoint, id, version, size, leading, learner, term, index, applied index, errors.
         pair.compare(&["endpoint", "status"], "", cells_without(',', &[2, 3, 6, 7, 8]));
         pair.compare(&["endpoint", "status", "-w", "table"], "", cells_without('|', &[2, 3, 6, 7, 8]));
-        const STATUS: &[&str] =
-            &["cluster_id", "member_id", "raft_term", "version", "dbSize", "dbSizeInUse", "leader", "raftIndex", "raftTerm", "raftAppliedIndex"];
+        const STATUS: &[&str] = &[
+            "cluster_id",
+            "member_id",
+            "raft_term",
+            "version",
+            "dbSize",
+            "dbSizeInUse",
+            "leader",
+            "raftIndex",
+            "raftTerm",
+            "raftAppliedIndex",
+        ];
         pair.compare(&["endpoint", "status", "-w", "json"], "", json_without(STATUS));
-        const STATUS_FIELDS: &[&str] =
-            &["ClusterID", "MemberID", "RaftTerm", "Version", "DBSize", "DBSizeInUse", "Leader", "RaftIndex", "RaftAppliedIndex"];
+        const STATUS_FIELDS: &[&str] = &[
+            "ClusterID",
+            "MemberID",
+            "RaftTerm",
+            "Version",
+            "DBSize",
+            "DBSizeInUse",
+            "Leader",
+            "RaftIndex",
+            "RaftAppliedIndex",
+        ];
         pair.compare(&["endpoint", "status", "-w", "fields"], "", fields_without(STATUS_FIELDS));
         pair.same(&["endpoint", "hashkv"]);
         pair.same(&["endpoint", "hashkv", "-w", "table"]);
         pair.compare(&["endpoint", "hashkv", "-w", "json"], "", json_without(HEADER_FIELDS));
         pair.same(&["member", "list"]);
         pair.compare(&["member", "list", "-w", "table"], "", cells_without('|', &[]));
-        pair.compare(&["member", "list", "-w", "json"], "", json_without(&["cluster_id", "member_id", "raft_term", "ID"]));
+        pair.compare(
+            &["member", "list", "-w", "json"],
+            "",
+            json_without(&["cluster_id", "member_id", "raft_term", "ID"]),
+        );
         pair.same(&["member", "remove", "1234"]);
         pair.same(&["move-leader", "1234"]);
         pair.same(&["defrag"]);
@@ -529,5 +570,16 @@ fn check_perf_passes_its_small_load() {
     assert!(throughput.starts_with("PASS: Throughput"), "{seen:?}");
     // Latency is the machine's as much as ours: told, not judged.
     eprintln!("{} (retcd: {})", seen.stdout, subject_is_retcd());
-    assert_eq!(run(Release::V35, &server, &["get", "--prefix", "/etcdctl-check-perf/", "--count-only", "-w", "fields"], "").stdout.lines().last(), Some("\"Count\" : 0"));
+    assert_eq!(
+        run(
+            Release::V35,
+            &server,
+            &["get", "--prefix", "/etcdctl-check-perf/", "--count-only", "-w", "fields"],
+            ""
+        )
+        .stdout
+        .lines()
+        .last(),
+        Some("\"Count\" : 0")
+    );
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     client::accepted,
     pb::etcdserverpb::AlarmRequest,
-    server::{Launch, PATIENCE, Server, serve, serve_with, free_port},
+    server::{Launch, PATIENCE, Server, free_port, serve, serve_with},
 };
 
 /// An answer of an HTTP/1.1 server.
@@ -141,7 +141,13 @@ async fn livez_and_readyz_name_their_checks() {
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
     assert_eq!(lines(&probe("/livez?verbose").body), ["[+]serializable_read ok", "ok"]);
-    let ready = ["[+]data_corruption ok", "[+]linearizable_read ok", "[+]non_learner ok", "[+]serializable_read ok", "ok"];
+    let ready = [
+        "[+]data_corruption ok",
+        "[+]linearizable_read ok",
+        "[+]non_learner ok",
+        "[+]serializable_read ok",
+        "ok",
+    ];
     assert_eq!(lines(&probe("/readyz?verbose").body), ready);
     assert_eq!(lines(&probe("/readyz?verbose&exclude=non_learner&exclude=linearizable_read").body).len(), 3);
     assert_eq!(probe("/readyz/no_such_check").status, 404);
@@ -227,7 +233,9 @@ async fn metrics_have_what_dashboards_and_alerts_ask_for() {
 #[tokio::test]
 async fn open_streams_and_refusals_are_counted() {
     let (server, client) = serve();
-    let stream = client.watch(crate::pb::etcdserverpb::WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
+    let stream = client
+        .watch(crate::pb::etcdserverpb::WatchCreateRequest { key: "k".into(), ..Default::default() })
+        .await;
     assert_eq!(metric(&server, "etcd_debugging_mvcc_watch_stream_total"), Some(1.0));
     assert_eq!(metric(&server, "etcd_debugging_mvcc_watcher_total"), Some(1.0));
     client.try_put(Default::default()).await.expect_err("a put needs a key");

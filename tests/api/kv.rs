@@ -186,15 +186,15 @@ async fn range_has_four_kinds_of_interval() {
         assert_eq!(response.count, i64::try_from(expected.len()).expect("a few"));
         assert!(!response.more);
     }
-    let prefix =
-        RangeRequest { key: "b".into(), range_end: prefix_end(b"b"), ..Default::default() };
+    let prefix = RangeRequest { key: "b".into(), range_end: prefix_end(b"b"), ..Default::default() };
     assert_eq!(keys(&client.range(prefix).await.kvs), ["b", "b2"]);
 }
 
 #[tokio::test]
 async fn range_counts_beyond_its_limit() {
     let (_server, client) = serve_letters("abcde").await;
-    for (limit, returned, more) in [(0, 5, false), (1, 1, true), (4, 4, true), (5, 5, false), (9, 5, false), (-1, 5, false)]
+    for (limit, returned, more) in
+        [(0, 5, false), (1, 1, true), (4, 4, true), (5, 5, false), (9, 5, false), (-1, 5, false)]
     {
         let response = client.range(RangeRequest { limit, ..everything() }).await;
         assert_eq!((response.kvs.len(), response.more, response.count), (returned, more, 5), "limit {limit}");

@@ -174,8 +174,7 @@ async fn one_stream_keeps_many_leases_alive() {
 #[tokio::test]
 async fn a_lease_expires_but_never_early() {
     let (_server, client) = serve();
-    let mut stream =
-        client.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
+    let mut stream = client.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
     let before = Instant::now();
     client.grant(2, 1).await;
     put_with(&client, "k", 1).await;
@@ -194,8 +193,7 @@ async fn a_renewed_lease_lives_its_whole_time_again() {
     let (_server, client) = serve();
     client.grant(2, 1).await;
     put_with(&client, "k", 1).await;
-    let mut stream =
-        client.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
+    let mut stream = client.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
     let began = Instant::now();
     let mut renewed = began;
     // A second each, twice: without the renewals it would be gone by then.
@@ -217,8 +215,7 @@ async fn short_leases_do_not_wait_for_long_ones() {
     client.grant(2, 2).await;
     put_with(&client, "short", 2).await;
     client.grant(300, 3).await;
-    let mut stream =
-        client.watch(WatchCreateRequest { key: "short".into(), ..Default::default() }).await;
+    let mut stream = client.watch(WatchCreateRequest { key: "short".into(), ..Default::default() }).await;
     stream.events(1).await;
     assert_eq!(leases(&client).await, [1, 3]);
     assert!(client.get("long").await.is_some());

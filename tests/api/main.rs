@@ -7,6 +7,7 @@
 
 mod client;
 mod concurrency;
+mod crash;
 mod differential;
 mod etcdctl;
 mod http;
@@ -14,7 +15,9 @@ mod kv;
 mod lease;
 mod maintenance;
 mod pb;
+mod quota;
 mod server;
+mod startup;
 mod tools;
 mod txn;
 mod watch;

@@ -2,7 +2,9 @@
 
 use sha2::{Digest, Sha256};
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{
     client::{accepted, refused, revision},
@@ -58,7 +60,10 @@ async fn the_member_list_has_one_started_member() {
         assert_eq!(header.revision, 0, "a member's answer carries no revision");
         assert_eq!(response.members.len(), 1);
         let member = &response.members[0];
-        assert_eq!((member.id, member.name.as_str(), member.is_learner), (header.member_id, "default", false));
+        assert_eq!(
+            (member.id, member.name.as_str(), member.is_learner),
+            (header.member_id, "default", false)
+        );
         assert_eq!(member.peer_ur_ls, [format!("http://127.0.0.1:{}", server.peer_port)]);
         assert_eq!(member.client_ur_ls, [format!("http://127.0.0.1:{}", server.client_port)]);
     }
@@ -153,7 +158,8 @@ async fn hash_kv_depends_on_the_history_alone() {
     for client in [&a, &b] {
         client.compact(3).await;
     }
-    let (hash_a, hash_b) = (accepted("hash", a.try_hash_kv(0).await), accepted("hash", b.try_hash_kv(0).await));
+    let (hash_a, hash_b) =
+        (accepted("hash", a.try_hash_kv(0).await), accepted("hash", b.try_hash_kv(0).await));
     assert_eq!((hash_a.hash, hash_a.compact_revision), (hash_b.hash, 3));
     let compacted = "etcdserver: mvcc: required revision has been compacted";
     refused(a.try_hash_kv(2).await, Code::OutOfRange, compacted);
@@ -319,13 +325,21 @@ async fn users_and_roles_can_be_kept_while_auth_is_off() {
     };
     refused(auth.user_add(add("")).await, Code::InvalidArgument, "etcdserver: user name is empty");
     accepted("user add", auth.user_add(add("ann")).await);
-    refused(auth.user_add(add("ann")).await, Code::FailedPrecondition, "etcdserver: user name already exists");
+    refused(
+        auth.user_add(add("ann")).await,
+        Code::FailedPrecondition,
+        "etcdserver: user name already exists",
+    );
     let unknown = AuthUserGetRequest { name: "bob".to_owned() };
     refused(auth.user_get(unknown).await, Code::FailedPrecondition, "etcdserver: user name not found");
     let role = |name: &str| AuthRoleAddRequest { name: name.to_owned() };
     refused(auth.role_add(role("")).await, Code::InvalidArgument, "etcdserver: role name is empty");
     accepted("role add", auth.role_add(role("reader")).await);
-    refused(auth.role_add(role("reader")).await, Code::FailedPrecondition, "etcdserver: role name already exists");
+    refused(
+        auth.role_add(role("reader")).await,
+        Code::FailedPrecondition,
+        "etcdserver: role name already exists",
+    );
     let grant = AuthRoleGrantPermissionRequest {
         name: "reader".to_owned(),
         perm: Some(authpb::Permission { perm_type: 0, key: "k".into(), range_end: "l".into() }),

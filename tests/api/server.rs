@@ -197,6 +197,24 @@ impl Server {
         ended
     }
 
+    /// Starts a server that may serve or refuse to, and waits until it has done either.
+    pub(crate) fn spawn_and_settle(&mut self) {
+        self.spawn();
+        let running = self.running.as_mut().expect("just spawned");
+        match running.news.recv_timeout(PATIENCE) {
+            Ok(News::Ready) => {}
+            Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                running.child.wait().expect("a child can be waited for");
+                self.running = None;
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("neither ready nor ended within {PATIENCE:?}"),
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     fn spawn(&mut self) {
         assert!(self.running.is_none(), "the server already runs");
         let mut child = Command::new(&self.launch.program)
@@ -231,7 +249,8 @@ impl Server {
         if self.launch.default_flags {
             let client = format!("http://127.0.0.1:{}", self.client_port);
             let peer = format!("http://127.0.0.1:{}", self.peer_port);
-            let given = |name: &str| self.launch.flags.iter().any(|flag| flag.starts_with(&format!("--{name}=")));
+            let given =
+                |name: &str| self.launch.flags.iter().any(|flag| flag.starts_with(&format!("--{name}=")));
             for (name, value) in [
                 ("name", "default".to_owned()),
                 ("data-dir", self.data_dir().display().to_string()),
@@ -255,7 +274,12 @@ impl Server {
         self.signal(Signal::TERM);
         let ended = self.wait_for_end();
         if subject_is_retcd() && self.launch.program == subject_program() {
-            assert_eq!(ended.status.code(), Some(0), "SIGTERM ends a healthy server with 0: {}", ended.status);
+            assert_eq!(
+                ended.status.code(),
+                Some(0),
+                "SIGTERM ends a healthy server with 0: {}",
+                ended.status
+            );
         } else {
             // etcd ends by sending itself the signal again.
             assert!(

@@ -31,8 +31,7 @@ fn get(key: &str) -> RequestOp {
 }
 
 fn get_at(key: &str, revision: i64) -> RequestOp {
-    let range =
-        RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), revision, ..Default::default() };
+    let range = RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), revision, ..Default::default() };
     RequestOp { request: Some(Request::RequestRange(range)) }
 }
 

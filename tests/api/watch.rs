@@ -242,8 +242,7 @@ async fn a_negative_start_revision_is_refused_as_compacted() {
 #[tokio::test]
 async fn filters_drop_puts_or_deletes() {
     let (_server, client) = serve();
-    let filtered =
-        |filter: FilterType| WatchCreateRequest { filters: vec![filter.into()], ..on("k") };
+    let filtered = |filter: FilterType| WatchCreateRequest { filters: vec![filter.into()], ..on("k") };
     let mut deletes = client.watch(filtered(FilterType::Noput)).await;
     let mut only_puts = client.watch(filtered(FilterType::Nodelete)).await;
     client.put("k", "1").await;
@@ -398,18 +397,18 @@ async fn history_comes_in_bounded_batches_of_whole_revisions() {
 
 /// Reads responses of one watcher over the whole key space and holds them against the promises:
 /// every revision, in order, once, in one piece.
-struct Tape {
-    next_revision: i64,
-    events: usize,
+pub(crate) struct Tape {
+    pub(crate) next_revision: i64,
+    pub(crate) events: usize,
 }
 
 impl Tape {
-    fn from(revision: i64) -> Tape {
+    pub(crate) fn from(revision: i64) -> Tape {
         Tape { next_revision: revision, events: 0 }
     }
 
     /// Takes one response in; gives how many revisions it held.
-    fn read(&mut self, response: &WatchResponse) -> usize {
+    pub(crate) fn read(&mut self, response: &WatchResponse) -> usize {
         assert!(!response.canceled && !response.created && !response.fragment, "{response:?}");
         let mut revisions: BTreeMap<i64, usize> = BTreeMap::new();
         let mut last = 0;
@@ -483,9 +482,8 @@ async fn a_slow_reader_lags_but_misses_nothing() {
     // buffer between here and the server holds.
     let mut slow = {
         let client = server.client();
-        let create = WatchRequest {
-            request_union: Some(watch_request::RequestUnion::CreateRequest(on_all())),
-        };
+        let create =
+            WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(on_all())) };
         let (requests, outgoing) = tokio::sync::mpsc::channel(1);
         requests.send(create).await.expect("the receiver is here");
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);

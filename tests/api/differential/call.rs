@@ -81,9 +81,7 @@ fn call(dice: &mut Dice) -> Call {
             ttl: dice.pick(&[1000, 1000, 5000, 100_000, 9_000_000_001]),
         }),
         840..865 => Call::Revoke(LeaseRevokeRequest { id: lease_id(dice) }),
-        865..885 => {
-            Call::TimeToLive(LeaseTimeToLiveRequest { id: lease_id(dice), keys: dice.chance(80) })
-        }
+        865..885 => Call::TimeToLive(LeaseTimeToLiveRequest { id: lease_id(dice), keys: dice.chance(80) }),
         885..895 => Call::KeepAlive(LeaseKeepAliveRequest { id: lease_id(dice) }),
         895..905 => Call::Leases(LeaseLeasesRequest {}),
         905..950 => Call::Watch(watch(dice)),
@@ -245,7 +243,19 @@ fn watch(dice: &mut Dice) -> WatchCreateRequest {
     let mut request = WatchCreateRequest {
         key: key(dice),
         range_end: end(dice),
-        start_revision: dice.pick(&[0, 0, 0, 1, NOW, NOW - 3, NOW - 20, NOW + 1, NOW + 4, COMPACTED, COMPACTED - 1]),
+        start_revision: dice.pick(&[
+            0,
+            0,
+            0,
+            1,
+            NOW,
+            NOW - 3,
+            NOW - 20,
+            NOW + 1,
+            NOW + 4,
+            COMPACTED,
+            COMPACTED - 1,
+        ]),
         prev_kv: dice.chance(40),
         watch_id: dice.pick(&[0, 0, 0, 0, 1, 2, 3, 5]),
         fragment: dice.chance(10),

@@ -226,7 +226,10 @@ impl Side {
     async fn hear_until(&mut self, watch_id: i64, at: i64) {
         let done = |side: &Side| {
             side.reached.get(&watch_id).is_some_and(|reached| *reached >= at)
-                || side.told.get(&watch_id).is_some_and(|told| told.iter().any(|line| line.contains("canceled: true")))
+                || side
+                    .told
+                    .get(&watch_id)
+                    .is_some_and(|told| told.iter().any(|line| line.contains("canceled: true")))
         };
         while !done(self) {
             self.hear().await;
@@ -458,4 +461,3 @@ impl Lockstep {
 fn parted(what: String, reference: &impl std::fmt::Debug, subject: &impl std::fmt::Debug) -> Parted {
     Parted { index: 0, what, reference: format!("{reference:#?}"), subject: format!("{subject:#?}") }
 }
-
