@@ -4,18 +4,19 @@
 //! (`OUT_DIR/client`). `bytes` fields become `Bytes`, so that keys and values are shared and
 //! not copied on their way from the socket to the log and the store.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 const CLIENT_API: [&str; 5] = ["kv.proto", "auth.proto", "rpc.proto", "lock.proto", "election.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
+    record_rust_version()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let clients = out.join("client");
     fs::create_dir_all(&clients)?;
 
     let api = protox::compile(CLIENT_API, ["proto"])?;
-    let log = protox::compile(["log.proto"], ["proto"])?;
+    let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
 
     tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(api.clone())?;
     tonic_prost_build::configure()
@@ -31,5 +32,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".mvccpb", "crate::pb::mvccpb")
         .extern_path(".authpb", "crate::pb::authpb")
         .compile_fds(log)?;
+    Ok(())
+}
+
+/// For `--version`.
+fn record_rust_version() -> Result<(), Box<dyn Error>> {
+    let rustc = Command::new(env::var("RUSTC")?).arg("--version").output()?;
+    let version = String::from_utf8(rustc.stdout)?;
+    let version = version.split_whitespace().nth(1).unwrap_or("unknown");
+    println!("cargo::rustc-env=RETCD_RUST_VERSION={version}");
     Ok(())
 }

@@ -1,7 +1,14 @@
 //! Every bound, its reason, and what happens when it is reached.
 
+use std::time::Duration;
+
 /// Operations in one transaction, unless `--max-txn-ops` says otherwise. More are refused.
 pub(crate) const TXN_OPS_MAX: usize = 128;
+
+/// Transactions nested in one another. More are refused. The protobuf decoder gives up at a
+/// hundred messages in one another, a nested transaction is two of them, and what was accepted
+/// once must still be readable inside a log entry.
+pub(crate) const TXN_DEPTH_MAX: usize = 32;
 
 /// Bytes of one request, unless `--max-request-bytes` says otherwise. Larger ones are refused.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
@@ -10,8 +17,29 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// etcd's refusal rather than a transport error.
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
 
+/// What a client may send before the server has read it: on one stream, so that the largest
+/// request arrives without a pause, and on one connection. A client that has used up its window
+/// waits.
+pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Streams of one connection that the client gave up before the server took them on. A busy
+/// client whose requests time out together stays well below; more close the connection, as
+/// nobody but an attacker gets there.
+pub(crate) const HTTP2_RESETS_PENDING: usize = 4096;
+
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize >= REQUEST_BYTES_MAX + REQUEST_OVERHEAD_BYTES);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES);
+
 /// Longest lease, in seconds. Longer ones are refused.
 pub(crate) const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
+
+/// Leases that may end in one second right after a change of leader. More are put off to the
+/// seconds after it.
+pub(crate) const LEASE_EXPIRIES_PER_SEC: usize = 750;
+
+/// How long the leader waits for the revoke of an expired lease before it asks again.
+pub(crate) const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
 
 /// Space quota when `--quota-backend-bytes` is 0. Writes beyond it are refused.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
@@ -20,12 +48,31 @@ pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 /// does not hold up writes.
 pub(crate) const RANGE_STRIDE_KEYS: usize = 1024;
 
+/// Memory for the records of revisions that are already on disk, so that reading what is new does
+/// not go there. The oldest leave when it is full.
+pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Removals in one checkpoint, so that a large compaction does not hold up the durability of what
+/// is written meanwhile. What is over waits for the next one.
+pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;
+
+/// Bytes in one catch-up batch of a watcher. It ends with the revision that reaches them.
+pub(crate) const HISTORY_BYTES: usize = 1024 * 1024;
+
 /// Distinct revisions in one catch-up batch of a watcher.
 pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 
 /// Answers waiting for one watch stream. When full, its watchers fall back to history and
 /// read on from where they were; nothing is dropped.
 pub(crate) const WATCH_QUEUE: usize = 128;
+
+/// Bytes of events waiting for one watch stream. The same happens when they are reached; a
+/// single larger revision still passes.
+pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// Versions that clients may give themselves and be counted under. Clients of further ones are
+/// counted as unknown.
+pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
@@ -35,3 +82,29 @@ pub(crate) const BATCH_COMMANDS_MAX: usize = 4096;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
+
+/// Time between two checkpoints. What was applied since the last one is in memory and in the log:
+/// it bounds both, and the replay after a crash.
+pub(crate) const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Expired leases revoked in one round, and the pause before the next: a herd of leases that end
+/// together does not push everybody else out of the log.
+pub(crate) const LEASE_REVOKES_PER_ROUND: usize = 500;
+pub(crate) const LEASE_ROUND_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Pages of the database kept in memory. What is read often stays; the rest is read from the
+/// file, which the kernel caches as well.
+pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Log entries kept behind the last checkpoint, for members that are a little behind.
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 5000;
+
+/// Log entries kept in memory once they are committed. Older ones are read back from the files.
+pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Connections on their way from the acceptor to a reactor. When full the acceptor waits, and
+/// with it the kernel's own queue of connections fills.
+pub(crate) const ACCEPT_QUEUE: usize = 64;
+
+/// How long connections may take to finish what they are answering when the server stops.
+pub(crate) const DRAIN_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(300);

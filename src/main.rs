@@ -1,10 +1,127 @@
 //! retcd: a drop-in replacement for etcd.
+//!
+//! Modules in reading order. Above the line nothing knows a clock, chance, a task or a socket:
+//! time is an argument, and what happens there happens the same way on every member.
 
 mod apply;
+mod lease;
 mod limits;
 mod mvcc;
 mod pb;
 mod storage;
 mod types;
+mod watch;
+// ---- the line ------------------------------------------------------------------------------
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod config;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod http;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod node;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod raft;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod rpc;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod serve;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod telemetry;
 
-fn main() {}
+use std::{env, process::ExitCode, sync::Arc};
+
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    config::{Config, Invocation},
+    http::Protocols,
+    node::Running,
+    serve::{Front, Listener},
+    telemetry::Metrics,
+};
+
+#[allow(clippy::disallowed_methods)]
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let variables: Vec<(String, String)> = env::vars().collect();
+    let config = match Config::load(&args, &variables) {
+        Ok(Invocation::Print(text)) => return telemetry::print(&text),
+        Ok(Invocation::Serve(config)) => *config,
+        Err(error) => return telemetry::refuse(&error),
+    };
+    if let Err(message) = telemetry::init(&config) {
+        return telemetry::fail(&message);
+    }
+    config.log_notices();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tracing::error!(error = message, "retcd cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal or a failure ends it. The error is a line for a person.
+async fn run(config: Config) -> Result<(), String> {
+    let listeners = bind(&config).await?;
+    let metrics = Arc::new(Metrics::new(&config));
+    let mut running = node::start(config, metrics).map_err(|error| error.to_string())?;
+    let front = Front::start(&running.node);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+
+    tracing::info!("ready to serve client requests");
+    for listener in &listeners {
+        if let Ok(address) = listener.socket.local_addr() {
+            tracing::info!(
+                address = %address,
+                traffic = listener.protocols.as_str(),
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+    }
+    let failure = tokio::select! { biased;
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = running.failed() => Some(failure),
+        _ = futures_util::future::join_all(listeners.into_iter().map(|listener| front.accept(listener))) => None,
+    };
+    match failure {
+        None => {
+            tracing::info!("received signal; shutting down");
+            stop(running, front);
+            tracing::info!("closed etcd server");
+            Ok(())
+        }
+        // What is in memory is in the log too; a damaged disk is better not written to again.
+        Some(failure) => Err(failure),
+    }
+}
+
+fn stop(running: Running, front: Front) {
+    running.announce_stop();
+    front.stop();
+    running.stop();
+}
+
+async fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+    let split = !config.listen_client_http_urls.is_empty();
+    let client = if split { Protocols::Grpc } else { Protocols::GrpcAndHttp };
+    let wanted = [
+        ("listen-client-urls", &config.listen_client_urls, client),
+        ("listen-client-http-urls", &config.listen_client_http_urls, Protocols::Http),
+        ("listen-metrics-urls", &config.listen_metrics_urls, Protocols::Metrics),
+    ];
+    let mut listeners = Vec::new();
+    for (flag, addresses, protocols) in wanted {
+        for &address in addresses {
+            listeners.push(Listener { socket: serve::bind(address, flag).await?, protocols });
+        }
+    }
+    Ok(listeners)
+}

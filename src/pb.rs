@@ -1,7 +1,7 @@
 //! The generated wire types. Only `rpc`, the log encoding and the peer transport look in here.
 
 // Generated code is not ours to lint.
-#![allow(clippy::all, unreachable_pub, missing_docs)]
+#![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs)]
 
 pub(crate) mod mvccpb {
     tonic::include_proto!("mvccpb");
@@ -22,5 +22,9 @@ pub(crate) mod retcd {
     /// The log encoding.
     pub(crate) mod log {
         include!(concat!(env!("OUT_DIR"), "/retcd.log.rs"));
+    }
+    /// What the Raft layer keeps on the disk.
+    pub(crate) mod raft {
+        include!(concat!(env!("OUT_DIR"), "/retcd.raft.rs"));
     }
 }

@@ -112,6 +112,72 @@ pub(crate) enum AlarmKind {
     Corrupt,
 }
 
+impl Command {
+    /// About the bytes that the command takes in the log.
+    pub(crate) fn size(&self) -> usize {
+        const OVERHEAD: usize = 16;
+        OVERHEAD
+            + match self {
+                Command::Put(put) => put.size(),
+                Command::DeleteRange(delete) => delete.range.size(),
+                Command::Txn(txn) => txn.size(),
+                Command::LeaseCheckpoint { remaining_secs } => remaining_secs.len() * OVERHEAD,
+                Command::MemberPublish { name, client_urls, .. } => {
+                    name.len() + client_urls.iter().map(String::len).sum::<usize>()
+                }
+                Command::Compact { .. }
+                | Command::LeaseGrant { .. }
+                | Command::LeaseRevoke { .. }
+                | Command::AlarmActivate(_)
+                | Command::AlarmDeactivate(_) => 0,
+            }
+    }
+}
+
+impl Put {
+    fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+impl Txn {
+    fn size(&self) -> usize {
+        let compares: usize = self
+            .compares
+            .iter()
+            .map(|compare| {
+                let given = match &compare.target {
+                    CompareTarget::Value(value) => value.len(),
+                    _ => 0,
+                };
+                compare.range.size() + given
+            })
+            .sum();
+        compares + self.success.iter().chain(&self.failure).map(Op::size).sum::<usize>()
+    }
+}
+
+impl Op {
+    fn size(&self) -> usize {
+        match self {
+            Op::Range(range) => range.range.size(),
+            Op::Put(put) => put.size(),
+            Op::DeleteRange(delete) => delete.range.size(),
+            Op::Txn(txn) => txn.size(),
+        }
+    }
+}
+
+impl AlarmKind {
+    /// As etcd spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        }
+    }
+}
+
 /// What came of one command, with the store's revision right after it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {

@@ -1,5 +1,38 @@
 //! Keys through time.
+//!
+//! History is a tape of changes, addressed by [`Revision`](crate::types::Revision). The index says
+//! which changes a key has had; the changes themselves are records, the newest of them in memory
+//! (the tape's head, `recent`), the rest in the database (its body). The seam between the two is
+//! `rev_checkpointed`: every record above it is in memory, every record up to it is on disk.
+//!
+//! [`Store`] owns all of it. It is changed in memory only, by one [`Write`] at a time, and does
+//! not touch the disk but to read a record that is no longer in memory. What takes long is done in
+//! two halves: a short one that borrows the store and captures what it needs, in strides, and one
+//! that does the work on what was captured ([`RangeWalk`], [`HistoryStride`], [`PrevLookup`],
+//! [`HashWalk`], [`StoreCheckpoint`]).
 
+mod checkpoint;
+mod compaction;
+mod hash;
+mod history;
+mod index;
+mod key_index;
 mod range;
+mod recent;
+mod size;
+mod store;
+mod walk;
+mod write;
 
+#[cfg(test)]
+mod tests;
+
+pub(crate) use checkpoint::StoreCheckpoint;
+pub(crate) use compaction::CompactionStep;
+pub(crate) use hash::{HashWalk, KvHash};
+pub(crate) use history::{History, HistoryStride, PrevLookup};
 pub(crate) use range::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget};
+pub(crate) use size::Size;
+pub(crate) use store::{KeyMeta, RevError, Step, Store};
+pub(crate) use walk::RangeWalk;
+pub(crate) use write::{Committed, Deleted, PutDone, Write};

@@ -1,5 +1,19 @@
 //! The body of the tape: records and state tables in redb.
+//!
+//! Everything here is on the far side of `rev_checkpointed`: what has been applied and has
+//! since been moved to disk, in one durable transaction for each checkpoint. A crash leaves a
+//! file exactly as some checkpoint wrote it; the raft log brings back what came after.
+//!
+//! redb does not verify its checksums when it reads, so everything of ours carries its own and
+//! every read checks it: damage is reported, never served.
 
+mod codec;
+mod database;
 mod error;
+mod record;
+mod tables;
 
+pub(crate) use database::{Cells, Checkpoint, Database, Reader, Records};
 pub(crate) use error::StorageError;
+pub(crate) use record::Record;
+pub(crate) use tables::{Table, footprint, meta};

@@ -47,6 +47,14 @@ impl KeyRange {
         }
     }
 
+    /// Bytes of the bounds.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            KeyRange::Point(key) | KeyRange::From(key) => key.len(),
+            KeyRange::Span(start, end) => start.len() + end.len(),
+        }
+    }
+
     /// `(key, range_end)` as a client would have sent it: the inverse of [`KeyRange::parse`].
     pub(crate) fn to_wire(&self) -> (Bytes, Bytes) {
         match self {

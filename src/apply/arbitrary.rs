@@ -1,0 +1,148 @@
+//! Made-up commands, over few keys and leases, so that they meet each other.
+
+use bytes::Bytes;
+use proptest::{collection::vec, option, prelude::*};
+
+use crate::{
+    apply::{Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn},
+    mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
+    types::{KeyRange, LeaseId, MemberId, Rev},
+};
+
+pub(super) fn commands(most: usize) -> impl Strategy<Value = Vec<Command>> {
+    vec(command(), 1..most)
+}
+
+pub(super) fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        30 => put().prop_map(Command::Put),
+        12 => delete_range().prop_map(Command::DeleteRange),
+        30 => txn().prop_map(Command::Txn),
+        4 => (-2i64..30).prop_map(|rev| Command::Compact { rev: Rev(rev) }),
+        12 => (lease(), prop_oneof![1i64..600, Just(9_000_000_001)])
+            .prop_map(|(id, ttl_secs)| Command::LeaseGrant { id, ttl_secs }),
+        5 => lease().prop_map(|id| Command::LeaseRevoke { id }),
+        3 => vec((lease(), 0i64..600), 0..3)
+            .prop_map(|remaining_secs| Command::LeaseCheckpoint { remaining_secs }),
+        1 => alarm().prop_map(Command::AlarmActivate),
+        3 => alarm().prop_map(Command::AlarmDeactivate),
+        2 => (member(), "[a-c]{0,2}", vec("[a-c]{0,2}", 0..3))
+            .prop_map(|(id, name, client_urls)| Command::MemberPublish { id, name, client_urls }),
+    ]
+}
+
+pub(super) fn txn() -> impl Strategy<Value = Txn> {
+    let leaf = txn_of(op().boxed());
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        txn_of(prop_oneof![4 => op(), 1 => inner.prop_map(Op::Txn)].boxed())
+    })
+}
+
+fn txn_of(op: BoxedStrategy<Op>) -> BoxedStrategy<Txn> {
+    (vec(compare(), 0..3), vec(op.clone(), 0..4), vec(op, 0..4))
+        .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
+        .boxed()
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => range().prop_map(Op::Range),
+        3 => put().prop_map(Op::Put),
+        1 => delete_range().prop_map(Op::DeleteRange),
+    ]
+}
+
+fn put() -> impl Strategy<Value = Put> {
+    let value = prop_oneof![8 => bytes().prop_map(Some), 1 => Just(None)];
+    let lease = prop_oneof![
+        6 => Just(Some(LeaseId::NONE)),
+        4 => lease().prop_map(Some),
+        1 => Just(None),
+    ];
+    (key(), value, lease, any::<bool>()).prop_map(|(key, value, lease, prev_kv)| Put {
+        key,
+        value,
+        lease,
+        prev_kv,
+    })
+}
+
+fn delete_range() -> impl Strategy<Value = DeleteRange> {
+    (key_range(), any::<bool>()).prop_map(|(range, prev_kv)| DeleteRange { range, prev_kv })
+}
+
+pub(super) fn range() -> impl Strategy<Value = Range> {
+    let rev = prop_oneof![6 => Just(0i64), 2 => -1i64..20];
+    let limit = prop_oneof![2 => Just(0i64), 1 => -1i64..4];
+    let bounds = || {
+        let bound = || prop_oneof![4 => Just(0i64), 1 => 1i64..20];
+        (bound(), bound()).prop_map(|(min, max)| RevBounds { min, max })
+    };
+    let order = prop::sample::select(vec![SortOrder::None, SortOrder::Ascend, SortOrder::Descend]);
+    let target = prop::sample::select(vec![
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::CreateRev,
+        SortTarget::ModRev,
+        SortTarget::Value,
+    ]);
+    let sort = (target, order).prop_map(|(target, order)| Sort { target, order });
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (key_range(), rev, limit, sort, bounds(), bounds(), flags).prop_map(
+        |(range, rev, limit, sort, mod_rev, create_rev, (keys_only, count_only))| Range {
+            range,
+            rev,
+            limit,
+            sort,
+            mod_rev,
+            create_rev,
+            keys_only,
+            count_only,
+        },
+    )
+}
+
+pub(super) fn compare() -> impl Strategy<Value = Compare> {
+    let operator = prop::sample::select(vec![
+        CompareOperator::Equal,
+        CompareOperator::Greater,
+        CompareOperator::Less,
+        CompareOperator::NotEqual,
+        CompareOperator::Unknown,
+    ]);
+    let target = prop_oneof![
+        (0i64..4).prop_map(CompareTarget::Version),
+        (0i64..12).prop_map(CompareTarget::CreateRev),
+        (0i64..12).prop_map(CompareTarget::ModRev),
+        bytes().prop_map(CompareTarget::Value),
+        option::of(lease()).prop_map(|id| CompareTarget::Lease(id.unwrap_or_default().0)),
+    ];
+    (key_range(), operator, target).prop_map(|(range, operator, target)| Compare { range, operator, target })
+}
+
+/// As a request would say it: a span never ends in what means something else.
+fn key_range() -> impl Strategy<Value = KeyRange> {
+    let end = prop_oneof![4 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 4 => key()];
+    (key(), end).prop_map(|(key, end)| KeyRange::parse(key, end))
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    "[a-d]".prop_map(Bytes::from)
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    "[x-z]{0,2}".prop_map(Bytes::from)
+}
+
+fn lease() -> impl Strategy<Value = LeaseId> {
+    prop::sample::select(vec![LeaseId(-7), LeaseId(1), LeaseId(2)])
+}
+
+fn member() -> impl Strategy<Value = MemberId> {
+    prop::sample::select(vec![MemberId(0), MemberId(1), MemberId(u64::MAX)])
+}
+
+fn alarm() -> impl Strategy<Value = Alarm> {
+    let kind = prop::sample::select(vec![AlarmKind::NoSpace, AlarmKind::Corrupt]);
+    (member(), kind).prop_map(|(member, kind)| Alarm { member, kind })
+}

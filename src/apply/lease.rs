@@ -1,0 +1,59 @@
+//! Leases in the log: granted, revoked, checkpointed.
+//!
+//! Who is granted what, and for how long, was settled before. Here a lease meets its keys: they
+//! end together, in one revision.
+
+use super::{StateMachine, Stop};
+use crate::{
+    apply::{ApplyError, Response},
+    lease::Lessor,
+    limits::LEASE_TTL_SECS_MAX,
+    storage::Table,
+    types::{Event, KeyRange, LeaseId},
+};
+
+pub(super) fn grant(state: &mut StateMachine, id: LeaseId, ttl_secs: i64) -> Result<Response, ApplyError> {
+    if !id.is_some() {
+        return Err(ApplyError::LeaseNotFound);
+    }
+    if ttl_secs > LEASE_TTL_SECS_MAX {
+        return Err(ApplyError::LeaseTtlTooLarge);
+    }
+    if !state.lessor.grant(id, ttl_secs) {
+        return Err(ApplyError::LeaseExists);
+    }
+    record(state, id);
+    Ok(Response::LeaseGrant { id, ttl_secs })
+}
+
+pub(super) fn revoke(
+    state: &mut StateMachine,
+    id: LeaseId,
+    want_prev_events: bool,
+) -> Result<(Response, Vec<Event>), Stop> {
+    let Some(lease) = state.lessor.revoke(id) else {
+        return Err(ApplyError::LeaseNotFound.into());
+    };
+    record(state, id);
+    let mut write = state.mvcc.begin();
+    for key in lease.keys {
+        let deleted = write.delete_range(&KeyRange::Point(key), want_prev_events)?;
+        assert_eq!(deleted.len(), 1, "a key of lease {id} is not there");
+    }
+    Ok((Response::LeaseRevoke, write.commit().events))
+}
+
+/// A lease that is gone meanwhile is passed over.
+pub(super) fn checkpoint(state: &mut StateMachine, remaining_secs: &[(LeaseId, i64)]) -> Response {
+    for &(id, remaining_secs) in remaining_secs {
+        if state.lessor.checkpoint(id, remaining_secs) {
+            record(state, id);
+        }
+    }
+    Response::LeaseCheckpoint
+}
+
+fn record(state: &mut StateMachine, id: LeaseId) {
+    let cell = state.lessor.cell(id);
+    state.record(Table::Lease, Lessor::cell_key(id), cell);
+}

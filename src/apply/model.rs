@@ -1,0 +1,295 @@
+//! The same rules once more, slow and plain: a copy of the whole map for every revision.
+//!
+//! It shares no code with what it judges. Of a range it knows limit, revision and the two `only`
+//! flags; sorting and filtering are judged where they are made.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    apply::{
+        Alarm, AlarmKind, Applied, ApplyError, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
+        Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
+    },
+    mvcc::{Range, RangeResult},
+    types::{Event, EventKind, KeyValue, LeaseId, Rev},
+};
+
+type Map = BTreeMap<Bytes, KeyValue>;
+
+pub(super) struct Model {
+    /// `history[n]` is the map at revision `n + 1`.
+    history: Vec<Map>,
+    compacted: i64,
+    leases: BTreeSet<LeaseId>,
+    alarms: BTreeSet<Alarm>,
+}
+
+/// The map while a command is at work on it.
+struct Work {
+    rev: Rev,
+    before: Map,
+    map: Map,
+    events: Vec<Event>,
+}
+
+impl Model {
+    pub(super) fn new() -> Model {
+        Model { history: vec![Map::new()], compacted: -1, leases: BTreeSet::new(), alarms: BTreeSet::new() }
+    }
+
+    pub(super) fn map(&self) -> &Map {
+        self.history.last().expect("there is always a first map")
+    }
+
+    fn current(&self) -> Rev {
+        Rev(i64::try_from(self.history.len()).expect("few revisions"))
+    }
+
+    /// What [`crate::apply::StateMachine::apply`] has to answer when previous pairs are wanted.
+    pub(super) fn apply(&mut self, command: &Command) -> Applied {
+        let mut work = Work {
+            rev: self.current().next(),
+            before: self.map().clone(),
+            map: self.map().clone(),
+            events: Vec::new(),
+        };
+        let result = self.refusal(command).map_or(Ok(()), Err).and_then(|()| self.run(command, &mut work));
+        if !work.events.is_empty() {
+            assert!(result.is_ok(), "the model wrote and then refused");
+            self.history.push(work.map);
+        }
+        Applied { outcome: Outcome { rev: self.current(), result }, events: work.events }
+    }
+
+    fn refusal(&self, command: &Command) -> Option<ApplyError> {
+        let any = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
+        let (mutates, grows) = match command {
+            Command::Put(_) | Command::LeaseGrant { .. } => (true, true),
+            Command::Txn(txn) => {
+                let ops = || txn.success.iter().chain(&txn.failure);
+                (ops().any(|op| !matches!(op, Op::Range(_))), ops().any(has_put))
+            }
+            Command::DeleteRange(_) | Command::Compact { .. } | Command::LeaseRevoke { .. } => (true, false),
+            Command::LeaseCheckpoint { .. }
+            | Command::AlarmActivate(_)
+            | Command::AlarmDeactivate(_)
+            | Command::MemberPublish { .. } => (false, false),
+        };
+        if mutates && any(AlarmKind::Corrupt) {
+            Some(ApplyError::Corrupt)
+        } else if grows && any(AlarmKind::NoSpace) {
+            Some(ApplyError::NoSpace)
+        } else {
+            None
+        }
+    }
+
+    fn run(&mut self, command: &Command, work: &mut Work) -> Result<Response, ApplyError> {
+        Ok(match command {
+            Command::Put(put) => {
+                self.check_put(put)?;
+                Response::Put { prev_kv: work.put(put) }
+            }
+            Command::DeleteRange(delete) => {
+                let (deleted, prev_kvs) = work.delete(delete);
+                Response::DeleteRange { deleted, prev_kvs }
+            }
+            Command::Txn(txn) => {
+                self.check(txn)?;
+                Response::Txn(self.execute(txn, work))
+            }
+            Command::Compact { rev } => {
+                if rev.0 <= self.compacted {
+                    return Err(ApplyError::Compacted { asked: *rev, compacted: Rev(self.compacted) });
+                }
+                if *rev > self.current() {
+                    return Err(ApplyError::FutureRevision { asked: *rev, current: self.current() });
+                }
+                self.compacted = rev.0;
+                Response::Compact
+            }
+            Command::LeaseGrant { ttl_secs, .. } if *ttl_secs > 9_000_000_000 => {
+                return Err(ApplyError::LeaseTtlTooLarge);
+            }
+            Command::LeaseGrant { id, ttl_secs } => match self.leases.insert(*id) {
+                true => Response::LeaseGrant { id: *id, ttl_secs: *ttl_secs },
+                false => return Err(ApplyError::LeaseExists),
+            },
+            Command::LeaseRevoke { id } => {
+                if !self.leases.remove(id) {
+                    return Err(ApplyError::LeaseNotFound);
+                }
+                work.delete_where(|kv| kv.lease == *id);
+                Response::LeaseRevoke
+            }
+            Command::LeaseCheckpoint { .. } => Response::LeaseCheckpoint,
+            Command::AlarmActivate(alarm) => {
+                self.alarms.insert(*alarm);
+                Response::Alarm { alarms: vec![*alarm] }
+            }
+            Command::AlarmDeactivate(alarm) => {
+                let found = self.alarms.remove(alarm);
+                Response::Alarm { alarms: found.then_some(*alarm).into_iter().collect() }
+            }
+            Command::MemberPublish { .. } => Response::MemberPublish,
+        })
+    }
+
+    fn check_put(&self, put: &Put) -> Result<(), ApplyError> {
+        if put.lease.is_some_and(|id| id != LeaseId(0) && !self.leases.contains(&id)) {
+            return Err(ApplyError::LeaseNotFound);
+        }
+        if (put.value.is_none() || put.lease.is_none()) && !self.map().contains_key(&put.key) {
+            return Err(ApplyError::KeyNotFound);
+        }
+        Ok(())
+    }
+
+    /// The branch that a transaction takes, however deep it is: only the state before it counts.
+    fn branch<'t>(&self, txn: &'t Txn) -> (bool, &'t [Op]) {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        (succeeded, if succeeded { &txn.success } else { &txn.failure })
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let keys: Vec<&KeyValue> = self.map().values().filter(|kv| compare.range.contains(&kv.key)).collect();
+        let holds = |version: i64, create: i64, modified: i64, lease: i64, value: Option<&Bytes>| {
+            let ordering = match &compare.target {
+                CompareTarget::Version(given) => version.cmp(given),
+                CompareTarget::CreateRev(given) => create.cmp(given),
+                CompareTarget::ModRev(given) => modified.cmp(given),
+                CompareTarget::Lease(given) => lease.cmp(given),
+                CompareTarget::Value(given) => match value {
+                    Some(value) => value.cmp(given),
+                    None => return false,
+                },
+            };
+            match compare.operator {
+                CompareOperator::Equal => ordering == Ordering::Equal,
+                CompareOperator::NotEqual => ordering != Ordering::Equal,
+                CompareOperator::Less => ordering == Ordering::Less,
+                CompareOperator::Greater => ordering == Ordering::Greater,
+                CompareOperator::Unknown => true,
+            }
+        };
+        if keys.is_empty() {
+            return holds(0, 0, 0, 0, None);
+        }
+        keys.iter().all(|kv| holds(kv.version, kv.create_rev.0, kv.mod_rev.0, kv.lease.0, Some(&kv.value)))
+    }
+
+    fn check(&self, txn: &Txn) -> Result<(), ApplyError> {
+        for op in self.branch(txn).1 {
+            match op {
+                Op::Put(put) => self.check_put(put)?,
+                Op::Txn(inner) => self.check(inner)?,
+                Op::DeleteRange(_) => {}
+                Op::Range(range) => {
+                    let (asked, current) = (Rev(range.rev), self.current());
+                    if range.rev != 0 && asked > current {
+                        return Err(ApplyError::FutureRevision { asked, current });
+                    }
+                    if range.rev != 0 && range.rev < self.compacted {
+                        return Err(ApplyError::Compacted { asked, compacted: Rev(self.compacted) });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&self, txn: &Txn, work: &mut Work) -> TxnResult {
+        let (succeeded, ops) = self.branch(txn);
+        let responses = ops
+            .iter()
+            .map(|op| match op {
+                Op::Range(range) => {
+                    let map = match range.rev {
+                        ..=0 => &work.map,
+                        rev => &self.history[usize::try_from(rev - 1).expect("checked")],
+                    };
+                    OpResult::Range { rev: work.rev_so_far(), result: read(map, range) }
+                }
+                Op::Put(put) => {
+                    let prev_kv = work.put(put);
+                    OpResult::Put { rev: work.rev_so_far(), prev_kv }
+                }
+                Op::DeleteRange(delete) => {
+                    let (deleted, prev_kvs) = work.delete(delete);
+                    OpResult::DeleteRange { rev: work.rev_so_far(), deleted, prev_kvs }
+                }
+                Op::Txn(inner) => OpResult::Txn(self.execute(inner, work)),
+            })
+            .collect();
+        TxnResult { succeeded, responses }
+    }
+}
+
+impl Work {
+    fn rev_so_far(&self) -> Rev {
+        if self.events.is_empty() { Rev(self.rev.0 - 1) } else { self.rev }
+    }
+
+    fn put(&mut self, put: &Put) -> Option<KeyValue> {
+        let before = self.map.get(&put.key).cloned();
+        let kept = before.clone().unwrap_or_default();
+        let kv = KeyValue {
+            key: put.key.clone(),
+            value: put.value.clone().unwrap_or(kept.value),
+            create_rev: if before.is_some() { kept.create_rev } else { self.rev },
+            mod_rev: self.rev,
+            version: kept.version + 1,
+            lease: put.lease.unwrap_or(kept.lease),
+        };
+        self.map.insert(put.key.clone(), kv.clone());
+        let prev_kv = self.before.get(&put.key).filter(|_| kv.version > 1).cloned();
+        self.events.push(Event { kind: EventKind::Put, kv, prev_kv });
+        before.filter(|_| put.prev_kv)
+    }
+
+    fn delete(&mut self, delete: &DeleteRange) -> (i64, Vec<KeyValue>) {
+        let deleted = self.delete_where(|kv| delete.range.contains(&kv.key));
+        let count = i64::try_from(deleted.len()).expect("few keys");
+        (count, if delete.prev_kv { deleted } else { Vec::new() })
+    }
+
+    fn delete_where(&mut self, doomed: impl Fn(&KeyValue) -> bool) -> Vec<KeyValue> {
+        let deleted: Vec<KeyValue> = self.map.values().filter(|kv| doomed(kv)).cloned().collect();
+        for before in &deleted {
+            self.map.remove(&before.key);
+            let kv = KeyValue { key: before.key.clone(), mod_rev: self.rev, ..KeyValue::default() };
+            let prev_kv = self.before.get(&before.key).cloned();
+            self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+        }
+        deleted
+    }
+}
+
+fn read(map: &Map, range: &Range) -> RangeResult {
+    let mut kvs: Vec<KeyValue> = map.values().filter(|kv| range.range.contains(&kv.key)).cloned().collect();
+    let count = i64::try_from(kvs.len()).expect("few keys");
+    if range.count_only {
+        return RangeResult { kvs: Vec::new(), more: false, count };
+    }
+    let more = range.limit > 0 && count > range.limit;
+    if more {
+        kvs.truncate(usize::try_from(range.limit).expect("positive"));
+    }
+    if range.keys_only {
+        kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), LeaseId::NONE));
+    }
+    RangeResult { kvs, more, count }
+}
+
+fn has_put(op: &Op) -> bool {
+    match op {
+        Op::Put(_) => true,
+        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).any(has_put),
+        Op::Range(_) | Op::DeleteRange(_) => false,
+    }
+}

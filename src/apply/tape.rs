@@ -1,0 +1,263 @@
+//! Commands as words, and what came of them as lines: so that a test reads like a tape.
+//!
+//! ```text
+//! put KEY VALUE [lease ID] [prev]     VALUE `_` keeps the value, ID `_` keeps the lease
+//! del RANGE [prev]                    RANGE is `a`, `a..c` or `a..`
+//! get RANGE [at REV]                  inside a transaction
+//! txn [if TARGET RANGE OPERATOR GIVEN]... { OPS } [else { OPS }]
+//! compact REV | grant ID TTL | revoke ID | left ID SECS
+//! alarm KIND MEMBER | disarm KIND MEMBER | publish MEMBER NAME
+//! ```
+//!
+//! Semicolons part commands, as they part operations.
+
+use std::{fmt::Write, iter::Peekable, str::FromStr, vec};
+
+use bytes::Bytes;
+
+use crate::{
+    apply::{
+        Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
+        OpResult, Put, Response, Txn, TxnResult,
+    },
+    mvcc::Range,
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, MemberId, Rev},
+};
+
+/// Each command with its own words.
+pub(super) fn parse(script: &str) -> Vec<(String, Command)> {
+    let script = script.replace(';', " ; ");
+    let mut words = Words::of(&script);
+    let mut commands = Vec::new();
+    while !words.at_end() {
+        let before = words.0.clone();
+        let command = words.command();
+        let said = before.len() - words.0.len();
+        commands.push((before.take(said).collect::<Vec<_>>().join(" "), command));
+        words.skip(";");
+    }
+    commands
+}
+
+pub(super) fn print(applied: &Applied) -> String {
+    let outcome = &applied.outcome;
+    let mut out = format!("{}: ", outcome.rev);
+    match &outcome.result {
+        Ok(response) => print_response(response, &mut out),
+        Err(refusal) => write!(out, "refused: {refusal}"),
+    }
+    .expect("a String takes what it is given");
+    for event in &applied.events {
+        out += &format!("\n    {}", print_event(event));
+    }
+    out
+}
+
+fn print_response(response: &Response, out: &mut String) -> std::fmt::Result {
+    match response {
+        Response::Put { prev_kv } => write!(out, "put{}", print_prev(prev_kv)),
+        Response::DeleteRange { deleted, prev_kvs } => {
+            write!(out, "deleted {deleted}{}", print_prev(prev_kvs))
+        }
+        Response::Txn(result) => write!(out, "{}", print_txn(result)),
+        Response::Compact => write!(out, "compacted"),
+        Response::LeaseGrant { id, ttl_secs } => write!(out, "granted {id} for {ttl_secs} s"),
+        Response::LeaseRevoke => write!(out, "revoked"),
+        Response::LeaseCheckpoint => write!(out, "noted"),
+        Response::Alarm { alarms } => write!(out, "alarms {}", print_alarms(alarms.iter().copied())),
+        Response::MemberPublish => write!(out, "published"),
+    }
+}
+
+pub(super) fn print_alarms(alarms: impl Iterator<Item = Alarm>) -> String {
+    let alarms: Vec<String> = alarms.map(|Alarm { member, kind }| format!("{kind:?} of {member}")).collect();
+    format!("[{}]", alarms.join(", "))
+}
+
+fn print_txn(result: &TxnResult) -> String {
+    let responses: Vec<String> = result
+        .responses
+        .iter()
+        .map(|response| match response {
+            OpResult::Range { rev, result } => {
+                let kvs: Vec<String> = result.kvs.iter().map(print_kv).collect();
+                format!("{rev}: {} of {} [{}]", kvs.len(), result.count, kvs.join(", "))
+            }
+            OpResult::Put { rev, prev_kv } => format!("{rev}: put{}", print_prev(prev_kv)),
+            OpResult::DeleteRange { rev, deleted, prev_kvs } => {
+                format!("{rev}: deleted {deleted}{}", print_prev(prev_kvs))
+            }
+            OpResult::Txn(inner) => print_txn(inner),
+        })
+        .collect();
+    let branch = if result.succeeded { "then" } else { "else" };
+    match &responses[..] {
+        [] => format!("{branch} {{ }}"),
+        responses => format!("{branch} {{ {} }}", responses.join("; ")),
+    }
+}
+
+fn print_prev<'kv>(prev: impl IntoIterator<Item = &'kv KeyValue>) -> String {
+    let prev: Vec<String> = prev.into_iter().map(print_kv).collect();
+    if prev.is_empty() { String::new() } else { format!(" over {}", prev.join(", ")) }
+}
+
+fn print_event(event: &Event) -> String {
+    let kind = match event.kind {
+        EventKind::Put => "+",
+        EventKind::Delete => "-",
+    };
+    format!("{kind} {}{}", print_kv(&event.kv), print_prev(&event.prev_kv))
+}
+
+/// `key=value (created modified version)`, and the lease.
+fn print_kv(kv: &KeyValue) -> String {
+    let KeyValue { key, value, create_rev, mod_rev, version, lease } = kv;
+    let (key, value) = (String::from_utf8_lossy(key), String::from_utf8_lossy(value));
+    let lease = if lease.is_some() { format!(" lease {lease}") } else { String::new() };
+    format!("{key}={value} ({create_rev} {mod_rev} {version}){lease}")
+}
+
+struct Words<'s>(Peekable<vec::IntoIter<&'s str>>);
+
+impl<'s> Words<'s> {
+    fn of(script: &'s str) -> Words<'s> {
+        Words(script.split_whitespace().collect::<Vec<_>>().into_iter().peekable())
+    }
+
+    fn at_end(&mut self) -> bool {
+        self.0.peek().is_none()
+    }
+
+    fn next(&mut self) -> &'s str {
+        self.0.next().expect("a word")
+    }
+
+    fn skip(&mut self, word: &str) -> bool {
+        self.0.next_if(|next| *next == word).is_some()
+    }
+
+    fn number<T: FromStr>(&mut self) -> T {
+        let word = self.next();
+        word.parse().unwrap_or_else(|_| panic!("a number: {word}"))
+    }
+
+    fn lease(&mut self) -> LeaseId {
+        LeaseId(self.number())
+    }
+
+    fn command(&mut self) -> Command {
+        match self.next() {
+            "put" => Command::Put(self.put()),
+            "del" => Command::DeleteRange(self.delete()),
+            "txn" => Command::Txn(self.txn()),
+            "compact" => Command::Compact { rev: Rev(self.number()) },
+            "grant" => Command::LeaseGrant { id: self.lease(), ttl_secs: self.number() },
+            "revoke" => Command::LeaseRevoke { id: self.lease() },
+            "left" => Command::LeaseCheckpoint { remaining_secs: vec![(self.lease(), self.number())] },
+            "alarm" => Command::AlarmActivate(self.alarm()),
+            "disarm" => Command::AlarmDeactivate(self.alarm()),
+            "publish" => Command::MemberPublish {
+                id: MemberId(self.number()),
+                name: self.next().to_owned(),
+                client_urls: Vec::new(),
+            },
+            other => panic!("a command: {other}"),
+        }
+    }
+
+    fn put(&mut self) -> Put {
+        let key = Bytes::copy_from_slice(self.next().as_bytes());
+        let value = match self.next() {
+            "_" => None,
+            value => Some(Bytes::copy_from_slice(value.as_bytes())),
+        };
+        let lease = match self.skip("lease") {
+            true if self.skip("_") => None,
+            true => Some(self.lease()),
+            false => Some(LeaseId::NONE),
+        };
+        Put { key, value, lease, prev_kv: self.skip("prev") }
+    }
+
+    fn delete(&mut self) -> DeleteRange {
+        DeleteRange { range: self.key_range(), prev_kv: self.skip("prev") }
+    }
+
+    fn key_range(&mut self) -> KeyRange {
+        let bytes = |word: &str| Bytes::copy_from_slice(word.as_bytes());
+        let word = self.next();
+        match word.split_once("..") {
+            None => KeyRange::Point(bytes(word)),
+            Some((start, "")) => KeyRange::From(bytes(start)),
+            Some((start, end)) => KeyRange::Span(bytes(start), bytes(end)),
+        }
+    }
+
+    fn alarm(&mut self) -> Alarm {
+        let kind = match self.next() {
+            "nospace" => AlarmKind::NoSpace,
+            "corrupt" => AlarmKind::Corrupt,
+            other => panic!("a kind of alarm: {other}"),
+        };
+        Alarm { member: MemberId(self.number()), kind }
+    }
+
+    fn txn(&mut self) -> Txn {
+        let mut txn = Txn::default();
+        while self.skip("if") {
+            txn.compares.push(self.compare());
+        }
+        txn.success = self.ops();
+        if self.skip("else") {
+            txn.failure = self.ops();
+        }
+        txn
+    }
+
+    fn compare(&mut self) -> Compare {
+        let target = self.next();
+        let range = self.key_range();
+        let operator = match self.next() {
+            "=" => CompareOperator::Equal,
+            ">" => CompareOperator::Greater,
+            "<" => CompareOperator::Less,
+            "!=" => CompareOperator::NotEqual,
+            "?" => CompareOperator::Unknown,
+            other => panic!("an operator: {other}"),
+        };
+        let target = match target {
+            "version" => CompareTarget::Version(self.number()),
+            "create" => CompareTarget::CreateRev(self.number()),
+            "mod" => CompareTarget::ModRev(self.number()),
+            "value" => CompareTarget::Value(Bytes::copy_from_slice(self.next().as_bytes())),
+            "lease" => CompareTarget::Lease(self.number()),
+            other => panic!("a target: {other}"),
+        };
+        Compare { range, operator, target }
+    }
+
+    fn ops(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        assert!(self.skip("{"), "a block");
+        while !self.skip("}") {
+            ops.push(match self.next() {
+                "get" => Op::Range(self.range()),
+                "put" => Op::Put(self.put()),
+                "del" => Op::DeleteRange(self.delete()),
+                "txn" => Op::Txn(self.txn()),
+                other => panic!("an operation: {other}"),
+            });
+            self.skip(";");
+        }
+        ops
+    }
+
+    fn range(&mut self) -> Range {
+        let mut range = Range::of(self.key_range());
+        if self.skip("at") {
+            range.rev = self.number();
+        }
+        range
+    }
+}

@@ -1,0 +1,264 @@
+//! What was typed: Go's flag syntax, and the environment behind it.
+//!
+//! `-x v`, `--x v`, `-x=v` and `--x=v` mean the same; a boolean flag takes its value only behind
+//! an `=`. Every flag can be set by `ETCD_<NAME>` as well, but not by both. After [`Flags::parse`]
+//! every value has the syntax of its kind; whether it makes sense is for `validate` to say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    ConfigError, Notice, file,
+    table::{FLAGS, Flag, GATE_FLAGS, Kind, Standing, find, find_experimental},
+    value::{Url, parse_bool, parse_duration, parse_int, parse_uint, parse_urls},
+};
+
+const SHADOWED: &str = "conflicting environment variable is shadowed by corresponding command-line flag \
+                        (either unset environment variable or disable flag))";
+
+/// Variables that begin like ours and are no flags.
+const ENV_OTHERS: [&str; 3] = ["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY", "ETCD_VERSION"];
+
+/// The flags that were set, by their names of today, and what to tell about them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flags {
+    values: BTreeMap<&'static str, String>,
+    /// Set by a name of 3.5 or 3.6, which wins over today's name wherever it stands.
+    values_experimental: BTreeMap<&'static str, String>,
+    /// `Gate=true`, in the order given by old flags that are feature gates today.
+    gates: Vec<String>,
+    pub(super) help: bool,
+    pub(super) notices: Vec<Notice>,
+}
+
+impl Flags {
+    /// Reads the arguments behind the program's name, then the environment; or, where one of them
+    /// names a configuration file, nothing but that file.
+    pub(super) fn parse(args: &[String], env: &[(String, String)]) -> Result<Flags, ConfigError> {
+        let mut flags = Flags::default();
+        let typed = flags.set_from_args(args)?;
+        if flags.help || flags.bool("version") {
+            return Ok(flags);
+        }
+        let config_file = match flags.values.get("config-file") {
+            Some(path) => Some(path),
+            None => env.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE").map(|(_, path)| path),
+        };
+        if let Some(path) = config_file.filter(|path| !path.is_empty()) {
+            let mut from_file = Flags::default();
+            from_file.notice(format!("loaded server configuration from {path}, other configuration command line flags and environment variables will be ignored if provided"));
+            for (name, text) in file::read(path, &mut from_file.notices)? {
+                from_file.set(&name, text).map_err(|error| error.in_file(path))?;
+            }
+            return Ok(from_file);
+        }
+        flags.set_from_env(env, &typed)?;
+        Ok(flags)
+    }
+
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.values_experimental.contains_key(name) || self.values.contains_key(name)
+    }
+
+    /// What the flag says: as typed, or its default.
+    pub(super) fn text(&self, name: &'static str) -> &str {
+        match self.values_experimental.get(name).or_else(|| self.values.get(name)) {
+            Some(text) => text,
+            None => find(name).expect("asked for a flag that is in the table").default,
+        }
+    }
+
+    pub(super) fn bool(&self, name: &'static str) -> bool {
+        parse_bool(self.text(name)).expect("checked when it was set")
+    }
+
+    pub(super) fn int(&self, name: &'static str) -> i64 {
+        parse_int(self.text(name)).expect("checked when it was set")
+    }
+
+    pub(super) fn uint(&self, name: &'static str) -> u64 {
+        parse_uint(self.text(name)).expect("checked when it was set")
+    }
+
+    pub(super) fn duration(&self, name: &'static str) -> Duration {
+        parse_duration(self.text(name)).expect("checked when it was set")
+    }
+
+    pub(super) fn urls(&self, name: &'static str) -> Vec<Url> {
+        parse_urls(self.text(name)).expect("checked when it was set")
+    }
+
+    /// `Name=true` items: of `--feature-gates`, and of old flags that became gates.
+    pub(super) fn gates(&self) -> impl Iterator<Item = &str> {
+        let listed = self.text("feature-gates").split(',').filter(|item| !item.is_empty());
+        listed.chain(self.gates.iter().map(String::as_str))
+    }
+
+    /// Every flag that was set, with its value.
+    pub(super) fn iter_set(&self) -> impl Iterator<Item = (&'static Flag, &str)> {
+        FLAGS.iter().filter(|flag| self.is_set(flag.name)).map(|flag| (flag, self.text(flag.name)))
+    }
+
+    /// Returns the names as they were typed.
+    fn set_from_args(&mut self, args: &[String]) -> Result<BTreeSet<String>, ConfigError> {
+        let mut args = args.iter();
+        let mut typed = BTreeSet::new();
+        let mut last: Option<&str> = None;
+        while let Some(arg) = args.next() {
+            let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+                return Err(not_a_flag(arg, last));
+            };
+            if arg == "-" {
+                return Err(not_a_flag(arg, last));
+            }
+            if arg == "--" {
+                return args.next().map_or(Ok(typed), |arg| Err(not_a_flag(arg, None)));
+            }
+            if body.is_empty() || body.starts_with(['-', '=']) {
+                return Err(ConfigError::usage(format!("bad flag syntax: {arg}")));
+            }
+            let (name, given) = match body.split_once('=') {
+                Some((name, text)) => (name, Some(text.to_owned())),
+                None => (body, None),
+            };
+            last = Some(name);
+            if name == "h" || name == "help" {
+                self.help = true;
+                return Ok(typed);
+            }
+            let text = match given {
+                Some(text) => text,
+                None if kind_of(name)? == Kind::Bool => "true".to_owned(),
+                None => args
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| ConfigError::usage(format!("flag needs an argument: -{name}")))?,
+            };
+            self.set(name, text)?;
+            typed.insert(name.to_owned());
+        }
+        Ok(typed)
+    }
+
+    fn set_from_env(
+        &mut self,
+        env: &[(String, String)],
+        typed: &BTreeSet<String>,
+    ) -> Result<(), ConfigError> {
+        for (variable, text) in env {
+            let Some(upper) = variable.strip_prefix("ETCD_") else { continue };
+            if ENV_OTHERS.contains(&variable.as_str()) {
+                continue;
+            }
+            let name = upper.to_ascii_lowercase().replace('_', "-");
+            let spelled_right = *upper == upper.to_ascii_uppercase();
+            if !spelled_right || kind_of(&name).is_err() {
+                self.notice(format!("unrecognized environment variable {variable}"));
+                continue;
+            }
+            if typed.contains(&name) {
+                return Err(ConfigError::invalid(format!("{SHADOWED}: {variable}")));
+            }
+            if !text.is_empty() {
+                self.set(&name, text.clone()).map_err(|error| error.in_variable(variable))?;
+                self.tell(format!("recognized and used environment variable {variable}={text}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one value, under whatever name the flag has or had.
+    fn set(&mut self, name: &str, text: String) -> Result<(), ConfigError> {
+        check_syntax(name, kind_of(name)?, &text)?;
+        if let Some((_, gate)) = GATE_FLAGS.iter().find(|(flag, _)| *flag == name) {
+            let on = parse_bool(&text).expect("checked just now");
+            self.notice(format!("--{name} is deprecated; use --feature-gates={gate}={on}"));
+            self.gates.push(format!("{gate}={on}"));
+        } else if let Some(flag) = find(name) {
+            if let Standing::Removed(why) = flag.standing {
+                self.notice(format!("--{name} is ignored: {why}"));
+            }
+            self.values.insert(flag.name, text);
+        } else if let Some(flag) = find_experimental(name) {
+            self.notice(format!("--{name} is deprecated; use --{}", flag.name));
+            self.values_experimental.insert(flag.name, text);
+        }
+        Ok(())
+    }
+
+    fn notice(&mut self, message: String) {
+        self.notices.push(Notice { warn: true, message });
+    }
+
+    fn tell(&mut self, message: String) {
+        self.notices.push(Notice { warn: false, message });
+    }
+}
+
+/// What the flag takes, or the refusal of a name that nobody knows.
+fn kind_of(name: &str) -> Result<Kind, ConfigError> {
+    if GATE_FLAGS.iter().any(|(flag, _)| *flag == name) {
+        return Ok(Kind::Bool);
+    }
+    match find(name).or_else(|| find_experimental(name)) {
+        Some(flag) => Ok(flag.kind),
+        None => {
+            let mut message = format!("flag provided but not defined: -{name}");
+            if let Some(near) = nearest(name) {
+                message.push_str(&format!(" (did you mean --{near}?)"));
+            }
+            Err(ConfigError::usage(message))
+        }
+    }
+}
+
+fn check_syntax(name: &str, kind: Kind, text: &str) -> Result<(), ConfigError> {
+    let checked = match kind {
+        Kind::Text => Ok(()),
+        Kind::Bool => parse_bool(text).map(drop),
+        Kind::Int => parse_int(text).map(drop),
+        Kind::Uint => parse_uint(text).map(drop),
+        Kind::Duration => parse_duration(text).map(drop),
+        Kind::Urls => parse_urls(text).map(drop),
+    };
+    checked.map_err(|why| ConfigError::usage(format!("invalid value {text:?} for flag -{name}: {why}")))
+}
+
+/// Something that is no flag where a flag should be. Most often it is the value of the boolean
+/// flag before it.
+fn not_a_flag(arg: &str, last: Option<&str>) -> ConfigError {
+    let mut message = format!("{arg:?} is not a valid flag");
+    match last {
+        Some(name) if kind_of(name) == Ok(Kind::Bool) && parse_bool(arg).is_ok() => {
+            message.push_str(&format!(" (did you mean --{name}={arg}?)"));
+        }
+        _ => {}
+    }
+    ConfigError::invalid(message)
+}
+
+/// The flag whose name takes the fewest changes to reach, if that is few enough to be a slip.
+fn nearest(name: &str) -> Option<&'static str> {
+    let useful = FLAGS.iter().filter(|flag| !matches!(flag.standing, Standing::Removed(_)));
+    let (distance, flag) =
+        useful.map(|flag| (edit_distance(name, flag.name), flag)).min_by_key(|(distance, _)| *distance)?;
+    (distance <= name.len() / 3).then_some(flag.name)
+}
+
+/// Insertions, deletions and replacements that turn `from` into `to`.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}

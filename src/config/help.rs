@@ -1,0 +1,129 @@
+//! What `--help` and `--version` print.
+
+use std::{env::consts, fmt::Write};
+
+use super::{
+    ETCD_VERSION,
+    table::{FLAGS, Flag, Group, Kind, Standing},
+};
+
+const INTRODUCTION: &str = "\
+retcd: a distributed key-value store that speaks etcd's v3 API
+
+Usage:
+  retcd [flags]
+
+Without flags it runs a cluster of one, with its data in ./default.etcd, and serves clients at
+http://localhost:2379. Then, in another terminal:
+  etcdctl put greeting hello
+  etcdctl get greeting
+
+Examples:
+  retcd --data-dir /var/lib/etcd
+  retcd --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://10.0.0.1:2379
+  retcd --quota-backend-bytes 8589934592 --auto-compaction-retention 1h
+  ETCD_LOG_LEVEL=debug retcd
+
+Flags are etcd's. Each can be set by an environment variable as well: --data-dir by ETCD_DATA_DIR.
+A switch is turned off with an equals sign: --pre-vote=false. Durations look like 300ms or 1h30m.
+";
+
+const GROUPS: [(Group, &str); 10] = [
+    (Group::Member, "Member"),
+    (Group::Clustering, "Clustering"),
+    (Group::Limits, "Limits"),
+    (Group::Upkeep, "Upkeep"),
+    (Group::Security, "Security"),
+    (Group::Auth, "Auth"),
+    (Group::Logging, "Logging"),
+    (Group::Metrics, "Metrics"),
+    (Group::Unsafe, "Unsafe (read the manual first)"),
+    (Group::Other, "Other"),
+];
+
+pub(super) fn help() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for (group, title) in GROUPS {
+        let used: Vec<&Flag> =
+            FLAGS.iter().filter(|flag| flag.group == group && flag.standing == Standing::Used).collect();
+        if !used.is_empty() {
+            writeln!(text, "\n{title}:").expect("a String takes everything");
+        }
+        for flag in used {
+            write_flag(&mut text, flag);
+        }
+    }
+    write_names(&mut text, "Not supported yet (refused when set)", |standing| {
+        matches!(standing, Standing::Unsupported(_))
+    });
+    write_names(&mut text, "Accepted, without effect here", |standing| *standing == Standing::NoEffect);
+    text
+}
+
+fn write_flag(text: &mut String, flag: &Flag) {
+    let value = match flag.kind {
+        Kind::Bool => "",
+        Kind::Text => " <text>",
+        Kind::Int | Kind::Uint => " <number>",
+        Kind::Duration => " <duration>",
+        Kind::Urls => " <urls>",
+    };
+    let default = match flag.default {
+        "" => String::new(),
+        default => format!(" [{default}]"),
+    };
+    writeln!(text, "  --{}{value}{default}\n        {}", flag.name, flag.help)
+        .expect("a String takes everything");
+}
+
+fn write_names(text: &mut String, title: &str, wanted: impl Fn(&Standing) -> bool) {
+    write!(text, "\n{title}:").expect("a String takes everything");
+    let mut column = usize::MAX;
+    for flag in FLAGS.iter().filter(|flag| wanted(&flag.standing)) {
+        let width = flag.name.len() + 3;
+        if column.saturating_add(width) > 100 {
+            text.push_str("\n ");
+            column = 1;
+        }
+        write!(text, " --{}", flag.name).expect("a String takes everything");
+        column += width;
+    }
+    text.push('\n');
+}
+
+/// The first line is what scripts read; they expect etcd's words there.
+pub(super) fn version() -> String {
+    format!(
+        "etcd Version: {ETCD_VERSION}\nretcd Version: {}\nGit SHA: {}\nRust Version: {}\nOS/Arch: {}/{}\n",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("RETCD_GIT_SHA").unwrap_or("not recorded"),
+        env!("RETCD_RUST_VERSION"),
+        consts::OS,
+        consts::ARCH,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_of_today_is_in_the_help() {
+        let help = help();
+        for flag in FLAGS.iter().filter(|flag| !matches!(flag.standing, Standing::Removed(_))) {
+            assert!(help.contains(&format!("--{}", flag.name)), "{} is not in the help", flag.name);
+        }
+        assert!(help.lines().all(|line| line.len() <= 110), "a line is too long for a terminal");
+    }
+
+    #[test]
+    fn the_first_line_of_the_version_is_for_scripts() {
+        let version = version();
+        let lines: Vec<&str> = version.lines().collect();
+        assert_eq!(lines[0], "etcd Version: 3.7.2");
+        assert!(lines[1].starts_with("retcd Version: "));
+        assert!(lines.iter().all(|line| line.contains(": ")));
+        assert!(lines.iter().any(|line| line.starts_with("Git SHA: ")));
+        assert!(lines.iter().any(|line| line.starts_with("Rust Version: 1.")), "{version}");
+    }
+}

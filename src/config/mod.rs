@@ -1,0 +1,234 @@
+//! From what was typed to what the code reads.
+//!
+//! `Flags` are strings under etcd's names; [`Config`] is addresses, durations and sizes under
+//! public fields. Between the two stand two gates: syntax (`flags`, exit code 2) and sense
+//! (`validate`, exit code 1). Behind them nobody parses or doubts a setting again.
+
+mod file;
+mod flags;
+mod help;
+mod identity;
+mod table;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod value;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub(crate) use identity::{added_member_id, cluster_id, member_id};
+
+use flags::Flags;
+
+/// The version of etcd whose behaviour this is, as clients are told.
+pub(crate) const ETCD_VERSION: &str = "3.7.2";
+/// The cluster version that goes with it.
+pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
+
+/// Everything that can be set, checked and typed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    /// `None`: the log lives inside the data directory.
+    pub(crate) wal_dir: Option<PathBuf>,
+
+    pub(crate) listen_client_urls: Vec<SocketAddr>,
+    /// When there are any, the client URLs serve gRPC only.
+    pub(crate) listen_client_http_urls: Vec<SocketAddr>,
+    pub(crate) listen_peer_urls: Vec<SocketAddr>,
+    pub(crate) listen_metrics_urls: Vec<SocketAddr>,
+    pub(crate) advertise_client_urls: Vec<String>,
+    /// Sorted, as the member id needs them.
+    pub(crate) initial_advertise_peer_urls: Vec<String>,
+
+    /// Sorted by name; the URLs of a member are sorted too.
+    pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
+    pub(crate) initial_cluster_state: ClusterState,
+    pub(crate) initial_cluster_token: String,
+    pub(crate) force_new_cluster: bool,
+    pub(crate) strict_reconfig_check: bool,
+    pub(crate) pre_vote: bool,
+    pub(crate) max_learners: usize,
+    pub(crate) heartbeat: Duration,
+    pub(crate) election_timeout: Duration,
+    pub(crate) snapshot_count: u64,
+    pub(crate) snapshot_catchup_entries: u64,
+
+    /// Threads that serve clients, never 0.
+    pub(crate) reactors: usize,
+    /// `None`: no limit.
+    pub(crate) quota_backend_bytes: Option<i64>,
+    pub(crate) max_txn_ops: usize,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) max_concurrent_streams: u32,
+    /// `None`: the server never pings.
+    pub(crate) grpc_keepalive: Option<Keepalive>,
+
+    pub(crate) auto_compaction: AutoCompaction,
+    pub(crate) compaction_batch_limit: usize,
+    pub(crate) compaction_sleep_interval: Duration,
+    pub(crate) watch_progress_notify_interval: Duration,
+
+    pub(crate) auth_token_ttl: Duration,
+    pub(crate) bcrypt_cost: u32,
+    /// Web origins that may call; `None`: all.
+    pub(crate) cors: Option<Vec<String>>,
+    /// Host names that plaintext HTTP requests may use; `None`: all.
+    pub(crate) host_whitelist: Option<Vec<String>>,
+
+    pub(crate) warning_apply_duration: Duration,
+    pub(crate) warning_unary_request_duration: Duration,
+    pub(crate) log_level: LogLevel,
+    /// `None`: console on a terminal, JSON elsewhere.
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) log_outputs: Vec<LogOutput>,
+    pub(crate) metrics: MetricsMode,
+    /// Every gate there is, with whether it is on.
+    pub(crate) features: Vec<Feature>,
+
+    /// What to tell about the settings once there is a log to tell it to.
+    pub(crate) notices: Vec<Notice>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClusterState {
+    New,
+    Existing,
+}
+
+/// How the server finds out that a client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    /// Silence before it asks.
+    pub(crate) interval: Duration,
+    /// How long it waits for the answer.
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AutoCompaction {
+    Off,
+    /// Keep what is younger than this.
+    Periodic(Duration),
+    /// Keep this many revisions.
+    Revision(i64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    /// Nothing below the end of the process: `dpanic`, `panic` and `fatal`.
+    Fatal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Json,
+    Console,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LogOutput {
+    Stderr,
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MetricsMode {
+    Basic,
+    /// With a histogram of handling times for each gRPC method.
+    Extensive,
+}
+
+/// A feature gate, as the metric `etcd_server_feature_enabled` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Feature {
+    pub(crate) name: &'static str,
+    pub(crate) stage: &'static str,
+    pub(crate) enabled: bool,
+}
+
+/// A remark about the settings, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) warn: bool,
+    pub(crate) message: String,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Invocation {
+    Serve(Box<Config>),
+    /// Help or version: this text, to stdout, and nothing else.
+    Print(String),
+}
+
+/// Why there will be no server, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError {
+    pub(crate) exit_code: u8,
+    message: String,
+}
+
+impl Config {
+    /// `args` are those behind the program's name.
+    pub(crate) fn load(args: &[String], env: &[(String, String)]) -> Result<Invocation, ConfigError> {
+        let flags = Flags::parse(args, env)?;
+        if flags.help {
+            return Ok(Invocation::Print(help::help()));
+        }
+        if flags.bool("version") {
+            return Ok(Invocation::Print(help::version()));
+        }
+        Ok(Invocation::Serve(Box::new(Config::try_from(&flags)?)))
+    }
+
+    /// Tells the log what there is to tell about the settings.
+    pub(crate) fn log_notices(&self) {
+        for Notice { warn, message } in &self.notices {
+            if *warn { tracing::warn!("{message}") } else { tracing::info!("{message}") }
+        }
+    }
+
+    pub(crate) fn feature_enabled(&self, name: &str) -> bool {
+        self.features.iter().any(|feature| feature.name == name && feature.enabled)
+    }
+}
+
+impl ConfigError {
+    /// It cannot be read.
+    fn usage(message: String) -> ConfigError {
+        ConfigError { exit_code: 2, message }
+    }
+
+    /// Whether it cannot even be read.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.exit_code == 2
+    }
+
+    /// It can be read and makes no sense.
+    fn invalid(message: String) -> ConfigError {
+        ConfigError { exit_code: 1, message }
+    }
+
+    fn in_variable(self, variable: &str) -> ConfigError {
+        ConfigError::invalid(format!("{} (from the environment variable {variable})", self.message))
+    }
+
+    fn in_file(self, path: &str) -> ConfigError {
+        ConfigError::invalid(format!("{} (from the file {path})", self.message))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,339 @@
+//! The whole way from a command line to a configuration, or to the words of refusal.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    AutoCompaction, ClusterState, Config, ConfigError, Invocation, LogFormat, LogLevel, LogOutput,
+    MetricsMode,
+};
+
+fn load(args: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+    let env: Vec<(String, String)> =
+        env.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    match Config::load(&args, &env)? {
+        Invocation::Serve(config) => Ok(*config),
+        Invocation::Print(text) => panic!("printed {text}"),
+    }
+}
+
+fn config(args: &str) -> Config {
+    load(args, &[]).expect(args)
+}
+
+/// Exit code and message of a command line that does not start.
+fn refusal(args: &str) -> (u8, String) {
+    let error = load(args, &[]).expect_err(args);
+    (error.exit_code, error.to_string())
+}
+
+/// The warnings of a command line that starts all the same.
+fn warnings(args: &str) -> Vec<String> {
+    config(args).notices.into_iter().filter(|notice| notice.warn).map(|notice| notice.message).collect()
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().expect(text)
+}
+
+#[test]
+fn no_arguments_are_a_cluster_of_one_on_localhost() {
+    let config = config("");
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+    assert_eq!(config.wal_dir, None);
+    assert_eq!(config.listen_client_urls, [socket("127.0.0.1:2379")]);
+    assert_eq!(config.listen_peer_urls, [socket("127.0.0.1:2380")]);
+    assert_eq!(config.advertise_client_urls, ["http://localhost:2379"]);
+    assert_eq!(config.initial_cluster_text(), "default=http://localhost:2380");
+    assert_eq!(config.initial_cluster_state, ClusterState::New);
+    assert_eq!(config.heartbeat, Duration::from_millis(100));
+    assert_eq!(config.election_timeout, Duration::from_millis(1000));
+    assert_eq!(config.quota_backend_bytes, Some(2 << 30));
+    assert_eq!(config.max_request_bytes, 1_572_864);
+    assert_eq!(config.max_concurrent_streams, u32::MAX);
+    assert_eq!(config.auto_compaction, AutoCompaction::Off);
+    assert_eq!(config.log_level, LogLevel::Info);
+    assert_eq!(config.log_format, None);
+    assert_eq!(config.log_outputs, [LogOutput::Stderr]);
+    assert_eq!(config.metrics, MetricsMode::Basic);
+    assert_eq!((config.cors.as_ref(), config.host_whitelist.as_ref()), (None, None));
+    assert!(config.pre_vote && config.strict_reconfig_check && config.reactors > 0);
+    assert_eq!(config.notices, []);
+    assert_eq!(config.verify_bootstrap(), Ok(()));
+}
+
+#[test]
+fn all_spellings_mean_the_same() {
+    for args in ["--name a", "-name a", "--name=a", "-name=a", "--name b --name a"] {
+        assert_eq!(config(args).name, "a", "{args}");
+    }
+    assert!(!config("--pre-vote=false").pre_vote);
+    assert!(!config("-pre-vote=F").pre_vote);
+    assert!(config("--force-new-cluster --name a").force_new_cluster);
+    assert_eq!(config("--initial-cluster-token a=b").initial_cluster_token, "a=b");
+    assert_eq!(config("--name=").name, "");
+}
+
+#[test]
+fn what_cannot_be_read_exits_with_2() {
+    let cases = [
+        (
+            "--listen-client-url x",
+            "flag provided but not defined: -listen-client-url (did you mean --listen-client-urls?)",
+        ),
+        ("--data_dir=x", "flag provided but not defined: -data_dir (did you mean --data-dir?)"),
+        ("--surprise-me-with-something", "flag provided but not defined: -surprise-me-with-something"),
+        ("--name", "flag needs an argument: -name"),
+        ("---name=a", "bad flag syntax: ---name=a"),
+        ("--=a", "bad flag syntax: --=a"),
+        ("--pre-vote=maybe", "invalid value \"maybe\" for flag -pre-vote: must be true or false"),
+        (
+            "--election-timeout 1s",
+            "invalid value \"1s\" for flag -election-timeout: must be a whole number that is not negative",
+        ),
+        (
+            "--listen-client-urls localhost:2379",
+            "invalid value \"localhost:2379\" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: localhost:2379",
+        ),
+    ];
+    for (args, message) in cases {
+        assert_eq!(refusal(args), (2, message.to_owned()), "{args}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_exits_with_1() {
+    let cases = [
+        ("serve", "\"serve\" is not a valid flag"),
+        ("--name a serve", "\"serve\" is not a valid flag"),
+        ("--pre-vote false", "\"false\" is not a valid flag (did you mean --pre-vote=false?)"),
+        ("-- x", "\"x\" is not a valid flag"),
+        (
+            "--listen-client-urls http://127.0.0.1:1",
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            "--listen-peer-urls http://example.com:1",
+            "--listen-peer-urls: expected IP in URL for binding (http://example.com:1)",
+        ),
+        (
+            "--listen-client-http-urls http://localhost:2379",
+            "--listen-client-urls and --listen-client-http-urls both listen on 127.0.0.1:2379",
+        ),
+        (
+            "--election-timeout 400",
+            "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (
+            "--election-timeout 50001",
+            "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+        ),
+        ("--heartbeat-interval 0", "--heartbeat-interval must be >0 (set to 0ms)"),
+        ("--auto-compaction-mode=never", "unknown auto-compaction-mode \"never\""),
+        ("--auto-compaction-retention=soon", "error parsing CompactionRetention: \"soon\""),
+        ("--initial-cluster-state=old", "unexpected clusterState \"old\""),
+        ("--initial-cluster=http://a:1", "--initial-cluster: \"http://a:1\" is not of the form name=url"),
+        ("--metrics=all", "unknown metrics mode \"all\", want basic or extensive"),
+        ("--log-level=loud", "unrecognized level: \"loud\""),
+        ("--bcrypt-cost=3", "--bcrypt-cost 3 must be between 4 and 31"),
+        ("--max-concurrent-streams=4294967296", "--max-concurrent-streams 4294967296 is out of range"),
+        ("--feature-gates=Surprise=true", "unrecognized feature gate: Surprise"),
+    ];
+    for (args, message) in cases {
+        assert_eq!(refusal(args), (1, message.to_owned()), "{args}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_by_name() {
+    let cases = [
+        ("--cert-file a.pem", "--cert-file is set, but TLS is not supported yet"),
+        ("--peer-auto-tls", "--peer-auto-tls is set, but TLS is not supported yet"),
+        ("--discovery-srv example.com", "--discovery-srv is set, but discovery is not supported yet"),
+        (
+            "--auth-token jwt,pub-key=a",
+            "--auth-token is set, but any kind of token but \"simple\" is not supported yet",
+        ),
+        (
+            "--experimental-enable-distributed-tracing",
+            "--enable-distributed-tracing is set, but distributed tracing is not supported yet",
+        ),
+    ];
+    for (args, message) in cases {
+        assert_eq!(refusal(args), (1, message.to_owned()), "{args}");
+    }
+    let https =
+        refusal("--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://127.0.0.1:1");
+    assert_eq!(https.1, "--listen-client-urls: https:// URLs are not supported yet (https://127.0.0.1:1)");
+    assert_eq!(warnings("--client-cert-auth=false --auth-token=simple --auto-tls=false"), [""; 0]);
+}
+
+#[test]
+fn what_changes_nothing_is_told() {
+    assert_eq!(warnings("--max-wals 3"), ["--max-wals=3 has no effect here"]);
+    assert_eq!(warnings("--max-wals 5"), [""; 0]);
+    assert_eq!(warnings("--enable-v2=true"), ["--enable-v2 is ignored: the version 2 API is gone since 3.6"]);
+    assert_eq!(warnings("--logger zap"), [""; 0]);
+    assert_eq!(
+        warnings("--quota-backend-bytes -1"),
+        ["--quota-backend-bytes is negative: the size of the data has no limit"]
+    );
+    assert_eq!(
+        warnings("--experimental-enable-lease-checkpoint"),
+        [
+            "--experimental-enable-lease-checkpoint is deprecated; use --feature-gates=LeaseCheckpoint=true",
+            "feature gate LeaseCheckpoint=true has no effect here",
+        ]
+    );
+}
+
+#[test]
+fn an_experimental_name_wins_over_the_stable_one() {
+    let limit = |args: &str| config(args).compaction_batch_limit;
+    assert_eq!(limit("--experimental-compaction-batch-limit 10"), 10);
+    assert_eq!(limit("--experimental-compaction-batch-limit 10 --compaction-batch-limit 20"), 10);
+    assert_eq!(
+        warnings("--experimental-compaction-batch-limit 10"),
+        ["--experimental-compaction-batch-limit is deprecated; use --compaction-batch-limit"]
+    );
+}
+
+#[test]
+fn the_environment_stands_behind_the_flags() {
+    let from_env =
+        load("", &[("ETCD_NAME", "a"), ("ETCD_PRE_VOTE", "false"), ("PATH", "/bin")]).expect("a start");
+    assert_eq!((from_env.name.as_str(), from_env.pre_vote), ("a", false));
+    assert_eq!(from_env.notices[0].message, "recognized and used environment variable ETCD_NAME=a");
+    assert!(!from_env.notices[0].warn);
+
+    let experimental = load("", &[("ETCD_EXPERIMENTAL_COMPACTION_BATCH_LIMIT", "7")]).expect("a start");
+    assert_eq!(experimental.compaction_batch_limit, 7);
+
+    let ignored =
+        [("ETCD_VERSION", "v3"), ("ETCD_UNSUPPORTED_ARCH", "arm"), ("ETCD_NAME", ""), ("ETCDCTL_API", "3")];
+    assert_eq!(load("", &ignored).expect("a start").notices, []);
+
+    let unknown = load("", &[("ETCD_SURPRISE", "1")]).expect("a start");
+    assert_eq!(unknown.notices[0].message, "unrecognized environment variable ETCD_SURPRISE");
+    assert!(unknown.notices[0].warn);
+
+    let conflict = load("--name b", &[("ETCD_NAME", "a")]).expect_err("both");
+    assert_eq!(conflict.exit_code, 1);
+    assert_eq!(
+        conflict.to_string(),
+        "conflicting environment variable is shadowed by corresponding command-line flag \
+         (either unset environment variable or disable flag)): ETCD_NAME"
+    );
+
+    let wrong = load("", &[("ETCD_ELECTION_TIMEOUT", "soon")]).expect_err("not a number");
+    assert_eq!(wrong.exit_code, 1);
+    assert!(wrong.to_string().contains("ETCD_ELECTION_TIMEOUT"), "{wrong}");
+}
+
+#[test]
+fn a_configuration_file_replaces_flags_and_environment() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("etcd.yml");
+    fs::write(&path, "name: filed\nheartbeat-interval: 50\n").expect("a file");
+    let args = format!("--config-file {} --name typed --election-timeout 2000", path.display());
+    let config = config(&args);
+    assert_eq!(config.name, "filed");
+    assert_eq!(config.heartbeat, Duration::from_millis(50));
+    assert_eq!(config.election_timeout, Duration::from_millis(1000));
+    assert!(config.notices[0].warn && config.notices[0].message.contains("will be ignored"));
+
+    let path_text = path.display().to_string();
+    assert_eq!(load("", &[("ETCD_CONFIG_FILE", &path_text)]).expect("a start").name, "filed");
+
+    fs::write(&path, "election-timeout: soon\n").expect("a file");
+    let (code, message) = refusal(&args);
+    assert!(code == 1 && message.contains("election-timeout") && message.contains(&path_text), "{message}");
+    assert!(refusal("--config-file /nowhere/at/all").1.contains("cannot read the configuration file"));
+}
+
+#[test]
+fn clusters_are_described_by_name_and_url() {
+    let args = "--name b --initial-advertise-peer-urls http://h:2,http://h:1 \
+        --initial-cluster b=http://h:2,a=http://g:1,b=http://h:1 --initial-cluster-state existing";
+    let cluster = config(args);
+    assert_eq!(cluster.initial_cluster_text(), "a=http://g:1,b=http://h:1,b=http://h:2");
+    assert_eq!(cluster.initial_cluster_state, ClusterState::Existing);
+    assert_eq!(cluster.verify_bootstrap(), Ok(()));
+
+    let verdict = |args: &str| config(args).verify_bootstrap().expect_err(args).to_string();
+    assert_eq!(
+        verdict("--name c --initial-cluster a=http://g:1"),
+        "couldn't find local name \"c\" in the initial cluster configuration"
+    );
+    assert_eq!(
+        verdict("--name a --initial-cluster a=http://g:1"),
+        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380"
+    );
+    assert_eq!(
+        verdict("--name a --initial-cluster a=http://g:1,b=http://g:1"),
+        "initial cluster a=http://g:1,b=http://g:1 has duplicate url"
+    );
+}
+
+#[test]
+fn a_name_or_peer_url_alone_makes_a_cluster_of_one() {
+    let config =
+        config("--name a --initial-advertise-peer-urls http://h:1 --listen-peer-urls http://0.0.0.0:1");
+    assert_eq!(config.initial_cluster_text(), "a=http://h:1");
+    assert_eq!(config.data_dir, PathBuf::from("a.etcd"));
+    assert_eq!(config.verify_bootstrap(), Ok(()));
+}
+
+#[test]
+fn compaction_counts_hours_time_or_revisions() {
+    let compaction = |args: &str| config(args).auto_compaction;
+    assert_eq!(
+        compaction("--auto-compaction-retention 1"),
+        AutoCompaction::Periodic(Duration::from_secs(3600))
+    );
+    assert_eq!(
+        compaction("--auto-compaction-retention 10m"),
+        AutoCompaction::Periodic(Duration::from_secs(600))
+    );
+    assert_eq!(compaction("--auto-compaction-retention 0s"), AutoCompaction::Off);
+    assert_eq!(
+        compaction("--auto-compaction-mode revision --auto-compaction-retention 1000"),
+        AutoCompaction::Revision(1000)
+    );
+    assert_eq!(compaction("--auto-compaction-mode revision"), AutoCompaction::Off);
+    assert_eq!(refusal("--auto-compaction-mode revision --auto-compaction-retention 1h").0, 1);
+}
+
+#[test]
+fn values_arrive_in_the_types_they_are_used_in() {
+    let config = config(
+        "--reactors 3 --wal-dir w --cors http://a,http://b --host-whitelist a --grpc-keepalive-interval 0 \
+         --watch-progress-notify-interval 1ms --log-level dpanic --log-format console \
+         --log-outputs stdout,/tmp/a,stdout --metrics extensive --feature-gates PriorityRequest=true",
+    );
+    assert_eq!(config.reactors, 3);
+    assert_eq!(config.wal_dir, Some(PathBuf::from("w")));
+    assert_eq!(config.cors, Some(vec!["http://a".to_owned(), "http://b".to_owned()]));
+    assert_eq!(config.host_whitelist, Some(vec!["a".to_owned()]));
+    assert_eq!(config.grpc_keepalive, None);
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(100));
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Fatal, Some(LogFormat::Console)));
+    assert_eq!(config.log_outputs, [LogOutput::Stdout, LogOutput::File(PathBuf::from("/tmp/a"))]);
+    assert_eq!(config.metrics, MetricsMode::Extensive);
+    assert!(config.feature_enabled("PriorityRequest") && !config.feature_enabled("LeaseCheckpoint"));
+}
+
+#[test]
+fn help_and_version_are_printed_whatever_else_is_wrong() {
+    let printed = |args: &[&str]| {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        match Config::load(&args, &[("ETCD_NAME".to_owned(), "x".to_owned())]) {
+            Ok(Invocation::Print(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(printed(&["--help"]).contains("--listen-client-urls"));
+    assert!(printed(&["--name", "a", "-h"]).contains("Usage"));
+    assert!(printed(&["--version", "--cert-file=x"]).starts_with("etcd Version: 3.7.2\n"));
+}

@@ -1,0 +1,448 @@
+//! Sense: what the flags say together, or why it cannot be.
+//!
+//! Messages are etcd's where etcd has one, since people search for them. Nothing here touches
+//! disk or network: what depends on the data directory is checked by
+//! [`Config::verify_bootstrap`], when it is known that there is no data yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use crate::limits::QUOTA_BYTES_DEFAULT;
+
+use super::{
+    AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel, LogOutput,
+    MetricsMode, Notice,
+    flags::Flags,
+    table::Standing,
+    value::{Url, parse_bool, parse_duration, parse_urls},
+};
+
+const ELECTION_MS_MAX: u64 = 50_000;
+const QUOTA_BYTES_SUGGESTED_MAX: i64 = 8 << 30;
+const REQUEST_BYTES_SUGGESTED_MAX: usize = 10 << 20;
+/// The transport keeps lengths in 32 bits.
+const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
+/// A shorter interval would keep the server busy with telling.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+const FEATURES: &[(&str, &str, bool)] = &[
+    ("StopGRPCServiceOnDefrag", "ALPHA", false),
+    ("InitialCorruptCheck", "ALPHA", false),
+    ("CompactHashCheck", "ALPHA", false),
+    ("TxnModeWriteWithSharedBuffer", "BETA", true),
+    ("LeaseCheckpoint", "ALPHA", false),
+    ("LeaseCheckpointPersist", "ALPHA", false),
+    ("SetMemberLocalAddr", "ALPHA", false),
+    ("FastLeaseKeepAlive", "BETA", true),
+    ("PriorityRequest", "ALPHA", false),
+];
+
+impl TryFrom<&Flags> for Config {
+    type Error = ConfigError;
+
+    fn try_from(flags: &Flags) -> Result<Config, ConfigError> {
+        let mut notices = flags.notices.clone();
+        check_standing(flags, &mut notices)?;
+
+        let listen_client_urls = bind_addresses(flags, "listen-client-urls")?;
+        let listen_client_http_urls = bind_addresses(flags, "listen-client-http-urls")?;
+        let listen_peer_urls = bind_addresses(flags, "listen-peer-urls")?;
+        let listen_metrics_urls = bind_addresses(flags, "listen-metrics-urls")?;
+        check_listeners(&listen_client_urls, &listen_client_http_urls, &listen_peer_urls)?;
+
+        let advertise_client_urls = advertised(flags, "advertise-client-urls", &mut notices)?;
+        let initial_advertise_peer_urls = advertised(flags, "initial-advertise-peer-urls", &mut notices)?;
+        if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
+            return invalid(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+            );
+        }
+
+        let name = flags.text("name").to_owned();
+        let data_dir = match flags.text("data-dir") {
+            "" => PathBuf::from(format!("{name}.etcd")),
+            dir => PathBuf::from(dir),
+        };
+        let initial_cluster = match flags.text("initial-cluster") {
+            "" => vec![(name.clone(), initial_advertise_peer_urls.clone())],
+            text => initial_cluster(text)?,
+        };
+        let (heartbeat, election_timeout) = election_timing(flags)?;
+        let max_request_bytes = max_request_bytes(flags, &mut notices)?;
+
+        Ok(Config {
+            name,
+            data_dir,
+            wal_dir: Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            listen_client_urls,
+            listen_client_http_urls,
+            listen_peer_urls,
+            listen_metrics_urls,
+            advertise_client_urls,
+            initial_advertise_peer_urls,
+            initial_cluster,
+            initial_cluster_state: match flags.text("initial-cluster-state") {
+                "new" => ClusterState::New,
+                "existing" => ClusterState::Existing,
+                other => return invalid(format!("unexpected clusterState {other:?}")),
+            },
+            initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
+            force_new_cluster: flags.bool("force-new-cluster"),
+            strict_reconfig_check: flags.bool("strict-reconfig-check"),
+            pre_vote: flags.bool("pre-vote"),
+            max_learners: narrow(flags, "max-learners")?,
+            heartbeat,
+            election_timeout,
+            snapshot_count: flags.uint("snapshot-count"),
+            snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
+            reactors: match narrow(flags, "reactors")? {
+                0 => thread::available_parallelism().map_or(1, usize::from),
+                reactors => reactors,
+            },
+            quota_backend_bytes: quota(flags, &mut notices),
+            max_txn_ops: narrow(flags, "max-txn-ops")?,
+            max_request_bytes,
+            max_concurrent_streams: narrow(flags, "max-concurrent-streams")?,
+            grpc_keepalive: keepalive(flags),
+            auto_compaction: auto_compaction(flags)?,
+            compaction_batch_limit: match flags.int("compaction-batch-limit") {
+                limit if limit > 0 => narrow(flags, "compaction-batch-limit")?,
+                _ => return invalid("--compaction-batch-limit must be greater than 0"),
+            },
+            compaction_sleep_interval: flags.duration("compaction-sleep-interval"),
+            watch_progress_notify_interval: flags
+                .duration("watch-progress-notify-interval")
+                .max(PROGRESS_INTERVAL_MIN),
+            auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
+            bcrypt_cost: match narrow(flags, "bcrypt-cost")? {
+                cost @ 4..=31 => cost,
+                cost => return invalid(format!("--bcrypt-cost {cost} must be between 4 and 31")),
+            },
+            cors: any_or_list(flags.text("cors")),
+            host_whitelist: any_or_list(flags.text("host-whitelist")),
+            warning_apply_duration: flags.duration("warning-apply-duration"),
+            warning_unary_request_duration: flags.duration("warning-unary-request-duration"),
+            log_level: log_level(flags)?,
+            log_format: match flags.text("log-format") {
+                "" => None,
+                "json" => Some(LogFormat::Json),
+                "console" => Some(LogFormat::Console),
+                other => {
+                    return invalid(format!("unknown log format {other:?}, want \"json\" or \"console\""));
+                }
+            },
+            log_outputs: log_outputs(flags.text("log-outputs"), &mut notices)?,
+            metrics: match flags.text("metrics") {
+                "basic" => MetricsMode::Basic,
+                "extensive" => MetricsMode::Extensive,
+                other => return invalid(format!("unknown metrics mode {other:?}, want basic or extensive")),
+            },
+            features: features(flags, &mut notices)?,
+            notices,
+        })
+    }
+}
+
+impl Config {
+    /// What must hold to start a cluster from nothing; with data in the directory, the flags of
+    /// the first start no longer matter.
+    pub(crate) fn verify_bootstrap(&self) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        if !self.initial_cluster.iter().flat_map(|(_, urls)| urls).all(|url| seen.insert(url)) {
+            return invalid(format!("initial cluster {} has duplicate url", self.initial_cluster_text()));
+        }
+        let Some((_, urls)) = self.initial_cluster.iter().find(|(name, _)| *name == self.name) else {
+            return invalid(format!(
+                "couldn't find local name {:?} in the initial cluster configuration",
+                self.name
+            ));
+        };
+        if *urls != self.initial_advertise_peer_urls {
+            return invalid(format!(
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
+                join(urls.iter().map(|url| format!("{}={url}", self.name))),
+                join(&self.initial_advertise_peer_urls),
+            ));
+        }
+        Ok(())
+    }
+
+    /// `--initial-cluster` as one would type it.
+    pub(crate) fn initial_cluster_text(&self) -> String {
+        join(
+            self.initial_cluster
+                .iter()
+                .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}"))),
+        )
+    }
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::invalid(message.into()))
+}
+
+fn warn(notices: &mut Vec<Notice>, message: String) {
+    notices.push(Notice { warn: true, message });
+}
+
+fn join<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
+    let mut text = String::new();
+    for item in items {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(item.as_ref());
+    }
+    text
+}
+
+/// Flags that change nothing are told; flags that would have to change something are refused.
+fn check_standing(flags: &Flags, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+    for (flag, text) in flags.iter_set().filter(|(flag, text)| *text != flag.default) {
+        match flag.standing {
+            Standing::Unsupported(what) => {
+                return invalid(format!("--{} is set, but {what} is not supported yet", flag.name));
+            }
+            Standing::NoEffect => warn(notices, format!("--{}={text} has no effect here", flag.name)),
+            Standing::Used | Standing::Removed(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A number in the type that the code uses it in.
+fn narrow<T: TryFrom<i128>>(flags: &Flags, name: &'static str) -> Result<T, ConfigError> {
+    let text = flags.text(name);
+    let number: i128 = text.parse().expect("checked when it was set");
+    T::try_from(number).or_else(|_| invalid(format!("--{name} {text} is out of range")))
+}
+
+fn bind_addresses(flags: &Flags, name: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
+    let addresses = flags.urls(name).iter().map(Url::bind_address).collect::<Result<_, _>>();
+    addresses.map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))
+}
+
+fn check_listeners(
+    clients: &[SocketAddr],
+    http: &[SocketAddr],
+    peers: &[SocketAddr],
+) -> Result<(), ConfigError> {
+    for (name, addresses) in [("listen-client-urls", clients), ("listen-peer-urls", peers)] {
+        if addresses.is_empty() {
+            return invalid(format!("--{name} must name at least one URL"));
+        }
+    }
+    let mut owners: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    for (name, addresses) in
+        [("listen-client-urls", clients), ("listen-client-http-urls", http), ("listen-peer-urls", peers)]
+    {
+        for address in addresses.iter().filter(|address| address.port() != 0) {
+            match owners.insert(*address, name) {
+                Some(other) if other != name => {
+                    return invalid(format!("--{other} and --{name} both listen on {address}"));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn advertised(
+    flags: &Flags,
+    name: &'static str,
+    notices: &mut Vec<Notice>,
+) -> Result<Vec<String>, ConfigError> {
+    let urls = flags.urls(name);
+    for url in &urls {
+        if url.scheme == "https" || url.scheme == "unixs" {
+            return invalid(format!("--{name}: {}:// URLs are not supported yet ({url})", url.scheme));
+        }
+        if url.port.is_some() && url.host.is_empty() {
+            return invalid(format!(
+                "--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))",
+                url.to_string()
+            ));
+        }
+        if url.host == "0.0.0.0" || url.host == "::" {
+            warn(notices, format!("--{name} {url} is an address that nobody can reach this member at"));
+        }
+    }
+    Ok(urls.iter().map(Url::to_string).collect())
+}
+
+fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, ConfigError> {
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let (name, url) = item.split_once('=').unwrap_or(("", item));
+        if name.is_empty() || url.is_empty() {
+            return invalid(format!("--initial-cluster: {item:?} is not of the form name=url"));
+        }
+        let urls =
+            parse_urls(url).map_err(|error| ConfigError::invalid(format!("--initial-cluster: {error}")))?;
+        members.entry(name).or_default().extend(urls.iter().map(Url::to_string));
+    }
+    let sorted = |(name, mut urls): (&str, Vec<String>)| {
+        urls.sort_unstable();
+        (name.to_owned(), urls)
+    };
+    Ok(members.into_iter().map(sorted).collect())
+}
+
+fn election_timing(flags: &Flags) -> Result<(Duration, Duration), ConfigError> {
+    let (heartbeat, election) = (flags.uint("heartbeat-interval"), flags.uint("election-timeout"));
+    if heartbeat == 0 {
+        return invalid("--heartbeat-interval must be >0 (set to 0ms)");
+    }
+    if election == 0 {
+        return invalid("--election-timeout must be >0 (set to 0ms)");
+    }
+    if heartbeat.saturating_mul(5) > election {
+        return invalid(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        ));
+    }
+    if election > ELECTION_MS_MAX {
+        return invalid(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms"
+        ));
+    }
+    Ok((Duration::from_millis(heartbeat), Duration::from_millis(election)))
+}
+
+fn max_request_bytes(flags: &Flags, notices: &mut Vec<Notice>) -> Result<usize, ConfigError> {
+    if flags.uint("max-request-bytes") > REQUEST_BYTES_MAX {
+        return invalid(format!("--max-request-bytes must not be greater than {REQUEST_BYTES_MAX}"));
+    }
+    let bytes = narrow(flags, "max-request-bytes")?;
+    if bytes > REQUEST_BYTES_SUGGESTED_MAX {
+        warn(notices, format!("--max-request-bytes {bytes} exceeds the recommended 10 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn quota(flags: &Flags, notices: &mut Vec<Notice>) -> Option<i64> {
+    match flags.int("quota-backend-bytes") {
+        0 => Some(QUOTA_BYTES_DEFAULT),
+        bytes if bytes < 0 => {
+            warn(notices, "--quota-backend-bytes is negative: the size of the data has no limit".to_owned());
+            None
+        }
+        bytes => {
+            if bytes > QUOTA_BYTES_SUGGESTED_MAX {
+                warn(notices, format!("--quota-backend-bytes {bytes} exceeds the recommended 8 GiB"));
+            }
+            Some(bytes)
+        }
+    }
+}
+
+/// Either of them at 0 switches it off.
+fn keepalive(flags: &Flags) -> Option<Keepalive> {
+    let interval = flags.duration("grpc-keepalive-interval");
+    let timeout = flags.duration("grpc-keepalive-timeout");
+    (!interval.is_zero() && !timeout.is_zero()).then_some(Keepalive { interval, timeout })
+}
+
+/// A plain number means hours or revisions, whichever the mode counts in.
+fn auto_compaction(flags: &Flags) -> Result<AutoCompaction, ConfigError> {
+    let retention = flags.text("auto-compaction-retention");
+    let wrong = || ConfigError::invalid(format!("error parsing CompactionRetention: {retention:?}"));
+    let number: Option<u32> = retention.parse().ok();
+    match (flags.text("auto-compaction-mode"), number) {
+        ("periodic" | "revision", Some(0)) => Ok(AutoCompaction::Off),
+        ("periodic", Some(hours)) => {
+            Ok(AutoCompaction::Periodic(Duration::from_secs(u64::from(hours) * 3600)))
+        }
+        ("periodic", None) => match parse_duration(retention).map_err(|_| wrong())? {
+            Duration::ZERO => Ok(AutoCompaction::Off),
+            age => Ok(AutoCompaction::Periodic(age)),
+        },
+        ("revision", _) => match retention.parse() {
+            Ok(revisions) if revisions > 0 => Ok(AutoCompaction::Revision(revisions)),
+            _ => Err(wrong()),
+        },
+        ("", _) => invalid("undefined auto-compaction-mode"),
+        (mode, _) => invalid(format!("unknown auto-compaction-mode {mode:?}")),
+    }
+}
+
+/// `None` when the list holds `*`.
+fn any_or_list(text: &str) -> Option<Vec<String>> {
+    let items: Vec<String> = text.split(',').map(|item| item.trim().to_owned()).collect();
+    let any = items.iter().any(|item| item.is_empty() || item == "*");
+    (!any).then_some(items)
+}
+
+fn log_level(flags: &Flags) -> Result<LogLevel, ConfigError> {
+    match flags.text("log-level") {
+        "debug" => Ok(LogLevel::Debug),
+        "info" => Ok(LogLevel::Info),
+        "warn" => Ok(LogLevel::Warn),
+        "error" => Ok(LogLevel::Error),
+        "dpanic" | "panic" | "fatal" => Ok(LogLevel::Fatal),
+        other => invalid(format!("unrecognized level: {other:?}")),
+    }
+}
+
+fn log_outputs(text: &str, notices: &mut Vec<Notice>) -> Result<Vec<LogOutput>, ConfigError> {
+    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    if items.len() > 1 && items.contains(&"default") {
+        return invalid(format!("multi logoutput for {:?} is not supported yet", "default"));
+    }
+    let mut outputs: Vec<LogOutput> = Vec::new();
+    for item in items {
+        let output = match item {
+            "default" | "stderr" => LogOutput::Stderr,
+            "stdout" => LogOutput::Stdout,
+            "systemd/journal" => {
+                warn(
+                    notices,
+                    "--log-outputs=systemd/journal: writing to stderr, which systemd reads".to_owned(),
+                );
+                LogOutput::Stderr
+            }
+            path => LogOutput::File(PathBuf::from(path)),
+        };
+        if !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    if outputs.is_empty() { invalid("--log-outputs must name at least one output") } else { Ok(outputs) }
+}
+
+fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, ConfigError> {
+    let mut features: Vec<Feature> =
+        FEATURES.iter().map(|&(name, stage, enabled)| Feature { name, stage, enabled }).collect();
+    for item in flags.gates() {
+        let (name, text) = item.split_once('=').unwrap_or((item, ""));
+        let Ok(on) = parse_bool(text.trim()) else {
+            return invalid(format!("invalid value of feature gate {item:?}, want Name=true or Name=false"));
+        };
+        let name = name.trim();
+        let stage = match name {
+            "AllAlpha" => Some("ALPHA"),
+            "AllBeta" => Some("BETA"),
+            _ => None,
+        };
+        let mut known = false;
+        for feature in &mut features {
+            if feature.name == name || stage == Some(feature.stage) {
+                known = true;
+                if feature.enabled != on {
+                    feature.enabled = on;
+                    warn(notices, format!("feature gate {}={on} has no effect here", feature.name));
+                }
+            }
+        }
+        if !known {
+            return invalid(format!("unrecognized feature gate: {name}"));
+        }
+    }
+    Ok(features)
+}

@@ -1,0 +1,54 @@
+//! The node, as the endpoints ask it.
+
+use std::sync::Arc;
+
+use crate::{
+    apply::AlarmKind,
+    config::{Config, ETCD_CLUSTER_VERSION},
+    mvcc::Range,
+    node::Node,
+    telemetry::{Metrics, NodeState},
+    types::KeyRange,
+};
+
+use super::{Probe, Versions};
+
+impl Probe for Node {
+    fn config(&self) -> &Config {
+        Node::config(self)
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        Node::metrics(self)
+    }
+
+    fn has_leader(&self) -> bool {
+        Node::has_leader(self)
+    }
+
+    fn is_learner(&self) -> bool {
+        self.status().is_learner
+    }
+
+    fn alarms(&self) -> Vec<AlarmKind> {
+        Node::alarms(self).into_iter().map(|alarm| alarm.kind).collect()
+    }
+
+    async fn read(&self, serializable: bool) -> Result<(), String> {
+        if !serializable {
+            self.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;
+        }
+        let nothing = Range { limit: 1, ..Range::of(KeyRange::Point("a".into())) };
+        self.range(&nothing).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    fn versions(&self) -> Versions {
+        let version = Some(ETCD_CLUSTER_VERSION.to_owned());
+        Versions { cluster: version.clone().filter(|_| self.has_leader()), storage: version }
+    }
+
+    fn state(&self) -> NodeState {
+        Node::state(self)
+    }
+}

@@ -1,0 +1,255 @@
+//! etcd's HTTP endpoints: paths, statuses, headers and bodies.
+
+use std::env;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts};
+use rustix::process::{Resource, getrlimit};
+use serde_json::json;
+
+use crate::config::{Config, ETCD_VERSION};
+
+use super::{
+    Probe,
+    health::{self, Endpoint, run_checks},
+};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a URL carries behind the `?`. A name may come more than once.
+type Pairs = Query<Vec<(String, String)>>;
+
+/// The endpoints of a client port, behind the checks that keep strange web pages out.
+pub(super) fn client_router<P: Probe>(node: &P) -> Router {
+    let access = Access::new(node.config());
+    endpoints::<P>()
+        .route("/version", any(version::<P>))
+        .route("/debug/vars", any(vars))
+        .layer(middleware::from_fn_with_state(access, guard))
+        .with_state(node.clone())
+}
+
+/// The endpoints of `--listen-metrics-urls`.
+pub(super) fn metrics_router<P: Probe>(node: &P) -> Router {
+    endpoints::<P>().with_state(node.clone())
+}
+
+fn endpoints<P: Probe>() -> Router<P> {
+    Router::new()
+        .route("/health", any(health::<P>))
+        .route("/livez", any(livez::<P>))
+        .route("/livez/{check}", any(livez_check::<P>))
+        .route("/readyz", any(readyz::<P>))
+        .route("/readyz/{check}", any(readyz_check::<P>))
+        .route("/metrics", any(metrics::<P>))
+        .fallback(|| async { not_found() })
+}
+
+async fn health<P: Probe>(State(node): State<P>, method: Method, Query(pairs): Pairs) -> Response {
+    if method != Method::GET {
+        return method_not_allowed();
+    }
+    let serializable = pairs.iter().find(|(name, _)| name == "serializable");
+    let serializable = serializable.is_some_and(|(_, value)| value == "true");
+    let verdict = health::health(&node, &values(&pairs, "exclude"), serializable).await;
+    let metrics = node.metrics();
+    match verdict {
+        Ok(()) => {
+            metrics.health_success.inc();
+            ([(header::CONTENT_TYPE, TEXT)], r#"{"health":"true","reason":""}"#).into_response()
+        }
+        Err(reason) => {
+            metrics.health_failures.inc();
+            tracing::warn!(reason, "serving /health false");
+            // By hand, for the order of the fields.
+            let reason = json!(reason);
+            refusal(StatusCode::SERVICE_UNAVAILABLE, &format!(r#"{{"health":"false","reason":{reason}}}"#))
+        }
+    }
+}
+
+async fn livez<P: Probe>(State(node): State<P>, method: Method, query: Pairs) -> Response {
+    all_checks(&node, &method, Endpoint::Livez, query).await
+}
+
+async fn readyz<P: Probe>(State(node): State<P>, method: Method, query: Pairs) -> Response {
+    all_checks(&node, &method, Endpoint::Readyz, query).await
+}
+
+async fn livez_check<P: Probe>(
+    State(node): State<P>,
+    method: Method,
+    check: Path<String>,
+    query: Pairs,
+) -> Response {
+    one_check(&node, &method, Endpoint::Livez, &check, query).await
+}
+
+async fn readyz_check<P: Probe>(
+    State(node): State<P>,
+    method: Method,
+    check: Path<String>,
+    query: Pairs,
+) -> Response {
+    one_check(&node, &method, Endpoint::Readyz, &check, query).await
+}
+
+async fn all_checks<P: Probe>(node: &P, method: &Method, endpoint: Endpoint, query: Pairs) -> Response {
+    let Query(pairs) = query;
+    let exclude = values(&pairs, "exclude");
+    for name in exclude.iter().filter(|name| !endpoint.checks().iter().any(|check| check.name() == **name)) {
+        tracing::warn!(check = name, endpoint = endpoint.name(), "some health checks cannot be excluded");
+    }
+    let checks = endpoint.checks().iter().copied().filter(|check| !exclude.contains(&check.name()));
+    report(node, method, endpoint, &checks.collect::<Vec<_>>(), &pairs).await
+}
+
+async fn one_check<P: Probe>(
+    node: &P,
+    method: &Method,
+    endpoint: Endpoint,
+    name: &str,
+    query: Pairs,
+) -> Response {
+    match endpoint.checks().iter().find(|check| check.name() == name) {
+        Some(check) => report(node, method, endpoint, &[*check], &query).await,
+        None => not_found(),
+    }
+}
+
+async fn report<P: Probe>(
+    node: &P,
+    method: &Method,
+    endpoint: Endpoint,
+    checks: &[health::Check],
+    pairs: &[(String, String)],
+) -> Response {
+    if *method != Method::GET {
+        return method_not_allowed();
+    }
+    let report = run_checks(node, endpoint, checks).await;
+    if !report.well {
+        tracing::warn!(endpoint = endpoint.name(), output = report.lines, "health check failed");
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, &report.lines);
+    }
+    let verbose = pairs.iter().any(|(name, _)| name == "verbose");
+    let lines = if verbose { report.lines } else { String::new() };
+    text(StatusCode::OK, format!("{lines}ok\n"))
+}
+
+async fn version<P: Probe>(State(node): State<P>, method: Method) -> Response {
+    if method != Method::GET {
+        return method_not_allowed();
+    }
+    let versions = node.versions();
+    let cluster = versions.cluster.unwrap_or_else(|| "not_decided".to_owned());
+    let storage = versions.storage.unwrap_or_else(|| "unknown".to_owned());
+    let body =
+        format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn metrics<P: Probe>(State(node): State<P>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TEXT)], node.metrics().render(&node.state())).into_response()
+}
+
+async fn vars() -> Response {
+    let args: Vec<String> = env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let vars = json!({ "cmdline": args, "file_descriptor_limit": limit });
+    ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], vars.to_string()).into_response()
+}
+
+/// Who may use the HTTP endpoints of a client port.
+#[derive(Clone)]
+struct Access {
+    cors: Option<Vec<String>>,
+    hosts: Option<Vec<String>>,
+}
+
+impl Access {
+    fn new(config: &Config) -> Access {
+        Access { cors: config.cors.clone(), hosts: config.host_whitelist.clone() }
+    }
+
+    /// The origin to name in the answer, if the request's may read it.
+    fn origin(&self, request: &Parts) -> Option<HeaderValue> {
+        let Some(allowed) = &self.cors else { return Some(HeaderValue::from_static("*")) };
+        let origin = request.headers.get(header::ORIGIN)?;
+        allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+    }
+
+    /// Against DNS rebinding: a page that made its own name point here still says that name.
+    fn host_is_welcome(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|welcome| welcome == name))
+    }
+}
+
+async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    if !access.host_is_welcome(host) {
+        tracing::warn!(host, "rejected HTTP request to prevent DNS rebinding attacks");
+        let why =
+            format!("host {host:?} is not in --host-whitelist: refused, to prevent DNS rebinding attacks");
+        return refusal(StatusCode::MISDIRECTED_REQUEST, &why);
+    }
+    let origin = access.origin(&parts);
+    let mut response = if parts.method == Method::OPTIONS {
+        Response::new(Body::empty())
+    } else {
+        next.run(Request::from_parts(parts, body)).await
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+        );
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("accept, content-type, authorization"),
+        );
+    }
+    response
+}
+
+/// Every value of `name` that says something.
+fn values<'a>(pairs: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    let of_name = pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
+    of_name.map(|(_, value)| value.as_str()).collect()
+}
+
+fn text(status: StatusCode, body: String) -> Response {
+    let headers = [(header::CONTENT_TYPE, TEXT), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, headers, body).into_response()
+}
+
+/// An error in the form of Go's: text, and a newline of its own behind it.
+fn refusal(status: StatusCode, why: &str) -> Response {
+    text(status, format!("{why}\n"))
+}
+
+fn not_found() -> Response {
+    refusal(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+fn method_not_allowed() -> Response {
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}

@@ -1,0 +1,354 @@
+//! The endpoints against a made-up node, and a port against real connections.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::{Router, body::Body};
+use http::{Method, Request, header};
+use http_body_util::BodyExt;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tower::Service;
+
+use super::{Probe, Protocols, Services, Versions, router};
+use crate::{
+    apply::AlarmKind,
+    config::{Config, Invocation},
+    telemetry::{Metrics, NodeState},
+};
+
+/// A node that is whatever the test says.
+#[derive(Clone)]
+struct FakeNode {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    facts: Arc<Mutex<Facts>>,
+}
+
+#[derive(Default)]
+struct Facts {
+    no_leader: bool,
+    learner: bool,
+    alarms: Vec<AlarmKind>,
+    linearizable_read: Option<&'static str>,
+    serializable_read: Option<&'static str>,
+    versions: Versions,
+}
+
+impl FakeNode {
+    fn new(args: &[&str]) -> FakeNode {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let config = match Config::load(&args, &[]) {
+            Ok(Invocation::Serve(config)) => Arc::new(*config),
+            other => panic!("{other:?}"),
+        };
+        FakeNode { metrics: Arc::new(Metrics::new(&config)), config, facts: Arc::default() }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().expect("no test panics while it holds the facts")
+    }
+}
+
+impl Probe for FakeNode {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    fn has_leader(&self) -> bool {
+        !self.facts().no_leader
+    }
+
+    fn is_learner(&self) -> bool {
+        self.facts().learner
+    }
+
+    fn alarms(&self) -> Vec<AlarmKind> {
+        self.facts().alarms.clone()
+    }
+
+    async fn read(&self, serializable: bool) -> Result<(), String> {
+        let facts = self.facts();
+        let error = if serializable { facts.serializable_read } else { facts.linearizable_read };
+        error.map_or(Ok(()), |error| Err(error.to_owned()))
+    }
+
+    fn versions(&self) -> Versions {
+        self.facts().versions.clone()
+    }
+
+    fn state(&self) -> NodeState {
+        NodeState { has_leader: self.has_leader(), ..NodeState::default() }
+    }
+}
+
+/// Status, headers that matter, and body, as one would see them with `curl -i`.
+async fn ask(router: &mut Router, method: Method, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:2379");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::empty()).expect("a sound request");
+    let response = router.call(request).await.expect("infallible");
+    let mut text = response.status().as_u16().to_string();
+    for name in ["content-type", "x-content-type-options", "allow", "access-control-allow-origin"] {
+        if let Some(value) = response.headers().get(name) {
+            text.push_str(&format!(" {name}={}", value.to_str().expect("ASCII")));
+        }
+    }
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    format!("{text}\n{}", String::from_utf8(body.to_vec()).expect("UTF-8"))
+}
+
+async fn get(node: &FakeNode, path: &str) -> String {
+    ask(&mut router::metrics_router(node), Method::GET, path, &[]).await
+}
+
+const OK: &str = "200 content-type=text/plain; charset=utf-8";
+const OK_NOSNIFF: &str = "200 content-type=text/plain; charset=utf-8 x-content-type-options=nosniff";
+const UNWELL: &str = "503 content-type=text/plain; charset=utf-8 x-content-type-options=nosniff";
+const NOT_FOUND: &str =
+    "404 content-type=text/plain; charset=utf-8 x-content-type-options=nosniff\n404 page not found\n";
+
+#[tokio::test]
+async fn health_is_one_verdict_with_the_first_reason() {
+    let node = FakeNode::new(&[]);
+    let well = format!("{OK}\n{}", r#"{"health":"true","reason":""}"#);
+    let unwell = |reason: &str| format!("{UNWELL}\n{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n");
+    assert_eq!(get(&node, "/health").await, well);
+
+    node.facts().linearizable_read = Some("etcdserver: request timed out");
+    assert_eq!(get(&node, "/health").await, unwell("RANGE ERROR:etcdserver: request timed out"));
+    assert_eq!(get(&node, "/health?serializable=true").await, well);
+
+    node.facts().no_leader = true;
+    assert_eq!(get(&node, "/health").await, unwell("RAFT NO LEADER"));
+    assert_eq!(get(&node, "/health?serializable=true").await, well);
+    assert_eq!(get(&node, "/health?serializable=1").await, unwell("RAFT NO LEADER"));
+
+    node.facts().alarms = vec![AlarmKind::NoSpace, AlarmKind::Corrupt];
+    assert_eq!(get(&node, "/health").await, unwell("ALARM NOSPACE"));
+    assert_eq!(get(&node, "/health?exclude=NOSPACE").await, unwell("ALARM CORRUPT"));
+    assert_eq!(get(&node, "/health?exclude=NOSPACE&exclude=CORRUPT&serializable=true").await, well);
+
+    node.facts().serializable_read = Some("a \"quoted\" reason");
+    node.facts().alarms.clear();
+    assert_eq!(get(&node, "/health?serializable=true").await, unwell(r#"RANGE ERROR:a \"quoted\" reason"#));
+
+    let metrics = get(&node, "/metrics").await;
+    assert!(metrics.contains("etcd_server_health_success 4\n"), "{metrics}");
+    assert!(metrics.contains("etcd_server_health_failures 6\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn livez_and_readyz_tell_check_by_check() {
+    let node = FakeNode::new(&[]);
+    assert_eq!(get(&node, "/livez").await, format!("{OK_NOSNIFF}\nok\n"));
+    assert_eq!(get(&node, "/readyz").await, format!("{OK_NOSNIFF}\nok\n"));
+    assert_eq!(get(&node, "/livez?verbose").await, format!("{OK_NOSNIFF}\n[+]serializable_read ok\nok\n"));
+    assert_eq!(
+        get(&node, "/readyz?verbose=").await,
+        format!(
+            "{OK_NOSNIFF}\n[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n"
+        )
+    );
+
+    node.facts().linearizable_read = Some("etcdserver: no leader");
+    node.facts().learner = true;
+    node.facts().alarms = vec![AlarmKind::Corrupt];
+    assert_eq!(
+        get(&node, "/readyz").await,
+        format!(
+            "{UNWELL}\n[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n\
+             [-]linearizable_read failed: etcdserver: no leader\n[-]non_learner failed: not supported for learner\n\n"
+        )
+    );
+    assert_eq!(
+        get(&node, "/readyz?exclude=data_corruption&exclude=non_learner&exclude=surprise").await,
+        format!("{UNWELL}\n[+]serializable_read ok\n[-]linearizable_read failed: etcdserver: no leader\n\n")
+    );
+    assert_eq!(get(&node, "/livez").await, format!("{OK_NOSNIFF}\nok\n"));
+
+    assert_eq!(get(&node, "/readyz/serializable_read").await, format!("{OK_NOSNIFF}\nok\n"));
+    assert_eq!(
+        get(&node, "/readyz/linearizable_read").await,
+        format!("{UNWELL}\n[-]linearizable_read failed: etcdserver: no leader\n\n")
+    );
+    assert_eq!(get(&node, "/livez/linearizable_read").await, NOT_FOUND);
+    assert_eq!(get(&node, "/readyz/surprise").await, NOT_FOUND);
+
+    let metrics = get(&node, "/metrics").await;
+    assert!(
+        metrics.contains("etcd_server_healthcheck{name=\"non_learner\",type=\"readyz\"} 0\n"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn an_alarm_of_space_does_not_fail_a_probe() {
+    let node = FakeNode::new(&[]);
+    node.facts().alarms = vec![AlarmKind::NoSpace];
+    assert_eq!(get(&node, "/readyz").await, format!("{OK_NOSNIFF}\nok\n"));
+}
+
+#[tokio::test]
+async fn a_client_port_has_more_than_a_metrics_port() {
+    let node = FakeNode::new(&[]);
+    let mut router = router::client_router(&node);
+    let json = "200 content-type=application/json access-control-allow-origin=*";
+    assert_eq!(
+        ask(&mut router, Method::GET, "/version", &[]).await,
+        format!("{json}\n{}", r#"{"etcdserver":"3.7.2","etcdcluster":"not_decided","storage":"unknown"}"#)
+    );
+    node.facts().versions = Versions { cluster: Some("3.7.0".to_owned()), storage: Some("3.7.0".to_owned()) };
+    assert_eq!(
+        ask(&mut router, Method::GET, "/version", &[]).await,
+        format!("{json}\n{}", r#"{"etcdserver":"3.7.2","etcdcluster":"3.7.0","storage":"3.7.0"}"#)
+    );
+    assert!(ask(&mut router, Method::GET, "/debug/vars", &[]).await.contains("\"cmdline\":["));
+    assert_eq!(get(&node, "/version").await, NOT_FOUND);
+    assert_eq!(get(&node, "/nope").await, NOT_FOUND);
+    let metrics = get(&node, "/metrics").await;
+    assert!(metrics.starts_with("200 content-type=text/plain; version=0.0.4; charset=utf-8\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn other_methods_than_get_are_turned_away() {
+    let node = FakeNode::new(&[]);
+    let mut router = router::client_router(&node);
+    for path in ["/health", "/livez", "/readyz", "/readyz/non_learner", "/version"] {
+        for method in [Method::POST, Method::HEAD] {
+            assert!(
+                ask(&mut router, method.clone(), path, &[]).await.starts_with(
+                    "405 content-type=text/plain; charset=utf-8 x-content-type-options=nosniff allow=GET"
+                ),
+                "{method} {path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn web_pages_and_strange_hosts_are_kept_out_where_asked() {
+    let open = FakeNode::new(&[]);
+    let options = ask(&mut router::client_router(&open), Method::OPTIONS, "/anything", &[]).await;
+    assert_eq!(options, "200 access-control-allow-origin=*\n");
+
+    let node = FakeNode::new(&["--cors=http://a.example", "--host-whitelist=localhost,::1"]);
+    let mut router = router::client_router(&node);
+    let from = |origin| [("origin", origin)];
+    let answer = ask(&mut router, Method::GET, "/version", &from("http://a.example")).await;
+    assert!(answer.contains("access-control-allow-origin=http://a.example"), "{answer}");
+    let answer = ask(&mut router, Method::GET, "/version", &from("http://b.example")).await;
+    assert!(answer.starts_with("200 ") && !answer.contains("access-control-allow-origin"), "{answer}");
+
+    for (host, status) in
+        [("localhost", 200), ("localhost:1", 200), ("[::1]:1", 200), ("evil.example:1", 421)]
+    {
+        let request = Request::builder().uri("/version").header(header::HOST, host);
+        let request = request.body(Body::empty()).expect("a sound request");
+        let response = router.call(request).await.expect("infallible");
+        assert_eq!(response.status().as_u16(), status, "{host}");
+    }
+}
+
+/// A port that serves one connection after the other in the background, and where it is.
+async fn port(node: &FakeNode, protocols: Protocols) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    drop(reporter);
+    let services = Services::new(node, tonic::service::Routes::new(health));
+    tokio::spawn(async move {
+        let graceful = GracefulShutdown::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            services.serve(stream, protocols, &graceful);
+        }
+    });
+    address
+}
+
+/// What comes back for raw bytes, until the server closes.
+async fn exchange(address: &str, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(bytes.as_bytes()).await.expect("a request sent");
+    let mut answer = Vec::new();
+    // A refusal may arrive as a reset: what came before it counts.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn grpc_health(address: &str) -> Result<i32, tonic::Code> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+    let channel = endpoint.connect().await.map_err(|_| tonic::Code::Unavailable)?;
+    let answer = HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await;
+    answer.map(|answer| answer.into_inner().status).map_err(|status| status.code())
+}
+
+const GET_VERSION: &str = "GET /version HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn grpc_and_http_share_a_port() {
+    let node = FakeNode::new(&[]);
+    let address = port(&node, Protocols::GrpcAndHttp).await;
+    assert_eq!(grpc_health(&address).await, Ok(1));
+    let version = exchange(&address, GET_VERSION).await;
+    assert!(version.starts_with("HTTP/1.1 200 OK\r\n") && version.contains("etcdserver"), "{version}");
+    // curl --http2 asks to upgrade: that is answered in HTTP/1.1.
+    let upgrade = GET_VERSION
+        .replace("Connection: close", "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c");
+    assert!(exchange(&address, &upgrade).await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[tokio::test]
+async fn a_port_speaks_only_what_it_is_for() {
+    let node = FakeNode::new(&[]);
+    let grpc = port(&node, Protocols::Grpc).await;
+    assert_eq!(grpc_health(&grpc).await, Ok(1));
+    assert!(!exchange(&grpc, GET_VERSION).await.contains("200 OK"));
+
+    let http = port(&node, Protocols::Http).await;
+    assert!(exchange(&http, GET_VERSION).await.contains("etcdserver"));
+    assert!(grpc_health(&http).await.is_err());
+
+    let metrics = port(&node, Protocols::Metrics).await;
+    assert!(exchange(&metrics, GET_VERSION).await.starts_with("HTTP/1.1 404"));
+    assert!(exchange(&metrics, &GET_VERSION.replace("/version", "/health")).await.contains("true"));
+}
+
+#[tokio::test]
+async fn only_grpc_traffic_counts_as_grpc_traffic() {
+    let node = FakeNode::new(&[]);
+    let address = port(&node, Protocols::GrpcAndHttp).await;
+    exchange(&address, GET_VERSION).await;
+    assert_eq!((node.metrics.client_received_bytes.get(), node.metrics.client_sent_bytes.get()), (0, 0));
+    grpc_health(&address).await.expect("an answer");
+    assert!(node.metrics.client_received_bytes.get() > 24 && node.metrics.client_sent_bytes.get() > 24);
+}
+
+#[tokio::test]
+async fn a_graceful_end_waits_for_nobody_idle() {
+    let node = FakeNode::new(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let services = Services::new(&node, tonic::service::Routes::default());
+    let graceful = GracefulShutdown::new();
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let (stream, _) = listener.accept().await.expect("a connection");
+    services.serve(stream, Protocols::GrpcAndHttp, &graceful);
+    client.write_all(GET_VERSION.replace("Connection: close\r\n", "").as_bytes()).await.expect("sent");
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    graceful.shutdown().await;
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.expect("the rest, and the end");
+}

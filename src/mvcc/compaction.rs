@@ -1,0 +1,118 @@
+//! Forgetting the past.
+//!
+//! Compaction takes effect at once: from then on older revisions are refused. Taking them out of
+//! the index happens later, in strides, and out of the database with the checkpoints that follow.
+//! Everybody may see a different part of that work done; nobody can tell from the answers.
+
+use std::collections::VecDeque;
+
+use crate::{
+    mvcc::{RevError, Store},
+    types::{KeyRange, Rev, Revision},
+};
+
+/// How far the work is.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    /// What the index is being compacted to, if it is.
+    walk: Option<IndexWalk>,
+    /// The index holds nothing older.
+    pub(super) rev_walked: Rev,
+    /// Out of the index, still to go from the database.
+    pub(super) removed: VecDeque<Revision>,
+    /// A captured checkpoint leaves nothing older in the database.
+    pub(super) rev_captured: Rev,
+    /// The database holds nothing older.
+    pub(super) rev_finished: Rev,
+}
+
+#[derive(Debug)]
+struct IndexWalk {
+    rev: Rev,
+    /// The key that was visited last.
+    after: Option<Box<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompactionStep {
+    /// There is nothing to do.
+    Idle,
+    More,
+    /// Nothing older than this is in the index. It is off the disk when
+    /// [`Store::rev_compact_finished`] says so, which takes a checkpoint or more.
+    Finished(Rev),
+}
+
+impl Store {
+    /// From now on `rev` is the oldest revision that can be read.
+    pub(crate) fn compact(&mut self, rev: Rev) -> Result<(), RevError> {
+        if rev <= self.rev_compacted {
+            return Err(RevError::Compacted { asked: rev, compacted: self.rev_compacted });
+        }
+        if rev > self.rev_current {
+            return Err(RevError::Future { asked: rev, current: self.rev_current });
+        }
+        self.rev_compacted = rev;
+        Ok(())
+    }
+
+    /// Takes what has been compacted out of the index, `keys_max` keys at a time.
+    pub(crate) fn compaction_stride(&mut self, keys_max: usize) -> CompactionStep {
+        let compaction = &mut self.compaction;
+        if compaction.walk.is_none() && compaction.rev_walked == self.rev_compacted {
+            return CompactionStep::Idle;
+        }
+        let begin = || IndexWalk { rev: self.rev_compacted, after: None };
+        let IndexWalk { rev, after } = compaction.walk.take().unwrap_or_else(begin);
+        let mut emptied: Vec<Box<[u8]>> = Vec::new();
+        let mut visited = 0;
+        for (key, changes) in self.index.range_mut(&KeyRange::all(), after.as_deref()) {
+            if !changes.compact(rev, &mut compaction.removed) {
+                emptied.push(key.into());
+            }
+            visited += 1;
+            if visited == keys_max {
+                compaction.walk = Some(IndexWalk { rev, after: Some(key.into()) });
+                break;
+            }
+        }
+        for key in &emptied {
+            self.index.remove(key);
+        }
+        if compaction.walk.is_some() {
+            return CompactionStep::More;
+        }
+        compaction.rev_walked = rev;
+        CompactionStep::Finished(rev)
+    }
+
+    /// The revision up to which compaction has reached the disk.
+    pub(crate) fn rev_compact_finished(&self) -> Rev {
+        self.compaction.rev_finished
+    }
+}
+
+impl Compaction {
+    /// Of a store whose file holds nothing older than `rev_finished`.
+    pub(super) fn after(rev_finished: Rev) -> Compaction {
+        Compaction {
+            walk: None,
+            rev_walked: rev_finished,
+            removed: VecDeque::new(),
+            rev_captured: rev_finished,
+            rev_finished,
+        }
+    }
+
+    /// The next removals, in the order of the disk. When they are the last, what was compacted is
+    /// gone with them.
+    pub(super) fn capture(&mut self, removals_max: usize) -> Vec<Revision> {
+        let count = self.removed.len().min(removals_max);
+        let mut removed: Vec<Revision> = self.removed.drain(..count).collect();
+        removed.sort_unstable();
+        if self.removed.is_empty() {
+            self.rev_captured = self.rev_walked;
+        }
+        removed
+    }
+}

@@ -1,0 +1,148 @@
+//! The hash by which members compare their histories, equal to etcd's for the same history.
+//!
+//! It covers every record that is stored up to a revision, in order, and must not depend on how
+//! far compaction has come. So of what has been compacted it covers only what is still there at
+//! the hashed revision, the *keep set*: the walk collects it from the index.
+
+use std::sync::Arc;
+
+use crate::{
+    limits::RANGE_STRIDE_KEYS,
+    mvcc::{RevError, Step, Store},
+    storage::{Reader, Record, StorageError},
+    types::{KeyRange, Rev, Revision},
+};
+
+/// What the hash is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KvHash {
+    pub(crate) hash: u32,
+    pub(crate) rev_compacted: Rev,
+    pub(crate) rev_hashed: Rev,
+    /// Newest revision when the walk began: the answer's header.
+    pub(crate) rev_current: Rev,
+}
+
+/// Borrows the store in strides, then works without it.
+pub(crate) struct HashWalk {
+    /// As it was asked for: 0 is the newest.
+    asked: i64,
+    captured: Option<Captured>,
+}
+
+struct Captured {
+    current: Rev,
+    compacted: Rev,
+    /// Revision to hash.
+    rev: Rev,
+    body: Arc<Reader>,
+    /// What is in memory only.
+    head: Vec<(Revision, Record)>,
+    /// The key that was visited last.
+    after: Option<Box<[u8]>>,
+    keep: KeepSet,
+}
+
+/// Which records at or below the compacted revision count.
+#[derive(Default)]
+struct KeepSet {
+    /// What is live at the hashed revision.
+    live: Vec<Revision>,
+    /// Whether anything is live there at all, compacted or not.
+    any_live: bool,
+    /// What compaction leaves. etcd hashes all of it if nothing is live at the hashed revision.
+    left: Vec<Revision>,
+}
+
+impl HashWalk {
+    pub(crate) fn new(asked: i64) -> HashWalk {
+        HashWalk { asked, captured: None }
+    }
+
+    /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
+    pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
+        self.step_of(store, RANGE_STRIDE_KEYS)
+    }
+
+    pub(super) fn step_of(&mut self, store: &Store, keys_max: usize) -> Result<Step, RevError> {
+        let captured = match self.captured.take() {
+            // Compacted under way: what is to be kept is another question now.
+            Some(captured) if captured.compacted == store.rev_compacted => captured,
+            _ => Captured::begin(self.asked, store)?,
+        };
+        let captured = self.captured.insert(captured);
+        let after = captured.after.take();
+        let mut visited = 0;
+        for (key, changes) in store.index.range(&KeyRange::all(), after.as_deref()) {
+            let keep = &mut captured.keep;
+            if let Some(live) = changes.at(captured.rev) {
+                keep.any_live = true;
+                keep.left = Vec::new();
+                keep.live.extend((live.revision.main <= captured.compacted).then_some(live.revision));
+            }
+            if !keep.any_live {
+                keep.left.extend(changes.at(captured.compacted).map(|live| live.revision));
+            }
+            visited += 1;
+            if visited == keys_max {
+                captured.after = Some(key.into());
+                return Ok(Step::More);
+            }
+        }
+        Ok(Step::Done)
+    }
+
+    pub(crate) fn finish(self) -> Result<KvHash, StorageError> {
+        let captured = self.captured.expect("a walk is finished after its last step");
+        let Captured { current, compacted, rev, body, head, keep, .. } = captured;
+        let mut kept = if keep.any_live { keep.live } else { keep.left };
+        kept.sort_unstable();
+        let mut hash = crc32c::crc32c(b"key");
+        let mut add = |revision: Revision, record: &Record| {
+            let is_kept = revision.main > compacted || kept.binary_search(&revision).is_ok();
+            if is_kept && !(record.is_tombstone() && revision.main == compacted) {
+                hash = crc32c::crc32c_append(hash, &etcd_key(revision, record.is_tombstone()));
+                hash = crc32c::crc32c_append(hash, record.bytes());
+            }
+        };
+        for item in body.records(Revision::default())? {
+            let (revision, record) = item?;
+            if revision.main > rev {
+                break;
+            }
+            add(revision, &record);
+        }
+        head.iter().for_each(|(revision, record)| add(*revision, record));
+        Ok(KvHash { hash, rev_compacted: compacted, rev_hashed: rev, rev_current: current })
+    }
+}
+
+impl Captured {
+    fn begin(asked: i64, store: &Store) -> Result<Captured, RevError> {
+        let (current, compacted) = (store.rev_current, store.rev_compacted);
+        let rev = if asked == 0 { current } else { Rev(asked) };
+        if asked > 0 && rev < compacted {
+            return Err(RevError::Compacted { asked: rev, compacted });
+        }
+        if rev > current {
+            return Err(RevError::Future { asked: rev, current });
+        }
+        let head = store.recent.changes(store.rev_checkpointed.next());
+        let head = head.take_while(|(revision, _)| revision.main <= rev);
+        let head = head.map(|(revision, record)| (revision, record.clone())).collect();
+        let body = Arc::clone(&store.body);
+        Ok(Captured { current, compacted, rev, body, head, after: None, keep: KeepSet::default() })
+    }
+}
+
+/// The key under which etcd stores a record.
+fn etcd_key(revision: Revision, tombstone: bool) -> Vec<u8> {
+    let mut key = Vec::with_capacity(18);
+    key.extend_from_slice(&revision.main.0.to_be_bytes());
+    key.push(b'_');
+    key.extend_from_slice(&revision.sub.to_be_bytes());
+    if tombstone {
+        key.push(b't');
+    }
+    key
+}

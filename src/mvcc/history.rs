@@ -1,0 +1,139 @@
+//! Reading the tape forwards, for watchers that are behind.
+
+use std::sync::Arc;
+
+use crate::{
+    limits::HISTORY_BYTES,
+    mvcc::{RevError, Store, store::Located},
+    storage::{Reader, Record, StorageError},
+    types::{Event, EventKind, KeyValue, Rev, Revision},
+};
+
+/// A piece of history, captured but not yet read.
+pub(crate) struct HistoryStride {
+    source: Source,
+    revs_max: usize,
+    current: Rev,
+}
+
+type Revs = Vec<(Rev, Vec<Record>)>;
+
+enum Source {
+    /// Whole revisions from memory, the first of them `from`.
+    Head { from: Rev, revs: Revs },
+    /// The revisions of `from..until` from the database.
+    Body { body: Arc<Reader>, from: Rev, until: Rev },
+}
+
+/// Whole revisions, in order, each with its events in order.
+#[derive(Debug, PartialEq)]
+pub(crate) struct History {
+    pub(crate) revs: Vec<(Rev, Vec<Event>)>,
+    /// Where to go on.
+    pub(crate) next: Rev,
+    /// Newest revision when the stride was captured: there is nothing more if `next` is above it.
+    pub(crate) current: Rev,
+}
+
+/// What keys held before some events, captured but not yet read.
+pub(crate) struct PrevLookup {
+    values: Vec<Option<Located>>,
+}
+
+impl Store {
+    /// The next revisions from `from` on, `revs_max` of them at most and not many more bytes than
+    /// [`HISTORY_BYTES`]; at least one, if there is one.
+    pub(crate) fn history(&self, from: Rev, revs_max: usize) -> Result<HistoryStride, RevError> {
+        assert!(revs_max > 0);
+        if from < self.rev_compacted {
+            return Err(RevError::Compacted { asked: from, compacted: self.rev_compacted });
+        }
+        let from = from.max(Rev::INITIAL);
+        let until = self.recent.first();
+        let source = if from < until {
+            Source::Body { body: Arc::clone(&self.body), from, until }
+        } else {
+            let mut bytes = 0;
+            let mut revs = Vec::new();
+            for (rev, records) in self.recent.from(from).take(revs_max) {
+                if bytes >= HISTORY_BYTES || rev > self.rev_current {
+                    break;
+                }
+                bytes += bytes_of(records);
+                revs.push((rev, records.to_vec()));
+            }
+            Source::Head { from, revs }
+        };
+        Ok(HistoryStride { source, revs_max, current: self.rev_current })
+    }
+
+    /// What the keys of these events held just before them.
+    pub(crate) fn locate_prev(&self, events: &[&Event]) -> PrevLookup {
+        let locate = |event: &&Event| {
+            let before = Rev(event.kv.mod_rev.0 - 1);
+            let is_creation = event.kind == EventKind::Put && event.kv.version == 1;
+            if is_creation || before < self.rev_compacted {
+                return None;
+            }
+            let live = self.index.get(&event.kv.key).and_then(|changes| changes.at(before))?;
+            Some(self.locate(live.revision))
+        };
+        PrevLookup { values: events.iter().map(locate).collect() }
+    }
+}
+
+impl HistoryStride {
+    pub(crate) fn load(self) -> Result<History, StorageError> {
+        let (revs, next) = match self.source {
+            Source::Head { from, revs } => {
+                let next = revs.last().map_or(from, |(rev, _)| rev.next());
+                (revs, next)
+            }
+            Source::Body { body, from, until } => read(&body, from, until, self.revs_max)?,
+        };
+        let revs = revs.into_iter().map(|(rev, records)| {
+            let events = records.iter().map(|record| event(rev, record)).collect();
+            (rev, events)
+        });
+        Ok(History { revs: revs.collect(), next, current: self.current })
+    }
+}
+
+impl PrevLookup {
+    /// One for each event: nothing if the event created the key or if what it held has been
+    /// compacted.
+    pub(crate) fn load(self) -> Result<Vec<Option<KeyValue>>, StorageError> {
+        self.values.into_iter().map(|value| value.map(Located::load).transpose()).collect()
+    }
+}
+
+/// Whole revisions of `from..until`, and where to go on.
+fn read(body: &Reader, from: Rev, until: Rev, revs_max: usize) -> Result<(Revs, Rev), StorageError> {
+    let mut revs: Revs = Vec::new();
+    let mut bytes = 0;
+    for item in body.records(Revision { main: from, sub: 0 })? {
+        let (Revision { main, .. }, record) = item?;
+        if main >= until {
+            break;
+        }
+        let is_full = revs.len() == revs_max || bytes >= HISTORY_BYTES;
+        bytes += record.bytes().len();
+        match revs.last_mut() {
+            Some((rev, records)) if *rev == main => records.push(record),
+            _ if is_full => return Ok((revs, main)),
+            _ => revs.push((main, vec![record])),
+        }
+    }
+    Ok((revs, until))
+}
+
+fn event(rev: Rev, record: &Record) -> Event {
+    match record.is_tombstone() {
+        true => Event { kind: EventKind::Delete, kv: record.deleted_key_value(rev), prev_kv: None },
+        false => Event { kind: EventKind::Put, kv: record.key_value(), prev_kv: None },
+    }
+}
+
+fn bytes_of(records: &[Record]) -> usize {
+    records.iter().map(|record| record.bytes().len()).sum()
+}

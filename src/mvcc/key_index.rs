@@ -1,0 +1,236 @@
+//! The changes that one key has had.
+//!
+//! A key lives in *generations*: a put begins one, more puts carry it on, a tombstone ends it.
+//! Here all kept generations lie end to end, oldest change first:
+//!
+//! ```text
+//! put 3.0, put 5.0, delete 8.0, put 9.0       {3.0, 5.0, 8.0t} {9.0}
+//! ```
+//!
+//! Each put knows its version, its place in its generation from 1. Compaction takes changes off
+//! the front only. So the oldest kept generation may lack its beginning, and the revision that
+//! created it is kept beside the changes; every later generation begins with its version 1.
+//!
+//! There is one of these for every key in the store, so size is what matters: 32 bytes for the
+//! common key, which has one change, and 16 for each change of the others.
+
+use std::num::NonZeroI64;
+
+use crate::types::{LeaseId, Rev, Revision};
+
+/// Never empty.
+#[derive(Clone, Debug)]
+pub(super) struct KeyIndex {
+    /// Of the oldest kept generation.
+    create_rev: Rev,
+    /// Of the newest put; none once the key is deleted.
+    lease: LeaseId,
+    changes: Changes,
+}
+
+#[derive(Clone, Debug)]
+enum Changes {
+    One(Change),
+    Many(Box<Many>),
+}
+
+#[derive(Clone, Debug)]
+struct Many {
+    /// Of the oldest kept change, in full.
+    version_first: i64,
+    changes: Vec<Change>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    /// Nobody ever wrote at revision 0: the niche is what tells `One` from `Many`.
+    main: NonZeroI64,
+    sub: u32,
+    /// As far as 32 bits hold: [`VERSION_LARGE`] stands for itself and all above. 0 is a tombstone.
+    version: u32,
+}
+
+const TOMBSTONE: u32 = 0;
+const VERSION_LARGE: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<KeyIndex>() == 32 && size_of::<Change>() == 16);
+
+/// A put, as the index knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) revision: Revision,
+    pub(super) create_rev: Rev,
+    pub(super) version: i64,
+}
+
+impl KeyIndex {
+    /// A key whose oldest known change is this put.
+    pub(super) fn of_put(put: Live, lease: LeaseId) -> KeyIndex {
+        let change = Change::put(put.revision, put.version);
+        let changes = if change.version == VERSION_LARGE {
+            Changes::Many(Box::new(Many { version_first: put.version, changes: vec![change] }))
+        } else {
+            Changes::One(change)
+        };
+        KeyIndex { create_rev: put.create_rev, lease, changes }
+    }
+
+    /// A key whose oldest known change is a deletion: compaction kept nothing before it.
+    pub(super) fn of_tombstone(revision: Revision) -> KeyIndex {
+        KeyIndex {
+            create_rev: revision.main,
+            lease: LeaseId::NONE,
+            changes: Changes::One(Change::tombstone(revision)),
+        }
+    }
+
+    pub(super) fn put(&mut self, revision: Revision, lease: LeaseId) {
+        let version = self.newest().map_or(1, |live| live.version + 1);
+        self.push(Change::put(revision, version));
+        self.lease = lease;
+    }
+
+    pub(super) fn delete(&mut self, revision: Revision) {
+        assert!(self.newest().is_some(), "{revision} deletes what is not there");
+        self.push(Change::tombstone(revision));
+        self.lease = LeaseId::NONE;
+    }
+
+    /// The put that the key holds now.
+    pub(super) fn newest(&self) -> Option<Live> {
+        self.live(self.changes().len() - 1)
+    }
+
+    /// The put that the key held at the end of `rev`.
+    pub(super) fn at(&self, rev: Rev) -> Option<Live> {
+        self.live(self.count_until(rev).checked_sub(1)?)
+    }
+
+    /// Of the newest put.
+    pub(super) fn lease(&self) -> LeaseId {
+        self.lease
+    }
+
+    /// Forgets what nobody can read at `rev` or later, and reports it. False if nothing is left.
+    ///
+    /// What remains of the past is the newest change up to `rev`: a put because it is still
+    /// readable, a tombstone only if it is exactly at `rev`, for watchers that start there.
+    pub(super) fn compact(&mut self, rev: Rev, removed: &mut impl Extend<Revision>) -> bool {
+        let count = self.count_until(rev);
+        let changes = self.changes();
+        let Some(last) = count.checked_sub(1) else { return true };
+        let keeps_last = !changes[last].is_tombstone() || changes[last].main.get() == rev.0;
+        let first = if keeps_last { last } else { count };
+        removed.extend(changes[..first].iter().map(|change| change.revision()));
+        if first == changes.len() {
+            return false;
+        }
+        if first > 0 {
+            self.cut(first);
+        }
+        true
+    }
+
+    /// Generations from the oldest on, for people: a tombstone is the last of its slice.
+    #[cfg(test)]
+    pub(super) fn generations(&self) -> impl Iterator<Item = Vec<(Revision, i64)>> {
+        let version = |change: &Change| (change.revision(), i64::from(change.version));
+        self.changes()
+            .split_inclusive(|change| change.is_tombstone())
+            .map(move |generation| generation.iter().map(version).collect())
+    }
+
+    fn changes(&self) -> &[Change] {
+        match &self.changes {
+            Changes::One(change) => std::slice::from_ref(change),
+            Changes::Many(many) => &many.changes,
+        }
+    }
+
+    /// How many changes there are up to the end of `rev`.
+    fn count_until(&self, rev: Rev) -> usize {
+        let changes = self.changes();
+        match changes.last() {
+            Some(newest) if newest.main.get() <= rev.0 => changes.len(),
+            _ => changes.partition_point(|change| change.main.get() <= rev.0),
+        }
+    }
+
+    /// The change at `position`, unless it is a tombstone.
+    fn live(&self, position: usize) -> Option<Live> {
+        let changes = self.changes();
+        let change = changes[position];
+        if change.is_tombstone() {
+            return None;
+        }
+        // A generation that is kept from its beginning has its version 1 that many changes back.
+        let create_rev = match position.checked_sub(change.version as usize - 1) {
+            Some(first) if first > 0 => changes[first].revision().main,
+            _ => self.create_rev,
+        };
+        let version = match &self.changes {
+            Changes::Many(many) if change.version == VERSION_LARGE => many.version_first + position as i64,
+            _ => i64::from(change.version),
+        };
+        Some(Live { revision: change.revision(), create_rev, version })
+    }
+
+    fn push(&mut self, change: Change) {
+        match &mut self.changes {
+            Changes::One(first) => {
+                assert!(first.revision() < change.revision());
+                let many = Many { version_first: i64::from(first.version), changes: vec![*first, change] };
+                self.changes = Changes::Many(Box::new(many));
+            }
+            Changes::Many(many) => {
+                assert!(many.changes.last().is_some_and(|newest| newest.revision() < change.revision()));
+                many.changes.push(change);
+            }
+        }
+    }
+
+    /// Drops the changes before `first`, which is to be the oldest.
+    fn cut(&mut self, first: usize) {
+        let oldest = self.live(first);
+        if let Some(live) = oldest {
+            self.create_rev = live.create_rev;
+        }
+        let Changes::Many(many) = &mut self.changes else { unreachable!("one change has none before it") };
+        many.version_first = oldest.map_or(0, |live| live.version);
+        many.changes.drain(..first);
+        if let [only] = many.changes[..]
+            && only.version != VERSION_LARGE
+        {
+            self.changes = Changes::One(only);
+        } else {
+            many.changes.shrink_to(2 * many.changes.len());
+        }
+    }
+}
+
+impl Change {
+    fn put(revision: Revision, version: i64) -> Change {
+        assert!(version >= 1, "{revision} has version {version}");
+        Change::new(revision, u32::try_from(version).unwrap_or(VERSION_LARGE))
+    }
+
+    fn tombstone(revision: Revision) -> Change {
+        Change::new(revision, TOMBSTONE)
+    }
+
+    fn new(revision: Revision, version: u32) -> Change {
+        Change {
+            main: NonZeroI64::new(revision.main.0).expect("revisions of changes begin at 2"),
+            sub: u32::try_from(revision.sub).expect("a revision has fewer than 2^32 changes"),
+            version,
+        }
+    }
+
+    fn revision(self) -> Revision {
+        Revision::new(self.main.get(), i64::from(self.sub))
+    }
+
+    fn is_tombstone(self) -> bool {
+        self.version == TOMBSTONE
+    }
+}

@@ -1,0 +1,108 @@
+//! The head of the tape: the records of the newest revisions, in memory.
+//!
+//! Revisions follow each other without a gap, so a record is found by its distance from the
+//! first. Whatever has not been checkpointed is here and nowhere else; what has been stays as a
+//! cache as long as there is room.
+
+use std::collections::VecDeque;
+
+use crate::{
+    storage::Record,
+    types::{Rev, Revision},
+};
+
+#[derive(Debug)]
+pub(super) struct Recent {
+    /// Of `revs[0]`.
+    first: Rev,
+    revs: VecDeque<Changes>,
+    bytes: usize,
+}
+
+/// The records of one revision, by sub-revision.
+#[derive(Debug)]
+enum Changes {
+    One(Record),
+    Many(Vec<Record>),
+}
+
+/// What a record costs here beside its bytes: its place in the queue, and two allocations.
+const RECORD_OVERHEAD_BYTES: usize = 96;
+
+impl Recent {
+    /// Empty, after everything up to and including `rev`.
+    pub(super) fn after(rev: Rev) -> Recent {
+        Recent { first: rev.next(), revs: VecDeque::new(), bytes: 0 }
+    }
+
+    /// The oldest revision that is here, or the next one to come.
+    pub(super) fn first(&self) -> Rev {
+        self.first
+    }
+
+    /// The newest revision that is here, or the one before the first.
+    pub(super) fn last(&self) -> Rev {
+        Rev(self.first.0 + self.revs.len() as i64 - 1)
+    }
+
+    /// Adds a change to the newest revision or begins the next one.
+    pub(super) fn push(&mut self, revision: Revision, record: Record) {
+        self.bytes += cost(&record);
+        if revision.sub == 0 {
+            assert_eq!(revision.main, self.last().next());
+            self.revs.push_back(Changes::One(record));
+            return;
+        }
+        assert_eq!(revision.main, self.last());
+        let newest = self.revs.back_mut().expect("sub-revision 0 has been pushed");
+        assert_eq!(revision.sub, newest.records().len() as i64);
+        match newest {
+            Changes::One(first) => *newest = Changes::Many(vec![first.clone(), record]),
+            Changes::Many(records) => records.push(record),
+        }
+    }
+
+    /// `None` if the revision is older than what is kept here.
+    pub(super) fn get(&self, revision: Revision) -> Option<&Record> {
+        let position = usize::try_from(revision.main.0 - self.first.0).ok()?;
+        let records = self.revs[position].records();
+        Some(&records[usize::try_from(revision.sub).expect("a sub-revision counts from 0")])
+    }
+
+    /// Revisions from `from` on, or from the first.
+    pub(super) fn from(&self, from: Rev) -> impl Iterator<Item = (Rev, &[Record])> {
+        let skipped = usize::try_from(from.0 - self.first.0).unwrap_or(0).min(self.revs.len());
+        let revs = (self.first.0 + skipped as i64..).map(Rev);
+        revs.zip(self.revs.range(skipped..).map(Changes::records))
+    }
+
+    /// The single changes of those revisions.
+    pub(super) fn changes(&self, from: Rev) -> impl Iterator<Item = (Revision, &Record)> {
+        self.from(from).flat_map(|(main, records)| {
+            let revisions = (0..).map(move |sub| Revision { main, sub });
+            revisions.zip(records)
+        })
+    }
+
+    /// Drops the oldest revisions up to `until` for as long as there is more than `max_bytes`.
+    pub(super) fn trim(&mut self, until: Rev, max_bytes: usize) {
+        while self.bytes > max_bytes && self.first <= until {
+            let Some(changes) = self.revs.pop_front() else { return };
+            self.bytes -= changes.records().iter().map(cost).sum::<usize>();
+            self.first = self.first.next();
+        }
+    }
+}
+
+impl Changes {
+    fn records(&self) -> &[Record] {
+        match self {
+            Changes::One(record) => std::slice::from_ref(record),
+            Changes::Many(records) => records,
+        }
+    }
+}
+
+fn cost(record: &Record) -> usize {
+    record.bytes().len() + RECORD_OVERHEAD_BYTES
+}

@@ -1,0 +1,32 @@
+//! How big the store says it is.
+//!
+//! Quotas and alarms need a figure that is cheap to know and follows from the data, so it is
+//! counted here and not taken from the length of the file.
+
+use crate::storage::{self, Record};
+
+/// What an empty store reports: the tables themselves.
+const EMPTY_BYTES: i64 = 20 * 1024;
+
+/// In bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Most that has been in use since the last defragmentation.
+    pub(crate) total: i64,
+    /// Records that are stored or will be. Compacted ones count until they are off the disk.
+    pub(crate) in_use: i64,
+}
+
+impl Size {
+    pub(super) const EMPTY: Size = Size { total: EMPTY_BYTES, in_use: EMPTY_BYTES };
+
+    pub(super) fn add(&mut self, record: &Record) {
+        self.in_use += storage::footprint(record.bytes().len()) as i64;
+        self.total = self.total.max(self.in_use);
+    }
+
+    pub(super) fn remove(&mut self, bytes: u64) {
+        self.in_use -= bytes as i64;
+        assert!(self.in_use >= EMPTY_BYTES, "more was removed than there was");
+    }
+}

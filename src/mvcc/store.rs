@@ -1,0 +1,196 @@
+//! The store itself: what it holds, how it is opened, and reading one key.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::{
+    mvcc::{
+        Range, RangeResult, RangeWalk, Size, checkpoint,
+        compaction::Compaction,
+        index::Index,
+        key_index::{KeyIndex, Live},
+        recent::Recent,
+    },
+    storage::{Database, Reader, Record, StorageError},
+    types::{KeyRange, KeyValue, LeaseId, Rev, Revision},
+};
+
+/// All keys, at all revisions that have not been compacted.
+///
+/// Readers share it for short strides, one writer changes it; it has no lock of its own.
+pub(crate) struct Store {
+    pub(super) database: Arc<Database>,
+    /// The body of the tape. It is replaced after each checkpoint, and whoever still needs the
+    /// one before holds on to it.
+    pub(super) body: Arc<Reader>,
+    pub(super) index: Index,
+    pub(super) recent: Recent,
+    pub(super) rev_current: Rev,
+    /// Reads below it are refused.
+    pub(super) rev_compacted: Rev,
+    pub(super) compaction: Compaction,
+    /// Everything up to here has been handed to a checkpoint.
+    pub(super) rev_captured: Rev,
+    /// The seam: everything up to here is in `body`.
+    pub(super) rev_checkpointed: Rev,
+    pub(super) size: Size,
+    pub(super) keys_live: usize,
+}
+
+/// Why a revision cannot be read or compacted. All replicas agree on it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum RevError {
+    #[error("revision {asked} has been compacted, the oldest is {compacted}")]
+    Compacted { asked: Rev, compacted: Rev },
+    #[error("revision {asked} is in the future, the newest is {current}")]
+    Future { asked: Rev, current: Rev },
+}
+
+/// Whether a walk over the store has to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    More,
+    Done,
+}
+
+/// What the index alone knows about a key that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyMeta {
+    pub(crate) create_rev: Rev,
+    pub(crate) mod_rev: Rev,
+    pub(crate) version: i64,
+    pub(crate) lease: LeaseId,
+}
+
+impl Store {
+    /// Builds the index from what is stored, and takes up a compaction that had not finished.
+    pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
+        let body = Arc::new(database.reader()?);
+        let cells = checkpoint::read_cells(&body)?;
+        let mut index = Index::default();
+        let mut size = Size::EMPTY;
+        let mut record_count = 0;
+        for item in body.records(Revision::default())? {
+            let (revision, record) = item?;
+            if revision.main > cells.rev_current {
+                return Err(body.corrupted(format!("revision {revision} is above {}", cells.rev_current)));
+            }
+            index.restore(revision, &record).map_err(|detail| body.corrupted(detail))?;
+            size.add(&record);
+            record_count += 1;
+        }
+        let expected = body.record_count()?;
+        if record_count != expected {
+            return Err(body.corrupted(format!("it has {record_count} records instead of {expected}")));
+        }
+        size.total = size.total.max(cells.size_total);
+        let keys_live = index.range(&KeyRange::all(), None).filter(|(_, key)| key.newest().is_some()).count();
+        Ok(Store {
+            keys_live,
+            database,
+            body,
+            index,
+            recent: Recent::after(cells.rev_current),
+            rev_current: cells.rev_current,
+            rev_compacted: cells.rev_compact_scheduled,
+            compaction: Compaction::after(cells.rev_compact_finished),
+            rev_captured: cells.rev_current,
+            rev_checkpointed: cells.rev_current,
+            size,
+        })
+    }
+
+    pub(crate) fn rev_current(&self) -> Rev {
+        self.rev_current
+    }
+
+    /// [`Rev::NEVER_COMPACTED`] at first.
+    pub(crate) fn rev_compacted(&self) -> Rev {
+        self.rev_compacted
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Keys that exist.
+    pub(crate) fn keys_live(&self) -> usize {
+        self.keys_live
+    }
+
+    /// The newest value of a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+        match self.index.get(key).and_then(KeyIndex::newest) {
+            Some(live) => self.value(live.revision).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What is known of a key's newest value without reading it.
+    pub(crate) fn lookup(&self, key: &[u8]) -> Option<KeyMeta> {
+        self.index.get(key).and_then(KeyMeta::of)
+    }
+
+    /// As [`Store::lookup`], for every key of a range that exists, in order.
+    pub(crate) fn lookup_range(&self, range: &KeyRange) -> impl Iterator<Item = (&[u8], KeyMeta)> {
+        self.index.range(range, None).filter_map(|(key, changes)| Some((key, KeyMeta::of(changes)?)))
+    }
+
+    /// A whole range in one go. Readers that share the store take a [`RangeWalk`] instead.
+    pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
+        self.range_at(range, self.rev_current)
+    }
+
+    /// A whole range of a store whose newest revision is `current`.
+    pub(super) fn range_at(
+        &self,
+        range: &Range,
+        current: Rev,
+    ) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
+        let mut walk = RangeWalk::new(range);
+        match walk.step_at(self, current, usize::MAX) {
+            Ok(Step::Done) => walk.finish().map(Ok),
+            Ok(Step::More) => unreachable!("no store has that many keys"),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// The key-value of a put, from wherever it is.
+    pub(super) fn value(&self, revision: Revision) -> Result<KeyValue, StorageError> {
+        match self.recent.get(revision) {
+            Some(record) => Ok(record.key_value()),
+            None => self.body.record(revision).map(|record| record.key_value()),
+        }
+    }
+
+    /// A put, to be read once the store has been let go of.
+    pub(super) fn locate(&self, revision: Revision) -> Located {
+        match self.recent.get(revision) {
+            Some(record) => Located::Head(record.clone()),
+            None => Located::Body(revision, Arc::clone(&self.body)),
+        }
+    }
+}
+
+impl KeyMeta {
+    fn of(changes: &KeyIndex) -> Option<KeyMeta> {
+        let Live { revision, create_rev, version } = changes.newest()?;
+        Some(KeyMeta { create_rev, mod_rev: revision.main, version, lease: changes.lease() })
+    }
+}
+
+/// A record, or where to find it.
+pub(super) enum Located {
+    Head(Record),
+    Body(Revision, Arc<Reader>),
+}
+
+impl Located {
+    pub(super) fn load(self) -> Result<KeyValue, StorageError> {
+        match self {
+            Located::Head(record) => Ok(record.key_value()),
+            Located::Body(revision, body) => Ok(body.record(revision)?.key_value()),
+        }
+    }
+}

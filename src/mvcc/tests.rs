@@ -1,0 +1,4 @@
+//! The store as a whole: against scripts, and against a naive model.
+
+mod model;
+mod scripts;

@@ -1,0 +1,600 @@
+//! Random histories, answered by the store and by a list of all that ever happened.
+//!
+//! Checkpoints, crashes, compactions and defragmentations come in between, also between the halves
+//! of whatever is read in halves. None of them may show in an answer.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*};
+
+use super::scripts::Bench;
+use crate::{
+    mvcc::{
+        Committed, Deleted, HashWalk, History, HistoryStride, KeyMeta, PutDone, Range, RangeResult,
+        RangeWalk, RevBounds, RevError, Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
+    },
+    storage::{self, Checkpoint, Record},
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+};
+
+/// All changes that ever were, compacted or not.
+#[derive(Clone)]
+struct Model {
+    events: Vec<(Revision, Event)>,
+    current: Rev,
+    compacted: Rev,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(Vec<Change>),
+    Compact(Pick),
+    CompactIndex {
+        keys_max: usize,
+    },
+    Capture,
+    Commit,
+    Crash,
+    Defragment,
+    /// Leaves nothing in memory that is on disk.
+    Forget,
+    Range(Range),
+    /// As `Range`, over several operations.
+    WalkBegin(Range),
+    WalkSteps(usize),
+    WalkFinish,
+    HistoryCapture {
+        from: Pick,
+        revs_max: usize,
+    },
+    HistoryLoad,
+    Prev(Pick),
+    HashBegin(Pick),
+    HashSteps(usize),
+    HashFinish,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Put { key: Bytes, value: Bytes, lease: LeaseId, want_prev: bool },
+    Delete { range: KeyRange, want_prev: bool },
+}
+
+/// A revision from a little before the compacted one to a little after the current one.
+#[derive(Clone, Copy, Debug)]
+struct Pick(u8);
+
+impl Model {
+    fn new() -> Model {
+        Model { events: Vec::new(), current: Rev::INITIAL, compacted: Rev::NEVER_COMPACTED }
+    }
+
+    fn pick(&self, Pick(number): Pick) -> Rev {
+        let oldest = self.compacted.0.max(1) - 2;
+        Rev(oldest + i64::from(number) % (self.current.0 - oldest + 3))
+    }
+
+    fn at(&self, rev: Rev) -> BTreeMap<Bytes, (Revision, KeyValue)> {
+        let mut live = BTreeMap::new();
+        for (revision, event) in self.events.iter().filter(|(revision, _)| revision.main <= rev) {
+            match event.kind {
+                EventKind::Put => live.insert(event.kv.key.clone(), (*revision, event.kv.clone())),
+                EventKind::Delete => live.remove(&event.kv.key),
+            };
+        }
+        live
+    }
+
+    fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.at(Rev(i64::MAX)).remove(key).map(|(_, kv)| kv)
+    }
+
+    /// Revisions that cannot be read.
+    fn refusal(&self, asked: i64) -> Option<RevError> {
+        let asked = if asked <= 0 { self.current } else { Rev(asked) };
+        if asked > self.current {
+            Some(RevError::Future { asked, current: self.current })
+        } else if asked < self.compacted {
+            Some(RevError::Compacted { asked, compacted: self.compacted })
+        } else {
+            None
+        }
+    }
+
+    fn range(&self, range: &Range, rev: Rev) -> RangeResult {
+        let live = self.at(rev).into_values().map(|(_, kv)| kv);
+        let mut kvs: Vec<KeyValue> = live.filter(|kv| range.range.contains(&kv.key)).collect();
+        let count = kvs.len() as i64;
+        if range.count_only {
+            return RangeResult { kvs: vec![], more: false, count };
+        }
+        let Sort { target, order } = range.sort;
+        let limit = if range.limit <= 0 { usize::MAX } else { range.limit as usize };
+        let is_plain = range.mod_rev == RevBounds::default() && range.create_rev == RevBounds::default();
+        if order == SortOrder::None && is_plain {
+            kvs.truncate(limit.saturating_add(1));
+        }
+        let RevBounds { min, max } = range.mod_rev;
+        kvs.retain(|kv| (max == 0 || kv.mod_rev.0 <= max) && (min == 0 || kv.mod_rev.0 >= min));
+        let RevBounds { min, max } = range.create_rev;
+        kvs.retain(|kv| (max == 0 || kv.create_rev.0 <= max) && (min == 0 || kv.create_rev.0 >= min));
+        // Reversed twice, so that equals stay in the order of the keys.
+        if order == SortOrder::Descend {
+            kvs.reverse();
+        }
+        match target {
+            SortTarget::Key => kvs.sort_by_key(|kv| kv.key.clone()),
+            SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
+            SortTarget::CreateRev => kvs.sort_by_key(|kv| kv.create_rev),
+            SortTarget::ModRev => kvs.sort_by_key(|kv| kv.mod_rev),
+            SortTarget::Value => kvs.sort_by_key(|kv| kv.value.clone()),
+        }
+        if order == SortOrder::Descend {
+            kvs.reverse();
+        }
+        let more = kvs.len() > limit;
+        kvs.truncate(limit);
+        if range.keys_only {
+            for kv in &mut kvs {
+                kv.value = Bytes::new();
+                if target != SortTarget::Value {
+                    kv.lease = LeaseId::NONE;
+                }
+            }
+        }
+        RangeResult { kvs, more, count }
+    }
+
+    /// The bytes that are hashed, by the words of the definition.
+    fn hash(&self, rev: Rev, compacted: Rev) -> u32 {
+        let live_at = |rev| self.at(rev).into_values().map(|(revision, _)| revision).collect::<Vec<_>>();
+        let keep = live_at(rev);
+        let left = live_at(compacted);
+        let mut bytes = b"key".to_vec();
+        for (revision, event) in self.events.iter().filter(|(revision, _)| revision.main <= rev) {
+            let is_tombstone = event.kind == EventKind::Delete;
+            if revision.main <= compacted {
+                let kept = if keep.is_empty() { &left } else { &keep };
+                if !kept.contains(revision) {
+                    continue;
+                }
+            }
+            bytes.extend(revision.main.0.to_be_bytes());
+            bytes.push(b'_');
+            bytes.extend(revision.sub.to_be_bytes());
+            if is_tombstone {
+                bytes.push(b't');
+                bytes.extend_from_slice(Record::tombstone(&event.kv.key).bytes());
+            } else {
+                bytes.extend_from_slice(Record::put(&event.kv).bytes());
+            }
+        }
+        crc32c::crc32c(&bytes)
+    }
+
+    /// One list of events for each revision of `from..until`. Of the revision that is `compacted`,
+    /// what the same revision took back may be gone, so it is left out.
+    fn history(&self, from: Rev, until: Rev, compacted: Rev) -> Vec<(Rev, Vec<Event>)> {
+        let mut revs: Vec<(Rev, Vec<Event>)> = Vec::new();
+        for (revision, event) in &self.events {
+            if revision.main < from || revision.main >= until {
+                continue;
+            }
+            let event = Event { prev_kv: None, ..event.clone() };
+            match revs.last_mut() {
+                Some((rev, events)) if *rev == revision.main => events.push(event),
+                _ => revs.push((revision.main, vec![event])),
+            }
+        }
+        keep_last_at(compacted, revs)
+    }
+}
+
+/// Leaves, of one revision, the last event of each key.
+fn keep_last_at(compacted: Rev, mut revs: Vec<(Rev, Vec<Event>)>) -> Vec<(Rev, Vec<Event>)> {
+    for (_, events) in revs.iter_mut().filter(|(rev, _)| *rev == compacted) {
+        let mut keys: Vec<Bytes> = events.iter().map(|event| event.kv.key.clone()).collect();
+        events.retain(|_| {
+            let key = keys.remove(0);
+            !keys.contains(&key)
+        });
+    }
+    revs
+}
+
+/// Runs operations on both and compares.
+struct Trial<'a> {
+    bench: Bench,
+    model: Model,
+    /// What a crash goes back to.
+    durable: Model,
+    captured: Option<(StoreCheckpoint, Model)>,
+    walk: Option<(&'a Range, RangeWalk<'a>)>,
+    walk_is_done: bool,
+    history: Option<(Rev, Rev, HistoryStride)>,
+    hash: Option<(Rev, HashWalk)>,
+    hash_is_done: bool,
+}
+
+impl<'a> Trial<'a> {
+    fn new() -> Trial<'a> {
+        Trial {
+            bench: Bench::new(),
+            model: Model::new(),
+            durable: Model::new(),
+            captured: None,
+            walk: None,
+            walk_is_done: false,
+            history: None,
+            hash: None,
+            hash_is_done: false,
+        }
+    }
+
+    fn run(mut self, ops: &'a [Op]) {
+        for op in ops {
+            self = self.apply(op);
+            self.check_keys();
+        }
+        self.apply(&Op::WalkFinish).apply(&Op::HistoryLoad).apply(&Op::HashFinish).check_all();
+    }
+
+    fn apply(mut self, op: &'a Op) -> Trial<'a> {
+        let Trial { bench, model, captured, history, .. } = &mut self;
+        let store = &mut bench.store;
+        match op {
+            Op::Write(changes) => self.write(changes),
+            Op::Compact(pick) => {
+                let rev = model.pick(*pick);
+                let expected = if rev <= model.compacted {
+                    Err(RevError::Compacted { asked: rev, compacted: model.compacted })
+                } else if rev > model.current {
+                    Err(RevError::Future { asked: rev, current: model.current })
+                } else {
+                    Ok(())
+                };
+                assert_eq!(store.compact(rev), expected);
+                if expected.is_ok() {
+                    model.compacted = rev;
+                }
+            }
+            Op::CompactIndex { keys_max } => {
+                store.compaction_stride(*keys_max);
+            }
+            Op::Capture => {
+                captured.get_or_insert_with(|| (store.capture(), model.clone()));
+            }
+            Op::Commit => self.commit(),
+            Op::Crash => {
+                (self.captured, self.walk, self.history, self.hash) = (None, None, None, None);
+                self.bench = self.bench.reopen();
+                self.model = self.durable.clone();
+            }
+            Op::Defragment => {
+                bench.database.defragment().expect("a new file");
+                bench.store.defragmented().expect("a reader");
+                assert_eq!(bench.store.size().total, bench.store.size().in_use);
+            }
+            Op::Forget => {
+                let seam = store.rev_checkpointed;
+                store.recent.trim(seam, 0);
+            }
+            Op::Range(range) => {
+                let answer = store.range(range).expect("a sound database");
+                match model.refusal(range.rev) {
+                    Some(refusal) => assert_eq!(answer, Err(refusal)),
+                    None => {
+                        let rev = if range.rev <= 0 { model.current } else { Rev(range.rev) };
+                        assert_eq!(answer, Ok((model.current, model.range(range, rev))));
+                    }
+                }
+            }
+            Op::WalkBegin(range) => {
+                (self.walk, self.walk_is_done) = (Some((range, RangeWalk::new(range))), false);
+            }
+            Op::WalkSteps(steps) => {
+                for _ in 0..*steps {
+                    self.walk_step();
+                }
+            }
+            Op::WalkFinish => {
+                while self.walk.is_some() && !self.walk_is_done {
+                    self.walk_step();
+                }
+                if let Some((range, walk)) = self.walk.take() {
+                    let (current, result) = walk.finish().expect("a sound database");
+                    let rev = if range.rev <= 0 { current } else { Rev(range.rev) };
+                    assert_eq!(result, self.model.range(range, rev));
+                }
+            }
+            Op::HistoryCapture { from, revs_max } => {
+                let from = model.pick(*from);
+                match store.history(from, *revs_max) {
+                    Ok(stride) => {
+                        assert!(from >= model.compacted);
+                        *history = Some((from, model.compacted, stride));
+                    }
+                    Err(refusal) => {
+                        assert_eq!(refusal, RevError::Compacted { asked: from, compacted: model.compacted });
+                        assert!(from < model.compacted);
+                    }
+                }
+            }
+            Op::HistoryLoad => {
+                if let Some((from, compacted, stride)) = history.take() {
+                    let History { revs, next, current } = stride.load().expect("a sound database");
+                    assert!(next > from || from > current, "it makes progress");
+                    let expected = model.history(from, next, compacted);
+                    assert_eq!(keep_last_at(compacted, revs), expected);
+                }
+            }
+            Op::Prev(pick) => {
+                let rev = model.pick(*pick);
+                let events = model.events.iter().filter(|(revision, _)| revision.main == rev);
+                let events: Vec<&Event> = events.map(|(_, event)| event).collect();
+                let before = model.at(Rev(rev.0 - 1));
+                let expected = events.iter().map(|event| {
+                    let is_creation = event.kind == EventKind::Put && event.kv.version == 1;
+                    let is_readable = Rev(rev.0 - 1) >= model.compacted && !is_creation;
+                    before.get(&event.kv.key).filter(|_| is_readable).map(|(_, kv)| kv.clone())
+                });
+                let found = store.locate_prev(&events).load().expect("a sound database");
+                assert_eq!(found, expected.collect::<Vec<_>>());
+            }
+            Op::HashBegin(pick) => {
+                let rev = model.pick(*pick);
+                (self.hash, self.hash_is_done) = (Some((rev, HashWalk::new(rev.0))), false);
+            }
+            Op::HashSteps(steps) => {
+                for _ in 0..*steps {
+                    self.hash_step();
+                }
+            }
+            Op::HashFinish => {
+                while self.hash.is_some() && !self.hash_is_done {
+                    self.hash_step();
+                }
+                if let Some((_, walk)) = self.hash.take() {
+                    let hash = walk.finish().expect("a sound database");
+                    assert_eq!(hash.hash, self.model.hash(hash.rev_hashed, hash.rev_compacted));
+                }
+            }
+        }
+        self
+    }
+
+    fn write(&mut self, changes: &[Change]) {
+        let Trial { bench, model, .. } = self;
+        let begun = model.current;
+        let mut write = bench.store.begin();
+        let mut expected: Vec<Event> = Vec::new();
+        for change in changes {
+            assert_eq!(write.rev(), if expected.is_empty() { begun } else { begun.next() });
+            match change {
+                Change::Put { key, value, lease, want_prev } => {
+                    let prev = model.get(key);
+                    let done = write.put(key.clone(), value.clone(), *lease, *want_prev).expect("a put");
+                    let prev_kv = prev.clone().filter(|_| *want_prev);
+                    let prev_lease = prev.as_ref().map(|kv| kv.lease).filter(|lease| lease.is_some());
+                    assert_eq!(
+                        done,
+                        PutDone { prev_lease, existed: prev.is_some(), prev_kv: prev_kv.clone() }
+                    );
+                    let kv = KeyValue {
+                        key: key.clone(),
+                        value: value.clone(),
+                        create_rev: prev.as_ref().map_or(begun.next(), |kv| kv.create_rev),
+                        mod_rev: begun.next(),
+                        version: prev.map_or(1, |kv| kv.version + 1),
+                        lease: *lease,
+                    };
+                    expected.push(Event { kind: EventKind::Put, kv, prev_kv });
+                    model.push(begun.next(), &expected[expected.len() - 1..]);
+                }
+                Change::Delete { range, want_prev } => {
+                    let live = model.at(begun.next()).into_values().map(|(_, kv)| kv);
+                    let live: Vec<KeyValue> = live.filter(|kv| range.contains(&kv.key)).collect();
+                    let done = write.delete_range(range, *want_prev).expect("a deletion");
+                    let first = expected.len();
+                    for (kv, deleted) in live.iter().zip(&done) {
+                        let prev_kv = Some(kv.clone()).filter(|_| *want_prev);
+                        let (key, lease) = (kv.key.clone(), kv.lease);
+                        assert_eq!(*deleted, Deleted { key: key.clone(), lease, prev_kv: prev_kv.clone() });
+                        let kv = KeyValue { key, mod_rev: begun.next(), ..KeyValue::default() };
+                        expected.push(Event { kind: EventKind::Delete, kv, prev_kv });
+                    }
+                    assert_eq!(live.len(), done.len());
+                    model.push(begun.next(), &expected[first..]);
+                }
+            }
+            let inside = if expected.is_empty() { begun } else { begun.next() };
+            let all = Range::of(KeyRange::all());
+            let seen = write.range(&all).expect("a sound database").expect("the newest revision");
+            assert_eq!(seen, (inside, model.range(&all, inside)));
+        }
+        let Committed { rev, events } = write.commit();
+        assert_eq!(events, expected);
+        if !expected.is_empty() {
+            model.current = begun.next();
+        }
+        assert_eq!(rev, model.current);
+    }
+
+    fn commit(&mut self) {
+        let Some((captured, model)) = self.captured.take() else { return };
+        let StoreCheckpoint { records, removed, cells, rev, more: _ } = captured;
+        let checkpoint = Checkpoint { records, removed, cells };
+        let removed_bytes = self.bench.database.commit(&checkpoint).expect("a commit");
+        self.bench.store.checkpointed(rev, removed_bytes).expect("a reader");
+        self.durable = model;
+        self.check_size();
+    }
+
+    fn walk_step(&mut self) {
+        let store = &self.bench.store;
+        let Some((range, walk)) = self.walk.as_mut().filter(|_| !self.walk_is_done) else { return };
+        match walk.step_at(store, store.rev_current, 2) {
+            Ok(step) => self.walk_is_done = step == Step::Done,
+            Err(refusal) => {
+                assert_eq!(Some(refusal), self.model.refusal(range.rev));
+                self.walk = None;
+            }
+        }
+    }
+
+    fn hash_step(&mut self) {
+        let Some((rev, walk)) = self.hash.as_mut().filter(|_| !self.hash_is_done) else { return };
+        match walk.step_of(&self.bench.store, 2) {
+            Ok(step) => self.hash_is_done = step == Step::Done,
+            Err(refusal) => {
+                assert_eq!(Some(refusal), self.model.refusal(rev.0));
+                self.hash = None;
+            }
+        }
+    }
+
+    /// What is counted is what is in the file and in memory.
+    fn check_size(&self) {
+        let store = &self.bench.store;
+        let body = store.body.records(Revision::default()).expect("a scan");
+        let body = body.map(|item| storage::footprint(item.expect("a sound record").1.bytes().len()));
+        let head = store.recent.changes(store.rev_checkpointed.next());
+        let head = head.map(|(_, record)| storage::footprint(record.bytes().len()));
+        assert_eq!(store.size().in_use, Size::EMPTY.in_use + body.chain(head).sum::<u64>() as i64);
+    }
+
+    fn check_keys(&self) {
+        let Trial { bench, model, .. } = self;
+        assert_eq!(
+            (bench.store.rev_current(), bench.store.rev_compacted()),
+            (model.current, model.compacted)
+        );
+        let live = model.at(model.current);
+        let meta = |kv: &KeyValue| KeyMeta {
+            create_rev: kv.create_rev,
+            mod_rev: kv.mod_rev,
+            version: kv.version,
+            lease: kv.lease,
+        };
+        let expected: Vec<_> = live.iter().map(|(key, (_, kv))| (key.as_ref(), meta(kv))).collect();
+        assert_eq!(bench.store.lookup_range(&KeyRange::all()).collect::<Vec<_>>(), expected);
+        for key in KEYS {
+            let expected = live.get(key.as_bytes()).map(|(_, kv)| kv.clone());
+            assert_eq!(bench.store.get(key.as_bytes()).expect("a sound database"), expected);
+        }
+    }
+
+    /// Every readable revision, then the same once all that was compacted has gone from the disk.
+    fn check_all(mut self) {
+        for _ in 0..2 {
+            for rev in self.model.compacted.0.max(1)..=self.model.current.0 {
+                let all = Range { rev, ..Range::of(KeyRange::all()) };
+                let expected = self.model.range(&all, Rev(rev));
+                let found = self.bench.store.range(&all).expect("a sound database");
+                assert_eq!(found, Ok((self.model.current, expected)));
+                let mut walk = HashWalk::new(rev);
+                while walk.step(&self.bench.store) == Ok(Step::More) {}
+                let hash = walk.finish().expect("a sound database").hash;
+                assert_eq!(hash, self.model.hash(Rev(rev), self.model.compacted), "at {rev}");
+            }
+            self.commit();
+            self.bench.compact_index(3);
+            self.bench.compact_index(3);
+            self.bench.checkpoint();
+            assert_eq!(self.bench.store.rev_compact_finished(), self.model.compacted);
+            self.check_size();
+            self.bench = self.bench.reopen();
+        }
+    }
+}
+
+impl Model {
+    fn push(&mut self, main: Rev, events: &[Event]) {
+        let sub = self.events.iter().filter(|(revision, _)| revision.main == main).count() as i64;
+        let revisions = (sub..).map(|sub| Revision { main, sub });
+        self.events.extend(revisions.zip(events.iter().cloned()));
+    }
+}
+
+const KEYS: [&str; 6] = ["a", "a\0", "ab", "b", "ba", "c"];
+
+fn key() -> impl Strategy<Value = Bytes> {
+    prop::sample::select(&KEYS[..]).prop_map(Bytes::from)
+}
+
+fn key_range() -> impl Strategy<Value = KeyRange> {
+    prop_oneof![
+        4 => key().prop_map(KeyRange::Point),
+        3 => (key(), key()).prop_map(|(start, end)| KeyRange::Span(start, end)),
+        2 => key().prop_map(KeyRange::From),
+        2 => Just(KeyRange::all()),
+    ]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let value = prop_oneof![8 => vec(any::<u8>(), 0..4), 1 => Just(vec![7; 5000])].prop_map(Bytes::from);
+    let lease = prop_oneof![2 => Just(LeaseId::NONE), 1 => (-2_i64..3).prop_map(LeaseId)];
+    prop_oneof![
+        3 => (key(), value, lease, any::<bool>())
+            .prop_map(|(key, value, lease, want_prev)| Change::Put { key, value, lease, want_prev }),
+        1 => (key_range(), any::<bool>()).prop_map(|(range, want_prev)| Change::Delete { range, want_prev }),
+    ]
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    let order = prop::sample::select(&[SortOrder::None, SortOrder::Ascend, SortOrder::Descend][..]);
+    let target = prop::sample::select(
+        &[SortTarget::Key, SortTarget::Version, SortTarget::CreateRev, SortTarget::ModRev, SortTarget::Value]
+            [..],
+    );
+    let sort = (target, order).prop_map(|(target, order)| Sort { target, order });
+    let bound = || prop_oneof![3 => Just(0), 1 => -1_i64..30];
+    let bounds = move || (bound(), bound()).prop_map(|(min, max)| RevBounds { min, max });
+    let bounds = move || prop_oneof![2 => Just(RevBounds::default()), 1 => bounds()];
+    let rev = prop_oneof![2 => Just(0), 3 => -1_i64..30];
+    (key_range(), rev, -1_i64..5, sort, bounds(), bounds(), any::<bool>(), prop::bool::weighted(0.1))
+        .prop_map(|(range, rev, limit, sort, mod_rev, create_rev, keys_only, count_only)| Range {
+            range,
+            rev,
+            limit,
+            sort,
+            mod_rev,
+            create_rev,
+            keys_only,
+            count_only,
+        })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let pick = || any::<u8>().prop_map(Pick);
+    prop_oneof![
+        12 => vec(change(), 0..4).prop_map(Op::Write),
+        2 => pick().prop_map(Op::Compact),
+        4 => (1_usize..4).prop_map(|keys_max| Op::CompactIndex { keys_max }),
+        3 => Just(Op::Capture),
+        3 => Just(Op::Commit),
+        1 => Just(Op::Crash),
+        1 => Just(Op::Defragment),
+        2 => Just(Op::Forget),
+        6 => range().prop_map(Op::Range),
+        2 => range().prop_map(Op::WalkBegin),
+        3 => (1_usize..3).prop_map(Op::WalkSteps),
+        2 => Just(Op::WalkFinish),
+        3 => (pick(), 1_usize..4).prop_map(|(from, revs_max)| Op::HistoryCapture { from, revs_max }),
+        2 => Just(Op::HistoryLoad),
+        2 => pick().prop_map(Op::Prev),
+        2 => pick().prop_map(Op::HashBegin),
+        2 => (1_usize..3).prop_map(Op::HashSteps),
+        2 => Just(Op::HashFinish),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn the_store_is_its_history(ops in vec(op(), 1..120)) {
+        Trial::new().run(&ops);
+    }
+}

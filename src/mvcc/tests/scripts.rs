@@ -1,0 +1,767 @@
+//! Scripts, as on a tape, and what they leave behind.
+//!
+//! `put a 1`, `del a` and `del a..c` are requests of one change; `{ put a 1, del b }` is one
+//! request of several. `compact 3` compacts at once, index and all; `checkpoint`, `reopen` and
+//! `defragment` do what they say. An expectation lists the generations of each key, what is in the
+//! database, and what is in memory only.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use bytes::Bytes;
+use expect_test::{Expect, expect};
+use tempfile::TempDir;
+
+use crate::{
+    mvcc::{
+        CompactionStep, Deleted, HashWalk, History, KeyMeta, KvHash, PutDone, Range, RangeResult, RangeWalk,
+        RevBounds, RevError, Size, Sort, SortOrder, SortTarget, Step, Store, Write,
+    },
+    storage::{Checkpoint, Database, Record, StorageError},
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+};
+
+/// A store and the database under it.
+pub(super) struct Bench {
+    pub(super) store: Store,
+    pub(super) database: Arc<Database>,
+    pub(super) directory: TempDir,
+}
+
+impl Bench {
+    pub(super) fn new() -> Bench {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (database, store) = Bench::open(&directory);
+        Bench { store, database, directory }
+    }
+
+    fn open(directory: &TempDir) -> (Arc<Database>, Store) {
+        let database = Database::open(&directory.path().join("db"), 1 << 20).expect("a database");
+        let database = Arc::new(database);
+        let store = Store::open(Arc::clone(&database)).expect("a sound database");
+        (database, store)
+    }
+
+    /// Leaves what was not checkpointed behind, as a crash does.
+    pub(super) fn reopen(self) -> Bench {
+        let Bench { store, database, directory } = self;
+        drop((store, database));
+        let (database, store) = Bench::open(&directory);
+        Bench { store, database, directory }
+    }
+
+    /// Writes down all there is, in as many checkpoints as it takes.
+    pub(super) fn checkpoint(&mut self) {
+        loop {
+            let captured = self.store.capture();
+            let (rev, more) = (captured.rev, captured.more);
+            let checkpoint =
+                Checkpoint { records: captured.records, removed: captured.removed, cells: captured.cells };
+            let removed_bytes = self.database.commit(&checkpoint).expect("a commit");
+            self.store.checkpointed(rev, removed_bytes).expect("a reader");
+            if !more {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn compact_index(&mut self, keys_max: usize) {
+        while self.store.compaction_stride(keys_max) == CompactionStep::More {}
+    }
+
+    fn run(mut self, script: &str) -> Bench {
+        for step in script.split(';').map(str::trim).filter(|step| !step.is_empty()) {
+            let words: Vec<&str> = step.split_whitespace().collect();
+            match words[..] {
+                ["compact", rev] => {
+                    let rev = Rev(rev.parse().expect("a revision"));
+                    self.store.compact(rev).expect("a revision to compact to");
+                    self.compact_index(1);
+                }
+                ["checkpoint"] => self.checkpoint(),
+                ["reopen"] => self = self.reopen(),
+                ["defragment"] => {
+                    self.database.defragment().expect("a new file");
+                    self.store.defragmented().expect("a reader");
+                }
+                _ => {
+                    let mut write = self.store.begin();
+                    for change in step.trim_matches(['{', '}']).split(',') {
+                        apply(&mut write, change.trim());
+                    }
+                    write.commit();
+                }
+            }
+        }
+        self
+    }
+}
+
+fn apply(write: &mut Write<'_>, change: &str) {
+    let words: Vec<&str> = change.split_whitespace().collect();
+    match words[..] {
+        ["put", key, value] => {
+            write.put(bytes(key), bytes(value), LeaseId::NONE, false).expect("a put");
+        }
+        ["put", key, value, lease] => {
+            let lease = LeaseId(lease.parse().expect("a lease"));
+            write.put(bytes(key), bytes(value), lease, false).expect("a put");
+        }
+        ["del", keys] => {
+            write.delete_range(&range(keys), false).expect("a deletion");
+        }
+        _ => panic!("no such change: {change}"),
+    }
+}
+
+/// `a`, `a..c` or `a..`
+fn range(text: &str) -> KeyRange {
+    match text.split_once("..") {
+        None => KeyRange::Point(bytes(text)),
+        Some((start, "")) => KeyRange::From(bytes(start)),
+        Some((start, end)) => KeyRange::Span(bytes(start), bytes(end)),
+    }
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn run(script: &str) -> Bench {
+    Bench::new().run(script)
+}
+
+fn check(script: &str, expected: Expect) {
+    expected.assert_eq(&dump(&run(script)));
+}
+
+fn dump(bench: &Bench) -> String {
+    let Bench { store, .. } = bench;
+    let mut out = String::new();
+    for (key, changes) in store.index.range(&KeyRange::all(), None) {
+        let generations = changes.generations().map(|generation| {
+            let changes = generation.iter().map(|(revision, version)| match version {
+                0 => format!("{revision}t"),
+                version => format!("{revision}v{version}"),
+            });
+            format!("{{{}}}", changes.collect::<Vec<_>>().join(", "))
+        });
+        let generations = generations.collect::<Vec<_>>().join(" ");
+        writeln!(out, "{}: {generations}", text(key)).expect("a string");
+    }
+    let show = |(revision, record): (Revision, Record)| {
+        let parts = record.parts();
+        let value = if record.is_tombstone() { "-".to_owned() } else { text(parts.value) };
+        format!(" {revision} {}={value}", text(parts.key))
+    };
+    let body: String = store
+        .body
+        .records(Revision::default())
+        .expect("a scan")
+        .map(|item| show(item.expect("sound")))
+        .collect();
+    writeln!(out, "body{body}").expect("a string");
+    let head = store.recent.changes(store.rev_checkpointed.next());
+    let head: String = head.map(|(revision, record)| show((revision, record.clone()))).collect();
+    writeln!(out, "head{head}").expect("a string");
+    let finished = store.rev_compact_finished();
+    writeln!(out, "current {} compacted {} finished {finished}", store.rev_current(), store.rev_compacted())
+        .expect("a string");
+    out
+}
+
+#[test]
+fn a_new_store_is_empty() {
+    check(
+        "",
+        expect![[r#"
+        body
+        head
+        current 1 compacted -1 finished -1
+    "#]],
+    );
+}
+
+#[test]
+fn puts_count_versions_and_a_deletion_ends_them() {
+    check(
+        "put a 1; put b 1; put a 2; del a; put a 3",
+        expect![[r#"
+        a: {2.0v1, 4.0v2, 5.0t} {6.0v1}
+        b: {3.0v1}
+        body
+        head 2.0 a=1 3.0 b=1 4.0 a=2 5.0 a=- 6.0 a=3
+        current 6 compacted -1 finished -1
+    "#]],
+    );
+}
+
+#[test]
+fn the_changes_of_one_request_share_its_revision() {
+    check(
+        "put a 1; { put b 1, del a, put c 1 }; del a..",
+        expect![[r#"
+        a: {2.0v1, 3.1t}
+        b: {3.0v1, 4.0t}
+        c: {3.2v1, 4.1t}
+        body
+        head 2.0 a=1 3.0 b=1 3.1 a=- 3.2 c=1 4.0 b=- 4.1 c=-
+        current 4 compacted -1 finished -1
+    "#]],
+    );
+}
+
+#[test]
+fn a_request_without_effect_takes_no_revision() {
+    check(
+        "put a 1; del b; del b..a",
+        expect![[r#"
+        a: {2.0v1}
+        body
+        head 2.0 a=1
+        current 2 compacted -1 finished -1
+    "#]],
+    );
+}
+
+#[test]
+fn a_checkpoint_moves_the_head_into_the_body() {
+    check(
+        "put a 1; put a 2; checkpoint; put a 3",
+        expect![[r#"
+        a: {2.0v1, 3.0v2, 4.0v3}
+        body 2.0 a=1 3.0 a=2
+        head 4.0 a=3
+        current 4 compacted -1 finished -1
+    "#]],
+    );
+}
+
+#[test]
+fn what_was_not_checkpointed_is_gone_after_a_crash() {
+    check(
+        "put a 1; put b 1 7; del a; checkpoint; put a 3; reopen",
+        expect![[r#"
+        a: {2.0v1, 4.0t}
+        b: {3.0v1}
+        body 2.0 a=1 3.0 b=1 4.0 a=-
+        head
+        current 4 compacted -1 finished -1
+    "#]],
+    );
+}
+
+#[test]
+fn compaction_keeps_the_newest_put_up_to_its_revision() {
+    check(
+        "put a 1; put a 2; put b 1; put a 3; compact 4; checkpoint",
+        expect![[r#"
+        a: {3.0v2, 5.0v3}
+        b: {4.0v1}
+        body 3.0 a=2 4.0 b=1 5.0 a=3
+        head
+        current 5 compacted 4 finished 4
+    "#]],
+    );
+}
+
+#[test]
+fn compaction_drops_keys_that_were_deleted_before() {
+    check(
+        "put a 1; del a; put b 1; compact 4; checkpoint",
+        expect![[r#"
+        b: {4.0v1}
+        body 4.0 b=1
+        head
+        current 4 compacted 4 finished 4
+    "#]],
+    );
+}
+
+/// etcd once lost the deletion for watchers that start at the compacted revision (18089).
+#[test]
+fn compaction_keeps_a_tombstone_at_its_revision() {
+    check(
+        "put a 1; del a; put b 1; compact 3; checkpoint",
+        expect![[r#"
+        a: {3.0t}
+        b: {4.0v1}
+        body 3.0 a=- 4.0 b=1
+        head
+        current 4 compacted 3 finished 3
+    "#]],
+    );
+    check(
+        "put a 1; del a; put a 2; put a 3; compact 3; checkpoint; reopen",
+        expect![[r#"
+        a: {3.0t} {4.0v1, 5.0v2}
+        body 3.0 a=- 4.0 a=2 5.0 a=3
+        head
+        current 5 compacted 3 finished 3
+    "#]],
+    );
+}
+
+#[test]
+fn a_kept_tombstone_goes_with_the_next_compaction() {
+    check(
+        "put a 1; del a; put b 1; compact 3; checkpoint; compact 4; checkpoint",
+        expect![[r#"
+        b: {4.0v1}
+        body 4.0 b=1
+        head
+        current 4 compacted 4 finished 4
+    "#]],
+    );
+}
+
+/// etcd once derived the current revision from the records that were left (17780).
+#[test]
+fn the_revision_survives_the_compaction_of_everything() {
+    check(
+        "put a 1; del a; put a 2; del a; put b 1; del b; compact 7; checkpoint; reopen",
+        expect![[r#"
+        b: {7.0t}
+        body 7.0 b=-
+        head
+        current 7 compacted 7 finished 7
+    "#]],
+    );
+}
+
+#[test]
+fn versions_go_on_after_compaction_and_reopening() {
+    check(
+        "put a 1; put a 2; put a 3; compact 4; checkpoint; reopen; put a 4; put a 5",
+        expect![[r#"
+        a: {4.0v3, 5.0v4, 6.0v5}
+        body 4.0 a=3
+        head 5.0 a=4 6.0 a=5
+        current 6 compacted 4 finished 4
+    "#]],
+    );
+}
+
+#[test]
+fn an_unfinished_compaction_is_taken_up_again() {
+    let mut bench = run("put a 1; put a 2; put b 1; put b 2; checkpoint");
+    bench.store.compact(Rev(5)).expect("a revision to compact to");
+    assert_eq!(bench.store.compaction_stride(1), CompactionStep::More);
+    bench.checkpoint();
+    let mut bench = bench.reopen();
+    expect![[r#"
+        a: {3.0v2}
+        b: {4.0v1, 5.0v2}
+        body 3.0 a=2 4.0 b=1 5.0 b=2
+        head
+        current 5 compacted 5 finished -1
+    "#]]
+    .assert_eq(&dump(&bench));
+    bench.compact_index(1);
+    bench.checkpoint();
+    expect![[r#"
+        a: {3.0v2}
+        b: {5.0v2}
+        body 3.0 a=2 5.0 b=2
+        head
+        current 5 compacted 5 finished 5
+    "#]]
+    .assert_eq(&dump(&bench));
+    assert_eq!(bench.store.compaction_stride(1), CompactionStep::Idle);
+}
+
+#[test]
+fn compactions_are_refused_as_in_etcd() {
+    let mut bench = Bench::new();
+    let compacted =
+        |asked, compacted| Err(RevError::Compacted { asked: Rev(asked), compacted: Rev(compacted) });
+    assert_eq!(bench.store.compact(Rev(-1)), compacted(-1, -1));
+    assert_eq!(bench.store.compact(Rev(0)), Ok(()));
+    assert_eq!(bench.store.compact(Rev(0)), compacted(0, 0));
+    assert_eq!(bench.store.compact(Rev(2)), Err(RevError::Future { asked: Rev(2), current: Rev(1) }));
+    let mut bench = bench.run("put a 1; put a 2");
+    assert_eq!(bench.store.compact(Rev(3)), Ok(()));
+    assert_eq!(bench.store.compact(Rev(2)), compacted(2, 3));
+    assert_eq!(bench.store.compact(Rev(3)), compacted(3, 3));
+}
+
+fn ask(keys: &str) -> Range {
+    Range::of(range(keys))
+}
+
+fn answer(store: &Store, range: &Range) -> String {
+    match store.range(range).expect("a sound database") {
+        Err(refusal) => format!("{refusal:?}\n"),
+        Ok((rev, RangeResult { kvs, more, count })) => {
+            let kvs: String = kvs.iter().map(show_kv).collect();
+            format!("rev {rev} count {count} more {more}{kvs}\n")
+        }
+    }
+}
+
+fn show_kv(kv: &KeyValue) -> String {
+    let KeyValue { key, value, create_rev, mod_rev, version, lease } = kv;
+    format!(" | {}={} {create_rev}-{mod_rev} v{version} l{lease}", text(key), text(value))
+}
+
+#[test]
+fn ranges_are_read_at_any_revision() {
+    let bench = run("put a 1; put b 2 9; { put a 3, put c 4 }; checkpoint; del b; compact 3");
+    let mut out = String::new();
+    for rev in [0, 2, 3, 4, 5, 6] {
+        out += &answer(&bench.store, &Range { rev, ..ask("a..") });
+    }
+    for keys in ["a", "b", "a..c", "c..a", "b..", "x"] {
+        out += &answer(&bench.store, &ask(keys));
+    }
+    expect![[r#"
+        rev 5 count 2 more false | a=3 2-4 v2 l0 | c=4 4-4 v1 l0
+        Compacted { asked: Rev(2), compacted: Rev(3) }
+        rev 5 count 2 more false | a=1 2-2 v1 l0 | b=2 3-3 v1 l9
+        rev 5 count 3 more false | a=3 2-4 v2 l0 | b=2 3-3 v1 l9 | c=4 4-4 v1 l0
+        rev 5 count 2 more false | a=3 2-4 v2 l0 | c=4 4-4 v1 l0
+        Future { asked: Rev(6), current: Rev(5) }
+        rev 5 count 1 more false | a=3 2-4 v2 l0
+        rev 5 count 0 more false
+        rev 5 count 1 more false | a=3 2-4 v2 l0
+        rev 5 count 0 more false
+        rev 5 count 1 more false | c=4 4-4 v1 l0
+        rev 5 count 0 more false
+    "#]]
+    .assert_eq(&out);
+}
+
+#[test]
+fn limits_filters_and_orders() {
+    let script = "put a 3 9; put b 2; put c 1; put b 4; put a 0 9; checkpoint; put d 0";
+    let bench = run(script);
+    let sort = |target, order| Sort { target, order };
+    let all = ask("a..");
+    let cases = [
+        Range { limit: 2, ..all.clone() },
+        Range { limit: 4, ..all.clone() },
+        Range { limit: 2, keys_only: true, ..all.clone() },
+        Range { limit: 1, count_only: true, ..all.clone() },
+        Range { limit: 2, sort: sort(SortTarget::Key, SortOrder::Descend), ..all.clone() },
+        Range { limit: 2, sort: sort(SortTarget::ModRev, SortOrder::Descend), ..all.clone() },
+        Range { sort: sort(SortTarget::Version, SortOrder::Ascend), ..all.clone() },
+        Range { sort: sort(SortTarget::CreateRev, SortOrder::None), ..all.clone() },
+        // Of the first three keys in key order, the two with the smallest values.
+        Range { limit: 2, sort: sort(SortTarget::Value, SortOrder::None), ..ask("b..") },
+        Range { limit: 1, sort: sort(SortTarget::Value, SortOrder::None), ..ask("b..") },
+        Range { limit: 1, sort: sort(SortTarget::Value, SortOrder::Ascend), ..ask("b..") },
+        Range { keys_only: true, sort: sort(SortTarget::Value, SortOrder::Ascend), ..all.clone() },
+        Range { mod_rev: RevBounds { min: 4, max: 5 }, ..all.clone() },
+        Range { create_rev: RevBounds { min: 0, max: 3 }, limit: 1, ..all.clone() },
+        Range { mod_rev: RevBounds { min: 0, max: -1 }, ..all },
+    ];
+    let out: String = cases.iter().map(|range| answer(&bench.store, range)).collect();
+    expect![[r#"
+        rev 7 count 4 more true | a=0 2-6 v2 l9 | b=4 3-5 v2 l0
+        rev 7 count 4 more false | a=0 2-6 v2 l9 | b=4 3-5 v2 l0 | c=1 4-4 v1 l0 | d=0 7-7 v1 l0
+        rev 7 count 4 more true | a= 2-6 v2 l0 | b= 3-5 v2 l0
+        rev 7 count 4 more false
+        rev 7 count 4 more true | d=0 7-7 v1 l0 | c=1 4-4 v1 l0
+        rev 7 count 4 more true | d=0 7-7 v1 l0 | a=0 2-6 v2 l9
+        rev 7 count 4 more false | c=1 4-4 v1 l0 | d=0 7-7 v1 l0 | a=0 2-6 v2 l9 | b=4 3-5 v2 l0
+        rev 7 count 4 more false | a=0 2-6 v2 l9 | b=4 3-5 v2 l0 | c=1 4-4 v1 l0 | d=0 7-7 v1 l0
+        rev 7 count 3 more true | d=0 7-7 v1 l0 | c=1 4-4 v1 l0
+        rev 7 count 3 more true | c=1 4-4 v1 l0
+        rev 7 count 3 more true | d=0 7-7 v1 l0
+        rev 7 count 4 more false | a= 2-6 v2 l9 | d= 7-7 v1 l0 | c= 4-4 v1 l0 | b= 3-5 v2 l0
+        rev 7 count 4 more false | b=4 3-5 v2 l0 | c=1 4-4 v1 l0
+        rev 7 count 4 more true | a=0 2-6 v2 l9
+        rev 7 count 4 more false
+    "#]]
+    .assert_eq(&out);
+}
+
+#[test]
+fn a_write_sees_its_own_changes() {
+    let mut bench = run("put a 1; put b 1; checkpoint");
+    let mut write = bench.store.begin();
+    assert_eq!(write.rev(), Rev(3));
+    let put = write.put(bytes("a"), bytes("2"), LeaseId(5), true).expect("a put");
+    assert!(put.existed && put.prev_lease.is_none());
+    assert_eq!(put.prev_kv.map(|kv| kv.value), Some(bytes("1")));
+    assert_eq!(write.rev(), Rev(4));
+    assert_eq!(write.get(b"a").expect("a read").map(|kv| kv.value), Some(bytes("2")));
+    let seen = |write: &Write<'_>, rev| {
+        let range = Range { rev, ..ask("a..") };
+        let (header, result) = write.range(&range).expect("a read").expect("a revision");
+        (header, result.kvs.iter().map(|kv| text(&kv.value)).collect::<String>())
+    };
+    assert_eq!(seen(&write, 0), (Rev(4), "21".to_owned()));
+    assert_eq!(seen(&write, 3), (Rev(4), "11".to_owned()));
+    let deleted = write.delete_range(&range("a.."), true).expect("a deletion");
+    let Deleted { key, lease, prev_kv } = &deleted[0];
+    assert_eq!((key, *lease, prev_kv.as_ref().map(|kv| kv.version)), (&bytes("a"), LeaseId(5), Some(2)));
+    assert_eq!(seen(&write, 0), (Rev(4), String::new()));
+    assert_eq!(write.lookup(b"a"), None);
+    let PutDone { existed, prev_lease, .. } =
+        write.put(bytes("a"), bytes("3"), LeaseId::NONE, true).expect("a put");
+    assert!(!existed && prev_lease.is_none());
+
+    let committed = write.commit();
+    assert_eq!(committed.rev, Rev(4));
+    let events = committed.events.iter().map(show_event).collect::<String>();
+    expect![[r#"
+        put | a=2 2-4 v2 l5, before | a=1 2-2 v1 l0
+        delete | a= 0-4 v0 l0, before | a=2 2-4 v2 l5
+        delete | b= 0-4 v0 l0, before | b=1 3-3 v1 l0
+        put | a=3 4-4 v1 l0, before
+    "#]]
+    .assert_eq(&events);
+    let meta = KeyMeta { create_rev: Rev(4), mod_rev: Rev(4), version: 1, lease: LeaseId::NONE };
+    assert_eq!(bench.store.lookup_range(&KeyRange::all()).collect::<Vec<_>>(), [(&b"a"[..], meta)]);
+
+    let nothing = bench.store.begin().commit();
+    assert_eq!((nothing.rev, nothing.events), (Rev(4), vec![]));
+}
+
+fn show_event(event: &Event) -> String {
+    let kind = match event.kind {
+        EventKind::Put => "put",
+        EventKind::Delete => "delete",
+    };
+    let prev = event.prev_kv.as_ref().map(show_kv).unwrap_or_default();
+    format!("{kind}{}, before{prev}\n", show_kv(&event.kv))
+}
+
+#[test]
+#[should_panic(expected = "a write was left half done")]
+fn a_write_cannot_be_abandoned() {
+    let mut bench = Bench::new();
+    apply(&mut bench.store.begin(), "put a 1");
+    bench.store.begin();
+}
+
+fn history(store: &Store, from: i64, revs_max: usize) -> Result<History, StorageError> {
+    store.history(Rev(from), revs_max).expect("a readable revision").load()
+}
+
+#[test]
+fn history_is_read_from_both_sides_of_the_seam() {
+    let mut bench = run("put a 1; { put a 2, put b 1 }; del a; checkpoint; put c 1").reopen();
+    bench = bench.run("{ del b.., put d 1 }; put e 1");
+    let mut out = String::new();
+    let mut from = Rev(2);
+    loop {
+        let History { revs, next, current } = history(&bench.store, from.0, 2).expect("a sound database");
+        writeln!(out, "from {from} to {next} of {current}").expect("a string");
+        for (rev, events) in &revs {
+            writeln!(
+                out,
+                "  {rev}: {}",
+                events.iter().map(show_event).collect::<String>().replace('\n', "; ")
+            )
+            .expect("a string");
+        }
+        from = next;
+        if next > current {
+            break;
+        }
+    }
+    expect![[r#"
+        from 2 to 4 of 6
+          2: put | a=1 2-2 v1 l0, before; 
+          3: put | a=2 2-3 v2 l0, before; put | b=1 3-3 v1 l0, before; 
+        from 4 to 5 of 6
+          4: delete | a= 0-4 v0 l0, before; 
+        from 5 to 7 of 6
+          5: delete | b= 0-5 v0 l0, before; put | d=1 5-5 v1 l0, before; 
+          6: put | e=1 6-6 v1 l0, before; 
+    "#]]
+    .assert_eq(&out);
+    assert_eq!(
+        history(&bench.store, 9, 2).expect("nothing"),
+        History { revs: vec![], next: Rev(9), current: Rev(6) }
+    );
+    let mut bench = bench.run("compact 4");
+    assert!(matches!(bench.store.history(Rev(3), 1), Err(RevError::Compacted { .. })));
+    bench.checkpoint();
+    let at_compacted = history(&bench.store, 4, 1).expect("a sound database");
+    assert_eq!(at_compacted.revs[0].1[0].kind, EventKind::Delete);
+}
+
+#[test]
+fn a_piece_of_history_ends_at_a_bound_of_bytes() {
+    let mut bench = Bench::new();
+    for _ in 0..5 {
+        let mut write = bench.store.begin();
+        let value = Bytes::from(vec![7; 400_000]);
+        write.put(bytes("a"), value, LeaseId::NONE, false).expect("a put");
+        write.commit();
+    }
+    let next = |store: &Store| history(store, 2, 100).expect("a sound database").next;
+    assert_eq!(next(&bench.store), Rev(5));
+    bench.checkpoint();
+    assert_eq!(next(&bench.reopen().store), Rev(5));
+}
+
+#[test]
+fn what_keys_held_before_an_event() {
+    let bench =
+        run("put a 1; put a 2; checkpoint; del a; put a 3; put a 4").reopen().run("del a; put a 5; put a 6");
+    let events = |store: &Store| {
+        let revs = history(store, 2, 100).expect("a sound database").revs;
+        let more = history(store, 4, 100).expect("a sound database").revs;
+        revs.into_iter().chain(more).flat_map(|(_, events)| events).collect::<Vec<_>>()
+    };
+    let events = events(&bench.store);
+    let show = |store: &Store| {
+        let located = store.locate_prev(&events.iter().collect::<Vec<_>>());
+        let values = located.load().expect("a sound database");
+        let values = values.into_iter().map(|kv| kv.map_or("-".to_owned(), |kv| text(&kv.value)));
+        values.collect::<Vec<_>>().join(" ")
+    };
+    expect!["- 1 2 - 5"].assert_eq(&show(&bench.store));
+    let bench = bench.run("compact 4; checkpoint");
+    expect!["- - - - 5"].assert_eq(&show(&bench.store));
+}
+
+/// A checkpoint, the physical half of a compaction, and a defragmentation between the strides.
+#[test]
+fn a_walk_keeps_what_it_has_seen() {
+    let mut bench = Bench::new();
+    let key = |number: usize| Bytes::from(format!("{number:05}"));
+    let put_all = |bench: &mut Bench, value: &str| {
+        let mut write = bench.store.begin();
+        for number in 0..3000 {
+            write.put(key(number), bytes(value), LeaseId::NONE, false).expect("a put");
+        }
+        write.commit();
+    };
+    put_all(&mut bench, "old");
+    bench.checkpoint();
+    let mut bench = bench.reopen();
+    let everything = Range { rev: 2, ..Range::of(KeyRange::all()) };
+    let newest = Range::of(KeyRange::all());
+    let (mut pinned, mut restarted) = (RangeWalk::new(&everything), RangeWalk::new(&newest));
+    let mut finished = RangeWalk::new(&everything);
+    while finished.step(&bench.store).expect("a readable revision") == Step::More {}
+    assert_eq!(pinned.step(&bench.store), Ok(Step::More));
+    assert_eq!(restarted.step(&bench.store), Ok(Step::More));
+    put_all(&mut bench, "new");
+    assert_eq!(pinned.step(&bench.store), Ok(Step::More));
+    let mut bench = bench.run("compact 3; checkpoint; defragment");
+
+    let refusal = RevError::Compacted { asked: Rev(2), compacted: Rev(3) };
+    assert_eq!(pinned.step(&bench.store), Err(refusal));
+    let (rev, result) = finished.finish().expect("the old file");
+    assert_eq!((rev, result.count), (Rev(2), 3000));
+    assert!(result.kvs.iter().all(|kv| kv.value == "old"));
+    while restarted.step(&bench.store).expect("the newest revision") == Step::More {
+        put_all(&mut bench, "newer");
+    }
+    let (rev, result) = restarted.finish().expect("the new file");
+    assert_eq!((rev, result.count), (Rev(3), 3000));
+    assert!(result.kvs.iter().all(|kv| kv.value == "new" && kv.mod_rev == Rev(3)));
+}
+
+fn hash(store: &Store, rev: i64) -> Result<KvHash, RevError> {
+    let mut walk = HashWalk::new(rev);
+    while walk.step(store)? == Step::More {}
+    Ok(walk.finish().expect("a sound database"))
+}
+
+/// The reference is computed here from the definition, record by record.
+#[test]
+fn the_hash_is_that_of_the_definition() {
+    let hash_of = |records: &[(i64, i64, bool, KeyValue)]| {
+        let mut bytes = b"key".to_vec();
+        for (main, sub, tombstone, kv) in records {
+            bytes.extend(main.to_be_bytes());
+            bytes.push(b'_');
+            bytes.extend(sub.to_be_bytes());
+            bytes.extend(tombstone.then_some(b't'));
+            bytes.extend_from_slice(Record::put(kv).bytes());
+        }
+        crc32c::crc32c(&bytes)
+    };
+    let put = |key: &str, value: &str, create_rev: i64, mod_rev: i64, version: i64| KeyValue {
+        key: bytes(key),
+        value: bytes(value),
+        create_rev: Rev(create_rev),
+        mod_rev: Rev(mod_rev),
+        version,
+        lease: LeaseId::NONE,
+    };
+    let tombstone = |key: &str| KeyValue { key: bytes(key), ..KeyValue::default() };
+    let a2 = (2, 0, false, put("a", "1", 2, 2, 1));
+    let b3 = (3, 0, false, put("b", "1", 3, 3, 1));
+    let a4 = (4, 0, false, put("a", "2", 2, 4, 2));
+    let b5 = (5, 0, true, tombstone("b"));
+    let c5 = (5, 1, false, put("c", "1", 5, 5, 1));
+    let a6 = (6, 0, true, tombstone("a"));
+    let c6 = (6, 1, true, tombstone("c"));
+
+    let bench = run("put a 1; put b 1; put a 2; checkpoint; { del b, put c 1 }; { del a, del c }");
+    let value = |store: &Store, rev| hash(store, rev).map(|hash| hash.hash);
+    assert_eq!(value(&bench.store, 4), Ok(hash_of(&[a2.clone(), b3.clone(), a4.clone()])));
+    let all = hash_of(&[a2, b3, a4.clone(), b5, c5.clone(), a6.clone(), c6.clone()]);
+    assert_eq!(value(&bench.store, 0), Ok(all));
+    assert_eq!(
+        hash(&bench.store, 6),
+        Ok(KvHash { hash: all, rev_compacted: Rev(-1), rev_hashed: Rev(6), rev_current: Rev(6) })
+    );
+    assert!(matches!(hash(&bench.store, 7), Err(RevError::Future { .. })));
+
+    // Compacted, but nothing removed yet; then removed; then on disk; then reopened.
+    let mut bench = bench;
+    bench.store.compact(Rev(5)).expect("a revision to compact to");
+    let check = |bench: &Bench| {
+        assert!(matches!(hash(&bench.store, 4), Err(RevError::Compacted { .. })));
+        assert_eq!(value(&bench.store, 5), Ok(hash_of(&[a4.clone(), c5.clone()])));
+        // Nothing is live at 6, so etcd leaves nothing out.
+        assert_eq!(value(&bench.store, 6), Ok(hash_of(&[a4.clone(), c5.clone(), a6.clone(), c6.clone()])));
+    };
+    check(&bench);
+    bench.compact_index(1);
+    check(&bench);
+    bench.checkpoint();
+    check(&bench);
+    check(&bench.reopen());
+}
+
+#[test]
+fn a_superseded_record_below_the_compacted_revision_is_not_hashed() {
+    let one = run("put a 1; put b 1; compact 3; put a 2");
+    let other = run("put a 1; put b 1; put a 2; compact 3; checkpoint");
+    assert_eq!(hash(&one.store, 4), hash(&other.store, 4));
+    assert_ne!(hash(&one.store, 4), hash(&run("put a 1; put b 1; put a 2").store, 4));
+}
+
+#[test]
+fn the_size_follows_what_is_stored() {
+    let mut bench = Bench::new();
+    let empty = bench.store.size();
+    assert!(empty.total == empty.in_use && empty.total < 48 * 1024);
+    bench = bench.run("put a 1; put a 2; put a 3");
+    let full = bench.store.size();
+    assert!(full.total == full.in_use && full.in_use > empty.in_use);
+    bench = bench.run("compact 4");
+    assert_eq!(bench.store.size(), full, "it is still on the disk");
+    bench = bench.run("checkpoint");
+    let Size { total, in_use } = bench.store.size();
+    assert_eq!((total, in_use), (full.total, run("put a 3").store.size().in_use));
+    bench = bench.run("reopen");
+    assert_eq!(bench.store.size(), Size { total, in_use });
+    bench = bench.run("defragment; checkpoint; reopen");
+    assert_eq!(bench.store.size(), Size { total: in_use, in_use });
+}
+
+#[test]
+fn a_missing_record_is_found_when_the_store_is_opened() {
+    let bench = run("put a 1; put b 1; checkpoint");
+    let Bench { store, database, directory: _directory } = bench;
+    drop(store);
+    let unrecorded = Revision::new(9, 0);
+    let checkpoint =
+        Checkpoint { records: vec![(unrecorded, Record::tombstone(b"a"))], ..Checkpoint::default() };
+    database.commit(&checkpoint).expect("a commit");
+    assert!(matches!(Store::open(database), Err(StorageError::Corrupted { .. })));
+}

@@ -1,0 +1,149 @@
+//! Changing the store, one revision at a time.
+//!
+//! A write adds its changes to the index and to the head of the tape as it goes; nobody else sees
+//! them, because they are above `rev_current` until [`Write::commit`]. It cannot be undone: what
+//! may be refused is refused before the first change.
+
+use bytes::Bytes;
+
+use crate::{
+    mvcc::{KeyMeta, Range, RangeResult, RevError, Store},
+    storage::{Record, StorageError},
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+};
+
+/// The changes of one request. All of them get the same revision, and in it the order in which
+/// they were made.
+pub(crate) struct Write<'a> {
+    store: &'a mut Store,
+    events: Vec<Event>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct PutDone {
+    /// The lease that the key was attached to.
+    pub(crate) prev_lease: Option<LeaseId>,
+    pub(crate) existed: bool,
+    /// What the key held, if it was asked for.
+    pub(crate) prev_kv: Option<KeyValue>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Deleted {
+    pub(crate) key: Bytes,
+    /// The lease that the key was attached to, or [`LeaseId::NONE`].
+    pub(crate) lease: LeaseId,
+    /// What the key held, if it was asked for.
+    pub(crate) prev_kv: Option<KeyValue>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Committed {
+    /// The newest revision: a new one if there were changes.
+    pub(crate) rev: Rev,
+    /// The changes, in order. `prev_kv` is there where it was asked for.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Store {
+    pub(crate) fn begin(&mut self) -> Write<'_> {
+        assert_eq!(self.recent.last(), self.rev_current, "a write was left half done");
+        Write { store: self, events: Vec::new() }
+    }
+}
+
+impl Write<'_> {
+    pub(crate) fn put(
+        &mut self,
+        key: Bytes,
+        value: Bytes,
+        lease: LeaseId,
+        want_prev: bool,
+    ) -> Result<PutDone, StorageError> {
+        let revision = self.next_revision();
+        let prev = self.store.index.put(&key, revision, lease);
+        let prev_kv = match prev {
+            Some((live, _)) if want_prev => Some(self.store.value(live.revision)?),
+            _ => None,
+        };
+        self.store.keys_live += usize::from(prev.is_none());
+        let record = Record::put(&KeyValue {
+            key,
+            value,
+            create_rev: prev.map_or(revision.main, |(live, _)| live.create_rev),
+            mod_rev: revision.main,
+            version: prev.map_or(1, |(live, _)| live.version + 1),
+            lease,
+        });
+        let kv = record.key_value();
+        self.store.size.add(&record);
+        self.store.recent.push(revision, record);
+        self.events.push(Event { kind: EventKind::Put, kv, prev_kv: prev_kv.clone() });
+        Ok(PutDone {
+            prev_lease: prev.map(|(_, lease)| lease).filter(|lease| lease.is_some()),
+            existed: prev.is_some(),
+            prev_kv,
+        })
+    }
+
+    /// Deletes what exists of a range. In the order of the keys, and so are the answers.
+    pub(crate) fn delete_range(
+        &mut self,
+        range: &KeyRange,
+        want_prev: bool,
+    ) -> Result<Vec<Deleted>, StorageError> {
+        let mut revision = self.next_revision();
+        let Store { index, recent, body, size, .. } = &mut *self.store;
+        let mut deleted = Vec::new();
+        for (key, changes) in index.range_mut(range, None) {
+            let Some(live) = changes.newest() else { continue };
+            let prev_kv = match recent.get(live.revision) {
+                _ if !want_prev => None,
+                Some(record) => Some(record.key_value()),
+                None => Some(body.record(live.revision)?.key_value()),
+            };
+            let lease = changes.lease();
+            let record = Record::tombstone(key);
+            let kv = record.deleted_key_value(revision.main);
+            changes.delete(revision);
+            size.add(&record);
+            recent.push(revision, record);
+            deleted.push(Deleted { key: kv.key.clone(), lease, prev_kv: prev_kv.clone() });
+            self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+            revision.sub += 1;
+        }
+        self.store.keys_live -= deleted.len();
+        Ok(deleted)
+    }
+
+    /// The newest value of a key, own changes included.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+        self.store.get(key)
+    }
+
+    /// What is known of a key's newest value without reading it, own changes included.
+    pub(crate) fn lookup(&self, key: &[u8]) -> Option<KeyMeta> {
+        self.store.lookup(key)
+    }
+
+    /// A range, own changes included unless an older revision is asked for.
+    pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
+        self.store.range_at(range, self.rev())
+    }
+
+    /// The revision for a header: the one before this write, or its own once it changed something.
+    pub(crate) fn rev(&self) -> Rev {
+        if self.events.is_empty() { self.store.rev_current } else { self.store.rev_current.next() }
+    }
+
+    pub(crate) fn commit(self) -> Committed {
+        let rev = self.rev();
+        self.store.rev_current = rev;
+        assert_eq!(self.store.recent.last(), rev);
+        Committed { rev, events: self.events }
+    }
+
+    fn next_revision(&self) -> Revision {
+        Revision { main: self.store.rev_current.next(), sub: self.events.len() as i64 }
+    }
+}

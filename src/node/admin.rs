@@ -1,0 +1,143 @@
+//! What operators ask: status, alarms, members, defragmentation, leadership.
+
+use tokio::sync::oneshot;
+
+use super::{MoveLeaderError, Node, ProposeError, background::Request};
+use crate::{apply::Alarm, config::ETCD_CLUSTER_VERSION, limits, telemetry::NodeState, types::MemberId};
+
+/// What this member knows by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) db_size: i64,
+    pub(crate) db_size_in_use: i64,
+    /// 0 if there is none.
+    pub(crate) leader: MemberId,
+    pub(crate) raft_index: u64,
+    pub(crate) raft_term: u64,
+    pub(crate) raft_applied_index: u64,
+    pub(crate) errors: Vec<String>,
+    pub(crate) is_learner: bool,
+    /// The quota in force, in bytes; 0 if there is none.
+    pub(crate) quota: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Member {
+    pub(crate) id: MemberId,
+    /// Empty until the member has started.
+    pub(crate) name: String,
+    pub(crate) peer_urls: Vec<String>,
+    pub(crate) client_urls: Vec<String>,
+    pub(crate) is_learner: bool,
+}
+
+impl Node {
+    pub(crate) fn status(&self) -> Status {
+        let leadership = self.leadership();
+        let replica = self.shared.replica.read();
+        let size = replica.state.mvcc.size();
+        let mut errors = Vec::new();
+        if leadership.leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        errors.extend(
+            replica
+                .state
+                .alarms
+                .active()
+                .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member.0, alarm.kind.as_str())),
+        );
+        let raft_applied_index = replica.applied_index();
+        Status {
+            db_size: size.total,
+            db_size_in_use: size.in_use,
+            leader: MemberId(leadership.leader.unwrap_or(0)),
+            raft_index: self.shared.consensus.committed_index().max(raft_applied_index),
+            raft_term: leadership.term,
+            raft_applied_index,
+            errors,
+            is_learner: false,
+            quota: self.shared.config.quota_backend_bytes.unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+        self.shared.replica.read().state.alarms.active().collect()
+    }
+
+    /// All members, by id. Names and client URLs are what the members published of themselves.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let replica = self.shared.replica.read();
+        let membership = replica.membership();
+        let learners: Vec<u64> = membership.learner_ids().collect();
+        membership
+            .nodes()
+            .map(|(&id, peer)| {
+                let attributes = replica.state.members.get(MemberId(id));
+                Member {
+                    id: MemberId(id),
+                    name: attributes.map_or(String::new(), |attributes| attributes.name.clone()),
+                    peer_urls: peer.peer_urls.clone(),
+                    client_urls: attributes.map_or(Vec::new(), |attributes| attributes.client_urls.clone()),
+                    is_learner: learners.contains(&id),
+                }
+            })
+            .collect()
+    }
+
+    /// Rewrites the database without its holes, while reads and writes go on.
+    pub(crate) async fn defragment(&self) -> Result<(), String> {
+        let (answer, done) = oneshot::channel();
+        let stopped = || ProposeError::Stopped.to_string();
+        self.ask_background(Request::Defragment(answer)).map_err(|error| error.to_string())?;
+        done.await.map_err(|_| stopped())?
+    }
+
+    /// Hands leadership to another voter.
+    pub(crate) async fn move_leader(&self, target: MemberId) -> Result<(), MoveLeaderError> {
+        let (_, own) = self.ids();
+        if !self.leadership().is_leader {
+            return Err(MoveLeaderError::NotLeader);
+        }
+        if target == own { Ok(()) } else { Err(MoveLeaderError::BadTransferee) }
+    }
+}
+
+impl Node {
+    /// Everything that a scrape shows of this member, at this moment.
+    pub(crate) fn state(&self) -> NodeState {
+        let status = self.status();
+        let leadership = self.leadership();
+        let (_, id) = self.ids();
+        let watches = self.watch_hub().census();
+        let replica = self.shared.replica.read();
+        NodeState {
+            member_id: id.to_string(),
+            cluster_version: ETCD_CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
+            has_leader: leadership.leader.is_some(),
+            is_leader: leadership.is_leader,
+            is_learner: status.is_learner,
+            proposals_committed: status.raft_index,
+            proposals_applied: status.raft_applied_index,
+            proposals_pending: (limits::PROPOSAL_QUEUE - self.shared.queue.capacity()) as u64,
+            quota_bytes: status.quota,
+            db_bytes: status.db_size,
+            db_in_use_bytes: status.db_size_in_use,
+            open_read_transactions: 0,
+            rev_current: replica.state.mvcc.rev_current().0,
+            rev_compacted: replica.state.mvcc.rev_compacted().0,
+            auth_revision: 1,
+            keys: replica.state.mvcc.keys_live() as u64,
+            watch_streams: watches.streams,
+            watchers: watches.watchers,
+            slow_watchers: watches.unsynced,
+            pending_events: watches.pending,
+            alarms: replica
+                .state
+                .alarms
+                .active()
+                .map(|alarm| (alarm.member.to_string(), alarm.kind.as_str()))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What is done behind the writers' backs: checkpoints, compaction, defragmentation.
+//!
+//! One thread of its own, for it waits for the disk. It alone writes the database. It takes what
+//! was applied since its last turn, with the log index that it reaches, and commits it in one
+//! durable transaction; the log before that index may go. A crash loses nothing: the log is
+//! replayed from where the database stands.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use parking_lot::RwLock;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    limits,
+    mvcc::CompactionStep,
+    raft::Replica,
+    storage::{Database, StorageError},
+    telemetry::Metrics,
+    types::Rev,
+};
+
+/// What the rest of the node may ask of this thread.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A compaction was applied; there is space to free.
+    Compact,
+    /// Answer once everything compacted so far has been freed on the disk.
+    AwaitCompaction(oneshot::Sender<()>),
+    Defragment(oneshot::Sender<Result<(), String>>),
+    /// Answer once the database holds everything applied so far.
+    Checkpoint(oneshot::Sender<()>),
+    /// One last checkpoint, then end.
+    Stop,
+}
+
+/// The thread's own things.
+pub(crate) struct Background {
+    pub(crate) replica: Arc<RwLock<Replica>>,
+    pub(crate) database: Arc<Database>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    /// Index of the last log entry that the database holds.
+    pub(crate) durable: watch::Sender<u64>,
+    pub(crate) compaction_stride_keys: usize,
+    pub(crate) compaction_pause: Duration,
+    pub(crate) physical_waiters: Vec<oneshot::Sender<()>>,
+}
+
+/// Why the thread woke up.
+enum Event {
+    Request(Request),
+    Due,
+    /// The node is gone.
+    Abandoned,
+}
+
+impl Background {
+    /// Runs until told to stop. An error means that the database cannot be trusted any more: the
+    /// node has to end, and start-up repairs it from the log.
+    pub(crate) fn run(mut self) -> Result<(), StorageError> {
+        // A compaction that a crash interrupted goes on where it can.
+        let mut compacting = true;
+        let mut due = Instant::now() + limits::CHECKPOINT_INTERVAL;
+        loop {
+            if compacting {
+                compacting = self.compact_stride();
+            }
+            let wait = if compacting {
+                self.compaction_pause
+            } else {
+                due.saturating_duration_since(Instant::now())
+            };
+            match self.next_event(wait) {
+                Event::Request(Request::Compact) => compacting = true,
+                Event::Request(Request::AwaitCompaction(waiter)) => {
+                    self.physical_waiters.push(waiter);
+                    compacting = true;
+                }
+                Event::Request(Request::Defragment(answer)) => {
+                    while self.compact_stride() {}
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.defragment()?);
+                }
+                Event::Request(Request::Checkpoint(answer)) => {
+                    self.checkpoint()?;
+                    let _ = answer.send(());
+                }
+                Event::Request(Request::Stop) | Event::Abandoned => {
+                    self.checkpoint()?;
+                    return Ok(());
+                }
+                Event::Due => {}
+            }
+            if Instant::now() >= due || (!compacting && !self.physical_waiters.is_empty()) {
+                let took = self.checkpoint()?;
+                // However slow the disk is, most of its time belongs to the log.
+                due = Instant::now() + limits::CHECKPOINT_INTERVAL.max(took * 2);
+                if !compacting {
+                    for waiter in self.physical_waiters.drain(..) {
+                        let _ = waiter.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_event(&self, wait: Duration) -> Event {
+        match self.requests.recv_timeout(wait) {
+            Ok(request) => Event::Request(request),
+            Err(mpsc::RecvTimeoutError::Timeout) => Event::Due,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Event::Abandoned,
+        }
+    }
+
+    /// Moves what was applied since the last time into the database.
+    fn checkpoint(&self) -> Result<Duration, StorageError> {
+        let start = Instant::now();
+        let mut replica = self.replica.write();
+        let Some((captured, meta)) = replica.capture() else { return Ok(Duration::ZERO) };
+        let index = replica.applied_index();
+        drop(replica);
+        let committing = Instant::now();
+        let removed_bytes = self.database.commit(&captured.checkpoint)?;
+        self.metrics.observe_checkpoint(committing.elapsed());
+        self.replica.write().checkpointed(captured.rev, removed_bytes, meta)?;
+        self.durable.send_replace(index);
+        Ok(start.elapsed())
+    }
+
+    /// Frees the history of some keys. True if there is more to do.
+    fn compact_stride(&self) -> bool {
+        let start = Instant::now();
+        let step = self.replica.write().state.mvcc.compaction_stride(self.compaction_stride_keys);
+        match step {
+            CompactionStep::Idle => false,
+            CompactionStep::More => {
+                self.metrics.observe_compaction_pause(start.elapsed());
+                true
+            }
+            CompactionStep::Finished(rev) => {
+                tracing::info!(compact_revision = rev.0, "finished scheduled compaction");
+                true
+            }
+        }
+    }
+
+    /// Rewrites the database without its holes. Reads and writes go on: writes gather in memory
+    /// and in the log meanwhile. A full disk is an answer and no reason to stop.
+    fn defragment(&self) -> Result<Result<(), String>, StorageError> {
+        self.checkpoint()?;
+        let start = Instant::now();
+        let before = self.database.file_bytes()?;
+        tracing::info!(current_db_size_bytes = before, "starting defragment");
+        if let Err(error) = self.database.defragment() {
+            tracing::error!(%error, "defragment failed; the database is as it was");
+            return Ok(Err(error.to_string()));
+        }
+        self.replica.write().state.mvcc.defragmented()?;
+        self.checkpoint()?;
+        tracing::info!(
+            current_db_size_bytes_before = before,
+            current_db_size_bytes = self.database.file_bytes()?,
+            took = %humantime::format_duration(start.elapsed()),
+            "finished defragment"
+        );
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,58 @@
+//! Why the node did not do what it was asked.
+//!
+//! An [`ApplyError`](crate::apply::ApplyError) is not here: it is an answer on which all replicas
+//! agree. These are this member's own troubles.
+
+use thiserror::Error;
+
+use crate::mvcc::RevError;
+
+/// What a read can fail with on its own, for those above who may not look into storage.
+pub(crate) use crate::storage::StorageError;
+
+/// A proposal or a read barrier came to nothing, or nobody knows what came of it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum ProposeError {
+    #[error("too many requests")]
+    TooManyRequests,
+    #[error("request is too large")]
+    RequestTooLarge,
+    #[error("database space exceeded")]
+    NoSpace,
+    #[error("no leader")]
+    NoLeader,
+    #[error("leader changed")]
+    LeaderChanged,
+    /// It may or may not have happened.
+    #[error("request timed out")]
+    Timeout,
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// A read found no answer.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Rev(#[from] RevError),
+    /// This node cannot read its own disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum MoveLeaderError {
+    #[error("not leader")]
+    NotLeader,
+    #[error("bad leader transferee")]
+    BadTransferee,
+}
+
+/// The node could not be started. The text says what happened and what to do.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("{0}")]
+    Refused(String),
+}

@@ -1,0 +1,145 @@
+//! One member: everything below the wire, put together.
+//!
+//! ```text
+//! reactors ---- Node (this handle) ----+---- queue ----> core thread (gather, openraft, WAL, apply)
+//!                                      +---- reads ----> Replica, under its lock, in short strides
+//!                                      +---- watch ----> WatchHub
+//! background thread: checkpoints, compaction, defragmentation
+//! ```
+
+mod admin;
+mod background;
+mod boot;
+mod compactor;
+mod core;
+mod error;
+mod leader;
+mod mailbox;
+mod read;
+mod snapshot;
+mod start;
+mod write;
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as std_mpsc,
+    },
+};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use admin::{Member, Status};
+pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
+pub(crate) use snapshot::Snapshot;
+pub(crate) use start::{Running, start};
+pub(crate) use write::LeaseInfo;
+
+use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox};
+use crate::{
+    config::Config,
+    lease::Expiry,
+    raft::{Consensus, Leadership, LeaseClock, Replica},
+    storage::Database,
+    telemetry::Metrics,
+    types::{ClusterId, MemberId, Rev},
+    watch::WatchHub,
+};
+
+/// A handle to the member. Cheap to clone; each reactor has its own, with its own mailbox.
+#[derive(Clone)]
+pub(crate) struct Node {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+}
+
+struct Shared {
+    config: Config,
+    identity: Identity,
+    replica: Arc<RwLock<Replica>>,
+    hub: Arc<Mutex<WatchHub>>,
+    leases: Arc<LeaseClock>,
+    database: Arc<Database>,
+    consensus: Consensus,
+    leadership: watch::Receiver<Leadership>,
+    queue: mpsc::Sender<Proposal>,
+    background: std_mpsc::Sender<Request>,
+    metrics: Arc<Metrics>,
+    next_lease_id: AtomicU64,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Node {
+    /// The same member, for another reactor: answers come to that reactor's own mailbox, which
+    /// the returned future hands out. It has to run on the reactor.
+    pub(crate) fn for_reactor(&self) -> (Node, impl Future<Output = ()> + use<>) {
+        let mailbox = Arc::new(Mailbox::default());
+        (Node { shared: self.shared.clone(), mailbox: mailbox.clone() }, mailbox.hand_out())
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn ids(&self) -> (ClusterId, MemberId) {
+        (self.shared.identity.cluster, self.shared.identity.member)
+    }
+
+    pub(crate) fn leadership(&self) -> Leadership {
+        *self.shared.leadership.borrow()
+    }
+
+    pub(crate) fn raft_term(&self) -> u64 {
+        self.leadership().term
+    }
+
+    pub(crate) fn has_leader(&self) -> bool {
+        self.leadership().leader.is_some()
+    }
+
+    /// The newest revision that reads can see.
+    pub(crate) fn rev(&self) -> Rev {
+        self.shared.replica.read().state.mvcc.rev_current()
+    }
+
+    pub(crate) fn watch_hub(&self) -> MutexGuard<'_, WatchHub> {
+        self.shared.hub.lock()
+    }
+
+    pub(crate) fn expiry(&self) -> MutexGuard<'_, Expiry> {
+        self.shared.leases.expiry()
+    }
+
+    /// Resolves when a deadline was set since the last call.
+    async fn lease_changed(&self) {
+        self.shared.leases.changed().await;
+    }
+
+    /// Resolves once the server is asked to stop.
+    pub(crate) async fn stopping(&self) {
+        let mut stopping = self.shared.stopping.clone();
+        // The sender lives in `Running`; without it the process is ending anyway.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// A positive id that this member has not given out before, and that another member is
+    /// unlikely to choose.
+    fn choose_lease_id(&self) -> i64 {
+        let serial = self.shared.next_lease_id.fetch_add(1, Ordering::Relaxed);
+        let id = (serial & (i64::MAX as u64)) as i64;
+        if id == 0 { 1 } else { id }
+    }
+}
+
+/// Where this process's lease ids begin: anywhere.
+fn random_u64() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,80 @@
+//! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
+
+use super::{Node, ProposeError, ReadError};
+use crate::{
+    apply::{self, Outcome, Txn},
+    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, Step},
+    storage::StorageError,
+    types::{Event, KeyValue, Rev},
+};
+
+impl Node {
+    /// After this, a read here sees every write that was answered before the call.
+    ///
+    /// Where this member is the only voter its own log is the quorum, and whatever was answered
+    /// has been applied here: there is nobody to ask and nothing to wait for.
+    pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
+        let leadership = self.leadership();
+        if leadership.is_leader && leadership.is_sole_voter {
+            return Ok(());
+        }
+        self.wait_for_leadership().await
+    }
+
+    async fn wait_for_leadership(&self) -> Result<(), ProposeError> {
+        let mut leadership = self.shared.leadership.clone();
+        let leads = leadership.wait_for(|leadership| leadership.is_leader && leadership.is_sole_voter);
+        match tokio::time::timeout(self.request_timeout(), leads).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    /// Keys of a range, and the newest revision at the moment of reading.
+    pub(crate) fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+        let mut walk = RangeWalk::new(query);
+        while let Step::More = walk.step(&self.shared.replica.read().state.mvcc)? {}
+        Ok(walk.finish()?)
+    }
+
+    /// A transaction that only reads, at one revision.
+    pub(crate) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
+        apply::admission::run_read_only(&self.shared.replica.read().state, txn)
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+        self.shared.replica.read().state.mvcc.get(key)
+    }
+
+    /// Changes from `from` on, whole revisions, for a watcher that is behind.
+    pub(crate) fn history(&self, from: Rev, max_revs: usize) -> Result<History, ReadError> {
+        let stride = self.shared.replica.read().state.mvcc.history(from, max_revs)?;
+        Ok(stride.load()?)
+    }
+
+    /// Adds to each event what the key held before it.
+    pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
+        let lookup = self.shared.replica.read().state.mvcc.locate_prev(&events.iter().collect::<Vec<_>>());
+        for (event, prev) in events.iter_mut().zip(lookup.load()?) {
+            event.prev_kv = prev;
+        }
+        Ok(())
+    }
+
+    /// The hash of the key-value history up to `rev`; 0 is the newest.
+    pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
+        let node = self.clone();
+        self.blocking(move || {
+            let mut walk = HashWalk::new(rev);
+            while let Step::More = walk.step(&node.shared.replica.read().state.mvcc)? {}
+            Ok(walk.finish()?)
+        })
+        .await
+    }
+
+    /// Runs long disk work beside the reactor.
+    pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")
+    }
+}

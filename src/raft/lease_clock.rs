@@ -1,0 +1,46 @@
+//! Deadlines follow the log.
+//!
+//! Every member applies grants and revokes; the one that leads keeps a deadline for each lease.
+//! Setting it here, where the grant is applied, and not where it was asked for, means that no
+//! lease is ever without one: not when the client went away, not when another member was asked.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::{
+    apply::{Command, Outcome, Response},
+    lease::Expiry,
+};
+
+/// The leader's deadlines, and a bell for whoever sleeps until the next one.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseClock {
+    expiry: Mutex<Expiry>,
+    changed: Notify,
+}
+
+impl LeaseClock {
+    pub(crate) fn expiry(&self) -> MutexGuard<'_, Expiry> {
+        self.expiry.lock()
+    }
+
+    /// Resolves if a deadline was set since the last call.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(super) fn applied(&self, command: &Command, outcome: &Outcome) {
+        match (command, &outcome.result) {
+            (Command::LeaseGrant { .. }, Ok(Response::LeaseGrant { id, ttl_secs })) => {
+                let ttl = Duration::from_secs(u64::try_from(*ttl_secs).unwrap_or(0));
+                self.expiry.lock().granted(*id, ttl, Instant::now());
+                self.changed.notify_one();
+            }
+            // A lease that does not exist needs no deadline either.
+            (Command::LeaseRevoke { id }, _) => self.expiry.lock().forget(*id),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! openraft, with our types filled in.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use openraft::{
+    EntryPayload, OptionalSend, RaftTypeConfig, impls,
+    raft::responder::Responder,
+    type_config::alias,
+    vote::leader_id_std::{CommittedLeaderId, LeaderId},
+};
+
+use crate::apply::{Command, Outcome};
+
+/// The types of this Raft: a log entry is a batch of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+impl RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = BatchOutcome;
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, u64>;
+    type Vote = impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Batch, u64, Peer>;
+    type Entry = openraft::Entry<CommittedLeaderId<u64>, Self::Payload>;
+    type AsyncRuntime = impls::TokioRuntime;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = impls::BoxedErrorSource;
+}
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::RaftStateMachine>;
+pub(crate) type Entry = alias::EntryOf<TypeConfig>;
+pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = alias::VoteOf<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<u64, Peer>;
+pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, super::state_machine::SnapshotImage>;
+pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
+
+/// The commands of one log entry. Cheap to clone: the log's cache and the applier share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch(pub(crate) Arc<[Command]>);
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch of {}", self.0.len())
+    }
+}
+
+/// What came of the commands of one entry, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct BatchOutcome(pub(crate) Vec<Outcome>);
+
+/// Where a member's peers reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) peer_urls: Vec<String>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.peer_urls.join(","))
+    }
+}
+
+/// Runs a closure with the result of a write: on the core thread, right after apply.
+pub(crate) struct Callback<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Callback<T> {
+    pub(crate) fn new(run: impl FnOnce(T) + Send + 'static) -> Callback<T> {
+        Callback(Box::new(run))
+    }
+}
+
+impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Callback<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}
+
+/// A membership of one voter.
+pub(crate) fn single_voter(id: u64, peer: Peer) -> BTreeMap<u64, Peer> {
+    BTreeMap::from([(id, peer)])
+}

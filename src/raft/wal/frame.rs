@@ -1,0 +1,331 @@
+//! One frame, to the byte (little-endian throughout):
+//!
+//! ```text
+//! 0   magic         u16   0x5752
+//! 2   zero_sectors  u16   sectors of the payload that are meant to be all zero
+//! 4   payload_len   u32
+//! 8   position      u64   segment sequence << 32 | offset in the file
+//! 16  payload_crc   u32   crc32c of the payload
+//! 20  header_crc    u32   crc32c of the 20 bytes before
+//! 24  payload             records, one after the other; zero-padded to a multiple of 8
+//! ```
+//!
+//! A record is a kind byte and its fields; see [`Record`]. `position` makes a frame valid in one
+//! place only. `zero_sectors` lets recovery tell a sector that never reached the disk (it reads
+//! as zeros, for segments are preallocated) from one that was written as zeros.
+
+use bytes::{Buf, BufMut, Bytes};
+
+pub(crate) const HEADER_LEN: usize = 24;
+const MAGIC: u16 = 0x5752;
+/// What a disk writes or does not write as a whole.
+pub(crate) const SECTOR: usize = 512;
+const ALIGN: usize = 8;
+
+/// Where an entry stands in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LogPosition {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+/// What a member promised: whom it voted for, and whether that candidate has become leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HardState {
+    pub(crate) term: u64,
+    pub(crate) voted_for: u64,
+    pub(crate) committed: bool,
+}
+
+/// What the bytes of an entry are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// Nothing: a new leader's first entry.
+    Blank,
+    /// An encoded batch of commands.
+    Batch,
+    /// An encoded membership.
+    Membership,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Record {
+    HardState(HardState),
+    Entry {
+        at: LogPosition,
+        kind: EntryKind,
+        payload: Bytes,
+    },
+    /// Entries after this one are void.
+    Truncate {
+        last: Option<LogPosition>,
+    },
+    /// Entries up to this one are gone.
+    Purge {
+        upto: LogPosition,
+    },
+    Committed {
+        at: LogPosition,
+    },
+    /// The last record of a segment that has a successor.
+    Seal,
+}
+
+const KIND_HARD_STATE: u8 = 1;
+const KIND_ENTRY: u8 = 2;
+const KIND_TRUNCATE: u8 = 3;
+const KIND_PURGE: u8 = 4;
+const KIND_COMMITTED: u8 = 5;
+const KIND_SEAL: u8 = 6;
+
+/// A frame under construction. Its allocation is kept from one frame to the next.
+#[derive(Debug)]
+pub(crate) struct FrameBuffer {
+    bytes: Vec<u8>,
+}
+
+impl FrameBuffer {
+    pub(crate) fn new() -> FrameBuffer {
+        FrameBuffer { bytes: vec![0; HEADER_LEN] }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.truncate(HEADER_LEN);
+        // One huge batch must not keep its memory for ever.
+        self.bytes.shrink_to(1024 * 1024);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.len() == HEADER_LEN
+    }
+
+    /// The room that the frame takes in the file.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len().next_multiple_of(ALIGN)
+    }
+
+    pub(crate) fn push(&mut self, record: &Record) {
+        match record {
+            Record::HardState(state) => {
+                self.bytes.put_u8(KIND_HARD_STATE);
+                self.bytes.put_u64_le(state.term);
+                self.bytes.put_u64_le(state.voted_for);
+                self.bytes.put_u8(u8::from(state.committed));
+            }
+            Record::Entry { at, kind, payload } => {
+                self.push_entry(*at, *kind, |bytes| bytes.extend_from_slice(payload));
+            }
+            Record::Truncate { last } => {
+                self.bytes.put_u8(KIND_TRUNCATE);
+                self.bytes.put_u8(u8::from(last.is_some()));
+                self.put_position(last.unwrap_or_default());
+            }
+            Record::Purge { upto } => {
+                self.bytes.put_u8(KIND_PURGE);
+                self.put_position(*upto);
+            }
+            Record::Committed { at } => {
+                self.bytes.put_u8(KIND_COMMITTED);
+                self.put_position(*at);
+            }
+            Record::Seal => self.bytes.put_u8(KIND_SEAL),
+        }
+    }
+
+    /// Adds an entry whose payload `encode` appends in place. Returns where in the frame the
+    /// record begins.
+    pub(crate) fn push_entry(
+        &mut self,
+        at: LogPosition,
+        kind: EntryKind,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
+        let start = self.bytes.len();
+        self.bytes.put_u8(KIND_ENTRY);
+        self.put_position(at);
+        self.bytes.put_u8(match kind {
+            EntryKind::Blank => 0,
+            EntryKind::Batch => 1,
+            EntryKind::Membership => 2,
+        });
+        let len_at = self.bytes.len();
+        self.bytes.put_u32_le(0);
+        encode(&mut self.bytes);
+        let len =
+            u32::try_from(self.bytes.len() - len_at - 4).expect("an entry is bounded by the request size");
+        self.bytes[len_at..len_at + 4].copy_from_slice(&len.to_le_bytes());
+        start
+    }
+
+    fn put_position(&mut self, at: LogPosition) {
+        self.bytes.put_u64_le(at.term);
+        self.bytes.put_u64_le(at.index);
+    }
+
+    /// Fills in the header for a place in the log and gives the bytes to write.
+    pub(crate) fn seal(&mut self, position: u64) -> &[u8] {
+        let payload_len = self.bytes.len() - HEADER_LEN;
+        self.bytes.resize(self.len(), 0);
+        let payload = &self.bytes[HEADER_LEN..HEADER_LEN + payload_len];
+        let payload_crc = crc32c::crc32c(payload);
+        let zero_sectors = count_zero_sectors(&self.bytes, offset_of(position));
+        let mut header = &mut self.bytes[..HEADER_LEN];
+        header.put_u16_le(MAGIC);
+        header.put_u16_le(zero_sectors);
+        header.put_u32_le(u32::try_from(payload_len).expect("a frame is far below 4 GiB"));
+        header.put_u64_le(position);
+        header.put_u32_le(payload_crc);
+        let header_crc = crc32c::crc32c(&self.bytes[..20]);
+        self.bytes[20..HEADER_LEN].copy_from_slice(&header_crc.to_le_bytes());
+        &self.bytes
+    }
+}
+
+pub(crate) fn position(sequence: u32, offset: u32) -> u64 {
+    u64::from(sequence) << 32 | u64::from(offset)
+}
+
+fn offset_of(position: u64) -> usize {
+    (position & u64::from(u32::MAX)) as usize
+}
+
+/// Whole, sector-aligned (in the file) stretches of the frame behind its header that are zero.
+pub(crate) fn count_zero_sectors(frame: &[u8], offset: usize) -> u16 {
+    let first = (offset + HEADER_LEN).next_multiple_of(SECTOR) - offset;
+    let Some(body) = frame.get(first..) else { return 0 };
+    let zeros = body.chunks_exact(SECTOR).filter(|sector| sector.iter().all(|&byte| byte == 0)).count();
+    u16::try_from(zeros).unwrap_or(u16::MAX)
+}
+
+/// What stands at one place of a segment.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found {
+    /// A frame whose payload lies at `payload` in the file, and where the next one begins.
+    Frame {
+        payload: std::ops::Range<usize>,
+        next: usize,
+    },
+    /// Nothing has been written from here on.
+    End,
+    /// A frame that never reached the disk as a whole.
+    Torn,
+    Damaged,
+}
+
+/// Judges `file[offset..]`.
+pub(crate) fn look(file: &[u8], sequence: u32, offset: usize) -> Found {
+    let rest = &file[offset..];
+    let header = &rest[..rest.len().min(HEADER_LEN)];
+    let Some((payload_len, payload_crc, zero_sectors)) = parse_header(header, sequence, offset) else {
+        return match rest.iter().any(|&byte| byte != 0) {
+            false => Found::End,
+            true if header_is_missing(header, offset) => Found::Torn,
+            true => Found::Damaged,
+        };
+    };
+    let end = HEADER_LEN + payload_len;
+    let padded = end.next_multiple_of(ALIGN);
+    if let Some(payload) = rest.get(HEADER_LEN..end)
+        && crc32c::crc32c(payload) == payload_crc
+    {
+        return Found::Frame { payload: offset + HEADER_LEN..offset + end, next: offset + padded };
+    }
+    if rest.len() < end || unwritten(&rest[..padded.min(rest.len())], offset, zero_sectors) {
+        Found::Torn
+    } else {
+        Found::Damaged
+    }
+}
+
+/// Some stretch of the frame that lies in one sector still reads as it was preallocated.
+fn unwritten(frame: &[u8], offset: usize, zero_sectors: u16) -> bool {
+    if count_zero_sectors(frame, offset) > zero_sectors {
+        return true;
+    }
+    // The last sector is shared with what comes behind: a long stretch of zeros where the
+    // frame's tail should be means that it did not arrive.
+    let tail = frame.len() - frame.len().min((offset + frame.len()) % SECTOR);
+    let tail = &frame[tail.max(HEADER_LEN).min(frame.len())..];
+    tail.len() >= 32 && tail.iter().all(|&byte| byte == 0)
+}
+
+/// A header that is zero up to a sector's end did not arrive; its sector holds nothing else new.
+fn header_is_missing(header: &[u8], offset: usize) -> bool {
+    if header.len() < HEADER_LEN {
+        return true;
+    }
+    let in_first_sector = (SECTOR - offset % SECTOR).min(header.len());
+    let (first, second) = header.split_at(in_first_sector);
+    first.iter().all(|&byte| byte == 0) || (!second.is_empty() && second.iter().all(|&byte| byte == 0))
+}
+
+fn parse_header(mut header: &[u8], sequence: u32, offset: usize) -> Option<(usize, u32, u16)> {
+    let bytes = header;
+    if bytes.len() < HEADER_LEN || header.get_u16_le() != MAGIC {
+        return None;
+    }
+    let zero_sectors = header.get_u16_le();
+    let payload_len = header.get_u32_le() as usize;
+    let at = header.get_u64_le();
+    let payload_crc = header.get_u32_le();
+    let header_crc = header.get_u32_le();
+    let here = position(sequence, u32::try_from(offset).ok()?);
+    (header_crc == crc32c::crc32c(&bytes[..20]) && at == here).then_some((
+        payload_len,
+        payload_crc,
+        zero_sectors,
+    ))
+}
+
+/// True if a frame that was written whole begins anywhere in `file[from..]`.
+pub(crate) fn frame_follows(file: &[u8], sequence: u32, from: usize) -> bool {
+    (from.next_multiple_of(ALIGN)..file.len().saturating_sub(HEADER_LEN))
+        .step_by(ALIGN)
+        .any(|offset| file[offset] != 0 && matches!(look(file, sequence, offset), Found::Frame { .. }))
+}
+
+/// The records of a frame's payload. `None` if they cannot be what this version wrote.
+pub(crate) fn records(mut payload: Bytes) -> Option<Vec<Record>> {
+    let mut records = Vec::new();
+    while payload.has_remaining() {
+        records.push(record(&mut payload)?);
+    }
+    Some(records)
+}
+
+fn record(payload: &mut Bytes) -> Option<Record> {
+    Some(match payload.try_get_u8().ok()? {
+        KIND_HARD_STATE => Record::HardState(HardState {
+            term: payload.try_get_u64_le().ok()?,
+            voted_for: payload.try_get_u64_le().ok()?,
+            committed: payload.try_get_u8().ok()? == 1,
+        }),
+        KIND_ENTRY => {
+            let at = get_position(payload)?;
+            let kind = match payload.try_get_u8().ok()? {
+                0 => EntryKind::Blank,
+                1 => EntryKind::Batch,
+                2 => EntryKind::Membership,
+                _ => return None,
+            };
+            let len = payload.try_get_u32_le().ok()? as usize;
+            if len > payload.len() {
+                return None;
+            }
+            Record::Entry { at, kind, payload: payload.split_to(len) }
+        }
+        KIND_TRUNCATE => {
+            let some = payload.try_get_u8().ok()? == 1;
+            let last = get_position(payload)?;
+            Record::Truncate { last: some.then_some(last) }
+        }
+        KIND_PURGE => Record::Purge { upto: get_position(payload)? },
+        KIND_COMMITTED => Record::Committed { at: get_position(payload)? },
+        KIND_SEAL => Record::Seal,
+        _ => return None,
+    })
+}
+
+fn get_position(payload: &mut Bytes) -> Option<LogPosition> {
+    Some(LogPosition { term: payload.try_get_u64_le().ok()?, index: payload.try_get_u64_le().ok()? })
+}

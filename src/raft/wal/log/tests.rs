@@ -1,0 +1,136 @@
+//! What survives, what is repaired, what is refused.
+
+use std::{fs, os::unix::fs::FileExt};
+
+use super::*;
+use crate::raft::wal::{frame::SECTOR, segment::SEGMENT_LEN};
+
+fn write(wal: &mut Wal, index: u64, payload: &[u8]) {
+    let mut buffer = FrameBuffer::new();
+    let at = LogPosition { term: 1, index };
+    buffer.push(&Record::Entry { at, kind: EntryKind::Batch, payload: Bytes::copy_from_slice(payload) });
+    wal.append(&mut buffer, Some(index)).expect("append");
+}
+
+fn payload(index: u64) -> Vec<u8> {
+    let len = 40 + (index as usize * 977) % 3000;
+    (0..len).map(|place| (index as usize * 31 + place) as u8 | 1).collect()
+}
+
+fn head_file(dir: &Path) -> PathBuf {
+    let last = sequences(dir).expect("list").pop().expect("a segment");
+    dir.join(file_name(last))
+}
+
+/// Where the written part of the head ends.
+fn written(dir: &Path) -> usize {
+    let file = read_written(&head_file(dir)).expect("read");
+    file.iter().rposition(|&byte| byte != 0).expect("not empty") + 1
+}
+
+fn indexes(recovered: &Recovered) -> Vec<u64> {
+    recovered.entries.iter().map(|(at, ..)| at.index).collect()
+}
+
+#[test]
+fn what_was_appended_comes_back() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, _) = Wal::open(dir.path()).expect("open");
+    for index in 0..50 {
+        write(&mut wal, index, &payload(index));
+    }
+    let state = HardState { term: 7, voted_for: 9, committed: true };
+    let mut buffer = FrameBuffer::new();
+    buffer.push(&Record::HardState(state));
+    buffer.push(&Record::Truncate { last: Some(LogPosition { term: 1, index: 39 }) });
+    wal.append(&mut buffer, None).expect("append");
+    drop(wal);
+
+    let (_, recovered) = Wal::open(dir.path()).expect("open");
+    assert_eq!(recovered.hard_state, Some(state));
+    assert_eq!(indexes(&recovered), (0..40).collect::<Vec<_>>());
+    assert!(recovered.entries.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
+    assert_eq!(recovered.repaired, None);
+}
+
+#[test]
+fn segments_rotate_and_are_deleted_once_purged() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, _) = Wal::open(dir.path()).expect("open");
+    let big = vec![7u8; 9 * 1024 * 1024];
+    for index in 0..20 {
+        write(&mut wal, index, &big);
+    }
+    assert_eq!(wal.sealed_len(), 2);
+    wal.set_hard_state(HardState { term: 3, voted_for: 1, committed: true });
+    let upto = LogPosition { term: 1, index: 8 };
+    let mut buffer = FrameBuffer::new();
+    buffer.push(&Record::Purge { upto });
+    wal.append(&mut buffer, None).expect("append");
+    wal.purge(upto).expect("purge");
+    assert_eq!(wal.sealed_len(), 1);
+    drop(wal);
+
+    let (_, recovered) = Wal::open(dir.path()).expect("open");
+    assert_eq!(recovered.purged, Some(upto));
+    assert_eq!(indexes(&recovered), (9..20).collect::<Vec<_>>());
+}
+
+/// The last frame is cut at every place where a power loss could cut it: whole sectors of it read
+/// as they did before.
+#[test]
+fn a_torn_tail_is_repaired() {
+    for lost_sector in 0..6 {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (mut wal, _) = Wal::open(dir.path()).expect("open");
+        for index in 0..10 {
+            write(&mut wal, index, &payload(index));
+        }
+        let mut before = read_written(&head_file(dir.path())).expect("read");
+        write(&mut wal, 10, &[0xab; 2900]);
+        drop(wal);
+        let end = written(dir.path());
+        let start = before.iter().rposition(|&byte| byte != 0).expect("written") + 1;
+        before.resize(end + SECTOR, 0);
+        let sector = (start / SECTOR + lost_sector) * SECTOR;
+        if sector >= end {
+            continue;
+        }
+        let file = fs::File::options().write(true).open(head_file(dir.path())).expect("open");
+        file.write_all_at(&before[sector..sector + SECTOR], sector as u64).expect("tear");
+
+        let (mut wal, recovered) = Wal::open(dir.path()).expect("a torn tail is repaired");
+        assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "sector {lost_sector}");
+        assert!(recovered.repaired.is_some());
+        write(&mut wal, 10, b"again");
+        drop(wal);
+        let (_, recovered) = Wal::open(dir.path()).expect("open");
+        assert_eq!(recovered.entries.len(), 11);
+        assert_eq!(fs::metadata(head_file(dir.path())).expect("stat").len(), u64::from(SEGMENT_LEN));
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_and_the_file_is_named() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, _) = Wal::open(dir.path()).expect("open");
+    for index in 0..10 {
+        write(&mut wal, index, &payload(index));
+    }
+    drop(wal);
+    let path = head_file(dir.path());
+    let good = read_written(&path).expect("read");
+    let end = written(dir.path());
+    for place in (0..end).step_by(13).chain(end - 40..end) {
+        let file = fs::File::options().write(true).open(&path).expect("open");
+        file.write_all_at(&[good[place] ^ 0x10], place as u64).expect("flip");
+        match Wal::open(dir.path()) {
+            // Padding is not covered, and holds nothing.
+            Ok((_, recovered)) => {
+                assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "byte {place}")
+            }
+            Err(error) => assert!(error.to_string().contains("00000001.wal"), "{error}"),
+        }
+        file.write_all_at(&good[place..=place], place as u64).expect("restore");
+    }
+}

@@ -1,0 +1,186 @@
+//! Elections: whoever has the oldest key under a name leads, and its value is the proclamation.
+//!
+//! A leadership is the key and the revision that created it, so that nobody speaks for a
+//! leadership that has passed.
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tonic::{Request, Response, Status};
+
+use super::{
+    recipe::{self, Changes, Place},
+    render, status,
+    status::Refusal,
+};
+use crate::{
+    apply::Txn,
+    node::Node,
+    pb::{
+        etcdserverpb::ResponseHeader,
+        v3electionpb::{
+            CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
+            ProclaimResponse, ResignRequest, ResignResponse, election_server,
+        },
+    },
+    types::{EventKind, KeyRange, KeyValue, LeaseId, Rev},
+};
+
+#[derive(Clone)]
+pub(crate) struct Election {
+    node: Node,
+}
+
+impl Election {
+    pub(crate) fn new(node: Node) -> Election {
+        Election { node }
+    }
+
+    fn header(&self, rev: Rev) -> Option<ResponseHeader> {
+        Some(render::header(&self.node, rev))
+    }
+
+    async fn do_campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, Status> {
+        let lease = recipe::session(&self.node, LeaseId(request.lease)).await?;
+        let prefix = recipe::prefix(&request.name);
+        let key = recipe::own_key(&prefix, lease);
+        let enqueue = Txn {
+            compares: vec![recipe::created_at(&key, 0)],
+            success: vec![recipe::put(&key, request.value.clone(), lease)],
+            failure: vec![recipe::get(&key)],
+        };
+        let (rev, mut result) = recipe::commit(&self.node, enqueue).await?;
+        // This lease may have queued up before, and with another value.
+        let queued = if result.succeeded { None } else { recipe::found(&mut result, 0) };
+        let own_rev = queued.as_ref().map_or(rev, |kv| kv.create_rev);
+        let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
+        let proclaimed = match queued {
+            Some(kv) if kv.value != request.value => self.proclaim_as(&leader, request.value).await.map(drop),
+            _ => Ok(()),
+        };
+        let place = Place::of(&self.node, &leader.key, own_rev);
+        proclaimed?;
+        recipe::wait_for_turn(&self.node, &prefix, own_rev).await?;
+        place.keep();
+        Ok(CampaignResponse { header: self.header(rev), leader: Some(leader) })
+    }
+
+    async fn do_proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Status> {
+        let leader = leadership(request.leader)?;
+        let rev = self.proclaim_as(&leader, request.value).await?;
+        Ok(ProclaimResponse { header: self.header(rev) })
+    }
+
+    async fn proclaim_as(&self, leader: &LeaderKey, value: Bytes) -> Result<Rev, Status> {
+        let lease = recipe::session(&self.node, LeaseId(leader.lease)).await?;
+        let proclaim = Txn {
+            compares: vec![recipe::created_at(&leader.key, leader.rev)],
+            success: vec![recipe::put(&leader.key, value, lease)],
+            failure: Vec::new(),
+        };
+        let (rev, result) = recipe::commit(&self.node, proclaim).await?;
+        if result.succeeded { Ok(rev) } else { Err(Refusal::ElectionNotLeader.into()) }
+    }
+
+    async fn do_leader(&self, request: LeaderRequest) -> Result<LeaderResponse, Status> {
+        let oldest = recipe::oldest(&recipe::prefix(&request.name));
+        let (rev, mut result) = recipe::read(&self.node, &oldest).await?;
+        let kv = result.kvs.pop().ok_or(Refusal::ElectionNoLeader)?;
+        Ok(self.leader_response(rev, kv))
+    }
+
+    async fn do_resign(&self, request: ResignRequest) -> Result<ResignResponse, Status> {
+        let leader = leadership(request.leader)?;
+        let resign = Txn {
+            compares: vec![recipe::created_at(&leader.key, leader.rev)],
+            success: vec![recipe::delete(&leader.key)],
+            failure: Vec::new(),
+        };
+        let (rev, _) = recipe::commit(&self.node, resign).await?;
+        Ok(ResignResponse { header: self.header(rev) })
+    }
+
+    fn leader_response(&self, rev: Rev, kv: KeyValue) -> LeaderResponse {
+        LeaderResponse { header: self.header(rev), kv: Some(render::key_value(kv)) }
+    }
+}
+
+fn leadership(leader: Option<LeaderKey>) -> Result<LeaderKey, Refusal> {
+    let leader = leader.ok_or(Refusal::MissingLeaderKey)?;
+    if leader.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(leader) }
+}
+
+/// One client's view of who leads.
+struct Observer {
+    election: Election,
+    prefix: Bytes,
+    /// What the leader's key has become of late; `None` while there is no leader to follow.
+    leader: Option<Changes>,
+}
+
+impl Observer {
+    async fn next(&mut self) -> Result<LeaderResponse, Status> {
+        let node = &self.election.node;
+        if let Some(changes) = &mut self.leader {
+            let event = changes.next().await?;
+            if event.kind == EventKind::Put {
+                return Ok(self.election.leader_response(event.kv.mod_rev, event.kv));
+            }
+            self.leader = None;
+        }
+        let (rev, mut result) = recipe::read(node, &recipe::oldest(&self.prefix)).await?;
+        let (rev, kv) = match result.kvs.pop() {
+            Some(kv) => (rev, kv),
+            None => {
+                let mut arrivals = Changes::follow(node, recipe::under(&self.prefix), rev)?;
+                loop {
+                    let event = arrivals.next().await?;
+                    if event.kind == EventKind::Put {
+                        break (event.kv.mod_rev, event.kv);
+                    }
+                }
+            }
+        };
+        self.leader = Some(Changes::follow(node, KeyRange::Point(kv.key.clone()), rev.next())?);
+        Ok(self.election.leader_response(rev, kv))
+    }
+}
+
+#[tonic::async_trait]
+impl election_server::Election for Election {
+    async fn campaign(
+        &self,
+        request: Request<CampaignRequest>,
+    ) -> Result<Response<CampaignResponse>, Status> {
+        self.do_campaign(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+    }
+
+    async fn proclaim(
+        &self,
+        request: Request<ProclaimRequest>,
+    ) -> Result<Response<ProclaimResponse>, Status> {
+        self.do_proclaim(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+    }
+
+    async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
+        self.do_leader(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+    }
+
+    type ObserveStream = BoxStream<'static, Result<LeaderResponse, Status>>;
+
+    async fn observe(
+        &self,
+        request: Request<LeaderRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        let prefix = recipe::prefix(&request.into_inner().name);
+        let observer = Observer { election: self.clone(), prefix, leader: None };
+        let answers = stream::try_unfold(observer, |mut observer| async move {
+            let answer = observer.next().await.map_err(status::from_recipe)?;
+            Ok(Some((answer, observer)))
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
+        self.do_resign(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+    }
+}

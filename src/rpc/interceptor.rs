@@ -1,0 +1,433 @@
+//! What happens around every call, whatever it is.
+//!
+//! Checks that need no more than the headers, counters, and the log line of a slow call. It
+//! stands on the way of every request, so nothing here allocates or looks anything up by label
+//! while a unary call goes well: the counters of each method are at hand.
+//!
+//! A call is counted once when it begins and once when it ends, however it ends; a client that
+//! goes away ends it as `Canceled`.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    str,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use parking_lot::Mutex;
+use prometheus::IntCounter;
+use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
+
+use super::{
+    slow,
+    slow::Stats,
+    status::{self, Refusal},
+};
+use crate::{
+    limits::CLIENT_VERSIONS_MAX,
+    node::Node,
+    telemetry::{GrpcKind, GrpcMethod, Metrics},
+};
+
+/// What all services of one reactor share.
+pub(crate) struct Interceptor {
+    node: Node,
+    slow_after: Duration,
+    client_versions: Mutex<ClientVersions>,
+}
+
+impl Interceptor {
+    pub(crate) fn new(node: Node) -> Interceptor {
+        let slow_after = node.config().warning_unary_request_duration;
+        let client_versions = Mutex::new(ClientVersions::new(node.metrics()));
+        Interceptor { node, slow_after, client_versions }
+    }
+
+    fn check(&self, headers: &HeaderMap, kind: GrpcKind) -> Result<(), Refusal> {
+        let version = match headers.get("client-api-version").map(HeaderValue::as_bytes) {
+            Some(version) => str::from_utf8(version).map_err(|_| Refusal::InvalidClientApiVersion)?,
+            None => "unknown",
+        };
+        self.client_versions.lock().requested(self.node.metrics(), version, kind);
+        let requires_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        if requires_leader && !self.node.has_leader() {
+            return Err(Refusal::NoLeader);
+        }
+        Ok(())
+    }
+}
+
+/// Requests by what version of the API the client says it speaks. Those are few, so they are
+/// found by looking through them; and since anybody can make some up, they stay few.
+struct ClientVersions {
+    known: Vec<ClientVersion>,
+}
+
+struct ClientVersion {
+    version: String,
+    unary: IntCounter,
+    stream: IntCounter,
+}
+
+impl ClientVersion {
+    fn new(metrics: &Metrics, version: &str) -> ClientVersion {
+        ClientVersion {
+            version: version.to_owned(),
+            unary: metrics.client_requests.with_label_values(&["unary", version]),
+            stream: metrics.client_requests.with_label_values(&["stream", version]),
+        }
+    }
+}
+
+impl ClientVersions {
+    fn new(metrics: &Metrics) -> ClientVersions {
+        ClientVersions { known: vec![ClientVersion::new(metrics, "unknown")] }
+    }
+
+    fn requested(&mut self, metrics: &Metrics, version: &str, kind: GrpcKind) {
+        let place = self.known.iter().position(|known| known.version == version).unwrap_or_else(|| {
+            if self.known.len() == CLIENT_VERSIONS_MAX {
+                return 0;
+            }
+            self.known.push(ClientVersion::new(metrics, version));
+            self.known.len() - 1
+        });
+        let known = &self.known[place];
+        match kind {
+            GrpcKind::Unary => known.unary.inc(),
+            GrpcKind::ServerStream | GrpcKind::BidiStream => known.stream.inc(),
+        }
+    }
+}
+
+/// A service with the interceptor around it.
+#[derive(Clone)]
+pub(crate) struct Intercepted<S> {
+    service: S,
+    table: Arc<Table>,
+}
+
+/// The methods of one service.
+struct Table {
+    interceptor: Arc<Interceptor>,
+    methods: Vec<Method>,
+}
+
+struct Method {
+    path: String,
+    counters: Arc<GrpcMethod>,
+    /// Its handler knows more about the call, and writes the log line itself.
+    tells_itself: bool,
+}
+
+impl<S: NamedService> Intercepted<S> {
+    pub(crate) fn new(service: S, interceptor: Arc<Interceptor>) -> Intercepted<S> {
+        let methods = interceptor.node.metrics().grpc_methods(S::NAME).map(|(path, counters)| Method {
+            path: path.to_owned(),
+            counters: Arc::clone(counters),
+            tells_itself: super::kv::TIMED.contains(&path),
+        });
+        let methods = methods.collect();
+        Intercepted { service, table: Arc::new(Table { interceptor, methods }) }
+    }
+}
+
+impl<S: NamedService> NamedService for Intercepted<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Intercepted<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Call<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Call<S::Future> {
+        let path = request.uri().path();
+        let Some(number) = self.table.methods.iter().position(|method| method.path == path) else {
+            // The service knows no such method either, and says so.
+            return Call { state: State::Running(self.service.call(request)), open: None };
+        };
+        let table = Arc::clone(&self.table);
+        let open = Open { table, number, start: Instant::now(), code: Code::Cancelled };
+        let counters = &open.method().counters;
+        counters.started.inc();
+        match counters.kind {
+            GrpcKind::Unary | GrpcKind::ServerStream => counters.received.inc(),
+            GrpcKind::BidiStream => {
+                let counters = Arc::clone(counters);
+                let messages = MessageCounter::default();
+                request = request.map(|body| Body::new(Requests { body, messages, counters }));
+            }
+        }
+        let state = match self.table.interceptor.check(request.headers(), counters.kind) {
+            Ok(()) => State::Running(self.service.call(request)),
+            Err(refusal) => State::Refused(refusal),
+        };
+        Call { state, open: Some(open) }
+    }
+}
+
+/// A call under way.
+pub(crate) struct Call<F> {
+    state: State<F>,
+    /// `None` once it has been counted as ended, or is counted by the body of its answer.
+    open: Option<Open>,
+}
+
+enum State<F> {
+    Refused(Refusal),
+    Running(F),
+}
+
+impl<F> Future for Call<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let response = match &mut this.state {
+            State::Refused(refusal) => Status::from(*refusal).into_http(),
+            State::Running(call) => match Pin::new(call).poll(cx) {
+                Poll::Ready(Ok(response)) => response,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        let Some(open) = this.open.take() else { return Poll::Ready(Ok(response)) };
+        Poll::Ready(Ok(open.answered(response)))
+    }
+}
+
+/// A call that has begun and not ended. It ends when this is dropped.
+struct Open {
+    table: Arc<Table>,
+    number: usize,
+    start: Instant,
+    /// How it ends, as far as anybody knows.
+    code: Code,
+}
+
+impl Open {
+    fn method(&self) -> &Method {
+        &self.table.methods[self.number]
+    }
+
+    /// The answer is there, or at least begins.
+    fn answered(mut self, response: Response<Body>) -> Response<Body> {
+        if let Some(code) = code_in(response.headers()) {
+            // The headers tell of trouble, and then they are all there is.
+            let reworded = transport_status(code, response.headers());
+            self.code = reworded.as_ref().map_or(code, Status::code);
+            return reworded.map_or(response, Status::into_http);
+        }
+        match self.method().counters.kind {
+            GrpcKind::Unary => {
+                self.method().counters.sent.inc();
+                self.code = Code::Ok;
+                response
+            }
+            // How a stream ends is known when it does.
+            GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
+                let messages = MessageCounter::default();
+                Body::new(Answers { body, messages, open: self })
+            }),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let took = self.start.elapsed();
+        let method = self.method();
+        method.counters.handled(self.code as i32, took);
+        let slow_after = self.table.interceptor.slow_after;
+        let is_timed = method.counters.kind == GrpcKind::Unary && !method.tells_itself;
+        if is_timed && slow::is_worth_a_line(took, slow_after) {
+            slow::log(&method.path, None, took, slow_after, &Stats::NONE);
+        }
+    }
+}
+
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// Trouble that the transport has put into words of its own.
+fn transport_status(code: Code, headers: &HeaderMap) -> Option<Status> {
+    if code != Code::OutOfRange {
+        return None;
+    }
+    status::from_transport(&Status::from_header_map(headers)?)
+}
+
+/// The body of a stream's answer: counts its messages, and sees how it ends.
+struct Answers {
+    body: Body,
+    messages: MessageCounter,
+    open: Open,
+}
+
+impl http_body::Body for Answers {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.open.method().counters.sent.inc_by(this.messages.count(data));
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.open.code = code_in(trailers).unwrap_or(Code::Unknown);
+                }
+            }
+            Some(Err(status)) => this.open.code = status.code(),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// The body of a client's stream: counts its messages.
+struct Requests {
+    body: Body,
+    messages: MessageCounter,
+    counters: Arc<GrpcMethod>,
+}
+
+impl http_body::Body for Requests {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            this.counters.received.inc_by(this.messages.count(data));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// Finds the messages in a gRPC body, however it is cut into pieces. Each has one byte of flags
+/// and four of length before it.
+#[derive(Debug, Default)]
+struct MessageCounter {
+    prefix: [u8; 5],
+    /// Bytes of the prefix that have been seen.
+    prefix_len: usize,
+    /// Bytes of the message itself that are still to come.
+    left: usize,
+}
+
+impl MessageCounter {
+    /// How many messages begin in this piece; one does when its prefix is complete.
+    fn count(&mut self, mut piece: &[u8]) -> u64 {
+        let mut messages = 0;
+        loop {
+            let skipped = self.left.min(piece.len());
+            self.left -= skipped;
+            piece = &piece[skipped..];
+            if piece.is_empty() {
+                return messages;
+            }
+            let taken = (self.prefix.len() - self.prefix_len).min(piece.len());
+            self.prefix[self.prefix_len..][..taken].copy_from_slice(&piece[..taken]);
+            self.prefix_len += taken;
+            piece = &piece[taken..];
+            if self.prefix_len == self.prefix.len() {
+                let [_flags, length @ ..] = self.prefix;
+                self.left = u32::from_be_bytes(length) as usize;
+                self.prefix_len = 0;
+                messages += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::MetricsMode;
+
+    proptest! {
+        #[test]
+        fn messages_are_counted_however_the_body_is_cut(
+            lengths in prop::collection::vec(0usize..20, 0..10),
+            cuts in prop::collection::vec(1usize..12, 1..20),
+        ) {
+            let mut body = Vec::new();
+            for length in &lengths {
+                body.push(0);
+                body.extend((*length as u32).to_be_bytes());
+                body.extend(vec![0xff; *length]);
+            }
+            let mut counter = MessageCounter::default();
+            let mut counted = 0;
+            let mut rest = &body[..];
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                counted += counter.count(piece);
+                rest = after;
+            }
+            prop_assert_eq!(counted, lengths.len() as u64);
+        }
+    }
+
+    #[test]
+    fn an_oversized_message_is_refused_in_etcds_words() {
+        let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
+        let response: Response<Body> = Status::out_of_range(text).into_http();
+        let status = transport_status(Code::OutOfRange, response.headers()).expect("reworded");
+        assert_eq!(status.message(), "grpc: received message larger than max (9 vs. 4)");
+
+        let compacted: Response<Body> = Status::from(Refusal::Compacted).into_http();
+        assert!(transport_status(Code::OutOfRange, compacted.headers()).is_none());
+    }
+
+    #[test]
+    fn made_up_versions_of_the_client_do_not_add_up() {
+        let metrics = Metrics::new(MetricsMode::Basic, &[]);
+        let mut versions = ClientVersions::new(&metrics);
+        for number in 0..2 * CLIENT_VERSIONS_MAX {
+            versions.requested(&metrics, &format!("3.{number}"), GrpcKind::Unary);
+        }
+        versions.requested(&metrics, "3.0", GrpcKind::BidiStream);
+        assert_eq!(versions.known.len(), CLIENT_VERSIONS_MAX);
+        let of = |kind, version: &str| metrics.client_requests.with_label_values(&[kind, version]).get();
+        assert_eq!((of("unary", "3.0"), of("stream", "3.0")), (1, 1));
+        assert_eq!(of("unary", "unknown"), CLIENT_VERSIONS_MAX as u64 + 1);
+    }
+}

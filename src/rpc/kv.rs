@@ -1,0 +1,374 @@
+//! Keys: read, write, delete, transact, compact.
+//!
+//! A read is answered from the state of this member, after a barrier unless the client said
+//! that an old answer will do. Everything that may write goes through the log, and its answer
+//! is what came of it here.
+
+use std::{future::Future, time::Duration};
+
+use futures_util::stream::{self, BoxStream};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{
+    parse::{self, Access},
+    render, slow,
+    slow::Timer,
+    wrong_kind,
+};
+use crate::{
+    apply::{self, Command, Outcome},
+    mvcc::Range,
+    node::Node,
+    pb::etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+        PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest,
+        TxnResponse, kv_server,
+    },
+    types::{KeyRange, Rev},
+};
+
+#[derive(Clone)]
+pub(crate) struct Kv {
+    node: Node,
+    txn_ops_max: usize,
+    slow_after: Duration,
+    /// What a chunk of a streamed range should weigh, roughly.
+    chunk_bytes: usize,
+}
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// Methods that take their own time, and can say what took it.
+pub(crate) const TIMED: [&str; 4] = [RANGE, PUT, DELETE_RANGE, TXN];
+
+impl Kv {
+    pub(crate) fn new(node: Node) -> Kv {
+        let config = node.config();
+        Kv {
+            txn_ops_max: config.max_txn_ops,
+            slow_after: config.warning_unary_request_duration,
+            chunk_bytes: config.max_request_bytes,
+            node,
+        }
+    }
+
+    async fn do_range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
+        let query = parse::range(request)?;
+        self.barrier(request.serializable).await?;
+        let (rev, result) = self.node.range(&query)?;
+        Ok(render::range(render::header(&self.node, rev), result))
+    }
+
+    async fn do_put(&self, request: &PutRequest) -> Result<PutResponse, Status> {
+        let put = parse::put(request)?;
+        let outcome = self.node.propose_with_quota(Command::Put(put)).await?;
+        match outcome.result? {
+            apply::Response::Put { prev_kv } => Ok(render::put(self.header(outcome.rev), prev_kv)),
+            other => Err(wrong_kind(&other)),
+        }
+    }
+
+    async fn do_delete_range(&self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+        let delete = parse::delete_range(request)?;
+        let outcome = self.node.propose(Command::DeleteRange(delete)).await?;
+        match outcome.result? {
+            apply::Response::DeleteRange { deleted, prev_kvs } => {
+                Ok(render::delete_range(self.header(outcome.rev), deleted, prev_kvs))
+            }
+            other => Err(wrong_kind(&other)),
+        }
+    }
+
+    async fn do_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+        let (txn, access) = parse::txn(request, self.txn_ops_max)?;
+        let outcome: Outcome = match access {
+            Access::Read { serializable } => {
+                self.barrier(serializable).await?;
+                self.node.read_txn(&txn)?
+            }
+            Access::Write => self.node.propose_with_quota(Command::Txn(txn)).await?,
+        };
+        match outcome.result? {
+            apply::Response::Txn(result) => Ok(render::txn(self.header(outcome.rev), result)),
+            other => Err(wrong_kind(&other)),
+        }
+    }
+
+    /// After it, a read here sees every write that was answered before the request came in.
+    async fn barrier(&self, serializable: bool) -> Result<(), Status> {
+        if !serializable {
+            self.node.read_barrier().await?;
+        }
+        Ok(())
+    }
+
+    fn header(&self, rev: Rev) -> ResponseHeader {
+        render::header(&self.node, rev)
+    }
+}
+
+#[tonic::async_trait]
+impl kv_server::Kv for Kv {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let timer = Timer::start(&request, self.slow_after);
+        let request = request.into_inner();
+        let answer = self.do_range(&request).await;
+        timer.finish(RANGE, answer, |answer| slow::range(&request, answer))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let timer = Timer::start(&request, self.slow_after);
+        let request = request.into_inner();
+        let answer = self.do_put(&request).await;
+        timer.finish(PUT, answer, |answer| slow::put(&request, answer))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let timer = Timer::start(&request, self.slow_after);
+        let request = request.into_inner();
+        let answer = self.do_delete_range(&request).await;
+        timer.finish(DELETE_RANGE, answer, |answer| slow::delete_range(&request, answer))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let timer = Timer::start(&request, self.slow_after);
+        let request = request.into_inner();
+        let answer = self.do_txn(&request).await;
+        timer.finish(TXN, answer, |answer| slow::txn(&request, answer))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let request = request.into_inner();
+        let outcome = self.node.compact(Rev(request.revision), request.physical).await?;
+        outcome.result?;
+        Ok(Response::new(CompactionResponse { header: Some(self.header(outcome.rev)) }))
+    }
+
+    type RangeStreamStream = BoxStream<'static, Result<RangeStreamResponse, Status>>;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let request = request.into_inner();
+        let query = parse::range_stream(&request)?;
+        self.barrier(request.serializable).await?;
+        let node = self.node.clone();
+        let read = move |query: &Range| {
+            let (rev, result) = node.range(query)?;
+            Ok((render::header(&node, rev), result))
+        };
+        let chunks = Chunks::new(query, self.chunk_bytes, read);
+        Ok(Response::new(Box::pin(stream::try_unfold(chunks, Chunks::next))))
+    }
+}
+
+/// A range in pieces of about equal weight, all at the revision of the first.
+struct Chunks<R> {
+    read: R,
+    query: Range,
+    /// What the client wants altogether, less what it has got.
+    left: i64,
+    bytes: usize,
+    /// Who answered the first chunk and at which revision, and how many keys there were.
+    first: Option<(ResponseHeader, i64)>,
+    done: bool,
+}
+
+/// Keys of the first chunk; the weight of each tells how many the next one gets.
+const FIRST_CHUNK_KEYS: i64 = 10;
+
+type Read = Result<(ResponseHeader, crate::mvcc::RangeResult), Status>;
+
+impl<R: FnMut(&Range) -> Read> Chunks<R> {
+    fn new(mut query: Range, bytes: usize, read: R) -> Chunks<R> {
+        let left = if query.limit > 0 { query.limit } else { i64::MAX };
+        query.limit = left.min(FIRST_CHUNK_KEYS);
+        Chunks { read, query, left, bytes, first: None, done: false }
+    }
+
+    /// Shaped for `try_unfold`; reading never waits.
+    fn next(mut self) -> impl Future<Output = Result<Option<(RangeStreamResponse, Self)>, Status>> {
+        let chunk = if self.done { Ok(None) } else { self.read_chunk().map(Some) };
+        std::future::ready(
+            chunk.map(|chunk| chunk.map(|chunk| (RangeStreamResponse { range_response: Some(chunk) }, self))),
+        )
+    }
+
+    fn read_chunk(&mut self) -> Result<RangeResponse, Status> {
+        let (header, result) = (self.read)(&self.query)?;
+        let (header, count) = *self.first.get_or_insert((header, result.count));
+        if self.query.rev <= 0 {
+            self.query.rev = header.revision;
+        }
+        self.left -= result.kvs.len() as i64;
+        let more = result.more;
+        let mut chunk = render::range(header, result);
+        self.done = !more || self.left == 0;
+        if self.done {
+            // What the client gets last speaks for the whole.
+            return Ok(RangeResponse { more, count, ..chunk });
+        }
+        (chunk.header, chunk.more, chunk.count) = (None, false, 0);
+        self.go_on_after(&chunk);
+        Ok(chunk)
+    }
+
+    fn go_on_after(&mut self, chunk: &RangeResponse) {
+        let last = chunk.kvs.last().expect("a chunk that was cut short has keys");
+        let next_key = [&last.key[..], b"\0"].concat().into();
+        self.query.range = match &self.query.range {
+            KeyRange::Point(_) => unreachable!("one key is never cut short"),
+            KeyRange::Span(_, end) => KeyRange::Span(next_key, end.clone()),
+            KeyRange::From(_) => KeyRange::From(next_key),
+        };
+        let bytes = chunk.encoded_len();
+        if bytes < self.bytes / 2 {
+            self.query.limit *= 2;
+        } else if bytes > self.bytes * 2 {
+            self.query.limit = (self.query.limit / 2).max(1);
+        }
+        self.query.limit = self.query.limit.min(self.left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::{FutureExt, StreamExt};
+
+    use super::*;
+    use crate::{mvcc::RangeResult, types::KeyValue};
+
+    /// `count` keys with values of `value_bytes`, in a store that moves on with each read.
+    struct Tape {
+        kvs: Vec<KeyValue>,
+        rev: i64,
+        asked: Vec<(i64, i64)>,
+    }
+
+    impl Tape {
+        fn new(count: usize, value_bytes: usize) -> Tape {
+            let kv = |number| KeyValue {
+                key: format!("k{number:04}").into(),
+                value: vec![7; value_bytes].into(),
+                ..KeyValue::default()
+            };
+            Tape { kvs: (0..count).map(kv).collect(), rev: 100, asked: Vec::new() }
+        }
+
+        fn read(&mut self, query: &Range) -> Read {
+            self.asked.push((query.rev, query.limit));
+            self.rev += 1;
+            let all: Vec<_> = self.kvs.iter().filter(|kv| query.range.contains(&kv.key)).cloned().collect();
+            let limit = query.limit as usize;
+            let result = RangeResult {
+                more: all.len() > limit,
+                count: all.len() as i64,
+                kvs: all.into_iter().take(limit).collect(),
+            };
+            Ok((ResponseHeader { revision: self.rev, member_id: 9, ..Default::default() }, result))
+        }
+    }
+
+    fn chunks(tape: &mut Tape, query: Range, bytes: usize) -> Vec<RangeResponse> {
+        let chunks = Chunks::new(query, bytes, |query: &Range| tape.read(query));
+        let stream = stream::try_unfold(chunks, Chunks::next);
+        let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");
+        let response = |chunk: Result<RangeStreamResponse, Status>| {
+            chunk.expect("reading succeeds").range_response.expect("a chunk has a response")
+        };
+        chunks.into_iter().map(response).collect()
+    }
+
+    fn all() -> Range {
+        Range::of(KeyRange::all())
+    }
+
+    fn check(tape: &mut Tape, query: Range, keys: usize, more: bool) -> Vec<RangeResponse> {
+        let count = tape.kvs.iter().filter(|kv| query.range.contains(&kv.key)).count() as i64;
+        let expected: Vec<Bytes> = tape.kvs.iter().take(keys).map(|kv| kv.key.clone()).collect();
+        let chunks = chunks(tape, query, 1000);
+        let got: Vec<Bytes> = chunks.iter().flat_map(|chunk| &chunk.kvs).map(|kv| kv.key.clone()).collect();
+        assert_eq!(got, expected);
+        let (last, before) = chunks.split_last().expect("there is at least one");
+        for chunk in before {
+            assert_eq!((chunk.header, chunk.more, chunk.count), (None, false, 0));
+        }
+        let header = last.header.expect("the last one has a header");
+        assert_eq!((header.revision, header.member_id), (101, 9), "the first chunk's header");
+        assert_eq!((last.more, last.count), (more, count));
+        chunks
+    }
+
+    #[test]
+    fn a_stream_delivers_the_range_once_and_sums_up_at_the_end() {
+        for count in [0, 1, 9, 10, 11, 30, 31, 500] {
+            check(&mut Tape::new(count, 1), all(), count, false);
+        }
+    }
+
+    #[test]
+    fn a_limit_holds_for_the_stream_and_not_for_its_chunks() {
+        for limit in [1, 9, 10, 11, 25, 99] {
+            let query = Range { limit, ..all() };
+            check(&mut Tape::new(100, 1), query, limit as usize, true);
+        }
+        check(&mut Tape::new(100, 1), Range { limit: 100, ..all() }, 100, false);
+        check(&mut Tape::new(100, 1), Range { limit: -1, ..all() }, 100, false);
+    }
+
+    #[test]
+    fn all_chunks_are_read_at_the_revision_of_the_first() {
+        let mut tape = Tape::new(40, 1);
+        check(&mut tape, all(), 40, false);
+        let revs: Vec<i64> = tape.asked.iter().map(|(rev, _)| *rev).collect();
+        assert_eq!(revs, [0, 101, 101]);
+
+        let mut tape = Tape::new(40, 1);
+        check(&mut tape, Range { rev: 55, ..all() }, 40, false);
+        assert!(tape.asked.iter().all(|(rev, _)| *rev == 55));
+    }
+
+    #[test]
+    fn chunks_grow_while_they_are_light_and_shrink_when_they_are_heavy() {
+        let limits = |value_bytes| {
+            let mut tape = Tape::new(400, value_bytes);
+            chunks(&mut tape, all(), 1000);
+            tape.asked.iter().map(|(_, limit)| *limit).take(6).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(1), [10, 20, 40, 80, 80, 80]);
+        assert_eq!(limits(300), [10, 5, 5, 5, 5, 5]);
+        assert_eq!(limits(5000), [10, 5, 2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_span_ends_where_it_ends() {
+        let span = KeyRange::Span(Bytes::from_static(b"k0000"), Bytes::from_static(b"k0025"));
+        check(&mut Tape::new(100, 1), Range::of(span), 25, false);
+    }
+
+    #[test]
+    fn only_counting_takes_one_chunk() {
+        let query = Range { count_only: true, ..all() };
+        let read = |_: &Range| {
+            let result = RangeResult { kvs: Vec::new(), more: false, count: 3 };
+            Ok((ResponseHeader { revision: 4, ..Default::default() }, result))
+        };
+        let stream = stream::try_unfold(Chunks::new(query, 1000, read), Chunks::next);
+        let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");
+        assert_eq!(chunks.len(), 1);
+        let chunk = chunks[0].as_ref().expect("it succeeds").range_response.as_ref().expect("a response");
+        assert_eq!((chunk.count, chunk.header.map(|header| header.revision)), (3, Some(4)));
+    }
+}

@@ -1,0 +1,117 @@
+//! Leases: granted and revoked through the log, renewed and asked about in memory.
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{render, status, wrong_kind};
+use crate::{
+    apply::{self, Command},
+    node::Node,
+    pb::etcdserverpb::{
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+        LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+        LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader, lease_server,
+    },
+    types::LeaseId,
+};
+
+#[derive(Clone)]
+pub(crate) struct Lease {
+    node: Node,
+}
+
+impl Lease {
+    pub(crate) fn new(node: Node) -> Lease {
+        Lease { node }
+    }
+
+    fn header(&self) -> ResponseHeader {
+        render::header(&self.node, self.node.rev())
+    }
+
+    async fn keep_alive(&self, request: LeaseKeepAliveRequest) -> Result<LeaseKeepAliveResponse, Status> {
+        // The header comes first: a client must never see a revision at which the lease had
+        // been revoked, with the news that it was renewed.
+        let header = self.header();
+        let ttl_secs = self.node.lease_keep_alive(LeaseId(request.id)).await?;
+        Ok(LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl: ttl_secs.unwrap_or(0) })
+    }
+}
+
+#[tonic::async_trait]
+impl lease_server::Lease for Lease {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let request = request.into_inner();
+        let outcome = self.node.lease_grant(request.id, request.ttl).await?;
+        match outcome.result? {
+            apply::Response::LeaseGrant { id, ttl_secs } => Ok(Response::new(LeaseGrantResponse {
+                header: Some(render::header(&self.node, outcome.rev)),
+                id: id.0,
+                ttl: ttl_secs,
+                error: String::new(),
+            })),
+            other => Err(wrong_kind(&other)),
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let id = LeaseId(request.into_inner().id);
+        let outcome = self.node.propose(Command::LeaseRevoke { id }).await?;
+        outcome.result?;
+        Ok(Response::new(LeaseRevokeResponse { header: Some(render::header(&self.node, outcome.rev)) }))
+    }
+
+    type LeaseKeepAliveStream = BoxStream<'static, Result<LeaseKeepAliveResponse, Status>>;
+
+    /// One answer to each request, in order. A lease that is gone is an answer; anything else
+    /// that goes wrong ends the stream.
+    async fn lease_keep_alive(
+        &self,
+        requests: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let state = (self.clone(), requests.into_inner());
+        let answers = stream::try_unfold(state, |(lease, mut requests)| async move {
+            let request = requests
+                .message()
+                .await
+                .map_err(|status| status::from_transport(&status).unwrap_or(status))?;
+            let Some(request) = request else { return Ok(None) };
+            let answer = lease.keep_alive(request).await?;
+            Ok(Some((answer, (lease, requests))))
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let request = request.into_inner();
+        let info = self.node.lease_time_to_live(LeaseId(request.id), request.keys).await?;
+        let header = Some(self.header());
+        Ok(Response::new(match info {
+            Some(info) => LeaseTimeToLiveResponse {
+                header,
+                id: request.id,
+                ttl: info.remaining_secs,
+                granted_ttl: info.granted_secs,
+                keys: info.keys,
+            },
+            None => LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() },
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let leases = self.node.leases().into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header: Some(self.header()), leases }))
+    }
+}

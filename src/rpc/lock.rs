@@ -1,0 +1,88 @@
+//! Locks: whoever has the oldest key under a name holds it, until the key goes.
+
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+
+use super::{
+    recipe::{self, Place},
+    render, status,
+    status::Refusal,
+    wrong_kind,
+};
+use crate::{
+    apply::{self, Command, Op, Txn},
+    mvcc::Range,
+    node::Node,
+    pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server},
+    types::{KeyRange, LeaseId, Rev},
+};
+
+#[derive(Clone)]
+pub(crate) struct Lock {
+    node: Node,
+}
+
+impl Lock {
+    pub(crate) fn new(node: Node) -> Lock {
+        Lock { node }
+    }
+
+    async fn do_lock(&self, request: LockRequest) -> Result<LockResponse, Status> {
+        let lease = recipe::session(&self.node, LeaseId(request.lease)).await?;
+        let prefix = recipe::prefix(&request.name);
+        let key = recipe::own_key(&prefix, lease);
+        let oldest = Op::Range(recipe::oldest(&prefix));
+        // Queue up, or find the place that this lease has had before; and look who is first.
+        let enqueue = Txn {
+            compares: vec![recipe::created_at(&key, 0)],
+            success: vec![recipe::put(&key, Default::default(), lease), oldest.clone()],
+            failure: vec![recipe::get(&key), oldest],
+        };
+        let (rev, mut result) = recipe::commit(&self.node, enqueue).await?;
+        let own_rev = match result.succeeded {
+            true => rev,
+            false => recipe::found(&mut result, 0).map_or(rev, |kv| kv.create_rev),
+        };
+        let first = recipe::found(&mut result, 1);
+        let rev = match first {
+            Some(first) if first.create_rev != own_rev => self.wait(&prefix, &key, own_rev).await?,
+            _ => rev,
+        };
+        Ok(LockResponse { header: Some(render::header(&self.node, rev)), key })
+    }
+
+    /// Waits for the turn, and makes sure that the lease has outlived the wait.
+    async fn wait(&self, prefix: &Bytes, key: &Bytes, own_rev: Rev) -> Result<Rev, Status> {
+        let place = Place::of(&self.node, key, own_rev);
+        recipe::wait_for_turn(&self.node, prefix, own_rev).await?;
+        let own = Range::of(KeyRange::Point(key.clone()));
+        let (rev, result) = recipe::read(&self.node, &own).await?;
+        place.keep();
+        if result.kvs.is_empty() { Err(Refusal::SessionExpired.into()) } else { Ok(rev) }
+    }
+
+    async fn do_unlock(&self, request: UnlockRequest) -> Result<UnlockResponse, Status> {
+        if request.key.is_empty() {
+            return Err(Refusal::EmptyKey.into());
+        }
+        let delete = apply::DeleteRange { range: KeyRange::Point(request.key), prev_kv: false };
+        let outcome = self.node.propose(Command::DeleteRange(delete)).await?;
+        match outcome.result? {
+            apply::Response::DeleteRange { .. } => {
+                Ok(UnlockResponse { header: Some(render::header(&self.node, outcome.rev)) })
+            }
+            other => Err(wrong_kind(&other)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl lock_server::Lock for Lock {
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        self.do_lock(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+    }
+
+    async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        self.do_unlock(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+    }
+}

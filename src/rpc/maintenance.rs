@@ -1,0 +1,283 @@
+//! What operators ask of one member.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use sha2::{Digest, Sha256};
+use tonic::{Request, Response, Status};
+
+use super::{parse, render, status::Refusal, wrong_kind};
+use crate::{
+    apply::{self, Alarm, Command},
+    config::{ETCD_CLUSTER_VERSION, ETCD_VERSION},
+    node::{Node, Snapshot},
+    pb::etcdserverpb::{
+        AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+        DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+        MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
+        StatusRequest, StatusResponse, alarm_request::AlarmAction, downgrade_request::DowngradeAction,
+        maintenance_server,
+    },
+    types::{MemberId, Rev},
+};
+
+#[derive(Clone)]
+pub(crate) struct Maintenance {
+    node: Node,
+}
+
+impl Maintenance {
+    pub(crate) fn new(node: Node) -> Maintenance {
+        Maintenance { node }
+    }
+
+    fn header(&self) -> ResponseHeader {
+        self.header_at(self.node.rev())
+    }
+
+    fn header_at(&self, rev: Rev) -> ResponseHeader {
+        render::header(&self.node, rev)
+    }
+
+    fn alarms(&self, rev: Rev, alarms: &[Alarm]) -> Response<AlarmResponse> {
+        let alarms = alarms.iter().map(render::alarm).collect();
+        Response::new(AlarmResponse { header: Some(self.header_at(rev)), alarms })
+    }
+
+    /// Raises or clears an alarm. The type that is no alarm does neither.
+    async fn change_alarm(
+        &self,
+        request: &AlarmRequest,
+        command: fn(Alarm) -> Command,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        let Some(alarm) = parse::alarm(request) else { return Ok(self.alarms(self.node.rev(), &[])) };
+        let outcome = self.node.propose(command(alarm)).await?;
+        match outcome.result? {
+            apply::Response::Alarm { alarms } => Ok(self.alarms(outcome.rev, &alarms)),
+            other => Err(wrong_kind(&other)),
+        }
+    }
+
+    /// A cluster can be taken down by exactly one minor version.
+    fn check_downgrade(&self, version: &str) -> Result<(), Refusal> {
+        let target = parse::downgrade_target(version)?;
+        let (major, minor) = cluster_version();
+        if target == (major, minor - 1) { Ok(()) } else { Err(Refusal::InvalidDowngradeTargetVersion) }
+    }
+}
+
+fn cluster_version() -> (u64, u64) {
+    parse::downgrade_target(ETCD_CLUSTER_VERSION).expect("the cluster version is a version")
+}
+
+#[tonic::async_trait]
+impl maintenance_server::Maintenance for Maintenance {
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        let request = request.into_inner();
+        match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Get) => {
+                self.node.read_barrier().await?;
+                let mut alarms = self.node.alarms();
+                if let Some(wanted) = parse::alarm(&request) {
+                    alarms.retain(|alarm| alarm.kind == wanted.kind);
+                } else if request.alarm != i32::from(AlarmType::None) {
+                    alarms.clear();
+                }
+                Ok(self.alarms(self.node.rev(), &alarms))
+            }
+            Ok(AlarmAction::Activate) => self.change_alarm(&request, Command::AlarmActivate).await,
+            Ok(AlarmAction::Deactivate) => self.change_alarm(&request, Command::AlarmDeactivate).await,
+            Err(_) => Ok(self.alarms(self.node.rev(), &[])),
+        }
+    }
+
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let header = self.header();
+        let status = self.node.status();
+        Ok(Response::new(StatusResponse {
+            header: Some(header),
+            version: ETCD_VERSION.to_owned(),
+            // Clients divide by it.
+            db_size: status.db_size.max(1),
+            db_size_in_use: status.db_size_in_use,
+            db_size_quota: status.quota,
+            leader: status.leader.0,
+            raft_index: status.raft_index,
+            raft_term: status.raft_term,
+            raft_applied_index: status.raft_applied_index,
+            errors: status.errors,
+            is_learner: status.is_learner,
+            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            downgrade_info: Some(DowngradeInfo::default()),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        self.node.defragment().await.map_err(Status::unknown)?;
+        Ok(Response::new(DefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let (rev, hash) = self.node.hash().await?;
+        Ok(Response::new(HashResponse { header: Some(self.header_at(rev)), hash }))
+    }
+
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        let hash = self.node.hash_kv(request.into_inner().revision).await?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.header_at(hash.rev_current)),
+            hash: hash.hash,
+            compact_revision: hash.rev_compacted.0,
+            hash_revision: hash.rev_hashed.0,
+        }))
+    }
+
+    type SnapshotStream = BoxStream<'static, Result<SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let snapshot = self.node.snapshot().await?;
+        let total_bytes = snapshot.total_bytes;
+        tracing::info!(total_bytes, "sending database snapshot to client");
+        let image = stream::try_unfold(snapshot, |mut snapshot: Snapshot| async move {
+            Ok(snapshot.next().await?.map(|piece| (piece, snapshot)))
+        });
+        Ok(Response::new(snapshot_messages(total_bytes, image.boxed()).boxed()))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.node.move_leader(MemberId(request.into_inner().target_id)).await?;
+        Ok(Response::new(MoveLeaderResponse { header: None }))
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        let request = request.into_inner();
+        match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate) => {
+                self.node.read_barrier().await?;
+                self.check_downgrade(&request.version)?;
+            }
+            Ok(DowngradeAction::Enable) => {
+                self.node.read_barrier().await?;
+                self.check_downgrade(&request.version)?;
+                return Err(Status::unimplemented(
+                    "retcd: a downgrade cannot be started: its data is not etcd's",
+                ));
+            }
+            // There is none in progress, and to cancel none is fine.
+            Ok(DowngradeAction::Cancel) => self.node.read_barrier().await?,
+            Err(_) => return Err(Refusal::UnknownDowngradeAction.into()),
+        }
+        let (major, minor) = cluster_version();
+        let version = format!("{major}.{minor}");
+        Ok(Response::new(DowngradeResponse { header: Some(self.header()), version }))
+    }
+}
+
+/// Most that one message carries of an image.
+const BLOB_BYTES_MAX: usize = 32 * 1024;
+
+/// An image in messages, and after it its SHA-256 in one more.
+fn snapshot_messages(
+    total_bytes: u64,
+    image: BoxStream<'static, Result<Bytes, Status>>,
+) -> impl stream::Stream<Item = Result<SnapshotResponse, Status>> + Send {
+    let outgoing = Outgoing {
+        image,
+        waiting: VecDeque::new(),
+        remaining_bytes: total_bytes,
+        digest: Some(Sha256::new()),
+    };
+    stream::try_unfold(outgoing, |mut outgoing| async move {
+        Ok(outgoing.next().await?.map(|message| (message, outgoing)))
+    })
+}
+
+struct Outgoing {
+    image: BoxStream<'static, Result<Bytes, Status>>,
+    /// Pieces of the image, none empty and none over the limit.
+    waiting: VecDeque<Bytes>,
+    remaining_bytes: u64,
+    /// `None` once it has been sent.
+    digest: Option<Sha256>,
+}
+
+impl Outgoing {
+    async fn next(&mut self) -> Result<Option<SnapshotResponse>, Status> {
+        while self.waiting.is_empty() {
+            let Some(mut piece) = self.image.next().await.transpose()? else { return self.last() };
+            while !piece.is_empty() {
+                self.waiting.push_back(piece.split_to(piece.len().min(BLOB_BYTES_MAX)));
+            }
+        }
+        let blob = self.waiting.pop_front().expect("something waits");
+        self.digest.as_mut().expect("the image is not over").update(&blob);
+        self.remaining_bytes = self
+            .remaining_bytes
+            .checked_sub(blob.len() as u64)
+            .ok_or_else(|| Status::data_loss("the image is longer than it said"))?;
+        Ok(Some(message(self.remaining_bytes, blob)))
+    }
+
+    fn last(&mut self) -> Result<Option<SnapshotResponse>, Status> {
+        if self.remaining_bytes > 0 {
+            return Err(Status::data_loss("the image is shorter than it said"));
+        }
+        Ok(self.digest.take().map(|digest| message(0, Bytes::copy_from_slice(&digest.finalize()))))
+    }
+}
+
+fn message(remaining_bytes: u64, blob: Bytes) -> SnapshotResponse {
+    SnapshotResponse { header: None, remaining_bytes, blob, version: ETCD_CLUSTER_VERSION.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(total: u64, pieces: Vec<Vec<u8>>) -> Vec<Result<SnapshotResponse, Status>> {
+        let image = stream::iter(pieces.into_iter().map(|piece| Ok(Bytes::from(piece)))).boxed();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a plain runtime");
+        runtime.block_on(snapshot_messages(total, image).collect())
+    }
+
+    #[test]
+    fn an_image_comes_in_small_pieces_and_its_hash_last() {
+        let image: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
+        let pieces = vec![image[..70_000].to_vec(), Vec::new(), image[70_000..].to_vec()];
+        let messages: Vec<SnapshotResponse> =
+            messages(100_000, pieces).into_iter().collect::<Result<_, _>>().expect("the image is whole");
+
+        let (last, data) = messages.split_last().expect("there are messages");
+        let mut received = Vec::new();
+        for message in data {
+            assert!(message.blob.len() <= BLOB_BYTES_MAX);
+            received.extend_from_slice(&message.blob);
+            assert_eq!(message.remaining_bytes, (image.len() - received.len()) as u64);
+            assert_eq!((message.version.as_str(), message.header), ("3.7.0", None));
+        }
+        assert_eq!(received, image);
+        assert_eq!(&last.blob[..], &Sha256::digest(&image)[..]);
+        assert_eq!(last.remaining_bytes, 0);
+    }
+
+    #[test]
+    fn an_image_of_another_length_than_announced_is_never_vouched_for() {
+        for total in [3, 5] {
+            let messages = messages(total, vec![vec![7; 4]]);
+            assert!(messages.last().expect("there is an answer").is_err(), "announced {total}, sent 4");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What the lock and election services have in common.
+//!
+//! Both are a queue for one place: everybody puts a key under one prefix, named after their
+//! lease, and whoever has the oldest one has the place. They are written over the node as a
+//! client would write them over the API; there is no state of theirs but the keys.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tonic::Status;
+
+use super::{status::Refusal, wrong_kind};
+use crate::{
+    apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
+    limits,
+    mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
+    node::Node,
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
+    watch::{Delivery, Feed, Lagging, State, WatcherSpec},
+};
+
+/// Lease of somebody who brought none.
+const SESSION_TTL: Duration = Duration::from_secs(60);
+
+/// The lease to queue under: the given one, renewed once, or a new one. Keeping it alive is the
+/// client's business.
+pub(crate) async fn session(node: &Node, lease: LeaseId) -> Result<LeaseId, Status> {
+    if lease.is_some() {
+        // If there is no such lease, the put under it is going to say so.
+        node.lease_keep_alive(lease).await?;
+        return Ok(lease);
+    }
+    let outcome = node.lease_grant(0, SESSION_TTL.as_secs() as i64).await?;
+    match outcome.result? {
+        apply::Response::LeaseGrant { id, .. } => Ok(id),
+        other => Err(wrong_kind(&other)),
+    }
+}
+
+/// Where the keys of the queue `name` begin.
+pub(crate) fn prefix(name: &[u8]) -> Bytes {
+    [name, b"/"].concat().into()
+}
+
+/// The key of the holder of `lease` in the queue.
+pub(crate) fn own_key(prefix: &Bytes, lease: LeaseId) -> Bytes {
+    let sign = if lease.0 < 0 { "-" } else { "" };
+    [&prefix[..], format!("{sign}{:x}", lease.0.unsigned_abs()).as_bytes()].concat().into()
+}
+
+/// Every key with that prefix, which is not empty and does not end in 0xff.
+pub(crate) fn under(prefix: &Bytes) -> KeyRange {
+    let mut end = prefix.to_vec();
+    let last = end.last_mut().expect("a prefix ends in a slash");
+    *last += 1;
+    KeyRange::Span(prefix.clone(), end.into())
+}
+
+/// Who has been there longest.
+pub(crate) fn oldest(prefix: &Bytes) -> Range {
+    let sort = Sort { target: SortTarget::CreateRev, order: SortOrder::Ascend };
+    Range { limit: 1, sort, ..Range::of(under(prefix)) }
+}
+
+/// `key` was created at `rev`; 0 is "does not exist".
+pub(crate) fn created_at(key: &Bytes, rev: i64) -> Compare {
+    Compare {
+        range: KeyRange::Point(key.clone()),
+        operator: CompareOperator::Equal,
+        target: CompareTarget::CreateRev(rev),
+    }
+}
+
+pub(crate) fn get(key: &Bytes) -> Op {
+    Op::Range(Range::of(KeyRange::Point(key.clone())))
+}
+
+pub(crate) fn put(key: &Bytes, value: Bytes, lease: LeaseId) -> Op {
+    Op::Put(Put { key: key.clone(), value: Some(value), lease: Some(lease), prev_kv: false })
+}
+
+pub(crate) fn delete(key: &Bytes) -> Op {
+    Op::DeleteRange(DeleteRange { range: KeyRange::Point(key.clone()), prev_kv: false })
+}
+
+pub(crate) async fn commit(node: &Node, txn: Txn) -> Result<(Rev, TxnResult), Status> {
+    let outcome = node.propose_with_quota(Command::Txn(txn)).await?;
+    match outcome.result? {
+        apply::Response::Txn(result) => Ok((outcome.rev, result)),
+        other => Err(wrong_kind(&other)),
+    }
+}
+
+/// What the range at `place` of a transaction found first.
+pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
+    match result.responses.get_mut(place) {
+        Some(apply::OpResult::Range { result, .. }) => result.kvs.drain(..).next(),
+        _ => None,
+    }
+}
+
+/// A linearizable read.
+pub(crate) async fn read(node: &Node, query: &Range) -> Result<(Rev, RangeResult), Status> {
+    node.read_barrier().await?;
+    Ok(node.range(query)?)
+}
+
+/// Waits until nobody is left who came before `rev`. One key is watched at a time, the youngest
+/// of them: when it goes, mostly nobody is left, and the one key's end wakes one waiter only.
+pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Result<(), Status> {
+    let youngest_before = Range {
+        limit: 1,
+        sort: Sort { target: SortTarget::CreateRev, order: SortOrder::Descend },
+        create_rev: RevBounds { min: 0, max: rev.0 - 1 },
+        ..Range::of(under(prefix))
+    };
+    loop {
+        let (read_rev, mut result) = read(node, &youngest_before).await?;
+        let Some(ahead) = result.kvs.pop() else { return Ok(()) };
+        let mut changes = Changes::follow(node, KeyRange::Point(ahead.key), read_rev)?;
+        while changes.next().await?.kind != EventKind::Delete {}
+    }
+}
+
+/// Gives a place in the queue up when dropped, unless told otherwise: whoever stops waiting must
+/// not keep those behind waiting.
+pub(crate) struct Place {
+    node: Node,
+    /// `None` once it is to be kept.
+    give_up: Option<Txn>,
+}
+
+impl Place {
+    /// The place of `key`, as long as it is the key that was created at `rev`.
+    pub(crate) fn of(node: &Node, key: &Bytes, rev: Rev) -> Place {
+        let compares = vec![created_at(key, rev.0)];
+        let give_up = Txn { compares, success: vec![delete(key)], failure: Vec::new() };
+        Place { node: node.clone(), give_up: Some(give_up) }
+    }
+
+    pub(crate) fn keep(mut self) {
+        self.give_up = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The request is over, so somebody else has to do it. If it fails, or if the server
+        // is about to stop, the key goes with its lease.
+        if let Some(give_up) = self.give_up.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let node = self.node.clone();
+            runtime.spawn(async move { node.propose(Command::Txn(give_up)).await });
+        }
+    }
+}
+
+/// The changes of a few keys from one revision on, each once, in order.
+pub(crate) struct Changes {
+    node: Node,
+    feed: Feed,
+    /// Set while history has to be read.
+    behind: Option<Lagging>,
+    queued: VecDeque<Event>,
+}
+
+impl Changes {
+    pub(crate) fn follow(node: &Node, range: KeyRange, from: Rev) -> Result<Changes, Status> {
+        let spec = WatcherSpec {
+            id: 0,
+            range,
+            start_rev: from.0,
+            no_put: false,
+            no_delete: false,
+            prev_kv: false,
+            progress_notify: false,
+            fragment: false,
+        };
+        let mut hub = node.watch_hub();
+        let mut feed = hub.open_stream(limits::WATCH_QUEUE);
+        let created = hub.create(&mut feed, spec);
+        drop(hub);
+        let mut changes = Changes { node: node.clone(), feed, behind: None, queued: VecDeque::new() };
+        let created = created.map_err(|error| Status::unknown(error.to_string()))?;
+        if let State::Unsynced { next_rev } = created.state {
+            changes.behind = Some(Lagging { id: created.id, next_rev, spec: created.spec });
+        }
+        Ok(changes)
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Event, Status> {
+        loop {
+            if let Some(event) = self.queued.pop_front() {
+                return Ok(event);
+            }
+            if let Some(behind) = self.behind.take() {
+                self.catch_up(behind)?;
+                continue;
+            }
+            match self.feed.recv().await {
+                Some(Delivery::Batch(batch)) => {
+                    self.queued.extend(batch.shares().flat_map(|share| share.events().cloned()));
+                }
+                Some(Delivery::Progress { .. } | Delivery::StreamProgress { .. }) => {}
+                // There is one watcher, so at most one is behind.
+                Some(Delivery::Lagging) => {
+                    self.behind = self.node.watch_hub().lagging(self.feed.stream).pop();
+                }
+                None => return Err(Refusal::Stopped.into()),
+            }
+        }
+    }
+
+    /// One stride through history. If it does not reach the present there is another.
+    fn catch_up(&mut self, behind: Lagging) -> Result<(), Status> {
+        let history = self.node.history(behind.next_rev, limits::WATCH_BATCH_REVS)?;
+        let events = history.revs.into_iter().flat_map(|(_, events)| events);
+        self.queued.extend(events.filter(|event| behind.spec.wants(event)));
+        // Nobody is told of this watcher's progress.
+        let heard = false;
+        let state = self.node.watch_hub().resume(self.feed.stream, behind.id, history.next, heard);
+        if let State::Unsynced { next_rev } = state {
+            self.behind = Some(Lagging { next_rev, ..behind });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.node.watch_hub().close_stream(self.feed.stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_after_the_lease_in_hex() {
+        let prefix = prefix(b"queue");
+        assert_eq!(own_key(&prefix, LeaseId(0x694d_71ba_2d03_ba1a)), "queue/694d71ba2d03ba1a");
+        assert_eq!(own_key(&prefix, LeaseId(15)), "queue/f");
+        assert_eq!(own_key(&prefix, LeaseId(-31)), "queue/-1f");
+    }
+
+    #[test]
+    fn a_queue_is_what_lies_under_its_prefix() {
+        let range = under(&prefix(b"q"));
+        assert!(range.contains(b"q/1") && range.contains(b"q/") && range.contains(b"q/\xff"));
+        assert!(!range.contains(b"q") && !range.contains(b"q0") && !range.contains(b"qq/1"));
+    }
+}

@@ -1,0 +1,271 @@
+//! The log line about a request that took long.
+//!
+//! Operators and their log filters know the message `request stats` and its fields. Requests are
+//! described without their values: those may be large, and are nobody's business.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use crate::pb::etcdserverpb::{
+    self as pb, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    request_op::Request as PbOp,
+};
+
+/// What a request was about; -1 is "not counted".
+#[derive(Debug)]
+pub(crate) struct Stats {
+    pub(crate) request_count: i64,
+    pub(crate) request_size: i64,
+    pub(crate) response_count: i64,
+    pub(crate) response_size: i64,
+    pub(crate) content: String,
+}
+
+impl Stats {
+    /// For requests that only have their time taken.
+    pub(crate) const NONE: Stats = Stats {
+        request_count: -1,
+        request_size: -1,
+        response_count: -1,
+        response_size: -1,
+        content: String::new(),
+    };
+}
+
+/// Times one request.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    start: Instant,
+    remote: Option<SocketAddr>,
+    slow_after: Duration,
+}
+
+impl Timer {
+    pub(crate) fn start<T>(request: &Request<T>, slow_after: Duration) -> Timer {
+        Timer { start: Instant::now(), remote: request.remote_addr(), slow_after }
+    }
+
+    /// Passes the answer on. Only if there is something to log is `stats` asked for it.
+    pub(crate) fn finish<A>(
+        self,
+        method: &str,
+        answer: Result<A, Status>,
+        stats: impl FnOnce(&A) -> Stats,
+    ) -> Result<Response<A>, Status> {
+        let spent = self.start.elapsed();
+        if is_worth_a_line(spent, self.slow_after) {
+            let stats = answer.as_ref().map_or(Stats::NONE, stats);
+            log(method, self.remote, spent, self.slow_after, &stats);
+        }
+        answer.map(Response::new)
+    }
+}
+
+/// Slow requests are warned about; for debugging there is a line for each.
+pub(crate) fn is_worth_a_line(spent: Duration, slow_after: Duration) -> bool {
+    spent > slow_after || tracing::enabled!(tracing::Level::DEBUG)
+}
+
+pub(crate) fn log(
+    method: &str,
+    remote: Option<SocketAddr>,
+    spent: Duration,
+    slow_after: Duration,
+    stats: &Stats,
+) {
+    let start = SystemTime::now().checked_sub(spent).unwrap_or(SystemTime::UNIX_EPOCH);
+    let start = humantime::format_rfc3339_micros(start);
+    let remote = remote.map_or("No remote client info.".to_owned(), |remote| remote.to_string());
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                "start time" = %start,
+                "time spent" = ?spent,
+                "remote" = remote,
+                "response type" = method,
+                "request count" = stats.request_count,
+                "request size" = stats.request_size,
+                "response count" = stats.response_count,
+                "response size" = stats.response_size,
+                "request content" = stats.content,
+                "request stats"
+            )
+        };
+    }
+    if spent > slow_after { line!(warn) } else { line!(debug) }
+}
+
+pub(crate) fn range(request: &RangeRequest, answer: &pb::RangeResponse) -> Stats {
+    Stats {
+        request_count: 0,
+        request_size: size(request),
+        response_count: answer.count,
+        response_size: size(answer),
+        content: text(|out| describe_range(out, request)),
+    }
+}
+
+pub(crate) fn put(request: &PutRequest, answer: &pb::PutResponse) -> Stats {
+    Stats {
+        request_count: 1,
+        request_size: size(request),
+        response_count: 0,
+        response_size: size(answer),
+        content: text(|out| describe_put(out, request)),
+    }
+}
+
+pub(crate) fn delete_range(request: &DeleteRangeRequest, answer: &pb::DeleteRangeResponse) -> Stats {
+    Stats {
+        request_count: 0,
+        request_size: size(request),
+        response_count: answer.deleted,
+        response_size: size(answer),
+        content: text(|out| describe_delete_range(out, request)),
+    }
+}
+
+/// Only the branch that was taken counts.
+pub(crate) fn txn(request: &TxnRequest, answer: &pb::TxnResponse) -> Stats {
+    let branch = if answer.succeeded { &request.success } else { &request.failure };
+    Stats {
+        request_count: branch.len() as i64,
+        request_size: branch.iter().map(size).sum(),
+        response_count: 0,
+        response_size: size(answer),
+        content: text(|out| describe_txn(out, request)),
+    }
+}
+
+fn size(message: &impl Message) -> i64 {
+    message.encoded_len() as i64
+}
+
+fn text(describe: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
+    let mut out = String::new();
+    describe(&mut out).expect("writing to a string does not fail");
+    out
+}
+
+fn describe_key(out: &mut String, key: &[u8], range_end: &[u8]) -> std::fmt::Result {
+    write!(out, "key:\"{}\" ", key.escape_ascii())?;
+    if !range_end.is_empty() {
+        write!(out, "range_end:\"{}\" ", range_end.escape_ascii())?;
+    }
+    Ok(())
+}
+
+fn describe_range(out: &mut String, request: &RangeRequest) -> std::fmt::Result {
+    describe_key(out, &request.key, &request.range_end)?;
+    for (name, number) in [("limit", request.limit), ("revision", request.revision)] {
+        if number != 0 {
+            write!(out, "{name}:{number} ")?;
+        }
+    }
+    for (name, is_set) in [
+        ("serializable", request.serializable),
+        ("keys_only", request.keys_only),
+        ("count_only", request.count_only),
+    ] {
+        if is_set {
+            write!(out, "{name}:true ")?;
+        }
+    }
+    Ok(())
+}
+
+fn describe_put(out: &mut String, request: &PutRequest) -> std::fmt::Result {
+    describe_key(out, &request.key, b"")?;
+    write!(out, "value_size:{} ", request.value.len())?;
+    if request.lease != 0 {
+        write!(out, "lease:{} ", request.lease)?;
+    }
+    Ok(())
+}
+
+fn describe_delete_range(out: &mut String, request: &DeleteRangeRequest) -> std::fmt::Result {
+    describe_key(out, &request.key, &request.range_end)
+}
+
+fn describe_txn(out: &mut String, request: &TxnRequest) -> std::fmt::Result {
+    for compare in &request.compare {
+        write!(out, "compare:<")?;
+        describe_key(out, &compare.key, &compare.range_end)?;
+        write!(out, "> ")?;
+    }
+    for (name, branch) in [("success", &request.success), ("failure", &request.failure)] {
+        for op in branch {
+            write!(out, "{name}:<")?;
+            describe_op(out, op)?;
+            write!(out, "> ")?;
+        }
+    }
+    Ok(())
+}
+
+fn describe_op(out: &mut String, op: &RequestOp) -> std::fmt::Result {
+    match &op.request {
+        Some(PbOp::RequestRange(request)) => {
+            write!(out, "request_range:<")?;
+            describe_range(out, request)?;
+        }
+        Some(PbOp::RequestPut(request)) => {
+            write!(out, "request_put:<")?;
+            describe_put(out, request)?;
+        }
+        Some(PbOp::RequestDeleteRange(request)) => {
+            write!(out, "request_delete_range:<")?;
+            describe_delete_range(out, request)?;
+        }
+        Some(PbOp::RequestTxn(request)) => {
+            write!(out, "request_txn:<")?;
+            describe_txn(out, request)?;
+        }
+        None => return Ok(()),
+    }
+    write!(out, "> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_described_without_their_values() {
+        let put = PutRequest {
+            key: Bytes::from_static(b"a\xff\"b"),
+            value: Bytes::from_static(b"secret"),
+            lease: -3,
+            ..Default::default()
+        };
+        let get = RangeRequest {
+            key: Bytes::from_static(b"k"),
+            range_end: Bytes::from_static(b"\0"),
+            limit: 5,
+            serializable: true,
+            ..Default::default()
+        };
+        let request = TxnRequest {
+            compare: vec![pb::Compare { key: Bytes::from_static(b"c"), ..Default::default() }],
+            success: vec![RequestOp { request: Some(PbOp::RequestPut(put)) }],
+            failure: vec![RequestOp { request: Some(PbOp::RequestRange(get)) }],
+        };
+        let answer = pb::TxnResponse { succeeded: true, ..Default::default() };
+        let stats = txn(&request, &answer);
+        assert_eq!(
+            stats.content,
+            "compare:<key:\"c\" > \
+             success:<request_put:<key:\"a\\xff\\\"b\" value_size:6 lease:-3 > > \
+             failure:<request_range:<key:\"k\" range_end:\"\\x00\" limit:5 serializable:true > > "
+        );
+        assert_eq!((stats.request_count, stats.request_size), (1, size(&request.success[0])));
+    }
+}

@@ -1,0 +1,442 @@
+//! The Watch service: one stream, many watchers.
+//!
+//! A stream is a [`Session`] that is asked for its next response whenever the connection has room
+//! for one. It then wakes up for one of a closed list of reasons, acts on it, and goes on until
+//! there is a response. So nothing is rendered or read that the client does not take, and
+//! a client that reads nothing costs its queue in the hub and one response.
+//!
+//! What is published comes through the session's feed. What its unsynced watchers have missed it
+//! reads from history itself, as fast as the client takes it, in strides: those that stand close
+//! together walk together, the next stride is for others, and every second turn is for the feed.
+
+use std::{collections::VecDeque, mem, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    future::{OptionFuture, ready},
+    stream::{self, Stream},
+};
+use prost::Message;
+use tokio::{
+    task::coop,
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
+};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{render, status::Refusal};
+use crate::{
+    limits::{REQUEST_OVERHEAD_BYTES, WATCH_BATCH_REVS, WATCH_QUEUE},
+    mvcc::{History, RevError},
+    node::{Node, ReadError},
+    pb::{
+        etcdserverpb::{
+            WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
+            watch_request::RequestUnion, watch_server,
+        },
+        mvccpb::{self, event::EventType},
+    },
+    types::{Event, EventKind, KeyRange, Rev},
+    watch::{Batch, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
+};
+
+/// Shortest interval between progress notifications.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Election timeouts without a leader after which a stream that requires one ends.
+const LEADERLESS_TICKS_MAX: u32 = 3;
+
+pub(crate) struct Watch {
+    node: Node,
+}
+
+impl Watch {
+    pub(crate) fn new(node: Node) -> Watch {
+        Watch { node }
+    }
+}
+
+#[tonic::async_trait]
+impl watch_server::Watch for Watch {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
+        let session = Session::new(self.node.clone(), request.into_inner(), needs_leader);
+        let responses = stream::unfold(session, |mut session| async move {
+            let response = session.next().await;
+            Some((response, session))
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// Why a session wakes up.
+enum Wake {
+    Request(WatchRequest),
+    /// The client has nothing more to ask. It still listens.
+    HalfClosed,
+    /// The client is gone, or speaks gibberish.
+    Broken(Status),
+    Delivery(Delivery),
+    ProgressTick,
+    LeaderTick,
+    Stopping,
+    /// There is nothing more urgent than history.
+    Stride,
+}
+
+struct Session<R> {
+    node: Node,
+    /// `None` once the client has half-closed.
+    requests: Option<R>,
+    feed: Feed,
+    /// Made, but not asked for yet. Nothing else is done before it is empty.
+    outbox: VecDeque<WatchResponse>,
+    /// Unsynced watchers, the next to be served first.
+    lagging: VecDeque<Lagging>,
+    /// A stride that some watchers have yet to take.
+    stride: Option<Stride>,
+    /// The last turn was for history: this one is for everything else.
+    strode: bool,
+    /// Runs once some watcher has asked for progress notifications.
+    progress: Option<Interval>,
+    /// Runs if the client requires a leader.
+    leader_check: Option<Interval>,
+    leaderless_ticks: u32,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// A stretch of history, and who walks it. All of them have seen what comes before it.
+struct Stride {
+    history: History,
+    /// For each revision, whether its events have their previous values.
+    filled: Vec<bool>,
+    walkers: VecDeque<Lagging>,
+}
+
+impl<R> Session<R>
+where
+    R: Stream<Item = Result<WatchRequest, Status>> + Unpin,
+{
+    fn new(node: Node, requests: R, needs_leader: bool) -> Session<R> {
+        let feed = node.watch_hub().open_stream(WATCH_QUEUE);
+        let leader_check = needs_leader.then(|| ticker(node.config().election_timeout));
+        let stopping = Box::pin({
+            let node = node.clone();
+            async move { node.stopping().await }
+        });
+        Session {
+            node,
+            requests: Some(requests),
+            feed,
+            outbox: VecDeque::new(),
+            lagging: VecDeque::new(),
+            stride: None,
+            strode: false,
+            progress: None,
+            leader_check,
+            leaderless_ticks: 0,
+            stopping,
+        }
+    }
+
+    /// The next response; an error ends the stream.
+    async fn next(&mut self) -> Result<WatchResponse, Status> {
+        loop {
+            if let Some(response) = self.outbox.pop_front() {
+                return Ok(response);
+            }
+            match self.wake().await {
+                Wake::Request(request) => self.request(request),
+                Wake::HalfClosed => self.requests = None,
+                Wake::Broken(status) if status.code() == Code::Cancelled => {
+                    return Err(Refusal::WatchCanceled.into());
+                }
+                Wake::Broken(status) => return Err(status),
+                Wake::Delivery(delivery) => self.delivery(delivery)?,
+                Wake::ProgressTick => self.node.watch_hub().tick(self.feed.stream),
+                Wake::LeaderTick => self.leader_tick()?,
+                Wake::Stopping => return Err(Refusal::Stopped.into()),
+                Wake::Stride => self.stride().await?,
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let behind = self.stride.is_some() || !self.lagging.is_empty();
+        if behind && !mem::replace(&mut self.strode, true) {
+            return Wake::Stride;
+        }
+        self.strode = false;
+        tokio::select! {
+            biased;
+            () = &mut self.stopping => Wake::Stopping,
+            Some(request) = OptionFuture::from(self.requests.as_mut().map(StreamExt::next)) => match request {
+                Some(Ok(request)) => Wake::Request(request),
+                Some(Err(status)) => Wake::Broken(status),
+                None => Wake::HalfClosed,
+            },
+            Some(delivery) = self.feed.recv() => Wake::Delivery(delivery),
+            Some(_) = OptionFuture::from(self.progress.as_mut().map(Interval::tick)) => Wake::ProgressTick,
+            Some(_) = OptionFuture::from(self.leader_check.as_mut().map(Interval::tick)) => Wake::LeaderTick,
+            () = ready(()), if behind => Wake::Stride,
+        }
+    }
+
+    fn request(&mut self, request: WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create),
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(WatchId(cancel.watch_id)),
+            Some(RequestUnion::ProgressRequest(_)) => self.node.watch_hub().progress(self.feed.stream),
+            None => tracing::info!("ignored a watch request that asks for nothing"),
+        }
+    }
+
+    fn create(&mut self, create: WatchCreateRequest) {
+        let filters = |filter: FilterType| create.filters.contains(&filter.into());
+        let spec = WatcherSpec {
+            id: create.watch_id,
+            no_put: filters(FilterType::Noput),
+            no_delete: filters(FilterType::Nodelete),
+            range: range(create.key, create.range_end),
+            start_rev: create.start_revision,
+            prev_kv: create.prev_kv,
+            progress_notify: create.progress_notify,
+            fragment: create.fragment,
+        };
+        let (created, published) = {
+            let mut hub = self.node.watch_hub();
+            (hub.create(&mut self.feed, spec), hub.published())
+        };
+        let response = match created {
+            Ok(created) => {
+                if let State::Unsynced { next_rev } = created.state {
+                    let spec = created.spec;
+                    self.lagging.push_back(Lagging { id: created.id, next_rev, spec });
+                }
+                if create.progress_notify && self.progress.is_none() {
+                    self.progress = Some(progress_ticker(self.node.config().watch_progress_notify_interval));
+                }
+                self.response(created.id, published)
+            }
+            Err(refusal) => WatchResponse {
+                canceled: true,
+                cancel_reason: refusal.to_string(),
+                ..self.response(WatchId::NONE, published)
+            },
+        };
+        self.outbox.push_back(WatchResponse { created: true, ..response });
+    }
+
+    fn cancel(&mut self, id: WatchId) {
+        let (cancelled, published) = {
+            let mut hub = self.node.watch_hub();
+            (hub.cancel(&mut self.feed, id), hub.published())
+        };
+        if cancelled {
+            self.lagging.retain(|laggard| laggard.id != id);
+            if let Some(stride) = &mut self.stride {
+                stride.walkers.retain(|walker| walker.id != id);
+            }
+            let response = self.response(id, published);
+            self.outbox.push_back(WatchResponse { canceled: true, ..response });
+        }
+    }
+
+    fn delivery(&mut self, delivery: Delivery) -> Result<(), Status> {
+        match delivery {
+            Delivery::Batch(batch) => self.batch(&batch)?,
+            Delivery::Progress { rev, id } => self.outbox.push_back(self.response(id, rev)),
+            Delivery::StreamProgress { rev } => self.outbox.push_back(self.response(WatchId::NONE, rev)),
+            Delivery::Lagging => {
+                let lagging = self.node.watch_hub().lagging(self.feed.stream);
+                self.lagging.extend(lagging);
+            }
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<(), Status> {
+        let response = self.response(WatchId::NONE, batch.rev);
+        for share in batch.shares() {
+            let events = if share.prev_kv && share.events().any(lacks_prev) {
+                // The watcher is so new that they were made before somebody wanted this.
+                let mut events: Vec<Event> = share.events().cloned().collect();
+                self.node.fill_prev(&mut events)?;
+                events.iter().map(|event| render_event(event, true)).collect()
+            } else {
+                share.events().map(|event| render_event(event, share.prev_kv)).collect()
+            };
+            let response = WatchResponse { watch_id: share.id.0, events, ..response.clone() };
+            self.push_events(response, share.fragment);
+        }
+        Ok(())
+    }
+
+    fn leader_tick(&mut self) -> Result<(), Status> {
+        self.leaderless_ticks = if self.node.has_leader() { 0 } else { self.leaderless_ticks + 1 };
+        if self.leaderless_ticks >= LEADERLESS_TICKS_MAX {
+            return Err(Refusal::NoLeader.into());
+        }
+        Ok(())
+    }
+
+    /// One turn of catching up: reads a stride, or lets one watcher walk it.
+    async fn stride(&mut self) -> Result<(), Status> {
+        // Reading history never waits: let the others on this thread have their turn.
+        coop::consume_budget().await;
+        let Some(mut stride) = self.stride.take() else {
+            return self.read_stride();
+        };
+        if let Some(walker) = stride.walkers.pop_front() {
+            self.walk(&mut stride, walker)?;
+        }
+        if !stride.walkers.is_empty() {
+            self.stride = Some(stride);
+        }
+        Ok(())
+    }
+
+    fn read_stride(&mut self) -> Result<(), Status> {
+        let Some(first) = self.lagging.pop_front() else { return Ok(()) };
+        let from = first.next_rev;
+        let history = match self.node.history(from, WATCH_BATCH_REVS) {
+            Ok(history) => history,
+            Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
+                self.node.watch_hub().retire(self.feed.stream, first.id);
+                let response = WatchResponse {
+                    canceled: true,
+                    compact_revision: compacted.0,
+                    ..self.response(first.id, Rev(0))
+                };
+                self.outbox.push_back(response);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (mut walkers, lagging): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.lagging)
+            .into_iter()
+            .partition(|laggard| from <= laggard.next_rev && laggard.next_rev < history.next);
+        walkers.push_front(first);
+        self.lagging = lagging;
+        self.stride = Some(Stride { filled: vec![false; history.revs.len()], history, walkers });
+        Ok(())
+    }
+
+    /// Sends a watcher what it wants of a stride, as one response, and moves it behind it.
+    fn walk(&mut self, stride: &mut Stride, walker: Lagging) -> Result<(), Status> {
+        let Lagging { id, next_rev, spec } = walker;
+        let mut rendered = Vec::new();
+        let start = stride.history.revs.partition_point(|(rev, _)| *rev < next_rev);
+        for ((_, events), filled) in stride.history.revs[start..].iter_mut().zip(&mut stride.filled[start..])
+        {
+            if spec.prev_kv && !*filled && events.iter().any(|event| spec.wants(event)) {
+                self.node.fill_prev(events)?;
+                *filled = true;
+            }
+            let wanted = events.iter().filter(|event| spec.wants(event));
+            rendered.extend(wanted.map(|event| render_event(event, spec.prev_kv)));
+        }
+        let heard = !rendered.is_empty();
+        if heard {
+            let response = self.response(id, stride.history.current);
+            self.push_events(WatchResponse { events: rendered, ..response }, spec.fragment);
+        }
+        let next_rev = stride.history.next.max(next_rev);
+        let state = self.node.watch_hub().resume(self.feed.stream, id, next_rev, heard);
+        if let State::Unsynced { next_rev } = state {
+            self.lagging.push_back(Lagging { id, next_rev, spec });
+        }
+        Ok(())
+    }
+
+    fn push_events(&mut self, response: WatchResponse, fragment: bool) {
+        let bytes_max = self.node.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
+        if fragment && response.events.len() > 1 && response.encoded_len() >= bytes_max {
+            self.outbox.extend(fragments(response, bytes_max));
+        } else {
+            self.outbox.push_back(response);
+        }
+    }
+
+    /// What every response begins with.
+    fn response(&self, id: WatchId, rev: Rev) -> WatchResponse {
+        let header = Some(render::header(&self.node, rev));
+        WatchResponse { header, watch_id: id.0, ..WatchResponse::default() }
+    }
+}
+
+impl<R> Drop for Session<R> {
+    fn drop(&mut self) {
+        self.node.watch_hub().close_stream(self.feed.stream);
+    }
+}
+
+/// As in a Range, but for the empty key: every key comes after it, so it stands for the first.
+fn range(key: Bytes, range_end: Bytes) -> KeyRange {
+    let key = if key.is_empty() { Bytes::from_static(b"\0") } else { key };
+    KeyRange::parse(key, range_end)
+}
+
+fn lacks_prev(event: &Event) -> bool {
+    let creates = event.kind == EventKind::Put && event.kv.version == 1;
+    event.prev_kv.is_none() && !creates
+}
+
+fn render_event(event: &Event, prev_kv: bool) -> mvccpb::Event {
+    let kind = match event.kind {
+        EventKind::Put => EventType::Put,
+        EventKind::Delete => EventType::Delete,
+    };
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(render::key_value(event.kv.clone())),
+        prev_kv: if prev_kv { event.prev_kv.clone().map(render::key_value) } else { None },
+    }
+}
+
+/// The response in parts of less than `bytes_max`, as far as single events allow.
+fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
+    let empty = WatchResponse { fragment: true, events: Vec::new(), ..response.clone() };
+    let mut parts = vec![empty.clone()];
+    let mut bytes = empty.encoded_len();
+    for event in response.events {
+        let event_bytes = encoded_len(&event);
+        let part = parts.last_mut().expect("there is a first part");
+        if !part.events.is_empty() && bytes + event_bytes >= bytes_max {
+            bytes = empty.encoded_len() + event_bytes;
+            parts.push(WatchResponse { events: vec![event], ..empty.clone() });
+        } else {
+            bytes += event_bytes;
+            part.events.push(event);
+        }
+    }
+    parts.last_mut().expect("there is a first part").fragment = false;
+    parts
+}
+
+/// Bytes that an event adds to a response: a one-byte tag, its length, itself.
+fn encoded_len(event: &mvccpb::Event) -> usize {
+    let bytes = event.encoded_len();
+    1 + prost::length_delimiter_len(bytes) + bytes
+}
+
+fn progress_ticker(interval: Duration) -> Interval {
+    let interval = interval.max(PROGRESS_INTERVAL_MIN);
+    // Watchers are often created together; their notifications need not come together.
+    ticker(interval + rand::random_range(Duration::ZERO..interval / 10))
+}
+
+/// First ticks after a whole period.
+fn ticker(period: Duration) -> Interval {
+    let mut ticker = interval_at(Instant::now() + period, period);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,620 @@
+//! One redb file, and the three things done with it.
+//!
+//! Anybody may open a [`Reader`]: a snapshot that stays as it is for as long as it is held. One
+//! thread, the checkpointer, commits [`Checkpoint`]s and defragments; each commit is one durable
+//! transaction, so the file always is what some checkpoint made it.
+//!
+//! Defragmenting writes a new file beside the old one and renames it into place. Readers of the
+//! old file finish on it; a crash at any step leaves one file or the other.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
+
+use crate::{
+    storage::{
+        Record, StorageError, Table, meta,
+        tables::{self, FORMAT_VERSION, RECORDS, RecordKey},
+    },
+    types::Revision,
+};
+
+const REMEDY: &str = "restore a snapshot, or remove the member and add it again with an empty data directory";
+
+/// Everything that changed since the checkpoint before, from all owners of state.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoint {
+    /// In order, and newer than all that is stored.
+    pub(crate) records: Vec<(Revision, Record)>,
+    /// Stored before, or among `records`.
+    pub(crate) removed: Vec<Revision>,
+    /// Table, key, and the new bytes or `None` to remove the cell.
+    pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
+}
+
+pub(crate) struct Database {
+    path: Arc<Path>,
+    cache_bytes: usize,
+    /// Replaced when the file is.
+    redb: RwLock<Arc<redb::Database>>,
+    /// Held while the file is written or replaced, never while it is read.
+    writing: Mutex<()>,
+}
+
+impl Database {
+    /// Opens the file, or creates it.
+    pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+        // What a creation or a defragmentation that was cut short left behind.
+        remove_if_present(&unfinished_path(path))?;
+        let is_new = !path.exists();
+        let redb = if is_new { create(path, cache_bytes)? } else { open_redb(path, cache_bytes)? };
+        let database = Database {
+            path: path.into(),
+            cache_bytes,
+            redb: RwLock::new(Arc::new(redb)),
+            writing: Mutex::new(()),
+        };
+        if !is_new {
+            database.check_format()?;
+        }
+        Ok(database)
+    }
+
+    /// A snapshot of what the last commit left.
+    pub(crate) fn reader(&self) -> Result<Reader, StorageError> {
+        let redb = Arc::clone(&self.redb.read());
+        let transaction = redb.begin_read()?;
+        let records = transaction.open_table(RECORDS)?;
+        Ok(Reader { records, transaction, path: Arc::clone(&self.path), _redb: redb })
+    }
+
+    /// Makes a checkpoint durable, all of it or nothing. Returns the footprint of the records
+    /// that it removed. After an error the file is as it was, and this process must not go on.
+    pub(crate) fn commit(&self, checkpoint: &Checkpoint) -> Result<u64, StorageError> {
+        let _writing = self.writing.lock();
+        let redb = Arc::clone(&self.redb.read());
+        let transaction = begin_write(&redb)?;
+        let mut stored = Vec::new();
+        let mut removed_bytes = 0;
+        {
+            let mut records = transaction.open_table(RECORDS)?;
+            for (revision, record) in &checkpoint.records {
+                let key = tables::record_key(*revision);
+                tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
+                records.insert(&key, stored.as_slice())?;
+            }
+            for revision in &checkpoint.removed {
+                let removed = records.remove(&tables::record_key(*revision))?;
+                let removed = removed.ok_or_else(|| self.corrupted(missing(*revision)))?;
+                removed_bytes += tables::stored_footprint(removed.value().len());
+            }
+        }
+        put_record_count(&transaction)?;
+        for table in Table::ALL {
+            let mut changed = checkpoint.cells.iter().filter(|(of, ..)| *of == table).peekable();
+            if changed.peek().is_none() {
+                continue;
+            }
+            let mut cells = transaction.open_table(table.definition())?;
+            for (_, key, bytes) in changed {
+                match bytes {
+                    Some(bytes) => {
+                        tables::seal_cell(key, bytes, &mut stored);
+                        cells.insert(key.as_ref(), stored.as_slice())?;
+                    }
+                    None => {
+                        cells.remove(key.as_ref())?;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(removed_bytes)
+    }
+
+    /// Rewrites the file without the holes that removals left in it.
+    pub(crate) fn defragment(&self) -> Result<(), StorageError> {
+        let _writing = self.writing.lock();
+        let reader = self.reader()?;
+        let copy = write_file(&self.path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
+        *self.redb.write() = Arc::new(copy);
+        Ok(())
+    }
+
+    /// Writes what the last commit left to a file of its own, which can be put in this one's place.
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
+        let reader = self.reader()?;
+        write_file(path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
+        Ok(())
+    }
+
+    /// A hash of every record and every cell but those of the meta table, which differ between
+    /// members that agree.
+    pub(crate) fn hash(&self) -> Result<u32, StorageError> {
+        let reader = self.reader()?;
+        let mut hash = 0;
+        for item in reader.records(Revision::default())? {
+            let (revision, record) = item?;
+            hash = crc32c::crc32c_append(hash, &tables::record_key(revision));
+            hash = crc32c::crc32c_append(hash, record.bytes());
+        }
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
+            for item in reader.cells(table)? {
+                let (key, bytes) = item?;
+                hash = crc32c::crc32c_append(hash, &key);
+                hash = crc32c::crc32c_append(hash, &bytes);
+            }
+        }
+        Ok(hash)
+    }
+
+    /// Length of the file, holes included.
+    pub(crate) fn file_bytes(&self) -> Result<u64, StorageError> {
+        fs::metadata(&self.path).map(|metadata| metadata.len()).map_err(io_error("measure", &self.path))
+    }
+
+    /// Checks the records from `from` on, `max_records` of them at most. Returns where to go on,
+    /// or `None` at the end.
+    pub(crate) fn verify_stride(
+        &self,
+        from: Revision,
+        max_records: usize,
+    ) -> Result<Option<Revision>, StorageError> {
+        let mut records = self.reader()?.records(from)?;
+        for record in records.by_ref().take(max_records) {
+            record?;
+        }
+        Ok(records.next().transpose()?.map(|(revision, _)| revision))
+    }
+
+    /// An error that names this file.
+    pub(crate) fn corrupted(&self, detail: String) -> StorageError {
+        corrupted(&self.path, detail)
+    }
+
+    fn check_format(&self) -> Result<(), StorageError> {
+        let foreign = |detail: String| StorageError::Foreign { path: self.path.to_path_buf(), detail };
+        let reader = match self.reader() {
+            Err(StorageError::Redb(error)) if matches!(*error, redb::Error::TableDoesNotExist(_)) => {
+                return Err(foreign("it is a database of something else".to_owned()));
+            }
+            reader => reader?,
+        };
+        let version = reader.cell(Table::Meta, meta::FORMAT_VERSION)?;
+        match version.as_deref().and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?))) {
+            Some(FORMAT_VERSION) => Ok(()),
+            Some(other) => Err(foreign(format!(
+                "it has format {other} and this version reads format {FORMAT_VERSION}; run the version that wrote it"
+            ))),
+            None => Err(foreign("it does not say what format it has".to_owned())),
+        }
+    }
+}
+
+/// A snapshot of the file. It sees neither later commits nor later removals.
+pub(crate) struct Reader {
+    // In this order: the table and the transaction end before their database does.
+    records: ReadOnlyTable<&'static RecordKey, &'static [u8]>,
+    transaction: ReadTransaction,
+    path: Arc<Path>,
+    _redb: Arc<redb::Database>,
+}
+
+impl Reader {
+    /// The record of a revision that is known to be stored.
+    pub(crate) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
+        let key = tables::record_key(revision);
+        match self.records.get(&key)? {
+            Some(stored) => unseal_record(&self.path, &key, stored.value()),
+            None => Err(corrupted(&self.path, missing(revision))),
+        }
+    }
+
+    /// How many records a scan of all of them must find.
+    pub(crate) fn record_count(&self) -> Result<u64, StorageError> {
+        let count = self.cell(Table::Meta, meta::RECORD_COUNT)?;
+        let count = count.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        count.ok_or_else(|| self.corrupted("it does not say how many records it has".to_owned()))
+    }
+
+    /// All records from `from` on, in order.
+    pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
+        let range = self.records.range::<&RecordKey>(&tables::record_key(from)..)?;
+        Ok(Records { range, path: Arc::clone(&self.path) })
+    }
+
+    pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        match self.transaction.open_table(table.definition())?.get(key)? {
+            Some(stored) => Ok(Some(unseal_cell(&self.path, table, key, stored.value())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// All cells of a table with their keys, in the order of the keys.
+    pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
+        let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
+        Ok(Cells { range, table, path: Arc::clone(&self.path) })
+    }
+
+    /// An error that names this file.
+    pub(crate) fn corrupted(&self, detail: String) -> StorageError {
+        corrupted(&self.path, detail)
+    }
+}
+
+/// See [`Reader::records`]. It keeps its snapshot alive by itself.
+pub(crate) struct Records {
+    range: redb::Range<'static, &'static RecordKey, &'static [u8]>,
+    path: Arc<Path>,
+}
+
+impl Iterator for Records {
+    type Item = Result<(Revision, Record), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.range.next()?;
+        Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
+            let key = key.value();
+            Ok((tables::revision(key), unseal_record(&self.path, key, stored.value())?))
+        }))
+    }
+}
+
+/// See [`Reader::cells`]. It keeps its snapshot alive by itself.
+pub(crate) struct Cells {
+    range: redb::Range<'static, &'static [u8], &'static [u8]>,
+    table: Table,
+    path: Arc<Path>,
+}
+
+impl Iterator for Cells {
+    type Item = Result<(Bytes, Bytes), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.range.next()?;
+        Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
+            let bytes = unseal_cell(&self.path, self.table, key.value(), stored.value())?;
+            Ok((Bytes::copy_from_slice(key.value()), bytes))
+        }))
+    }
+}
+
+fn create(path: &Path, cache_bytes: usize) -> Result<redb::Database, StorageError> {
+    write_file(path, cache_bytes, |transaction| {
+        transaction.open_table(RECORDS)?;
+        for table in Table::ALL {
+            transaction.open_table(table.definition())?;
+        }
+        put_record_count(transaction)?;
+        let mut version = Vec::new();
+        tables::seal_cell(meta::FORMAT_VERSION, &FORMAT_VERSION.to_be_bytes(), &mut version);
+        let mut cells = transaction.open_table(Table::Meta.definition())?;
+        cells.insert(meta::FORMAT_VERSION, version.as_slice())?;
+        Ok(())
+    })
+}
+
+/// Copies every table. Checksums are checked on the way, so that damage is found now and not
+/// passed on.
+fn copy_all(reader: &Reader, transaction: &WriteTransaction) -> Result<(), StorageError> {
+    let mut stored = Vec::new();
+    {
+        let mut records = transaction.open_table(RECORDS)?;
+        for item in reader.records(Revision::default())? {
+            let (revision, record) = item?;
+            let key = tables::record_key(revision);
+            tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
+            records.insert(&key, stored.as_slice())?;
+        }
+    }
+    for table in Table::ALL {
+        let mut cells = transaction.open_table(table.definition())?;
+        for item in reader.cells(table)? {
+            let (key, bytes) = item?;
+            tables::seal_cell(&key, &bytes, &mut stored);
+            cells.insert(key.as_ref(), stored.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a new file at `path` in one step: it is written and made durable beside it, then renamed.
+fn write_file(
+    path: &Path,
+    cache_bytes: usize,
+    fill: impl FnOnce(&WriteTransaction) -> Result<(), StorageError>,
+) -> Result<redb::Database, StorageError> {
+    let unfinished = unfinished_path(path);
+    remove_if_present(&unfinished)?;
+    let redb = open_redb(&unfinished, cache_bytes)?;
+    let transaction = begin_write(&redb)?;
+    fill(&transaction)?;
+    transaction.commit()?;
+    fs::rename(&unfinished, path).map_err(io_error("rename", &unfinished))?;
+    sync_directory(path)?;
+    Ok(redb)
+}
+
+fn unfinished_path(path: &Path) -> PathBuf {
+    path.with_added_extension("unfinished")
+}
+
+fn open_redb(path: &Path, cache_bytes: usize) -> Result<redb::Database, StorageError> {
+    use redb::{DatabaseError, StorageError as RedbError};
+
+    let foreign = |detail: String| StorageError::Foreign { path: path.to_path_buf(), detail };
+    redb::Builder::new().set_cache_size(cache_bytes).create(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => foreign("another process has it open".to_owned()),
+        DatabaseError::UpgradeRequired(version) => {
+            foreign(format!("it has redb's file format {version}, which this version does not read"))
+        }
+        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            foreign(error.to_string())
+        }
+        DatabaseError::Storage(RedbError::Io(source)) => io_error("open", path)(source),
+        DatabaseError::Storage(RedbError::Corrupted(detail)) => {
+            corrupted(path, format!("{detail}; {REMEDY}"))
+        }
+        other => other.into(),
+    })
+}
+
+/// Every commit saves what is needed to open the file at once after a crash, instead of after a
+/// walk through all of it.
+fn begin_write(redb: &redb::Database) -> Result<WriteTransaction, StorageError> {
+    let mut transaction = redb.begin_write()?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// How many records there must be: damage to the tree itself can make some invisible, and those
+/// have no checksum to fail.
+fn put_record_count(transaction: &WriteTransaction) -> Result<(), StorageError> {
+    let count = transaction.open_table(RECORDS)?.len()?;
+    let mut stored = Vec::new();
+    tables::seal_cell(meta::RECORD_COUNT, &count.to_be_bytes(), &mut stored);
+    transaction.open_table(Table::Meta.definition())?.insert(meta::RECORD_COUNT, stored.as_slice())?;
+    Ok(())
+}
+
+fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, StorageError> {
+    tables::unseal_record(key, stored)
+        .and_then(|(tombstone, bytes)| Record::decode(tombstone, Bytes::copy_from_slice(bytes)))
+        .ok_or_else(|| {
+            corrupted(path, format!("the checksum of revision {} does not hold", tables::revision(key)))
+        })
+}
+
+fn unseal_cell(path: &Path, table: Table, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
+    tables::unseal(key, stored).map(Bytes::copy_from_slice).ok_or_else(|| {
+        let (table, key) = (table.name(), key.escape_ascii());
+        corrupted(path, format!("the checksum of {table} \"{key}\" does not hold"))
+    })
+}
+
+fn corrupted(path: &Path, detail: String) -> StorageError {
+    StorageError::Corrupted { path: path.to_path_buf(), detail }
+}
+
+fn missing(revision: Revision) -> String {
+    format!("revision {revision} is not there")
+}
+
+fn remove_if_present(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a renaming in the file's directory durable.
+fn sync_directory(path: &Path) -> Result<(), StorageError> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let synced = fs::File::open(directory).and_then(|opened| opened.sync_all());
+    synced.map_err(io_error("sync", directory))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    move |source| StorageError::Io { action, path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::types::{KeyValue, Rev};
+
+    const CACHE_BYTES: usize = 1 << 20;
+
+    fn open(directory: &TempDir) -> Result<Database, StorageError> {
+        Database::open(&directory.path().join("db"), CACHE_BYTES)
+    }
+
+    fn put(main: i64, value: Vec<u8>) -> (Revision, Record) {
+        let (key, value) = (Bytes::from(format!("key-{main}")), Bytes::from(value));
+        let kv = KeyValue { key, value, mod_rev: Rev(main), version: 1, ..KeyValue::default() };
+        (Revision::new(main, 0), Record::put(&kv))
+    }
+
+    fn cell(table: Table, key: &'static str, bytes: Option<&'static str>) -> (Table, Bytes, Option<Bytes>) {
+        (table, Bytes::from(key), bytes.map(Bytes::from))
+    }
+
+    /// Everything in the file, or the first error.
+    fn contents(reader: &Reader) -> Result<Contents, StorageError> {
+        let records = reader.records(Revision::default())?.collect::<Result<_, _>>()?;
+        let cells =
+            Table::ALL.iter().map(|table| reader.cells(*table)?.collect()).collect::<Result<_, _>>()?;
+        Ok((records, cells))
+    }
+
+    type Contents = (Vec<(Revision, Record)>, Vec<Vec<(Bytes, Bytes)>>);
+
+    #[test]
+    fn a_checkpoint_is_there_after_reopening() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        let records = vec![put(2, vec![1; 10]), put(3, vec![2; 10_000]), put(4, vec![])];
+        let cells = vec![cell(Table::Lease, "a", Some("1")), cell(Table::Alarm, "a", Some("2"))];
+        let first = Checkpoint { records: records.clone(), cells, ..Checkpoint::default() };
+        assert_eq!(database.commit(&first).expect("a commit"), 0);
+        let removed = vec![Revision::new(3, 0)];
+        let second =
+            Checkpoint { removed, cells: vec![cell(Table::Alarm, "a", None)], ..Checkpoint::default() };
+        let removed_bytes = database.commit(&second).expect("a commit");
+        assert_eq!(removed_bytes, tables::footprint(records[1].1.bytes().len()));
+        drop(database);
+
+        let reader = open(&directory).expect("the same database").reader().expect("a reader");
+        let found: Vec<_> =
+            reader.records(Revision::new(2, 1)).expect("a scan").map(Result::unwrap).collect();
+        assert_eq!(found, [records[2].clone()]);
+        assert_eq!(reader.record(Revision::new(2, 0)).expect("a record"), records[0].1);
+        assert!(matches!(reader.record(Revision::new(3, 0)), Err(StorageError::Corrupted { .. })));
+        assert_eq!(reader.cell(Table::Lease, b"a").expect("a cell"), Some(Bytes::from("1")));
+        assert_eq!(reader.cell(Table::Alarm, b"a").expect("no cell"), None);
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_damage() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        let checkpoint = Checkpoint { removed: vec![Revision::new(2, 0)], ..Checkpoint::default() };
+        assert!(matches!(database.commit(&checkpoint), Err(StorageError::Corrupted { .. })));
+    }
+
+    #[test]
+    fn files_of_others_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("db");
+        let refusal = || match Database::open(&path, CACHE_BYTES) {
+            Err(StorageError::Foreign { detail, .. }) => detail,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it was opened"),
+        };
+        fs::write(&path, "certainly not a database").expect("a file");
+        assert_eq!(refusal(), "Not a redb database: magic number mismatch");
+
+        fs::remove_file(&path).expect("no file");
+        drop(redb::Database::create(&path).expect("an empty database"));
+        assert_eq!(refusal(), "it is a database of something else");
+
+        fs::remove_file(&path).expect("no file");
+        let database = Database::open(&path, CACHE_BYTES).expect("a new database");
+        assert_eq!(refusal(), "another process has it open");
+        let newer = (
+            Table::Meta,
+            Bytes::from_static(meta::FORMAT_VERSION),
+            Some(Bytes::copy_from_slice(&2_u64.to_be_bytes())),
+        );
+        database.commit(&Checkpoint { cells: vec![newer], ..Checkpoint::default() }).expect("a commit");
+        drop(database);
+        assert_eq!(
+            refusal(),
+            "it has format 2 and this version reads format 1; run the version that wrote it"
+        );
+    }
+
+    #[test]
+    fn defragmenting_keeps_the_contents_and_shrinks_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        let records: Vec<_> = (2..1002).map(|main| put(main, vec![main as u8; 2000])).collect();
+        let removed = records[..900].iter().map(|(revision, _)| *revision).collect();
+        let cells = vec![cell(Table::Member, "m", Some("x"))];
+        database.commit(&Checkpoint { records, cells, ..Checkpoint::default() }).expect("a commit");
+        let before_removal = database.reader().expect("a reader");
+        let all = contents(&before_removal).expect("contents");
+        database.commit(&Checkpoint { removed, ..Checkpoint::default() }).expect("a commit");
+        let kept = contents(&database.reader().expect("a reader")).expect("contents");
+
+        let bytes = database.file_bytes().expect("a length");
+        database.defragment().expect("a new file");
+        assert!(database.file_bytes().expect("a length") < bytes / 2);
+        assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), kept);
+        assert_eq!(contents(&before_removal).expect("the old file"), all);
+
+        let later = Checkpoint { records: vec![put(1002, vec![])], ..Checkpoint::default() };
+        database.commit(&later).expect("a commit to the new file");
+        drop((database, before_removal));
+        let reader = open(&directory).expect("the new file").reader().expect("a reader");
+        assert_eq!(contents(&reader).expect("contents").0.len(), 101);
+        assert_eq!(reader.record_count().expect("a count"), 101);
+    }
+
+    #[test]
+    fn an_unfinished_file_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let unfinished = directory.path().join("db.unfinished");
+        fs::write(&unfinished, "half a copy").expect("a file");
+        open(&directory).expect("a new database");
+        assert!(!unfinished.exists());
+    }
+
+    #[test]
+    fn verifying_goes_on_where_it_stopped() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        let records = (2..7).map(|main| put(main, vec![])).collect();
+        database.commit(&Checkpoint { records, ..Checkpoint::default() }).expect("a commit");
+        let next = database.verify_stride(Revision::default(), 3).expect("sound records");
+        assert_eq!(next, Some(Revision::new(5, 0)));
+        assert_eq!(database.verify_stride(Revision::new(5, 0), 2).expect("sound records"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// redb alone serves flipped bits as data. It may also trip over damage to its own
+        /// structure; that ends the process, which is a report too. And a flip in its header can
+        /// bring back the commit before, here the empty database.
+        #[test]
+        fn flipped_bits_are_never_served(
+            flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8_u8), 1..40)
+        ) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let database = open(&directory).expect("a new database");
+            let records = (2..300).map(|main| put(main, vec![main as u8; 100])).collect();
+            let cells = vec![cell(Table::Lease, "lease", Some("some bytes of a lease"))];
+            let checkpoint = Checkpoint { records, cells, ..Checkpoint::default() };
+            database.commit(&checkpoint).expect("a commit");
+            drop(database);
+            let path = directory.path().join("db");
+            let sound = fs::read(&path).expect("the file");
+            // The part that is in use; the file is longer.
+            let used = sound.iter().rposition(|byte| *byte != 0).expect("contents") + 1;
+            for (position, bit) in flips {
+                let mut damaged = sound.clone();
+                damaged[position.index(used)] ^= 1 << bit;
+                fs::write(&path, &damaged).expect("the file");
+                let read = || {
+                    let reader = open(&directory)?.reader()?;
+                    let records = reader.records(Revision::default())?.map_while(Result::ok).collect();
+                    let leases = reader.cells(Table::Lease)?.map_while(Result::ok).collect();
+                    let is_whole = reader.records(Revision::default())?.all(|record| record.is_ok())
+                        && reader.record_count().ok() == Some(Vec::len(&records) as u64);
+                    Ok::<(Vec<_>, Vec<_>, bool), StorageError>((records, leases, is_whole))
+                };
+                if let Ok(Ok((records, leases, is_whole))) = catch_unwind(AssertUnwindSafe(read)) {
+                    prop_assert!(records.iter().all(|record| checkpoint.records.contains(record)));
+                    prop_assert!(!is_whole || records.is_empty() || records == checkpoint.records);
+                    let (_, key, bytes) = &checkpoint.cells[0];
+                    prop_assert!(leases.iter().all(|lease| lease.0 == key && Some(&lease.1) == bytes.as_ref()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! One change, in the form in which it is stored, hashed and answered from.
+
+use bytes::Bytes;
+
+use crate::{
+    storage::codec::{self, Parts},
+    types::{KeyValue, LeaseId, Rev},
+};
+
+/// An encoded `mvccpb.KeyValue` that is known to decode. Clones share the bytes, and so do the
+/// keys and values taken out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    tombstone: bool,
+    bytes: Bytes,
+}
+
+impl Record {
+    pub(crate) fn put(kv: &KeyValue) -> Record {
+        Record { tombstone: false, bytes: codec::encode(Parts::of(kv)).into() }
+    }
+
+    /// The end of `key`: only the key is stored.
+    pub(crate) fn tombstone(key: &[u8]) -> Record {
+        let parts = Parts { key, ..Parts::default() };
+        Record { tombstone: true, bytes: codec::encode(parts).into() }
+    }
+
+    /// `None` if the bytes do not decode.
+    pub(crate) fn decode(tombstone: bool, bytes: Bytes) -> Option<Record> {
+        codec::decode(&bytes).is_some().then_some(Record { tombstone, bytes })
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.tombstone
+    }
+
+    /// The encoded `mvccpb.KeyValue`.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        codec::decode(&self.bytes).expect("a record was decoded before it became one")
+    }
+
+    /// The stored key-value; key and value share the record's bytes.
+    pub(crate) fn key_value(&self) -> KeyValue {
+        let Parts { key, value, create_rev, mod_rev, version, lease } = self.parts();
+        KeyValue {
+            key: self.bytes.slice_ref(key),
+            value: self.bytes.slice_ref(value),
+            create_rev,
+            mod_rev,
+            version,
+            lease,
+        }
+    }
+
+    /// What a deletion in `rev` tells watchers: the key, and when.
+    pub(crate) fn deleted_key_value(&self, rev: Rev) -> KeyValue {
+        debug_assert!(self.tombstone);
+        KeyValue {
+            key: self.bytes.slice_ref(self.parts().key),
+            value: Bytes::new(),
+            create_rev: Rev(0),
+            mod_rev: rev,
+            version: 0,
+            lease: LeaseId::NONE,
+        }
+    }
+}

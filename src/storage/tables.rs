@@ -1,0 +1,148 @@
+//! The whole on-disk schema.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `rev` | main, then sub: big-endian i64 each | crc32c: little-endian u32, flags: u8, `mvccpb.KeyValue` |
+//! | every [`Table`] | bytes | crc32c: little-endian u32, bytes |
+//!
+//! Bit 0 of the flags marks a tombstone, whose `KeyValue` has only the key. A checksum covers
+//! the storage key and all that follows the checksum itself, so that a record found in another
+//! record's place does not pass either.
+
+use redb::TableDefinition;
+
+use crate::types::Revision;
+
+/// Of this schema. A file that says more was written by a newer version.
+pub(super) const FORMAT_VERSION: u64 = 1;
+
+pub(super) type RecordKey = [u8; 16];
+pub(super) type RecordsDefinition = TableDefinition<'static, &'static RecordKey, &'static [u8]>;
+pub(super) type CellsDefinition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+pub(super) const RECORDS: RecordsDefinition = TableDefinition::new("rev");
+
+/// The state tables. What the bytes of a cell mean is its owner's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Table {
+    Meta,
+    Lease,
+    Alarm,
+    Member,
+    MemberRemoved,
+    AuthUser,
+    AuthRole,
+}
+
+/// Keys of [`Table::Meta`]. Numbers are big-endian and eight bytes wide.
+pub(crate) mod meta {
+    pub(crate) const FORMAT_VERSION: &[u8] = b"format_version";
+    pub(crate) const RECORD_COUNT: &[u8] = b"record_count";
+    /// Stored, never derived: compaction may remove the newest record there is.
+    pub(crate) const REV_CURRENT: &[u8] = b"rev_current";
+    /// Reads below it are refused.
+    pub(crate) const REV_COMPACT_SCHEDULED: &[u8] = b"rev_compact_scheduled";
+    /// What had to go for it is gone.
+    pub(crate) const REV_COMPACT_FINISHED: &[u8] = b"rev_compact_finished";
+    /// High-water mark of the size that we report.
+    pub(crate) const SIZE_TOTAL: &[u8] = b"size_total";
+}
+
+const TOMBSTONE: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+const RECORD_HEADER_BYTES: usize = CHECKSUM_BYTES + 1;
+/// What redb keeps for an entry in a page beside its key and value.
+const ENTRY_OVERHEAD_BYTES: usize = 8;
+
+impl Table {
+    pub(super) const ALL: [Table; 7] = [
+        Table::Meta,
+        Table::Lease,
+        Table::Alarm,
+        Table::Member,
+        Table::MemberRemoved,
+        Table::AuthUser,
+        Table::AuthRole,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Lease => "lease",
+            Table::Alarm => "alarm",
+            Table::Member => "member",
+            Table::MemberRemoved => "member_removed",
+            Table::AuthUser => "auth_user",
+            Table::AuthRole => "auth_role",
+        }
+    }
+
+    pub(super) fn definition(self) -> CellsDefinition {
+        TableDefinition::new(self.name())
+    }
+}
+
+pub(super) fn record_key(revision: Revision) -> RecordKey {
+    assert!(revision.main.0 >= 0 && revision.sub >= 0, "revision {revision} has no place on disk");
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&revision.main.0.to_be_bytes());
+    key[8..].copy_from_slice(&revision.sub.to_be_bytes());
+    key
+}
+
+pub(super) fn revision(key: &RecordKey) -> Revision {
+    let number = |at: usize| i64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes"));
+    Revision::new(number(0), number(8))
+}
+
+/// Bytes that a record takes in the file, given the length of its `KeyValue`.
+pub(crate) fn footprint(key_value_bytes: usize) -> u64 {
+    (size_of::<RecordKey>() + RECORD_HEADER_BYTES + key_value_bytes + ENTRY_OVERHEAD_BYTES) as u64
+}
+
+/// The same, given the length of the stored value.
+pub(super) fn stored_footprint(stored_bytes: usize) -> u64 {
+    footprint(stored_bytes - RECORD_HEADER_BYTES)
+}
+
+/// Writes the stored value of a record over whatever is in `out`.
+pub(super) fn seal_record(key: &RecordKey, tombstone: bool, key_value: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    out.push(if tombstone { TOMBSTONE } else { 0 });
+    out.extend_from_slice(key_value);
+    seal(key, out);
+}
+
+/// The tombstone flag and the `KeyValue`, or `None` if they are not what was written.
+pub(super) fn unseal_record<'a>(key: &RecordKey, stored: &'a [u8]) -> Option<(bool, &'a [u8])> {
+    let (flags, key_value) = unseal(key, stored)?.split_first()?;
+    match *flags {
+        0 => Some((false, key_value)),
+        TOMBSTONE => Some((true, key_value)),
+        _ => None,
+    }
+}
+
+/// Writes the stored value of a cell over whatever is in `out`.
+pub(super) fn seal_cell(key: &[u8], bytes: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    out.extend_from_slice(bytes);
+    seal(key, out);
+}
+
+/// What follows the checksum, or `None` if it is not what was written.
+pub(super) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
+    let (checksum, covered) = stored.split_first_chunk::<CHECKSUM_BYTES>()?;
+    (u32::from_le_bytes(*checksum) == checksum_of(key, covered)).then_some(covered)
+}
+
+fn seal(key: &[u8], out: &mut [u8]) {
+    let (checksum, covered) = out.split_at_mut(CHECKSUM_BYTES);
+    checksum.copy_from_slice(&checksum_of(key, covered).to_le_bytes());
+}
+
+fn checksum_of(key: &[u8], covered: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), covered)
+}

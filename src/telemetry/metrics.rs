@@ -1,0 +1,745 @@
+//! The metrics, under etcd's names, labels and buckets.
+//!
+//! Two kinds. What happens is counted where it happens, through a handle that is a public field
+//! here. What merely *is* (sizes, revisions, who leads) is never kept up to date: the node
+//! describes itself in a [`NodeState`] right before a scrape. A name that ends in `_total` may
+//! be a gauge, and a counter may lack the suffix: that is etcd's choice.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use prometheus::{
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, Opts, Registry, TextEncoder,
+    core::{AtomicU64, Collector, GenericCounter},
+    exponential_buckets,
+};
+
+use crate::config::{Config, ETCD_VERSION, MetricsMode};
+
+use super::{GrpcMethod, grpc, process::Process};
+
+/// What the node is like at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeState {
+    /// In hex.
+    pub(crate) member_id: String,
+    /// `3.7`; empty before it is known.
+    pub(crate) cluster_version: String,
+    pub(crate) has_leader: bool,
+    pub(crate) is_leader: bool,
+    pub(crate) is_learner: bool,
+    pub(crate) proposals_committed: u64,
+    pub(crate) proposals_applied: u64,
+    pub(crate) proposals_pending: u64,
+    /// 0 when there is no limit.
+    pub(crate) quota_bytes: i64,
+    pub(crate) db_bytes: i64,
+    pub(crate) db_in_use_bytes: i64,
+    pub(crate) open_read_transactions: u64,
+    pub(crate) rev_current: i64,
+    pub(crate) rev_compacted: i64,
+    pub(crate) auth_revision: u64,
+    pub(crate) keys: u64,
+    pub(crate) watch_streams: u64,
+    pub(crate) watchers: u64,
+    pub(crate) slow_watchers: u64,
+    pub(crate) pending_events: u64,
+    /// Member in hex, and the kind: `NOSPACE` or `CORRUPT`.
+    pub(crate) alarms: Vec<(String, &'static str)>,
+}
+
+/// Handles for everything that is counted or timed. Share it behind an `Arc`.
+pub(crate) struct Metrics {
+    registry: Registry,
+    state: StateGauges,
+    process: ProcessGauges,
+    grpc: BTreeMap<String, Arc<GrpcMethod>>,
+
+    pub(crate) client_received_bytes: IntCounter,
+    pub(crate) client_sent_bytes: IntCounter,
+    /// `unary` or `stream`, and the client's version of the API.
+    pub(crate) client_requests: IntCounterVec,
+    request_duration: HistogramVec,
+
+    pub(crate) leader_changes: IntCounter,
+    pub(crate) proposals_failed: IntCounter,
+    pub(crate) heartbeat_send_failures: IntCounter,
+    slow_apply: IntCounter,
+    pub(crate) slow_read_indexes: IntCounter,
+    pub(crate) read_indexes_failed: IntCounter,
+    pub(crate) learner_promote_successes: IntCounter,
+    apply_duration: Histogram,
+    apply_is_slow: Duration,
+    range_duration: [Histogram; 2],
+    /// 1 while a snapshot of the leader is being taken in.
+    pub(crate) snapshot_apply_in_progress: IntGauge,
+
+    pub(crate) health_success: IntCounter,
+    pub(crate) health_failures: IntCounter,
+    healthcheck: GaugeVec,
+    healthchecks: IntCounterVec,
+
+    pub(crate) puts: IntCounter,
+    pub(crate) deletes: IntCounter,
+    pub(crate) ranges: IntCounter,
+    pub(crate) txns: IntCounter,
+    pub(crate) put_bytes: IntGauge,
+    pub(crate) events: IntCounter,
+    pub(crate) hash_duration: Histogram,
+    pub(crate) hash_rev_duration: Histogram,
+    pub(crate) compaction_keys: IntCounter,
+    /// Unix seconds; 0 before the first one.
+    pub(crate) compaction_last: IntGauge,
+    compaction_pause_ms: Histogram,
+    pub(crate) compaction_total_ms: Histogram,
+    pub(crate) index_compaction_pause_ms: Histogram,
+
+    pub(crate) leases_granted: IntCounter,
+    pub(crate) leases_revoked: IntCounter,
+    pub(crate) leases_renewed: IntCounter,
+    pub(crate) leases_expired: IntCounter,
+    pub(crate) lease_ttl_secs: Histogram,
+
+    wal_fsync: Histogram,
+    wal_write_bytes: IntGauge,
+    backend_commit: Histogram,
+    pub(crate) backend_snapshot: Histogram,
+    pub(crate) backend_defrag: Histogram,
+    /// 1 while defragmenting.
+    pub(crate) defrag_inflight: IntGauge,
+    pub(crate) snapshot_db_fsync: Histogram,
+    pub(crate) snapshot_db_save: Histogram,
+
+    /// To and From are member ids in hex.
+    pub(crate) peer_sent_bytes: IntCounterVec,
+    pub(crate) peer_received_bytes: IntCounterVec,
+    pub(crate) peer_sent_failures: IntCounterVec,
+    pub(crate) peer_received_failures: IntCounterVec,
+    pub(crate) peer_round_trip: HistogramVec,
+    /// By Local and Remote.
+    pub(crate) peers_known: GaugeVec,
+    pub(crate) peers_active: GaugeVec,
+    pub(crate) peers_disconnected: IntCounterVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(config: &Config) -> Metrics {
+        let registry = Registry::new();
+        let make = Maker { registry: &registry };
+        let disk = || buckets(0.001, 14);
+        let apply = || buckets(0.0001, 20);
+        let metrics = Metrics {
+            state: StateGauges::new(&make),
+            process: ProcessGauges::new(&make),
+            grpc: grpc::methods(&registry, config.metrics == MetricsMode::Extensive),
+
+            client_received_bytes: make
+                .counter("etcd_network_client_grpc_received_bytes_total", "Bytes from gRPC clients."),
+            client_sent_bytes: make
+                .counter("etcd_network_client_grpc_sent_bytes_total", "Bytes to gRPC clients."),
+            client_requests: make.counters(
+                "etcd_server_client_requests_total",
+                "Requests, by the client's API version.",
+                &["type", "client_api_version"],
+            ),
+            request_duration: make.histograms(
+                "etcd_server_request_duration_seconds",
+                "How long requests took.",
+                apply(),
+                &["type", "success"],
+            ),
+
+            leader_changes: make.counter("etcd_server_leader_changes_seen_total", "Changes of leader seen."),
+            proposals_failed: make.counter("etcd_server_proposals_failed_total", "Proposals that failed."),
+            heartbeat_send_failures: make.counter(
+                "etcd_server_heartbeat_send_failures_total",
+                "Heartbeats that could not be sent in time.",
+            ),
+            slow_apply: make.counter("etcd_server_slow_apply_total", "Requests that took long to apply."),
+            slow_read_indexes: make
+                .counter("etcd_server_slow_read_indexes_total", "Read indexes that came late or not at all."),
+            read_indexes_failed: make
+                .counter("etcd_server_read_indexes_failed_total", "Read indexes that failed."),
+            learner_promote_successes: make
+                .counter("etcd_server_learner_promote_successes", "Learners promoted by this leader."),
+            apply_duration: {
+                let applies = make.histograms(
+                    "etcd_server_apply_duration_seconds",
+                    "How long applying a log entry took.",
+                    apply(),
+                    &["version", "op", "success"],
+                );
+                applies.with_label_values(&["v3", "Batch", "true"])
+            },
+            apply_is_slow: config.warning_apply_duration,
+            range_duration: {
+                let ranges = make.histograms(
+                    "etcd_server_range_duration_seconds",
+                    "How long ranges took.",
+                    apply(),
+                    &["success"],
+                );
+                ["false", "true"].map(|success| ranges.with_label_values(&[success]))
+            },
+            snapshot_apply_in_progress: make
+                .gauge("etcd_server_snapshot_apply_in_progress_total", "1 while taking in a snapshot."),
+
+            health_success: make.counter("etcd_server_health_success", "Health checks that succeeded."),
+            health_failures: make.counter("etcd_server_health_failures", "Health checks that failed."),
+            healthcheck: make.gauges(
+                "etcd_server_healthcheck",
+                "Result of each check the last time: 1 is good.",
+                &["type", "name"],
+            ),
+            healthchecks: make.counters(
+                "etcd_server_healthchecks_total",
+                "Results of each check.",
+                &["type", "name", "status"],
+            ),
+
+            puts: make.counter("etcd_mvcc_put_total", "Puts."),
+            deletes: make.counter("etcd_mvcc_delete_total", "Deletes."),
+            ranges: make.counter("etcd_mvcc_range_total", "Ranges."),
+            txns: make.counter("etcd_mvcc_txn_total", "Transactions."),
+            put_bytes: make
+                .gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "Keys and values put, in bytes."),
+            events: make.counter("etcd_debugging_mvcc_events_total", "Events sent to watchers."),
+            hash_duration: make.histogram(
+                "etcd_mvcc_hash_duration_seconds",
+                "How long hashing everything took.",
+                buckets(0.01, 15),
+            ),
+            hash_rev_duration: make.histogram(
+                "etcd_mvcc_hash_rev_duration_seconds",
+                "How long hashing up to a revision took.",
+                buckets(0.01, 15),
+            ),
+            compaction_keys: make
+                .counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions removed by compaction."),
+            compaction_last: make
+                .gauge("etcd_debugging_mvcc_db_compaction_last", "Unix time of the last compaction."),
+            compaction_pause_ms: make.histogram(
+                "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+                "How long one stride of a compaction took.",
+                buckets(1.0, 13),
+            ),
+            compaction_total_ms: make.histogram(
+                "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+                "How long compactions took.",
+                buckets(100.0, 14),
+            ),
+            index_compaction_pause_ms: make.histogram(
+                "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+                "How long compacting the index held it.",
+                buckets(0.5, 14),
+            ),
+
+            leases_granted: make.counter("etcd_debugging_lease_granted_total", "Leases granted."),
+            leases_revoked: make.counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
+            leases_renewed: make
+                .counter("etcd_debugging_lease_renewed_total", "Renewals seen by this leader."),
+            leases_expired: make.counter("etcd_debugging_server_lease_expired_total", "Leases that ran out."),
+            lease_ttl_secs: make.histogram(
+                "etcd_debugging_lease_ttl_total",
+                "Lifetimes of leases, in seconds.",
+                buckets(1.0, 24),
+            ),
+
+            wal_fsync: make.histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "How long the log's fsync took.",
+                disk(),
+            ),
+            wal_write_bytes: make.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
+            backend_commit: make.histogram(
+                "etcd_disk_backend_commit_duration_seconds",
+                "How long commits of the database took.",
+                disk(),
+            ),
+            backend_snapshot: make.histogram(
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "How long snapshots took.",
+                buckets(0.01, 17),
+            ),
+            backend_defrag: make.histogram(
+                "etcd_disk_backend_defrag_duration_seconds",
+                "How long defragmenting took.",
+                buckets(0.1, 13),
+            ),
+            defrag_inflight: make.gauge("etcd_disk_defrag_inflight", "1 while defragmenting."),
+            snapshot_db_fsync: make.histogram(
+                "etcd_snap_db_fsync_duration_seconds",
+                "How long the fsync of a received snapshot took.",
+                disk(),
+            ),
+            snapshot_db_save: make.histogram(
+                "etcd_snap_db_save_total_duration_seconds",
+                "How long saving a received snapshot took.",
+                buckets(0.1, 10),
+            ),
+
+            peer_sent_bytes: make.counters(
+                "etcd_network_peer_sent_bytes_total",
+                "Bytes to each member.",
+                &["To"],
+            ),
+            peer_received_bytes: make.counters(
+                "etcd_network_peer_received_bytes_total",
+                "Bytes from each member.",
+                &["From"],
+            ),
+            peer_sent_failures: make.counters(
+                "etcd_network_peer_sent_failures_total",
+                "Messages that did not reach a member.",
+                &["To"],
+            ),
+            peer_received_failures: make.counters(
+                "etcd_network_peer_received_failures_total",
+                "Messages of a member that could not be read.",
+                &["From"],
+            ),
+            peer_round_trip: make.histograms(
+                "etcd_network_peer_round_trip_time_seconds",
+                "Round trips to each member.",
+                buckets(0.0001, 16),
+                &["To"],
+            ),
+            peers_known: make.gauges(
+                "etcd_network_known_peers",
+                "Members this one knows.",
+                &["Local", "Remote"],
+            ),
+            peers_active: make.gauges(
+                "etcd_network_active_peers",
+                "Members this one is connected to.",
+                &["Local", "Remote"],
+            ),
+            peers_disconnected: make.counters(
+                "etcd_network_disconnected_peers_total",
+                "Connections to members that broke.",
+                &["Local", "Remote"],
+            ),
+            registry: registry.clone(),
+        };
+        let version = make.gauges(
+            "etcd_server_version",
+            "The version of etcd this is compatible with.",
+            &["server_version"],
+        );
+        version.with_label_values(&[ETCD_VERSION]).set(1.0);
+        let enabled =
+            make.gauges("etcd_server_feature_enabled", "Whether a feature gate is on.", &["name", "stage"]);
+        for feature in &config.features {
+            enabled.with_label_values(&[feature.name, feature.stage]).set(f64::from(feature.enabled));
+        }
+        metrics
+    }
+
+    /// The methods of a service, by the path they are called at: `/package.Service/Method`.
+    pub(crate) fn grpc_methods(&self, service: &str) -> impl Iterator<Item = (&str, &Arc<GrpcMethod>)> {
+        let prefix = format!("/{service}/");
+        self.grpc
+            .iter()
+            .filter(move |(path, _)| path.starts_with(&prefix))
+            .map(|(path, method)| (path.as_str(), method))
+    }
+
+    /// So many bytes of the log were written and synced.
+    pub(crate) fn observe_wal_sync(&self, took: Duration, bytes: usize) {
+        self.wal_fsync.observe(took.as_secs_f64());
+        self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A checkpoint was committed to the database.
+    pub(crate) fn observe_checkpoint(&self, took: Duration) {
+        self.backend_commit.observe(took.as_secs_f64());
+    }
+
+    /// One stride of a compaction.
+    pub(crate) fn observe_compaction_pause(&self, took: Duration) {
+        self.compaction_pause_ms.observe(took.as_secs_f64() * 1000.0);
+    }
+
+    /// One log entry, with so many commands in it, was applied. They are timed together: nobody
+    /// waits for less, and timing each would cost more than many of them do.
+    pub(crate) fn observe_apply(&self, took: Duration, commands: usize) {
+        self.apply_duration.observe(took.as_secs_f64());
+        if took > self.apply_is_slow {
+            self.slow_apply.inc_by(commands as u64);
+        }
+    }
+
+    pub(crate) fn ranged(&self, success: bool, took: Duration) {
+        self.range_duration[usize::from(success)].observe(took.as_secs_f64());
+    }
+
+    /// A request of this kind has been answered.
+    pub(crate) fn requested(&self, kind: &str, success: bool, took: Duration) {
+        let labels = [kind, if success { "true" } else { "false" }];
+        self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// The result of one check of `/livez` or `/readyz`.
+    pub(crate) fn checked(&self, kind: &str, name: &str, success: bool) {
+        self.healthcheck.with_label_values(&[kind, name]).set(f64::from(success));
+        let status = if success { "success" } else { "error" };
+        self.healthchecks.with_label_values(&[kind, name, status]).inc();
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub(crate) fn render(&self, state: &NodeState) -> String {
+        self.state.set(state);
+        if let Some(process) = Process::look() {
+            self.process.set(&process);
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("a Vec takes everything");
+        String::from_utf8(text).expect("the text format is UTF-8")
+    }
+}
+
+/// `count` buckets, each twice the one before.
+fn buckets(first: f64, count: usize) -> Vec<f64> {
+    exponential_buckets(first, 2.0, count).expect("positive")
+}
+
+/// Makes metrics and registers them. Names and labels are ours and sound: a mistake here shows in
+/// the first test.
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("sound names and labels");
+        self.registry.register(Box::new(metric.clone())).expect("registered once");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(GenericCounter::<AtomicU64>::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    fn gauge_f64(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]) -> HistogramVec {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
+    }
+}
+
+/// Where a [`NodeState`] goes.
+struct StateGauges {
+    has_leader: IntGauge,
+    is_leader: IntGauge,
+    is_learner: IntGauge,
+    proposals_committed: IntGauge,
+    proposals_applied: IntGauge,
+    proposals_pending: IntGauge,
+    quota_bytes: IntGauge,
+    db_bytes: IntGauge,
+    db_in_use_bytes: IntGauge,
+    open_read_transactions: IntGauge,
+    rev_current: IntGauge,
+    rev_compacted: IntGauge,
+    auth_revision: IntGauge,
+    keys: IntGauge,
+    watch_streams: IntGauge,
+    watchers: IntGauge,
+    slow_watchers: IntGauge,
+    pending_events: IntGauge,
+    member_id: GaugeVec,
+    cluster_version: GaugeVec,
+    alarms: GaugeVec,
+}
+
+impl StateGauges {
+    fn new(make: &Maker<'_>) -> StateGauges {
+        StateGauges {
+            has_leader: make.gauge("etcd_server_has_leader", "1 when there is a leader."),
+            is_leader: make.gauge("etcd_server_is_leader", "1 when this member leads."),
+            is_learner: make.gauge("etcd_server_is_learner", "1 when this member only learns."),
+            proposals_committed: make.gauge("etcd_server_proposals_committed_total", "Proposals committed."),
+            proposals_applied: make.gauge("etcd_server_proposals_applied_total", "Proposals applied."),
+            proposals_pending: make
+                .gauge("etcd_server_proposals_pending", "Proposals waiting to be committed."),
+            quota_bytes: make.gauge("etcd_server_quota_backend_bytes", "The space quota."),
+            db_bytes: make.gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk."),
+            db_in_use_bytes: make
+                .gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of what is in the database."),
+            open_read_transactions: make
+                .gauge("etcd_mvcc_db_open_read_transactions", "Open read transactions."),
+            rev_current: make.gauge("etcd_debugging_mvcc_current_revision", "The current revision."),
+            rev_compacted: make.gauge("etcd_debugging_mvcc_compact_revision", "The compacted revision."),
+            auth_revision: make.gauge("etcd_debugging_auth_revision", "The revision of users and roles."),
+            keys: make.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist."),
+            watch_streams: make.gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
+            watchers: make.gauge("etcd_debugging_mvcc_watcher_total", "Watchers."),
+            slow_watchers: make.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind."),
+            pending_events: make.gauge("etcd_debugging_mvcc_pending_events_total", "Events not sent yet."),
+            member_id: make.gauges("etcd_server_id", "The id of this member.", &["server_id"]),
+            cluster_version: make.gauges(
+                "etcd_cluster_version",
+                "The version of the cluster.",
+                &["cluster_version"],
+            ),
+            alarms: make.gauges(
+                "etcd_server_alarms",
+                "Alarms that are raised.",
+                &["server_id", "alarm_type"],
+            ),
+        }
+    }
+
+    fn set(&self, state: &NodeState) {
+        let NodeState {
+            member_id,
+            cluster_version,
+            has_leader,
+            is_leader,
+            is_learner,
+            proposals_committed,
+            proposals_applied,
+            proposals_pending,
+            quota_bytes,
+            db_bytes,
+            db_in_use_bytes,
+            open_read_transactions,
+            rev_current,
+            rev_compacted,
+            auth_revision,
+            keys,
+            watch_streams,
+            watchers,
+            slow_watchers,
+            pending_events,
+            alarms,
+        } = state;
+        self.has_leader.set(i64::from(*has_leader));
+        self.is_leader.set(i64::from(*is_leader));
+        self.is_learner.set(i64::from(*is_learner));
+        self.quota_bytes.set(*quota_bytes);
+        self.db_bytes.set(*db_bytes);
+        self.db_in_use_bytes.set(*db_in_use_bytes);
+        self.rev_current.set(*rev_current);
+        self.rev_compacted.set(*rev_compacted);
+        for (gauge, value) in [
+            (&self.proposals_committed, proposals_committed),
+            (&self.proposals_applied, proposals_applied),
+            (&self.proposals_pending, proposals_pending),
+            (&self.open_read_transactions, open_read_transactions),
+            (&self.auth_revision, auth_revision),
+            (&self.keys, keys),
+            (&self.watch_streams, watch_streams),
+            (&self.watchers, watchers),
+            (&self.slow_watchers, slow_watchers),
+            (&self.pending_events, pending_events),
+        ] {
+            gauge.set(i64::try_from(*value).unwrap_or(i64::MAX));
+        }
+        // Labels that no longer hold must go: they would stay at 1 for ever.
+        for (gauge, label) in [(&self.member_id, member_id), (&self.cluster_version, cluster_version)] {
+            gauge.reset();
+            if !label.is_empty() {
+                gauge.with_label_values(&[label]).set(1.0);
+            }
+        }
+        self.alarms.reset();
+        for (member, kind) in alarms {
+            self.alarms.with_label_values(&[member.as_str(), *kind]).set(1.0);
+        }
+    }
+}
+
+/// Where a [`Process`] goes.
+struct ProcessGauges {
+    cpu_seconds: Counter,
+    resident_bytes: Gauge,
+    virtual_bytes: Gauge,
+    virtual_bytes_max: Gauge,
+    start_seconds: Gauge,
+    open_fds: [Gauge; 2],
+    max_fds: [Gauge; 2],
+}
+
+impl ProcessGauges {
+    fn new(make: &Maker<'_>) -> ProcessGauges {
+        ProcessGauges {
+            cpu_seconds: make
+                .register(Counter::new("process_cpu_seconds_total", "CPU time, user and system.")),
+            resident_bytes: make.gauge_f64("process_resident_memory_bytes", "Resident memory."),
+            virtual_bytes: make.gauge_f64("process_virtual_memory_bytes", "Virtual memory."),
+            virtual_bytes_max: make.gauge_f64("process_virtual_memory_max_bytes", "Most virtual memory."),
+            start_seconds: make.gauge_f64("process_start_time_seconds", "Unix time of the start."),
+            open_fds: ["process_open_fds", "os_fd_used"]
+                .map(|name| make.gauge_f64(name, "Open file descriptors.")),
+            max_fds: ["process_max_fds", "os_fd_limit"]
+                .map(|name| make.gauge_f64(name, "Most file descriptors.")),
+        }
+    }
+
+    fn set(&self, process: &Process) {
+        // Two scrapes at once may look in one order and come here in the other.
+        self.cpu_seconds.inc_by((process.cpu_seconds - self.cpu_seconds.get()).max(0.0));
+        self.resident_bytes.set(process.resident_bytes);
+        self.virtual_bytes.set(process.virtual_bytes);
+        self.virtual_bytes_max.set(process.virtual_bytes_max);
+        self.start_seconds.set(process.start_seconds);
+        self.open_fds.iter().for_each(|gauge| gauge.set(process.open_fds));
+        self.max_fds.iter().for_each(|gauge| gauge.set(process.max_fds));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Invocation;
+
+    fn metrics(args: &[&str]) -> Metrics {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        match Config::load(&args, &[]) {
+            Ok(Invocation::Serve(config)) => Metrics::new(&config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_dashboards_and_alerts_read_is_there_from_the_start() {
+        let metrics = metrics(&[]);
+        metrics.peer_round_trip.with_label_values(&["a"]).observe(0.01);
+        for (counters, label) in [
+            (&metrics.peer_sent_bytes, "a"),
+            (&metrics.peer_received_bytes, "a"),
+            (&metrics.peer_sent_failures, "a"),
+        ] {
+            counters.with_label_values(&[label]).inc();
+        }
+        let state = NodeState { has_leader: true, db_bytes: 20480, ..NodeState::default() };
+        let text = metrics.render(&state);
+        for line in [
+            "# TYPE etcd_server_has_leader gauge\netcd_server_has_leader 1\n",
+            "# TYPE etcd_server_leader_changes_seen_total counter\netcd_server_leader_changes_seen_total 0\n",
+            "# TYPE etcd_server_proposals_committed_total gauge\n",
+            "# TYPE etcd_server_proposals_applied_total gauge\n",
+            "# TYPE etcd_server_proposals_pending gauge\n",
+            "# TYPE etcd_server_proposals_failed_total counter\n",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 0\n",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"8.192\"} 0\n",
+            "etcd_disk_backend_commit_duration_seconds_bucket{le=\"8.192\"} 0\n",
+            "etcd_mvcc_db_total_size_in_bytes 20480\n",
+            "# TYPE etcd_mvcc_db_total_size_in_use_in_bytes gauge\n",
+            "# TYPE etcd_server_quota_backend_bytes gauge\n",
+            "etcd_network_client_grpc_received_bytes_total 0\n",
+            "etcd_network_client_grpc_sent_bytes_total 0\n",
+            "etcd_network_peer_sent_bytes_total{To=\"a\"} 1\n",
+            "etcd_network_peer_received_bytes_total{From=\"a\"} 1\n",
+            "etcd_network_peer_sent_failures_total{To=\"a\"} 1\n",
+            "etcd_network_peer_round_trip_time_seconds_bucket{To=\"a\",le=\"0.0128\"} 1\n",
+            "grpc_server_started_total{grpc_method=\"Watch\",grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"} 0\n",
+            "grpc_server_handled_total{grpc_code=\"Unavailable\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 0\n",
+            "# TYPE process_resident_memory_bytes gauge\n",
+            "# TYPE process_cpu_seconds_total counter\n",
+            "# TYPE etcd_server_health_success counter\netcd_server_health_success 0\n",
+            "etcd_server_version{server_version=\"3.7.2\"} 1\n",
+            "etcd_server_feature_enabled{name=\"LeaseCheckpoint\",stage=\"ALPHA\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains("grpc_server_handling_seconds"));
+    }
+
+    #[test]
+    fn calls_are_counted_by_method_and_code() {
+        let metrics = metrics(&["--metrics=extensive"]);
+        let put = metrics
+            .grpc_methods("etcdserverpb.KV")
+            .find(|(path, _)| *path == "/etcdserverpb.KV/Put")
+            .expect("a method")
+            .1;
+        put.started.inc();
+        put.handled(0, Duration::from_millis(20));
+        put.handled(14, Duration::from_millis(20));
+        put.handled(99, Duration::from_millis(20));
+        let text = metrics.render(&NodeState::default());
+        let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+        for line in [
+            format!("grpc_server_started_total{{{put}}} 1\n"),
+            format!("grpc_server_handled_total{{grpc_code=\"OK\",{put}}} 1\n"),
+            format!("grpc_server_handled_total{{grpc_code=\"Unavailable\",{put}}} 1\n"),
+            format!("grpc_server_handled_total{{grpc_code=\"Unknown\",{put}}} 1\n"),
+            format!("grpc_server_handling_seconds_bucket{{{put},le=\"0.01\"}} 0\n"),
+            format!("grpc_server_handling_seconds_bucket{{{put},le=\"0.025\"}} 3\n"),
+        ] {
+            assert!(text.contains(&line), "{line} is missing");
+        }
+        assert!(!metrics.grpc_methods("etcdserverpb.KV").any(|(path, _)| path.ends_with("Pull")));
+    }
+
+    #[test]
+    fn state_is_what_it_was_last_said_to_be() {
+        let metrics = metrics(&[]);
+        let state = NodeState {
+            member_id: "8e9e05c52164694d".to_owned(),
+            cluster_version: "3.6".to_owned(),
+            alarms: vec![("8e9e05c52164694d".to_owned(), "NOSPACE")],
+            rev_compacted: -1,
+            ..NodeState::default()
+        };
+        let text = metrics.render(&state);
+        assert!(text.contains("etcd_server_id{server_id=\"8e9e05c52164694d\"} 1\n"));
+        assert!(text.contains("etcd_cluster_version{cluster_version=\"3.6\"} 1\n"));
+        assert!(text.contains("alarm_type=\"NOSPACE\",server_id=\"8e9e05c52164694d\"} 1\n"));
+        assert!(text.contains("etcd_debugging_mvcc_compact_revision -1\n"));
+
+        let text = metrics.render(&NodeState { cluster_version: "3.7".to_owned(), ..NodeState::default() });
+        assert!(text.contains("etcd_cluster_version{cluster_version=\"3.7\"} 1\n"));
+        assert!(!text.contains("\"3.6\"") && !text.contains("NOSPACE"));
+    }
+
+    #[test]
+    fn timings_land_under_their_labels() {
+        let metrics = metrics(&[]);
+        metrics.observe_apply(Duration::from_micros(150), 1);
+        metrics.observe_apply(Duration::from_secs(1), 7);
+        metrics.observe_wal_sync(Duration::from_millis(3), 4096);
+        metrics.observe_checkpoint(Duration::from_millis(3));
+        metrics.observe_compaction_pause(Duration::from_millis(3));
+        metrics.ranged(false, Duration::from_micros(50));
+        metrics.requested("Put", true, Duration::from_millis(1));
+        metrics.checked("/readyz", "data_corruption", true);
+        metrics.checked("/readyz", "data_corruption", false);
+        let text = metrics.render(&NodeState::default());
+        for line in [
+            "etcd_server_apply_duration_seconds_bucket{op=\"Batch\",success=\"true\",version=\"v3\",le=\"0.0002\"} 1\n",
+            "etcd_server_slow_apply_total 7\n",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1\n",
+            "etcd_disk_wal_write_bytes_total 4096\n",
+            "etcd_disk_backend_commit_duration_seconds_bucket{le=\"0.004\"} 1\n",
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_bucket{le=\"4\"} 1\n",
+            "etcd_server_range_duration_seconds_bucket{success=\"false\",le=\"0.0001\"} 1\n",
+            "etcd_server_request_duration_seconds_count{success=\"true\",type=\"Put\"} 1\n",
+            "etcd_server_healthcheck{name=\"data_corruption\",type=\"/readyz\"} 0\n",
+            "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"error\",type=\"/readyz\"} 1\n",
+            "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"success\",type=\"/readyz\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

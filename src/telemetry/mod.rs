@@ -1,0 +1,16 @@
+//! What operators see: the log and the metrics.
+//!
+//! Both keep etcd's names and shapes, so that its dashboards, alert rules and log queries work
+//! unchanged. Handles are plain and cheap to bump; what merely mirrors the node's state is not
+//! kept up to date but asked for when somebody looks ([`NodeState`]).
+
+mod grpc;
+mod last_words;
+mod log;
+mod metrics;
+mod process;
+
+pub(crate) use grpc::{GrpcKind, GrpcMethod};
+pub(crate) use last_words::{fail, print, refuse};
+pub(crate) use log::init;
+pub(crate) use metrics::{Metrics, NodeState};

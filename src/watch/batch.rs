@@ -1,0 +1,113 @@
+//! What a stream is handed: one revision, for all of its watchers that want some of it.
+//!
+//! The events are shared by every stream. A batch adds to them which watchers get which events,
+//! in one flat list, so that ten thousand watchers of a key cost ten thousand list entries and
+//! not ten thousand copies.
+
+use std::{ops::Range, sync::Arc};
+
+use super::WatchId;
+use crate::types::{Event, KeyValue, Rev};
+
+/// What goes through a stream's queue, in the order it happened.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    Batch(Batch),
+    /// Everything up to `rev` has been handed out to the watcher `id`.
+    Progress {
+        rev: Rev,
+        id: WatchId,
+    },
+    /// Everything up to `rev` has been handed out to every watcher of the stream.
+    StreamProgress {
+        rev: Rev,
+    },
+    /// Some watchers fell behind: ask the hub which, and read history for them.
+    Lagging,
+}
+
+/// One whole revision.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) rev: Rev,
+    events: Arc<[Event]>,
+    /// Never empty, ordered by id, each id once.
+    hits: Vec<Hit>,
+    /// Places in `events`; each hit owns a stretch of it, ascending and not empty.
+    picks: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Hit {
+    id: WatchId,
+    prev_kv: bool,
+    fragment: bool,
+    picks: Range<u32>,
+}
+
+/// A watcher's share of a batch.
+#[derive(Debug)]
+pub(crate) struct Share<'a> {
+    pub(crate) id: WatchId,
+    pub(crate) prev_kv: bool,
+    pub(crate) fragment: bool,
+    events: &'a [Event],
+    picks: &'a [u32],
+}
+
+impl Batch {
+    pub(super) fn new(rev: Rev, events: &Arc<[Event]>) -> Batch {
+        Batch { rev, events: Arc::clone(events), hits: Vec::new(), picks: Vec::new() }
+    }
+
+    /// Adds a watcher's share; an empty one is left out.
+    pub(super) fn push(
+        &mut self,
+        id: WatchId,
+        prev_kv: bool,
+        fragment: bool,
+        picks: impl Iterator<Item = u32>,
+    ) {
+        let start = self.picks.len() as u32;
+        self.picks.extend(picks);
+        let end = self.picks.len() as u32;
+        if start < end {
+            self.hits.push(Hit { id, prev_kv, fragment, picks: start..end });
+        }
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(WatchId) -> bool) {
+        self.hits.retain(|hit| keep(hit.id));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hits.is_empty()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = WatchId> {
+        self.hits.iter().map(|hit| hit.id)
+    }
+
+    pub(crate) fn shares(&self) -> impl Iterator<Item = Share<'_>> {
+        self.hits.iter().map(|hit| Share {
+            id: hit.id,
+            prev_kv: hit.prev_kv,
+            fragment: hit.fragment,
+            events: &self.events,
+            picks: &self.picks[hit.picks.start as usize..hit.picks.end as usize],
+        })
+    }
+}
+
+impl<'a> Share<'a> {
+    pub(crate) fn events(&self) -> impl ExactSizeIterator<Item = &'a Event> + use<'a> {
+        let events = self.events;
+        self.picks.iter().map(move |&pick| &events[pick as usize])
+    }
+}
+
+/// The memory that an event keeps alive.
+pub(super) fn event_bytes(event: &Event) -> usize {
+    let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
+    size_of::<Event>() + of(&event.kv) + event.prev_kv.as_ref().map_or(0, of)
+}

@@ -1,0 +1,98 @@
+//! The synced watchers, found by key.
+//!
+//! Watchers of one key are in a map by that key, all others in a tree of intervals. A key finds
+//! its watchers in O(log n) and a little more for each one found.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{
+    StreamId, WatchId,
+    intervals::{End, Intervals},
+};
+use crate::types::KeyRange;
+
+/// A watcher's place in the hub.
+pub(super) type Seat = (StreamId, WatchId);
+
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    points: BTreeMap<Bytes, Seats>,
+    intervals: Intervals,
+    len: usize,
+}
+
+impl Group {
+    /// `seat` must not be in the group yet.
+    pub(super) fn insert(&mut self, range: &KeyRange, seat: Seat) {
+        self.len += 1;
+        match range {
+            KeyRange::Point(key) => match self.points.get_mut(key) {
+                Some(seats) => seats.insert(seat),
+                None => {
+                    self.points.insert(key.clone(), Seats::one(seat));
+                }
+            },
+            KeyRange::Span(start, end) => self.intervals.insert(start, &End::At(end.clone()), seat),
+            KeyRange::From(start) => self.intervals.insert(start, &End::Unbounded, seat),
+        }
+    }
+
+    /// `seat` must be in the group, with this range.
+    pub(super) fn remove(&mut self, range: &KeyRange, seat: Seat) {
+        self.len -= 1;
+        match range {
+            KeyRange::Point(key) => {
+                let seats = self.points.get_mut(key).expect("a synced watcher is in the group");
+                seats.remove(seat);
+                if seats.is_empty() {
+                    self.points.remove(key);
+                }
+            }
+            KeyRange::Span(start, end) => self.intervals.remove(start, &End::At(end.clone()), seat),
+            KeyRange::From(start) => self.intervals.remove(start, &End::Unbounded, seat),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Calls `visit` with the watchers of `key`, a few sets of them; no seat comes twice.
+    pub(super) fn matching(&self, key: &[u8], mut visit: impl FnMut(&[Seat])) {
+        if let Some(seats) = self.points.get(key) {
+            visit(seats.as_slice());
+        }
+        self.intervals.stab(key, &mut visit);
+    }
+}
+
+/// Who sits at one range. Mostly one watcher, sometimes thousands: a sorted list is small for
+/// the one and quick to walk for the others.
+#[derive(Debug)]
+pub(super) struct Seats(Vec<Seat>);
+
+impl Seats {
+    pub(super) fn one(seat: Seat) -> Seats {
+        Seats(vec![seat])
+    }
+
+    pub(super) fn insert(&mut self, seat: Seat) {
+        let at = self.0.binary_search(&seat).expect_err("a watcher sits in one place");
+        self.0.insert(at, seat);
+    }
+
+    pub(super) fn remove(&mut self, seat: Seat) {
+        let at = self.0.binary_search(&seat).expect("a synced watcher is in the group");
+        self.0.remove(at);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn as_slice(&self) -> &[Seat] {
+        &self.0
+    }
+}

@@ -1,0 +1,386 @@
+//! The one place that knows every watcher, and the last revision that was published to them.
+//!
+//! Creating a watcher and publishing a revision are ordered by the hub's owner, who holds it
+//! behind one lock: whether a watcher is synced is decided, and acted upon, in one step, so no
+//! revision can slip between.
+//!
+//! Nothing is dropped and nothing overtakes. A revision that a stream has no room for stays in
+//! history, and its watchers with it; progress goes through the same queue as events.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
+
+use super::{
+    Batch, CreateError, Delivery, Feed, Lagging, State, StreamId, WatchId, WatcherSpec,
+    batch::event_bytes,
+    group::{Group, Seat},
+    queue::{self, Outlet},
+    watcher::Watcher,
+};
+use crate::types::{Event, KeyRange, Rev};
+
+#[derive(Debug)]
+pub(crate) struct WatchHub {
+    /// Every revision up to this one has been handed out or left to history.
+    published: Rev,
+    streams: BTreeMap<StreamId, Stream>,
+    stream_next: u64,
+    /// The synced watchers, and only they.
+    synced: Group,
+    watchers: usize,
+    /// Watchers that asked for previous values.
+    prev_kv: usize,
+    /// Room for the hits of one revision, kept between publications.
+    hits: Vec<(Seat, u32)>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    outlet: Outlet,
+    watchers: BTreeMap<WatchId, Watcher>,
+    /// Ended by compaction: they get nothing more, but their client has yet to cancel them.
+    retired: BTreeSet<WatchId>,
+    /// The first id to try for a watcher that brings none.
+    id_next: i64,
+    /// Fell behind before the knock that is on its way; the answer to it is these.
+    lagging: Vec<WatchId>,
+    /// Fell behind after it, and wait for the next.
+    lagging_later: Vec<WatchId>,
+}
+
+/// See [`WatchHub::census`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) streams: u64,
+    pub(crate) watchers: u64,
+    /// Those that are read history for.
+    pub(crate) unsynced: u64,
+    /// Deliveries that are queued and not taken yet.
+    pub(crate) pending: u64,
+}
+
+/// A new watcher.
+#[derive(Clone, Debug)]
+pub(crate) struct Created {
+    pub(crate) id: WatchId,
+    pub(crate) state: State,
+    pub(crate) spec: Arc<WatcherSpec>,
+}
+
+impl WatchHub {
+    /// Of a store that is at revision `published`.
+    pub(crate) fn new(published: Rev) -> WatchHub {
+        WatchHub {
+            published,
+            streams: BTreeMap::new(),
+            stream_next: 0,
+            synced: Group::default(),
+            watchers: 0,
+            prev_kv: 0,
+            hits: Vec::new(),
+        }
+    }
+
+    pub(crate) fn published(&self) -> Rev {
+        self.published
+    }
+
+    /// Events should carry previous values: some watcher wants them.
+    pub(crate) fn any_prev_kv(&self) -> bool {
+        self.prev_kv > 0
+    }
+
+    /// How many there are of what.
+    pub(crate) fn census(&self) -> Census {
+        let pending: usize = self.streams.values().map(|stream| stream.outlet.len()).sum();
+        Census {
+            streams: self.streams.len() as u64,
+            watchers: self.watchers as u64,
+            unsynced: (self.watchers - self.synced.len()) as u64,
+            pending: pending as u64,
+        }
+    }
+
+    /// Opens a stream that may leave `capacity` deliveries untaken.
+    pub(crate) fn open_stream(&mut self, capacity: usize) -> Feed {
+        let id = StreamId(self.stream_next);
+        self.stream_next += 1;
+        let (outlet, feed) = queue::queue(id, capacity);
+        let stream = Stream {
+            outlet,
+            watchers: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            id_next: 0,
+            lagging: Vec::new(),
+            lagging_later: Vec::new(),
+        };
+        self.streams.insert(id, stream);
+        feed
+    }
+
+    /// Ends a stream and all of its watchers. Does nothing if it is closed already.
+    pub(crate) fn close_stream(&mut self, stream: StreamId) {
+        let Some(closed) = self.streams.remove(&stream) else { return };
+        for (id, watcher) in closed.watchers {
+            self.forget((stream, id), &watcher);
+        }
+    }
+
+    /// A synced watcher's first event comes through the feed; for an unsynced one the stream
+    /// reads history from `next_rev` on.
+    pub(crate) fn create(&mut self, feed: &mut Feed, spec: WatcherSpec) -> Result<Created, CreateError> {
+        if spec.start_rev < 0 {
+            return Err(CreateError::Compacted);
+        }
+        if matches!(&spec.range, KeyRange::Span(start, end) if end <= start) {
+            return Err(CreateError::EmptyRange);
+        }
+        let published = self.published;
+        let stream = feed.stream;
+        let entry = self.streams.get_mut(&stream).expect("the stream is open");
+        let id = entry.claim(spec.id)?;
+        if spec.start_rev != 0 {
+            feed.void_progress(entry.outlet.handed());
+        }
+        let state = match Rev(spec.start_rev) {
+            Rev(0) => State::Synced { next_rev: published.next() },
+            start if start > published => State::Synced { next_rev: start },
+            start => State::Unsynced { next_rev: start },
+        };
+        let spec = Arc::new(spec);
+        if let State::Synced { .. } = state {
+            self.synced.insert(&spec.range, (stream, id));
+        }
+        self.watchers += 1;
+        self.prev_kv += usize::from(spec.prev_kv);
+        entry.watchers.insert(id, Watcher { spec: Arc::clone(&spec), state, heard: false });
+        Ok(Created { id, state, spec })
+    }
+
+    /// Ends a watcher: the feed yields nothing of it any more. False if there is none.
+    pub(crate) fn cancel(&mut self, feed: &mut Feed, id: WatchId) -> bool {
+        let entry = self.streams.get_mut(&feed.stream).expect("the stream is open");
+        let Some(watcher) = entry.watchers.remove(&id) else {
+            return entry.retired.remove(&id);
+        };
+        entry.lagging.retain(|lagging| *lagging != id);
+        entry.lagging_later.retain(|lagging| *lagging != id);
+        feed.forget(id, entry.outlet.handed());
+        self.forget((feed.stream, id), &watcher);
+        true
+    }
+
+    /// An unsynced watcher needs what has been compacted: it ends, but keeps its id until its
+    /// client cancels it.
+    pub(crate) fn retire(&mut self, stream: StreamId, id: WatchId) {
+        let entry = self.streams.get_mut(&stream).expect("the stream is open");
+        let watcher = entry.watchers.remove(&id).expect("the watcher exists");
+        assert!(matches!(watcher.state, State::Unsynced { .. }), "a synced watcher needs no history");
+        entry.retired.insert(id);
+        self.forget((stream, id), &watcher);
+    }
+
+    /// Hands out the events of the revision after the last one, in their order.
+    pub(crate) fn publish(&mut self, rev: Rev, events: Arc<[Event]>) {
+        assert_eq!(rev, self.published.next(), "revisions are published one after the other");
+        self.published = rev;
+        let mut hits = mem::take(&mut self.hits);
+        for (pick, event) in (0u32..).zip(events.iter()) {
+            self.synced.matching(&event.kv.key, |seats| {
+                hits.extend(seats.iter().map(|seat| (*seat, pick)));
+            });
+        }
+        if !hits.is_empty() {
+            // By stream, then by watcher, then in the order of the events. A stable sort, since
+            // the hits come as a few sorted runs.
+            hits.sort();
+            let bytes = events.iter().map(event_bytes).sum();
+            for of_stream in hits.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
+                self.publish_to(of_stream[0].0.0, rev, &events, bytes, of_stream);
+            }
+        }
+        hits.clear();
+        self.hits = hits;
+    }
+
+    /// The watchers that the last [`Delivery::Lagging`] spoke of; to be called once for each.
+    pub(crate) fn lagging(&mut self, stream: StreamId) -> Vec<Lagging> {
+        let entry = self.streams.get_mut(&stream).expect("the stream is open");
+        entry.outlet.answered();
+        let ready = mem::take(&mut entry.lagging);
+        let later = mem::take(&mut entry.lagging_later);
+        entry.laggards(later);
+        ready
+            .into_iter()
+            .map(|id| {
+                let watcher = &entry.watchers[&id];
+                let State::Unsynced { next_rev } = watcher.state else {
+                    panic!("watcher {id} is listed as lagging, but is synced")
+                };
+                Lagging { id, next_rev, spec: Arc::clone(&watcher.spec) }
+            })
+            .collect()
+    }
+
+    /// An unsynced watcher has been sent everything below `next_rev`, with events among it or
+    /// not. It is synced again if that is all there is.
+    pub(crate) fn resume(&mut self, stream: StreamId, id: WatchId, next_rev: Rev, heard: bool) -> State {
+        let entry = self.streams.get_mut(&stream).expect("the stream is open");
+        let watcher = entry.watchers.get_mut(&id).expect("the watcher exists");
+        let State::Unsynced { next_rev: last } = watcher.state else {
+            panic!("watcher {id} is synced, and reads no history")
+        };
+        assert!(next_rev >= last, "watcher {id} went back from {last} to {next_rev}");
+        watcher.heard |= heard;
+        if next_rev > self.published {
+            watcher.state = State::Synced { next_rev };
+            self.synced.insert(&watcher.spec.range, (stream, id));
+        } else {
+            watcher.state = State::Unsynced { next_rev };
+        }
+        watcher.state
+    }
+
+    /// A client asks how far its stream is. The answer, if one is due, comes through the feed.
+    pub(crate) fn progress(&mut self, stream: StreamId) {
+        let rev = self.published;
+        let entry = self.streams.get_mut(&stream).expect("the stream is open");
+        let all = entry.watchers.values().all(|watcher| watcher.may_hear_progress(rev));
+        if all && !entry.watchers.is_empty() {
+            entry.tell_progress(Delivery::StreamProgress { rev });
+        }
+    }
+
+    /// An interval of progress notifications has passed: watchers that asked for them and heard
+    /// nothing for all of it are told how far they are, through the feed.
+    pub(crate) fn tick(&mut self, stream: StreamId) {
+        let rev = self.published;
+        let entry = self.streams.get_mut(&stream).expect("the stream is open");
+        let mut due = Vec::new();
+        for (id, watcher) in &mut entry.watchers {
+            if watcher.spec.progress_notify {
+                let heard = mem::replace(&mut watcher.heard, false);
+                if !heard && watcher.may_hear_progress(rev) {
+                    due.push(*id);
+                }
+            }
+        }
+        for id in due {
+            entry.tell_progress(Delivery::Progress { rev, id });
+        }
+    }
+
+    /// The store was replaced by one at `rev`: what lies between is to be read from history.
+    pub(crate) fn restored(&mut self, rev: Rev) {
+        assert!(rev >= self.published, "a snapshot never goes back");
+        let published = mem::replace(&mut self.published, rev);
+        for (stream, entry) in &mut self.streams {
+            let mut fallen = Vec::new();
+            for (id, watcher) in &mut entry.watchers {
+                let State::Synced { next_rev } = watcher.state else { continue };
+                let next_rev = next_rev.max(published.next());
+                if next_rev <= rev {
+                    watcher.state = State::Unsynced { next_rev };
+                    self.synced.remove(&watcher.spec.range, (*stream, *id));
+                    fallen.push(*id);
+                }
+            }
+            entry.laggards(fallen);
+        }
+    }
+
+    fn publish_to(
+        &mut self,
+        stream: StreamId,
+        rev: Rev,
+        events: &Arc<[Event]>,
+        bytes: usize,
+        hits: &[(Seat, u32)],
+    ) {
+        let entry = self.streams.get_mut(&stream).expect("a synced watcher has a stream");
+        let mut batch = Batch::new(rev, events);
+        for of_watcher in hits.chunk_by(|(a, _), (b, _)| a == b) {
+            let id = of_watcher[0].0.1;
+            let watcher = &entry.watchers[&id];
+            let State::Synced { next_rev } = watcher.state else {
+                panic!("watcher {id} is in the synced group, but is not synced")
+            };
+            if next_rev <= rev {
+                let spec = &watcher.spec;
+                let picks = of_watcher.iter().map(|(_, pick)| *pick);
+                let admitted = picks.filter(|pick| spec.admits(events[*pick as usize].kind));
+                batch.push(id, spec.prev_kv, spec.fragment, admitted);
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        for id in batch.ids() {
+            entry.watcher(id).heard = true;
+        }
+        if let Err(Delivery::Batch(refused)) = entry.outlet.hand(Delivery::Batch(batch), bytes) {
+            let fallen: Vec<WatchId> = refused.ids().collect();
+            for id in &fallen {
+                let watcher = entry.watcher(*id);
+                watcher.state = State::Unsynced { next_rev: rev };
+                self.synced.remove(&watcher.spec.range, (stream, *id));
+            }
+            entry.laggards(fallen);
+        }
+    }
+
+    /// Takes a watcher that is no longer its stream's out of everything else.
+    fn forget(&mut self, seat: Seat, watcher: &Watcher) {
+        if let State::Synced { .. } = watcher.state {
+            self.synced.remove(&watcher.spec.range, seat);
+        }
+        self.watchers -= 1;
+        self.prev_kv -= usize::from(watcher.spec.prev_kv);
+    }
+}
+
+impl Stream {
+    /// The id of a new watcher: `wanted`, or, if that is 0, the next that is free.
+    fn claim(&mut self, wanted: i64) -> Result<WatchId, CreateError> {
+        if wanted != 0 {
+            let id = WatchId(wanted);
+            return if self.is_taken(id) { Err(CreateError::DuplicateId) } else { Ok(id) };
+        }
+        while self.is_taken(WatchId(self.id_next)) {
+            self.id_next += 1;
+        }
+        let id = WatchId(self.id_next);
+        self.id_next += 1;
+        Ok(id)
+    }
+
+    fn is_taken(&self, id: WatchId) -> bool {
+        self.watchers.contains_key(&id) || self.retired.contains(&id)
+    }
+
+    fn watcher(&mut self, id: WatchId) -> &mut Watcher {
+        self.watchers.get_mut(&id).expect("the watcher exists")
+    }
+
+    /// Has the stream told about watchers that have just become unsynced. Those that fell behind
+    /// while a knock is under way may still have deliveries queued after it: they wait.
+    fn laggards(&mut self, fallen: Vec<WatchId>) {
+        if fallen.is_empty() {
+            return;
+        }
+        if self.outlet.knocked() {
+            self.lagging_later.extend(fallen);
+        } else {
+            self.lagging = fallen;
+            self.outlet.knock();
+        }
+    }
+
+    /// No room, no progress: the client asks again, or the next tick comes.
+    fn tell_progress(&mut self, progress: Delivery) {
+        let _no_room = self.outlet.hand(progress, 0);
+    }
+}
