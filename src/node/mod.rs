@@ -34,7 +34,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::{Member, Status};
-pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError};
+pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
 pub(crate) use write::LeaseInfo;

@@ -9,8 +9,7 @@ use tonic::{Code, Status};
 use crate::{
     apply::ApplyError,
     mvcc::RevError,
-    node::{MoveLeaderError, ProposeError, ReadError},
-    storage::StorageError,
+    node::{MoveLeaderError, ProposeError, ReadError, StorageError},
 };
 
 /// Why a request is refused.

@@ -15,7 +15,7 @@ use crate::{
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
     types::LeaseId,
-    watch::{Counts, WatchHub},
+    watch::WatchHub,
 };
 
 type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
@@ -40,7 +40,7 @@ impl Stage {
             Ok(Invocation::Serve(config)) => *config,
             other => panic!("the flags are wrong: {other:?}"),
         };
-        let metrics = Arc::new(Metrics::new(config.metrics, &config.features));
+        let metrics = Arc::new(Metrics::new(&config));
         let running = node::start(config, metrics).expect("the node starts");
         let node = running.node.clone();
         let (requests, session) = open(&node);
@@ -410,9 +410,10 @@ async fn history_and_the_present_take_turns() {
 async fn the_hub_forgets_a_stream_that_ends() {
     let mut stage = Stage::set().await;
     stage.create(on("k", "")).await;
-    assert_eq!(stage.node.watch_hub().counts().watchers, 1);
+    assert_eq!(stage.node.watch_hub().census().watchers, 1);
     stage.session = None;
-    assert_eq!(stage.node.watch_hub().counts(), Counts::default());
+    assert_eq!(stage.node.watch_hub().census().streams, 0);
+    assert_eq!(stage.node.watch_hub().census().watchers, 0);
 }
 
 #[tokio::test]
