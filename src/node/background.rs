@@ -7,7 +7,7 @@
 
 use std::{
     sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::RwLock;
@@ -81,8 +81,11 @@ impl Background {
                 }
                 Event::Request(Request::Defragment(answer)) => {
                     while self.compact_stride() {}
+                    self.metrics.defrag_inflight.set(1);
+                    let result = self.defragment()?;
+                    self.metrics.defrag_inflight.set(0);
                     // Whoever asked may have gone.
-                    let _ = answer.send(self.defragment()?);
+                    let _ = answer.send(result);
                 }
                 Event::Request(Request::Checkpoint(answer)) => {
                     self.checkpoint()?;
@@ -142,6 +145,8 @@ impl Background {
             }
             CompactionStep::Finished(rev) => {
                 tracing::info!(compact_revision = rev.0, "finished scheduled compaction");
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.metrics.compaction_last.set(now.as_secs() as i64);
                 true
             }
         }
@@ -151,6 +156,7 @@ impl Background {
     /// and in the log meanwhile. A full disk is an answer and no reason to stop.
     fn defragment(&self) -> Result<Result<(), String>, StorageError> {
         self.checkpoint()?;
+        let _timer = self.metrics.backend_defrag.start_timer();
         let start = Instant::now();
         let before = self.database.file_bytes()?;
         tracing::info!(current_db_size_bytes = before, "starting defragment");

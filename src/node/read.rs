@@ -33,6 +33,7 @@ impl Node {
 
     /// Keys of a range, and the newest revision at the moment of reading.
     pub(crate) fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+        self.metrics().ranges.inc();
         let mut walk = RangeWalk::new(query);
         while let Step::More = walk.step(&self.shared.replica.read().state.mvcc)? {}
         Ok(walk.finish()?)
@@ -65,6 +66,7 @@ impl Node {
     /// The hash of the key-value history up to `rev`; 0 is the newest.
     pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
         let node = self.clone();
+        let _timer = self.metrics().hash_rev_duration.start_timer();
         self.blocking(move || {
             let mut walk = HashWalk::new(rev);
             while let Step::More = walk.step(&node.shared.replica.read().state.mvcc)? {}
