@@ -7,6 +7,17 @@ use super::{
     MetricsMode,
 };
 
+impl Config {
+    /// What these flags mean, for tests anywhere.
+    pub(crate) fn of_flags(flags: &[&str]) -> Config {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        match Config::load(&flags, &[]) {
+            Ok(Invocation::Serve(config)) => *config,
+            other => panic!("{flags:?} start no server: {other:?}"),
+        }
+    }
+}
+
 fn load(args: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
     let env: Vec<(String, String)> =

@@ -610,19 +610,10 @@ impl ProcessGauges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Invocation;
-
-    fn metrics(args: &[&str]) -> Metrics {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        match Config::load(&args, &[]) {
-            Ok(Invocation::Serve(config)) => Metrics::new(&config),
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn what_dashboards_and_alerts_read_is_there_from_the_start() {
-        let metrics = metrics(&[]);
+        let metrics = Metrics::new(&Config::of_flags(&[]));
         metrics.peer_round_trip.with_label_values(&["a"]).observe(0.01);
         for (counters, label) in [
             (&metrics.peer_sent_bytes, "a"),
@@ -667,7 +658,7 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_method_and_code() {
-        let metrics = metrics(&["--metrics=extensive"]);
+        let metrics = Metrics::new(&Config::of_flags(&["--metrics=extensive"]));
         let put = metrics
             .grpc_methods("etcdserverpb.KV")
             .find(|(path, _)| *path == "/etcdserverpb.KV/Put")
@@ -694,7 +685,7 @@ mod tests {
 
     #[test]
     fn state_is_what_it_was_last_said_to_be() {
-        let metrics = metrics(&[]);
+        let metrics = Metrics::new(&Config::of_flags(&[]));
         let state = NodeState {
             member_id: "8e9e05c52164694d".to_owned(),
             cluster_version: "3.6".to_owned(),
@@ -715,7 +706,7 @@ mod tests {
 
     #[test]
     fn timings_land_under_their_labels() {
-        let metrics = metrics(&[]);
+        let metrics = Metrics::new(&Config::of_flags(&[]));
         metrics.observe_apply(Duration::from_micros(150), 1);
         metrics.observe_apply(Duration::from_secs(1), 7);
         metrics.observe_wal_sync(Duration::from_millis(3), 4096);
