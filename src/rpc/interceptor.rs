@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn made_up_versions_of_the_client_do_not_add_up() {
-        let Ok(Invocation::Serve(config)) = Config::load(&[], &[]) else { panic!("the defaults serve") };
+        let Ok(Invocation::Serve(config)) = Config::load(&[], &[]) else { panic!("no flags are sound") };
         let metrics = Metrics::new(&config);
         let mut versions = ClientVersions::new(&metrics);
         for number in 0..2 * CLIENT_VERSIONS_MAX {

@@ -13,7 +13,7 @@ use tonic::{Code, Status, body::Body, codegen::Service, service::Routes};
 
 use super::routes;
 use crate::{
-    config::{Config, Invocation, MetricsMode},
+    config::{Config, Invocation},
     node::{self, Running},
     pb::{
         etcdserverpb::{
@@ -46,7 +46,7 @@ impl Member {
             Ok(Invocation::Serve(config)) => *config,
             _ => panic!("the flags are sound"),
         };
-        let metrics = Arc::new(Metrics::new(MetricsMode::Basic, &[]));
+        let metrics = Arc::new(Metrics::new(&config));
         let running = node::start(config, metrics.clone()).expect("an empty directory is fine");
         let (node, hand_out) = running.node.for_reactor();
         tokio::spawn(hand_out);

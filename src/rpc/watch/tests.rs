@@ -10,7 +10,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::*;
 use crate::{
     apply::{Command, DeleteRange, Op, Put, Txn},
-    config::{Config, Invocation},
+    config::Config,
     node::{self, Running},
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
@@ -32,14 +32,8 @@ struct Stage {
 impl Stage {
     async fn set() -> Stage {
         let data_dir = TempDir::new().expect("there is a place for temporary files");
-        let flags = [
-            format!("--data-dir={}", data_dir.path().display()),
-            "--watch-progress-notify-interval=100ms".to_owned(),
-        ];
-        let config = match Config::load(&flags, &[]) {
-            Ok(Invocation::Serve(config)) => *config,
-            other => panic!("the flags are wrong: {other:?}"),
-        };
+        let data_dir_flag = format!("--data-dir={}", data_dir.path().display());
+        let config = Config::of_flags(&[&data_dir_flag, "--watch-progress-notify-interval=100ms"]);
         let metrics = Arc::new(Metrics::new(&config));
         let running = node::start(config, metrics).expect("the node starts");
         let node = running.node.clone();
