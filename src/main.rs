@@ -12,12 +12,19 @@ mod storage;
 mod types;
 mod watch;
 // ---- the line ------------------------------------------------------------------------------
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod config;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod http;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod node;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod raft;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod rpc;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod serve;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
 use std::{env, net::TcpListener, process::ExitCode, sync::Arc};
@@ -35,6 +42,7 @@ use crate::{
     telemetry::Metrics,
 };
 
+#[allow(clippy::disallowed_methods)]
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let variables: Vec<(String, String)> = env::vars().collect();

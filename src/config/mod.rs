@@ -26,7 +26,7 @@ pub(crate) const ETCD_VERSION: &str = "3.7.2";
 pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
 /// Everything that can be set, checked and typed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
@@ -46,14 +46,12 @@ pub(crate) struct Config {
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
     pub(crate) initial_cluster_state: ClusterState,
     pub(crate) initial_cluster_token: String,
-    pub(crate) force_new_cluster: bool,
+    /// Refuse changes of the membership that would cost the quorum.
     pub(crate) strict_reconfig_check: bool,
-    pub(crate) pre_vote: bool,
     pub(crate) max_learners: usize,
+    pub(crate) pre_vote: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
-    pub(crate) snapshot_count: u64,
-    pub(crate) snapshot_catchup_entries: u64,
 
     /// Threads that serve clients, never 0.
     pub(crate) reactors: usize,
@@ -70,8 +68,6 @@ pub(crate) struct Config {
     pub(crate) compaction_sleep_interval: Duration,
     pub(crate) watch_progress_notify_interval: Duration,
 
-    pub(crate) auth_token_ttl: Duration,
-    pub(crate) bcrypt_cost: u32,
     /// Web origins that may call; `None`: all.
     pub(crate) cors: Option<Vec<String>>,
     /// Host names that plaintext HTTP requests may use; `None`: all.
@@ -161,7 +157,7 @@ pub(crate) struct Notice {
 }
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Invocation {
     Serve(Box<Config>),
     /// Help or version: this text, to stdout, and nothing else.
@@ -198,10 +194,6 @@ impl Config {
     /// How long a request waits for the cluster: five seconds, and two elections on top.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + self.election_timeout * 2
-    }
-
-    pub(crate) fn feature_enabled(&self, name: &str) -> bool {
-        self.features.iter().any(|feature| feature.name == name && feature.enabled)
     }
 }
 

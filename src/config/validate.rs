@@ -92,14 +92,11 @@ impl TryFrom<&Flags> for Config {
                 other => return invalid(format!("unexpected clusterState {other:?}")),
             },
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
-            force_new_cluster: flags.bool("force-new-cluster"),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
-            pre_vote: flags.bool("pre-vote"),
             max_learners: narrow(flags, "max-learners")?,
+            pre_vote: flags.bool("pre-vote"),
             heartbeat,
             election_timeout,
-            snapshot_count: flags.uint("snapshot-count"),
-            snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
             reactors: match narrow(flags, "reactors")? {
                 0 => thread::available_parallelism().map_or(1, usize::from),
                 reactors => reactors,
@@ -118,11 +115,6 @@ impl TryFrom<&Flags> for Config {
             watch_progress_notify_interval: flags
                 .duration("watch-progress-notify-interval")
                 .max(PROGRESS_INTERVAL_MIN),
-            auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
-            bcrypt_cost: match narrow(flags, "bcrypt-cost")? {
-                cost @ 4..=31 => cost,
-                cost => return invalid(format!("--bcrypt-cost {cost} must be between 4 and 31")),
-            },
             cors: any_or_list(flags.text("cors")),
             host_whitelist: any_or_list(flags.text("host-whitelist")),
             warning_apply_duration: flags.duration("warning-apply-duration"),

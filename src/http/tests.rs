@@ -17,7 +17,7 @@ use tower::Service;
 use super::{Probe, Protocols, Services, Versions, router};
 use crate::{
     apply::AlarmKind,
-    config::{Config, Invocation},
+    config::Config,
     telemetry::{Metrics, NodeState},
 };
 
@@ -40,12 +40,8 @@ struct Facts {
 }
 
 impl FakeNode {
-    fn new(args: &[&str]) -> FakeNode {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let config = match Config::load(&args, &[]) {
-            Ok(Invocation::Serve(config)) => Arc::new(*config),
-            other => panic!("{other:?}"),
-        };
+    fn new(flags: &[&str]) -> FakeNode {
+        let config = Arc::new(Config::of_flags(flags));
         FakeNode { metrics: Arc::new(Metrics::new(&config)), config, facts: Arc::default() }
     }
 

@@ -152,7 +152,7 @@ impl Node {
         let status = self.status();
         let leadership = self.leadership();
         let (_, id) = self.ids();
-        let watches = self.watch_hub().counts();
+        let watches = self.watch_hub().census();
         let replica = self.shared.replica.read();
         NodeState {
             member_id: id.to_string(),
@@ -171,10 +171,10 @@ impl Node {
             rev_compacted: replica.state.mvcc.rev_compacted().0,
             auth_revision: 1,
             keys: replica.state.mvcc.keys_live() as u64,
-            watch_streams: watches.streams as u64,
-            watchers: watches.watchers as u64,
-            slow_watchers: watches.slow_watchers as u64,
-            pending_events: watches.deliveries as u64,
+            watch_streams: watches.streams,
+            watchers: watches.watchers,
+            slow_watchers: watches.unsynced,
+            pending_events: watches.pending,
             alarms: replica
                 .state
                 .alarms

@@ -5,7 +5,10 @@
 
 use thiserror::Error;
 
-use crate::{mvcc::RevError, storage::StorageError};
+use crate::mvcc::RevError;
+
+/// What a read can fail with on its own, for those above who may not look into storage.
+pub(crate) use crate::storage::StorageError;
 
 /// A proposal or a read barrier came to nothing, or nobody knows what came of it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod error;
 mod forward;
 mod leader;
 mod mailbox;
+mod members;
 mod peer;
 mod read;
 mod read_index;
@@ -38,13 +39,14 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::{Member, Status};
-pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError};
+pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
 pub(crate) use write::LeaseInfo;
 
-pub(crate) use crate::raft::{Forwarded, LeaseAnswer, LeaseQuery, Piece};
+pub(crate) use members::ChangeError;
+pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
 
 use self::{
     background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, read_index::Waiting,
@@ -81,6 +83,9 @@ struct Shared {
     background: std_mpsc::Sender<Request>,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
+    /// Held by whoever changes the membership: one change at a time.
+    changing: tokio::sync::Mutex<()>,
+    applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
 }
 

@@ -8,7 +8,7 @@ use tokio::time;
 use super::Node;
 use crate::{
     raft::{
-        Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed, PROTOCOL_VERSION, Piece,
+        Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed, PROTOCOL_VERSION, Piece,
         REMOVED,
     },
     types::{ClusterId, LeaseId, MemberId},
@@ -97,6 +97,10 @@ impl Node {
 
     pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> LeaseAnswer {
         self.lease_as_leader(LeaseId(query.id), query.renew, query.keys).await
+    }
+
+    pub(crate) async fn peer_change(&self, change: Change) -> Result<u64, ChangeRefusal> {
+        self.change_as_leader(change).await
     }
 
     /// Who belongs to the cluster, for somebody outside of it.

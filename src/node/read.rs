@@ -5,9 +5,9 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 use super::{Node, ProposeError, ReadError, read_index::Waiting};
 use crate::{
     apply::{self, Outcome, Txn},
-    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, Step},
+    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
-    types::{Event, KeyValue, Rev},
+    types::{Event, Rev},
 };
 
 impl Node {
@@ -38,19 +38,33 @@ impl Node {
     }
 
     /// Keys of a range, and the newest revision at the moment of reading.
-    pub(crate) fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+    ///
+    /// A long range lets go of the state after each stride, and of the reactor too: whoever else it
+    /// serves comes first.
+    pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+        self.metrics().ranges.inc();
         let mut walk = RangeWalk::new(query);
-        while let Step::More = walk.step(&self.shared.replica.read().state.mvcc)? {}
+        while let Step::More = self.step(&mut walk)? {
+            tokio::task::yield_now().await;
+        }
         Ok(walk.finish()?)
+    }
+
+    /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
+    /// `counted` the walk ends where the limit is reached.
+    pub(crate) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
+        let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
+        while let Step::More = self.step(&mut walk)? {}
+        Ok(walk.finish()?)
+    }
+
+    fn step(&self, walk: &mut RangeWalk<'_>) -> Result<Step, RevError> {
+        walk.step(&self.shared.replica.read().state.mvcc)
     }
 
     /// A transaction that only reads, at one revision.
     pub(crate) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
         apply::admission::run_read_only(&self.shared.replica.read().state, txn)
-    }
-
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.shared.replica.read().state.mvcc.get(key)
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.
@@ -71,6 +85,7 @@ impl Node {
     /// The hash of the key-value history up to `rev`; 0 is the newest.
     pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
         let node = self.clone();
+        let _timer = self.metrics().hash_rev_duration.start_timer();
         self.blocking(move || {
             let mut walk = HashWalk::new(rev);
             while let Step::More = walk.step(&node.shared.replica.read().state.mvcc)? {}

@@ -24,11 +24,12 @@ use super::{
     forward::Forwarder,
     leader,
     mailbox::Mailbox,
+    members,
     random_u64,
     read_index::ReadIndex,
 };
 use crate::{
-    apply::Command,
+    apply::{Alarm, AlarmKind, Command},
     config::Config,
     limits,
     raft::{
@@ -92,6 +93,7 @@ where
     let (fail, failure) = mpsc::channel(1);
     let (stopping, stopping_seen) = watch::channel(false);
     let (durable, durable_seen) = watch::channel(0);
+    let (damage, damage_seen) = watch::channel(false);
     let (requests, requests_in) = std_mpsc::channel();
     let background = Background {
         replica: replica.clone(),
@@ -103,7 +105,7 @@ where
         durable,
         compaction_stride_keys: config.compaction_batch_limit,
         compaction_pause: config.compaction_sleep_interval,
-        physical_waiters: Vec::new(),
+        damage,
     };
     let background = spawn("retcd-disk", {
         let fail = fail.clone();
@@ -145,13 +147,10 @@ where
                     let _ = fail.try_send(error.to_string());
                 }
             });
-            tokio::spawn({
+            let told_removed = {
                 let peers = peers.clone();
-                async move {
-                    peers.removed().await;
-                    let _ = fail.try_send(REMOVED.to_owned());
-                }
-            });
+                async move { peers.removed().await }
+            };
             let patience = config.request_timeout();
             let forwarder = Arc::new(Forwarder {
                 consensus: consensus.clone(),
@@ -166,7 +165,7 @@ where
                 consensus: consensus.clone(),
                 peers: peers.clone(),
                 leadership: leadership.clone(),
-                applied: applied_seen,
+                applied: applied_seen.clone(),
                 own: identity.member.0,
                 patience,
                 attempt: config.election_timeout,
@@ -185,6 +184,8 @@ where
                 reads,
                 background: requests,
                 metrics,
+                changing: tokio::sync::Mutex::default(),
+                applied: applied_seen.clone(),
                 next_lease_id: AtomicU64::new(random_u64()),
                 stopping: stopping_seen,
             };
@@ -193,9 +194,21 @@ where
             tokio::spawn(leader::run(node.clone(), leadership));
             tokio::spawn(compactor::run(node.clone()));
             tokio::spawn(release_log(consensus.clone(), durable_seen));
+            tokio::spawn(report_damage(node.clone(), damage_seen));
             tokio::spawn(core::gather(queue_out, forwarder));
             tokio::spawn(read_index.run(reads_out));
             tokio::spawn(serve_peers(node.clone()));
+            tokio::spawn(members::promote(node.clone()));
+            tokio::spawn({
+                let node = node.clone();
+                async move {
+                    tokio::select! {
+                        () = told_removed => {}
+                        () = members::removed(&node) => {}
+                    }
+                    let _ = fail.try_send(REMOVED.to_owned());
+                }
+            });
             tokio::spawn(async move {
                 node.publish().await;
                 let _ = started.send(Ok(node));
@@ -273,6 +286,16 @@ impl Node {
             name = config.name,
             "published local member to cluster through raft"
         );
+    }
+}
+
+/// Tells the cluster that this member's disk is not what it was.
+async fn report_damage(node: Node, mut damage: watch::Receiver<bool>) {
+    if damage.wait_for(|found| *found).await.is_ok() {
+        let alarm = Alarm { member: node.ids().1, kind: AlarmKind::Corrupt };
+        if let Err(error) = node.propose(Command::AlarmActivate(alarm)).await {
+            tracing::error!(%error, "could not raise the CORRUPT alarm");
+        }
     }
 }
 

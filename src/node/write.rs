@@ -45,13 +45,16 @@ impl Node {
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
         }
-        if self.is_sole_leader() {
-            return answer.await.unwrap_or(Err(ProposeError::Stopped));
+        let answer = async { answer.await.unwrap_or(Err(ProposeError::Stopped)) };
+        let outcome = if self.is_sole_leader() {
+            answer.await
+        } else {
+            time::timeout(self.request_timeout(), answer).await.unwrap_or(Err(ProposeError::Timeout))
+        };
+        if outcome.is_err() {
+            self.metrics().proposals_failed.inc();
         }
-        match time::timeout(self.request_timeout(), answer).await {
-            Ok(answer) => answer.unwrap_or(Err(ProposeError::Stopped)),
-            Err(_) => Err(ProposeError::Timeout),
-        }
+        outcome
     }
 
     /// Puts commands into the log of this member as the leader of `term`, or nowhere.

@@ -4,19 +4,23 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
 use openraft::{
-    ChangeMembers, Config, Instant as _, ServerState, SnapshotPolicy,
+    ChangeMembers, Config, Instant as _, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
-    raft::{ClientWriteResponse, ReadPolicy},
+    raft::{AppendEntriesResponse, ClientWriteResponse, ReadPolicy},
     vote::leader_id_std::CommittedLeaderId,
 };
+use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time,
+};
 
 use super::{
     codec,
@@ -64,6 +68,8 @@ pub(crate) struct Leadership {
     pub(crate) is_sole_voter: bool,
     /// This member has no vote (yet).
     pub(crate) is_learner: bool,
+    /// This member belongs to the cluster, as far as its log goes.
+    pub(crate) is_member: bool,
 }
 
 /// A change of who belongs to the cluster.
@@ -74,8 +80,8 @@ pub(crate) enum MemberChange {
     Remove { id: u64 },
     /// The node is reached elsewhere, or is to be a voter.
     Update { id: u64, peer: Peer },
-    /// The node gets a vote.
-    Promote { id: u64 },
+    /// The node gets a vote, and is no learner any more.
+    Promote { id: u64, peer: Peer },
     /// A change that was left half done is finished.
     Settle,
 }
@@ -86,6 +92,9 @@ pub(crate) struct Consensus {
     id: u64,
     raft: Raft,
     log: LogStore,
+    election_timeout: Duration,
+    /// When a leader was last heard.
+    heard: Arc<Mutex<Instant>>,
 }
 
 impl Consensus {
@@ -109,7 +118,9 @@ impl Consensus {
         if !founders.is_empty() && !raft.is_initialized().await.map_err(|error| fail(&error))? {
             raft.initialize(founders).await.map_err(|error| fail(&error))?;
         }
-        let consensus = Consensus { id, raft, log };
+        let heard = Arc::new(Mutex::new(Instant::now()));
+        let election_timeout = timing.election_timeout;
+        let consensus = Consensus { id, raft, log, election_timeout, heard };
         if consensus.leadership().is_sole_voter {
             // Nobody can object, so there is no reason to sit out an election timeout.
             consensus.raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
@@ -176,6 +187,9 @@ impl Consensus {
             MessageKind::Append => {
                 let request = message::decode_append(bytes).map_err(|error| fail(&error))?;
                 let reply = self.raft.append_entries(request).await.map_err(|error| fail(&error))?;
+                if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+                    *self.heard.lock() = Instant::now();
+                }
                 Ok(message::encode_append_reply(&reply))
             }
             MessageKind::Vote => {
@@ -220,8 +234,12 @@ impl Consensus {
                 let nodes = BTreeMap::from([(id, peer)]);
                 self.raft.change_membership(ChangeMembers::SetNodes(nodes), true).await
             }
-            MemberChange::Promote { id } => {
-                self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
+            MemberChange::Promote { id, peer } => {
+                let changes = vec![
+                    ChangeMembers::SetNodes(BTreeMap::from([(id, peer)])),
+                    ChangeMembers::AddVoterIds(BTreeSet::from([id])),
+                ];
+                self.raft.change_membership(ChangeMembers::Batch(changes), true).await
             }
             MemberChange::Remove { id } => {
                 let is_voter = self.raft.voter_ids().any(|voter| voter == id);
@@ -295,19 +313,39 @@ impl Consensus {
     pub(crate) async fn follow(&self, publish: watch::Sender<Leadership>) -> ConsensusError {
         let mut metrics = self.raft.metrics();
         loop {
+            let is_alone;
             {
                 let metrics = metrics.borrow_and_update();
                 if let Err(fatal) = &metrics.running_state {
                     return ConsensusError(fatal.to_string());
                 }
-                let now = leadership(self.id, &metrics);
+                let mut now = leadership(self.id, &metrics);
+                is_alone = now.is_sole_voter;
+                let quiet_for = match &metrics.last_quorum_acked {
+                    _ if is_alone => Duration::ZERO,
+                    Some(acked) if now.is_leader => (**acked).elapsed(),
+                    _ if now.is_leader => Duration::ZERO,
+                    _ => self.heard.lock().elapsed(),
+                };
+                if quiet_for > self.election_timeout {
+                    // A leader without a quorum leads nobody, and a leader that is not heard is none.
+                    now.leader = None;
+                    now.is_leader = false;
+                }
                 publish.send_if_modified(|known| {
                     let changed = *known != now;
                     *known = now;
                     changed
                 });
             }
-            if metrics.changed().await.is_err() {
+            let changed = metrics.changed();
+            let changed = if is_alone {
+                changed.await
+            } else {
+                // Silence is no event: somebody has to look.
+                time::timeout(self.election_timeout / 4, changed).await.unwrap_or(Ok(()))
+            };
+            if changed.is_err() {
                 return ConsensusError("stopped".to_owned());
             }
         }
@@ -370,12 +408,19 @@ fn openraft_config(timing: Timing) -> Config {
 
 fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadership {
     let membership = metrics.membership_config.membership();
+    // After a restart the stored vote still names this member, though it has not won again; and a
+    // leader that has won has yet to apply what was committed before. It has once it applied an
+    // entry of its own term. Until then it must neither be read from nor act for the leases.
+    let is_ready = metrics.state.is_leader()
+        && metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term);
+    let leader = metrics.current_leader.filter(|leader| *leader != id || is_ready);
     Leadership {
         term: metrics.current_term,
-        leader: metrics.current_leader,
-        is_leader: metrics.current_leader == Some(id) && metrics.state == ServerState::Leader,
+        leader,
+        is_leader: leader == Some(id),
         is_sole_voter: membership.voter_ids().eq([id]),
         is_learner: !membership.voter_ids().any(|voter| voter == id),
+        is_member: membership.get_node(&id).is_some(),
     }
 }
 

@@ -10,7 +10,10 @@
 //! not concern refuses it. A call either gets its answer or fails: whether a failed call had an
 //! effect is for the caller to find out from the log.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -25,8 +28,9 @@ use super::typ::Peer;
 use crate::{
     limits,
     pb::retcd::peer::{
-        Envelope, LeaseRequest, MembersReply, MembersRequest,
-        ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, peer_client::PeerClient,
+        AddMember, ChangeRequest, Changed, Envelope, LeaseRequest, MembersReply, MembersRequest,
+        ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember,
+        change_request as pb, peer_client::PeerClient,
     },
 };
 
@@ -77,6 +81,62 @@ pub(crate) enum LeaseAnswer {
     Found { granted_secs: i64, remaining_secs: i64, keys: Vec<Bytes> },
 }
 
+/// A change of who belongs to the cluster, as an operator asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Add { id: u64, peer_urls: Vec<String>, is_learner: bool },
+    Remove { id: u64 },
+    Update { id: u64, peer_urls: Vec<String> },
+    Promote { id: u64 },
+}
+
+/// Why the members stay who they are.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum ChangeRefusal {
+    #[error("not leader")]
+    NotLeader,
+    #[error("member not found")]
+    NotFound,
+    #[error("member ID already exist")]
+    Exists,
+    #[error("peer URLs already exist")]
+    UrlExists,
+    #[error("too many learner members in cluster")]
+    TooManyLearners,
+    #[error("not enough started members")]
+    NotEnoughStarted,
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    #[error("can only promote a learner member")]
+    NotLearner,
+    #[error("can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+}
+
+impl ChangeRefusal {
+    /// As it travels between members.
+    const CODES: [(ChangeRefusal, Changed); 9] = [
+        (ChangeRefusal::NotLeader, Changed::ChangeNotLeader),
+        (ChangeRefusal::NotFound, Changed::MemberNotFound),
+        (ChangeRefusal::Exists, Changed::MemberExists),
+        (ChangeRefusal::UrlExists, Changed::PeerUrlExists),
+        (ChangeRefusal::TooManyLearners, Changed::TooManyLearners),
+        (ChangeRefusal::NotEnoughStarted, Changed::NotEnoughStarted),
+        (ChangeRefusal::Unhealthy, Changed::Unhealthy),
+        (ChangeRefusal::NotLearner, Changed::NotLearner),
+        (ChangeRefusal::LearnerNotReady, Changed::LearnerNotReady),
+    ];
+
+    pub(crate) fn code(self) -> i32 {
+        let code = Self::CODES.iter().find(|(refusal, _)| *refusal == self);
+        code.expect("every refusal is in the list").1.into()
+    }
+
+    fn of_code(code: Changed) -> Option<ChangeRefusal> {
+        Self::CODES.iter().find(|(_, known)| *known == code).map(|(refusal, _)| *refusal)
+    }
+}
+
 /// A member, as somebody outside of the cluster is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownMember {
@@ -91,12 +151,14 @@ pub(crate) struct Peers {
     own: u64,
     /// For what clients ask: not the connections that the log travels on.
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
+    /// Peers that did not answer the last time.
+    silent: Mutex<BTreeSet<u64>>,
     removed: watch::Sender<bool>,
 }
 
 impl Peers {
     pub(crate) fn new(cluster: u64, own: u64) -> Peers {
-        Peers { cluster, own, channels: Mutex::default(), removed: watch::Sender::new(false) }
+        Peers { cluster, own, channels: Mutex::default(), silent: Mutex::default(), removed: watch::Sender::new(false) }
     }
 
     /// Resolves once a peer has said that this member was removed from the cluster.
@@ -148,15 +210,28 @@ impl Peers {
             reason,
         };
         match time::timeout(patience, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Ok(answer)) => {
+                if self.silent.lock().remove(&target) {
+                    tracing::info!(peer = format_args!("{target:x}"), "peer became active");
+                }
+                Ok(answer.into_inner())
+            }
             Ok(Err(status)) => {
                 if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
                     self.removed.send_replace(true);
                 }
-                Err(failed(status.message().to_owned()))
+                Err(self.lost(failed(status.message().to_owned())))
             }
-            Err(_) => Err(failed(format!("no answer within {patience:?}"))),
+            Err(_) => Err(self.lost(failed(format!("no answer within {patience:?}")))),
         }
+    }
+
+    /// One line for each time that a peer is lost, however often it is asked.
+    fn lost(&self, error: PeerError) -> PeerError {
+        if self.silent.lock().insert(error.target) {
+            tracing::warn!(%error, "peer became inactive");
+        }
+        error
     }
 
     fn channel(&self, target: u64, peer: &Peer) -> Result<PeerClient<Channel>, PeerError> {
@@ -227,6 +302,29 @@ impl Peers {
                 remaining_secs: reply.remaining_secs,
                 keys: reply.keys,
             },
+        })
+    }
+
+    /// Asks the leader for a change. The answer is how far the log reaches with it.
+    pub(crate) async fn change(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+        change: Change,
+    ) -> Result<Result<u64, ChangeRefusal>, PeerError> {
+        let mut client = self.channel(target, peer)?;
+        let change = match change {
+            Change::Add { id, peer_urls, is_learner } => pb::Change::Add(AddMember { id, peer_urls, is_learner }),
+            Change::Remove { id } => pb::Change::Remove(id),
+            Change::Update { id, peer_urls } => pb::Change::Update(UpdateMember { id, peer_urls }),
+            Change::Promote { id } => pb::Change::Promote(id),
+        };
+        let request = ChangeRequest { envelope: Some(self.envelope(target)), change: Some(change) };
+        let reply = self.answer(target, peer, patience, client.change(request)).await?;
+        Ok(match ChangeRefusal::of_code(reply.result()) {
+            Some(refusal) => Err(refusal),
+            None => Ok(reply.index),
         })
     }
 

@@ -1,19 +1,19 @@
 //! Who the members are.
 //!
-//! There is one member so far. Changes are checked as etcd checks them, in its order and with
-//! its words; one that would leave a working cluster of another size is refused.
+//! Any member takes a change and has the leader make it. What is refused, and in which order, is
+//! etcd's; see `node`.
 
 use tonic::{Request, Response, Status};
 
-use super::{parse, render, status::Refusal};
+use super::{parse, render};
 use crate::{
-    node::{Member, Node},
+    node::{Change, Node},
     pb::etcdserverpb::{
         self as pb, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
         MemberUpdateRequest, MemberUpdateResponse, ResponseHeader, cluster_server,
     },
-    types::{MemberId, Rev},
+    types::Rev,
 };
 
 #[derive(Clone)]
@@ -34,11 +34,6 @@ impl Cluster {
     fn members(&self) -> Vec<pb::Member> {
         render::members(self.node.members())
     }
-
-    fn member(&self, id: u64) -> Result<Member, Refusal> {
-        let members = self.node.members();
-        members.into_iter().find(|member| member.id == MemberId(id)).ok_or(Refusal::MemberNotFound)
-    }
 }
 
 #[tonic::async_trait]
@@ -47,34 +42,31 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        let urls = parse::member_urls(&request.into_inner().peer_ur_ls)?;
-        let members = self.node.members();
-        if members.iter().any(|member| member.peer_urls.iter().any(|url| urls.contains(url))) {
-            return Err(Refusal::PeerUrlExists.into());
-        }
-        Err(Refusal::NotEnoughStartedMembers.into())
+        let request = request.into_inner();
+        let urls = parse::member_urls(&request.peer_ur_ls)?;
+        let member = self.node.member_add(urls, request.is_learner).await?;
+        Ok(Response::new(MemberAddResponse {
+            header: Some(self.header()),
+            member: render::members(vec![member]).pop(),
+            members: self.members(),
+        }))
     }
 
     async fn member_remove(
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.member(request.into_inner().id)?;
-        // Nobody would be left.
-        Err(Refusal::NotEnoughStartedMembers.into())
+        self.node.change(Change::Remove { id: request.into_inner().id }).await?;
+        Ok(Response::new(MemberRemoveResponse { header: Some(self.header()), members: self.members() }))
     }
 
     async fn member_update(
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        let request = request.into_inner();
-        let member = self.member(request.id)?;
-        let mut urls = request.peer_ur_ls;
-        urls.sort();
-        if urls != member.peer_urls {
-            return Err(Status::unimplemented("retcd: peer URLs cannot be changed yet"));
-        }
+        let MemberUpdateRequest { id, peer_ur_ls: mut peer_urls } = request.into_inner();
+        peer_urls.sort();
+        self.node.change(Change::Update { id, peer_urls }).await?;
         Ok(Response::new(MemberUpdateResponse { header: Some(self.header()), members: self.members() }))
     }
 
@@ -92,8 +84,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let member = self.member(request.into_inner().id)?;
-        let refusal = if member.is_learner { Refusal::LearnerNotReady } else { Refusal::MemberNotLearner };
-        Err(refusal.into())
+        self.node.change(Change::Promote { id: request.into_inner().id }).await?;
+        Ok(Response::new(MemberPromoteResponse { header: Some(self.header()), members: self.members() }))
     }
 }

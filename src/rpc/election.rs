@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{
-    recipe::{self, Changes, Place},
+    recipe::{self, Changes},
     render, status,
     status::Refusal,
 };
@@ -48,20 +48,19 @@ impl Election {
             success: vec![recipe::put(&key, request.value.clone(), lease)],
             failure: vec![recipe::get(&key)],
         };
-        let (rev, mut result) = recipe::commit(&self.node, enqueue).await?;
-        // This lease may have queued up before, and with another value.
-        let queued = if result.succeeded { None } else { recipe::found(&mut result, 0) };
-        let own_rev = queued.as_ref().map_or(rev, |kv| kv.create_rev);
+        let mut queued = recipe::enqueue(&self.node, &key, enqueue).await?;
+        let own_rev = queued.place.rev;
         let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
-        let proclaimed = match queued {
+        // This lease may have queued up before, and with another value.
+        let proclaimed = match queued.found {
             Some(kv) if kv.value != request.value => self.proclaim_as(&leader, request.value).await.map(drop),
             _ => Ok(()),
         };
-        let place = Place::of(&self.node, &leader.key, own_rev);
+        queued.place.wait();
         proclaimed?;
         recipe::wait_for_turn(&self.node, &prefix, own_rev).await?;
-        place.keep();
-        Ok(CampaignResponse { header: self.header(rev), leader: Some(leader) })
+        queued.place.keep();
+        Ok(CampaignResponse { header: self.header(queued.rev), leader: Some(leader) })
     }
 
     async fn do_proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Status> {

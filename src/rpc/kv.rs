@@ -59,7 +59,7 @@ impl Kv {
     async fn do_range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
         let query = parse::range(request)?;
         self.barrier(request.serializable).await?;
-        let (rev, result) = self.node.range(&query)?;
+        let (rev, result) = self.node.range(&query).await?;
         Ok(render::range(render::header(&self.node, rev), result))
     }
 
@@ -164,8 +164,8 @@ impl kv_server::Kv for Kv {
         let query = parse::range_stream(&request)?;
         self.barrier(request.serializable).await?;
         let node = self.node.clone();
-        let read = move |query: &Range| {
-            let (rev, result) = node.range(query)?;
+        let read = move |query: &Range, counted: bool| {
+            let (rev, result) = node.range_piece(query, counted)?;
             Ok((render::header(&node, rev), result))
         };
         let chunks = Chunks::new(query, self.chunk_bytes, read);
@@ -190,7 +190,7 @@ const FIRST_CHUNK_KEYS: i64 = 10;
 
 type Read = Result<(ResponseHeader, crate::mvcc::RangeResult), Status>;
 
-impl<R: FnMut(&Range) -> Read> Chunks<R> {
+impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
     fn new(mut query: Range, bytes: usize, read: R) -> Chunks<R> {
         let left = if query.limit > 0 { query.limit } else { i64::MAX };
         query.limit = left.min(FIRST_CHUNK_KEYS);
@@ -206,7 +206,8 @@ impl<R: FnMut(&Range) -> Read> Chunks<R> {
     }
 
     fn read_chunk(&mut self) -> Result<RangeResponse, Status> {
-        let (header, result) = (self.read)(&self.query)?;
+        // The first chunk tells how many keys there are; the others need not count them again.
+        let (header, result) = (self.read)(&self.query, self.first.is_none())?;
         let (header, count) = *self.first.get_or_insert((header, result.count));
         if self.query.rev <= 0 {
             self.query.rev = header.revision;
@@ -239,5 +240,136 @@ impl<R: FnMut(&Range) -> Read> Chunks<R> {
             self.query.limit = (self.query.limit / 2).max(1);
         }
         self.query.limit = self.query.limit.min(self.left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::{FutureExt, StreamExt};
+
+    use super::*;
+    use crate::{mvcc::RangeResult, types::KeyValue};
+
+    /// `count` keys with values of `value_bytes`, in a store that moves on with each read.
+    struct Tape {
+        kvs: Vec<KeyValue>,
+        rev: i64,
+        asked: Vec<(i64, i64)>,
+    }
+
+    impl Tape {
+        fn new(count: usize, value_bytes: usize) -> Tape {
+            let kv = |number| KeyValue {
+                key: format!("k{number:04}").into(),
+                value: vec![7; value_bytes].into(),
+                ..KeyValue::default()
+            };
+            Tape { kvs: (0..count).map(kv).collect(), rev: 100, asked: Vec::new() }
+        }
+
+        fn read(&mut self, query: &Range) -> Read {
+            self.asked.push((query.rev, query.limit));
+            self.rev += 1;
+            let all: Vec<_> = self.kvs.iter().filter(|kv| query.range.contains(&kv.key)).cloned().collect();
+            let limit = query.limit as usize;
+            let result = RangeResult {
+                more: all.len() > limit,
+                count: all.len() as i64,
+                kvs: all.into_iter().take(limit).collect(),
+            };
+            Ok((ResponseHeader { revision: self.rev, member_id: 9, ..Default::default() }, result))
+        }
+    }
+
+    fn chunks(tape: &mut Tape, query: Range, bytes: usize) -> Vec<RangeResponse> {
+        let chunks = Chunks::new(query, bytes, |query: &Range, _| tape.read(query));
+        let stream = stream::try_unfold(chunks, Chunks::next);
+        let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");
+        let response = |chunk: Result<RangeStreamResponse, Status>| {
+            chunk.expect("reading succeeds").range_response.expect("a chunk has a response")
+        };
+        chunks.into_iter().map(response).collect()
+    }
+
+    fn all() -> Range {
+        Range::of(KeyRange::all())
+    }
+
+    fn check(tape: &mut Tape, query: Range, keys: usize, more: bool) -> Vec<RangeResponse> {
+        let count = tape.kvs.iter().filter(|kv| query.range.contains(&kv.key)).count() as i64;
+        let expected: Vec<Bytes> = tape.kvs.iter().take(keys).map(|kv| kv.key.clone()).collect();
+        let chunks = chunks(tape, query, 1000);
+        let got: Vec<Bytes> = chunks.iter().flat_map(|chunk| &chunk.kvs).map(|kv| kv.key.clone()).collect();
+        assert_eq!(got, expected);
+        let (last, before) = chunks.split_last().expect("there is at least one");
+        for chunk in before {
+            assert_eq!((chunk.header, chunk.more, chunk.count), (None, false, 0));
+        }
+        let header = last.header.expect("the last one has a header");
+        assert_eq!((header.revision, header.member_id), (101, 9), "the first chunk's header");
+        assert_eq!((last.more, last.count), (more, count));
+        chunks
+    }
+
+    #[test]
+    fn a_stream_delivers_the_range_once_and_sums_up_at_the_end() {
+        for count in [0, 1, 9, 10, 11, 30, 31, 500] {
+            check(&mut Tape::new(count, 1), all(), count, false);
+        }
+    }
+
+    #[test]
+    fn a_limit_holds_for_the_stream_and_not_for_its_chunks() {
+        for limit in [1, 9, 10, 11, 25, 99] {
+            let query = Range { limit, ..all() };
+            check(&mut Tape::new(100, 1), query, limit as usize, true);
+        }
+        check(&mut Tape::new(100, 1), Range { limit: 100, ..all() }, 100, false);
+        check(&mut Tape::new(100, 1), Range { limit: -1, ..all() }, 100, false);
+    }
+
+    #[test]
+    fn all_chunks_are_read_at_the_revision_of_the_first() {
+        let mut tape = Tape::new(40, 1);
+        check(&mut tape, all(), 40, false);
+        let revs: Vec<i64> = tape.asked.iter().map(|(rev, _)| *rev).collect();
+        assert_eq!(revs, [0, 101, 101]);
+
+        let mut tape = Tape::new(40, 1);
+        check(&mut tape, Range { rev: 55, ..all() }, 40, false);
+        assert!(tape.asked.iter().all(|(rev, _)| *rev == 55));
+    }
+
+    #[test]
+    fn chunks_grow_while_they_are_light_and_shrink_when_they_are_heavy() {
+        let limits = |value_bytes| {
+            let mut tape = Tape::new(400, value_bytes);
+            chunks(&mut tape, all(), 1000);
+            tape.asked.iter().map(|(_, limit)| *limit).take(6).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(1), [10, 20, 40, 80, 80, 80]);
+        assert_eq!(limits(300), [10, 5, 5, 5, 5, 5]);
+        assert_eq!(limits(5000), [10, 5, 2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_span_ends_where_it_ends() {
+        let span = KeyRange::Span(Bytes::from_static(b"k0000"), Bytes::from_static(b"k0025"));
+        check(&mut Tape::new(100, 1), Range::of(span), 25, false);
+    }
+
+    #[test]
+    fn only_counting_takes_one_chunk() {
+        let query = Range { count_only: true, ..all() };
+        let read = |_: &Range, _| {
+            let result = RangeResult { kvs: Vec::new(), more: false, count: 3 };
+            Ok((ResponseHeader { revision: 4, ..Default::default() }, result))
+        };
+        let stream = stream::try_unfold(Chunks::new(query, 1000, read), Chunks::next);
+        let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");
+        assert_eq!(chunks.len(), 1);
+        let chunk = chunks[0].as_ref().expect("it succeeds").range_response.as_ref().expect("a response");
+        assert_eq!((chunk.count, chunk.header.map(|header| header.revision)), (3, Some(4)));
     }
 }

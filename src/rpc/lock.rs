@@ -3,12 +3,7 @@
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
-use super::{
-    recipe::{self, Place},
-    render, status,
-    status::Refusal,
-    wrong_kind,
-};
+use super::{recipe, render, status, status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Command, Op, Txn},
     mvcc::Range,
@@ -38,26 +33,23 @@ impl Lock {
             success: vec![recipe::put(&key, Default::default(), lease), oldest.clone()],
             failure: vec![recipe::get(&key), oldest],
         };
-        let (rev, mut result) = recipe::commit(&self.node, enqueue).await?;
-        let own_rev = match result.succeeded {
-            true => rev,
-            false => recipe::found(&mut result, 0).map_or(rev, |kv| kv.create_rev),
+        let mut queued = recipe::enqueue(&self.node, &key, enqueue).await?;
+        let rev = match recipe::found(&mut queued.result, 1) {
+            Some(first) if first.create_rev != queued.place.rev => {
+                queued.place.wait();
+                self.wait(&prefix, &key, queued.place.rev).await?
+            }
+            _ => queued.rev,
         };
-        let first = recipe::found(&mut result, 1);
-        let rev = match first {
-            Some(first) if first.create_rev != own_rev => self.wait(&prefix, &key, own_rev).await?,
-            _ => rev,
-        };
+        queued.place.keep();
         Ok(LockResponse { header: Some(render::header(&self.node, rev)), key })
     }
 
     /// Waits for the turn, and makes sure that the lease has outlived the wait.
     async fn wait(&self, prefix: &Bytes, key: &Bytes, own_rev: Rev) -> Result<Rev, Status> {
-        let place = Place::of(&self.node, key, own_rev);
         recipe::wait_for_turn(&self.node, prefix, own_rev).await?;
         let own = Range::of(KeyRange::Point(key.clone()));
         let (rev, result) = recipe::read(&self.node, &own).await?;
-        place.keep();
         if result.kvs.is_empty() { Err(Refusal::SessionExpired.into()) } else { Ok(rev) }
     }
 

@@ -73,3 +73,6 @@ fn wrong_kind(answer: &impl Debug) -> Status {
     tracing::error!(?answer, "the answer is not to the question");
     Status::internal("the answer is not to the question")
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,3 +354,461 @@ pub(crate) fn downgrade_target(version: &str) -> Result<(u64, u64), Refusal> {
         _ => Err(Refusal::WrongDowngradeVersionFormat),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+
+    fn bytes(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    fn get(key: &'static str) -> RangeRequest {
+        RangeRequest { key: bytes(key), ..Default::default() }
+    }
+
+    fn put_of(key: &'static str) -> PutRequest {
+        PutRequest { key: bytes(key), ..Default::default() }
+    }
+
+    fn delete_of(key: &'static str, range_end: &'static str) -> DeleteRangeRequest {
+        DeleteRangeRequest { key: bytes(key), range_end: bytes(range_end), prev_kv: false }
+    }
+
+    fn op_of(request: PbOp) -> RequestOp {
+        RequestOp { request: Some(request) }
+    }
+
+    #[test]
+    fn a_range_keeps_every_field_in_its_place() {
+        let request = RangeRequest {
+            key: bytes("a"),
+            range_end: bytes("b"),
+            limit: 1,
+            revision: 2,
+            sort_order: range_request::SortOrder::Descend.into(),
+            sort_target: range_request::SortTarget::Mod.into(),
+            serializable: true,
+            keys_only: true,
+            count_only: false,
+            min_mod_revision: 3,
+            max_mod_revision: 4,
+            min_create_revision: 5,
+            max_create_revision: 6,
+        };
+        let expected = Range {
+            range: KeyRange::Span(bytes("a"), bytes("b")),
+            rev: 2,
+            limit: 1,
+            sort: Sort { target: SortTarget::ModRev, order: SortOrder::Descend },
+            mod_rev: RevBounds { min: 3, max: 4 },
+            create_rev: RevBounds { min: 5, max: 6 },
+            keys_only: true,
+            count_only: false,
+        };
+        assert_eq!(range(&request), Ok(expected));
+    }
+
+    #[test]
+    fn a_range_needs_a_key_and_a_known_order() {
+        assert_eq!(range(&get("")), Err(Refusal::EmptyKey));
+        assert_eq!(range(&RangeRequest { sort_order: 3, ..get("a") }), Err(Refusal::InvalidSortOption));
+        assert_eq!(range(&RangeRequest { sort_target: 5, ..get("a") }), Err(Refusal::InvalidSortOption));
+        assert_eq!(range(&RangeRequest { sort_target: -1, ..get("a") }), Err(Refusal::InvalidSortOption));
+        // The key is looked at first.
+        assert_eq!(range(&RangeRequest { sort_order: 3, ..get("") }), Err(Refusal::EmptyKey));
+    }
+
+    #[test]
+    fn a_streamed_range_is_in_key_order_and_unfiltered() {
+        let ordered = |order: i32, target: i32| {
+            range_stream(&RangeRequest { sort_order: order, sort_target: target, ..get("a") })
+                .map(|range| range.sort)
+        };
+        for target in 0..5 {
+            assert_eq!(ordered(0, target), Ok(Sort::default()), "unordered by {target}");
+            assert_eq!(ordered(2, target), Err(Refusal::StreamCustomSort), "descending by {target}");
+        }
+        assert_eq!(ordered(1, 0), Ok(Sort::default()));
+        assert_eq!(ordered(1, 1), Err(Refusal::StreamCustomSort));
+        for filtered in [
+            RangeRequest { min_mod_revision: 1, ..get("a") },
+            RangeRequest { max_mod_revision: 1, ..get("a") },
+            RangeRequest { min_create_revision: 1, ..get("a") },
+            RangeRequest { max_create_revision: 1, ..get("a") },
+        ] {
+            assert_eq!(range_stream(&filtered), Err(Refusal::StreamRevisionFilters));
+            // The order is looked at first.
+            let both = RangeRequest { sort_order: 2, ..filtered };
+            assert_eq!(range_stream(&both), Err(Refusal::StreamCustomSort));
+        }
+        assert_eq!(range_stream(&get("")), Err(Refusal::EmptyKey));
+    }
+
+    #[test]
+    fn a_put_keeps_what_it_is_told_to_ignore() {
+        let plain = PutRequest { value: bytes("v"), lease: 7, prev_kv: true, ..put_of("k") };
+        let expected =
+            Put { key: bytes("k"), value: Some(bytes("v")), lease: Some(LeaseId(7)), prev_kv: true };
+        assert_eq!(put(&plain), Ok(expected));
+
+        let ignoring = PutRequest { ignore_value: true, ignore_lease: true, ..put_of("k") };
+        assert_eq!(put(&ignoring), Ok(Put { key: bytes("k"), value: None, lease: None, prev_kv: false }));
+        // An empty value and no lease are a value and a lease like any other.
+        let empty = put(&put_of("k")).expect("a put of nothing is a put");
+        assert_eq!((empty.value, empty.lease), (Some(Bytes::new()), Some(LeaseId::NONE)));
+
+        assert_eq!(put(&put_of("")), Err(Refusal::EmptyKey));
+        let contradictory = PutRequest { ignore_value: true, ignore_lease: true, ..plain };
+        assert_eq!(put(&contradictory), Err(Refusal::ValueProvided));
+        assert_eq!(put(&PutRequest { value: Bytes::new(), ..contradictory }), Err(Refusal::LeaseProvided));
+    }
+
+    #[test]
+    fn a_delete_needs_a_key() {
+        assert_eq!(delete_range(&delete_of("", "z")), Err(Refusal::EmptyKey));
+        let delete = delete_range(&delete_of("a", "\0")).expect("a delete");
+        assert_eq!(delete.range, KeyRange::From(bytes("a")));
+    }
+
+    fn compare_of(target: i32, result: i32, target_union: Option<compare::TargetUnion>) -> pb::Compare {
+        pb::Compare { target, result, target_union, key: bytes("k"), range_end: Bytes::new() }
+    }
+
+    #[test]
+    fn the_target_of_a_comparison_says_which_value_counts() {
+        use compare::TargetUnion;
+        let parsed = |target, given| compare(&compare_of(target, 0, given)).expect("it has a key").target;
+        assert_eq!(parsed(0, Some(TargetUnion::Version(1))), CompareTarget::Version(1));
+        assert_eq!(parsed(1, Some(TargetUnion::CreateRevision(2))), CompareTarget::CreateRev(2));
+        assert_eq!(parsed(2, Some(TargetUnion::ModRevision(3))), CompareTarget::ModRev(3));
+        assert_eq!(parsed(3, Some(TargetUnion::Value(bytes("v")))), CompareTarget::Value(bytes("v")));
+        assert_eq!(parsed(4, Some(TargetUnion::Lease(5))), CompareTarget::Lease(5));
+        // Given for something else, or not at all.
+        assert_eq!(parsed(3, Some(TargetUnion::Version(1))), CompareTarget::Value(Bytes::new()));
+        assert_eq!(parsed(2, Some(TargetUnion::CreateRevision(1))), CompareTarget::ModRev(0));
+        assert_eq!(parsed(4, None), CompareTarget::Lease(0));
+    }
+
+    #[test]
+    fn anything_equals_an_unknown_target() {
+        let parsed = |result| {
+            let compare = compare(&compare_of(9, result, None)).expect("it has a key");
+            (compare.operator, compare.target)
+        };
+        let never = (CompareOperator::Less, CompareTarget::Version(i64::MIN));
+        let always = (CompareOperator::Unknown, CompareTarget::Version(i64::MIN));
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(parsed),
+            [always.clone(), never.clone(), never.clone(), never, always]
+        );
+    }
+
+    #[test]
+    fn an_unknown_operator_is_kept_as_such() {
+        let parsed = compare(&compare_of(0, 4, None)).expect("it has a key");
+        assert_eq!(parsed.operator, CompareOperator::Unknown);
+        let keyless = pb::Compare { key: Bytes::new(), ..compare_of(0, 0, None) };
+        assert_eq!(compare(&keyless), Err(Refusal::EmptyKey));
+    }
+
+    fn txn_of(success: Vec<PbOp>, failure: Vec<PbOp>) -> TxnRequest {
+        TxnRequest {
+            compare: Vec::new(),
+            success: success.into_iter().map(op_of).collect(),
+            failure: failure.into_iter().map(op_of).collect(),
+        }
+    }
+
+    fn gets(count: usize) -> Vec<PbOp> {
+        vec![PbOp::RequestRange(get("k")); count]
+    }
+
+    fn parsed(request: &TxnRequest, ops_max: usize) -> Result<Access, Refusal> {
+        txn(request, ops_max).map(|(_, access)| access)
+    }
+
+    #[test]
+    fn a_transaction_is_as_large_as_its_largest_list() {
+        let request = txn_of(gets(3), gets(2));
+        assert!(parsed(&request, 3).is_ok());
+        assert_eq!(parsed(&request, 2), Err(Refusal::TooManyOps));
+        assert_eq!(parsed(&txn_of(gets(2), gets(3)), 2), Err(Refusal::TooManyOps));
+        let compares = vec![compare_of(0, 0, None); 3];
+        assert_eq!(parsed(&TxnRequest { compare: compares, ..request }, 2), Err(Refusal::TooManyOps));
+        // The size is looked at first.
+        assert_eq!(
+            parsed(&txn_of(vec![PbOp::RequestRange(get("")); 3], vec![]), 2),
+            Err(Refusal::TooManyOps)
+        );
+    }
+
+    #[test]
+    fn a_nested_transaction_gets_what_is_left() {
+        let nested = |count| PbOp::RequestTxn(txn_of(gets(count), vec![]));
+        let request = |count| txn_of([vec![nested(count)], gets(2)].concat(), vec![]);
+        assert!(parsed(&request(4), 7).is_ok());
+        assert_eq!(parsed(&request(5), 7), Err(Refusal::TooManyOps));
+    }
+
+    #[test]
+    fn transactions_are_not_nested_without_end() {
+        let nested = |depth: usize| {
+            (1..depth).fold(txn_of(vec![], vec![]), |inner, _| txn_of(vec![PbOp::RequestTxn(inner)], vec![]))
+        };
+        assert!(parsed(&nested(TXN_DEPTH_MAX), 1000).is_ok());
+        assert_eq!(parsed(&nested(TXN_DEPTH_MAX + 1), 1000), Err(Refusal::TooManyOps));
+    }
+
+    #[test]
+    fn what_stands_in_a_transaction_is_checked_like_what_stands_alone() {
+        let refused = |op: PbOp| {
+            let inside = parsed(&txn_of(vec![op.clone()], vec![]), 9);
+            assert_eq!(parsed(&txn_of(vec![], vec![op.clone()]), 9), inside);
+            let nested = PbOp::RequestTxn(txn_of(vec![op], vec![]));
+            assert_eq!(parsed(&txn_of(vec![nested], vec![]), 9), inside);
+            inside
+        };
+        assert_eq!(refused(PbOp::RequestRange(get(""))), Err(Refusal::EmptyKey));
+        assert_eq!(refused(PbOp::RequestPut(put_of(""))), Err(Refusal::EmptyKey));
+        assert_eq!(refused(PbOp::RequestDeleteRange(delete_of("", ""))), Err(Refusal::EmptyKey));
+        let nothing = TxnRequest { success: vec![RequestOp { request: None }], ..Default::default() };
+        assert_eq!(parsed(&nothing, 9), Err(Refusal::KeyNotFound));
+    }
+
+    #[test]
+    fn only_direct_ranges_make_a_transaction_a_read() {
+        let serializable = || PbOp::RequestRange(RangeRequest { serializable: true, ..get("k") });
+        assert_eq!(parsed(&txn_of(vec![], vec![]), 9), Ok(Access::Read { serializable: true }));
+        assert_eq!(
+            parsed(&txn_of(vec![serializable()], vec![serializable()]), 9),
+            Ok(Access::Read { serializable: true })
+        );
+        assert_eq!(
+            parsed(&txn_of(vec![serializable()], gets(1)), 9),
+            Ok(Access::Read { serializable: false })
+        );
+        assert_eq!(parsed(&txn_of(gets(1), vec![PbOp::RequestPut(put_of("k"))]), 9), Ok(Access::Write));
+        let nested = PbOp::RequestTxn(txn_of(gets(1), vec![]));
+        assert_eq!(parsed(&txn_of(vec![nested], vec![]), 9), Ok(Access::Write));
+    }
+
+    /// `p k` puts, `d k` deletes a key, `d k l` a span, `( ... | ... )` is a nested transaction.
+    fn ops(text: &str) -> Vec<Op> {
+        fn list(words: &mut std::iter::Peekable<std::str::SplitWhitespace<'_>>) -> Vec<Op> {
+            let key = |word: &str| Bytes::copy_from_slice(word.replace('^', "\0").as_bytes());
+            let mut ops = Vec::new();
+            while let Some(word) = words.next_if(|word| *word != "|" && *word != ")") {
+                ops.push(match word {
+                    "p" => Op::Put(Put {
+                        key: key(words.next().expect("a key")),
+                        value: None,
+                        lease: None,
+                        prev_kv: false,
+                    }),
+                    "d" | "span" => {
+                        let start = key(words.next().expect("a key"));
+                        let end = if word == "d" { Bytes::new() } else { key(words.next().expect("an end")) };
+                        Op::DeleteRange(DeleteRange { range: KeyRange::parse(start, end), prev_kv: false })
+                    }
+                    "(" => {
+                        let success = list(words);
+                        assert_eq!(words.next(), Some("|"));
+                        let failure = list(words);
+                        assert_eq!(words.next(), Some(")"));
+                        Op::Txn(Txn { compares: Vec::new(), success, failure })
+                    }
+                    _ => panic!("what is {word}?"),
+                });
+            }
+            ops
+        }
+        list(&mut text.split_whitespace().peekable())
+    }
+
+    #[test]
+    fn no_key_changes_twice() {
+        for text in [
+            "p a p a",
+            "p a d a",
+            "d a p a",
+            "span a c p b",
+            "p a span a b",
+            "p a ( p a | )",
+            "p a ( | p a )",
+            "( p a | ) ( p a | )",
+            "( p a | ) ( | p a )",
+            "( p a p a | )",
+            "( | ( p a | ) ( p a | ) )",
+            "d a ( p a | )",
+            "span a c ( | p b )",
+            "( d a | ) p a",
+            "( span a c | ) ( p b | )",
+            "( | d a ) ( p a | )",
+            "span a b span b c p b",
+            "span a d span b c p c",
+            "span c e span a d p d",
+        ] {
+            assert_eq!(check_overlaps(&ops(text)), Err(Refusal::DuplicateKey), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_both_happen_may_overlap_and_so_may_what_etcd_overlooks() {
+        for text in [
+            "p a p b",
+            "d a d a span a c",
+            "( p a | p a )",
+            "( ( p a | ) | p a )",
+            "span a c p c",
+            "span c a p b p a",
+            "span b b p b",
+            // Found to clash only in the other order.
+            "( p a | ) ( d a | )",
+            // The end that means "everything from here on".
+            "span a ^ p a p b",
+        ] {
+            assert_eq!(check_overlaps(&ops(text)), Ok(()), "{text}");
+        }
+    }
+
+    /// etcd's rule as it is told, with lists and loops.
+    fn check_naively(ops: &[Op]) -> Result<(Vec<Bytes>, Vec<KeyRange>), ()> {
+        let mut puts: Vec<Bytes> = Vec::new();
+        let mut deletes: Vec<KeyRange> = Vec::new();
+        let clashes = |deletes: &[KeyRange], key: &Bytes| {
+            deletes.iter().any(|range| !matches!(range, KeyRange::From(_)) && range.contains(key))
+        };
+        for op in ops {
+            if let Op::DeleteRange(delete) = op {
+                deletes.push(delete.range.clone());
+            }
+        }
+        for op in ops {
+            let Op::Txn(txn) = op else { continue };
+            let (success_puts, success_deletes) = check_naively(&txn.success)?;
+            let (failure_puts, failure_deletes) = check_naively(&txn.failure)?;
+            for key in &success_puts {
+                if puts.contains(key) || clashes(&deletes, key) {
+                    return Err(());
+                }
+                puts.push(key.clone());
+            }
+            for key in &failure_puts {
+                if (puts.contains(key) && !success_puts.contains(key)) || clashes(&deletes, key) {
+                    return Err(());
+                }
+                if !puts.contains(key) {
+                    puts.push(key.clone());
+                }
+            }
+            deletes.extend(success_deletes);
+            deletes.extend(failure_deletes);
+        }
+        for op in ops {
+            let Op::Put(put) = op else { continue };
+            if puts.contains(&put.key) || clashes(&deletes, &put.key) {
+                return Err(());
+            }
+            puts.push(put.key.clone());
+        }
+        Ok((puts, deletes))
+    }
+
+    fn any_key() -> impl Strategy<Value = Bytes> {
+        "[a-f]{1,2}".prop_map(Bytes::from)
+    }
+
+    fn any_ops() -> impl Strategy<Value = Vec<Op>> {
+        let end = prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"\0")), any_key()];
+        let leaf = prop_oneof![
+            3 => any_key().prop_map(|key| Op::Put(Put { key, value: None, lease: None, prev_kv: false })),
+            1 => (any_key(), end).prop_map(|(key, end)| {
+                Op::DeleteRange(DeleteRange { range: KeyRange::parse(key, end), prev_kv: false })
+            }),
+            1 => any_key().prop_map(|key| Op::Range(Range::of(KeyRange::Point(key)))),
+        ];
+        let op = leaf.prop_recursive(3, 12, 3, |op| {
+            let branch = prop::collection::vec(op, 0..3);
+            (branch.clone(), branch)
+                .prop_map(|(success, failure)| Op::Txn(Txn { compares: Vec::new(), success, failure }))
+        });
+        prop::collection::vec(op, 0..5)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn overlaps_are_found_as_by_the_plain_rule(ops in any_ops()) {
+            prop_assert_eq!(check_overlaps(&ops).is_ok(), check_naively(&ops).is_ok());
+        }
+
+        #[test]
+        fn spans_are_merged_without_changing_what_they_cover(
+            spans in prop::collection::vec((any_key(), any_key()), 0..8),
+            key in any_key(),
+        ) {
+            let mut writes = Writes::default();
+            for (start, end) in &spans {
+                writes.delete_span(start, end);
+            }
+            let covered = spans.iter().any(|(start, end)| start <= &key && key < *end);
+            prop_assert_eq!(writes.deletes(&key), covered);
+            let merged: Vec<_> = writes.deleted_spans.into_iter().collect();
+            for pair in merged.windows(2) {
+                prop_assert!(pair[0].1 < pair[1].0, "{:?} touch", pair);
+            }
+        }
+    }
+
+    #[test]
+    fn an_alarm_has_a_kind() {
+        let request = pb::AlarmRequest { action: 1, member_id: 7, alarm: AlarmType::Nospace.into() };
+        assert_eq!(alarm(&request), Some(Alarm { member: MemberId(7), kind: AlarmKind::NoSpace }));
+        assert_eq!(alarm(&pb::AlarmRequest { alarm: AlarmType::None.into(), ..request }), None);
+        assert_eq!(alarm(&pb::AlarmRequest { alarm: 3, ..request }), None);
+    }
+
+    #[test]
+    fn member_urls_have_a_known_scheme_and_a_port_and_no_path() {
+        let check = |urls: &[&str]| member_urls(&urls.iter().map(|url| url.to_string()).collect::<Vec<_>>());
+        let good =
+            [" http://b:2380", "https://[::1]:2380", "http://a:1", "unix://some/socket", "http://:2380"];
+        let sorted =
+            ["http://:2380", "http://a:1", "http://b:2380", "https://[::1]:2380", "unix://some/socket"];
+        assert_eq!(check(&good), Ok(sorted.map(str::to_owned).to_vec()));
+        for bad in [
+            "",
+            "a:2380",
+            "ftp://a:1",
+            "http://a",
+            "http://a:1/",
+            "http://a:1/path",
+            "http://::1:2380",
+            "http://[::1]",
+            "http://a:b",
+            "://a:1",
+        ] {
+            assert_eq!(check(&[bad]), Err(Refusal::BadMemberUrls), "{bad}");
+        }
+        assert_eq!(check(&[]), Err(Refusal::BadMemberUrls));
+        assert_eq!(check(&["http://a:1", "http://a"]), Err(Refusal::BadMemberUrls));
+    }
+
+    #[test]
+    fn a_downgrade_target_is_a_version() {
+        for (version, target) in
+            [("3.6", (3, 6)), ("3.6.0", (3, 6)), ("3.6.14", (3, 6)), ("3.6.0-rc.1", (3, 6))]
+        {
+            assert_eq!(downgrade_target(version), Ok(target), "{version}");
+        }
+        for bad in ["", "3", "3.", "3.x", "v3.6.0", "3.6.0.1", "3.6-rc", "three.six", "3.6."] {
+            assert_eq!(downgrade_target(bad), Err(Refusal::WrongDowngradeVersionFormat), "{bad}");
+        }
+    }
+}

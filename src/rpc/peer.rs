@@ -9,10 +9,12 @@ use tonic::{
 
 use crate::{
     limits,
-    node::{Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
+    node::{Change, Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
-        self as pb, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest,
+        self as pb, AddMember, ChangeReply, ChangeRequest, Changed, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest,
         Proposed, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece,
+        UpdateMember,
+        change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
 };
@@ -121,6 +123,22 @@ impl peer_server::Peer for Peer {
             LeaseAnswer::Found { granted_secs, remaining_secs, keys } => {
                 LeaseReply { not_leader: false, found: true, granted_secs, remaining_secs, keys }
             }
+        }))
+    }
+
+    async fn change(&self, request: Request<ChangeRequest>) -> Result<Response<ChangeReply>, Status> {
+        let request = request.into_inner();
+        self.check(request.envelope)?;
+        let change = match request.change {
+            Some(Wanted::Add(AddMember { id, peer_urls, is_learner })) => Change::Add { id, peer_urls, is_learner },
+            Some(Wanted::Remove(id)) => Change::Remove { id },
+            Some(Wanted::Update(UpdateMember { id, peer_urls })) => Change::Update { id, peer_urls },
+            Some(Wanted::Promote(id)) => Change::Promote { id },
+            None => return Err(Status::invalid_argument("a change without a change")),
+        };
+        Ok(Response::new(match self.node.peer_change(change).await {
+            Ok(index) => ChangeReply { result: Changed::Done.into(), index },
+            Err(refusal) => ChangeReply { result: refusal.code(), index: 0 },
         }))
     }
 

@@ -103,7 +103,7 @@ pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
 /// A linearizable read.
 pub(crate) async fn read(node: &Node, query: &Range) -> Result<(Rev, RangeResult), Status> {
     node.read_barrier().await?;
-    Ok(node.range(query)?)
+    Ok(node.range(query).await?)
 }
 
 /// Waits until nobody is left who came before `rev`. One key is watched at a time, the youngest
@@ -123,24 +123,24 @@ pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Resu
     }
 }
 
-/// Gives a place in the queue up when dropped, unless told otherwise: whoever stops waiting must
-/// not keep those behind waiting.
+/// Somebody's place in the queue. It is given up when dropped, unless told otherwise: whoever
+/// stops waiting must not keep those behind waiting.
 pub(crate) struct Place {
     node: Node,
-    /// `None` once it is to be kept.
-    give_up: Option<Txn>,
+    key: Bytes,
+    /// The revision that created the key. A key created later is somebody else's.
+    pub(crate) rev: Rev,
+    give_up: bool,
 }
 
 impl Place {
-    /// The place of `key`, as long as it is the key that was created at `rev`.
-    pub(crate) fn of(node: &Node, key: &Bytes, rev: Rev) -> Place {
-        let compares = vec![created_at(key, rev.0)];
-        let give_up = Txn { compares, success: vec![delete(key)], failure: Vec::new() };
-        Place { node: node.clone(), give_up: Some(give_up) }
+    /// From here on it is to be given up.
+    pub(crate) fn wait(&mut self) {
+        self.give_up = true;
     }
 
     pub(crate) fn keep(mut self) {
-        self.give_up = None;
+        self.give_up = false;
     }
 }
 
@@ -148,13 +148,41 @@ impl Drop for Place {
     fn drop(&mut self) {
         // The request is over, so somebody else has to do it. If it fails, or if the server
         // is about to stop, the key goes with its lease.
-        if let Some(give_up) = self.give_up.take()
+        if self.give_up
             && let Ok(runtime) = Handle::try_current()
         {
+            let compares = vec![created_at(&self.key, self.rev.0)];
+            let txn = Txn { compares, success: vec![delete(&self.key)], failure: Vec::new() };
             let node = self.node.clone();
-            runtime.spawn(async move { node.propose(Command::Txn(give_up)).await });
+            runtime.spawn(async move { node.propose(Command::Txn(txn)).await });
         }
     }
+}
+
+/// What came of queueing up.
+pub(crate) struct Queued {
+    pub(crate) rev: Rev,
+    pub(crate) result: TxnResult,
+    pub(crate) place: Place,
+    /// The key, if it was there before: the place is an old one.
+    pub(crate) found: Option<KeyValue>,
+}
+
+/// Queues up with `key`. The transaction creates it, or else finds it by its first operation.
+///
+/// A new place is given up even if the request is over before it is known to have one; an old
+/// one is not, before somebody waits in it.
+pub(crate) async fn enqueue(node: &Node, key: &Bytes, txn: Txn) -> Result<Queued, Status> {
+    let (node, key) = (node.clone(), key.clone());
+    let queueing = tokio::spawn(async move {
+        let (rev, mut result) = commit(&node, txn).await?;
+        let is_new = result.succeeded;
+        let found = if is_new { None } else { found(&mut result, 0) };
+        let own_rev = found.as_ref().map_or(rev, |kv| kv.create_rev);
+        Ok(Queued { rev, result, place: Place { node, key, rev: own_rev, give_up: is_new }, found })
+    });
+    // The runtime ends its tasks only when it ends itself.
+    queueing.await.map_err(|_| Refusal::Stopped)?
 }
 
 /// The changes of a few keys from one revision on, each once, in order.
@@ -216,10 +244,10 @@ impl Changes {
     /// One stride through history. If it does not reach the present there is another.
     fn catch_up(&mut self, behind: Lagging) -> Result<(), Status> {
         let history = self.node.history(behind.next_rev, limits::WATCH_BATCH_REVS)?;
-        let heard = self.queued.len();
         let events = history.revs.into_iter().flat_map(|(_, events)| events);
         self.queued.extend(events.filter(|event| behind.spec.wants(event)));
-        let heard = self.queued.len() > heard;
+        // Nobody is told of this watcher's progress.
+        let heard = false;
         let state = self.node.watch_hub().resume(self.feed.stream, behind.id, history.next, heard);
         if let State::Unsynced { next_rev } = state {
             self.behind = Some(Lagging { next_rev, ..behind });

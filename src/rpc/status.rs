@@ -9,8 +9,7 @@ use tonic::{Code, Status};
 use crate::{
     apply::ApplyError,
     mvcc::RevError,
-    node::{MoveLeaderError, ProposeError, ReadError},
-    storage::StorageError,
+    node::{ChangeError, ChangeRefusal, MoveLeaderError, ProposeError, ReadError, StorageError},
 };
 
 /// Why a request is refused.
@@ -285,6 +284,26 @@ impl From<ReadError> for Status {
 impl From<StorageError> for Status {
     fn from(error: StorageError) -> Status {
         Status::unknown(error.to_string())
+    }
+}
+
+impl From<ChangeError> for Status {
+    fn from(error: ChangeError) -> Status {
+        let refusal = match error {
+            ChangeError::Propose(error) => error.into(),
+            ChangeError::Refused(refusal) => match refusal {
+                ChangeRefusal::NotLeader => Refusal::NotLeader,
+                ChangeRefusal::NotFound => Refusal::MemberNotFound,
+                ChangeRefusal::Exists => Refusal::MemberExists,
+                ChangeRefusal::UrlExists => Refusal::PeerUrlExists,
+                ChangeRefusal::TooManyLearners => Refusal::TooManyLearners,
+                ChangeRefusal::NotEnoughStarted => Refusal::NotEnoughStartedMembers,
+                ChangeRefusal::Unhealthy => Refusal::Unhealthy,
+                ChangeRefusal::NotLearner => Refusal::MemberNotLearner,
+                ChangeRefusal::LearnerNotReady => Refusal::LearnerNotReady,
+            },
+        };
+        refusal.into()
     }
 }
 

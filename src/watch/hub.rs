@@ -51,15 +51,15 @@ struct Stream {
     lagging_later: Vec<WatchId>,
 }
 
-/// How busy the hub is, for whoever looks after the server.
+/// See [`WatchHub::census`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) streams: usize,
-    pub(crate) watchers: usize,
-    /// Those of them that are unsynced.
-    pub(crate) slow_watchers: usize,
-    /// Queued, and not taken by their streams yet.
-    pub(crate) deliveries: usize,
+pub(crate) struct Census {
+    pub(crate) streams: u64,
+    pub(crate) watchers: u64,
+    /// Those that are read history for.
+    pub(crate) unsynced: u64,
+    /// Deliveries that are queued and not taken yet.
+    pub(crate) pending: u64,
 }
 
 /// A new watcher.
@@ -67,8 +67,6 @@ pub(crate) struct Counts {
 pub(crate) struct Created {
     pub(crate) id: WatchId,
     pub(crate) state: State,
-    /// What had been published when it was created.
-    pub(crate) rev: Rev,
     pub(crate) spec: Arc<WatcherSpec>,
 }
 
@@ -95,12 +93,14 @@ impl WatchHub {
         self.prev_kv > 0
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            streams: self.streams.len(),
-            watchers: self.watchers,
-            slow_watchers: self.watchers - self.synced.len(),
-            deliveries: self.streams.values().map(|stream| stream.outlet.len()).sum(),
+    /// How many there are of what.
+    pub(crate) fn census(&self) -> Census {
+        let pending: usize = self.streams.values().map(|stream| stream.outlet.len()).sum();
+        Census {
+            streams: self.streams.len() as u64,
+            watchers: self.watchers as u64,
+            unsynced: (self.watchers - self.synced.len()) as u64,
+            pending: pending as u64,
         }
     }
 
@@ -157,7 +157,7 @@ impl WatchHub {
         self.watchers += 1;
         self.prev_kv += usize::from(spec.prev_kv);
         entry.watchers.insert(id, Watcher { spec: Arc::clone(&spec), state, heard: false });
-        Ok(Created { id, state, rev: published, spec })
+        Ok(Created { id, state, spec })
     }
 
     /// Ends a watcher: the feed yields nothing of it any more. False if there is none.

@@ -18,7 +18,7 @@ mod queue;
 mod watcher;
 
 pub(crate) use batch::{Batch, Delivery};
-pub(crate) use hub::{Counts, Created, WatchHub};
+pub(crate) use hub::WatchHub;
 pub(crate) use queue::Feed;
 pub(crate) use watcher::{CreateError, Lagging, State, StreamId, WatchId, WatcherSpec};
 

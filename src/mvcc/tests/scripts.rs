@@ -12,9 +12,10 @@ use expect_test::{Expect, expect};
 use tempfile::TempDir;
 
 use crate::{
+    limits::CHECKPOINT_REMOVALS_MAX,
     mvcc::{
         CompactionStep, Deleted, HashWalk, History, KeyMeta, KvHash, PutDone, Range, RangeResult, RangeWalk,
-        RevBounds, RevError, Size, Sort, SortOrder, SortTarget, Step, Store, Write,
+        RevBounds, RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write,
     },
     storage::{Checkpoint, Database, Record, StorageError},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
@@ -51,17 +52,16 @@ impl Bench {
 
     /// Writes down all there is, in as many checkpoints as it takes.
     pub(super) fn checkpoint(&mut self) {
-        loop {
-            let captured = self.store.capture();
-            let (rev, more) = (captured.rev, captured.more);
-            let checkpoint =
-                Checkpoint { records: captured.records, removed: captured.removed, cells: captured.cells };
-            let removed_bytes = self.database.commit(&checkpoint).expect("a commit");
-            self.store.checkpointed(rev, removed_bytes).expect("a reader");
-            if !more {
-                return;
-            }
-        }
+        while self.checkpoint_once() {}
+    }
+
+    /// True if there is more.
+    fn checkpoint_once(&mut self) -> bool {
+        let StoreCheckpoint { records, removed, cells, rev, more } = self.store.capture();
+        let checkpoint = Checkpoint { records, removed, cells };
+        let removed_bytes = self.database.commit(&checkpoint).expect("a commit");
+        self.store.checkpointed(rev, removed_bytes).expect("a reader");
+        more
     }
 
     pub(super) fn compact_index(&mut self, keys_max: usize) {
@@ -733,6 +733,48 @@ fn a_superseded_record_below_the_compacted_revision_is_not_hashed() {
     let other = run("put a 1; put b 1; put a 2; compact 3; checkpoint");
     assert_eq!(hash(&one.store, 4), hash(&other.store, 4));
     assert_ne!(hash(&one.store, 4), hash(&run("put a 1; put b 1; put a 2").store, 4));
+}
+
+#[test]
+fn a_hash_of_what_is_compacted_under_way_is_refused_or_begun_anew() {
+    let mut bench = run("put a 1; put b 1; put c 1; put a 2; put b 2; put c 2");
+    let begin = |store: &Store, rev| {
+        let mut walk = HashWalk::new(rev);
+        assert_eq!(walk.step_of(store, 1), Ok(Step::More));
+        walk
+    };
+    let (mut old, mut newest) = (begin(&bench.store, 5), begin(&bench.store, 0));
+    bench = bench.run("compact 6");
+    let refusal = RevError::Compacted { asked: Rev(5), compacted: Rev(6) };
+    assert_eq!(old.step_of(&bench.store, 1), Err(refusal));
+    while newest.step_of(&bench.store, 1) == Ok(Step::More) {}
+    let finished = newest.finish().expect("a sound database");
+    assert_eq!(Ok(finished), hash(&bench.store, 0));
+    assert_eq!(finished.rev_compacted, Rev(6));
+}
+
+/// Removals that do not fit into one checkpoint keep the compaction unfinished.
+#[test]
+fn compaction_is_finished_with_its_last_removal() {
+    let mut bench = Bench::new();
+    for value in ["old", "new"] {
+        let mut write = bench.store.begin();
+        for number in 0..=CHECKPOINT_REMOVALS_MAX {
+            write.put(Bytes::from(number.to_string()), bytes(value), LeaseId::NONE, false).expect("a put");
+        }
+        write.commit();
+    }
+    bench.checkpoint();
+    bench.store.compact(Rev(3)).expect("a revision to compact to");
+    bench.compact_index(usize::MAX);
+    assert!(bench.checkpoint_once());
+    assert_eq!(bench.store.rev_compact_finished(), Rev::NEVER_COMPACTED);
+    let mut bench = bench.reopen();
+    assert_eq!(bench.store.compaction_stride(usize::MAX), CompactionStep::Finished(Rev(3)));
+    assert!(!bench.checkpoint_once());
+    assert_eq!(bench.store.rev_compact_finished(), Rev(3));
+    let records = bench.store.body.record_count().expect("a count");
+    assert_eq!(records, CHECKPOINT_REMOVALS_MAX as u64 + 1);
 }
 
 #[test]

@@ -10,12 +10,12 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::*;
 use crate::{
     apply::{Command, DeleteRange, Op, Put, Txn},
-    config::{Config, Invocation},
+    config::Config,
     node::{self, Running},
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
     types::LeaseId,
-    watch::{Counts, WatchHub},
+    watch::WatchHub,
 };
 
 type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
@@ -32,15 +32,9 @@ struct Stage {
 impl Stage {
     async fn set() -> Stage {
         let data_dir = TempDir::new().expect("there is a place for temporary files");
-        let flags = [
-            format!("--data-dir={}", data_dir.path().display()),
-            "--watch-progress-notify-interval=100ms".to_owned(),
-        ];
-        let config = match Config::load(&flags, &[]) {
-            Ok(Invocation::Serve(config)) => *config,
-            other => panic!("the flags are wrong: {other:?}"),
-        };
-        let metrics = Arc::new(Metrics::new(config.metrics, &config.features));
+        let data_dir_flag = format!("--data-dir={}", data_dir.path().display());
+        let config = Config::of_flags(&[&data_dir_flag, "--watch-progress-notify-interval=100ms"]);
+        let metrics = Arc::new(Metrics::new(&config));
         let running = node::start(config, metrics, |_| async {}).expect("the node starts");
         let node = running.node.clone();
         let (requests, session) = open(&node);
@@ -410,9 +404,10 @@ async fn history_and_the_present_take_turns() {
 async fn the_hub_forgets_a_stream_that_ends() {
     let mut stage = Stage::set().await;
     stage.create(on("k", "")).await;
-    assert_eq!(stage.node.watch_hub().counts().watchers, 1);
+    assert_eq!(stage.node.watch_hub().census().watchers, 1);
     stage.session = None;
-    assert_eq!(stage.node.watch_hub().counts(), Counts::default());
+    assert_eq!(stage.node.watch_hub().census().streams, 0);
+    assert_eq!(stage.node.watch_hub().census().watchers, 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,254 @@
+//! Who belongs to the cluster, and how that changes.
+//!
+//! The leader makes one change at a time and checks it first, as etcd does: a change that would
+//! leave the cluster without a working quorum is refused. Where etcd gives a new voter its vote
+//! at once, here it gets the log first, and its vote as soon as it has caught up. So a mistyped
+//! URL or a machine that never starts costs no quorum; it is listed as a voter from the start.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use thiserror::Error;
+use tokio::time;
+
+use super::{Member, Node, ProposeError, forward::known_leader};
+use crate::{
+    config,
+    raft::{Change, ChangeRefusal, MemberChange, NotProposed, Peer},
+    types::MemberId,
+};
+
+/// Pause before somebody who does not lead is asked again, unless news comes earlier.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often the leader looks whether a voter-to-be has caught up.
+const PROMOTE_INTERVAL: Duration = Duration::from_millis(500);
+/// Log entries that a voter-to-be may be behind when it gets its vote.
+const PROMOTE_LAG: u64 = 1000;
+/// How recently a member must have answered to count as there.
+const HEALTHY: Duration = Duration::from_secs(5);
+/// How long a removed member goes on, so that those who asked it to go get their answer.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// The members are who they were.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum ChangeError {
+    #[error(transparent)]
+    Refused(#[from] ChangeRefusal),
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+impl Node {
+    /// Adds a member that is going to be reached at `peer_urls`.
+    pub(crate) async fn member_add(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    ) -> Result<Member, ChangeError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let id = config::added_member_id(&peer_urls, now.as_secs());
+        self.change(Change::Add { id: id.0, peer_urls: peer_urls.clone(), is_learner }).await?;
+        Ok(Member { id, name: String::new(), peer_urls, client_urls: Vec::new(), is_learner })
+    }
+
+    /// Has the leader change the membership. Once this returns, this member knows of it.
+    pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        let changed = async {
+            let index = self.change_through_leader(change).await?;
+            let mut applied = self.shared.applied.clone();
+            applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
+            Ok(())
+        };
+        time::timeout(self.request_timeout(), changed).await.unwrap_or(Err(ProposeError::Timeout.into()))
+    }
+
+    async fn change_through_leader(&self, change: Change) -> Result<u64, ChangeError> {
+        let mut leadership = self.shared.leadership.clone();
+        let (_, own) = self.ids();
+        loop {
+            let (leader, _) = known_leader(&mut leadership).await?;
+            let changed = if leader == own.0 {
+                self.change_as_leader(change.clone()).await
+            } else {
+                match self.shared.consensus.peer(leader) {
+                    Some(peer) => {
+                        let patience = self.request_timeout();
+                        match self.shared.peers.change(leader, &peer, patience, change.clone()).await {
+                            Ok(changed) => changed,
+                            // It may have happened. Asked again, it would be refused for that.
+                            Err(_) => return Err(ProposeError::Timeout.into()),
+                        }
+                    }
+                    None => Err(ChangeRefusal::NotLeader),
+                }
+            };
+            match changed {
+                Err(ChangeRefusal::NotLeader) => {
+                    let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+                }
+                changed => return Ok(changed?),
+            }
+        }
+    }
+
+    /// Makes a change if this member leads and the change may be made. Returns the index that
+    /// the log reached with it.
+    pub(super) async fn change_as_leader(&self, change: Change) -> Result<u64, ChangeRefusal> {
+        let _changing = self.shared.changing.lock().await;
+        // What is decided here is decided on what is committed, and by the leader.
+        if !self.leadership().is_leader || self.read_barrier().await.is_err() {
+            return Err(ChangeRefusal::NotLeader);
+        }
+        let change = self.check(change)?;
+        self.shared.consensus.change(change).await.map_err(|error| match error {
+            NotProposed::NotLeader | NotProposed::Unknown | NotProposed::Stopped => ChangeRefusal::NotLeader,
+        })
+    }
+
+    fn check(&self, change: Change) -> Result<MemberChange, ChangeRefusal> {
+        let members = self.members();
+        let find = |id: u64| {
+            let found = members.iter().find(|member| member.id == MemberId(id));
+            found.ok_or(ChangeRefusal::NotFound)
+        };
+        let url_is_used = |urls: &[String], by_other_than: u64| {
+            let others = members.iter().filter(|member| member.id != MemberId(by_other_than));
+            others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
+        };
+        let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
+        let started = voters.iter().filter(|member| !member.name.is_empty()).count();
+        let is_strict = self.config().strict_reconfig_check;
+        match change {
+            Change::Add { id, peer_urls, is_learner } => {
+                if is_strict {
+                    let one_of_one = voters.len() == 1 && started == 1;
+                    if !is_learner && !one_of_one && started < quorum(voters.len() + 1) {
+                        return Err(ChangeRefusal::NotEnoughStarted);
+                    }
+                    if self.healthy(&voters) < quorum(voters.len()) {
+                        return Err(ChangeRefusal::Unhealthy);
+                    }
+                }
+                if self.shared.replica.read().state.members.is_removed(MemberId(id)) {
+                    return Err(ChangeRefusal::NotFound);
+                }
+                if find(id).is_ok() {
+                    return Err(ChangeRefusal::Exists);
+                }
+                if url_is_used(&peer_urls, id) {
+                    return Err(ChangeRefusal::UrlExists);
+                }
+                let learners = members.len() - voters.len();
+                if is_learner && learners >= self.config().max_learners {
+                    return Err(ChangeRefusal::TooManyLearners);
+                }
+                Ok(MemberChange::Add { id, peer: Peer { peer_urls, is_learner } })
+            }
+            Change::Remove { id } => {
+                let member = find(id)?;
+                if is_strict && !member.is_learner {
+                    let started = started - usize::from(!member.name.is_empty());
+                    if started < quorum(voters.len() - 1) {
+                        return Err(ChangeRefusal::NotEnoughStarted);
+                    }
+                    let healthy = self.healthy(&voters);
+                    let is_healthy = self.healthy(&[member]) == 1;
+                    if is_healthy && healthy - 1 < quorum(voters.len() - 1) {
+                        return Err(ChangeRefusal::Unhealthy);
+                    }
+                }
+                Ok(MemberChange::Remove { id })
+            }
+            Change::Update { id, peer_urls } => {
+                let member = find(id)?;
+                if url_is_used(&peer_urls, id) {
+                    return Err(ChangeRefusal::UrlExists);
+                }
+                Ok(MemberChange::Update { id, peer: Peer { peer_urls, is_learner: member.is_learner } })
+            }
+            Change::Promote { id } => {
+                let member = find(id)?;
+                if !member.is_learner {
+                    return Err(ChangeRefusal::NotLearner);
+                }
+                let matched = self.shared.consensus.progress().get(&id).copied().unwrap_or(0);
+                if matched * 10 < self.shared.consensus.last_log_index() * 9 {
+                    return Err(ChangeRefusal::LearnerNotReady);
+                }
+                if is_strict && started + 1 < quorum(voters.len() + 1) {
+                    return Err(ChangeRefusal::NotEnoughStarted);
+                }
+                let peer = Peer { peer_urls: member.peer_urls.clone(), is_learner: false };
+                Ok(MemberChange::Promote { id, peer })
+            }
+        }
+    }
+
+    /// How many of these answered a moment ago, this member among them.
+    fn healthy(&self, members: &[&Member]) -> usize {
+        let (_, own) = self.ids();
+        let heard_of = self.shared.consensus.heard_of();
+        let is_healthy = |id: MemberId| id == own || heard_of.get(&id.0).is_some_and(|ago| *ago < HEALTHY);
+        members.iter().filter(|member| is_healthy(member.id)).count()
+    }
+
+    /// Gives their votes to those who have caught up, and finishes what another leader began.
+    async fn promote_voters(&self) {
+        let _changing = self.shared.changing.lock().await;
+        let consensus = &self.shared.consensus;
+        if consensus.is_changing() {
+            // Whoever began it was the leader before; if it was this one, it is through by now.
+            let _ = consensus.change(MemberChange::Settle).await;
+            return;
+        }
+        let (progress, last) = (consensus.progress(), consensus.last_log_index());
+        let voters: BTreeSet<u64> = self.shared.replica.read().membership().voter_ids().collect();
+        for member in self.members() {
+            let id = member.id.0;
+            let matched = progress.get(&id).copied().unwrap_or(0);
+            if member.is_learner || voters.contains(&id) || matched == 0 || matched + PROMOTE_LAG < last {
+                continue;
+            }
+            let peer = Peer { peer_urls: member.peer_urls, is_learner: false };
+            match consensus.change(MemberChange::Promote { id, peer }).await {
+                Ok(_) => tracing::info!(member = %member.id, "a new member has caught up and votes from now on"),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn quorum(members: usize) -> usize {
+    members / 2 + 1
+}
+
+/// Looks after new voters for as long as the node lives, while this member leads.
+pub(crate) async fn promote(node: Node) {
+    loop {
+        tokio::select! { biased;
+            () = node.stopping() => return,
+            () = time::sleep(PROMOTE_INTERVAL) => {}
+        }
+        if node.leadership().is_leader {
+            node.promote_voters().await;
+        }
+    }
+}
+
+/// Resolves a moment after this member was removed from the cluster.
+pub(crate) async fn removed(node: &Node) {
+    let (_, own) = node.ids();
+    // One that joins may have to apply much of the log before it finds itself in there.
+    let mut was_member = false;
+    loop {
+        let is_member = node.shared.replica.read().membership().get_node(&own.0).is_some();
+        if was_member && !is_member {
+            time::sleep(LAST_BREATH).await;
+            return;
+        }
+        was_member = is_member;
+        time::sleep(LAST_BREATH).await;
+    }
+}

@@ -1,0 +1,335 @@
+//! The services over a real member, without a socket: requests go in as HTTP and come out as
+//! HTTP, through the interceptor.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use tempfile::TempDir;
+use tonic::{Code, Status, body::Body, codegen::Service, service::Routes};
+
+use super::routes;
+use crate::{
+    config::{Config, Invocation},
+    node::{self, Running},
+    pb::{
+        etcdserverpb::{
+            DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
+            PutResponse, RangeRequest, RangeResponse,
+        },
+        v3electionpb::{
+            CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
+            ProclaimResponse, ResignRequest, ResignResponse,
+        },
+        v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
+    },
+    telemetry::Metrics,
+};
+
+/// A member of its own for a test.
+struct Member {
+    running: Option<Running>,
+    metrics: Arc<Metrics>,
+    routes: Routes,
+    _dir: TempDir,
+}
+
+impl Member {
+    /// Has to be called on the runtime that the requests will run on.
+    fn start() -> Member {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let args = [format!("--data-dir={}", dir.path().display())];
+        let config = match Config::load(&args, &[]) {
+            Ok(Invocation::Serve(config)) => *config,
+            _ => panic!("the flags are sound"),
+        };
+        let metrics = Arc::new(Metrics::new(&config));
+        let running = node::start(config, metrics.clone()).expect("an empty directory is fine");
+        let (node, hand_out) = running.node.for_reactor();
+        tokio::spawn(hand_out);
+        Member { routes: routes(&node), running: Some(running), metrics, _dir: dir }
+    }
+
+    /// One unary call, under way as soon as it is polled.
+    fn call<A: Message + Default>(
+        &self,
+        path: &'static str,
+        message: impl Message,
+    ) -> BoxFuture<'static, Result<A, Status>> {
+        self.call_with(path, message, &[])
+    }
+
+    fn call_with<A: Message + Default>(
+        &self,
+        path: &'static str,
+        message: impl Message,
+        metadata: &[(&'static str, &[u8])],
+    ) -> BoxFuture<'static, Result<A, Status>> {
+        let answer = self.answer(path, message, metadata);
+        async move {
+            let body = answer.await?.collect().await.expect("a whole body").to_bytes();
+            Ok(A::decode(body.slice(5..)).expect("a message"))
+        }
+        .boxed()
+    }
+
+    /// The body of the answer.
+    fn answer(
+        &self,
+        path: &'static str,
+        message: impl Message,
+        metadata: &[(&'static str, &[u8])],
+    ) -> BoxFuture<'static, Result<Body, Status>> {
+        let mut body = BytesMut::new();
+        body.put_u8(0);
+        body.put_u32(message.encoded_len() as u32);
+        message.encode(&mut body).expect("there is room");
+        let mut request = Request::post(path).header("content-type", "application/grpc");
+        for (key, value) in metadata {
+            request = request.header(*key, *value);
+        }
+        let body = Body::new(Full::new(body.freeze()).map_err(|never| match never {}));
+        let request = request.body(body).expect("a sound request");
+        let mut routes = self.routes.clone();
+        async move {
+            poll_fn(|cx| Service::<Request<Body>>::poll_ready(&mut routes, cx)).await.expect("always ready");
+            let response = routes.call(request).await.expect("infallible");
+            if let Some(status) = Status::from_header_map(response.headers()) {
+                return Err(status);
+            }
+            Ok(response.into_body())
+        }
+        .boxed()
+    }
+
+    async fn put(&self, key: &'static str) -> i64 {
+        let request = PutRequest { key: Bytes::from_static(key.as_bytes()), ..Default::default() };
+        let answer: PutResponse = self.call("/etcdserverpb.KV/Put", request).await.expect("a put");
+        answer.header.expect("a header").revision
+    }
+
+    async fn delete(&self, key: Bytes) {
+        let request = DeleteRangeRequest { key, ..Default::default() };
+        let answer: DeleteRangeResponse =
+            self.call("/etcdserverpb.KV/DeleteRange", request).await.expect("a delete");
+        assert_eq!(answer.deleted, 1);
+    }
+
+    async fn exists(&self, key: &Bytes) -> bool {
+        let request = RangeRequest { key: key.clone(), ..Default::default() };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await.expect("a range");
+        answer.count > 0
+    }
+
+    async fn lease(&self, id: i64) -> i64 {
+        let request = LeaseGrantRequest { id, ttl: 60 };
+        let answer: LeaseGrantResponse =
+            self.call("/etcdserverpb.Lease/LeaseGrant", request).await.expect("a lease");
+        answer.id
+    }
+
+    fn lock(&self, lease: i64) -> BoxFuture<'static, Result<LockResponse, Status>> {
+        self.call("/v3lockpb.Lock/Lock", LockRequest { name: Bytes::from_static(b"l"), lease })
+    }
+
+    fn campaign(
+        &self,
+        lease: i64,
+        value: &'static str,
+    ) -> BoxFuture<'static, Result<CampaignResponse, Status>> {
+        let (name, value) = (Bytes::from_static(b"e"), Bytes::from_static(value.as_bytes()));
+        self.call("/v3electionpb.Election/Campaign", CampaignRequest { name, lease, value })
+    }
+
+    async fn leader(&self) -> Result<Bytes, Status> {
+        let request = LeaderRequest { name: Bytes::from_static(b"e") };
+        let answer: LeaderResponse = self.call("/v3electionpb.Election/Leader", request).await?;
+        Ok(answer.kv.expect("a leader").value)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+}
+
+/// Polls `call` and lets everything else run, until `done` holds; `call` must not end before.
+async fn pending_until<T>(call: &mut BoxFuture<'static, T>, done: impl AsyncFn() -> bool) {
+    loop {
+        let is_pending = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending, "it did not wait");
+        if done().await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lock_is_had_by_one_after_the_other() {
+    let member = Member::start();
+    for lease in [1, -31, 3] {
+        member.lease(lease).await;
+    }
+    let first = member.lock(1).await.expect("nobody has it");
+    assert_eq!(first.key, "l/1");
+    assert_eq!(member.lock(1).await.expect("who has it has it").key, "l/1");
+
+    let mut second = member.lock(-31);
+    pending_until(&mut second, async || member.exists(&Bytes::from_static(b"l/-1f")).await).await;
+    let mut third = member.lock(3);
+    pending_until(&mut third, async || member.exists(&Bytes::from_static(b"l/3")).await).await;
+
+    let unlock = UnlockRequest { key: first.key };
+    let unlocked: UnlockResponse = member.call("/v3lockpb.Lock/Unlock", unlock).await.expect("an unlock");
+    assert!(unlocked.header.is_some());
+    assert_eq!(second.await.expect("its turn").key, "l/-1f");
+    pending_until(&mut third, async || true).await;
+    member.delete(Bytes::from_static(b"l/-1f")).await;
+    assert_eq!(third.await.expect("its turn").key, "l/3");
+}
+
+#[tokio::test]
+async fn who_stops_waiting_for_a_lock_leaves_the_queue() {
+    let member = Member::start();
+    for lease in [1, 2] {
+        member.lease(lease).await;
+    }
+    member.lock(1).await.expect("nobody has it");
+    let mut waiting = member.lock(2);
+    let own = Bytes::from_static(b"l/2");
+    pending_until(&mut waiting, async || member.exists(&own).await).await;
+    // However far it has come.
+    drop(waiting);
+    while member.exists(&own).await {
+        tokio::task::yield_now().await;
+    }
+    assert!(member.exists(&Bytes::from_static(b"l/1")).await);
+}
+
+#[tokio::test]
+async fn a_lock_needs_a_lease_that_lives() {
+    let member = Member::start();
+    let refused = member.lock(77).await.expect_err("there is no such lease");
+    assert_eq!((refused.code(), refused.message()), (Code::Unknown, "etcdserver: requested lease not found"));
+
+    member.lease(1).await;
+    member.lease(2).await;
+    member.lock(1).await.expect("nobody has it");
+    let mut waiting = member.lock(2);
+    let own = Bytes::from_static(b"l/2");
+    pending_until(&mut waiting, async || member.exists(&own).await).await;
+    member.delete(own).await;
+    member.delete(Bytes::from_static(b"l/1")).await;
+    let refused = waiting.await.expect_err("its place is gone");
+    assert_eq!((refused.code(), refused.message()), (Code::Unknown, "mutex: session is expired"));
+    // Without a lease there is one of its own.
+    assert!(member.lock(0).await.expect("nobody has it").key.starts_with(b"l/"));
+}
+
+#[tokio::test]
+async fn an_election_has_one_leader_at_a_time() {
+    let member = Member::start();
+    assert_eq!(member.leader().await.expect_err("nobody leads").message(), "election: no leader");
+    for lease in [1, 2] {
+        member.lease(lease).await;
+    }
+    let first = member.campaign(1, "one").await.expect("nobody leads").leader.expect("a leader key");
+    assert_eq!((&first.key[..], first.lease), (&b"e/1"[..], 1));
+    assert_eq!(member.leader().await.expect("one leads"), "one");
+
+    let mut second = member.campaign(2, "two");
+    pending_until(&mut second, async || member.exists(&Bytes::from_static(b"e/2")).await).await;
+    assert_eq!(member.leader().await.expect("one leads"), "one");
+
+    let proclaim = |leader, value| ProclaimRequest { leader, value: Bytes::from_static(value) };
+    let path = "/v3electionpb.Election/Proclaim";
+    let said: ProclaimResponse =
+        member.call(path, proclaim(Some(first.clone()), b"uno")).await.expect("it leads");
+    assert!(said.header.is_some());
+    assert_eq!(member.leader().await.expect("one leads"), "uno");
+    // Campaigning again changes the value only.
+    let again = member.campaign(1, "eins").await.expect("it leads").leader;
+    assert_eq!(again.as_ref(), Some(&first));
+    assert_eq!(member.leader().await.expect("one leads"), "eins");
+
+    let resign = ResignRequest { leader: Some(first.clone()) };
+    let path_of_resign = "/v3electionpb.Election/Resign";
+    let _: ResignResponse = member.call(path_of_resign, resign.clone()).await.expect("it leads");
+    second.await.expect("its turn");
+    assert_eq!(member.leader().await.expect("two leads"), "two");
+
+    let refused = member.call::<ProclaimResponse>(path, proclaim(Some(first), b"!")).await;
+    assert_eq!(refused.expect_err("it leads no more").message(), "election: not leader");
+    let _: ResignResponse = member.call(path_of_resign, resign).await.expect("resigning twice is fine");
+    let refused = member.call::<ProclaimResponse>(path, proclaim(None, b"!")).await;
+    assert_eq!(refused.expect_err("whose?").message(), "\"leader\" field must be provided");
+}
+
+#[tokio::test]
+async fn an_observer_sees_every_leader_and_what_it_says() {
+    let member = Member::start();
+    let request = LeaderRequest { name: Bytes::from_static(b"e") };
+    let mut seen = member.answer("/v3electionpb.Election/Observe", request, &[]).await.expect("a stream");
+    let mut next = async || {
+        let frame = seen.frame().await.expect("the stream goes on").expect("without an error");
+        let message = frame.into_data().expect("a message").slice(5..);
+        LeaderResponse::decode(message).expect("a leader").kv.expect("its key").value
+    };
+    for lease in [1, 2] {
+        member.lease(lease).await;
+    }
+    let first = member.campaign(1, "one").await.expect("nobody leads").leader;
+    assert_eq!(next().await, "one");
+    let mut second = member.campaign(2, "two");
+    pending_until(&mut second, async || member.exists(&Bytes::from_static(b"e/2")).await).await;
+    member.campaign(1, "uno").await.expect("it leads");
+    assert_eq!(next().await, "uno");
+    let resign = ResignRequest { leader: first };
+    let _: ResignResponse = member.call("/v3electionpb.Election/Resign", resign).await.expect("it leads");
+    second.await.expect("its turn");
+    assert_eq!(next().await, "two");
+}
+
+#[tokio::test]
+async fn calls_are_checked_and_counted_around_the_services() {
+    let member = Member::start();
+    let path = "/etcdserverpb.KV/Put";
+    assert_eq!(member.put("a").await, 2);
+    let request = || PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let refused = member.call_with::<PutResponse>(path, request(), &[("client-api-version", b"\xff")]).await;
+    assert_eq!(refused.expect_err("not UTF-8").message(), "etcdserver: invalid client api version");
+    let metadata: &[(&str, &[u8])] = &[("client-api-version", b"3.6"), ("hasleader", b"true")];
+    member.call_with::<PutResponse>(path, request(), metadata).await.expect("there is a leader");
+    let refused = member.call::<PutResponse>(path, PutRequest::default()).await;
+    assert_eq!(refused.expect_err("no key").code(), Code::InvalidArgument);
+    let huge = PutRequest { value: vec![0; 3 << 20].into(), ..request() };
+    let refused = member.call::<PutResponse>(path, huge).await.expect_err("too large");
+    let text = "grpc: received message larger than max (3145736 vs. 2097152)";
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, text));
+    let large = PutRequest { value: vec![0; (3 << 19) + 1].into(), ..request() };
+    let refused = member.call::<PutResponse>(path, large).await.expect_err("too large");
+    assert_eq!(refused.message(), "etcdserver: request is too large");
+    drop(member.call::<PutResponse>(path, request()));
+
+    let metrics = member.metrics.render(&Default::default());
+    let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+    for line in [
+        format!("grpc_server_started_total{{{put}}} 6\n"),
+        format!("grpc_server_msg_received_total{{{put}}} 6\n"),
+        format!("grpc_server_msg_sent_total{{{put}}} 2\n"),
+        format!("grpc_server_handled_total{{grpc_code=\"OK\",{put}}} 2\n"),
+        format!("grpc_server_handled_total{{grpc_code=\"InvalidArgument\",{put}}} 3\n"),
+        format!("grpc_server_handled_total{{grpc_code=\"ResourceExhausted\",{put}}} 1\n"),
+        "etcd_server_client_requests_total{client_api_version=\"3.6\",type=\"unary\"} 1\n".to_owned(),
+        "etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"unary\"} 4\n".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line}");
+    }
+}

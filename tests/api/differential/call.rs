@@ -1,0 +1,363 @@
+//! Random calls of the data API: valid ones, odd ones and wrong ones, over few keys.
+//!
+//! A call names revisions relative to where the store will be when it is made, so that a list
+//! of calls keeps its meaning when others are taken out of it. The same seed gives the same
+//! list for ever: the generator is our own.
+
+use bytes::Bytes;
+
+use crate::pb::etcdserverpb::{compare::TargetUnion, request_op::Request, *};
+
+/// `NOW + n` stands for the store's revision plus `n`, `COMPACTED + n` for the compact revision.
+pub(crate) const NOW: i64 = 1 << 40;
+pub(crate) const COMPACTED: i64 = 1 << 41;
+const REACH: i64 = 1 << 20;
+
+/// Txns within txns within a txn.
+const NESTING: usize = 2;
+
+/// One step of a run, played on both servers.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Range(RangeRequest),
+    Put(PutRequest),
+    Delete(DeleteRangeRequest),
+    Txn(TxnRequest),
+    Compact(CompactionRequest),
+    Grant(LeaseGrantRequest),
+    Revoke(LeaseRevokeRequest),
+    TimeToLive(LeaseTimeToLiveRequest),
+    KeepAlive(LeaseKeepAliveRequest),
+    Leases(LeaseLeasesRequest),
+    HashKv(HashKvRequest),
+    Watch(WatchCreateRequest),
+    CancelWatch(WatchCancelRequest),
+    /// Both servers are started again; ours is killed for it.
+    Crash,
+}
+
+/// SplitMix64: small, and ours, so that a seed that failed stays a seed that fails.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.roll() % bound as u64) as usize
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+}
+
+/// A whole run.
+pub(crate) fn calls(seed: u64, count: usize) -> Vec<Call> {
+    let mut dice = Dice::new(seed);
+    (0..count).map(|_| call(&mut dice)).collect()
+}
+
+fn call(dice: &mut Dice) -> Call {
+    match dice.below(1000) {
+        0..280 => Call::Put(put(dice)),
+        280..480 => Call::Range(range(dice)),
+        480..580 => Call::Delete(delete(dice)),
+        580..790 => Call::Txn(txn(dice, NESTING)),
+        790..840 => Call::Grant(LeaseGrantRequest {
+            id: lease_id(dice),
+            ttl: dice.pick(&[1000, 1000, 5000, 100_000, 9_000_000_001]),
+        }),
+        840..865 => Call::Revoke(LeaseRevokeRequest { id: lease_id(dice) }),
+        865..885 => Call::TimeToLive(LeaseTimeToLiveRequest { id: lease_id(dice), keys: dice.chance(80) }),
+        885..895 => Call::KeepAlive(LeaseKeepAliveRequest { id: lease_id(dice) }),
+        895..905 => Call::Leases(LeaseLeasesRequest {}),
+        905..950 => Call::Watch(watch(dice)),
+        950..970 => Call::CancelWatch(WatchCancelRequest { watch_id: dice.pick(&[0, 0, 1, 2, 3, 4, 5, 9]) }),
+        970..984 => Call::Compact(CompactionRequest {
+            revision: dice.pick(&[NOW, NOW - 1, NOW - 3, NOW - 10, NOW + 1, COMPACTED, COMPACTED + 1, -1, 0]),
+            physical: dice.chance(60),
+        }),
+        984..998 => Call::HashKv(HashKvRequest {
+            revision: dice.pick(&[0, 0, NOW, NOW - 1, NOW - 5, NOW + 1, COMPACTED - 1, COMPACTED + 1]),
+        }),
+        _ => Call::Crash,
+    }
+}
+
+/// Few keys, so that calls meet; some that sort oddly; now and then none at all.
+fn key(dice: &mut Dice) -> Bytes {
+    const KEYS: [&[u8]; 12] =
+        [b"a", b"b", b"c", b"d", b"e", b"ab", b"a\0", b"\0", b"\xff", b"\xff\xff", b"dir/1", b"dir/2"];
+    if dice.chance(2) { Bytes::new() } else { Bytes::from_static(KEYS[dice.below(KEYS.len())]) }
+}
+
+fn end(dice: &mut Dice) -> Bytes {
+    const ENDS: [&[u8]; 8] = [b"\0", b"\0", b"b", b"d", b"e", b"dir0", b"\xff", b"a"];
+    if dice.chance(45) { Bytes::new() } else { Bytes::from_static(ENDS[dice.below(ENDS.len())]) }
+}
+
+fn value(dice: &mut Dice) -> Bytes {
+    const VALUES: [&[u8]; 5] = [b"", b"1", b"2", b"3", b"a longer value with a \0 in it"];
+    Bytes::from_static(VALUES[dice.below(VALUES.len())])
+}
+
+fn lease_id(dice: &mut Dice) -> i64 {
+    dice.pick(&[1, 2, 3, 4, -1, i64::MAX, i64::MIN])
+}
+
+/// Mostly now, sometimes the past, the future, or nonsense.
+fn revision(dice: &mut Dice) -> i64 {
+    match dice.below(20) {
+        0..9 => 0,
+        9..15 => NOW - dice.below(12) as i64,
+        15 => NOW + dice.below(2) as i64,
+        16 => COMPACTED + dice.below(3) as i64 - 1,
+        17 => 1,
+        18 => -1,
+        _ => NOW - dice.below(100) as i64,
+    }
+}
+
+fn range(dice: &mut Dice) -> RangeRequest {
+    let mut request = RangeRequest {
+        key: key(dice),
+        range_end: end(dice),
+        revision: revision(dice),
+        serializable: dice.chance(20),
+        keys_only: dice.chance(15),
+        count_only: dice.chance(10),
+        ..Default::default()
+    };
+    if dice.chance(40) {
+        request.limit = dice.pick(&[-1, 1, 1, 2, 3, 5]);
+    }
+    if dice.chance(40) {
+        request.sort_order = dice.below(3) as i32;
+        request.sort_target = dice.below(5) as i32;
+    }
+    if dice.chance(15) {
+        let bound = |dice: &mut Dice| dice.pick(&[0, 0, NOW, NOW - 2, NOW - 6, NOW - 15, -1]);
+        request.min_mod_revision = bound(dice);
+        request.max_mod_revision = bound(dice);
+        request.min_create_revision = bound(dice);
+        request.max_create_revision = bound(dice);
+    }
+    if request.keys_only && request.sort_target == 4 {
+        // Which of several equal values is cut off would show, and nobody promises which.
+        request.limit = 0;
+    }
+    request
+}
+
+fn put(dice: &mut Dice) -> PutRequest {
+    let mut request = PutRequest { key: key(dice), value: value(dice), ..Default::default() };
+    request.prev_kv = dice.chance(30);
+    if dice.chance(25) {
+        request.lease = lease_id(dice);
+    }
+    if dice.chance(8) {
+        request.ignore_value = true;
+        if dice.chance(80) {
+            request.value = Bytes::new();
+        }
+    }
+    if dice.chance(8) {
+        request.ignore_lease = true;
+        if dice.chance(80) {
+            request.lease = 0;
+        }
+    }
+    request
+}
+
+fn delete(dice: &mut Dice) -> DeleteRangeRequest {
+    // Whole-store deletes now and then only, or there is never much to see.
+    let range_end = if dice.chance(60) { Bytes::new() } else { end(dice) };
+    DeleteRangeRequest { key: key(dice), range_end, prev_kv: dice.chance(40) }
+}
+
+fn txn(dice: &mut Dice, depth: usize) -> TxnRequest {
+    let compares = dice.pick(&[0, 0, 1, 1, 2, 3]);
+    let then = dice.pick(&[0, 1, 1, 2, 3, 4]);
+    let otherwise = dice.pick(&[0, 0, 1, 2, 3]);
+    TxnRequest {
+        compare: (0..compares).map(|_| comparison(dice)).collect(),
+        success: (0..then).map(|_| operation(dice, depth)).collect(),
+        failure: (0..otherwise).map(|_| operation(dice, depth)).collect(),
+    }
+}
+
+fn operation(dice: &mut Dice, depth: usize) -> RequestOp {
+    let request = match dice.below(100) {
+        0..45 => {
+            let mut put = put(dice);
+            if depth < NESTING {
+                // See DIFFERENCES: the reference does not survive them in a nested txn.
+                (put.lease, put.ignore_lease) = (0, false);
+            }
+            Request::RequestPut(put)
+        }
+        45..70 => Request::RequestRange(range(dice)),
+        70..86 => Request::RequestDeleteRange(delete(dice)),
+        86..99 if depth > 0 => Request::RequestTxn(txn(dice, depth - 1)),
+        99 => return RequestOp { request: None },
+        _ => Request::RequestRange(range(dice)),
+    };
+    RequestOp { request: Some(request) }
+}
+
+fn comparison(dice: &mut Dice) -> Compare {
+    let target = dice.below(5) as i32;
+    let union = if dice.chance(4) { dice.below(5) as i32 } else { target };
+    let at = |dice: &mut Dice| dice.pick(&[0, 1, NOW, NOW - 1, NOW - 2, NOW - 5, NOW - 9]);
+    let target_union = match union {
+        0 => TargetUnion::Version(dice.pick(&[0, 0, 1, 2, 3])),
+        1 => TargetUnion::CreateRevision(at(dice)),
+        2 => TargetUnion::ModRevision(at(dice)),
+        3 => TargetUnion::Value(value(dice)),
+        _ => TargetUnion::Lease(dice.pick(&[0, 1, 2, 3, -1])),
+    };
+    Compare {
+        result: if dice.chance(1) { 9 } else { dice.below(4) as i32 },
+        target,
+        key: key(dice),
+        range_end: if dice.chance(20) { end(dice) } else { Bytes::new() },
+        target_union: if dice.chance(3) { None } else { Some(target_union) },
+    }
+}
+
+fn watch(dice: &mut Dice) -> WatchCreateRequest {
+    let mut request = WatchCreateRequest {
+        key: key(dice),
+        range_end: end(dice),
+        start_revision: dice.pick(&[
+            0,
+            0,
+            0,
+            1,
+            NOW,
+            NOW - 3,
+            NOW - 20,
+            NOW + 1,
+            NOW + 4,
+            COMPACTED,
+            COMPACTED - 1,
+        ]),
+        prev_kv: dice.chance(40),
+        watch_id: dice.pick(&[0, 0, 0, 0, 1, 2, 3, 5]),
+        fragment: dice.chance(10),
+        ..Default::default()
+    };
+    if dice.chance(20) {
+        request.filters = dice.pick(&[vec![0], vec![1], vec![0, 1]]);
+        if request.filters.len() == 2 {
+            // Nothing is ever heard of it, so nobody could wait for it to catch up.
+            request.start_revision = 0;
+        }
+    }
+    request
+}
+
+/// Where the store is when a call is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) now: i64,
+    pub(crate) compacted: i64,
+}
+
+impl Place {
+    pub(crate) fn resolve(self, revision: i64) -> i64 {
+        match revision {
+            _ if (revision - NOW).abs() < REACH => (self.now + revision - NOW).max(1),
+            _ if (revision - COMPACTED).abs() < REACH => self.compacted + revision - COMPACTED,
+            _ => revision,
+        }
+    }
+
+    /// The call with its revisions as the servers will read them.
+    pub(crate) fn resolve_call(self, call: &Call) -> Call {
+        let mut call = call.clone();
+        match &mut call {
+            Call::Range(range) => self.resolve_range(range),
+            Call::Txn(txn) => self.resolve_txn(txn),
+            Call::Compact(compact) => compact.revision = self.resolve(compact.revision),
+            Call::HashKv(hash) => hash.revision = self.resolve(hash.revision),
+            Call::Watch(watch) => watch.start_revision = self.resolve(watch.start_revision),
+            Call::Put(_)
+            | Call::Delete(_)
+            | Call::Grant(_)
+            | Call::Revoke(_)
+            | Call::TimeToLive(_)
+            | Call::KeepAlive(_)
+            | Call::Leases(_)
+            | Call::CancelWatch(_)
+            | Call::Crash => {}
+        }
+        call
+    }
+
+    fn resolve_range(self, range: &mut RangeRequest) {
+        for revision in [
+            &mut range.revision,
+            &mut range.min_mod_revision,
+            &mut range.max_mod_revision,
+            &mut range.min_create_revision,
+            &mut range.max_create_revision,
+        ] {
+            *revision = self.resolve(*revision);
+        }
+    }
+
+    fn resolve_txn(self, txn: &mut TxnRequest) {
+        for compare in &mut txn.compare {
+            match &mut compare.target_union {
+                Some(TargetUnion::CreateRevision(revision) | TargetUnion::ModRevision(revision)) => {
+                    *revision = self.resolve(*revision);
+                }
+                Some(TargetUnion::Version(_) | TargetUnion::Value(_) | TargetUnion::Lease(_)) | None => {}
+            }
+        }
+        for op in txn.success.iter_mut().chain(&mut txn.failure) {
+            match &mut op.request {
+                Some(Request::RequestRange(range)) => self.resolve_range(range),
+                Some(Request::RequestTxn(txn)) => self.resolve_txn(txn),
+                Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => {}
+            }
+        }
+    }
+}
+
+/// A message in Rust's own notation without the fields that are not set.
+pub(crate) fn terse(message: &impl std::fmt::Debug) -> String {
+    let mut text = format!("{message:?}");
+    for unset in [": 0", ": false", ": b\"\"", ": \"\"", ": []", ": None"] {
+        let mut from = 0;
+        while let Some(found) = text[from..].find(unset).map(|offset| from + offset) {
+            let after = found + unset.len();
+            let field = text[..found].rfind([' ', '{']).map_or(0, |space| space + 1);
+            match &text[after..] {
+                rest if rest.starts_with(", ") => text.replace_range(field..after + 2, ""),
+                rest if rest.starts_with(" }") => text.replace_range(field..after + 1, ""),
+                _ => {
+                    from = after;
+                    continue;
+                }
+            }
+            from = field.min(found);
+        }
+    }
+    text.replace(", }", " }")
+}

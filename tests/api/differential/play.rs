@@ -1,0 +1,468 @@
+//! Plays calls on two servers in lockstep and says where their answers part.
+//!
+//! Every answer is compared as soon as it is there. What watchers are told arrives when it
+//! likes; it is compared at *meetings*: a key of each watcher is put and deleted, and both sides
+//! are read until every watcher has been told of that. Meetings come before everything that
+//! would make the order of a watcher's news a matter of luck: compaction, cancelling, a crash.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    env,
+};
+
+use bytes::Bytes;
+use tonic::Status;
+
+use super::{
+    call::{Call, Place, terse},
+    normal,
+};
+use crate::{
+    client::{Client, WatchStream, revision},
+    pb::etcdserverpb::{request_op::Request, watch_request::RequestUnion, *},
+    server::{Launch, Server, subject_is_retcd},
+};
+
+/// Where two servers parted.
+#[derive(Debug)]
+pub(crate) struct Parted {
+    /// How many calls had been made before.
+    pub(crate) index: usize,
+    pub(crate) what: String,
+    pub(crate) reference: String,
+    pub(crate) subject: String,
+}
+
+struct Side {
+    server: Server,
+    client: Client,
+    stream: WatchStream,
+    /// Answers to watch requests, in order.
+    control: VecDeque<WatchResponse>,
+    /// What each watcher was told since the last meeting.
+    told: BTreeMap<i64, Vec<String>>,
+    /// The newest revision that each watcher was told of.
+    reached: BTreeMap<i64, i64>,
+}
+
+/// A watcher that both servers have.
+struct Watcher {
+    create: WatchCreateRequest,
+    /// It starts below the compact revision, and will be told so.
+    doomed: bool,
+}
+
+pub(crate) struct Lockstep {
+    reference: Side,
+    subject: Side,
+    place: Place,
+    watchers: BTreeMap<i64, Watcher>,
+    /// Revisions that are known to put and not to delete.
+    puts: BTreeSet<i64>,
+    /// Print every call: for a run that ends otherwise than by parting.
+    traced: bool,
+}
+
+pub(crate) type Answer = Result<String, String>;
+
+const FORGOTTEN_LEASES: [i64; 3] = [-1, i64::MIN, i64::MAX];
+
+const PROBE_ID: i64 = 1_000_000;
+
+impl Side {
+    fn start(launch: Launch) -> Side {
+        let server = launch.start();
+        let client = server.client();
+        let stream = client.watch_stream();
+        Side {
+            server,
+            client,
+            stream,
+            control: VecDeque::new(),
+            told: BTreeMap::new(),
+            reached: BTreeMap::new(),
+        }
+    }
+
+    /// Starts the server again: after a crash if it is retcd, after an orderly end if it is the
+    /// reference, whose crashes are not what is tested.
+    fn begin_again(&mut self, crash: bool) {
+        if crash {
+            self.server.kill();
+        } else {
+            self.server.stop();
+        }
+        self.server.start();
+        self.client = self.server.client();
+        self.stream = self.client.watch_stream();
+        self.control.clear();
+        self.told.clear();
+        self.reached.clear();
+    }
+
+    /// Makes one call and gives what may be compared of the answer, with the store's revision
+    /// when the answer tells it.
+    async fn call(&self, call: &Call) -> (Answer, i64) {
+        let mut at = 0;
+        let answer = self.answer(call, &mut at).await;
+        (answer.map_err(|status| format!("{:?}: {}", status.code(), status.message())), at)
+    }
+
+    async fn answer(&self, call: &Call, at: &mut i64) -> Result<String, Status> {
+        let client = &self.client;
+        Ok(match call {
+            Call::Range(request) => {
+                let mut response = client.try_range(request.clone()).await?;
+                *at = revision(&response.header);
+                normal::range(request, &mut response);
+                terse(&response)
+            }
+            Call::Put(request) => {
+                let mut response = client.try_put(request.clone()).await?;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                terse(&response)
+            }
+            Call::Delete(request) => {
+                let mut response = client.try_delete(request.clone()).await?;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                terse(&response)
+            }
+            Call::Txn(request) => {
+                let mut response = client.try_txn(request.clone()).await?;
+                *at = revision(&response.header);
+                normal::txn(request, &mut response);
+                terse(&response)
+            }
+            Call::Compact(request) => {
+                let mut response = client.try_compact(request.revision, request.physical).await?;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                terse(&response)
+            }
+            Call::Grant(request) => {
+                let mut response = client.try_grant(request.ttl, request.id).await?;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                terse(&response)
+            }
+            Call::Revoke(request) => {
+                let mut response = client.try_revoke(request.id).await?;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                terse(&response)
+            }
+            Call::TimeToLive(request) => {
+                let mut response = client.leases().lease_time_to_live(*request).await?.into_inner();
+                *at = revision(&response.header);
+                normal::time_to_live(&mut response);
+                terse(&response)
+            }
+            Call::KeepAlive(request) => {
+                let mut response = client.keep_alive_once(request.id).await;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                terse(&response)
+            }
+            Call::Leases(request) => {
+                let mut response = client.leases().lease_leases(*request).await?.into_inner();
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                response.leases.sort_by_key(|lease| lease.id);
+                terse(&response)
+            }
+            Call::HashKv(request) => {
+                let mut response = client.try_hash_kv(request.revision).await?;
+                *at = revision(&response.header);
+                normal::header(&mut response.header);
+                // The revision that was hashed is told since 3.6.
+                response.hash_revision = 0;
+                terse(&response)
+            }
+            Call::Watch(_) | Call::CancelWatch(_) | Call::Crash => unreachable!("not a plain call"),
+        })
+    }
+
+    /// Sends a watch request and reads until it must have been answered, if it ever is: until
+    /// the answer to a probe sent after it.
+    async fn control(&mut self, union: RequestUnion) -> Vec<WatchResponse> {
+        self.stream.send(union).await;
+        let probe = WatchCreateRequest { key: "~probe".into(), watch_id: PROBE_ID, ..Default::default() };
+        self.stream.send(RequestUnion::CreateRequest(probe)).await;
+        self.stream.cancel(PROBE_ID).await;
+        let mut answers = Vec::new();
+        loop {
+            while let Some(answer) = self.control.pop_front() {
+                if answer.watch_id != PROBE_ID {
+                    answers.push(answer);
+                } else if answer.canceled {
+                    return answers;
+                }
+            }
+            self.hear().await;
+        }
+    }
+
+    /// Reads one message from the watch stream.
+    async fn hear(&mut self) {
+        let mut response = self.stream.next().await;
+        let told = self.told.entry(response.watch_id).or_default();
+        if response.canceled && response.compact_revision != 0 {
+            normal::header(&mut response.header);
+            told.push(terse(&response));
+        } else if response.created || response.canceled {
+            normal::header(&mut response.header);
+            self.control.push_back(response);
+        } else {
+            for event in &response.events {
+                let at = event.kv.as_ref().expect("an event carries a key").mod_revision;
+                self.reached.insert(response.watch_id, at);
+                told.push(normal::event_line(event));
+            }
+        }
+    }
+
+    /// Reads until this watcher has been told of `at`, or of its end.
+    async fn hear_until(&mut self, watch_id: i64, at: i64) {
+        let done = |side: &Side| {
+            side.reached.get(&watch_id).is_some_and(|reached| *reached >= at)
+                || side
+                    .told
+                    .get(&watch_id)
+                    .is_some_and(|told| told.iter().any(|line| line.contains("canceled: true")))
+        };
+        while !done(self) {
+            self.hear().await;
+        }
+    }
+}
+
+impl Lockstep {
+    pub(crate) fn start(reference: Launch, subject: Launch) -> Lockstep {
+        Lockstep {
+            reference: Side::start(reference),
+            subject: Side::start(subject),
+            place: Place { now: 1, compacted: -1 },
+            watchers: BTreeMap::new(),
+            puts: BTreeSet::new(),
+            traced: env::var_os("RETCD_DIFFERENTIAL_TRACE").is_some(),
+        }
+    }
+
+    /// Plays all calls, meets a last time, and compares the whole of what is left.
+    pub(crate) async fn play(mut self, calls: &[Call]) -> Result<(), Parted> {
+        for (index, call) in calls.iter().enumerate() {
+            self.step(call).await.map_err(|parted| Parted { index, ..parted })?;
+        }
+        let last = async {
+            self.meet().await?;
+            for at in [self.place.compacted.max(1), self.place.now] {
+                let everything = RangeRequest {
+                    key: "\0".into(),
+                    range_end: "\0".into(),
+                    revision: at,
+                    ..Default::default()
+                };
+                self.step(&Call::Range(everything)).await?;
+            }
+            self.step(&Call::Leases(LeaseLeasesRequest {})).await?;
+            self.step(&Call::HashKv(HashKvRequest { revision: 0 })).await
+        };
+        last.await.map_err(|parted| Parted { index: calls.len(), ..parted })
+    }
+
+    async fn step(&mut self, call: &Call) -> Result<(), Parted> {
+        let mut call = self.place.resolve_call(call);
+        match &mut call {
+            Call::Watch(create) => return self.watch(create.clone()).await,
+            Call::CancelWatch(cancel) => return self.cancel(*cancel).await,
+            Call::Crash => {
+                self.meet().await?;
+                self.watchers.clear();
+                for id in FORGOTTEN_LEASES {
+                    // See DIFFERENCES: the reference would have lost them.
+                    self.both(&Call::Revoke(LeaseRevokeRequest { id })).await?;
+                }
+                self.reference.begin_again(false);
+                self.subject.begin_again(subject_is_retcd());
+                // Until a linearizable read has passed, some answers are of an earlier moment.
+                let barrier = RangeRequest { key: "a".into(), ..Default::default() };
+                self.both(&Call::Range(barrier)).await?;
+                return Ok(());
+            }
+            Call::Compact(compact) => {
+                self.meet().await?;
+                if compact.revision > self.place.compacted && compact.revision <= self.place.now {
+                    // Not to a tombstone: see DIFFERENCES.
+                    let upto = self.puts.range(..=compact.revision);
+                    let put = upto.last().filter(|put| **put > self.place.compacted);
+                    let Some(put) = put else { return Ok(()) };
+                    compact.revision = *put;
+                }
+            }
+            Call::HashKv(hash) => {
+                if !self.may_hash(hash.revision).await? {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        let before = self.place.now;
+        let accepted = self.both(&call).await?;
+        if accepted {
+            match &call {
+                Call::Put(_) => {
+                    assert_eq!(self.place.now, before + 1, "a put makes one revision");
+                    self.puts.insert(self.place.now);
+                }
+                Call::Compact(compact) => self.place.compacted = compact.revision,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the same call on both sides at once and compares the answers. Tells whether it was
+    /// accepted.
+    async fn both(&mut self, call: &Call) -> Result<bool, Parted> {
+        let ((reference, at), (subject, _)) =
+            tokio::join!(self.reference.call(call), self.subject.call(call));
+        if self.traced {
+            eprintln!("{} => {reference:?}", terse(call));
+        }
+        if reference != subject && !normal::either_refusal(call, &reference, &subject) {
+            return Err(parted(terse(call), &reference, &subject));
+        }
+        self.place.now = self.place.now.max(at);
+        Ok(reference.is_ok())
+    }
+
+    /// Whether two servers of different releases must agree on the hash at this revision. Waits
+    /// for the physical end of the last compaction, which the hash would otherwise race with.
+    async fn may_hash(&mut self, at: i64) -> Result<bool, Parted> {
+        if self.place.compacted < 0 {
+            return Ok(true);
+        }
+        let again = CompactionRequest { revision: self.place.compacted, physical: true };
+        self.both(&Call::Compact(again)).await?;
+        if at == self.place.compacted {
+            return Ok(false);
+        }
+        if at > 0 && (at < self.place.compacted || at > self.place.now) {
+            return Ok(true);
+        }
+        let count = RangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            count_only: true,
+            revision: at.max(0),
+            ..Default::default()
+        };
+        let (answer, _) = self.reference.call(&Call::Range(count)).await;
+        Ok(answer.is_ok_and(|answer| answer.contains("count: ")))
+    }
+
+    async fn watch(&mut self, create: WatchCreateRequest) -> Result<(), Parted> {
+        if create.start_revision < 0 {
+            return Ok(());
+        }
+        let request = RequestUnion::CreateRequest(create.clone());
+        let (reference, subject) =
+            tokio::join!(self.reference.control(request.clone()), self.subject.control(request));
+        let created = self.same_control(&terse(&create), &reference, &subject)?;
+        let Some(created) = created else { return Ok(()) };
+        if !created.canceled {
+            let doomed = 0 < create.start_revision && create.start_revision < self.place.compacted;
+            self.watchers.insert(created.watch_id, Watcher { create, doomed });
+        }
+        Ok(())
+    }
+
+    async fn cancel(&mut self, cancel: WatchCancelRequest) -> Result<(), Parted> {
+        self.meet().await?;
+        let request = RequestUnion::CancelRequest(cancel);
+        let (reference, subject) =
+            tokio::join!(self.reference.control(request.clone()), self.subject.control(request));
+        self.same_control(&terse(&cancel), &reference, &subject)?;
+        self.watchers.remove(&cancel.watch_id);
+        for side in [&mut self.reference, &mut self.subject] {
+            side.told.remove(&cancel.watch_id);
+            side.reached.remove(&cancel.watch_id);
+        }
+        Ok(())
+    }
+
+    fn same_control(
+        &self,
+        what: &str,
+        reference: &[WatchResponse],
+        subject: &[WatchResponse],
+    ) -> Result<Option<WatchResponse>, Parted> {
+        if reference != subject {
+            return Err(parted(what.to_owned(), &reference, &subject));
+        }
+        assert!(reference.len() <= 1, "one request has one answer at most: {reference:?}");
+        Ok(reference.first().cloned())
+    }
+
+    /// Brings every watcher to the present on both sides and compares what they were told.
+    async fn meet(&mut self) -> Result<(), Parted> {
+        let mut until: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut keys: BTreeMap<Bytes, Vec<i64>> = BTreeMap::new();
+        for (id, watcher) in &self.watchers {
+            if watcher.doomed {
+                until.insert(*id, i64::MAX);
+            } else if watcher.create.filters.len() < 2 {
+                let key = &watcher.create.key;
+                let key = if key.is_empty() { Bytes::from_static(b"\0") } else { key.clone() };
+                keys.entry(key).or_default().push(*id);
+            }
+        }
+        // All of them in one revision, so that no watcher has more to hear than it waits for.
+        let op = |request: Request| RequestOp { request: Some(request) };
+        let put = |key: &Bytes| {
+            let value = Bytes::from_static(b"meeting");
+            op(Request::RequestPut(PutRequest { key: key.clone(), value, ..Default::default() }))
+        };
+        let delete = |key: &Bytes| {
+            op(Request::RequestDeleteRange(DeleteRangeRequest { key: key.clone(), ..Default::default() }))
+        };
+        let puts = TxnRequest { success: keys.keys().map(put).collect(), ..Default::default() };
+        let deletes = TxnRequest { success: keys.keys().map(delete).collect(), ..Default::default() };
+        if !keys.is_empty() {
+            let latest = self.watchers.values().map(|watcher| watcher.create.start_revision).max();
+            loop {
+                self.both(&Call::Txn(puts.clone())).await?;
+                self.puts.insert(self.place.now);
+                if Some(self.place.now) >= latest {
+                    break;
+                }
+            }
+            let put_at = self.place.now;
+            self.both(&Call::Txn(deletes)).await?;
+            for id in keys.into_values().flatten() {
+                let no_deletes = self.watchers[&id].create.filters == [1];
+                until.insert(id, if no_deletes { put_at } else { self.place.now });
+            }
+        }
+        for (id, at) in until {
+            tokio::join!(self.reference.hear_until(id, at), self.subject.hear_until(id, at));
+        }
+        for (id, watcher) in &mut self.watchers {
+            let reference = self.reference.told.remove(id).unwrap_or_default();
+            let subject = self.subject.told.remove(id).unwrap_or_default();
+            if reference != subject {
+                let what = format!("what watcher {id} was told, {}", terse(&watcher.create));
+                return Err(parted(what, &reference, &subject));
+            }
+        }
+        // A watcher that was told its end stays known to the servers, and is told nothing more.
+        self.watchers.retain(|_, watcher| !watcher.doomed);
+        Ok(())
+    }
+}
+
+fn parted(what: String, reference: &impl std::fmt::Debug, subject: &impl std::fmt::Debug) -> Parted {
+    Parted { index: 0, what, reference: format!("{reference:#?}"), subject: format!("{subject:#?}") }
+}

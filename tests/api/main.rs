@@ -1,0 +1,24 @@
+//! The black-box suite: the real binary, spoken to through etcd's own protocol and tools.
+//!
+//! Each test starts a server of its own on free ports and a new directory. What a test expects
+//! is what etcd does; with `RETCD_TEST_BIN=<an etcd>` the whole suite can be run against a real
+//! one to prove it. Where later releases differ from the one at hand, the test asks the server's
+//! release and says what it leaves out.
+
+mod client;
+mod concurrency;
+mod crash;
+mod differential;
+mod etcdctl;
+mod examples;
+mod http;
+mod kv;
+mod lease;
+mod maintenance;
+mod pb;
+mod quota;
+mod server;
+mod startup;
+mod tools;
+mod txn;
+mod watch;

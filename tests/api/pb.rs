@@ -1,0 +1,26 @@
+//! The wire types as a client sees them, generated beside the server's own.
+
+#![allow(
+    clippy::all,
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    unused_qualifications,
+    elided_lifetimes_in_paths
+)]
+
+pub(crate) mod mvccpb {
+    include!(concat!(env!("OUT_DIR"), "/client/mvccpb.rs"));
+}
+pub(crate) mod authpb {
+    include!(concat!(env!("OUT_DIR"), "/client/authpb.rs"));
+}
+pub(crate) mod etcdserverpb {
+    include!(concat!(env!("OUT_DIR"), "/client/etcdserverpb.rs"));
+}
+pub(crate) mod v3lockpb {
+    include!(concat!(env!("OUT_DIR"), "/client/v3lockpb.rs"));
+}
+pub(crate) mod v3electionpb {
+    include!(concat!(env!("OUT_DIR"), "/client/v3electionpb.rs"));
+}

@@ -1,0 +1,380 @@
+//! One server process under test: its directory, its ports, its log, its end.
+//!
+//! A `Server` is the real binary on free loopback ports with a directory of its own on disk. It
+//! is ready when it has said so in its log; no test sleeps to find out. Its standard error is
+//! kept and shown when the test fails, and the process never outlives the value.
+//!
+//! `RETCD_TEST_BIN` names another binary to start in place of retcd, so that every expectation
+//! can be held against a real etcd first.
+
+use std::{
+    collections::VecDeque,
+    env,
+    ffi::OsString,
+    fmt::Display,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::{client::Client, tools};
+
+/// How long anything that should happen soon may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const READY: &str = "ready to serve client requests";
+
+/// Lines of the server's log that a failing test shows.
+const LOG_LINES_SHOWN: usize = 80;
+
+/// What to start and how, before it runs.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    program: PathBuf,
+    flags: Vec<String>,
+    environment: Vec<(String, String)>,
+    default_flags: bool,
+}
+
+/// A running server, or one between two runs on the same directory and ports.
+pub(crate) struct Server {
+    launch: Launch,
+    home: TempDir,
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    log: Arc<Mutex<VecDeque<String>>>,
+    news: mpsc::Receiver<News>,
+}
+
+enum News {
+    Ready,
+    Closed,
+}
+
+/// How a server ended that was asked to, or that refused to start.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) log: Vec<String>,
+    pub(crate) took: Duration,
+}
+
+/// The binary that this run is about.
+pub(crate) fn subject_program() -> PathBuf {
+    env::var_os("RETCD_TEST_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_retcd")), PathBuf::from)
+}
+
+/// Whether the binary under test is retcd itself, not an etcd put in its place.
+pub(crate) fn subject_is_retcd() -> bool {
+    env::var_os("RETCD_TEST_BIN").is_none_or(|path| path.to_string_lossy().ends_with("retcd"))
+}
+
+impl Launch {
+    /// The server under test.
+    pub(crate) fn subject() -> Launch {
+        Launch::of(subject_program())
+    }
+
+    /// The real etcd that answers are compared with.
+    pub(crate) fn reference() -> Launch {
+        Launch::of(tools::etcd351("etcd"))
+    }
+
+    fn of(program: PathBuf) -> Launch {
+        Launch { program, flags: Vec::new(), environment: Vec::new(), default_flags: true }
+    }
+
+    /// Adds `--name=value`.
+    pub(crate) fn flag(mut self, name: &str, value: impl Display) -> Launch {
+        self.flags.push(format!("--{name}={value}"));
+        self
+    }
+
+    /// Adds an argument as it stands.
+    pub(crate) fn argument(mut self, argument: &str) -> Launch {
+        self.flags.push(argument.to_owned());
+        self
+    }
+
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Launch {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves out the directory, ports and cluster flags that the harness would give.
+    pub(crate) fn bare(mut self) -> Launch {
+        self.default_flags = false;
+        self
+    }
+
+    /// Starts on a new directory and new ports, and waits until the server is ready.
+    pub(crate) fn start(self) -> Server {
+        let mut server = self.prepare();
+        server.start();
+        server
+    }
+
+    /// A directory and ports, with nothing running on them yet.
+    pub(crate) fn prepare(self) -> Server {
+        let home = tempfile::Builder::new()
+            .prefix("server-")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .expect("the build's directory for tests is writable");
+        Server { launch: self, home, client_port: free_port(), peer_port: free_port(), running: None }
+    }
+}
+
+impl Server {
+    pub(crate) fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
+    /// A new connection. Needs a tokio runtime around it.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.endpoint())
+    }
+
+    /// The directory that holds the data directory, and room for a test's own files.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub(crate) fn wal_dir(&self) -> PathBuf {
+        self.data_dir().join("member").join("wal")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data_dir().join("member").join("snap").join("db")
+    }
+
+    /// The flags for the next start in place of those given at first.
+    pub(crate) fn set_flags(&mut self, flags: &[(&str, &str)]) {
+        self.launch.flags = flags.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+    }
+
+    /// Starts the process and waits until it serves. Panics with its log when it does not.
+    pub(crate) fn start(&mut self) {
+        self.spawn();
+        let running = self.running.as_mut().expect("just spawned");
+        match running.news.recv_timeout(PATIENCE) {
+            Ok(News::Ready) => {}
+            Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let status = running.child.wait().expect("a child can be waited for");
+                panic!("the server ended before it was ready: {status}");
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("the server was not ready within {PATIENCE:?}"),
+        }
+    }
+
+    /// Starts a server that must refuse to serve, and waits for its end.
+    pub(crate) fn start_refused(&mut self) -> Ended {
+        self.spawn();
+        let ended = self.wait_for_end();
+        assert!(
+            !ended.log.iter().any(|line| line.contains(READY)),
+            "the server served though it should have refused to start"
+        );
+        ended
+    }
+
+    /// Starts a server that may serve or refuse to, and waits until it has done either.
+    pub(crate) fn spawn_and_settle(&mut self) {
+        self.spawn();
+        let running = self.running.as_mut().expect("just spawned");
+        match running.news.recv_timeout(PATIENCE) {
+            Ok(News::Ready) => {}
+            Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                running.child.wait().expect("a child can be waited for");
+                self.running = None;
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("neither ready nor ended within {PATIENCE:?}"),
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    fn spawn(&mut self) {
+        assert!(self.running.is_none(), "the server already runs");
+        let mut child = Command::new(&self.launch.program)
+            .args(self.arguments())
+            .envs(self.launch.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.launch.program.display()));
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let (tell, news) = mpsc::channel();
+        let written = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n') {
+                let Ok(line) = line else { break };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if line.contains(READY) {
+                    tell.send(News::Ready).ok();
+                }
+                written.lock().expect("no reader of the log panics").push_back(line);
+            }
+            tell.send(News::Closed).ok();
+        });
+        self.running = Some(Running { child, log, news });
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if self.launch.default_flags {
+            let client = format!("http://127.0.0.1:{}", self.client_port);
+            let peer = format!("http://127.0.0.1:{}", self.peer_port);
+            let given =
+                |name: &str| self.launch.flags.iter().any(|flag| flag.starts_with(&format!("--{name}=")));
+            for (name, value) in [
+                ("name", "default".to_owned()),
+                ("data-dir", self.data_dir().display().to_string()),
+                ("listen-client-urls", client.clone()),
+                ("advertise-client-urls", client),
+                ("listen-peer-urls", peer.clone()),
+                ("initial-advertise-peer-urls", peer.clone()),
+                ("initial-cluster", format!("default={peer}")),
+            ] {
+                if !given(name) {
+                    arguments.push(format!("--{name}={value}").into());
+                }
+            }
+        }
+        arguments.extend(self.launch.flags.iter().map(OsString::from));
+        arguments
+    }
+
+    /// Asks the server to end, waits for it, and checks that it ended well.
+    pub(crate) fn stop(&mut self) -> Ended {
+        self.signal(Signal::TERM);
+        let ended = self.wait_for_end();
+        if subject_is_retcd() && self.launch.program == subject_program() {
+            assert_eq!(
+                ended.status.code(),
+                Some(0),
+                "SIGTERM ends a healthy server with 0: {}",
+                ended.status
+            );
+        } else {
+            // etcd ends by sending itself the signal again.
+            assert!(
+                ended.status.success() || ended.status.signal() == Some(Signal::TERM.as_raw()),
+                "{}",
+                ended.status
+            );
+        }
+        ended
+    }
+
+    /// Ends the server as a power cut or the kernel would: without asking.
+    pub(crate) fn kill(&mut self) {
+        let mut running = self.running.take().expect("a server to be killed runs");
+        running.child.kill().expect("a running child can be killed");
+        running.child.wait().expect("a child can be waited for");
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let running = self.running.as_ref().expect("a server to be signalled runs");
+        let id = Pid::from_raw(running.child.id().cast_signed()).expect("a child's id is positive");
+        rustix::process::kill_process(id, signal).expect("a running child can be signalled");
+    }
+
+    /// Waits until the process has closed its log and is gone.
+    pub(crate) fn wait_for_end(&mut self) -> Ended {
+        let since = Instant::now();
+        let running = self.running.as_mut().expect("a server that ends was running");
+        loop {
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            match running.news.recv_timeout(left) {
+                Ok(News::Ready) => {}
+                Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the server still runs after {PATIENCE:?}"),
+            }
+        }
+        let status = running.child.wait().expect("a child can be waited for");
+        let took = since.elapsed();
+        let log = self.log();
+        self.running = None;
+        Ended { status, log, took }
+    }
+
+    /// Everything the running server has written so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.running.as_ref().map_or_else(Vec::new, |running| {
+            running.log.lock().expect("no writer of the log panics").iter().cloned().collect()
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let log = self.log();
+        if let Some(mut running) = self.running.take() {
+            running.child.kill().ok();
+            running.child.wait().ok();
+        }
+        if thread::panicking() {
+            eprintln!("the end of the log of {}:", self.launch.program.display());
+            for line in log.iter().skip(log.len().saturating_sub(LOG_LINES_SHOWN)) {
+                eprintln!("  {line:.400}");
+            }
+        }
+    }
+}
+
+/// A port below the kernel's range for outgoing connections, so that none can take it between
+/// this check and the server's start. The process id spreads parallel test runs apart.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    let spread = (std::process::id() % u32::from(COUNT) / 500 * 500) as u16;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (spread + step % COUNT) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The server under test with etcd's defaults, and a connection to it.
+pub(crate) fn serve() -> (Server, Client) {
+    serve_with(Launch::subject())
+}
+
+pub(crate) fn serve_with(launch: Launch) -> (Server, Client) {
+    let server = launch.start();
+    let client = server.client();
+    (server, client)
+}

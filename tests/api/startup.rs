@@ -1,0 +1,167 @@
+//! How a server starts, and how it says that it cannot: one clear line and the right exit code.
+
+use std::{fs, net::TcpListener, process::Command};
+
+use crate::{
+    http,
+    server::{Ended, Launch, serve_with, subject_is_retcd, subject_program},
+};
+
+/// That a refusal has this code and says this, in any case of letters.
+#[track_caller]
+fn says(ended: &Ended, code: i32, words: &str) {
+    assert_eq!(ended.status.code(), Some(code), "{:#?}", ended.log);
+    let found = ended.log.iter().any(|line| line.to_lowercase().contains(words));
+    assert!(found, "no line says {words:?}: {:#?}", ended.log);
+}
+
+fn refused(launch: Launch) -> Ended {
+    launch.prepare().start_refused()
+}
+
+#[test]
+fn version_is_printed_for_tools_to_parse() {
+    let output = Command::new(subject_program()).arg("--version").output().expect("it runs");
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = text.lines();
+    let version = lines.next().and_then(|line| line.strip_prefix("etcd Version: ")).expect("the first line");
+    assert_eq!(version.split('.').count(), 3, "{version}");
+    assert!(lines.any(|line| line.starts_with("Git SHA: ")), "{text}");
+}
+
+#[test]
+fn help_is_printed() {
+    let output = Command::new(subject_program()).arg("--help").output().expect("it runs");
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for flag in ["--data-dir", "--listen-client-urls", "--quota-backend-bytes"] {
+        assert!(text.contains(flag), "no {flag}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    // Alone, retcd has no use for the peer port and leaves it shut.
+    let ports = if subject_is_retcd() { &["client"][..] } else { &["client", "peer"] };
+    for busy in ports {
+        let mut server = Launch::subject().prepare();
+        let port = if *busy == "client" { server.client_port } else { server.peer_port };
+        let _occupied = TcpListener::bind(("127.0.0.1", port)).expect("the port was free");
+        says(&server.start_refused(), 1, "address already in use");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_refused() {
+    let server = Launch::subject().prepare();
+    let file = server.home().join("file");
+    fs::write(&file, "not a directory").expect("a test may write");
+    for path in [file.join("data"), file.clone()] {
+        let ended = refused(Launch::subject().flag("data-dir", path.display()));
+        assert_eq!(ended.status.code(), Some(1), "{:#?}", ended.log);
+        assert!(ended.log.iter().any(|line| line.contains(&file.display().to_string())), "{:#?}", ended.log);
+    }
+}
+
+#[test]
+fn wrong_flags_end_with_two() {
+    for argument in [
+        "--no-such-flag",
+        "--quota-backend-bytes=many",
+        "--heartbeat-interval=soon",
+        "--pre-vote=perhaps",
+        "--initial-cluster-state=old",
+    ] {
+        let ended = refused(Launch::subject().argument(argument));
+        assert_eq!(ended.status.code(), Some(2), "{argument}: {:#?}", ended.log);
+        assert!(!ended.log.is_empty());
+    }
+}
+
+#[test]
+fn flags_that_contradict_end_with_one() {
+    let cases = [
+        (vec!["--auto-compaction-mode=sometimes"], "auto-compaction-mode"),
+        (vec!["--election-timeout=100", "--heartbeat-interval=100"], "election"),
+        (vec!["--election-timeout=60000"], "election"),
+        (vec!["stray"], "stray"),
+        (vec!["--initial-cluster=other=http://127.0.0.1:1"], "default"),
+    ];
+    for (arguments, words) in cases {
+        let mut launch = Launch::subject();
+        for argument in &arguments {
+            launch = launch.argument(argument);
+        }
+        says(&refused(launch), 1, words);
+    }
+    let only_listening = Launch::subject().bare().flag("listen-client-urls", "http://127.0.0.1:1");
+    says(&refused(only_listening), 1, "advertise-client-urls");
+    let named = Launch::subject().bare().flag("listen-peer-urls", "http://example.invalid:1");
+    says(&refused(named), 1, "expected ip in url for binding");
+}
+
+#[tokio::test]
+async fn flags_come_from_the_environment_too() {
+    let launch = Launch::subject().environment("ETCD_QUOTA_BACKEND_BYTES", "123456789");
+    let (server, _client) = serve_with(launch);
+    assert_eq!(http::metric(&server, "etcd_server_quota_backend_bytes"), Some(123_456_789.0));
+    let both = Launch::subject().flag("name", "default").environment("ETCD_NAME", "other");
+    says(&refused(both), 1, "conflicting environment variable");
+}
+
+#[tokio::test]
+async fn a_configuration_file_takes_the_place_of_flags() {
+    let server = Launch::subject().prepare();
+    let (client, peer) = (
+        format!("http://127.0.0.1:{}", server.client_port),
+        format!("http://127.0.0.1:{}", server.peer_port),
+    );
+    let file = server.home().join("etcd.yaml");
+    let text = format!(
+        "name: from-file\ndata-dir: {}\nlisten-client-urls: {client}\nadvertise-client-urls: {client}\n\
+         listen-peer-urls: {peer}\ninitial-advertise-peer-urls: {peer}\ninitial-cluster: from-file={peer}\n\
+         quota-backend-bytes: 987654321\n",
+        server.data_dir().display()
+    );
+    fs::write(&file, text).expect("a test may write");
+    let mut configured = Launch::subject().bare().flag("config-file", file.display()).prepare();
+    configured.client_port = server.client_port;
+    configured.start();
+    let client = configured.client();
+    assert_eq!(client.put("k", "v").await, 2);
+    assert_eq!(http::metric(&configured, "etcd_server_quota_backend_bytes"), Some(987_654_321.0));
+}
+
+#[test]
+fn a_foreign_directory_is_left_alone() {
+    if !subject_is_retcd() {
+        return;
+    }
+    let mut etcd = Launch::reference().start();
+    etcd.stop();
+    let database = etcd.database();
+    let before = fs::read(&database).expect("etcd left a database");
+    let ended = refused(Launch::subject().flag("data-dir", etcd.data_dir().display()));
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        ended.log.iter().any(|line| line.contains(&etcd.data_dir().display().to_string())),
+        "{:#?}",
+        ended.log
+    );
+    assert_eq!(fs::read(&database).expect("it is still there"), before, "not a byte was changed");
+    etcd.start();
+}
+
+#[test]
+fn every_line_of_the_log_is_an_object_of_json() {
+    let mut server = Launch::subject().flag("log-level", "debug").start();
+    for line in server.stop().log {
+        let value: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for field in ["level", "ts", "msg"] {
+            assert!(value[field].as_str().is_some_and(|text| !text.is_empty()), "{line}");
+        }
+        assert_ne!(value["level"], "error", "{line}");
+    }
+}

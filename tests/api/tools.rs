@@ -1,0 +1,23 @@
+//! Where the tools of a stock etcd lie that the suite speaks through and compares with.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// `etcd`, `etcdctl` or `etcdutl` of release 3.5.1.
+pub(crate) fn etcd351(tool: &str) -> PathBuf {
+    let folder = env::var_os("RETCD_ETCD351_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/etcd351"), PathBuf::from);
+    present(folder.join(tool))
+}
+
+/// The `etcdctl` of release 3.4, as Debian ships it.
+pub(crate) fn etcdctl34() -> PathBuf {
+    present(env::var_os("RETCD_ETCDCTL34").map_or_else(|| PathBuf::from("/usr/bin/etcdctl"), PathBuf::from))
+}
+
+fn present(tool: PathBuf) -> PathBuf {
+    assert!(tool.is_file(), "{} is missing: run scripts/test, which installs it", tool.display());
+    tool
+}

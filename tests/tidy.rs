@@ -1,0 +1,576 @@
+//! Taste, executable: who may import whom, and what every file owes its reader.
+//!
+//! The layers of the house stand here as data, and every path that begins with `crate::` is held
+//! against them, whether it is imported or written out. Comments and literals are blanked first,
+//! so that talking about a thing is not using it. The checks have tests of their own at the end:
+//! each of them must be able to fail.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A room of the house: what it may use of ours, and what it must never use of others'.
+struct Room {
+    name: &'static str,
+    may: &'static [&'static str],
+    never: &'static [&'static str],
+}
+
+const fn room(name: &'static str, may: &'static [&'static str], never: &'static [&'static str]) -> Room {
+    Room { name, may, never }
+}
+
+/// Bottom up. The main file is the only one that may use everything.
+const ROOMS: &[Room] = &[
+    room("types", &[], OUTSIDE),
+    room("limits", &[], OUTSIDE),
+    room("pb", &[], &["tokio", "openraft", "redb", "axum", "hyper"]),
+    room(
+        "storage",
+        &["types", "limits"],
+        &["tokio", "openraft", "tonic", "prost", "axum", "hyper", "rand", "tracing"],
+    ),
+    room("mvcc", CORE, OUTSIDE),
+    room("lease", CORE, OUTSIDE),
+    room("auth", CORE, OUTSIDE),
+    // Holds bounded senders, and only tries to send.
+    room("watch", CORE, &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
+    room("apply", &["types", "limits", "storage", "mvcc", "lease", "auth", "watch"], OUTSIDE),
+    room(
+        "raft",
+        &[
+            "types",
+            "limits",
+            "storage",
+            "mvcc",
+            "lease",
+            "auth",
+            "watch",
+            "apply",
+            "runtime",
+            "config",
+            "telemetry",
+        ],
+        &["axum", "hyper", "redb"],
+    ),
+    room(
+        "node",
+        &[
+            "types",
+            "limits",
+            "storage",
+            "mvcc",
+            "lease",
+            "auth",
+            "watch",
+            "apply",
+            "raft",
+            "runtime",
+            "config",
+            "telemetry",
+        ],
+        &["openraft", "tonic", "prost", "axum", "hyper", "redb"],
+    ),
+    room(
+        "rpc",
+        &["types", "limits", "pb", "mvcc", "lease", "auth", "watch", "apply", "node", "config", "telemetry"],
+        &["openraft", "redb"],
+    ),
+    room(
+        "http",
+        &["types", "limits", "mvcc", "lease", "auth", "watch", "apply", "node", "config", "telemetry"],
+        &["openraft", "redb", "prost"],
+    ),
+    room("serve", &["limits", "node", "rpc", "http", "config", "telemetry"], &["openraft", "redb", "prost"]),
+    room(
+        "config",
+        &["types", "limits", "telemetry"],
+        &["tokio", "openraft", "tonic", "prost", "redb", "axum"],
+    ),
+    room(
+        "telemetry",
+        &["types", "limits", "config"],
+        &["tokio", "openraft", "tonic", "prost", "redb", "axum"],
+    ),
+];
+
+/// Keys, leases, users and watchers meet in `apply`, not each other.
+const CORE: &[&str] = &["types", "limits", "storage"];
+
+/// No task, clock, chance, wire or log line decides what the core does.
+const OUTSIDE: &[&str] =
+    &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing", "parking_lot"];
+
+/// The files that know protobuf although their room does not: the encodings of the log and of
+/// what members tell each other.
+const PROTOBUF: &[&str] = &["src/apply/codec.rs", "src/raft/codec.rs", "src/raft/network.rs"];
+
+/// Macros and attributes that are for working on code, not for leaving in it.
+const UNFINISHED: &[(&str, &str)] = &[
+    ("todo!", "finish it"),
+    ("unimplemented!", "finish it"),
+    ("dbg!", "remove it"),
+    ("allow(dead_code", "remove what is dead"),
+    ("allow(unused", "remove what is unused"),
+    ("#[ignore]", "say why, as in #[ignore = \"why\"]"),
+];
+
+/// What the server does not say to a terminal.
+const SPOKEN: &[(&str, &str)] = &[
+    ("println!", "log it, or write to io::stdout()"),
+    ("print!", "log it, or write to io::stdout()"),
+    ("eprintln!", "log it, or write to io::stderr()"),
+];
+
+/// Marks for later, taken apart so that they are not found here.
+const MARKS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
+
+#[test]
+fn the_tree_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut problems = Vec::new();
+    let mut sources = Vec::new();
+    for folder in ["src", "tests", "proto"] {
+        for path in files(&root.join(folder), "rs") {
+            let text = fs::read_to_string(&path).expect("readable");
+            sources.push(Source::new(&relative(root, &path), &text));
+        }
+    }
+    assert!(sources.iter().any(|source| source.path == "src/main.rs"), "the server's sources are there");
+    for source in &sources {
+        problems.extend(check_layers(source));
+        problems.extend(check_header(source));
+        problems.extend(check_ascii(source));
+        problems.extend(check_words(source));
+    }
+    problems.extend(check_orphans(&sources));
+    let pages = files(&root.join("docs"), "md").into_iter().chain([root.join("README.md")]);
+    for path in pages {
+        let text = fs::read_to_string(&path).expect("readable");
+        problems.extend(check_title(&relative(root, &path), &text));
+    }
+    assert!(problems.is_empty(), "not tidy:\n{}", problems.join("\n"));
+}
+
+struct Source {
+    /// From the project's root, with forward slashes.
+    path: String,
+    text: String,
+    /// The text without what is inside comments and literals, line for line.
+    code: String,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Source {
+        Source { path: path.to_owned(), text: text.to_owned(), code: blank(text) }
+    }
+
+    /// The room the file is in: `src/mvcc/index.rs` and `src/mvcc.rs` are in `mvcc`.
+    fn room(&self) -> Option<&str> {
+        let path = self.path.strip_prefix("src/")?;
+        Some(path.split('/').next()?.trim_end_matches(".rs"))
+    }
+
+    /// The code that is in the server. What a test holds it against is the test's own business.
+    fn without_tests(&self) -> Option<&str> {
+        let is_test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+        (!is_test).then(|| self.code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&self.code))
+    }
+}
+
+fn check_layers(source: &Source) -> Vec<String> {
+    let Some(name) = source.room().filter(|name| *name != "main") else { return Vec::new() };
+    let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
+        return vec![format!("{}: the room {name:?} is not in the table of layers", source.path)];
+    };
+    let Some(code) = source.without_tests() else { return Vec::new() };
+    let exempt: &[&str] =
+        if PROTOBUF.contains(&source.path.as_str()) { &["pb", "prost", "tonic"] } else { &[] };
+    let ours = used_of_ours(code).into_iter().filter(|used| {
+        let used = used.as_str();
+        used != name && !room.may.contains(&used) && !exempt.contains(&used)
+    });
+    let theirs = room.never.iter().filter(|used| !exempt.contains(used) && uses_crate(code, used));
+    ours.chain(theirs.map(|used| (*used).to_owned()))
+        .map(|used| format!("{}: {name} must not use {used}", source.path))
+        .collect()
+}
+
+/// The first names behind `crate::`, also in groups such as `crate::{a::B, c}`.
+fn used_of_ours(code: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        if ends_in_name(&code[..at]) {
+            continue;
+        }
+        let rest = code[at + found.len()..].trim_start();
+        let Some(group) = rest.strip_prefix('{') else {
+            used.insert(first_name(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut at_name = true;
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => at_name = true,
+                c if at_name && !c.is_whitespace() => {
+                    used.insert(first_name(&group[at..]));
+                    at_name = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    used
+}
+
+/// Whether a path begins with this crate's name.
+fn uses_crate(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        let (before, after) = (code[..at].trim_end(), code[at + name.len()..].trim_start());
+        let is_first = !ends_in_name(&code[..at]) && !before.ends_with("::");
+        // Without a path behind it: `use tokio;` and `use tokio as t;`.
+        let is_imported = before.ends_with("use") && (after.starts_with(';') || after.starts_with("as "));
+        is_first && (after.starts_with("::") || is_imported)
+    })
+}
+
+fn first_name(code: &str) -> String {
+    code.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+fn ends_in_name(code: &str) -> bool {
+    code.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// What the file is for comes before anything else in it.
+fn check_header(source: &Source) -> Option<String> {
+    let missing = !source.text.starts_with("//! ");
+    missing.then(|| format!("{}: begins without a `//!` that says what it is for", source.path))
+}
+
+fn check_ascii(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().zip(1..).filter(|(line, _)| !line.is_ascii());
+    lines.map(|(_, number)| format!("{}:{number}: not ASCII", source.path)).collect()
+}
+
+fn check_words(source: &Source) -> Vec<String> {
+    let spoken = if source.path.starts_with("src/") { SPOKEN } else { &[] };
+    let mut problems = Vec::new();
+    for ((code, text), number) in source.code.lines().zip(source.text.lines()).zip(1..) {
+        for (word, instead) in UNFINISHED.iter().chain(spoken) {
+            if code.match_indices(word).any(|(at, _)| !ends_in_name(&code[..at])) {
+                problems.push(format!("{}:{number}: {word}: {instead}", source.path));
+            }
+        }
+        if let Some(mark) = MARKS.iter().find(|mark| text.contains(**mark)) {
+            problems.push(format!("{}:{number}: {mark}: do it, or write down who will", source.path));
+        }
+    }
+    problems
+}
+
+/// Files that no `mod` leads to are not compiled, however alive they look.
+fn check_orphans(sources: &[Source]) -> Vec<String> {
+    let mut reached: BTreeSet<&str> = BTreeSet::new();
+    let mut waiting: Vec<&Source> = sources.iter().filter(|source| is_crate_root(&source.path)).collect();
+    while let Some(source) = waiting.pop() {
+        if !reached.insert(&source.path) {
+            continue;
+        }
+        let folder = module_folder(&source.path);
+        for name in modules(&source.code) {
+            let (file, nested) = (format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs"));
+            waiting.extend(sources.iter().filter(|other| other.path == file || other.path == nested));
+        }
+    }
+    let orphans = sources.iter().filter(|source| !reached.contains(source.path.as_str()));
+    orphans.map(|source| format!("{}: no `mod` leads here", source.path)).collect()
+}
+
+/// The server, the build script, every program below `tests/`, and a crate inside the house.
+fn is_crate_root(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    let is_library = parts.last() == Some(&"lib.rs");
+    is_library
+        || matches!(
+            parts[..],
+            ["src", "main.rs"] | ["proto", "build.rs"] | ["tests", _] | ["tests", _, "main.rs"]
+        )
+}
+
+/// Where the modules that a file declares are looked for.
+fn module_folder(path: &str) -> &str {
+    let (folder, file) = path.rsplit_once('/').expect("a file in a folder");
+    if is_crate_root(path) || file == "mod.rs" { folder } else { path.trim_end_matches(".rs") }
+}
+
+/// Names declared by `mod name;`.
+fn modules(code: &str) -> impl Iterator<Item = &str> {
+    code.lines().filter_map(|line| {
+        let (before, name) = line.trim().strip_suffix(';')?.split_once("mod ")?;
+        (before.is_empty() || before.starts_with("pub")).then(|| name.trim())
+    })
+}
+
+/// A page is about one thing, and says so first.
+fn check_title(path: &str, text: &str) -> Option<String> {
+    let mut in_code = false;
+    let mut titles = 0;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code && line.starts_with("# ") {
+            titles += 1;
+        }
+    }
+    let is_titled = titles == 1 && text.starts_with("# ");
+    (!is_titled).then(|| format!("{path}: wants one `#` title, on the first line; has {titles}"))
+}
+
+/// Replaces comments and literals by blanks. Lines stay where they are.
+fn blank(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        match literal_len(rest, ends_in_name(&out)) {
+            0 => {
+                out.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+            length => {
+                out.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+                rest = &rest[length..];
+            }
+        }
+    }
+    out
+}
+
+/// Length of the comment or literal that `text` begins with; 0 if it does not.
+fn literal_len(text: &str, in_name: bool) -> usize {
+    if text.starts_with("//") {
+        return text.find('\n').unwrap_or(text.len());
+    }
+    if text.starts_with("/*") {
+        return block_comment_len(text);
+    }
+    if !in_name {
+        for prefix in ["r", "br"] {
+            if let Some(length) = text.strip_prefix(prefix).and_then(raw_string_len) {
+                return prefix.len() + length;
+            }
+        }
+        if text.starts_with("b\"") || text.starts_with("b'") {
+            return 1 + literal_len(&text[1..], false);
+        }
+    }
+    if text.starts_with('"') {
+        return quoted_len(text, '"');
+    }
+    // A lifetime has no closing quote two characters on.
+    let mut chars = text.chars();
+    match (chars.next(), chars.next(), chars.next()) {
+        (Some('\''), Some('\\'), _) | (Some('\''), Some(_), Some('\'')) => quoted_len(text, '\''),
+        _ => 0,
+    }
+}
+
+fn quoted_len(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Of what stands behind the `r`, if it is a raw string and not a raw name.
+fn raw_string_len(text: &str) -> Option<usize> {
+    let hashes = text.len() - text.trim_start_matches('#').len();
+    let body = text[hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    Some(body.find(&end).map_or(text.len(), |at| hashes + 1 + at + end.len()))
+}
+
+fn block_comment_len(text: &str) -> usize {
+    let mut depth = 0;
+    for (at, _) in text.char_indices() {
+        if text[at..].starts_with("/*") {
+            depth += 1;
+        } else if text[at..].starts_with("*/") {
+            depth -= 1;
+            if depth == 0 {
+                return at + 2;
+            }
+        }
+    }
+    text.len()
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).expect("below the root").to_string_lossy().replace('\\', "/")
+}
+
+mod the_checks_themselves {
+    use super::*;
+
+    fn layers(path: &str, text: &str) -> Vec<String> {
+        check_layers(&Source::new(path, text))
+    }
+
+    #[test]
+    fn imports_of_a_higher_layer_are_found_in_every_form() {
+        for text in [
+            "use crate::node::Node;",
+            "use crate::{node::Node, types::Rev};",
+            "use crate::{types::{Rev, Revision}, node};",
+            "use crate::{\n    types::Rev,\n    node::Node,\n};",
+            "fn f() { crate::node::start() }",
+            "pub(in crate::node) struct A;",
+        ] {
+            let found = layers("src/mvcc/index.rs", text);
+            assert_eq!(found, ["src/mvcc/index.rs: mvcc must not use node"], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_or_only_talked_about_is_not_found() {
+        for text in [
+            "use crate::{storage::{Record, node}, types::Rev, mvcc::Range};",
+            "pub(crate) struct A;",
+            "// crate::node\n/* crate::rpc /* nested */ crate::raft */",
+            "const A: &str = \"crate::node\"; const B: &str = r#\"\"crate::rpc\"#;",
+            "use other_crate::node::Node;",
+            "use crate::types::Rev;\n\n#[cfg(test)]\nmod tests {\n    use crate::pb::mvccpb;\n}",
+        ] {
+            assert_eq!(layers("src/mvcc/index.rs", text), [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn every_room_keeps_to_its_layer() {
+        let count = |path: &str, text: &str| layers(path, text).len();
+        assert_eq!(count("src/lease/mod.rs", "use crate::mvcc::Store;"), 1);
+        assert_eq!(count("src/watch/hub.rs", "use crate::auth::Permission;"), 1);
+        assert_eq!(count("src/apply/kv.rs", "use crate::mvcc::Store;"), 0);
+        assert_eq!(count("src/rpc/kv.rs", "use crate::storage::Database;"), 1);
+        assert_eq!(count("src/node/mod.rs", "use crate::pb::retcd; use tonic::Status;"), 2);
+        assert_eq!(count("src/apply/kv.rs", "use crate::pb::retcd; use prost::Message;"), 2);
+        assert_eq!(count("src/apply/codec.rs", "use crate::pb::retcd; use prost::Message;"), 0);
+        assert_eq!(count("src/surprise/mod.rs", ""), 1);
+        assert_eq!(count("src/mvcc/tests.rs", "use crate::pb::mvccpb;"), 0);
+        assert_eq!(count("src/main.rs", "use crate::storage::Database;"), 0);
+    }
+
+    #[test]
+    fn foreign_crates_are_found_by_their_first_name() {
+        let uses = |text: &str| uses_crate(&blank(text), "tokio");
+        for text in [
+            "use tokio::sync;",
+            "use tokio;",
+            "use {tokio::sync, std::fs};",
+            "tokio::spawn(f)",
+            "(tokio :: x)",
+        ] {
+            assert!(uses(text), "{text}");
+        }
+        for text in [
+            "my_tokio::x",
+            "a::tokio::x",
+            "let tokio = 1;",
+            "// tokio::spawn",
+            "\"tokio::x\"",
+            "use tokio_stream::x;",
+        ] {
+            assert!(!uses(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn literals_are_blanked_and_lines_kept() {
+        for (text, blanked) in [
+            (r#"a "b\"c" d"#, "a        d"),
+            (r"'a' '\'' 'x: &'static str", "         'x: &'static str"),
+            ("r#\"a\"b\"# c", "         c"),
+            ("br\"a\" b\"c\" b'd' e", "                e"),
+            ("a // b\nc", "a     \nc"),
+            ("r#type", "r#type"),
+            ("\"a\nb\"c", "  \n  c"),
+            ("bar\"x\"", "bar   "),
+            ("/* a /* b */ c */ d", "                  d"),
+        ] {
+            assert_eq!(blank(text), blanked, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_file_says_what_it_is_for_in_ascii() {
+        let source = |text: &str| Source::new("src/a.rs", text);
+        assert!(check_header(&source("//! A.\n")).is_none());
+        assert!(check_header(&source("use a;\n//! A.\n")).is_some());
+        assert_eq!(check_ascii(&source("a\nb \u{2014} c")), ["src/a.rs:2: not ASCII"]);
+    }
+
+    #[test]
+    fn words_of_unfinished_work_are_found() {
+        let words = |path: &str, text: &str| check_words(&Source::new(path, text));
+        for text in ["todo!()", "dbg!(a)", "println!()", "eprintln!()", "#[allow(dead_code)]", "#[ignore]"] {
+            assert_eq!(words("src/a.rs", text).len(), 1, "{text}");
+        }
+        assert_eq!(words("src/a.rs", &format!("// {}", MARKS[0])).len(), 1);
+        assert_eq!(words("src/a.rs", "// todo!\n\"println!\"; #[ignore = \"slow\"]"), [""; 0]);
+        assert_eq!(words("proto/build.rs", "println!()"), [""; 0]);
+    }
+
+    #[test]
+    fn files_that_nothing_leads_to_are_found() {
+        let files = [
+            ("src/main.rs", "mod a;\nmod b;"),
+            ("src/a.rs", "mod c;"),
+            ("src/a/c.rs", ""),
+            ("src/b/mod.rs", "pub(crate) mod d;"),
+            ("src/b/d.rs", ""),
+            ("src/b/e.rs", "// mod f;"),
+            ("tests/t.rs", ""),
+            ("tests/u/main.rs", "mod v;"),
+            ("tests/u/v.rs", ""),
+            ("tests/u/w.rs", ""),
+        ];
+        let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
+        let orphans = ["src/b/e.rs: no `mod` leads here", "tests/u/w.rs: no `mod` leads here"];
+        assert_eq!(check_orphans(&sources), orphans);
+    }
+
+    #[test]
+    fn a_page_has_one_title() {
+        assert!(check_title("a.md", "# A\n\n## B\n\n```\n# not a title\n```\n").is_none());
+        assert!(check_title("a.md", "# A\n# B\n").is_some());
+        assert!(check_title("a.md", "A\n\n# B\n").is_some());
+        assert!(check_title("a.md", "## A\n").is_some());
+    }
+}
