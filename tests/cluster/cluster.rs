@@ -1,0 +1,362 @@
+//! A cluster under test: its members' directories, ports, logs and ends.
+//!
+//! A member is the real binary. It is ready when it has said so in its log, and no test sleeps to
+//! find out. The end of every log is shown when a test fails, and no process outlives its value.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+use tokio::time;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::pb::etcdserverpb::{
+    cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient, *,
+};
+
+/// How long anything that should happen soon may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+const READY: &str = "ready to serve client requests";
+
+pub(crate) struct Cluster {
+    pub(crate) members: Vec<Member>,
+}
+
+pub(crate) struct Member {
+    pub(crate) name: String,
+    home: TempDir,
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
+    initial_cluster: String,
+    state: &'static str,
+    flags: Vec<String>,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    news: mpsc::Receiver<News>,
+}
+
+enum News {
+    Ready,
+    Closed,
+}
+
+impl Cluster {
+    /// Starts `size` new members together and waits until all of them serve.
+    pub(crate) fn found(size: usize) -> Cluster {
+        Cluster::found_with(size, &[])
+    }
+
+    /// As [`Cluster::found`], each with these flags too.
+    pub(crate) fn found_with(size: usize, flags: &[&str]) -> Cluster {
+        let mut members: Vec<Member> = (0..size).map(|number| Member::new(&format!("m{number}"))).collect();
+        let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
+        for member in &mut members {
+            member.initial_cluster = all.join(",");
+            member.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            member.spawn();
+        }
+        for member in &mut members {
+            member.wait_until_ready();
+        }
+        Cluster { members }
+    }
+
+    /// A member that joins: it has been added to the cluster, and is not started yet.
+    pub(crate) fn prepare(&mut self, name: &str) -> &mut Member {
+        let mut member = Member::new(name);
+        let all = self.members.iter().map(Member::initial_cluster_item);
+        member.initial_cluster = all.chain([member.initial_cluster_item()]).collect::<Vec<_>>().join(",");
+        member.state = "existing";
+        self.members.push(member);
+        self.members.last_mut().expect("just added")
+    }
+
+    pub(crate) fn endpoints(&self) -> String {
+        let running = self.members.iter().filter(|member| member.running.is_some());
+        running.map(Member::endpoint).collect::<Vec<_>>().join(",")
+    }
+
+    /// Which of the running members leads, as soon as they agree on one of them.
+    pub(crate) async fn leader(&self) -> usize {
+        let since = Instant::now();
+        loop {
+            let mut said = BTreeMap::new();
+            for (number, member) in self.members.iter().enumerate().filter(|(_, m)| m.running.is_some()) {
+                if let Ok(status) = member.try_status().await {
+                    let header = status.header.expect("every answer has a header");
+                    said.insert(number, (header.member_id, status.leader, header.raft_term));
+                }
+            }
+            let leaders = said.iter().filter(|(_, (id, leader, _))| id == leader);
+            if let [(number, (id, _, term))] = leaders.collect::<Vec<_>>()[..]
+                && said.values().all(|(_, leader, of_term)| leader == id && of_term == term)
+            {
+                return *number;
+            }
+            assert!(since.elapsed() < PATIENCE, "the members agree on no leader: {said:?}");
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until all running members have applied the same log, and checks that they made the
+    /// same of it.
+    pub(crate) async fn assert_equal(&self) {
+        let since = Instant::now();
+        loop {
+            let mut hashes = Vec::new();
+            for member in self.members.iter().filter(|member| member.running.is_some()) {
+                let hash = member.maintenance().hash_kv(HashKvRequest { revision: 0 }).await;
+                let hash = hash.expect("HashKV needs no quorum").into_inner();
+                hashes.push((hash.header.expect("every answer has a header").revision, hash.hash));
+            }
+            if hashes.iter().all(|(rev, _)| *rev == hashes[0].0) {
+                assert!(hashes.iter().all(|hash| *hash == hashes[0]), "members differ: {hashes:?}");
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "a member does not catch up: {hashes:?}");
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Member {
+    fn new(name: &str) -> Member {
+        let home = tempfile::Builder::new()
+            .prefix("member-")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .expect("the build's directory for tests is writable");
+        Member {
+            name: name.to_owned(),
+            home,
+            client_port: free_port(),
+            peer_port: free_port(),
+            initial_cluster: String::new(),
+            state: "new",
+            flags: Vec::new(),
+            running: None,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
+    pub(crate) fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    fn initial_cluster_item(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.spawn();
+        self.wait_until_ready();
+    }
+
+    fn spawn(&mut self) {
+        assert!(self.running.is_none(), "the member already runs");
+        let client_url = format!("http://{}", self.endpoint());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_retcd"))
+            .arg(format!("--name={}", self.name))
+            .arg(format!("--data-dir={}", self.data_dir().display()))
+            .arg(format!("--listen-client-urls={client_url}"))
+            .arg(format!("--advertise-client-urls={client_url}"))
+            .arg(format!("--listen-peer-urls={}", self.peer_url()))
+            .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
+            .arg(format!("--initial-cluster={}", self.initial_cluster))
+            .arg(format!("--initial-cluster-state={}", self.state))
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (tell, news) = mpsc::channel();
+        let written = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let Ok(line) = line else { break };
+                if line.contains(READY) {
+                    tell.send(News::Ready).ok();
+                }
+                written.lock().expect("no reader of the log panics").push(line);
+            }
+            tell.send(News::Closed).ok();
+        });
+        self.running = Some(Running { child, log, news });
+    }
+
+    pub(crate) fn wait_until_ready(&mut self) {
+        let running = self.running.as_mut().expect("it was started");
+        match running.news.recv_timeout(PATIENCE) {
+            Ok(News::Ready) => {}
+            Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                panic!("{} ended before it was ready", self.name)
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{} was not ready within {PATIENCE:?}", self.name),
+        }
+    }
+
+    /// Starts a member that must refuse to serve. Returns its log.
+    pub(crate) fn start_refused(&mut self) -> String {
+        self.spawn();
+        let (status, log) = self.wait_for_end();
+        assert!(!status.success() && !log.contains(READY), "it should have refused to start:\n{log}");
+        log
+    }
+
+    /// Ends the member as a power cut or the kernel would: without asking.
+    pub(crate) fn kill(&mut self) {
+        let mut running = self.running.take().expect("a member to be killed runs");
+        running.child.kill().expect("a running child can be killed");
+        running.child.wait().expect("a child can be waited for");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let running = self.running.as_ref().expect("a member to be signalled runs");
+        let id = Pid::from_raw(running.child.id().cast_signed()).expect("a child's id is positive");
+        rustix::process::kill_process(id, signal).expect("a running child can be signalled");
+    }
+
+    /// Waits until the process is gone. Returns how it ended, and its log.
+    pub(crate) fn wait_for_end(&mut self) -> (ExitStatus, String) {
+        let mut running = self.running.take().expect("a member that ends was running");
+        loop {
+            match running.news.recv_timeout(PATIENCE) {
+                Ok(News::Ready) => {}
+                Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    running.child.kill().ok();
+                    panic!("{} still runs after {PATIENCE:?}", self.name);
+                }
+            }
+        }
+        let status = running.child.wait().expect("a child can be waited for");
+        let log = running.log.lock().expect("no writer of the log panics").join("\n");
+        (status, log)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let running = self.running.as_ref().expect("it runs");
+        running.log.lock().expect("no writer of the log panics").join("\n")
+    }
+
+    fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.endpoint()))
+            .expect("a loopback address is a URL")
+            .connect_timeout(Duration::from_secs(5))
+            .connect_lazy()
+    }
+
+    pub(crate) fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel())
+    }
+
+    pub(crate) fn leases(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel())
+    }
+
+    pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel())
+    }
+
+    pub(crate) async fn try_status(&self) -> Result<StatusResponse, Status> {
+        Ok(self.maintenance().status(StatusRequest {}).await?.into_inner())
+    }
+
+    pub(crate) async fn id(&self) -> u64 {
+        let status = self.try_status().await.expect("a running member says how it is");
+        status.header.expect("every answer has a header").member_id
+    }
+
+    pub(crate) async fn try_put(&self, key: &str, value: &str) -> Result<PutResponse, Status> {
+        let request = PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..PutRequest::default()
+        };
+        Ok(self.kv().put(request).await?.into_inner())
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: &str) -> PutResponse {
+        self.try_put(key, value).await.expect("a put is accepted")
+    }
+
+    pub(crate) async fn try_get(&self, key: &str, serializable: bool) -> Result<Option<String>, Status> {
+        let request = RangeRequest { key: key.to_owned().into(), serializable, ..RangeRequest::default() };
+        let answer = self.kv().range(request).await?.into_inner();
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("tests write text");
+        Ok(answer.kvs.first().map(|kv| text(&kv.value)))
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Option<String> {
+        self.try_get(key, false).await.expect("a read is answered")
+    }
+
+    pub(crate) async fn members(&self) -> Vec<crate::pb::etcdserverpb::Member> {
+        let mut client = ClusterClient::new(self.channel());
+        let list = client.member_list(MemberListRequest { linearizable: true }).await;
+        list.expect("the members are listed").into_inner().members
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        running.child.kill().ok();
+        running.child.wait().ok();
+        if thread::panicking() {
+            let log = running.log.lock().expect("no writer of the log panics");
+            eprintln!("the end of the log of {}:", self.name);
+            for line in log.iter().skip(log.len().saturating_sub(25)) {
+                eprintln!("  {line:.300}");
+            }
+        }
+    }
+}
+
+/// A port below the kernel's range for outgoing connections, so that none can take it between
+/// this check and the member's start. The process id spreads parallel test runs apart.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    let spread = (std::process::id() % u32::from(COUNT) / 500 * 500) as u16;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (spread + step % COUNT) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Members that come and go.
+
+use std::{fs, time::{Duration, Instant}};
+
+use crate::{
+    cluster::{Cluster, PATIENCE},
+    tools::etcdctl,
+};
+
+fn id_in(text: &str) -> String {
+    // "Member 8211f1d0f64f3269 added to cluster ..."
+    text.split_whitespace().nth(1).expect("etcdctl names the member").to_owned()
+}
+
+/// A member that lost its data lost its votes: it comes back under a new id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_member_is_replaced() {
+    let mut cluster = Cluster::found(3);
+    for number in 0..20 {
+        cluster.members[0].put(&format!("k{number}"), "v").await;
+    }
+    let old = format!("{:x}", cluster.members[2].id().await);
+    cluster.members[2].kill();
+    fs::remove_dir_all(cluster.members[2].data_dir()).expect("it is there");
+    let log = cluster.members[2].start_refused();
+    assert!(log.contains("has already been bootstrapped"), "{log}");
+
+    let gone = cluster.members.pop().expect("there are three");
+    etcdctl(&cluster.endpoints(), &["member", "remove", &old]).expect("a dead member can be removed");
+    drop(gone);
+    let new = cluster.prepare("m3");
+    let url = format!("--peer-urls={}", new.peer_url());
+    let endpoint = cluster.members[0].endpoint();
+    let added = etcdctl(&endpoint, &["member", "add", "m3", &url]).expect("a member can be added");
+    assert!(added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""), "{added}");
+    let list = etcdctl(&endpoint, &["member", "list"]).expect("members are listed");
+    assert!(list.contains(&format!("{}, unstarted, , ", id_in(&added))), "{list}");
+    // One of the three is not there yet, and costs no quorum.
+    cluster.members[1].put("meanwhile", "v").await;
+    cluster.members[2].start();
+    cluster.assert_equal().await;
+    assert_eq!(cluster.members[2].get("k7").await.as_deref(), Some("v"));
+
+    // The new one has a vote: with it, one of the others can go.
+    wait_for_voter(&cluster, 2).await;
+    cluster.members[0].kill();
+    cluster.members[2].put("after", "v").await;
+}
+
+/// Waits until the log of `number` says that it votes. It is not seen from outside.
+async fn wait_for_voter(cluster: &Cluster, number: usize) {
+    let since = Instant::now();
+    let id = format!("{:x}", cluster.members[number].id().await);
+    while !cluster.members.iter().any(|member| {
+        member.log().lines().any(|line| line.contains("votes from now on") && line.contains(&id))
+    }) {
+        assert!(since.elapsed() < PATIENCE, "{id} gets no vote");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_ends_and_cannot_come_back() {
+    let mut cluster = Cluster::found(3);
+    let leader = cluster.leader().await;
+    let target = (leader + 1) % 3;
+    let id = format!("{:x}", cluster.members[target].id().await);
+    let endpoint = cluster.members[leader].endpoint();
+    etcdctl(&endpoint, &["member", "remove", &id]).expect("a member can be removed");
+    let (_, log) = cluster.members[target].wait_for_end();
+    assert!(log.contains("the member has been permanently removed from the cluster"), "{log}");
+    let log = {
+        let member = &mut cluster.members[target];
+        member.start_refused()
+    };
+    assert!(log.contains("the member has been permanently removed from the cluster"), "{log}");
+    let refused = etcdctl(&endpoint, &["member", "remove", &id]).expect_err("it is gone");
+    assert!(refused.contains("etcdserver: member not found"), "{refused}");
+    cluster.members[leader].put("k", "v").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_is_promoted_when_it_is_in_sync() {
+    let mut cluster = Cluster::found(1);
+    for number in 0..50 {
+        cluster.members[0].put(&format!("k{number}"), "v").await;
+    }
+    let endpoint = cluster.members[0].endpoint();
+    let url = format!("--peer-urls={}", cluster.prepare("m1").peer_url());
+    let added = etcdctl(&endpoint, &["member", "add", "m1", "--learner", &url]).expect("a learner can be added");
+    let id = id_in(&added);
+    let early = etcdctl(&endpoint, &["member", "promote", &id]).expect_err("it has nothing of the log yet");
+    assert!(early.contains("can only promote a learner member which is in sync with leader"), "{early}");
+    let more = etcdctl(&endpoint, &["member", "add", "m2", "--learner", "--peer-urls=http://127.0.0.1:1"]);
+    let more = more.expect_err("one learner at a time");
+    assert!(more.contains("too many learner members in cluster"), "{more}");
+    cluster.members[1].start();
+    let status = cluster.members[1].try_status().await.expect("a learner says how it is");
+    assert!(status.is_learner);
+    let since = Instant::now();
+    while let Err(refusal) = etcdctl(&endpoint, &["member", "promote", &id]) {
+        assert!(refusal.contains("in sync with leader") && since.elapsed() < PATIENCE, "{refusal}");
+    }
+    let again = etcdctl(&endpoint, &["member", "promote", &id]).expect_err("it is no learner any more");
+    assert!(again.contains("can only promote a learner member"), "{again}");
+    assert_eq!(cluster.members[1].get("k3").await.as_deref(), Some("v"));
+    cluster.assert_equal().await;
+}
+
+/// A URL that nobody listens at costs a cluster of one nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_member_costs_no_quorum() {
+    let cluster = Cluster::found(1);
+    let endpoint = cluster.members[0].endpoint();
+    let added = etcdctl(&endpoint, &["member", "add", "typo", "--peer-urls=http://127.0.0.1:1"]);
+    let id = id_in(&added.expect("a member can be added"));
+    cluster.members[0].put("k", "v").await;
+    let url = "--peer-urls=http://127.0.0.1:2";
+    etcdctl(&endpoint, &["member", "update", &id, url]).expect("it can be corrected");
+    etcdctl(&endpoint, &["member", "remove", &id]).expect("and removed");
+    cluster.members[0].put("k", "w").await;
+    assert_eq!(cluster.members[0].members().await.len(), 1);
+}

@@ -1,0 +1,20 @@
+//! The wire types as a client sees them, generated beside the server's own.
+
+#![allow(
+    clippy::all,
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    unused_qualifications,
+    elided_lifetimes_in_paths
+)]
+
+pub(crate) mod mvccpb {
+    include!(concat!(env!("OUT_DIR"), "/client/mvccpb.rs"));
+}
+pub(crate) mod authpb {
+    include!(concat!(env!("OUT_DIR"), "/client/authpb.rs"));
+}
+pub(crate) mod etcdserverpb {
+    include!(concat!(env!("OUT_DIR"), "/client/etcdserverpb.rs"));
+}
