@@ -100,9 +100,6 @@ pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Log entries kept behind the last checkpoint, for members that are a little behind.
-pub(crate) const LOG_ENTRIES_KEPT: u64 = 5000;
-
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
 pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     /// Refuse changes of the membership that would cost the quorum.
     pub(crate) strict_reconfig_check: bool,
     pub(crate) max_learners: usize,
+    /// Log entries kept behind a checkpoint for members that are a little behind.
+    pub(crate) snapshot_catchup_entries: u64,
     pub(crate) pre_vote: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,

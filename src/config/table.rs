@@ -112,8 +112,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         Member,
         "Log entries kept behind a snapshot for slow members.",
-    )
-    .no_effect(),
+    ),
     flag("reactors", Uint, "0", Member, "Threads that serve clients. 0: one for each core. (Not in etcd.)"),
     flag("max-wals", Uint, "5", Member, "Old log files to keep.").no_effect(),
     flag("max-snapshots", Uint, "5", Member, "Old snapshot files to keep.").no_effect(),

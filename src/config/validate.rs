@@ -94,6 +94,7 @@ impl TryFrom<&Flags> for Config {
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
             max_learners: narrow(flags, "max-learners")?,
+            snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
             pre_vote: flags.bool("pre-vote"),
             heartbeat,
             election_timeout,

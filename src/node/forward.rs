@@ -107,6 +107,7 @@ impl Forwarder {
                 match self.peers.propose(leader, &peer, self.patience, batch).await {
                     Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
                     Ok(Forwarded::Applied | Forwarded::Unknown) => None,
+                    Err(error) if !error.was_sent => Some(Attempt::Refused),
                     Err(error) => {
                         tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
                         None

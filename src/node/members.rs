@@ -77,6 +77,7 @@ impl Node {
                         let patience = self.request_timeout();
                         match self.shared.peers.change(leader, &peer, patience, change.clone()).await {
                             Ok(changed) => changed,
+                            Err(error) if !error.was_sent => Err(ChangeRefusal::NotLeader),
                             // It may have happened. Asked again, it would be refused for that.
                             Err(_) => return Err(ProposeError::Timeout.into()),
                         }

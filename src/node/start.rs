@@ -141,9 +141,10 @@ where
             };
             let (publish, leadership) = watch::channel(Leadership::default());
             tokio::spawn({
-                let (consensus, fail) = (consensus.clone(), fail.clone());
+                let (consensus, fail, started) = (consensus.clone(), fail.clone(), started.clone());
                 async move {
                     let error = consensus.follow(publish).await;
+                    let _ = started.send(Err(StartError::Refused(error.to_string())));
                     let _ = fail.try_send(error.to_string());
                 }
             });
@@ -152,6 +153,7 @@ where
                 async move { peers.removed().await }
             };
             let patience = config.request_timeout();
+            let keep = config.snapshot_catchup_entries;
             let forwarder = Arc::new(Forwarder {
                 consensus: consensus.clone(),
                 peers: peers.clone(),
@@ -193,19 +195,21 @@ where
             tokio::spawn(node.mailbox.clone().hand_out());
             tokio::spawn(leader::run(node.clone(), leadership));
             tokio::spawn(compactor::run(node.clone()));
-            tokio::spawn(release_log(consensus.clone(), durable_seen));
+            tokio::spawn(release_log(consensus.clone(), keep, durable_seen));
             tokio::spawn(report_damage(node.clone(), damage_seen));
             tokio::spawn(core::gather(queue_out, forwarder));
             tokio::spawn(read_index.run(reads_out));
             tokio::spawn(serve_peers(node.clone()));
             tokio::spawn(members::promote(node.clone()));
             tokio::spawn({
-                let node = node.clone();
+                let (node, started) = (node.clone(), started.clone());
                 async move {
                     tokio::select! {
                         () = told_removed => {}
                         () = members::removed(&node) => {}
                     }
+                    // Whichever of the two is waited for.
+                    let _ = started.send(Err(StartError::Refused(REMOVED.to_owned())));
                     let _ = fail.try_send(REMOVED.to_owned());
                 }
             });
@@ -300,10 +304,10 @@ async fn report_damage(node: Node, mut damage: watch::Receiver<bool>) {
 }
 
 /// Lets go of the log behind the checkpoints.
-async fn release_log(consensus: Consensus, mut durable: watch::Receiver<u64>) {
+async fn release_log(consensus: Consensus, keep: u64, mut durable: watch::Receiver<u64>) {
     while durable.changed().await.is_ok() {
         let index = *durable.borrow_and_update();
-        if let Err(error) = consensus.release_log(index, limits::LOG_ENTRIES_KEPT).await {
+        if let Err(error) = consensus.release_log(index, keep).await {
             tracing::warn!(%error, "could not release the log; will retry after the next checkpoint");
         }
     }

@@ -93,8 +93,8 @@ pub(crate) struct Consensus {
     raft: Raft,
     log: LogStore,
     election_timeout: Duration,
-    /// When a leader was last heard.
-    heard: Arc<Mutex<Instant>>,
+    /// When a leader was last heard. The stored vote may name one, but that was before this start.
+    heard: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Consensus {
@@ -118,7 +118,7 @@ impl Consensus {
         if !founders.is_empty() && !raft.is_initialized().await.map_err(|error| fail(&error))? {
             raft.initialize(founders).await.map_err(|error| fail(&error))?;
         }
-        let heard = Arc::new(Mutex::new(Instant::now()));
+        let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
         let consensus = Consensus { id, raft, log, election_timeout, heard };
         if consensus.leadership().is_sole_voter {
@@ -148,7 +148,10 @@ impl Consensus {
         tag: (u64, u64),
     ) -> Result<(), NotProposed> {
         let (tell, result) = oneshot::channel();
-        let callback = Callback::new(move |result: WriteResult| drop(tell.send(outcomes(result).map(|_| ()))));
+        let callback = Callback::new(move |result: WriteResult| {
+            // Whoever waited has gone.
+            let _ = tell.send(outcomes(result).map(|_| ()));
+        });
         let tag = Some(Tag { member: tag.0, serial: tag.1 });
         let write = self.raft.write(Batch { commands, tag }).responder(callback);
         write.with_leader(CommittedLeaderId { term }).await.map_err(|_| NotProposed::Stopped)?;
@@ -188,7 +191,7 @@ impl Consensus {
                 let request = message::decode_append(bytes).map_err(|error| fail(&error))?;
                 let reply = self.raft.append_entries(request).await.map_err(|error| fail(&error))?;
                 if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
-                    *self.heard.lock() = Instant::now();
+                    *self.heard.lock() = Some(Instant::now());
                 }
                 Ok(message::encode_append_reply(&reply))
             }
@@ -325,7 +328,7 @@ impl Consensus {
                     _ if is_alone => Duration::ZERO,
                     Some(acked) if now.is_leader => (**acked).elapsed(),
                     _ if now.is_leader => Duration::ZERO,
-                    _ => self.heard.lock().elapsed(),
+                    _ => self.heard.lock().map_or(Duration::MAX, |heard| heard.elapsed()),
                 };
                 if quiet_for > self.election_timeout {
                     // A leader without a quorum leads nobody, and a leader that is not heard is none.

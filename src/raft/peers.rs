@@ -12,12 +12,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::{sync::watch, time};
 use tonic::{
     Code, Status,
@@ -46,12 +46,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// A peer could not be asked, or did not answer in time.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("member {target:x} at {url}: {reason}")]
 pub(crate) struct PeerError {
     target: u64,
     url: String,
     reason: String,
+    /// Whether the peer may have got the request.
+    pub(crate) was_sent: bool,
 }
 
 /// What came of a batch that the leader was asked to put into the log.
@@ -91,7 +93,7 @@ pub(crate) enum Change {
 }
 
 /// Why the members stay who they are.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum ChangeRefusal {
     #[error("not leader")]
     NotLeader,
@@ -204,10 +206,11 @@ impl Peers {
         patience: Duration,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, PeerError> {
-        let failed = |reason: String| PeerError {
+        let failed = |reason: String, was_sent| PeerError {
             target,
             url: peer.peer_urls.first().cloned().unwrap_or_default(),
             reason,
+            was_sent,
         };
         match time::timeout(patience, call).await {
             Ok(Ok(answer)) => {
@@ -220,9 +223,10 @@ impl Peers {
                 if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
                     self.removed.send_replace(true);
                 }
-                Err(self.lost(failed(status.message().to_owned())))
+                let was_sent = !is_connect_error(&status);
+                Err(self.lost(failed(status.message().to_owned(), was_sent)))
             }
-            Err(_) => Err(self.lost(failed(format!("no answer within {patience:?}")))),
+            Err(_) => Err(self.lost(failed(format!("no answer within {patience:?}"), true))),
         }
     }
 
@@ -243,6 +247,7 @@ impl Peers {
                     target,
                     url: peer.peer_urls.first().cloned().unwrap_or_default(),
                     reason: error.to_string(),
+                    was_sent: false,
                 })?;
                 channels.insert(target, (peer.clone(), channel.clone()));
                 channel
@@ -333,7 +338,7 @@ impl Peers {
         url: &str,
         patience: Duration,
     ) -> Result<(u64, Vec<KnownMember>), PeerError> {
-        let failed = |reason: String| PeerError { target: 0, url: url.to_owned(), reason };
+        let failed = |reason: String| PeerError { target: 0, url: url.to_owned(), reason, was_sent: true };
         let peer = Peer { peer_urls: vec![url.to_owned()], is_learner: false };
         let mut client = Peers::client(Peers::connect(&peer).map_err(|error| failed(error.to_string()))?);
         let request = MembersRequest { version: PROTOCOL_VERSION };
@@ -350,4 +355,16 @@ impl Peers {
         let members = members.collect();
         Ok((reply.cluster, members))
     }
+}
+
+/// Nobody was there to get the request.
+fn is_connect_error(status: &Status) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

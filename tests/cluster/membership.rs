@@ -4,6 +4,7 @@ use std::{fs, time::{Duration, Instant}};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
+    pb::etcdserverpb::{DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest},
     tools::etcdctl,
 };
 
@@ -104,6 +105,41 @@ async fn a_learner_is_promoted_when_it_is_in_sync() {
     let again = etcdctl(&endpoint, &["member", "promote", &id]).expect_err("it is no learner any more");
     assert!(again.contains("can only promote a learner member"), "{again}");
     assert_eq!(cluster.members[1].get("k3").await.as_deref(), Some("v"));
+    cluster.assert_equal().await;
+}
+
+/// A member that the log does not reach any more gets the whole state, and is like the others
+/// afterwards: with what was deleted gone, with its leases, and with watchers told what they missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::found_with(3, &["--snapshot-catchup-entries=10"]);
+    let leader = cluster.leader().await;
+    let late = (leader + 1) % 3;
+    cluster.members[late].put("before", "v").await;
+    let lease = cluster.members[leader].leases().lease_grant(LeaseGrantRequest { ttl: 600, id: 77 }).await;
+    lease.expect("a lease is granted");
+    cluster.members[late].kill();
+    // More than one segment of the log, so that one is let go of.
+    let value = "x".repeat(1024 * 1024);
+    for number in 0..140 {
+        cluster.members[leader].put(&format!("big-{:02}", number % 20), &value).await;
+    }
+    let request = DeleteRangeRequest { key: "before".into(), ..DeleteRangeRequest::default() };
+    cluster.members[leader].kv().delete_range(request).await.expect("a delete is accepted");
+    cluster.members[late].start();
+    cluster.assert_equal().await;
+    let log = cluster.members[late].log();
+    assert!(log.contains("installed a snapshot from the leader"), "{log}");
+    let member = &cluster.members[late];
+    assert_eq!(member.try_get("before", true).await.expect("a read is answered"), None);
+    let leases = member.leases().lease_leases(LeaseLeasesRequest {}).await.expect("leases are listed");
+    assert_eq!(leases.into_inner().leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [77]);
+    // And it goes on from there, over another end.
+    cluster.members[leader].put("after", "v").await;
+    assert_eq!(cluster.members[late].get("after").await.as_deref(), Some("v"));
+    cluster.members[late].kill();
+    cluster.members[late].start();
+    assert_eq!(cluster.members[late].get("after").await.as_deref(), Some("v"));
     cluster.assert_equal().await;
 }
 
