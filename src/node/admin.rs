@@ -134,7 +134,8 @@ impl Node {
         let progress = self.shared.consensus.progress();
         let heard_of = self.shared.consensus.heard_of();
         let voters: Vec<u64> = self.shared.replica.read().membership().voter_ids().collect();
-        let is_there = |id: &u64| heard_of.get(id).is_some_and(|ago| *ago < self.shared.config.election_timeout);
+        let is_there =
+            |id: &u64| heard_of.get(id).is_some_and(|ago| *ago < self.shared.config.election_timeout);
         let best = voters.into_iter().filter(|id| *id != own.0 && is_there(id));
         let Some(best) = best.max_by_key(|id| progress.get(id).copied()) else {
             tracing::info!("skipped leadership transfer; there is no other voter");

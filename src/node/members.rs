@@ -214,7 +214,9 @@ impl Node {
             }
             let peer = Peer { peer_urls: member.peer_urls, is_learner: false };
             match consensus.change(MemberChange::Promote { id, peer }).await {
-                Ok(_) => tracing::info!(member = %member.id, "a new member has caught up and votes from now on"),
+                Ok(_) => {
+                    tracing::info!(member = %member.id, "a new member has caught up and votes from now on")
+                }
                 Err(_) => return,
             }
         }

@@ -45,12 +45,10 @@ pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
 pub(crate) use write::LeaseInfo;
 
-pub(crate) use members::ChangeError;
 pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
+pub(crate) use members::ChangeError;
 
-use self::{
-    background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, read_index::Waiting,
-};
+use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, read_index::Waiting};
 use crate::{
     config::Config,
     lease::Expiry,

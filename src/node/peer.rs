@@ -8,8 +8,8 @@ use tokio::time;
 use super::Node;
 use crate::{
     raft::{
-        Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed, PROTOCOL_VERSION, Piece,
-        REMOVED,
+        Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed,
+        PROTOCOL_VERSION, Piece, REMOVED,
     },
     types::{ClusterId, LeaseId, MemberId},
 };
@@ -68,7 +68,8 @@ impl Node {
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, PeerRefusal> {
-        let received = self.shared.consensus.receive_snapshot(self.shared.database.dir(), header, pieces).await;
+        let received =
+            self.shared.consensus.receive_snapshot(self.shared.database.dir(), header, pieces).await;
         received.map_err(|error| PeerRefusal::Failed(error.to_string()))
     }
 

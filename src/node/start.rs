@@ -24,8 +24,7 @@ use super::{
     forward::Forwarder,
     leader,
     mailbox::Mailbox,
-    members,
-    random_u64,
+    members, random_u64,
     read_index::ReadIndex,
 };
 use crate::{

@@ -171,7 +171,11 @@ impl Node {
                 let query = LeaseQuery { id: id.0, renew, keys };
                 let asked = async {
                     let peer = self.shared.consensus.peer(leader)?;
-                    self.shared.peers.lease(leader, &peer, self.shared.config.election_timeout, query).await.ok()
+                    self.shared
+                        .peers
+                        .lease(leader, &peer, self.shared.config.election_timeout, query)
+                        .await
+                        .ok()
                 };
                 asked.await.unwrap_or(LeaseAnswer::NotLeader)
             };

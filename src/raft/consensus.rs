@@ -32,9 +32,7 @@ use super::{
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
-use crate::{
-    apply::{self, Command, Outcome},
-};
+use crate::apply::{self, Command, Outcome};
 
 /// Consensus could not be started, or has stopped for good.
 #[derive(Debug, Error)]
@@ -76,12 +74,23 @@ pub(crate) struct Leadership {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MemberChange {
     /// A node that gets the log and has no vote.
-    Add { id: u64, peer: Peer },
-    Remove { id: u64 },
+    Add {
+        id: u64,
+        peer: Peer,
+    },
+    Remove {
+        id: u64,
+    },
     /// The node is reached elsewhere, or is to be a voter.
-    Update { id: u64, peer: Peer },
+    Update {
+        id: u64,
+        peer: Peer,
+    },
     /// The node gets a vote, and is no learner any more.
-    Promote { id: u64, peer: Peer },
+    Promote {
+        id: u64,
+        peer: Peer,
+    },
     /// A change that was left half done is finished.
     Settle,
 }
@@ -222,7 +231,9 @@ impl Consensus {
     ) -> Result<Bytes, ConsensusError> {
         let arrived = snapshot::receive(dir, header, pieces).await.map_err(ConsensusError)?;
         let reply = self.raft.install_full_snapshot(arrived.vote, arrived.snapshot).await;
-        reply.map(|reply| message::encode_snapshot_reply(&reply)).map_err(|error| ConsensusError(error.to_string()))
+        reply
+            .map(|reply| message::encode_snapshot_reply(&reply))
+            .map_err(|error| ConsensusError(error.to_string()))
     }
 
     /// Changes who belongs to the cluster; only the leader can. Resolves once the change has been

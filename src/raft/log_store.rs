@@ -114,7 +114,8 @@ impl LogStore {
             });
         let flusher = Arc::new(Flusher::new(wal, last.map_or(0, |last| last.index), metrics));
         let frame = FrameBuffer::new();
-        let mut inner = Inner { flusher, is_alone, frame, cache, cache_bytes, hard_state, purged, committed, last };
+        let mut inner =
+            Inner { flusher, is_alone, frame, cache, cache_bytes, hard_state, purged, committed, last };
         if let Some(upto) = missing {
             inner.frame.push(&Record::Purge { upto });
             inner.write_inline(None, Effect::Purge(upto)).map_err(|error| StorageError::Io {
@@ -406,7 +407,9 @@ impl Written {
     async fn wait(self) -> io::Result<()> {
         match self {
             Written::Done(result) => result,
-            Written::Waiting(done) => done.await.unwrap_or_else(|_| Err(io::Error::other("the log is closed"))),
+            Written::Waiting(done) => {
+                done.await.unwrap_or_else(|_| Err(io::Error::other("the log is closed")))
+            }
         }
     }
 }

@@ -65,7 +65,9 @@ pub(super) fn encode_append_reply(reply: &AppendEntriesResponse<TypeConfig>) -> 
         AppendEntriesResponse::Success => Reply::Success(true),
         AppendEntriesResponse::PartialSuccess(Some(last)) => Reply::Partial(codec::log_id_message(last)),
         // Nothing of it: the same as having to look further back.
-        AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => Reply::Conflict(true),
+        AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => {
+            Reply::Conflict(true)
+        }
         AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(vote_message(vote)),
     };
     pb::AppendReply { result: Some(result) }.encode_to_vec().into()
@@ -156,8 +158,7 @@ pub(super) fn encode_snapshot_header(from: &Vote, meta: &SnapshotMeta, bytes: u6
 /// The leader, what the image holds, and its length.
 pub(super) fn decode_snapshot_header(bytes: Bytes) -> Result<(Vote, SnapshotMeta, u64), Unreadable> {
     let message = pb::SnapshotHeader::decode(bytes).map_err(|_| Unreadable)?;
-    let last_membership =
-        message.membership.and_then(codec::stored_membership).ok_or(Unreadable)?;
+    let last_membership = message.membership.and_then(codec::stored_membership).ok_or(Unreadable)?;
     let meta = SnapshotMeta { last_log_id: message.last.map(codec::log_id_of), last_membership };
     Ok((vote(message.vote)?, meta, message.bytes))
 }

@@ -22,7 +22,9 @@ pub(crate) use consensus::{Consensus, ConsensusError, Leadership, MemberChange, 
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use message::MessageKind;
-pub(crate) use peers::{Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION, Peers, REMOVED};
+pub(crate) use peers::{
+    Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION, Peers, REMOVED,
+};
 pub(crate) use snapshot::Piece;
 pub(crate) use state_machine::{Parts, RaftStateMachine, Replica};
 pub(crate) use tags::{Fate, Tags};

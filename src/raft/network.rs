@@ -111,7 +111,8 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let reply = self.send(MessageKind::PreVote, message::encode_vote(&request), option.soft_ttl()).await?;
+        let reply =
+            self.send(MessageKind::PreVote, message::encode_vote(&request), option.soft_ttl()).await?;
         message::decode_vote_reply(reply).map_err(unreadable)
     }
 

@@ -29,8 +29,8 @@ use crate::{
     limits,
     pb::retcd::peer::{
         AddMember, ChangeRequest, Changed, Envelope, LeaseRequest, MembersReply, MembersRequest,
-        ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember,
-        change_request as pb, peer_client::PeerClient,
+        ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember, change_request as pb,
+        peer_client::PeerClient,
     },
 };
 
@@ -80,7 +80,11 @@ pub(crate) enum LeaseAnswer {
     /// Ask somebody else.
     NotLeader,
     NotFound,
-    Found { granted_secs: i64, remaining_secs: i64, keys: Vec<Bytes> },
+    Found {
+        granted_secs: i64,
+        remaining_secs: i64,
+        keys: Vec<Bytes>,
+    },
 }
 
 /// A change of who belongs to the cluster, as an operator asks for it.
@@ -160,7 +164,13 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(cluster: u64, own: u64) -> Peers {
-        Peers { cluster, own, channels: Mutex::default(), silent: Mutex::default(), removed: watch::Sender::new(false) }
+        Peers {
+            cluster,
+            own,
+            channels: Mutex::default(),
+            silent: Mutex::default(),
+            removed: watch::Sender::new(false),
+        }
     }
 
     /// Resolves once a peer has said that this member was removed from the cluster.
@@ -320,7 +330,9 @@ impl Peers {
     ) -> Result<Result<u64, ChangeRefusal>, PeerError> {
         let mut client = self.channel(target, peer)?;
         let change = match change {
-            Change::Add { id, peer_urls, is_learner } => pb::Change::Add(AddMember { id, peer_urls, is_learner }),
+            Change::Add { id, peer_urls, is_learner } => {
+                pb::Change::Add(AddMember { id, peer_urls, is_learner })
+            }
             Change::Remove { id } => pb::Change::Remove(id),
             Change::Update { id, peer_urls } => pb::Change::Update(UpdateMember { id, peer_urls }),
             Change::Promote { id } => pb::Change::Promote(id),

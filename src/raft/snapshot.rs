@@ -41,6 +41,9 @@ use crate::{
 /// How long a peer may take to receive and install a snapshot.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
+/// How long it may take a peer to show that it is there.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A state that can be sent, or one that was received.
 pub(crate) enum SnapshotImage {
     /// What the database held at some checkpoint. It stays readable for as long as this lives.
@@ -118,6 +121,11 @@ fn send_blocking(
     let SnapshotImage::Pinned { database, reader } = snapshot.snapshot else {
         return Err("a received snapshot is not sent on".to_owned());
     };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    // Before the work of a copy: whether somebody is there to take it.
+    let url = peer.peer_urls.first().map_or("", String::as_str);
+    runtime.block_on(Peers::members_at(url, PROBE_PATIENCE)).map_err(|error| error.to_string())?;
     let file = TemporaryFile::new(database.dir());
     database.copy_reader_to(&reader, &file.path).map_err(|error| error.to_string())?;
     drop(reader);
@@ -129,8 +137,6 @@ fn send_blocking(
         message: message::encode_snapshot_header(vote, &snapshot.meta, total),
         ..SnapshotPiece::default()
     };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let mut client = Peers::client(Peers::connect(peer).map_err(|error| error.to_string())?);
         let pieces = stream::iter(std::iter::once(header).chain(pieces(source)));

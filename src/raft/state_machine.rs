@@ -29,7 +29,9 @@ use super::{
     lease_clock::LeaseClock,
     snapshot::{self, SnapshotImage, TemporaryFile},
     tags::Tags,
-    typ::{Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    typ::{
+        Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+    },
 };
 use crate::{
     apply::{Applied, Captured, Command, StateMachine},
@@ -125,9 +127,7 @@ fn log_id(reader: &Reader, cell: &[u8]) -> Result<Option<LogId>, StorageError> {
 /// What the database holds.
 fn meta(reader: &Reader) -> Result<SnapshotMeta, StorageError> {
     let last_membership = match reader.cell(Table::Meta, MEMBERSHIP_CELL)? {
-        Some(bytes) => {
-            codec::decode_membership(bytes).ok_or_else(|| undecodable(reader, MEMBERSHIP_CELL))?
-        }
+        Some(bytes) => codec::decode_membership(bytes).ok_or_else(|| undecodable(reader, MEMBERSHIP_CELL))?,
         None => StoredMembership::default(),
     };
     Ok(SnapshotMeta { last_log_id: log_id(reader, APPLIED_CELL)?, last_membership })
@@ -151,9 +151,10 @@ fn admit_members(state: &mut StateMachine, membership: &Membership) {
     for (&id, peer) in membership.nodes() {
         let id = MemberId(id);
         let Peer { peer_urls, is_learner } = peer;
-        let known = state.members.get(id).is_some_and(|known| {
-            known.peer_urls == *peer_urls && known.is_learner == *is_learner
-        });
+        let known = state
+            .members
+            .get(id)
+            .is_some_and(|known| known.peer_urls == *peer_urls && known.is_learner == *is_learner);
         if !known {
             state.admit_member(id, peer_urls.clone(), *is_learner);
         }
@@ -294,7 +295,9 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             let start = Instant::now();
             let log_id = entry.log_id;
             let own_serial = match &entry.payload {
-                EntryPayload::Normal(Batch { tag: Some(tag), .. }) if tag.member == self.own => Some(tag.serial),
+                EntryPayload::Normal(Batch { tag: Some(tag), .. }) if tag.member == self.own => {
+                    Some(tag.serial)
+                }
                 EntryPayload::Normal(_) | EntryPayload::Blank | EntryPayload::Membership(_) => None,
             };
             let want_prev = self.parts.hub.lock().any_prev_kv();
@@ -334,7 +337,10 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
     /// log; a crash after it leaves the new state, and a note that the log need not reach it.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: SnapshotImage) -> Result<(), io::Error> {
         let SnapshotImage::Received(file) = image else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a received snapshot can be installed"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "only a received snapshot can be installed",
+            ));
         };
         let start = Instant::now();
         let (replica, database) = (self.parts.replica.clone(), self.parts.database.clone());

@@ -11,9 +11,9 @@ use crate::{
     limits,
     node::{Change, Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
-        self as pb, AddMember, ChangeReply, ChangeRequest, Changed, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest,
-        Proposed, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece,
-        UpdateMember,
+        self as pb, AddMember, ChangeReply, ChangeRequest, Changed, LeaseReply, LeaseRequest, MembersReply,
+        MembersRequest, ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest, ReadIndexReply,
+        ReadIndexRequest, SnapshotPiece, UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -130,7 +130,9 @@ impl peer_server::Peer for Peer {
         let request = request.into_inner();
         self.check(request.envelope)?;
         let change = match request.change {
-            Some(Wanted::Add(AddMember { id, peer_urls, is_learner })) => Change::Add { id, peer_urls, is_learner },
+            Some(Wanted::Add(AddMember { id, peer_urls, is_learner })) => {
+                Change::Add { id, peer_urls, is_learner }
+            }
             Some(Wanted::Remove(id)) => Change::Remove { id },
             Some(Wanted::Update(UpdateMember { id, peer_urls })) => Change::Update { id, peer_urls },
             Some(Wanted::Promote(id)) => Change::Promote { id },

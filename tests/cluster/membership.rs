@@ -1,6 +1,9 @@
 //! Members that come and go.
 
-use std::{fs, time::{Duration, Instant}};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
@@ -88,7 +91,8 @@ async fn a_learner_is_promoted_when_it_is_in_sync() {
     }
     let endpoint = cluster.members[0].endpoint();
     let url = format!("--peer-urls={}", cluster.prepare("m1").peer_url());
-    let added = etcdctl(&endpoint, &["member", "add", "m1", "--learner", &url]).expect("a learner can be added");
+    let added =
+        etcdctl(&endpoint, &["member", "add", "m1", "--learner", &url]).expect("a learner can be added");
     let id = id_in(&added);
     let early = etcdctl(&endpoint, &["member", "promote", &id]).expect_err("it has nothing of the log yet");
     assert!(early.contains("can only promote a learner member which is in sync with leader"), "{early}");
@@ -121,11 +125,19 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     cluster.members[late].kill();
     // More than one segment of the log, so that one is let go of.
     let value = "x".repeat(1024 * 1024);
-    for number in 0..140 {
+    for number in 0..66 {
         cluster.members[leader].put(&format!("big-{:02}", number % 20), &value).await;
     }
     let request = DeleteRangeRequest { key: "before".into(), ..DeleteRangeRequest::default() };
     cluster.members[leader].kv().delete_range(request).await.expect("a delete is accepted");
+    let oldest = cluster.members[leader].data_dir().join("member/wal/00000001.wal");
+    let since = Instant::now();
+    while oldest.exists() {
+        assert!(since.elapsed() < PATIENCE, "the log is never let go of");
+        // It is let go of with what is written.
+        cluster.members[leader].put("meanwhile", "v").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     cluster.members[late].start();
     cluster.assert_equal().await;
     let log = cluster.members[late].log();

@@ -6,9 +6,7 @@ use tokio_stream::{StreamExt, once};
 
 use crate::{
     cluster::Cluster,
-    pb::etcdserverpb::{
-        LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest,
-    },
+    pb::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest},
 };
 
 #[tokio::test(flavor = "multi_thread")]

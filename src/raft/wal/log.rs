@@ -144,7 +144,8 @@ impl Wal {
     /// Where the entries from `from` on are to be found: what [`read_entries`] needs, so that it
     /// can read while the log is written to.
     pub(crate) fn segments_from(&self, from: u64) -> Vec<(u32, PathBuf, bool)> {
-        let sealed = self.sealed.iter().filter(|(_, last)| *last >= from).map(|(sequence, _)| (*sequence, false));
+        let sealed =
+            self.sealed.iter().filter(|(_, last)| *last >= from).map(|(sequence, _)| (*sequence, false));
         sealed
             .chain([(self.head.sequence, true)])
             .map(|(sequence, is_last)| (sequence, self.dir.join(file_name(sequence)), is_last))
