@@ -4,6 +4,7 @@
 //! time is an argument, and what happens there happens the same way on every member.
 
 mod apply;
+mod auth;
 mod lease;
 mod limits;
 mod mvcc;

@@ -69,6 +69,9 @@ pub(crate) struct Config {
     /// Host names that plaintext HTTP requests may use; `None`: all.
     pub(crate) host_whitelist: Option<Vec<String>>,
 
+    /// How often the work of hashing a password is doubled.
+    pub(crate) bcrypt_cost: u32,
+
     pub(crate) warning_apply_duration: Duration,
     pub(crate) warning_unary_request_duration: Duration,
     pub(crate) log_level: LogLevel,

@@ -260,7 +260,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("auth-token", Text, "simple", Auth, "Kind of token.")
         .unsupported("any kind of token but \"simple\""),
     flag("auth-token-ttl", Uint, "300", Auth, "Seconds that a token lasts.").no_effect(),
-    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31.").no_effect(),
+    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31."),
     //
     flag("log-level", Text, "info", Logging, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "", Logging, "json or console. Empty: console on a terminal, json elsewhere."),

@@ -146,6 +146,7 @@ fn what_makes_no_sense_exits_with_1() {
         ("--initial-cluster=http://a:1", "--initial-cluster: \"http://a:1\" is not of the form name=url"),
         ("--metrics=all", "unknown metrics mode \"all\", want basic or extensive"),
         ("--log-level=loud", "unrecognized level: \"loud\""),
+        ("--bcrypt-cost=3", "--bcrypt-cost 3 must be between 4 and 31"),
         ("--max-concurrent-streams=4294967296", "--max-concurrent-streams 4294967296 is out of range"),
         ("--feature-gates=Surprise=true", "unrecognized feature gate: Surprise"),
     ];

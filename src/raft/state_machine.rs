@@ -190,7 +190,8 @@ impl RaftStateMachine {
             | Command::LeaseCheckpoint { .. }
             | Command::AlarmActivate(_)
             | Command::AlarmDeactivate(_)
-            | Command::MemberPublish { .. } => {}
+            | Command::MemberPublish { .. }
+            | Command::Auth(_) => {}
         }
     }
 
