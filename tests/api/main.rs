@@ -17,6 +17,7 @@ mod lease;
 mod maintenance;
 mod pb;
 mod quota;
+mod restore;
 mod server;
 mod startup;
 mod tools;
