@@ -85,12 +85,12 @@ const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
 
 /// Time between two checkpoints. What was applied since the last one is in memory and in the log:
 /// it bounds both, and the replay after a crash.
-pub(crate) const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Expired leases revoked in one round, and the pause before the next: a herd of leases that end
 /// together does not push everybody else out of the log.
 pub(crate) const LEASE_REVOKES_PER_ROUND: usize = 500;
-pub(crate) const LEASE_ROUND_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pages of the database kept in memory. What is read often stays; the rest is read from the
 /// file, which the kernel caches as well.
@@ -107,4 +107,9 @@ pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const ACCEPT_QUEUE: usize = 64;
 
 /// How long connections may take to finish what they are answering when the server stops.
-pub(crate) const DRAIN_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(300);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Records that the scrubber reads in one go, and the time between two goes: a million records in
+/// a quarter of an hour, and no burden meanwhile.
+pub(crate) const SCRUB_RECORDS: usize = 1000;
+pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What is done behind the writers' backs: checkpoints, compaction, defragmentation.
+//! What is done behind the writers' backs: checkpoints, compaction, defragmentation, scrubbing.
 //!
 //! One thread of its own, for it waits for the disk. It alone writes the database. It takes what
 //! was applied since its last turn, with the log index that it reaches, and commits it in one
@@ -19,7 +19,7 @@ use crate::{
     raft::Replica,
     storage::{Database, StorageError},
     telemetry::Metrics,
-    types::Rev,
+    types::Revision,
 };
 
 /// What the rest of the node may ask of this thread.
@@ -44,9 +44,21 @@ pub(crate) struct Background {
     pub(crate) requests: mpsc::Receiver<Request>,
     /// Index of the last log entry that the database holds.
     pub(crate) durable: watch::Sender<u64>,
+    /// Learns of damage that the scrubber found.
+    pub(crate) damage: watch::Sender<bool>,
     pub(crate) compaction_stride_keys: usize,
     pub(crate) compaction_pause: Duration,
-    pub(crate) physical_waiters: Vec<oneshot::Sender<()>>,
+}
+
+/// What the thread has in hand.
+struct Work {
+    /// The index may hold what has been compacted.
+    compacting: bool,
+    /// Those who wait until everything compacted is off the disk.
+    physical_waiters: Vec<oneshot::Sender<()>>,
+    checkpoint_due: Instant,
+    scrub_due: Instant,
+    scrub_from: Revision,
 }
 
 /// Why the thread woke up.
@@ -60,31 +72,33 @@ enum Event {
 impl Background {
     /// Runs until told to stop. An error means that the database cannot be trusted any more: the
     /// node has to end, and start-up repairs it from the log.
-    pub(crate) fn run(mut self) -> Result<(), StorageError> {
-        // A compaction that a crash interrupted goes on where it can.
-        let mut compacting = true;
-        let mut due = Instant::now() + limits::CHECKPOINT_INTERVAL;
+    pub(crate) fn run(self) -> Result<(), StorageError> {
+        let now = Instant::now();
+        let mut work = Work {
+            // A compaction that a crash interrupted goes on where it can.
+            compacting: true,
+            physical_waiters: Vec::new(),
+            checkpoint_due: now + limits::CHECKPOINT_INTERVAL,
+            scrub_due: now + limits::SCRUB_INTERVAL,
+            scrub_from: Revision::default(),
+        };
         loop {
-            if compacting {
-                compacting = self.compact_stride();
+            if work.compacting {
+                work.compacting = self.compact_stride();
             }
-            let wait = if compacting {
-                self.compaction_pause
-            } else {
-                due.saturating_duration_since(Instant::now())
-            };
-            match self.next_event(wait) {
-                Event::Request(Request::Compact) => compacting = true,
+            let idle = work.checkpoint_due.saturating_duration_since(Instant::now());
+            match self.next_event(if work.compacting { self.compaction_pause } else { idle }) {
+                Event::Due => {}
+                Event::Request(Request::Compact) => work.compacting = true,
                 Event::Request(Request::AwaitCompaction(waiter)) => {
-                    self.physical_waiters.push(waiter);
-                    compacting = true;
+                    work.physical_waiters.push(waiter);
+                    work.compacting = true;
                 }
+                // Whoever asked may have gone; that is no reason not to go on.
                 Event::Request(Request::Defragment(answer)) => {
-                    while self.compact_stride() {}
                     self.metrics.defrag_inflight.set(1);
                     let result = self.defragment()?;
                     self.metrics.defrag_inflight.set(0);
-                    // Whoever asked may have gone.
                     let _ = answer.send(result);
                 }
                 Event::Request(Request::Checkpoint(answer)) => {
@@ -95,18 +109,8 @@ impl Background {
                     self.checkpoint()?;
                     return Ok(());
                 }
-                Event::Due => {}
             }
-            if Instant::now() >= due || (!compacting && !self.physical_waiters.is_empty()) {
-                let took = self.checkpoint()?;
-                // However slow the disk is, most of its time belongs to the log.
-                due = Instant::now() + limits::CHECKPOINT_INTERVAL.max(took * 2);
-                if !compacting {
-                    for waiter in self.physical_waiters.drain(..) {
-                        let _ = waiter.send(());
-                    }
-                }
-            }
+            self.do_what_is_due(&mut work)?;
         }
     }
 
@@ -118,11 +122,31 @@ impl Background {
         }
     }
 
-    /// Moves what was applied since the last time into the database.
-    fn checkpoint(&self) -> Result<Duration, StorageError> {
-        let start = Instant::now();
+    fn do_what_is_due(&self, work: &mut Work) -> Result<(), StorageError> {
+        let is_awaited = !work.compacting && !work.physical_waiters.is_empty();
+        if is_awaited {
+            self.checkpoint_all()?;
+            for waiter in work.physical_waiters.drain(..) {
+                let _ = waiter.send(());
+            }
+        } else if Instant::now() >= work.checkpoint_due {
+            let start = Instant::now();
+            self.checkpoint()?;
+            // However slow the disk is, most of its time belongs to the log.
+            work.checkpoint_due = Instant::now() + limits::CHECKPOINT_INTERVAL.max(start.elapsed() * 2);
+        }
+        if Instant::now() >= work.scrub_due {
+            work.scrub_from = self.scrub(work.scrub_from);
+            work.scrub_due = Instant::now() + limits::SCRUB_INTERVAL;
+        }
+        Ok(())
+    }
+
+    /// Moves what was applied since the last time into the database. True if there is more than
+    /// one checkpoint takes.
+    fn checkpoint(&self) -> Result<bool, StorageError> {
         let mut replica = self.replica.write();
-        let Some((captured, meta)) = replica.capture() else { return Ok(Duration::ZERO) };
+        let Some((captured, meta)) = replica.capture() else { return Ok(false) };
         let index = replica.applied_index();
         drop(replica);
         let committing = Instant::now();
@@ -130,7 +154,13 @@ impl Background {
         self.metrics.observe_checkpoint(committing.elapsed());
         self.replica.write().checkpointed(captured.rev, removed_bytes, meta)?;
         self.durable.send_replace(index);
-        Ok(start.elapsed())
+        Ok(captured.more)
+    }
+
+    /// Until nothing is left that belongs into the database.
+    fn checkpoint_all(&self) -> Result<(), StorageError> {
+        while self.checkpoint()? {}
+        Ok(())
     }
 
     /// Frees the history of some keys. True if there is more to do.
@@ -155,9 +185,10 @@ impl Background {
     /// Rewrites the database without its holes. Reads and writes go on: writes gather in memory
     /// and in the log meanwhile. A full disk is an answer and no reason to stop.
     fn defragment(&self) -> Result<Result<(), String>, StorageError> {
-        self.checkpoint()?;
         let _timer = self.metrics.backend_defrag.start_timer();
         let start = Instant::now();
+        while self.compact_stride() {}
+        self.checkpoint_all()?;
         let before = self.database.file_bytes()?;
         tracing::info!(current_db_size_bytes = before, "starting defragment");
         if let Err(error) = self.database.defragment() {
@@ -173,5 +204,22 @@ impl Background {
             "finished defragment"
         );
         Ok(Ok(()))
+    }
+
+    /// Reads some records for no other reason than to see that they are what was written. Returns
+    /// where to go on.
+    fn scrub(&self, from: Revision) -> Revision {
+        match self.database.verify_stride(from, limits::SCRUB_RECORDS) {
+            Ok(next) => next.unwrap_or_default(),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "found damage in the database; what is damaged is not served. Replace the disk, and restore \
+                     this member from a backup or from its peers"
+                );
+                self.damage.send_replace(true);
+                Revision { main: from.main.next(), sub: 0 }
+            }
+        }
     }
 }

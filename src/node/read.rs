@@ -1,11 +1,13 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
+use std::time::Instant;
+
 use super::{Node, ProposeError, ReadError};
 use crate::{
     apply::{self, Outcome, Txn},
     mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, Step},
     storage::StorageError,
-    types::{Event, KeyValue, Rev},
+    types::{Event, Rev},
 };
 
 impl Node {
@@ -33,7 +35,13 @@ impl Node {
 
     /// Keys of a range, and the newest revision at the moment of reading.
     pub(crate) fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
-        self.metrics().ranges.inc();
+        let start = Instant::now();
+        let found = self.walk_range(query);
+        self.metrics().ranged(found.is_ok(), start.elapsed());
+        found
+    }
+
+    fn walk_range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         let mut walk = RangeWalk::new(query);
         while let Step::More = walk.step(&self.shared.replica.read().state.mvcc)? {}
         Ok(walk.finish()?)
@@ -42,10 +50,6 @@ impl Node {
     /// A transaction that only reads, at one revision.
     pub(crate) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
         apply::admission::run_read_only(&self.shared.replica.read().state, txn)
-    }
-
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.shared.replica.read().state.mvcc.get(key)
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.

@@ -25,7 +25,7 @@ use super::{
     random_u64,
 };
 use crate::{
-    apply::Command,
+    apply::{Alarm, AlarmKind, Command},
     config::Config,
     limits,
     raft::{Consensus, Leadership, LeaseClock, LogStore, RaftStateMachine, Replica, Timing},
@@ -66,6 +66,7 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
     let (fail, failure) = mpsc::channel(1);
     let (stopping, stopping_seen) = watch::channel(false);
     let (durable, durable_seen) = watch::channel(0);
+    let (damage, damage_seen) = watch::channel(false);
     let (requests, requests_in) = std_mpsc::channel();
     let background = Background {
         replica: replica.clone(),
@@ -75,7 +76,7 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
         durable,
         compaction_stride_keys: config.compaction_batch_limit,
         compaction_pause: config.compaction_sleep_interval,
-        physical_waiters: Vec::new(),
+        damage,
     };
     let background = spawn("retcd-disk", {
         let fail = fail.clone();
@@ -137,6 +138,7 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, St
             tokio::spawn(leader::run(node.clone(), leadership));
             tokio::spawn(compactor::run(node.clone()));
             tokio::spawn(release_log(consensus.clone(), durable_seen));
+            tokio::spawn(report_damage(node.clone(), damage_seen));
             tokio::spawn(core::gather(queue_out, consensus.clone()));
             tokio::spawn(async move {
                 node.publish().await;
@@ -208,6 +210,16 @@ impl Node {
             name = config.name,
             "published local member to cluster through raft"
         );
+    }
+}
+
+/// Tells the cluster that this member's disk is not what it was.
+async fn report_damage(node: Node, mut damage: watch::Receiver<bool>) {
+    if damage.wait_for(|found| *found).await.is_ok() {
+        let alarm = Alarm { member: node.ids().1, kind: AlarmKind::Corrupt };
+        if let Err(error) = node.propose(Command::AlarmActivate(alarm)).await {
+            tracing::error!(%error, "could not raise the CORRUPT alarm");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{
-    recipe::{self, Changes, Place},
+    recipe::{self, Changes},
     render, status,
     status::Refusal,
 };

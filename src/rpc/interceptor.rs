@@ -377,7 +377,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Invocation};
 
     proptest! {
         #[test]
@@ -419,7 +419,8 @@ mod tests {
 
     #[test]
     fn made_up_versions_of_the_client_do_not_add_up() {
-        let metrics = Metrics::new(&Config::of_flags(&[]));
+        let Ok(Invocation::Serve(config)) = Config::load(&[], &[]) else { panic!("no flags are sound") };
+        let metrics = Metrics::new(&config);
         let mut versions = ClientVersions::new(&metrics);
         for number in 0..2 * CLIENT_VERSIONS_MAX {
             versions.requested(&metrics, &format!("3.{number}"), GrpcKind::Unary);

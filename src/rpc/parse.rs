@@ -757,7 +757,7 @@ mod tests {
             for (start, end) in &spans {
                 writes.delete_span(start, end);
             }
-            let covered = spans.iter().any(|(start, end)| start <= &key && &key < end);
+            let covered = spans.iter().any(|(start, end)| start <= &key && key < *end);
             prop_assert_eq!(writes.deletes(&key), covered);
             let merged: Vec<_> = writes.deleted_spans.into_iter().collect();
             for pair in merged.windows(2) {
