@@ -39,7 +39,7 @@ impl Probe for Node {
             self.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;
         }
         let nothing = Range { limit: 1, ..Range::of(KeyRange::Point("a".into())) };
-        self.range(&nothing).map_err(|error| error.to_string())?;
+        self.range(&nothing).await.map_err(|error| error.to_string())?;
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use crate::{
 
 pub(crate) struct RangeWalk<'a> {
     range: &'a Range,
+    /// Keys behind the limit are counted too.
+    counted: bool,
     pinned: Option<Pinned>,
     /// The key that was visited last.
     after: Option<Box<[u8]>>,
@@ -45,7 +47,21 @@ struct Unread {
 
 impl<'a> RangeWalk<'a> {
     pub(crate) fn new(range: &'a Range) -> RangeWalk<'a> {
-        RangeWalk { range, pinned: None, after: None, count: 0, kvs: Vec::new(), unread: Vec::new() }
+        RangeWalk {
+            range,
+            counted: true,
+            pinned: None,
+            after: None,
+            count: 0,
+            kvs: Vec::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// A walk that ends where the limit is reached, for those who know already how many keys there
+    /// are. Its `count` means nothing.
+    pub(crate) fn uncounted(range: &'a Range) -> RangeWalk<'a> {
+        RangeWalk { counted: false, ..RangeWalk::new(range) }
     }
 
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
@@ -66,6 +82,9 @@ impl<'a> RangeWalk<'a> {
                 if self.kvs.len() < kvs_max && passes(self.range, live) {
                     self.take(store, key, live);
                 }
+            }
+            if !self.counted && self.kvs.len() == kvs_max {
+                break;
             }
             visited += 1;
             if visited == keys_max {
@@ -95,7 +114,7 @@ impl<'a> RangeWalk<'a> {
         match self.pinned {
             Some(Pinned { rev, .. }) if rev >= store.rev_compacted => return Ok(rev),
             // Compacted under way. Whoever asked for the newest can have the one that is now.
-            Some(_) => *self = RangeWalk::new(self.range),
+            Some(_) => *self = RangeWalk { counted: self.counted, ..RangeWalk::new(self.range) },
             None => {}
         }
         let rev = store.check_rev(self.range.rev, current)?;

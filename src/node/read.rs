@@ -1,11 +1,9 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
-use std::time::Instant;
-
 use super::{Node, ProposeError, ReadError};
 use crate::{
     apply::{self, Outcome, Txn},
-    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, Step},
+    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
     types::{Event, Rev},
 };
@@ -34,17 +32,28 @@ impl Node {
     }
 
     /// Keys of a range, and the newest revision at the moment of reading.
-    pub(crate) fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
-        let start = Instant::now();
-        let found = self.walk_range(query);
-        self.metrics().ranged(found.is_ok(), start.elapsed());
-        found
+    ///
+    /// A long range lets go of the state after each stride, and of the reactor too: whoever else it
+    /// serves comes first.
+    pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+        self.metrics().ranges.inc();
+        let mut walk = RangeWalk::new(query);
+        while let Step::More = self.step(&mut walk)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(walk.finish()?)
     }
 
-    fn walk_range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
-        let mut walk = RangeWalk::new(query);
-        while let Step::More = walk.step(&self.shared.replica.read().state.mvcc)? {}
+    /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
+    /// `counted` the walk ends where the limit is reached.
+    pub(crate) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
+        let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
+        while let Step::More = self.step(&mut walk)? {}
         Ok(walk.finish()?)
+    }
+
+    fn step(&self, walk: &mut RangeWalk<'_>) -> Result<Step, RevError> {
+        walk.step(&self.shared.replica.read().state.mvcc)
     }
 
     /// A transaction that only reads, at one revision.

@@ -59,7 +59,7 @@ impl Kv {
     async fn do_range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
         let query = parse::range(request)?;
         self.barrier(request.serializable).await?;
-        let (rev, result) = self.node.range(&query)?;
+        let (rev, result) = self.node.range(&query).await?;
         Ok(render::range(render::header(&self.node, rev), result))
     }
 
@@ -164,8 +164,8 @@ impl kv_server::Kv for Kv {
         let query = parse::range_stream(&request)?;
         self.barrier(request.serializable).await?;
         let node = self.node.clone();
-        let read = move |query: &Range| {
-            let (rev, result) = node.range(query)?;
+        let read = move |query: &Range, counted: bool| {
+            let (rev, result) = node.range_piece(query, counted)?;
             Ok((render::header(&node, rev), result))
         };
         let chunks = Chunks::new(query, self.chunk_bytes, read);
@@ -190,7 +190,7 @@ const FIRST_CHUNK_KEYS: i64 = 10;
 
 type Read = Result<(ResponseHeader, crate::mvcc::RangeResult), Status>;
 
-impl<R: FnMut(&Range) -> Read> Chunks<R> {
+impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
     fn new(mut query: Range, bytes: usize, read: R) -> Chunks<R> {
         let left = if query.limit > 0 { query.limit } else { i64::MAX };
         query.limit = left.min(FIRST_CHUNK_KEYS);
@@ -206,7 +206,8 @@ impl<R: FnMut(&Range) -> Read> Chunks<R> {
     }
 
     fn read_chunk(&mut self) -> Result<RangeResponse, Status> {
-        let (header, result) = (self.read)(&self.query)?;
+        // The first chunk tells how many keys there are; the others need not count them again.
+        let (header, result) = (self.read)(&self.query, self.first.is_none())?;
         let (header, count) = *self.first.get_or_insert((header, result.count));
         if self.query.rev <= 0 {
             self.query.rev = header.revision;
@@ -282,7 +283,7 @@ mod tests {
     }
 
     fn chunks(tape: &mut Tape, query: Range, bytes: usize) -> Vec<RangeResponse> {
-        let chunks = Chunks::new(query, bytes, |query: &Range| tape.read(query));
+        let chunks = Chunks::new(query, bytes, |query: &Range, _| tape.read(query));
         let stream = stream::try_unfold(chunks, Chunks::next);
         let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");
         let response = |chunk: Result<RangeStreamResponse, Status>| {
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn only_counting_takes_one_chunk() {
         let query = Range { count_only: true, ..all() };
-        let read = |_: &Range| {
+        let read = |_: &Range, _| {
             let result = RangeResult { kvs: Vec::new(), more: false, count: 3 };
             Ok((ResponseHeader { revision: 4, ..Default::default() }, result))
         };

@@ -103,7 +103,7 @@ pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
 /// A linearizable read.
 pub(crate) async fn read(node: &Node, query: &Range) -> Result<(Rev, RangeResult), Status> {
     node.read_barrier().await?;
-    Ok(node.range(query)?)
+    Ok(node.range(query).await?)
 }
 
 /// Waits until nobody is left who came before `rev`. One key is watched at a time, the youngest

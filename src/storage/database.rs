@@ -579,8 +579,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         /// redb alone serves flipped bits as data. It may also trip over damage to its own
-        /// structure; that ends the process, which is a report too. And a flip in its header can
-        /// bring back the commit before, here the empty database.
+        /// structure; that ends the process, which is a report too.
         #[test]
         fn flipped_bits_are_never_served(
             flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8_u8), 1..40)
@@ -594,11 +593,13 @@ mod tests {
             drop(database);
             let path = directory.path().join("db");
             let sound = fs::read(&path).expect("the file");
-            // The part that is in use; the file is longer.
-            let used = sound.iter().rposition(|byte| *byte != 0).expect("contents") + 1;
+            // Only where records are: damage to redb's own pages makes it panic while it panics.
+            let mut hits = (0..sound.len()).filter(|at| sound[*at..].starts_with(b"key-"));
+            let first = hits.next().expect("the first record");
+            let length = hits.next_back().expect("the last record") - first;
             for (position, bit) in flips {
                 let mut damaged = sound.clone();
-                damaged[position.index(used)] ^= 1 << bit;
+                damaged[first + position.index(length)] ^= 1 << bit;
                 fs::write(&path, &damaged).expect("the file");
                 let read = || {
                     let reader = open(&directory)?.reader()?;
@@ -610,7 +611,7 @@ mod tests {
                 };
                 if let Ok(Ok((records, leases, is_whole))) = catch_unwind(AssertUnwindSafe(read)) {
                     prop_assert!(records.iter().all(|record| checkpoint.records.contains(record)));
-                    prop_assert!(!is_whole || records.is_empty() || records == checkpoint.records);
+                    prop_assert!(!is_whole || records == checkpoint.records);
                     let (_, key, bytes) = &checkpoint.cells[0];
                     prop_assert!(leases.iter().all(|lease| lease.0 == key && Some(&lease.1) == bytes.as_ref()));
                 }

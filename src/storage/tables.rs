@@ -146,3 +146,58 @@ fn seal(key: &[u8], out: &mut [u8]) {
 fn checksum_of(key: &[u8], covered: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), covered)
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::TableHandle;
+
+    use super::*;
+    use crate::{
+        storage::Record,
+        types::{KeyValue, Rev},
+    };
+
+    const PAGE: &str = include_str!("../../docs/storage.md");
+
+    /// The first column of the table under a heading, without its quotes.
+    fn names_under(heading: &str) -> Vec<&'static str> {
+        let (_, section) = PAGE.split_once(&format!("\n{heading}\n")).expect("the page has the heading");
+        let rows =
+            section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| !line.is_empty());
+        rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect()
+    }
+
+    #[test]
+    fn the_page_on_storage_lists_what_there_is() {
+        let tables: Vec<&str> = std::iter::once(RECORDS.name()).chain(Table::ALL.map(Table::name)).collect();
+        assert_eq!(names_under("## Tables"), tables);
+        let meta = [
+            meta::FORMAT_VERSION,
+            meta::RECORD_COUNT,
+            meta::REV_CURRENT,
+            meta::REV_COMPACT_SCHEDULED,
+            meta::REV_COMPACT_FINISHED,
+            meta::SIZE_TOTAL,
+        ];
+        assert_eq!(names_under("### Keys of `meta`"), meta.map(|name| str::from_utf8(name).expect("ASCII")));
+        assert!(PAGE.contains(&format!("One redb file, format {FORMAT_VERSION}.")));
+    }
+
+    #[test]
+    fn the_page_on_storage_shows_a_record_as_it_is() {
+        let kv = KeyValue {
+            key: "k".into(),
+            value: "v".into(),
+            create_rev: Rev(2),
+            mod_rev: Rev(2),
+            version: 1,
+            ..KeyValue::default()
+        };
+        let key = record_key(Revision::new(2, 0));
+        let mut stored = Vec::new();
+        seal_record(&key, false, Record::put(&kv).bytes(), &mut stored);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let shown = format!("key    {}\nvalue  {}\n", hex(&key), hex(&stored));
+        assert!(PAGE.contains(&shown), "the page should say:\n{shown}");
+    }
+}

@@ -73,8 +73,7 @@ pub(crate) struct Metrics {
 
     pub(crate) puts: IntCounter,
     pub(crate) deletes: IntCounter,
-    ranges: IntCounter,
-    range_duration: [Histogram; 2],
+    pub(crate) ranges: IntCounter,
     pub(crate) txns: IntCounter,
     pub(crate) put_bytes: IntGauge,
     pub(crate) events: IntCounter,
@@ -150,15 +149,6 @@ impl Metrics {
             puts: make.counter("etcd_mvcc_put_total", "Puts."),
             deletes: make.counter("etcd_mvcc_delete_total", "Deletes."),
             ranges: make.counter("etcd_mvcc_range_total", "Ranges."),
-            range_duration: {
-                let ranges = make.histograms(
-                    "etcd_server_range_duration_seconds",
-                    "How long ranges took.",
-                    apply(),
-                    &["success"],
-                );
-                ["false", "true"].map(|success| ranges.with_label_values(&[success]))
-            },
             txns: make.counter("etcd_mvcc_txn_total", "Transactions."),
             put_bytes: make
                 .gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "Keys and values put, in bytes."),
@@ -264,12 +254,6 @@ impl Metrics {
         if took > self.apply_is_slow {
             self.slow_apply.inc_by(commands as u64);
         }
-    }
-
-    /// A range was read, or could not be.
-    pub(crate) fn ranged(&self, success: bool, took: Duration) {
-        self.ranges.inc();
-        self.range_duration[usize::from(success)].observe(took.as_secs_f64());
     }
 
     /// The result of one check of `/livez` or `/readyz`.
@@ -625,7 +609,6 @@ mod tests {
         metrics.observe_wal_sync(Duration::from_millis(3), 4096);
         metrics.observe_checkpoint(Duration::from_millis(3));
         metrics.observe_compaction_pause(Duration::from_millis(3));
-        metrics.ranged(false, Duration::from_micros(50));
         metrics.checked("/readyz", "data_corruption", true);
         metrics.checked("/readyz", "data_corruption", false);
         let text = metrics.render(&NodeState::default());
@@ -636,8 +619,6 @@ mod tests {
             "etcd_disk_wal_write_bytes_total 4096\n",
             "etcd_disk_backend_commit_duration_seconds_bucket{le=\"0.004\"} 1\n",
             "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_bucket{le=\"4\"} 1\n",
-            "etcd_mvcc_range_total 1\n",
-            "etcd_server_range_duration_seconds_bucket{success=\"false\",le=\"0.0001\"} 1\n",
             "etcd_server_healthcheck{name=\"data_corruption\",type=\"/readyz\"} 0\n",
             "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"error\",type=\"/readyz\"} 1\n",
             "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"success\",type=\"/readyz\"} 1\n",

@@ -377,7 +377,7 @@ fn watches_print_what_happens() {
             "",
             5,
         );
-        pair.same_lines(&["watch", "foo", "--rev=1", "-w", "fields"], "", 6);
+        pair.same_lines(&["watch", "foo", "--rev=1", "-w", "fields"], "", 3);
         pair.same(&["compaction", "4"]);
         pair.same(&["watch", "foo", "--rev=2"]);
     });

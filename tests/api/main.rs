@@ -10,6 +10,7 @@ mod concurrency;
 mod crash;
 mod differential;
 mod etcdctl;
+mod examples;
 mod http;
 mod kv;
 mod lease;

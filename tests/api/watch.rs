@@ -334,34 +334,34 @@ async fn a_watcher_that_is_up_to_date_outlives_compaction() {
 }
 
 #[tokio::test]
-async fn a_large_response_comes_in_fragments_when_asked() {
+async fn a_large_revision_comes_in_fragments_when_asked() {
     let (_server, client) = serve();
-    let mut fragmented = client.watch(WatchCreateRequest { fragment: true, ..on_all() }).await;
-    let mut whole = client.watch(on_all()).await;
-    // One revision of 20 x 128 KiB: more than a request may have, so it is made by history.
+    // The deletion of 20 x 128 KiB, with the previous values: more than one response may hold.
     let value = vec![b'x'; 128 * 1024];
     for number in 0..20 {
         client.put(format!("k{number:02}"), value.clone()).await;
     }
-    assert_eq!(fragmented.events(20).await.len(), 20, "live events are small enough alone");
-    assert_eq!(whole.events(20).await.len(), 20);
-
-    let from_start = WatchCreateRequest { start_revision: 1, ..on_all() };
-    let mut history = client.watch(WatchCreateRequest { fragment: true, ..from_start.clone() }).await;
-    let mut keys = Vec::new();
-    let mut fragments = Vec::new();
-    while keys.len() < 20 {
-        let response = history.next().await;
-        fragments.push(response.fragment);
-        assert!(!response.events.is_empty());
-        keys.extend(response.events.into_iter().map(|event| event.kv.expect("a kv").key));
+    let mut live = client.watch(WatchCreateRequest { fragment: true, prev_kv: true, ..on_all() }).await;
+    let mut whole = client.watch(WatchCreateRequest { prev_kv: true, ..on_all() }).await;
+    let all = DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    let deleted = accepted("delete", client.try_delete(all).await);
+    let at = revision(&deleted.header);
+    let history = WatchCreateRequest { start_revision: at, fragment: true, prev_kv: true, ..on_all() };
+    let mut history = client.watch(history).await;
+    for stream in [&mut live, &mut history] {
+        let mut keys = Vec::new();
+        let mut fragments = Vec::new();
+        while keys.len() < 20 {
+            let response = stream.next().await;
+            assert!(!response.events.is_empty() && revision(&response.header) == at);
+            fragments.push(response.fragment);
+            keys.extend(response.events.into_iter().map(|event| event.kv.expect("a kv").key));
+        }
+        assert!(keys.is_sorted() && keys.len() == 20);
+        let (last, firsts) = fragments.split_last().expect("there were some");
+        assert!(!firsts.is_empty() && firsts.iter().all(|fragment| *fragment) && !last, "{fragments:?}");
     }
-    assert!(keys.is_sorted() && keys.len() == 20);
-    let (last, firsts) = fragments.split_last().expect("there were some");
-    assert!(!firsts.is_empty() && firsts.iter().all(|fragment| *fragment) && !last, "{fragments:?}");
-
-    let mut history = client.watch(from_start).await;
-    let response = history.next().await;
+    let response = whole.next().await;
     assert_eq!((response.events.len(), response.fragment), (20, false), "without asking it comes whole");
 }
 

@@ -1,0 +1,107 @@
+//! The examples of the documentation, run as a reader would run them.
+//!
+//! Each `sh` block of a page is run in order in one shell, and what it prints must be what the
+//! `text` block behind it says.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal};
+
+use crate::{server::Launch, tools};
+
+struct Block {
+    script: String,
+    expected: Option<String>,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(language) = line.strip_prefix("```") else { continue };
+        let body: String =
+            lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        match language {
+            "sh" => blocks.push(Block { script: body, expected: None }),
+            "text" => blocks.last_mut().expect("output follows a script").expected = Some(body),
+            other => panic!("a block of {other:?} would not be tested"),
+        }
+    }
+    blocks
+}
+
+fn run_page(name: &str, etcdctl: &Path) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name);
+    let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    let blocks = blocks(&page);
+    assert!(blocks.iter().filter(|block| block.expected.is_some()).count() >= 5, "a page without examples");
+
+    let server = Launch::subject().start();
+    let tools = server.home().join("tools");
+    fs::create_dir(&tools).expect("a test may write");
+    std::os::unix::fs::symlink(etcdctl, tools.join("etcdctl")).expect("a test may link");
+    let mut script = "set -euo pipefail\n".to_owned();
+    for block in &blocks {
+        script.push_str(&block.script);
+        script.push_str("echo '@@'\n");
+    }
+    let child = Command::new("bash")
+        .arg("-c")
+        .arg(&script)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", tools.display()))
+        .env("ETCDCTL_ENDPOINTS", server.endpoint())
+        .current_dir(server.home())
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(server.home().join("out")).expect("a test may write"))
+        .stderr(fs::File::create(server.home().join("err")).expect("a test may write"))
+        .spawn();
+    let mut child = child.expect("bash starts");
+    let status = child.wait().expect("bash ends");
+    // What the examples have left running in the background goes with them.
+    let group = Pid::from_raw(child.id().cast_signed()).expect("a child's id is positive");
+    rustix::process::kill_process_group(group, Signal::KILL).ok();
+    let read = |file: &str| fs::read_to_string(server.home().join(file)).expect("the shell wrote it");
+    let (out, errors) = (read("out"), read("err"));
+    assert!(status.success(), "{name} ended with {status}\n{out}\n{errors}");
+    let printed: Vec<&str> = out.split("@@\n").collect();
+    for (block, printed) in blocks.iter().zip(printed) {
+        let expected = block.expected.as_deref().unwrap_or_default();
+        assert_eq!(printed.trim_end(), expected.trim_end(), "{name}:\n{}\n{errors}", block.script);
+    }
+}
+
+fn both_releases() -> [PathBuf; 2] {
+    [tools::etcdctl34(), tools::etcd351("etcdctl")]
+}
+
+#[test]
+fn service_discovery_works_as_described() {
+    for etcdctl in both_releases() {
+        run_page("service-discovery.md", &etcdctl);
+    }
+}
+
+#[test]
+fn config_sharing_works_as_described() {
+    for etcdctl in both_releases() {
+        run_page("config-sharing.md", &etcdctl);
+    }
+}
+
+#[test]
+fn every_example_is_tested() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+    let mut pages: Vec<String> = fs::read_dir(folder)
+        .expect("the examples are there")
+        .map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned())
+        .collect();
+    pages.sort();
+    assert_eq!(pages, ["config-sharing.md", "service-discovery.md"]);
+}
