@@ -301,11 +301,7 @@ impl Lockstep {
                     compact.revision = *put;
                 }
             }
-            Call::HashKv(hash) => {
-                if !self.may_hash(hash.revision).await? {
-                    return Ok(());
-                }
-            }
+            Call::HashKv(hash) if !self.may_hash(hash.revision).await? => return Ok(()),
             _ => {}
         }
         let before = self.place.now;
