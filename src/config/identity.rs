@@ -10,12 +10,14 @@ use crate::types::{ClusterId, MemberId};
 
 /// The id of a first member of a cluster.
 pub(crate) fn member_id(peer_urls: &[String], token: &str) -> MemberId {
-    MemberId(member_hash(peer_urls, token.as_bytes()))
-}
-
-/// The id of a member that is added to a running cluster at `unix_secs`.
-pub(crate) fn added_member_id(peer_urls: &[String], unix_secs: u64) -> MemberId {
-    MemberId(member_hash(peer_urls, unix_secs.to_string().as_bytes()))
+    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
+    urls.sort_unstable();
+    let mut hash = Sha1::new();
+    for url in urls {
+        hash.update(url);
+    }
+    hash.update(token);
+    MemberId(first_eight(hash))
 }
 
 pub(crate) fn cluster_id(members: &[MemberId]) -> ClusterId {
@@ -26,17 +28,6 @@ pub(crate) fn cluster_id(members: &[MemberId]) -> ClusterId {
         hash.update(member.0.to_be_bytes());
     }
     ClusterId(first_eight(hash))
-}
-
-fn member_hash(peer_urls: &[String], salt: &[u8]) -> u64 {
-    let mut urls: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
-    urls.sort_unstable();
-    let mut hash = Sha1::new();
-    for url in urls {
-        hash.update(url);
-    }
-    hash.update(salt);
-    first_eight(hash)
 }
 
 fn first_eight(hash: Sha1) -> u64 {
@@ -68,9 +59,8 @@ mod tests {
     }
 
     #[test]
-    fn token_and_time_tell_members_apart() {
+    fn the_token_tells_members_apart() {
         let url = urls(&["http://a:1"]);
         assert_ne!(member_id(&url, "a"), member_id(&url, "b"));
-        assert_ne!(added_member_id(&url, 1), added_member_id(&url, 2));
     }
 }

@@ -16,7 +16,7 @@ mod value;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub(crate) use identity::{added_member_id, cluster_id, member_id};
+pub(crate) use identity::{cluster_id, member_id};
 
 use flags::Flags;
 
@@ -26,7 +26,7 @@ pub(crate) const ETCD_VERSION: &str = "3.7.2";
 pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
 /// Everything that can be set, checked and typed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
@@ -36,7 +36,6 @@ pub(crate) struct Config {
     pub(crate) listen_client_urls: Vec<SocketAddr>,
     /// When there are any, the client URLs serve gRPC only.
     pub(crate) listen_client_http_urls: Vec<SocketAddr>,
-    pub(crate) listen_peer_urls: Vec<SocketAddr>,
     pub(crate) listen_metrics_urls: Vec<SocketAddr>,
     pub(crate) advertise_client_urls: Vec<String>,
     /// Sorted, as the member id needs them.
@@ -46,14 +45,9 @@ pub(crate) struct Config {
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
     pub(crate) initial_cluster_state: ClusterState,
     pub(crate) initial_cluster_token: String,
-    pub(crate) force_new_cluster: bool,
-    pub(crate) strict_reconfig_check: bool,
     pub(crate) pre_vote: bool,
-    pub(crate) max_learners: usize,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
-    pub(crate) snapshot_count: u64,
-    pub(crate) snapshot_catchup_entries: u64,
 
     /// Threads that serve clients, never 0.
     pub(crate) reactors: usize,
@@ -70,8 +64,6 @@ pub(crate) struct Config {
     pub(crate) compaction_sleep_interval: Duration,
     pub(crate) watch_progress_notify_interval: Duration,
 
-    pub(crate) auth_token_ttl: Duration,
-    pub(crate) bcrypt_cost: u32,
     /// Web origins that may call; `None`: all.
     pub(crate) cors: Option<Vec<String>>,
     /// Host names that plaintext HTTP requests may use; `None`: all.
@@ -161,7 +153,7 @@ pub(crate) struct Notice {
 }
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Invocation {
     Serve(Box<Config>),
     /// Help or version: this text, to stdout, and nothing else.
@@ -193,10 +185,6 @@ impl Config {
         for Notice { warn, message } in &self.notices {
             if *warn { tracing::warn!("{message}") } else { tracing::info!("{message}") }
         }
-    }
-
-    pub(crate) fn feature_enabled(&self, name: &str) -> bool {
-        self.features.iter().any(|feature| feature.name == name && feature.enabled)
     }
 }
 

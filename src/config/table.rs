@@ -100,19 +100,21 @@ pub(super) const FLAGS: &[Flag] = &[
         Member,
         "Where to serve plain HTTP, if not on the client URLs.",
     ),
-    flag("listen-peer-urls", Urls, "http://localhost:2380", Member, "Where to listen for other members."),
+    flag("listen-peer-urls", Urls, "http://localhost:2380", Member, "Where to listen for other members.")
+        .no_effect(),
     flag("listen-metrics-urls", Urls, "", Member, "More places for /metrics and the health checks."),
     flag("heartbeat-interval", Uint, "100", Member, "Milliseconds between heartbeats of the leader."),
     flag("election-timeout", Uint, "1000", Member, "Milliseconds without a leader before an election."),
     flag("initial-election-tick-advance", Bool, "true", Member, "Shorten the first election.").no_effect(),
-    flag("snapshot-count", Uint, "10000", Member, "Log entries between two snapshots."),
+    flag("snapshot-count", Uint, "10000", Member, "Log entries between two snapshots.").no_effect(),
     flag(
         "snapshot-catchup-entries",
         Uint,
         "5000",
         Member,
         "Log entries kept behind a snapshot for slow members.",
-    ),
+    )
+    .no_effect(),
     flag("reactors", Uint, "0", Member, "Threads that serve clients. 0: one for each core. (Not in etcd.)"),
     flag("max-wals", Uint, "5", Member, "Old log files to keep.").no_effect(),
     flag("max-snapshots", Uint, "5", Member, "Old snapshot files to keep.").no_effect(),
@@ -150,9 +152,10 @@ pub(super) const FLAGS: &[Flag] = &[
         Clustering,
         "Client URLs to tell everybody.",
     ),
-    flag("strict-reconfig-check", Bool, "true", Clustering, "Refuse changes that would cost the quorum."),
+    flag("strict-reconfig-check", Bool, "true", Clustering, "Refuse changes that would cost the quorum.")
+        .no_effect(),
     flag("pre-vote", Bool, "true", Clustering, "Ask before starting an election."),
-    flag("max-learners", Uint, "1", Clustering, "Most learners in the cluster."),
+    flag("max-learners", Uint, "1", Clustering, "Most learners in the cluster.").no_effect(),
     flag("discovery-token", Text, "", Clustering, "Discovery: token of the cluster.")
         .unsupported("discovery"),
     flag("discovery-endpoints", Text, "", Clustering, "Discovery: where to ask.").unsupported("discovery"),
@@ -256,8 +259,8 @@ pub(super) const FLAGS: &[Flag] = &[
     //
     flag("auth-token", Text, "simple", Auth, "Kind of token.")
         .unsupported("any kind of token but \"simple\""),
-    flag("auth-token-ttl", Uint, "300", Auth, "Seconds that a token lasts."),
-    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31."),
+    flag("auth-token-ttl", Uint, "300", Auth, "Seconds that a token lasts.").no_effect(),
+    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31.").no_effect(),
     //
     flag("log-level", Text, "info", Logging, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "", Logging, "json or console. Empty: console on a terminal, json elsewhere."),
@@ -277,7 +280,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("distributed-tracing-instance-id", Text, "", Metrics, "As which instance.").no_effect(),
     flag("distributed-tracing-sampling-rate", Int, "0", Metrics, "How many of a million.").no_effect(),
     //
-    flag("force-new-cluster", Bool, "false", Unsafe, "Keep the data, forget all other members."),
+    flag("force-new-cluster", Bool, "false", Unsafe, "Keep the data, forget all other members.").no_effect(),
     flag("unsafe-no-fsync", Bool, "false", Unsafe, "Do not wait for the disk.").no_effect(),
     //
     flag(
@@ -349,12 +352,12 @@ mod tests {
             let default = flag.default;
             let sound = match flag.kind {
                 _ if matches!(flag.standing, Standing::Removed(_)) => true,
-                Kind::Text => true,
-                Kind::Bool => parse_bool(default).is_ok(),
-                Kind::Int => parse_int(default).is_ok(),
-                Kind::Uint => parse_uint(default).is_ok(),
-                Kind::Duration => parse_duration(default).is_ok(),
-                Kind::Urls => parse_urls(default).is_ok(),
+                Text => true,
+                Bool => parse_bool(default).is_ok(),
+                Int => parse_int(default).is_ok(),
+                Uint => parse_uint(default).is_ok(),
+                Duration => parse_duration(default).is_ok(),
+                Urls => parse_urls(default).is_ok(),
             };
             assert!(sound, "the default {default:?} of {}", flag.name);
         }

@@ -81,7 +81,6 @@ impl TryFrom<&Flags> for Config {
             wal_dir: Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
             listen_client_urls,
             listen_client_http_urls,
-            listen_peer_urls,
             listen_metrics_urls,
             advertise_client_urls,
             initial_advertise_peer_urls,
@@ -92,14 +91,9 @@ impl TryFrom<&Flags> for Config {
                 other => return invalid(format!("unexpected clusterState {other:?}")),
             },
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
-            force_new_cluster: flags.bool("force-new-cluster"),
-            strict_reconfig_check: flags.bool("strict-reconfig-check"),
             pre_vote: flags.bool("pre-vote"),
-            max_learners: narrow(flags, "max-learners")?,
             heartbeat,
             election_timeout,
-            snapshot_count: flags.uint("snapshot-count"),
-            snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
             reactors: match narrow(flags, "reactors")? {
                 0 => thread::available_parallelism().map_or(1, usize::from),
                 reactors => reactors,
@@ -118,11 +112,6 @@ impl TryFrom<&Flags> for Config {
             watch_progress_notify_interval: flags
                 .duration("watch-progress-notify-interval")
                 .max(PROGRESS_INTERVAL_MIN),
-            auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
-            bcrypt_cost: match narrow(flags, "bcrypt-cost")? {
-                cost @ 4..=31 => cost,
-                cost => return invalid(format!("--bcrypt-cost {cost} must be between 4 and 31")),
-            },
             cors: any_or_list(flags.text("cors")),
             host_whitelist: any_or_list(flags.text("host-whitelist")),
             warning_apply_duration: flags.duration("warning-apply-duration"),
@@ -155,6 +144,12 @@ impl Config {
         let mut seen = BTreeSet::new();
         if !self.initial_cluster.iter().flat_map(|(_, urls)| urls).all(|url| seen.insert(url)) {
             return invalid(format!("initial cluster {} has duplicate url", self.initial_cluster_text()));
+        }
+        if self.initial_cluster_state == ClusterState::Existing {
+            return invalid("--initial-cluster-state=existing, but joining a cluster is not supported yet");
+        }
+        if self.initial_cluster.len() > 1 {
+            return invalid("--initial-cluster names more than one member, which is not supported yet");
         }
         let Some((_, urls)) = self.initial_cluster.iter().find(|(name, _)| *name == self.name) else {
             return invalid(format!(

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::RwLock;
@@ -96,7 +96,10 @@ impl Background {
                 }
                 // Whoever asked may have gone; that is no reason not to go on.
                 Event::Request(Request::Defragment(answer)) => {
-                    let _ = answer.send(self.defragment()?);
+                    self.metrics.defrag_inflight.set(1);
+                    let result = self.defragment()?;
+                    self.metrics.defrag_inflight.set(0);
+                    let _ = answer.send(result);
                 }
                 Event::Request(Request::Checkpoint(answer)) => {
                     self.checkpoint()?;
@@ -172,6 +175,8 @@ impl Background {
             }
             CompactionStep::Finished(rev) => {
                 tracing::info!(compact_revision = rev.0, "finished scheduled compaction");
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.metrics.compaction_last.set(now.as_secs() as i64);
                 true
             }
         }
@@ -180,6 +185,7 @@ impl Background {
     /// Rewrites the database without its holes. Reads and writes go on: writes gather in memory
     /// and in the log meanwhile. A full disk is an answer and no reason to stop.
     fn defragment(&self) -> Result<Result<(), String>, StorageError> {
+        let _timer = self.metrics.backend_defrag.start_timer();
         let start = Instant::now();
         while self.compact_stride() {}
         self.checkpoint_all()?;

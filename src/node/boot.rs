@@ -119,24 +119,9 @@ fn identity(database: &Database, config: &Config) -> Result<Identity, StartError
         return Ok(Identity { cluster: ClusterId(id(cluster)), member: MemberId(id(member)) });
     }
     drop(reader);
-    let ids: Vec<(MemberId, &str)> = config
-        .initial_cluster
-        .iter()
-        .map(|(name, urls)| (config::member_id(urls, &config.initial_cluster_token), name.as_str()))
-        .collect();
-    let (member, _) = ids.iter().copied().find(|(_, name)| *name == config.name).ok_or_else(|| {
-        StartError::Refused(format!(
-            "couldn't find local name \"{}\" in the initial cluster configuration",
-            config.name
-        ))
-    })?;
-    if ids.len() > 1 {
-        return Err(StartError::Refused(
-            "--initial-cluster names more than one member; this version of retcd serves a single member only"
-                .to_owned(),
-        ));
-    }
-    let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    config.verify_bootstrap().map_err(|error| StartError::Refused(error.to_string()))?;
+    let member = config::member_id(&config.initial_advertise_peer_urls, &config.initial_cluster_token);
+    let cluster = config::cluster_id(&[member]);
     let cell = [cluster.0.to_be_bytes(), member.0.to_be_bytes()].concat();
     database.commit(&Checkpoint {
         cells: vec![(Table::Meta, IDENTITY_CELL.into(), Some(cell.into()))],

@@ -22,6 +22,7 @@ enum Event {
 
 pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>) {
     let mut is_leader = false;
+    let mut leader = None;
     loop {
         let deadline = node.expiry().next_deadline().filter(|_| is_leader);
         let event = tokio::select! { biased;
@@ -34,9 +35,13 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
             Event::Stopping => return,
             Event::LeaseChanged => {}
             Event::Leadership => {
-                let now = leadership.borrow_and_update().is_leader;
-                if now != is_leader {
-                    is_leader = now;
+                let now = *leadership.borrow_and_update();
+                if now.leader.is_some() && now.leader != leader {
+                    leader = now.leader;
+                    node.metrics().leader_changes.inc();
+                }
+                if now.is_leader != is_leader {
+                    is_leader = now.is_leader;
                     if is_leader { node.promote_leases() } else { node.expiry().demote() }
                 }
             }

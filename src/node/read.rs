@@ -1,7 +1,5 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
-use std::time::Instant;
-
 use super::{Node, ProposeError, ReadError};
 use crate::{
     apply::{self, Outcome, Txn},
@@ -38,13 +36,7 @@ impl Node {
     /// A long range lets go of the state after each stride, and of the reactor too: whoever else it
     /// serves comes first.
     pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
-        let start = Instant::now();
-        let found = self.walk_range(query).await;
-        self.metrics().ranged(found.is_ok(), start.elapsed());
-        found
-    }
-
-    async fn walk_range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+        self.metrics().ranges.inc();
         let mut walk = RangeWalk::new(query);
         while let Step::More = self.step(&mut walk)? {
             tokio::task::yield_now().await;
@@ -87,6 +79,7 @@ impl Node {
     /// The hash of the key-value history up to `rev`; 0 is the newest.
     pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
         let node = self.clone();
+        let _timer = self.metrics().hash_rev_duration.start_timer();
         self.blocking(move || {
             let mut walk = HashWalk::new(rev);
             while let Step::More = walk.step(&node.shared.replica.read().state.mvcc)? {}

@@ -63,6 +63,7 @@ impl Snapshot {
 impl Node {
     /// Takes an image of everything applied so far. Reads and writes go on meanwhile.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        let _timer = self.metrics().backend_snapshot.start_timer();
         self.checkpoint().await;
         let database = self.shared.database.clone();
         let path = self.image_path();
@@ -81,6 +82,7 @@ impl Node {
 
     /// A hash of the whole database, and the revision that it was taken at.
     pub(crate) async fn hash(&self) -> Result<(crate::types::Rev, u32), ReadError> {
+        let _timer = self.metrics().hash_duration.start_timer();
         self.checkpoint().await;
         let (rev, database) = (self.rev(), self.shared.database.clone());
         Ok((rev, self.blocking(move || database.hash()).await?))

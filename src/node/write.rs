@@ -33,7 +33,11 @@ impl Node {
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
         }
-        answer.await.unwrap_or(Err(ProposeError::Stopped))
+        let outcome = answer.await.unwrap_or(Err(ProposeError::Stopped));
+        if outcome.is_err() {
+            self.metrics().proposals_failed.inc();
+        }
+        outcome
     }
 
     /// As [`Node::propose`], for commands that take space: refused, and the alarm raised, when

@@ -163,10 +163,16 @@ fn openraft_config(timing: Timing) -> Config {
 
 fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadership {
     let membership = metrics.membership_config.membership();
+    // After a restart the stored vote still names this member, though it has not won again; and a
+    // leader that has won has yet to apply what was committed before. It has once it applied an
+    // entry of its own term. Until then it must neither be read from nor act for the leases.
+    let is_ready = metrics.state.is_leader()
+        && metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term);
+    let leader = metrics.current_leader.filter(|leader| *leader != id || is_ready);
     Leadership {
         term: metrics.current_term,
-        leader: metrics.current_leader,
-        is_leader: metrics.current_leader == Some(id),
+        leader,
+        is_leader: leader == Some(id),
         is_sole_voter: membership.voter_ids().eq([id]),
     }
 }
