@@ -327,6 +327,16 @@ impl Lockstep {
         if self.traced {
             eprintln!("{} => {reference:?}", terse(call));
         }
+        let gone = reference.as_ref().is_err_and(|refusal| {
+            refusal.starts_with("Unavailable: ") || refusal.starts_with("Unknown: transport")
+        });
+        if gone {
+            return Err(parted(
+                format!("the reference itself is gone, {}", terse(call)),
+                &reference,
+                &subject,
+            ));
+        }
         if reference != subject && !normal::either_refusal(call, &reference, &subject) {
             return Err(parted(terse(call), &reference, &subject));
         }
