@@ -24,6 +24,7 @@ fn load(args: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
         env.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     match Config::load(&args, &env)? {
         Invocation::Serve(config) => Ok(*config),
+        Invocation::Restore { .. } => panic!("nobody asked for that"),
         Invocation::Print(text) => panic!("printed {text}"),
     }
 }
