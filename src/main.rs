@@ -28,7 +28,7 @@ mod serve;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{env, path::Path, process::ExitCode, sync::Arc};
 
 use tokio::{
     runtime,
@@ -49,11 +49,12 @@ fn main() -> ExitCode {
     let variables: Vec<(String, String)> = env::vars().collect();
     let config = match Config::load(&args, &variables) {
         Ok(Invocation::Print(text)) => return telemetry::print(&text),
+        Ok(Invocation::Restore { file, data_dir }) => return restore(&file, &data_dir),
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
     };
     if let Err(message) = telemetry::init(&config) {
-        return telemetry::fail(&message);
+        return telemetry::fail("start logging", &message);
     }
     config.log_notices();
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -64,6 +65,18 @@ fn main() -> ExitCode {
             tracing::error!(error = message, "retcd cannot go on");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn restore(file: &Path, data_dir: &Path) -> ExitCode {
+    match node::restore(file, data_dir) {
+        Ok(restored) => telemetry::print(&format!(
+            "restored {} keys at revision {} into {}\n",
+            restored.keys,
+            restored.revision,
+            data_dir.display()
+        )),
+        Err(error) => telemetry::fail("restore the snapshot", &error.to_string()),
     }
 }
 

@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod help;
 mod identity;
+mod restore;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -159,6 +160,11 @@ pub(crate) struct Notice {
 #[derive(Clone, Debug)]
 pub(crate) enum Invocation {
     Serve(Box<Config>),
+    /// `snapshot restore FILE --data-dir DIR`.
+    Restore {
+        file: PathBuf,
+        data_dir: PathBuf,
+    },
     /// Help or version: this text, to stdout, and nothing else.
     Print(String),
 }
@@ -173,6 +179,12 @@ pub(crate) struct ConfigError {
 impl Config {
     /// `args` are those behind the program's name.
     pub(crate) fn load(args: &[String], env: &[(String, String)]) -> Result<Invocation, ConfigError> {
+        if let [noun, verb, rest @ ..] = args
+            && noun == "snapshot"
+            && verb == "restore"
+        {
+            return restore::invocation(rest);
+        }
         let flags = Flags::parse(args, env)?;
         if flags.help {
             return Ok(Invocation::Print(help::help()));

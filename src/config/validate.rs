@@ -86,9 +86,8 @@ impl TryFrom<&Flags> for Config {
             initial_advertise_peer_urls,
             initial_cluster,
             initial_cluster_state: match flags.text("initial-cluster-state") {
-                "new" => ClusterState::New,
                 "existing" => ClusterState::Existing,
-                other => return invalid(format!("unexpected clusterState {other:?}")),
+                _ => ClusterState::New,
             },
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
             pre_vote: flags.bool("pre-vote"),

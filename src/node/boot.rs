@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use rustix::fs::FlockOperation;
 
 use super::{StartError, snapshot};
@@ -28,6 +29,11 @@ use crate::{
 };
 
 const IDENTITY_CELL: &[u8] = b"identity";
+
+/// What takes the identity out of a database.
+pub(super) fn forget_identity() -> (Table, Bytes, Option<Bytes>) {
+    (Table::Meta, IDENTITY_CELL.into(), None)
+}
 
 /// An opened data directory.
 pub(crate) struct DataDir {

@@ -16,6 +16,7 @@ mod error;
 mod leader;
 mod mailbox;
 mod read;
+mod restore;
 mod snapshot;
 mod start;
 mod write;
@@ -35,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::{Member, Status};
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
+pub(crate) use restore::restore;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
 pub(crate) use write::LeaseInfo;

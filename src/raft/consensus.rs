@@ -163,9 +163,11 @@ fn openraft_config(timing: Timing) -> Config {
 
 fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadership {
     let membership = metrics.membership_config.membership();
-    // A new leader has yet to apply what its predecessors committed. It has once it applied an
-    // entry of its own term; before that it must neither be read from nor act for the leases.
-    let is_ready = metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term);
+    // After a restart the stored vote still names this member, though it has not won again; and a
+    // leader that has won has yet to apply what was committed before. It has once it applied an
+    // entry of its own term. Until then it must neither be read from nor act for the leases.
+    let is_ready = metrics.state.is_leader()
+        && metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term);
     let leader = metrics.current_leader.filter(|leader| *leader != id || is_ready);
     Leadership {
         term: metrics.current_term,

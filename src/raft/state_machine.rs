@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     apply::{Applied, Captured, Command, StateMachine},
-    storage::{Database, StorageError, Table},
+    storage::{Checkpoint, Database, StorageError, Table},
     telemetry::Metrics,
     types::{Event, Rev},
     watch::WatchHub,
@@ -66,6 +66,13 @@ impl Replica {
         drop(reader);
         let durable = SnapshotMeta { last_log_id: applied, last_membership: membership.clone() };
         Ok(Replica { state: StateMachine::open(database)?, applied, membership, durable })
+    }
+
+    /// What takes the log's mark out of a database, so that it can begin another log.
+    pub(crate) fn forget() -> Checkpoint {
+        let cells = [APPLIED_CELL, MEMBERSHIP_CELL];
+        let cells = cells.into_iter().map(|cell| (Table::Meta, cell.into(), None)).collect();
+        Checkpoint { cells, ..Checkpoint::default() }
     }
 
     pub(crate) fn applied(&self) -> Option<&LogId> {

@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 
 use crate::{
-    server::{Launch, PATIENCE, Server, subject_is_retcd},
+    server::{Launch, PATIENCE, Server},
     tools,
 };
 
@@ -624,10 +624,9 @@ fn a_server_that_is_not_there_is_reported_as_ever() {
 fn check_perf_passes_its_small_load() {
     let server = Launch::subject().start();
     let seen = run(Release::V35, &server, &["check", "perf", "--load=s"], "");
-    let throughput = seen.stdout.lines().find(|line| line.contains("hroughput")).unwrap_or_default();
-    assert!(throughput.starts_with("PASS: Throughput"), "{seen:?}");
+    assert!(seen.stdout.contains("PASS: Throughput"), "{seen:?}");
     // Latency is the machine's as much as ours: told, not judged.
-    eprintln!("{} (retcd: {})", seen.stdout, subject_is_retcd());
+    eprintln!("{}", seen.stdout.rsplit('\r').next().unwrap_or_default());
     assert_eq!(
         run(
             Release::V35,

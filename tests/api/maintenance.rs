@@ -17,7 +17,7 @@ async fn status_tells_of_a_leading_single_node() {
     let (_server, client) = serve();
     client.put("k", "v").await;
     let status = client.status().await;
-    let header = status.header.clone().expect("an answer has a header");
+    let header = status.header.expect("an answer has a header");
     assert_eq!((header.revision, header.member_id), (2, status.leader));
     assert!(status.db_size > 0 && status.db_size_in_use > 0 && status.db_size_in_use <= status.db_size);
     assert!(status.raft_term > 0 && status.raft_index >= status.raft_applied_index);
