@@ -1,6 +1,9 @@
 //! Every key of the store, in order, with its changes. It holds no values.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Bound,
+};
 
 use crate::{
     mvcc::key_index::{KeyIndex, Live},
@@ -66,13 +69,15 @@ impl Index {
         if !record.is_tombstone() && (parts.mod_rev != revision.main || parts.version < 1) {
             return Err(format!("revision {revision} holds {put:?}"));
         }
-        let Some(changes) = self.keys.get_mut(parts.key) else {
-            let changes = match record.is_tombstone() {
-                true => KeyIndex::of_tombstone(revision),
-                false => KeyIndex::of_put(put, parts.lease),
-            };
-            self.keys.insert(parts.key.into(), changes);
-            return Ok(());
+        let changes = match self.keys.entry(parts.key.into()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert(match record.is_tombstone() {
+                    true => KeyIndex::of_tombstone(revision),
+                    false => KeyIndex::of_put(put, parts.lease),
+                });
+                return Ok(());
+            }
         };
         match (changes.newest(), record.is_tombstone()) {
             (Some(_), true) => changes.delete(revision),

@@ -25,7 +25,6 @@ pub(crate) struct RangeWalk<'a> {
     count: i64,
     /// In the order of the keys. Those in `unread` lack key, value and lease so far.
     kvs: Vec<KeyValue>,
-    /// By ascending position.
     unread: Vec<Unread>,
 }
 
@@ -165,6 +164,8 @@ impl<'a> RangeWalk<'a> {
 
     /// Reads what is in the database, of the positions that are wanted.
     fn read(&mut self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
+        // In the order of the disk, where neighbours share pages.
+        self.unread.sort_unstable_by_key(|unread| unread.revision);
         for Unread { position, revision, body } in std::mem::take(&mut self.unread) {
             if position < self.kvs.len() && wanted(position) {
                 self.kvs[position] = body.record(revision)?.key_value();
