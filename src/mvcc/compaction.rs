@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     mvcc::{RevError, Store},
-    types::{KeyRange, Rev, Revision},
+    types::{Rev, Revision},
 };
 
 /// How far the work is.
@@ -67,22 +67,7 @@ impl Store {
         }
         let begin = || IndexWalk { rev: self.rev_compacted, after: None, removed: BTreeSet::new() };
         let IndexWalk { rev, after, mut removed } = compaction.walk.take().unwrap_or_else(begin);
-        let mut emptied: Vec<Box<[u8]>> = Vec::new();
-        let mut visited = 0;
-        let mut last = None;
-        for (key, changes) in self.index.range_mut(&KeyRange::all(), after.as_deref()) {
-            if !changes.compact(rev, &mut removed) {
-                emptied.push(key.into());
-            }
-            visited += 1;
-            if visited == keys_max {
-                last = Some(key.into());
-                break;
-            }
-        }
-        for key in &emptied {
-            self.index.remove(key);
-        }
+        let last = self.index.compact(after.as_deref(), keys_max, rev, &mut removed);
         if last.is_some() {
             compaction.walk = Some(IndexWalk { rev, after: last, removed });
             return CompactionStep::More;

@@ -67,7 +67,7 @@ impl Store {
     pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
         let body = Arc::new(database.reader()?);
         let cells = checkpoint::read_cells(&body)?;
-        let mut index = Index::default();
+        let mut index = Index::new();
         let mut size = Size::EMPTY;
         let mut record_count = 0;
         for item in body.records(Revision::default())? {
@@ -79,6 +79,7 @@ impl Store {
             size.add(&record);
             record_count += 1;
         }
+        index.restored();
         let expected = body.record_count()?;
         if record_count != expected {
             return Err(body.corrupted(format!("it has {record_count} records instead of {expected}")));

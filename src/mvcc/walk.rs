@@ -57,20 +57,30 @@ impl<'a> RangeWalk<'a> {
     pub(super) fn step_at(&mut self, store: &Store, current: Rev, keys_max: usize) -> Result<Step, RevError> {
         let rev = self.pin(store, current)?;
         let kvs_max = self.kvs_max();
+        let range = &self.range.range;
         let after = self.after.take();
+        let mut last = after.as_deref();
         let mut visited = 0;
-        for (key, changes) in store.index.range(&self.range.range, after.as_deref()) {
+        for (key, changes) in store.index.range(range, after.as_deref()) {
+            if self.kvs.len() == kvs_max && rev == current {
+                break;
+            }
             if let Some(live) = changes.at(rev) {
                 self.count += 1;
                 if self.kvs.len() < kvs_max && passes(self.range, live) {
                     self.take(store, key, live);
                 }
             }
+            last = Some(key);
             visited += 1;
             if visited == keys_max {
                 self.after = Some(key.into());
                 return Ok(Step::More);
             }
+        }
+        // Of the newest revision the index knows how many keys there are without visiting them.
+        if self.kvs.len() == kvs_max && rev == current {
+            self.count += store.index.count(range, last) as i64;
         }
         Ok(Step::Done)
     }
