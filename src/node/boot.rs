@@ -29,10 +29,24 @@ use crate::{
 };
 
 const IDENTITY_CELL: &[u8] = b"identity";
+const LOG_BEGUN_CELL: &[u8] = b"log_begun";
 
-/// What takes the identity out of a database.
-pub(super) fn forget_identity() -> (Table, Bytes, Option<Bytes>) {
-    (Table::Meta, IDENTITY_CELL.into(), None)
+/// What takes out of a database whose it is.
+pub(super) fn forget_member() -> [(Table, Bytes, Option<Bytes>); 2] {
+    [IDENTITY_CELL, LOG_BEGUN_CELL].map(|cell| (Table::Meta, cell.into(), None))
+}
+
+/// Whether this member has ever had a log. If so, writes that were answered may be in it and
+/// nowhere else: a directory without it must not be served.
+pub(super) fn log_has_begun(database: &Database) -> Result<bool, StorageError> {
+    Ok(database.reader()?.cell(Table::Meta, LOG_BEGUN_CELL)?.is_some())
+}
+
+/// To be called once there is a log on the disk, before anything is written to it.
+pub(super) fn note_log_begun(database: &Database) -> Result<(), StorageError> {
+    let cells = vec![(Table::Meta, LOG_BEGUN_CELL.into(), Some(Bytes::new()))];
+    database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+    Ok(())
 }
 
 /// An opened data directory.

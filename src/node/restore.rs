@@ -51,7 +51,7 @@ pub(crate) fn restore(file: &Path, data_dir: &Path) -> Result<Restored, StartErr
     {
         let database = Database::open(&draft, limits::DATABASE_CACHE_BYTES)?;
         let mut checkpoint = Replica::forget();
-        checkpoint.cells.push(boot::forget_identity());
+        checkpoint.cells.extend(boot::forget_member());
         database.commit(&checkpoint)?;
     }
     fs::rename(&draft, &path).map_err(io_error("rename", &draft))?;

@@ -50,7 +50,11 @@ pub(crate) struct Running {
 pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> Result<Running, StartError> {
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
-    let log = LogStore::open(&data_dir.wal_dir, replica.applied(), metrics.clone())?;
+    let log_has_begun = boot::log_has_begun(&data_dir.database)?;
+    let log = LogStore::open(&data_dir.wal_dir, log_has_begun, replica.applied(), metrics.clone())?;
+    if !log_has_begun {
+        boot::note_log_begun(&data_dir.database)?;
+    }
     let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
     let replica = Arc::new(RwLock::new(replica));
     let leases = Arc::new(LeaseClock::default());

@@ -45,14 +45,15 @@ struct Inner {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`. `applied` is the last entry whose effects the database holds: a log
+    /// Opens the log in `dir`, which has to be there if it `has_begun`. `applied` is the last entry whose effects the database holds: a log
     /// that ends before it has lost entries.
     pub(crate) fn open(
         dir: &Path,
+        has_begun: bool,
         applied: Option<&LogId>,
         metrics: Arc<Metrics>,
     ) -> Result<LogStore, StorageError> {
-        let (wal, recovered) = Wal::open(dir)?;
+        let (wal, recovered) = Wal::open(dir, has_begun)?;
         let Recovered { hard_state, purged, committed, entries, repaired } = recovered;
         if let Some((path, offset)) = repaired {
             tracing::warn!(
