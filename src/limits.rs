@@ -74,6 +74,13 @@ pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
 /// counted as unknown.
 pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 
+/// Bytes of a password: bcrypt takes no more in. Longer ones are refused.
+pub(crate) const PASSWORD_BYTES_MAX: usize = 72;
+
+/// Passwords that one reactor has hashed at the same time. Each takes a core for a tenth of a
+/// second; what is over waits.
+pub(crate) const PASSWORDS_HASHED_AT_ONCE: usize = 1;
+
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 

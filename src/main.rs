@@ -4,6 +4,7 @@
 //! time is an argument, and what happens there happens the same way on every member.
 
 mod apply;
+mod auth;
 mod lease;
 mod limits;
 mod mvcc;
@@ -27,7 +28,7 @@ mod serve;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
-use std::{env, net::TcpListener, process::ExitCode, sync::Arc};
+use std::{env, net::TcpListener, path::Path, process::ExitCode, sync::Arc};
 
 use tokio::{
     runtime,
@@ -48,11 +49,12 @@ fn main() -> ExitCode {
     let variables: Vec<(String, String)> = env::vars().collect();
     let config = match Config::load(&args, &variables) {
         Ok(Invocation::Print(text)) => return telemetry::print(&text),
+        Ok(Invocation::Restore { file, data_dir }) => return restore(&file, &data_dir),
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
     };
     if let Err(message) = telemetry::init(&config) {
-        return telemetry::fail(&message);
+        return telemetry::fail("start logging", &message);
     }
     config.log_notices();
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -63,6 +65,18 @@ fn main() -> ExitCode {
             tracing::error!(error = message, "retcd cannot go on");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn restore(file: &Path, data_dir: &Path) -> ExitCode {
+    match node::restore(file, data_dir) {
+        Ok(restored) => telemetry::print(&format!(
+            "restored {} keys at revision {} into {}\n",
+            restored.keys,
+            restored.revision,
+            data_dir.display()
+        )),
+        Err(error) => telemetry::fail("restore the snapshot", &error.to_string()),
     }
 }
 

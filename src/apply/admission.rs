@@ -26,7 +26,8 @@ pub(crate) fn quota_cost(command: &Command) -> i64 {
         | Command::LeaseCheckpoint { .. }
         | Command::AlarmActivate(_)
         | Command::AlarmDeactivate(_)
-        | Command::MemberPublish { .. } => 0,
+        | Command::MemberPublish { .. }
+        | Command::Auth(_) => 0,
     }
 }
 

@@ -66,7 +66,8 @@ fn changes(command: &Command) -> bool {
         Command::LeaseCheckpoint { .. }
         | Command::AlarmActivate(_)
         | Command::AlarmDeactivate(_)
-        | Command::MemberPublish { .. } => false,
+        | Command::MemberPublish { .. }
+        | Command::Auth(_) => false,
     }
 }
 

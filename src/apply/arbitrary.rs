@@ -4,7 +4,11 @@ use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
 
 use crate::{
-    apply::{Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn},
+    apply::{
+        Alarm, AlarmKind, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
+        Put, Txn,
+    },
+    auth::{Permission, PermissionKind},
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
     types::{KeyRange, LeaseId, MemberId, Rev},
 };
@@ -28,6 +32,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         3 => alarm().prop_map(Command::AlarmDeactivate),
         2 => (member(), "[a-c]{0,2}", vec("[a-c]{0,2}", 0..3))
             .prop_map(|(id, name, client_urls)| Command::MemberPublish { id, name, client_urls }),
+        10 => auth_command().prop_map(Command::Auth),
     ]
 }
 
@@ -140,6 +145,35 @@ fn lease() -> impl Strategy<Value = LeaseId> {
 
 fn member() -> impl Strategy<Value = MemberId> {
     prop::sample::select(vec![MemberId(0), MemberId(1), MemberId(u64::MAX)])
+}
+
+/// Among few names, `root` and the empty one, so that most of what is asked for is there.
+pub(super) fn auth_command() -> impl Strategy<Value = AuthCommand> {
+    let name = || prop::sample::select(vec!["", "a", "b", "root"]).prop_map(str::to_owned);
+    let hash = || "[x-z]{0,2}";
+    let kind = prop_oneof![4 => 0i32..3, 1 => any::<i32>()].prop_map(PermissionKind::of);
+    let permission = (kind, auth_range()).prop_map(|(kind, range)| Permission { kind, range });
+    prop_oneof![
+        3 => (name(), hash(), any::<bool>()).prop_map(|(name, password_hash, no_password)| {
+            AuthCommand::UserAdd { name, password_hash, no_password }
+        }),
+        1 => name().prop_map(|name| AuthCommand::UserDelete { name }),
+        2 => (name(), hash())
+            .prop_map(|(name, password_hash)| AuthCommand::UserChangePassword { name, password_hash }),
+        4 => (name(), name()).prop_map(|(name, role)| AuthCommand::UserGrantRole { name, role }),
+        2 => (name(), name()).prop_map(|(name, role)| AuthCommand::UserRevokeRole { name, role }),
+        3 => name().prop_map(|name| AuthCommand::RoleAdd { name }),
+        1 => name().prop_map(|name| AuthCommand::RoleDelete { name }),
+        8 => (name(), permission)
+            .prop_map(|(role, permission)| AuthCommand::RoleGrantPermission { role, permission }),
+        4 => (name(), auth_range())
+            .prop_map(|(role, range)| AuthCommand::RoleRevokePermission { role, range }),
+    ]
+}
+
+fn auth_range() -> impl Strategy<Value = KeyRange> {
+    let key = || prop::sample::select(vec!["", "\0", "a", "b", "c"]).prop_map(Bytes::from);
+    (key(), key()).prop_map(|(key, end)| KeyRange::parse(key, end))
 }
 
 fn alarm() -> impl Strategy<Value = Alarm> {

@@ -11,11 +11,19 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::{
-    apply::{Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn},
+    apply::{
+        Alarm, AlarmKind, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
+        Put, Txn,
+    },
+    auth::{Permission, PermissionKind},
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
     pb::{
+        authpb,
         etcdserverpb::{
-            AlarmRequest, AlarmType, CompactionRequest, Compare as PbCompare, DeleteRangeRequest,
+            AlarmRequest, AlarmType, AuthRoleAddRequest, AuthRoleDeleteRequest,
+            AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
+            AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
+            AuthUserRevokeRoleRequest, CompactionRequest, Compare as PbCompare, DeleteRangeRequest,
             LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, Member,
             PutRequest, RangeRequest, RequestOp, TxnRequest,
             alarm_request::AlarmAction,
@@ -78,6 +86,7 @@ fn command_to_pb(command: &Command) -> Logged {
             client_ur_ls: client_urls.clone(),
             ..Member::default()
         }),
+        Command::Auth(auth) => auth_to_pb(auth),
     }
 }
 
@@ -114,7 +123,88 @@ fn command_from_pb(command: PbCommand) -> Result<Command, DecodeError> {
             name: member.name,
             client_urls: member.client_ur_ls,
         },
+        Logged::AuthUserAdd(add) => Command::Auth(AuthCommand::UserAdd {
+            name: add.name,
+            password_hash: add.hashed_password,
+            no_password: add.options.is_some_and(|options| options.no_password),
+        }),
+        Logged::AuthUserDelete(delete) => Command::Auth(AuthCommand::UserDelete { name: delete.name }),
+        Logged::AuthUserChangePassword(change) => Command::Auth(AuthCommand::UserChangePassword {
+            name: change.name,
+            password_hash: change.hashed_password,
+        }),
+        Logged::AuthUserGrantRole(grant) => {
+            Command::Auth(AuthCommand::UserGrantRole { name: grant.user, role: grant.role })
+        }
+        Logged::AuthUserRevokeRole(revoke) => {
+            Command::Auth(AuthCommand::UserRevokeRole { name: revoke.name, role: revoke.role })
+        }
+        Logged::AuthRoleAdd(add) => Command::Auth(AuthCommand::RoleAdd { name: add.name }),
+        Logged::AuthRoleDelete(delete) => Command::Auth(AuthCommand::RoleDelete { name: delete.role }),
+        Logged::AuthRoleGrantPermission(grant) => {
+            let permission = grant.perm.ok_or(DecodeError::Unknown("permission"))?;
+            Command::Auth(AuthCommand::RoleGrantPermission {
+                role: grant.name,
+                permission: Permission {
+                    kind: PermissionKind::of(permission.perm_type),
+                    range: KeyRange::parse(permission.key, permission.range_end),
+                },
+            })
+        }
+        Logged::AuthRoleRevokePermission(revoke) => Command::Auth(AuthCommand::RoleRevokePermission {
+            role: revoke.role,
+            range: KeyRange::parse(revoke.key, revoke.range_end),
+        }),
     })
+}
+
+fn auth_to_pb(command: &AuthCommand) -> Logged {
+    match command {
+        AuthCommand::UserAdd { name, password_hash, no_password } => {
+            Logged::AuthUserAdd(AuthUserAddRequest {
+                name: name.clone(),
+                password: String::new(),
+                options: Some(authpb::UserAddOptions { no_password: *no_password }),
+                hashed_password: password_hash.clone(),
+            })
+        }
+        AuthCommand::UserDelete { name } => {
+            Logged::AuthUserDelete(AuthUserDeleteRequest { name: name.clone() })
+        }
+        AuthCommand::UserChangePassword { name, password_hash } => {
+            Logged::AuthUserChangePassword(AuthUserChangePasswordRequest {
+                name: name.clone(),
+                password: String::new(),
+                hashed_password: password_hash.clone(),
+            })
+        }
+        AuthCommand::UserGrantRole { name, role } => {
+            Logged::AuthUserGrantRole(AuthUserGrantRoleRequest { user: name.clone(), role: role.clone() })
+        }
+        AuthCommand::UserRevokeRole { name, role } => {
+            Logged::AuthUserRevokeRole(AuthUserRevokeRoleRequest { name: name.clone(), role: role.clone() })
+        }
+        AuthCommand::RoleAdd { name } => Logged::AuthRoleAdd(AuthRoleAddRequest { name: name.clone() }),
+        AuthCommand::RoleDelete { name } => {
+            Logged::AuthRoleDelete(AuthRoleDeleteRequest { role: name.clone() })
+        }
+        AuthCommand::RoleGrantPermission { role, permission } => {
+            let (key, range_end) = permission.range.to_wire();
+            let perm = authpb::Permission { perm_type: permission.kind.number(), key, range_end };
+            Logged::AuthRoleGrantPermission(AuthRoleGrantPermissionRequest {
+                name: role.clone(),
+                perm: Some(perm),
+            })
+        }
+        AuthCommand::RoleRevokePermission { role, range } => {
+            let (key, range_end) = range.to_wire();
+            Logged::AuthRoleRevokePermission(AuthRoleRevokePermissionRequest {
+                role: role.clone(),
+                key,
+                range_end,
+            })
+        }
+    }
 }
 
 fn put_to_pb(put: &Put) -> PutRequest {

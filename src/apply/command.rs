@@ -8,6 +8,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
+    auth::{AuthError, Permission},
     mvcc::{Range, RangeResult},
     types::{KeyRange, KeyValue, LeaseId, MemberId, Rev},
 };
@@ -40,6 +41,21 @@ pub(crate) enum Command {
         name: String,
         client_urls: Vec<String>,
     },
+    Auth(AuthCommand),
+}
+
+/// A change of users or roles. Passwords come as bcrypt hashes; an empty one fits no password.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum AuthCommand {
+    UserAdd { name: String, password_hash: String, no_password: bool },
+    UserDelete { name: String },
+    UserChangePassword { name: String, password_hash: String },
+    UserGrantRole { name: String, role: String },
+    UserRevokeRole { name: String, role: String },
+    RoleAdd { name: String },
+    RoleDelete { name: String },
+    RoleGrantPermission { role: String, permission: Permission },
+    RoleRevokePermission { role: String, range: KeyRange },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -125,12 +141,30 @@ impl Command {
                 Command::MemberPublish { name, client_urls, .. } => {
                     name.len() + client_urls.iter().map(String::len).sum::<usize>()
                 }
+                Command::Auth(auth) => auth.size(),
                 Command::Compact { .. }
                 | Command::LeaseGrant { .. }
                 | Command::LeaseRevoke { .. }
                 | Command::AlarmActivate(_)
                 | Command::AlarmDeactivate(_) => 0,
             }
+    }
+}
+
+impl AuthCommand {
+    fn size(&self) -> usize {
+        match self {
+            AuthCommand::UserAdd { name, password_hash, .. }
+            | AuthCommand::UserChangePassword { name, password_hash } => name.len() + password_hash.len(),
+            AuthCommand::UserGrantRole { name, role } | AuthCommand::UserRevokeRole { name, role } => {
+                name.len() + role.len()
+            }
+            AuthCommand::UserDelete { name }
+            | AuthCommand::RoleAdd { name }
+            | AuthCommand::RoleDelete { name } => name.len(),
+            AuthCommand::RoleGrantPermission { role, permission } => role.len() + permission.range.size(),
+            AuthCommand::RoleRevokePermission { role, range } => role.len() + range.size(),
+        }
     }
 }
 
@@ -207,6 +241,7 @@ pub(crate) enum Response {
         alarms: Vec<Alarm>,
     },
     MemberPublish,
+    Auth,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -244,4 +279,6 @@ pub(crate) enum ApplyError {
     NoSpace,
     #[error("corrupt cluster")]
     Corrupt,
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }

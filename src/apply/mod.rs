@@ -12,6 +12,7 @@ pub(crate) mod admission;
 mod alarm;
 #[cfg(test)]
 mod arbitrary;
+mod auth;
 pub(crate) mod codec;
 mod command;
 mod kv;
@@ -28,8 +29,8 @@ mod txn;
 
 pub(crate) use alarm::Alarms;
 pub(crate) use command::{
-    Alarm, AlarmKind, ApplyError, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
-    OpResult, Outcome, Put, Response, Txn, TxnResult,
+    Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
+    Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
 };
 pub(crate) use members::{Member, Members};
 pub(crate) use state::{Applied, Captured, StateMachine};

@@ -12,9 +12,10 @@ use bytes::Bytes;
 
 use crate::{
     apply::{
-        Alarm, AlarmKind, Applied, ApplyError, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
-        Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
+        Alarm, AlarmKind, Applied, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget,
+        DeleteRange, Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
     },
+    auth::AuthError,
     mvcc::{Range, RangeResult},
     types::{Event, EventKind, KeyValue, LeaseId, Rev},
 };
@@ -27,6 +28,17 @@ pub(super) struct Model {
     compacted: i64,
     leases: BTreeSet<LeaseId>,
     alarms: BTreeSet<Alarm>,
+    auth: Auth,
+}
+
+/// Users and roles as plain lists, in the order in which they came.
+#[derive(Default)]
+pub(super) struct Auth {
+    /// Name, password hash, whether there is never one, roles.
+    users: Vec<(String, String, bool, Vec<String>)>,
+    /// Name, and what it permits: kind, key, range end.
+    roles: Vec<(String, Vec<(i32, Bytes, Bytes)>)>,
+    changes: u64,
 }
 
 /// The map while a command is at work on it.
@@ -39,7 +51,17 @@ struct Work {
 
 impl Model {
     pub(super) fn new() -> Model {
-        Model { history: vec![Map::new()], compacted: -1, leases: BTreeSet::new(), alarms: BTreeSet::new() }
+        Model {
+            history: vec![Map::new()],
+            compacted: -1,
+            leases: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            auth: Auth::default(),
+        }
+    }
+
+    pub(super) fn auth(&self) -> &Auth {
+        &self.auth
     }
 
     pub(super) fn map(&self) -> &Map {
@@ -78,7 +100,8 @@ impl Model {
             Command::LeaseCheckpoint { .. }
             | Command::AlarmActivate(_)
             | Command::AlarmDeactivate(_)
-            | Command::MemberPublish { .. } => (false, false),
+            | Command::MemberPublish { .. }
+            | Command::Auth(_) => (false, false),
         };
         if mutates && any(AlarmKind::Corrupt) {
             Some(ApplyError::Corrupt)
@@ -137,6 +160,10 @@ impl Model {
                 Response::Alarm { alarms: found.then_some(*alarm).into_iter().collect() }
             }
             Command::MemberPublish { .. } => Response::MemberPublish,
+            Command::Auth(command) => {
+                self.auth.run(command)?;
+                Response::Auth
+            }
         })
     }
 
@@ -227,6 +254,107 @@ impl Model {
             })
             .collect();
         TxnResult { succeeded, responses }
+    }
+}
+
+impl Auth {
+    fn run(&mut self, command: &AuthCommand) -> Result<(), AuthError> {
+        let user = |name: &str| self.users.iter().position(|user| user.0 == name);
+        let role = |name: &str| self.roles.iter().position(|role| role.0 == name);
+        match command {
+            AuthCommand::UserAdd { name, .. } if name.is_empty() => return Err(AuthError::UserEmpty),
+            AuthCommand::UserAdd { name, .. } if user(name).is_some() => {
+                return Err(AuthError::UserAlreadyExists);
+            }
+            AuthCommand::UserAdd { name, password_hash, no_password } => {
+                let hash = if *no_password { String::new() } else { password_hash.clone() };
+                self.users.push((name.clone(), hash, *no_password, Vec::new()));
+            }
+            AuthCommand::UserDelete { name } => {
+                let at = user(name).ok_or(AuthError::UserNotFound)?;
+                self.users.remove(at);
+            }
+            AuthCommand::UserChangePassword { name, password_hash } => {
+                let at = user(name).ok_or(AuthError::UserNotFound)?;
+                if !self.users[at].2 {
+                    self.users[at].1 = password_hash.clone();
+                }
+            }
+            AuthCommand::UserGrantRole { name, role: granted } => {
+                let at = user(name).ok_or(AuthError::UserNotFound)?;
+                if granted != "root" && role(granted).is_none() {
+                    return Err(AuthError::RoleNotFound);
+                }
+                if self.users[at].3.contains(granted) {
+                    return Ok(());
+                }
+                self.users[at].3.push(granted.clone());
+            }
+            AuthCommand::UserRevokeRole { name, role } => {
+                let at = user(name).ok_or(AuthError::UserNotFound)?;
+                if !self.users[at].3.contains(role) {
+                    return Err(AuthError::RoleNotGranted);
+                }
+                self.users[at].3.retain(|had| had != role);
+            }
+            AuthCommand::RoleAdd { name } if name.is_empty() => return Err(AuthError::RoleEmpty),
+            AuthCommand::RoleAdd { name } if role(name).is_some() => {
+                return Err(AuthError::RoleAlreadyExists);
+            }
+            AuthCommand::RoleAdd { name } => self.roles.push((name.clone(), Vec::new())),
+            AuthCommand::RoleDelete { name } => {
+                let at = role(name).ok_or(AuthError::RoleNotFound)?;
+                self.roles.remove(at);
+                self.users.iter_mut().for_each(|user| user.3.retain(|had| had != name));
+            }
+            AuthCommand::RoleGrantPermission { role: name, permission } => {
+                let (key, end) = permission.range.to_wire();
+                if key.is_empty() || !(end.is_empty() || end == "\0" || end > key) {
+                    return Err(AuthError::InvalidAuthManagement);
+                }
+                let at = role(name).ok_or(AuthError::RoleNotFound)?;
+                let permissions = &mut self.roles[at].1;
+                let kind = permission.kind.number();
+                match permissions.iter_mut().find(|had| had.1 == key && had.2 == end) {
+                    Some(had) => had.0 = kind,
+                    None => permissions.push((kind, key, end)),
+                }
+                permissions.sort_by(|a, b| a.1.cmp(&b.1));
+            }
+            AuthCommand::RoleRevokePermission { role: name, range } => {
+                let at = role(name).ok_or(AuthError::RoleNotFound)?;
+                let permissions = &mut self.roles[at].1;
+                let (key, end) = range.to_wire();
+                let before = permissions.len();
+                permissions.retain(|had| had.1 != key || had.2 != end);
+                if permissions.len() == before {
+                    return Err(AuthError::PermissionNotGranted);
+                }
+            }
+        }
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// As etcd lists them: everything by name.
+    pub(super) fn dump(&self) -> String {
+        let (mut users, mut roles) = (self.users.clone(), self.roles.clone());
+        users.sort();
+        roles.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut out = format!("{}\n", 1 + self.changes);
+        for (name, hash, no_password, mut roles) in users {
+            roles.sort();
+            out += &format!("{name}: {hash:?} {no_password} {roles:?}\n");
+        }
+        for (name, mut permissions) in roles {
+            if name == "root" {
+                permissions = vec![(2, Bytes::new(), Bytes::from("\0"))];
+            }
+            out += &format!("{name}: {permissions:?}\n");
+        }
+        let root = self.users.iter().find(|user| user.0 == "root");
+        let holds_root = root.map(|root| root.3.contains(&"root".to_owned()));
+        out + &format!("{holds_root:?}\n")
     }
 }
 

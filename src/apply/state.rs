@@ -9,12 +9,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Stop, alarm::Alarms, kv, lease, members::Members, txn};
+use super::{Stop, alarm::Alarms, auth, kv, lease, members::Members, txn};
 use crate::{
     apply::{Command, Outcome, Response},
+    auth::AuthStore,
     lease::Lessor,
     mvcc::{Store, StoreCheckpoint},
-    storage::{Checkpoint, Database, StorageError, Table},
+    storage::{Checkpoint, Database, Reader, StorageError, Table},
     types::{Event, KeyRange, MemberId, Rev},
 };
 
@@ -23,6 +24,7 @@ pub(crate) struct StateMachine {
     pub(crate) lessor: Lessor,
     pub(crate) alarms: Alarms,
     pub(crate) members: Members,
+    pub(crate) auth: AuthStore,
     /// Changed since the last checkpoint; `None` is to be removed.
     cells: BTreeMap<(Table, Bytes), Option<Bytes>>,
 }
@@ -73,6 +75,7 @@ impl StateMachine {
             let restored = members.restore_removed(&key);
             restored.ok_or_else(|| reader.corrupted(unreadable("removed member", &key)))?;
         }
+        let auth = open_auth(&reader)?;
         drop(reader);
         let mvcc = Store::open(Arc::clone(&database))?;
         for (key, meta) in mvcc.lookup_range(&KeyRange::all()).filter(|(_, meta)| meta.lease.is_some()) {
@@ -81,7 +84,7 @@ impl StateMachine {
             }
             lessor.attach(key, meta.lease);
         }
-        Ok(StateMachine { mvcc, lessor, alarms, members, cells: BTreeMap::new() })
+        Ok(StateMachine { mvcc, lessor, alarms, members, auth, cells: BTreeMap::new() })
     }
 
     /// With `want_prev_events`, each event says what its key held before.
@@ -129,6 +132,7 @@ impl StateMachine {
                 self.record_member(*id);
                 quiet(Response::MemberPublish)
             }
+            Command::Auth(command) => quiet(auth::run(self, command)?),
         }
     }
 
@@ -175,6 +179,23 @@ impl StateMachine {
         self.record(Table::Member, key.clone(), self.members.cell(id));
         self.record(Table::MemberRemoved, key, self.members.cell_removed(id));
     }
+}
+
+fn open_auth(reader: &Reader) -> Result<AuthStore, StorageError> {
+    let mut auth = AuthStore::default();
+    for cell in reader.cells(Table::AuthUser)? {
+        let (key, cell) = cell?;
+        auth.restore_user(&key, &cell).ok_or_else(|| reader.corrupted(unreadable("user", &key)))?;
+    }
+    for cell in reader.cells(Table::AuthRole)? {
+        let (key, cell) = cell?;
+        auth.restore_role(&key, &cell).ok_or_else(|| reader.corrupted(unreadable("role", &key)))?;
+    }
+    if let Some(cell) = reader.cell(Table::Meta, AuthStore::REV_CELL)? {
+        let restored = auth.restore_rev(&cell);
+        restored.ok_or_else(|| reader.corrupted(unreadable("number", AuthStore::REV_CELL)))?;
+    }
+    Ok(auth)
 }
 
 fn unreadable(what: &str, key: &[u8]) -> String {

@@ -7,6 +7,9 @@
 //! txn [if TARGET RANGE OPERATOR GIVEN]... { OPS } [else { OPS }]
 //! compact REV | grant ID TTL | revoke ID | left ID SECS
 //! alarm KIND MEMBER | disarm KIND MEMBER | publish MEMBER NAME
+//! user add NAME HASH | user del NAME | user password NAME HASH        HASH `_` is none
+//! user grant NAME ROLE | user revoke NAME ROLE
+//! role add NAME | role del NAME | role permit NAME KIND RANGE | role forbid NAME RANGE
 //! ```
 //!
 //! Semicolons part commands, as they part operations.
@@ -17,9 +20,10 @@ use bytes::Bytes;
 
 use crate::{
     apply::{
-        Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
-        OpResult, Put, Response, Txn, TxnResult,
+        Alarm, AlarmKind, Applied, AuthCommand, Command, Compare, CompareOperator, CompareTarget,
+        DeleteRange, Op, OpResult, Put, Response, Txn, TxnResult,
     },
+    auth::{Permission, PermissionKind},
     mvcc::Range,
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, MemberId, Rev},
 };
@@ -66,6 +70,7 @@ fn print_response(response: &Response, out: &mut String) -> std::fmt::Result {
         Response::LeaseCheckpoint => write!(out, "noted"),
         Response::Alarm { alarms } => write!(out, "alarms {}", print_alarms(alarms.iter().copied())),
         Response::MemberPublish => write!(out, "published"),
+        Response::Auth => write!(out, "done"),
     }
 }
 
@@ -162,7 +167,48 @@ impl<'s> Words<'s> {
                 name: self.next().to_owned(),
                 client_urls: Vec::new(),
             },
+            "user" => Command::Auth(self.user()),
+            "role" => Command::Auth(self.role()),
             other => panic!("a command: {other}"),
+        }
+    }
+
+    fn name(&mut self) -> String {
+        self.next().to_owned()
+    }
+
+    fn user(&mut self) -> AuthCommand {
+        match self.next() {
+            "add" => {
+                let (name, hash) = (self.name(), self.name());
+                let no_password = hash == "_";
+                AuthCommand::UserAdd { name, password_hash: hash, no_password }
+            }
+            "del" => AuthCommand::UserDelete { name: self.name() },
+            "password" => AuthCommand::UserChangePassword { name: self.name(), password_hash: self.name() },
+            "grant" => AuthCommand::UserGrantRole { name: self.name(), role: self.name() },
+            "revoke" => AuthCommand::UserRevokeRole { name: self.name(), role: self.name() },
+            other => panic!("something to do with a user: {other}"),
+        }
+    }
+
+    fn role(&mut self) -> AuthCommand {
+        match self.next() {
+            "add" => AuthCommand::RoleAdd { name: self.name() },
+            "del" => AuthCommand::RoleDelete { name: self.name() },
+            "permit" => {
+                let role = self.name();
+                let kind = match self.next() {
+                    "read" => PermissionKind::Read,
+                    "write" => PermissionKind::Write,
+                    "readwrite" => PermissionKind::ReadWrite,
+                    other => panic!("a kind of access: {other}"),
+                };
+                let permission = Permission { kind, range: self.key_range() };
+                AuthCommand::RoleGrantPermission { role, permission }
+            }
+            "forbid" => AuthCommand::RoleRevokePermission { role: self.name(), range: self.key_range() },
+            other => panic!("something to do with a role: {other}"),
         }
     }
 

@@ -217,6 +217,8 @@ fn kind_of(name: &str) -> Result<Kind, ConfigError> {
 fn check_syntax(name: &str, kind: Kind, text: &str) -> Result<(), ConfigError> {
     let checked = match kind {
         Kind::Text => Ok(()),
+        Kind::Choice(words) if words.contains(&text) => Ok(()),
+        Kind::Choice(words) => Err(format!("must be one of {}", words.join(", "))),
         Kind::Bool => parse_bool(text).map(drop),
         Kind::Int => parse_int(text).map(drop),
         Kind::Uint => parse_uint(text).map(drop),

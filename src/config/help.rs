@@ -63,7 +63,7 @@ pub(super) fn help() -> String {
 fn write_flag(text: &mut String, flag: &Flag) {
     let value = match flag.kind {
         Kind::Bool => "",
-        Kind::Text => " <text>",
+        Kind::Text | Kind::Choice(_) => " <text>",
         Kind::Int | Kind::Uint => " <number>",
         Kind::Duration => " <duration>",
         Kind::Urls => " <urls>",

@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod help;
 mod identity;
+mod restore;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,9 @@ pub(crate) struct Config {
     pub(crate) cors: Option<Vec<String>>,
     /// Host names that plaintext HTTP requests may use; `None`: all.
     pub(crate) host_whitelist: Option<Vec<String>>,
+
+    /// How often the work of hashing a password is doubled.
+    pub(crate) bcrypt_cost: u32,
 
     pub(crate) warning_apply_duration: Duration,
     pub(crate) warning_unary_request_duration: Duration,
@@ -162,6 +166,11 @@ pub(crate) struct Notice {
 #[derive(Clone, Debug)]
 pub(crate) enum Invocation {
     Serve(Box<Config>),
+    /// `snapshot restore FILE --data-dir DIR`.
+    Restore {
+        file: PathBuf,
+        data_dir: PathBuf,
+    },
     /// Help or version: this text, to stdout, and nothing else.
     Print(String),
 }
@@ -176,6 +185,12 @@ pub(crate) struct ConfigError {
 impl Config {
     /// `args` are those behind the program's name.
     pub(crate) fn load(args: &[String], env: &[(String, String)]) -> Result<Invocation, ConfigError> {
+        if let [noun, verb, rest @ ..] = args
+            && noun == "snapshot"
+            && verb == "restore"
+        {
+            return restore::invocation(rest);
+        }
         let flags = Flags::parse(args, env)?;
         if flags.help {
             return Ok(Invocation::Print(help::help()));

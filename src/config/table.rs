@@ -5,7 +5,7 @@
 //! effect, some ask for what is not built yet and are refused, and some are history.
 
 use Group::{Auth, Clustering, Limits, Logging, Member, Metrics, Other, Security, Unsafe, Upkeep};
-use Kind::{Bool, Duration, Int, Text, Uint, Urls};
+use Kind::{Bool, Choice, Duration, Int, Text, Uint, Urls};
 
 /// One flag, as the help shows it and the parser takes it.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Flag {
 pub(super) enum Kind {
     Bool,
     Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
     Int,
     Uint,
     Duration,
@@ -137,7 +139,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("initial-cluster", Text, "", Clustering, "First members: name=url,name=url. Empty: this one alone."),
     flag(
         "initial-cluster-state",
-        Text,
+        Choice(&["new", "existing"]),
         "new",
         Clustering,
         "\"new\", or \"existing\" to join a cluster that runs.",
@@ -257,7 +259,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("auth-token", Text, "simple", Auth, "Kind of token.")
         .unsupported("any kind of token but \"simple\""),
     flag("auth-token-ttl", Uint, "300", Auth, "Seconds that a token lasts.").no_effect(),
-    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31.").no_effect(),
+    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31."),
     //
     flag("log-level", Text, "info", Logging, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "", Logging, "json or console. Empty: console on a terminal, json elsewhere."),
@@ -350,6 +352,7 @@ mod tests {
             let sound = match flag.kind {
                 _ if matches!(flag.standing, Standing::Removed(_)) => true,
                 Text => true,
+                Choice(words) => words.contains(&default),
                 Bool => parse_bool(default).is_ok(),
                 Int => parse_int(default).is_ok(),
                 Uint => parse_uint(default).is_ok(),

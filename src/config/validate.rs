@@ -87,9 +87,8 @@ impl TryFrom<&Flags> for Config {
             initial_advertise_peer_urls,
             initial_cluster,
             initial_cluster_state: match flags.text("initial-cluster-state") {
-                "new" => ClusterState::New,
                 "existing" => ClusterState::Existing,
-                other => return invalid(format!("unexpected clusterState {other:?}")),
+                _ => ClusterState::New,
             },
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
@@ -118,6 +117,10 @@ impl TryFrom<&Flags> for Config {
                 .max(PROGRESS_INTERVAL_MIN),
             cors: any_or_list(flags.text("cors")),
             host_whitelist: any_or_list(flags.text("host-whitelist")),
+            bcrypt_cost: match narrow(flags, "bcrypt-cost")? {
+                cost @ 4..=31 => cost,
+                cost => return invalid(format!("--bcrypt-cost {cost} must be between 4 and 31")),
+            },
             warning_apply_duration: flags.duration("warning-apply-duration"),
             warning_unary_request_duration: flags.duration("warning-unary-request-duration"),
             log_level: log_level(flags)?,

@@ -41,7 +41,7 @@ impl Store {
         let records = self.recent.changes(self.rev_captured.next());
         let records = records.map(|(revision, record)| (revision, record.clone())).collect();
         self.rev_captured = self.rev_current;
-        let removed = self.compaction.capture(CHECKPOINT_REMOVALS_MAX);
+        let (removed, more) = self.compaction.capture(CHECKPOINT_REMOVALS_MAX);
         let cell = |key: &'static [u8], number: i64| {
             let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
             (Table::Meta, Bytes::from_static(key), Some(bytes))
@@ -52,15 +52,12 @@ impl Store {
             cell(meta::REV_COMPACT_FINISHED, self.compaction.rev_captured.0),
             cell(meta::SIZE_TOTAL, self.size.total),
         ];
-        let more = !self.compaction.removed.is_empty();
         StoreCheckpoint { records, removed, cells, rev: self.rev_current, more }
     }
 
     /// Whether a capture would hold anything that the last one did not.
     pub(crate) fn has_changes(&self) -> bool {
-        self.rev_captured != self.rev_current
-            || !self.compaction.removed.is_empty()
-            || self.compaction.rev_captured != self.compaction.rev_walked
+        self.rev_captured != self.rev_current || self.compaction.rev_captured != self.compaction.rev_walked
     }
 
     /// The newest capture, which holds `rev`, is durable and took `removed_bytes` off the disk.

@@ -4,33 +4,36 @@
 //! the index happens later, in strides, and out of the database with the checkpoints that follow.
 //! Everybody may see a different part of that work done; nobody can tell from the answers.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use crate::{
     mvcc::{RevError, Store},
-    types::{KeyRange, Rev, Revision},
+    types::{Rev, Revision},
 };
 
 /// How far the work is.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    /// What the index is being compacted to, if it is.
     walk: Option<IndexWalk>,
     /// The index holds nothing older.
     pub(super) rev_walked: Rev,
     /// Out of the index, still to go from the database.
-    pub(super) removed: VecDeque<Revision>,
+    removed: BTreeSet<Revision>,
     /// A captured checkpoint leaves nothing older in the database.
     pub(super) rev_captured: Rev,
     /// The database holds nothing older.
     pub(super) rev_finished: Rev,
 }
 
+/// One pass over the index. What it takes out goes from the database after its end, because
+/// removing in the order of the disk is much faster than in the order of the keys.
 #[derive(Debug)]
 struct IndexWalk {
+    /// Revision to compact to.
     rev: Rev,
     /// The key that was visited last.
     after: Option<Box<[u8]>>,
+    removed: BTreeSet<Revision>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +65,14 @@ impl Store {
         if compaction.walk.is_none() && compaction.rev_walked == self.rev_compacted {
             return CompactionStep::Idle;
         }
-        let begin = || IndexWalk { rev: self.rev_compacted, after: None };
-        let IndexWalk { rev, after } = compaction.walk.take().unwrap_or_else(begin);
-        let mut emptied: Vec<Box<[u8]>> = Vec::new();
-        let mut visited = 0;
-        for (key, changes) in self.index.range_mut(&KeyRange::all(), after.as_deref()) {
-            if !changes.compact(rev, &mut compaction.removed) {
-                emptied.push(key.into());
-            }
-            visited += 1;
-            if visited == keys_max {
-                compaction.walk = Some(IndexWalk { rev, after: Some(key.into()) });
-                break;
-            }
-        }
-        for key in &emptied {
-            self.index.remove(key);
-        }
-        if compaction.walk.is_some() {
+        let begin = || IndexWalk { rev: self.rev_compacted, after: None, removed: BTreeSet::new() };
+        let IndexWalk { rev, after, mut removed } = compaction.walk.take().unwrap_or_else(begin);
+        let last = self.index.compact(after.as_deref(), keys_max, rev, &mut removed);
+        if last.is_some() {
+            compaction.walk = Some(IndexWalk { rev, after: last, removed });
             return CompactionStep::More;
         }
+        compaction.removed.append(&mut removed);
         compaction.rev_walked = rev;
         CompactionStep::Finished(rev)
     }
@@ -98,21 +89,20 @@ impl Compaction {
         Compaction {
             walk: None,
             rev_walked: rev_finished,
-            removed: VecDeque::new(),
+            removed: BTreeSet::new(),
             rev_captured: rev_finished,
             rev_finished,
         }
     }
 
-    /// The next removals, in the order of the disk. When they are the last, what was compacted is
-    /// gone with them.
-    pub(super) fn capture(&mut self, removals_max: usize) -> Vec<Revision> {
-        let count = self.removed.len().min(removals_max);
-        let mut removed: Vec<Revision> = self.removed.drain(..count).collect();
-        removed.sort_unstable();
-        if self.removed.is_empty() {
+    /// The next removals, in the order of the disk, and whether there are more. With the last of
+    /// them, what was compacted is gone.
+    pub(super) fn capture(&mut self, removals_max: usize) -> (Vec<Revision>, bool) {
+        let removed = std::iter::from_fn(|| self.removed.pop_first()).take(removals_max).collect();
+        let more = !self.removed.is_empty();
+        if !more {
             self.rev_captured = self.rev_walked;
         }
-        removed
+        (removed, more)
     }
 }

@@ -1,19 +1,44 @@
 //! Every key of the store, in order, with its changes. It holds no values.
+//!
+//! Every answer with a limit also says how many keys there are in all. So beside the keys there is
+//! a coarse map of *segments*, stretches of a hundred keys or so, each with the number of keys that
+//! exist in it now: counting walks over the keys at both ends of a range, and over segments between.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    ops::Bound::{self, Excluded, Included, Unbounded},
+};
 
 use crate::{
     mvcc::key_index::{KeyIndex, Live},
     storage::Record,
-    types::{KeyRange, LeaseId, Revision},
+    types::{KeyRange, LeaseId, Rev, Revision},
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
     keys: BTreeMap<Box<[u8]>, KeyIndex>,
+    /// By the lower bound of their keys. There always is one for the empty key, so that every key
+    /// belongs to one.
+    segments: Segments,
 }
 
+#[derive(Debug, Default)]
+struct Segment {
+    keys: usize,
+    /// Those of them that exist now.
+    live: usize,
+}
+
+/// A segment with more keys is split.
+const SEGMENT_KEYS_MAX: usize = if cfg!(test) { 3 } else { 256 };
+
 impl Index {
+    pub(super) fn new() -> Index {
+        let segments = BTreeMap::from([(Box::default(), Segment::default())]);
+        Index { keys: BTreeMap::new(), segments }
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Option<&KeyIndex> {
         self.keys.get(key)
     }
@@ -28,51 +53,104 @@ impl Index {
         keys.into_iter().flatten().map(|(key, changes)| (key.as_ref(), changes))
     }
 
-    /// As [`Index::range`], to be changed.
-    pub(super) fn range_mut(
-        &mut self,
-        range: &KeyRange,
-        after: Option<&[u8]>,
-    ) -> impl Iterator<Item = (&[u8], &mut KeyIndex)> {
-        let keys = bounds(range, after).map(|bounds| self.keys.range_mut::<[u8], _>(bounds));
-        keys.into_iter().flatten().map(|(key, changes)| (key.as_ref(), changes))
+    /// How many keys of a range after `after` exist now.
+    pub(super) fn count(&self, range: &KeyRange, after: Option<&[u8]>) -> usize {
+        let Some((lower, upper)) = bounds(range, after) else { return 0 };
+        let start = after.unwrap_or(range.start());
+        let mut segments = self.segments.range::<[u8], _>((Excluded(start), upper));
+        let Some((low, mut last)) = segments.next() else { return self.count_keys(lower, upper) };
+        let mut count = self.count_keys(lower, Excluded(low));
+        let mut last_low = low;
+        for (low, segment) in segments {
+            count += last.live;
+            (last_low, last) = (low, segment);
+        }
+        count + self.count_keys(Included(last_low), upper)
     }
 
     /// Returns what the key held, and its lease.
     pub(super) fn put(&mut self, key: &[u8], revision: Revision, lease: LeaseId) -> Option<(Live, LeaseId)> {
-        match self.keys.get_mut(key) {
-            Some(changes) => {
-                let prev = changes.newest().map(|live| (live, changes.lease()));
-                changes.put(revision, lease);
-                prev
-            }
-            None => {
-                let first = Live { revision, create_rev: revision.main, version: 1 };
-                self.keys.insert(key.into(), KeyIndex::of_put(first, lease));
-                None
-            }
+        let Some(changes) = self.keys.get_mut(key) else {
+            let first = Live { revision, create_rev: revision.main, version: 1 };
+            self.keys.insert(key.into(), KeyIndex::of_put(first, lease));
+            self.grow_segment(key);
+            return None;
+        };
+        let prev = changes.newest().map(|live| (live, changes.lease()));
+        changes.put(revision, lease);
+        if prev.is_none() {
+            segment_of(&mut self.segments, key).1.live += 1;
         }
+        prev
     }
 
-    pub(super) fn remove(&mut self, key: &[u8]) {
-        self.keys.remove(key);
+    /// Deletes what exists of a range, in order, the first at `revision`. Each is shown before it
+    /// goes; the first error ends it.
+    pub(super) fn delete_range<E>(
+        &mut self,
+        range: &KeyRange,
+        mut revision: Revision,
+        mut show: impl FnMut(&[u8], &KeyIndex, Live, Revision) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let keys = bounds(range, None).map(|bounds| self.keys.range_mut::<[u8], _>(bounds));
+        for (key, changes) in keys.into_iter().flatten() {
+            if let Some(live) = changes.newest() {
+                show(key, changes, live, revision)?;
+                changes.delete(revision);
+                segment_of(&mut self.segments, key).1.live -= 1;
+                revision.sub += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compacts the next `keys_max` keys after `after`. Returns the last of them, or nothing at the
+    /// end.
+    pub(super) fn compact(
+        &mut self,
+        after: Option<&[u8]>,
+        keys_max: usize,
+        rev: Rev,
+        removed: &mut BTreeSet<Revision>,
+    ) -> Option<Box<[u8]>> {
+        let mut emptied: Vec<Box<[u8]>> = Vec::new();
+        let mut visited = 0;
+        let mut last = None;
+        let lower = after.map_or(Unbounded, Excluded);
+        for (key, changes) in self.keys.range_mut::<[u8], _>((lower, Unbounded)) {
+            if !changes.compact(rev, removed) {
+                emptied.push(key.clone());
+            }
+            visited += 1;
+            if visited == keys_max {
+                last = Some(key.clone());
+                break;
+            }
+        }
+        for key in emptied {
+            self.keys.remove(&key);
+            self.shrink_segment(&key);
+        }
+        last
     }
 
     /// Takes in a stored record; records come in order. Says what is wrong with one that cannot
-    /// follow those before it.
+    /// follow those before it. After the last, [`Index::restored`] makes the index whole.
     pub(super) fn restore(&mut self, revision: Revision, record: &Record) -> Result<(), String> {
         let parts = record.parts();
         let put = Live { revision, create_rev: parts.create_rev, version: parts.version };
         if !record.is_tombstone() && (parts.mod_rev != revision.main || parts.version < 1) {
             return Err(format!("revision {revision} holds {put:?}"));
         }
-        let Some(changes) = self.keys.get_mut(parts.key) else {
-            let changes = match record.is_tombstone() {
-                true => KeyIndex::of_tombstone(revision),
-                false => KeyIndex::of_put(put, parts.lease),
-            };
-            self.keys.insert(parts.key.into(), changes);
-            return Ok(());
+        let changes = match self.keys.entry(parts.key.into()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert(match record.is_tombstone() {
+                    true => KeyIndex::of_tombstone(revision),
+                    false => KeyIndex::of_put(put, parts.lease),
+                });
+                return Ok(());
+            }
         };
         match (changes.newest(), record.is_tombstone()) {
             (Some(_), true) => changes.delete(revision),
@@ -87,16 +165,71 @@ impl Index {
         }
         Ok(())
     }
+
+    /// Counts what has been taken in.
+    pub(super) fn restored(&mut self) {
+        let mut low: Box<[u8]> = Box::default();
+        let mut segment = Segment::default();
+        for (key, changes) in &self.keys {
+            if segment.keys == SEGMENT_KEYS_MAX / 2 {
+                let full = std::mem::take(&mut segment);
+                self.segments.insert(std::mem::replace(&mut low, key.clone()), full);
+            }
+            segment.keys += 1;
+            segment.live += usize::from(changes.newest().is_some());
+        }
+        self.segments.insert(low, segment);
+    }
+
+    fn count_keys(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> usize {
+        let keys = self.keys.range::<[u8], _>((lower, upper));
+        keys.filter(|(_, changes)| changes.newest().is_some()).count()
+    }
+
+    /// For a key that is new.
+    fn grow_segment(&mut self, key: &[u8]) {
+        let (low, segment) = segment_of(&mut self.segments, key);
+        segment.keys += 1;
+        segment.live += 1;
+        if segment.keys > SEGMENT_KEYS_MAX {
+            let kept = segment.keys / 2;
+            let keys = self.keys.range::<[u8], _>((Included(low.as_ref()), Unbounded));
+            let mut moved = keys.take(segment.keys).skip(kept).peekable();
+            let middle = moved.peek().expect("a segment's keys are in the index").0.clone();
+            let live = moved.filter(|(_, changes)| changes.newest().is_some()).count();
+            let half = Segment { keys: segment.keys - kept, live };
+            *segment = Segment { keys: kept, live: segment.live - live };
+            self.segments.insert(middle, half);
+        }
+    }
+
+    /// For a key that is gone, after it was deleted.
+    fn shrink_segment(&mut self, key: &[u8]) {
+        let (low, segment) = segment_of(&mut self.segments, key);
+        segment.keys -= 1;
+        if segment.keys == 0 && !low.is_empty() {
+            let low = low.clone();
+            self.segments.remove(&low);
+        }
+    }
+}
+
+type Segments = BTreeMap<Box<[u8]>, Segment>;
+
+/// The segment that a key belongs to, and its lower bound.
+fn segment_of<'a>(segments: &'a mut Segments, key: &[u8]) -> (&'a Box<[u8]>, &'a mut Segment) {
+    let segment = segments.range_mut::<[u8], _>((Unbounded, Included(key))).next_back();
+    segment.expect("there is a segment for the empty key")
 }
 
 /// `None` if nothing can be in between, which the map would take for a mistake.
 fn bounds<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
-    let lower = after.map_or(Bound::Included(range.start().as_ref()), Bound::Excluded);
+    let lower = after.map_or(Included(range.start().as_ref()), Excluded);
     match range {
-        KeyRange::Point(key) if after.is_none() => Some((lower, Bound::Included(key))),
+        KeyRange::Point(key) if after.is_none() => Some((lower, Included(key))),
         KeyRange::Point(_) => None,
-        KeyRange::Span(start, end) if start < end => Some((lower, Bound::Excluded(end))),
+        KeyRange::Span(start, end) if start < end => Some((lower, Excluded(end))),
         KeyRange::Span(..) => None,
-        KeyRange::From(_) => Some((lower, Bound::Unbounded)),
+        KeyRange::From(_) => Some((lower, Unbounded)),
     }
 }

@@ -106,7 +106,7 @@ impl KeyIndex {
         self.live(self.count_until(rev).checked_sub(1)?)
     }
 
-    /// Of the newest put.
+    /// Of the newest put; none once it is deleted.
     pub(super) fn lease(&self) -> LeaseId {
         self.lease
     }

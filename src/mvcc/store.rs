@@ -35,7 +35,6 @@ pub(crate) struct Store {
     /// The seam: everything up to here is in `body`.
     pub(super) rev_checkpointed: Rev,
     pub(super) size: Size,
-    pub(super) keys_live: usize,
 }
 
 /// Why a revision cannot be read or compacted. All replicas agree on it.
@@ -68,7 +67,7 @@ impl Store {
     pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
         let body = Arc::new(database.reader()?);
         let cells = checkpoint::read_cells(&body)?;
-        let mut index = Index::default();
+        let mut index = Index::new();
         let mut size = Size::EMPTY;
         let mut record_count = 0;
         for item in body.records(Revision::default())? {
@@ -80,14 +79,13 @@ impl Store {
             size.add(&record);
             record_count += 1;
         }
+        index.restored();
         let expected = body.record_count()?;
         if record_count != expected {
             return Err(body.corrupted(format!("it has {record_count} records instead of {expected}")));
         }
         size.total = size.total.max(cells.size_total);
-        let keys_live = index.range(&KeyRange::all(), None).filter(|(_, key)| key.newest().is_some()).count();
         Ok(Store {
-            keys_live,
             database,
             body,
             index,
@@ -116,7 +114,7 @@ impl Store {
 
     /// Keys that exist.
     pub(crate) fn keys_live(&self) -> usize {
-        self.keys_live
+        self.index.count(&KeyRange::all(), None)
     }
 
     /// The newest value of a key.

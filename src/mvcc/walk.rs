@@ -27,7 +27,6 @@ pub(crate) struct RangeWalk<'a> {
     count: i64,
     /// In the order of the keys. Those in `unread` lack key, value and lease so far.
     kvs: Vec<KeyValue>,
-    /// By ascending position.
     unread: Vec<Unread>,
 }
 
@@ -74,23 +73,30 @@ impl<'a> RangeWalk<'a> {
     pub(super) fn step_at(&mut self, store: &Store, current: Rev, keys_max: usize) -> Result<Step, RevError> {
         let rev = self.pin(store, current)?;
         let kvs_max = self.kvs_max();
+        let range = &self.range.range;
         let after = self.after.take();
+        let mut last = after.as_deref();
         let mut visited = 0;
-        for (key, changes) in store.index.range(&self.range.range, after.as_deref()) {
+        for (key, changes) in store.index.range(range, after.as_deref()) {
+            if self.kvs.len() == kvs_max && (rev == current || !self.counted) {
+                break;
+            }
             if let Some(live) = changes.at(rev) {
                 self.count += 1;
                 if self.kvs.len() < kvs_max && passes(self.range, live) {
                     self.take(store, key, live);
                 }
             }
-            if !self.counted && self.kvs.len() == kvs_max {
-                break;
-            }
+            last = Some(key);
             visited += 1;
             if visited == keys_max {
                 self.after = Some(key.into());
                 return Ok(Step::More);
             }
+        }
+        // Of the newest revision the index knows how many keys there are without visiting them.
+        if self.kvs.len() == kvs_max && rev == current {
+            self.count += store.index.count(range, last) as i64;
         }
         Ok(Step::Done)
     }
@@ -184,6 +190,8 @@ impl<'a> RangeWalk<'a> {
 
     /// Reads what is in the database, of the positions that are wanted.
     fn read(&mut self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
+        // In the order of the disk, where neighbours share pages.
+        self.unread.sort_unstable_by_key(|unread| unread.revision);
         for Unread { position, revision, body } in std::mem::take(&mut self.unread) {
             if position < self.kvs.len() && wanted(position) {
                 self.kvs[position] = body.record(revision)?.key_value();

@@ -66,7 +66,6 @@ impl Write<'_> {
             Some((live, _)) if want_prev => Some(self.store.value(live.revision)?),
             _ => None,
         };
-        self.store.keys_live += usize::from(prev.is_none());
         let record = Record::put(&KeyValue {
             key,
             value,
@@ -92,27 +91,24 @@ impl Write<'_> {
         range: &KeyRange,
         want_prev: bool,
     ) -> Result<Vec<Deleted>, StorageError> {
-        let mut revision = self.next_revision();
+        let revision = self.next_revision();
         let Store { index, recent, body, size, .. } = &mut *self.store;
         let mut deleted = Vec::new();
-        for (key, changes) in index.range_mut(range, None) {
-            let Some(live) = changes.newest() else { continue };
+        index.delete_range(range, revision, |key, changes, live, revision| {
             let prev_kv = match recent.get(live.revision) {
                 _ if !want_prev => None,
                 Some(record) => Some(record.key_value()),
                 None => Some(body.record(live.revision)?.key_value()),
             };
-            let lease = changes.lease();
             let record = Record::tombstone(key);
             let kv = record.deleted_key_value(revision.main);
-            changes.delete(revision);
             size.add(&record);
             recent.push(revision, record);
+            let lease = changes.lease();
             deleted.push(Deleted { key: kv.key.clone(), lease, prev_kv: prev_kv.clone() });
             self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
-            revision.sub += 1;
-        }
-        self.store.keys_live -= deleted.len();
+            Ok::<(), StorageError>(())
+        })?;
         Ok(deleted)
     }
 

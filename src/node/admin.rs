@@ -170,7 +170,7 @@ impl Node {
             open_read_transactions: 0,
             rev_current: replica.state.mvcc.rev_current().0,
             rev_compacted: replica.state.mvcc.rev_compacted().0,
-            auth_revision: 1,
+            auth_revision: replica.state.auth.rev(),
             keys: replica.state.mvcc.keys_live() as u64,
             watch_streams: watches.streams,
             watchers: watches.watchers,

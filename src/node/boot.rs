@@ -40,6 +40,25 @@ const JOINED_CELL: &[u8] = b"joined";
 
 /// How long another member may take to say who belongs to its cluster.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOG_BEGUN_CELL: &[u8] = b"log_begun";
+
+/// What takes out of a database whose it is.
+pub(super) fn forget_member() -> [(Table, Bytes, Option<Bytes>); 3] {
+    [IDENTITY_CELL, JOINED_CELL, LOG_BEGUN_CELL].map(|cell| (Table::Meta, cell.into(), None))
+}
+
+/// Whether this member has ever had a log. If so, writes that were answered may be in it and
+/// nowhere else: a directory without it must not be served.
+pub(super) fn log_has_begun(database: &Database) -> Result<bool, StorageError> {
+    Ok(database.reader()?.cell(Table::Meta, LOG_BEGUN_CELL)?.is_some())
+}
+
+/// To be called once there is a log on the disk, before anything is written to it.
+pub(super) fn note_log_begun(database: &Database) -> Result<(), StorageError> {
+    let cells = vec![(Table::Meta, LOG_BEGUN_CELL.into(), Some(Bytes::new()))];
+    database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+    Ok(())
+}
 
 /// An opened data directory.
 pub(crate) struct DataDir {

@@ -5,6 +5,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 use super::{Node, ProposeError, ReadError, read_index::Waiting};
 use crate::{
     apply::{self, Outcome, Txn},
+    auth::AuthStore,
     mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
     types::{Event, Rev},
@@ -80,6 +81,16 @@ impl Node {
             event.prev_kv = prev;
         }
         Ok(())
+    }
+
+    /// Asks users and roles, after a barrier, and the newest revision at that moment.
+    pub(crate) async fn ask_auth<T>(
+        &self,
+        ask: impl FnOnce(&AuthStore) -> T,
+    ) -> Result<(Rev, T), ProposeError> {
+        self.read_barrier().await?;
+        let replica = self.shared.replica.read();
+        Ok((replica.state.mvcc.rev_current(), ask(&replica.state.auth)))
     }
 
     /// The hash of the key-value history up to `rev`; 0 is the newest.

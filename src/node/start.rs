@@ -64,8 +64,18 @@ where
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
     let members = replica.membership().nodes().count().max(data_dir.founders.len());
-    let log =
-        LogStore::open(&data_dir.wal_dir, replica.applied(), replica.installed(), members, metrics.clone())?;
+    let log_has_begun = boot::log_has_begun(&data_dir.database)?;
+    let log = LogStore::open(
+        &data_dir.wal_dir,
+        log_has_begun,
+        replica.applied(),
+        replica.installed(),
+        members,
+        metrics.clone(),
+    )?;
+    if !log_has_begun {
+        boot::note_log_begun(&data_dir.database)?;
+    }
     let (applied, applied_seen) = watch::channel(replica.applied_index());
     let checkpointing = Arc::new(Mutex::new(()));
     let tags = Arc::new(Tags::default());

@@ -54,18 +54,19 @@ struct Inner {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`. `applied` is the last entry whose effects the database holds: a log
-    /// that ends before it has lost entries, unless they came `installed`, with a snapshot that
-    /// the log had not been told of when the process ended. `members` is how many nodes the
-    /// database knows of.
+    /// Opens the log in `dir`, which has to be there if it `has_begun`. `applied` is the last entry
+    /// whose effects the database holds: a log that ends before it has lost entries, unless they
+    /// came `installed`, with a snapshot that the log had not been told of when the process ended.
+    /// `members` is how many nodes the database knows of.
     pub(crate) fn open(
         dir: &Path,
+        has_begun: bool,
         applied: Option<&LogId>,
         installed: Option<&LogId>,
         members: usize,
         metrics: Arc<Metrics>,
     ) -> Result<LogStore, StorageError> {
-        let (wal, recovered) = Wal::open(dir)?;
+        let (wal, recovered) = Wal::open(dir, has_begun)?;
         let Recovered { hard_state, mut purged, committed, mut entries, repaired } = recovered;
         if let Some((path, offset)) = repaired {
             tracing::warn!(

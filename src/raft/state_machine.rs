@@ -75,6 +75,13 @@ impl Replica {
         self.installed.as_ref()
     }
 
+    /// What takes the log's mark out of a database, so that it can begin another log.
+    pub(crate) fn forget() -> Checkpoint {
+        let cells = [APPLIED_CELL, MEMBERSHIP_CELL, INSTALLED_CELL];
+        let cells = cells.into_iter().map(|cell| (Table::Meta, cell.into(), None)).collect();
+        Checkpoint { cells, ..Checkpoint::default() }
+    }
+
     pub(crate) fn applied(&self) -> Option<&LogId> {
         self.applied.as_ref()
     }
@@ -260,7 +267,8 @@ impl RaftStateMachine {
             | Command::LeaseCheckpoint { .. }
             | Command::AlarmActivate(_)
             | Command::AlarmDeactivate(_)
-            | Command::MemberPublish { .. } => {}
+            | Command::MemberPublish { .. }
+            | Command::Auth(_) => {}
         }
     }
 

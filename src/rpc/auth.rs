@@ -1,12 +1,23 @@
 //! Users and roles, as etcd answers while authentication is disabled.
 //!
-//! There are none yet: what asks finds nothing, what would create something is refused.
+//! They are kept, in the log and across restarts, and nobody is held to them yet: enabling
+//! authentication is refused, so that no one takes a cluster for guarded that is not.
+//!
+//! A password goes no further than this file: it is hashed here, beside the reactor, and what is
+//! proposed is the hash.
 
+use std::sync::Arc;
+
+use tokio::{sync::Semaphore, task};
 use tonic::{Request, Response, Status};
 
-use super::{render, status::Refusal};
+use super::{render, status::Refusal, wrong_kind};
 use crate::{
+    apply::{self, AuthCommand, Command},
+    auth::{AuthStore, Permission, PermissionKind},
+    limits::{PASSWORD_BYTES_MAX, PASSWORDS_HASHED_AT_ONCE},
     node::Node,
+    pb::authpb,
     pb::etcdserverpb::{
         AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest,
         AuthRoleAddResponse, AuthRoleDeleteRequest, AuthRoleDeleteResponse, AuthRoleGetRequest,
@@ -19,54 +30,86 @@ use crate::{
         AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
         ResponseHeader, auth_server,
     },
+    types::KeyRange,
 };
 
 #[derive(Clone)]
 pub(crate) struct Auth {
     node: Node,
+    hashing: Arc<Semaphore>,
 }
-
-/// The revision of an auth store that nobody has written to.
-const AUTH_REV_INITIAL: u64 = 1;
 
 impl Auth {
     pub(crate) fn new(node: Node) -> Auth {
-        Auth { node }
+        Auth { node, hashing: Arc::new(Semaphore::new(PASSWORDS_HASHED_AT_ONCE)) }
     }
 
-    fn header(&self) -> ResponseHeader {
-        render::header(&self.node, self.node.rev())
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(render::header(&self.node, self.node.rev()))
     }
-}
 
-fn not_yet<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(
-        "retcd: authentication is not supported yet; users and roles cannot be managed",
-    ))
+    async fn change(&self, command: AuthCommand) -> Result<Option<ResponseHeader>, Status> {
+        let outcome = self.node.propose(Command::Auth(command)).await?;
+        match outcome.result? {
+            apply::Response::Auth => Ok(Some(render::header(&self.node, outcome.rev))),
+            other => Err(wrong_kind(&other)),
+        }
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(&AuthStore) -> T) -> Result<(Option<ResponseHeader>, T), Status> {
+        let (rev, answer) = self.node.ask_auth(ask).await?;
+        Ok((Some(render::header(&self.node, rev)), answer))
+    }
+
+    /// The bcrypt hash of a password, under the prefix that etcd writes.
+    async fn hash(&self, password: String) -> Result<String, Status> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(Refusal::PasswordTooLong.into());
+        }
+        let permit = self.hashing.clone().acquire_owned().await.expect("nobody closes it");
+        let cost = self.node.config().bcrypt_cost;
+        let hashed = task::spawn_blocking(move || {
+            // Held until the work is done, whether or not somebody still waits for it.
+            let _permit = permit;
+            bcrypt::hash_with_result(password, cost)
+        });
+        match hashed.await {
+            Ok(Ok(hash)) => Ok(hash.format_for_version(bcrypt::Version::TwoA)),
+            Ok(Err(error)) => Err(Status::unknown(format!("the password cannot be hashed: {error}"))),
+            // The reactor is going down.
+            Err(_) => Err(Refusal::Stopped.into()),
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl auth_server::Auth for Auth {
+    /// etcd's refusals first; what is left would be enabled by etcd.
     async fn auth_enable(
         &self,
         _request: Request<AuthEnableRequest>,
     ) -> Result<Response<AuthEnableResponse>, Status> {
-        Err(Refusal::RootUserNotExist.into())
+        let (_, checked) = self.ask(AuthStore::check_root).await?;
+        checked?;
+        Err(Status::unimplemented(
+            "retcd: authentication cannot be enabled: this version keeps users and roles but does not \
+             enforce them yet",
+        ))
     }
 
     async fn auth_disable(
         &self,
         _request: Request<AuthDisableRequest>,
     ) -> Result<Response<AuthDisableResponse>, Status> {
-        Ok(Response::new(AuthDisableResponse { header: Some(self.header()) }))
+        Ok(Response::new(AuthDisableResponse { header: self.header() }))
     }
 
     async fn auth_status(
         &self,
         _request: Request<AuthStatusRequest>,
     ) -> Result<Response<AuthStatusResponse>, Status> {
-        let header = Some(self.header());
-        Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision: AUTH_REV_INITIAL }))
+        let (header, auth_revision) = self.ask(AuthStore::rev).await?;
+        Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision }))
     }
 
     async fn authenticate(
@@ -76,103 +119,137 @@ impl auth_server::Auth for Auth {
         Err(Refusal::AuthNotEnabled.into())
     }
 
+    /// An empty password is a password. A hash that comes with the request counts for nothing, as
+    /// in etcd.
     async fn user_add(
         &self,
         request: Request<AuthUserAddRequest>,
     ) -> Result<Response<AuthUserAddResponse>, Status> {
-        if request.get_ref().name.is_empty() {
-            return Err(Refusal::UserEmpty.into());
-        }
-        not_yet()
+        let AuthUserAddRequest { name, password, options, .. } = request.into_inner();
+        let no_password = options.is_some_and(|options| options.no_password);
+        let password_hash = if no_password { String::new() } else { self.hash(password).await? };
+        let header = self.change(AuthCommand::UserAdd { name, password_hash, no_password }).await?;
+        Ok(Response::new(AuthUserAddResponse { header }))
     }
 
     async fn user_get(
         &self,
-        _request: Request<AuthUserGetRequest>,
+        request: Request<AuthUserGetRequest>,
     ) -> Result<Response<AuthUserGetResponse>, Status> {
-        Err(Refusal::UserNotFound.into())
+        let name = request.into_inner().name;
+        let roles = |auth: &AuthStore| auth.user(&name).map(|user| user.roles.iter().cloned().collect());
+        let (header, roles) = self.ask(roles).await?;
+        Ok(Response::new(AuthUserGetResponse { header, roles: roles? }))
     }
 
     async fn user_list(
         &self,
         _request: Request<AuthUserListRequest>,
     ) -> Result<Response<AuthUserListResponse>, Status> {
-        Ok(Response::new(AuthUserListResponse { header: Some(self.header()), users: Vec::new() }))
+        let names = |auth: &AuthStore| auth.users().map(|(name, _)| name.to_owned()).collect();
+        let (header, users) = self.ask(names).await?;
+        Ok(Response::new(AuthUserListResponse { header, users }))
     }
 
     async fn user_delete(
         &self,
-        _request: Request<AuthUserDeleteRequest>,
+        request: Request<AuthUserDeleteRequest>,
     ) -> Result<Response<AuthUserDeleteResponse>, Status> {
-        Err(Refusal::UserNotFound.into())
+        let header = self.change(AuthCommand::UserDelete { name: request.into_inner().name }).await?;
+        Ok(Response::new(AuthUserDeleteResponse { header }))
     }
 
+    /// An empty password takes the user's password away: none fits then.
     async fn user_change_password(
         &self,
-        _request: Request<AuthUserChangePasswordRequest>,
+        request: Request<AuthUserChangePasswordRequest>,
     ) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
-        Err(Refusal::UserNotFound.into())
+        let AuthUserChangePasswordRequest { name, password, .. } = request.into_inner();
+        let password_hash = if password.is_empty() { String::new() } else { self.hash(password).await? };
+        let header = self.change(AuthCommand::UserChangePassword { name, password_hash }).await?;
+        Ok(Response::new(AuthUserChangePasswordResponse { header }))
     }
 
     async fn user_grant_role(
         &self,
-        _request: Request<AuthUserGrantRoleRequest>,
+        request: Request<AuthUserGrantRoleRequest>,
     ) -> Result<Response<AuthUserGrantRoleResponse>, Status> {
-        Err(Refusal::UserNotFound.into())
+        let AuthUserGrantRoleRequest { user: name, role } = request.into_inner();
+        let header = self.change(AuthCommand::UserGrantRole { name, role }).await?;
+        Ok(Response::new(AuthUserGrantRoleResponse { header }))
     }
 
     async fn user_revoke_role(
         &self,
-        _request: Request<AuthUserRevokeRoleRequest>,
+        request: Request<AuthUserRevokeRoleRequest>,
     ) -> Result<Response<AuthUserRevokeRoleResponse>, Status> {
-        Err(Refusal::UserNotFound.into())
+        let AuthUserRevokeRoleRequest { name, role } = request.into_inner();
+        let header = self.change(AuthCommand::UserRevokeRole { name, role }).await?;
+        Ok(Response::new(AuthUserRevokeRoleResponse { header }))
     }
 
     async fn role_add(
         &self,
         request: Request<AuthRoleAddRequest>,
     ) -> Result<Response<AuthRoleAddResponse>, Status> {
-        if request.get_ref().name.is_empty() {
-            return Err(Refusal::RoleEmpty.into());
-        }
-        not_yet()
+        let header = self.change(AuthCommand::RoleAdd { name: request.into_inner().name }).await?;
+        Ok(Response::new(AuthRoleAddResponse { header }))
     }
 
     async fn role_get(
         &self,
-        _request: Request<AuthRoleGetRequest>,
+        request: Request<AuthRoleGetRequest>,
     ) -> Result<Response<AuthRoleGetResponse>, Status> {
-        Err(Refusal::RoleNotFound.into())
+        let role = request.into_inner().role;
+        let (header, permissions) = self.ask(|auth| auth.permissions(&role)).await?;
+        let perm = permissions?.into_iter().map(render_permission).collect();
+        Ok(Response::new(AuthRoleGetResponse { header, perm }))
     }
 
     async fn role_list(
         &self,
         _request: Request<AuthRoleListRequest>,
     ) -> Result<Response<AuthRoleListResponse>, Status> {
-        Ok(Response::new(AuthRoleListResponse { header: Some(self.header()), roles: Vec::new() }))
+        let names = |auth: &AuthStore| auth.roles().map(str::to_owned).collect();
+        let (header, roles) = self.ask(names).await?;
+        Ok(Response::new(AuthRoleListResponse { header, roles }))
     }
 
     async fn role_delete(
         &self,
-        _request: Request<AuthRoleDeleteRequest>,
+        request: Request<AuthRoleDeleteRequest>,
     ) -> Result<Response<AuthRoleDeleteResponse>, Status> {
-        Err(Refusal::RoleNotFound.into())
+        let header = self.change(AuthCommand::RoleDelete { name: request.into_inner().role }).await?;
+        Ok(Response::new(AuthRoleDeleteResponse { header }))
     }
 
     async fn role_grant_permission(
         &self,
         request: Request<AuthRoleGrantPermissionRequest>,
     ) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
-        if request.get_ref().perm.is_none() {
-            return Err(Refusal::PermissionNotGiven.into());
-        }
-        Err(Refusal::RoleNotFound.into())
+        let AuthRoleGrantPermissionRequest { name: role, perm } = request.into_inner();
+        let permission = parse_permission(perm.ok_or(Refusal::PermissionNotGiven)?);
+        let header = self.change(AuthCommand::RoleGrantPermission { role, permission }).await?;
+        Ok(Response::new(AuthRoleGrantPermissionResponse { header }))
     }
 
     async fn role_revoke_permission(
         &self,
-        _request: Request<AuthRoleRevokePermissionRequest>,
+        request: Request<AuthRoleRevokePermissionRequest>,
     ) -> Result<Response<AuthRoleRevokePermissionResponse>, Status> {
-        Err(Refusal::RoleNotFound.into())
+        let AuthRoleRevokePermissionRequest { role, key, range_end } = request.into_inner();
+        let range = KeyRange::parse(key, range_end);
+        let header = self.change(AuthCommand::RoleRevokePermission { role, range }).await?;
+        Ok(Response::new(AuthRoleRevokePermissionResponse { header }))
     }
+}
+
+fn parse_permission(permission: authpb::Permission) -> Permission {
+    let authpb::Permission { perm_type, key, range_end } = permission;
+    Permission { kind: PermissionKind::of(perm_type), range: KeyRange::parse(key, range_end) }
+}
+
+fn render_permission(permission: Permission) -> authpb::Permission {
+    let (key, range_end) = permission.range.to_wire();
+    authpb::Permission { perm_type: permission.kind.number(), key, range_end }
 }

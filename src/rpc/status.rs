@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use crate::{
     apply::ApplyError,
+    auth::AuthError,
     mvcc::RevError,
     node::{ChangeError, ChangeRefusal, MoveLeaderError, ProposeError, ReadError, StorageError},
 };
@@ -59,6 +60,7 @@ pub(crate) enum Refusal {
     UserEmpty,
     RoleEmpty,
     AuthFailed,
+    PasswordTooLong,
     PermissionNotGiven,
     InvalidAuthManagement,
     AuthOldRevision,
@@ -170,6 +172,7 @@ impl Refusal {
             Refusal::AuthFailed => {
                 (InvalidArgument, "etcdserver: authentication failed, invalid user ID or password")
             }
+            Refusal::PasswordTooLong => (Unknown, "bcrypt: password length exceeds 72 bytes"),
             Refusal::PermissionNotGiven => (InvalidArgument, "etcdserver: permission not given"),
             Refusal::InvalidAuthManagement => (InvalidArgument, "etcdserver: invalid auth management"),
             Refusal::AuthOldRevision => (InvalidArgument, "etcdserver: revision of auth store is old"),
@@ -241,6 +244,25 @@ impl From<ApplyError> for Refusal {
             ApplyError::KeyNotFound => Refusal::KeyNotFound,
             ApplyError::NoSpace => Refusal::NoSpace,
             ApplyError::Corrupt => Refusal::Corrupt,
+            ApplyError::Auth(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Refusal {
+        match error {
+            AuthError::UserEmpty => Refusal::UserEmpty,
+            AuthError::UserAlreadyExists => Refusal::UserAlreadyExists,
+            AuthError::UserNotFound => Refusal::UserNotFound,
+            AuthError::RoleEmpty => Refusal::RoleEmpty,
+            AuthError::RoleAlreadyExists => Refusal::RoleAlreadyExists,
+            AuthError::RoleNotFound => Refusal::RoleNotFound,
+            AuthError::RoleNotGranted => Refusal::RoleNotGranted,
+            AuthError::PermissionNotGranted => Refusal::PermissionNotGranted,
+            AuthError::InvalidAuthManagement => Refusal::InvalidAuthManagement,
+            AuthError::RootUserNotExist => Refusal::RootUserNotExist,
+            AuthError::RootRoleNotExist => Refusal::RootRoleNotExist,
         }
     }
 }
@@ -261,6 +283,12 @@ impl From<ProposeError> for Refusal {
 
 impl From<ApplyError> for Status {
     fn from(error: ApplyError) -> Status {
+        Refusal::from(error).into()
+    }
+}
+
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Status {
         Refusal::from(error).into()
     }
 }
@@ -406,6 +434,7 @@ Unavailable: etcdserver: unhealthy cluster
 Unimplemented: RangeStream does not support custom sort orders
 Unimplemented: RangeStream does not support revision filters
 Unknown: "leader" field must be provided
+Unknown: bcrypt: password length exceeds 72 bytes
 Unknown: election: no leader
 Unknown: election: not leader
 Unknown: etcdserver: re-configuration failed due to not enough started members
@@ -459,6 +488,7 @@ Unknown: not a primary lessor"#;
             UserEmpty,
             RoleEmpty,
             AuthFailed,
+            PasswordTooLong,
             PermissionNotGiven,
             InvalidAuthManagement,
             AuthOldRevision,

@@ -16,9 +16,16 @@ use crate::{
     config::{Config, Invocation},
     node::{self, Running},
     pb::{
+        authpb,
         etcdserverpb::{
-            DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
-            PutResponse, RangeRequest, RangeResponse,
+            AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
+            AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleGetRequest, AuthRoleGetResponse,
+            AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse, AuthStatusRequest,
+            AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest,
+            AuthUserChangePasswordResponse, AuthUserGetRequest, AuthUserGetResponse,
+            AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+            AuthenticateRequest, AuthenticateResponse, DeleteRangeRequest, DeleteRangeResponse,
+            LeaseGrantRequest, LeaseGrantResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
         },
         v3electionpb::{
             CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
@@ -41,7 +48,8 @@ impl Member {
     /// Has to be called on the runtime that the requests will run on.
     fn start() -> Member {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let args = [format!("--data-dir={}", dir.path().display())];
+        // Passwords as cheap as they come.
+        let args = [format!("--data-dir={}", dir.path().display()), "--bcrypt-cost=4".to_owned()];
         let config = match Config::load(&args, &[]) {
             Ok(Invocation::Serve(config)) => *config,
             _ => panic!("the flags are sound"),
@@ -129,6 +137,22 @@ impl Member {
         let answer: LeaseGrantResponse =
             self.call("/etcdserverpb.Lease/LeaseGrant", request).await.expect("a lease");
         answer.id
+    }
+
+    async fn auth<A: Message + Default>(
+        &self,
+        path: &'static str,
+        message: impl Message,
+    ) -> Result<A, (Code, String)> {
+        self.call(path, message).await.map_err(|status| (status.code(), status.message().to_owned()))
+    }
+
+    async fn auth_rev(&self) -> u64 {
+        let path = "/etcdserverpb.Auth/AuthStatus";
+        let status: AuthStatusResponse = self.auth(path, AuthStatusRequest {}).await.expect("a status");
+        assert!(!status.enabled);
+        assert_eq!(status.header.expect("a header").revision, 1);
+        status.auth_revision
     }
 
     fn lock(&self, lease: i64) -> BoxFuture<'static, Result<LockResponse, Status>> {
@@ -295,6 +319,120 @@ async fn an_observer_sees_every_leader_and_what_it_says() {
     let _: ResignResponse = member.call("/v3electionpb.Election/Resign", resign).await.expect("it leads");
     second.await.expect("its turn");
     assert_eq!(next().await, "two");
+}
+
+#[tokio::test]
+async fn users_are_kept_with_the_hash_of_their_password() {
+    let member = Member::start();
+    let add = |name: &str, password: &str| AuthUserAddRequest {
+        name: name.to_owned(),
+        password: password.to_owned(),
+        ..Default::default()
+    };
+    let path = "/etcdserverpb.Auth/UserAdd";
+    assert_eq!(member.auth_rev().await, 1);
+    let added: AuthUserAddResponse = member.auth(path, add("ann", "secret")).await.expect("ann is new");
+    assert_eq!(added.header.expect("a header").revision, 1);
+    let _: AuthUserAddResponse = member.auth(path, add("bob", "")).await.expect("it is a password");
+    let no_password = Some(authpb::UserAddOptions { no_password: true });
+    let without = AuthUserAddRequest { options: no_password, ..add("cat", "given all the same") };
+    let _: AuthUserAddResponse = member.auth(path, without).await.expect("cat is new");
+    let longest = "x".repeat(72);
+    let _: AuthUserAddResponse = member.auth(path, add("dan", &longest)).await.expect("it just fits");
+    assert_eq!(member.auth_rev().await, 5);
+    let refused = async |name, password: &str| {
+        member.auth::<AuthUserAddResponse>(path, add(name, password)).await.expect_err("refused")
+    };
+    let too_long = (Code::Unknown, "bcrypt: password length exceeds 72 bytes".to_owned());
+    assert_eq!(refused("eve", &"x".repeat(73)).await, too_long);
+    let empty = (Code::InvalidArgument, "etcdserver: user name is empty".to_owned());
+    assert_eq!(refused("", "secret").await, empty);
+    let twice = (Code::FailedPrecondition, "etcdserver: user name already exists".to_owned());
+    assert_eq!(refused("ann", "other").await, twice);
+
+    let hash = async |name: &str| {
+        let node = &member.running.as_ref().expect("it runs").node;
+        let (_, user) = node.ask_auth(|auth| auth.user(name).cloned()).await.expect("it leads");
+        user.expect("it was added").password_hash
+    };
+    let ann = hash("ann").await;
+    assert!(ann.starts_with("$2a$04$"), "{ann}");
+    let fits = |password: &str, hash: &str| bcrypt::verify(password, hash).expect("a hash");
+    assert!(fits("secret", &ann) && !fits("other", &ann));
+    assert!(fits("", &hash("bob").await) && fits(&longest, &hash("dan").await));
+    assert_eq!(hash("cat").await, "");
+
+    let change = |name: &str, password: &str| {
+        let (name, password) = (name.to_owned(), password.to_owned());
+        let request = AuthUserChangePasswordRequest { name, password, ..Default::default() };
+        member.auth::<AuthUserChangePasswordResponse>("/etcdserverpb.Auth/UserChangePassword", request)
+    };
+    change("ann", "other").await.expect("ann is there");
+    assert!(fits("other", &hash("ann").await));
+    change("ann", "").await.expect("ann is there");
+    change("cat", "none").await.expect("cat is there");
+    assert_eq!((hash("ann").await, hash("cat").await), (String::new(), String::new()));
+    assert_eq!(member.auth_rev().await, 8);
+}
+
+#[tokio::test]
+async fn roles_are_kept_and_not_enforced() {
+    let member = Member::start();
+    let enable = || member.auth::<AuthEnableResponse>("/etcdserverpb.Auth/AuthEnable", AuthEnableRequest {});
+    let text = |answer: Result<AuthEnableResponse, (Code, String)>| answer.expect_err("refused");
+    let no_user = (Code::FailedPrecondition, "etcdserver: root user does not exist".to_owned());
+    assert_eq!(text(enable().await), no_user);
+    let root = AuthUserAddRequest { name: "root".to_owned(), ..Default::default() };
+    let _: AuthUserAddResponse = member.auth("/etcdserverpb.Auth/UserAdd", root).await.expect("a user");
+    let no_role = (Code::FailedPrecondition, "etcdserver: root user does not have root role".to_owned());
+    assert_eq!(text(enable().await), no_role);
+
+    let get = || AuthRoleGetRequest { role: "root".to_owned() };
+    let path_of_get = "/etcdserverpb.Auth/RoleGet";
+    let missing = (Code::FailedPrecondition, "etcdserver: role name not found".to_owned());
+    assert_eq!(member.auth::<AuthRoleGetResponse>(path_of_get, get()).await, Err(missing));
+    let add = AuthRoleAddRequest { name: "root".to_owned() };
+    let _: AuthRoleAddResponse = member.auth("/etcdserverpb.Auth/RoleAdd", add).await.expect("a role");
+    let grant = |perm| AuthRoleGrantPermissionRequest { name: "root".to_owned(), perm };
+    let path_of_grant = "/etcdserverpb.Auth/RoleGrantPermission";
+    let what = (Code::InvalidArgument, "etcdserver: permission not given".to_owned());
+    let granted: Result<AuthRoleGrantPermissionResponse, _> = member.auth(path_of_grant, grant(None)).await;
+    assert_eq!(granted, Err(what));
+    let perm = |key, range_end| authpb::Permission { perm_type: 2, key, range_end };
+    let nothing = Some(perm(Bytes::new(), Bytes::from_static(b"b")));
+    let granted: Result<AuthRoleGrantPermissionResponse, _> =
+        member.auth(path_of_grant, grant(nothing)).await;
+    let invalid = (Code::InvalidArgument, "etcdserver: invalid auth management".to_owned());
+    assert_eq!(granted, Err(invalid));
+    let role: AuthRoleGetResponse = member.auth(path_of_get, get()).await.expect("it was added");
+    assert_eq!(role.perm, [perm(Bytes::new(), Bytes::from_static(b"\0"))], "whatever was granted");
+
+    let grant = AuthUserGrantRoleRequest { user: "root".to_owned(), role: "root".to_owned() };
+    let path_of_role = "/etcdserverpb.Auth/UserGrantRole";
+    let _: AuthUserGrantRoleResponse = member.auth(path_of_role, grant.clone()).await.expect("a role");
+    assert_eq!(member.auth_rev().await, 4);
+    let _: AuthUserGrantRoleResponse = member.auth(path_of_role, grant).await.expect("once more is fine");
+    assert_eq!(member.auth_rev().await, 4);
+    let list: AuthUserListResponse =
+        member.auth("/etcdserverpb.Auth/UserList", AuthUserListRequest {}).await.expect("a list");
+    assert_eq!(list.users, ["root"]);
+    let user = AuthUserGetRequest { name: "root".to_owned() };
+    let user: AuthUserGetResponse = member.auth("/etcdserverpb.Auth/UserGet", user).await.expect("a user");
+    assert_eq!(user.roles, ["root"]);
+
+    let (code, text) = text(enable().await);
+    assert_eq!(code, Code::Unimplemented);
+    assert!(text.starts_with("retcd: ") && text.contains("not enforce"), "{text}");
+    let disable = AuthDisableRequest {};
+    let disabled: AuthDisableResponse =
+        member.auth("/etcdserverpb.Auth/AuthDisable", disable).await.expect("it is off");
+    assert_eq!(disabled.header.expect("a header").revision, 1);
+    assert_eq!(member.auth_rev().await, 4);
+    let login = AuthenticateRequest { name: "root".to_owned(), password: String::new() };
+    let login: Result<AuthenticateResponse, _> = member.auth("/etcdserverpb.Auth/Authenticate", login).await;
+    let off = (Code::FailedPrecondition, "etcdserver: authentication is not enabled".to_owned());
+    assert_eq!(login, Err(off));
+    assert_eq!(member.put("a").await, 2, "nobody is held to it");
 }
 
 #[tokio::test]

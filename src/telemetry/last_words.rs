@@ -34,9 +34,9 @@ pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
     ExitCode::from(error.exit_code)
 }
 
-/// The log that was asked for cannot be had.
-pub(crate) fn fail(message: &str) -> ExitCode {
+/// What was asked for cannot be done, and here is why.
+pub(crate) fn fail(attempt: &str, reason: &str) -> ExitCode {
     log::init_to_stderr();
-    tracing::error!(error = message, "failed to start logging");
+    tracing::error!(error = reason, "failed to {attempt}");
     ExitCode::FAILURE
 }

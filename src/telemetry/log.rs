@@ -74,8 +74,12 @@ fn targets(level: LogLevel, more: Option<&str>) -> Targets {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Fatal => LevelFilter::OFF,
     };
-    let targets =
-        Targets::new().with_default(ours.min(LevelFilter::WARN)).with_target(env!("CARGO_CRATE_NAME"), ours);
+    // Of consensus, errors alone: it warns of every message that did not get through, and that a
+    // peer is gone is said once, by us.
+    let targets = Targets::new()
+        .with_default(ours.min(LevelFilter::WARN))
+        .with_target("openraft", ours.min(LevelFilter::ERROR))
+        .with_target(env!("CARGO_CRATE_NAME"), ours);
     match more.and_then(|text| text.parse::<Targets>().ok()) {
         Some(more) => targets.with_targets(more),
         None => targets,

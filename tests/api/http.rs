@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
+    time::Instant,
 };
 
 use crate::{
@@ -76,11 +77,23 @@ pub(crate) fn metric(server: &Server, name: &str) -> Option<f64> {
         .and_then(|value| value.parse().ok())
 }
 
+/// Asks until the cluster has settled on its version: etcd does so a moment after it is ready.
+fn decided_version(server: &Server) -> Answer {
+    let since = Instant::now();
+    loop {
+        let answer = get(server.client_port, "/version");
+        if !answer.body.contains("not_decided") {
+            return answer;
+        }
+        assert!(since.elapsed() < PATIENCE, "no cluster version: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn version_names_the_releases() {
     let (server, client) = serve();
     let (major, minor, _) = client.version().await;
-    let answer = get(server.client_port, "/version");
+    let answer = decided_version(&server);
     assert_eq!(answer.status, 200);
     assert!(answer.headers["content-type"].starts_with("application/json"), "{answer:?}");
     let version: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
@@ -170,6 +183,7 @@ async fn metrics_have_what_dashboards_and_alerts_ask_for() {
     client.put("k", "v").await;
     client.delete("k").await;
     client.put("l", "v").await;
+    decided_version(&server);
     let answer = get(server.client_port, "/metrics");
     assert_eq!(answer.status, 200);
     assert!(answer.headers["content-type"].starts_with("text/plain"), "{:?}", answer.headers);

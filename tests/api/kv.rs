@@ -539,3 +539,61 @@ async fn range_stream_refuses_what_it_cannot_stream() {
     let past = RangeRequest { revision: 2, ..everything() };
     refused(range_stream(&client, past).await, Code::OutOfRange, COMPACTED);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_write_is_seen_on_every_connection() {
+    let (server, client) = serve();
+    let mut pairs = Vec::new();
+    for pair in 0..4 {
+        let (writer, reader) = (server.client(), server.client());
+        pairs.push(tokio::spawn(async move {
+            let key = format!("key {pair}");
+            for number in 0..150 {
+                let at = writer.put(key.clone(), number.to_string()).await;
+                let kv = reader.get(key.clone()).await.expect("it was put");
+                assert_eq!((kv.mod_revision, kv.value), (at, number.to_string().into()));
+            }
+        }));
+    }
+    for pair in pairs {
+        pair.await.expect("no pair panics");
+    }
+    assert_eq!(revision(&client.range(everything()).await.header), 601);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_revision_reads_the_same_while_the_store_moves_on() {
+    let (server, client) = serve();
+    for number in 0..300 {
+        client.put(format!("key {number:03}"), format!("first {number}")).await;
+    }
+    let pinned = client.put("key 000", "last of all").await;
+    let at = RangeRequest { revision: pinned, ..everything() };
+    let expected = client.range(at.clone()).await;
+    let mut writers = Vec::new();
+    for writer in 0..3_u32 {
+        let client = server.client();
+        writers.push(tokio::spawn(async move {
+            for round in 0..200_u32 {
+                let key = format!("key {:03}", (writer * 97 + round * 31) % 300);
+                if round % 7 == 0 {
+                    client.delete(key).await;
+                } else {
+                    client.put(key, format!("{writer} {round} {}", "x".repeat(500))).await;
+                }
+            }
+        }));
+    }
+    let mut reads = 0;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let again = client.range(at.clone()).await;
+        assert_eq!((again.count, &again.kvs), (expected.count, &expected.kvs));
+        reads += 1;
+    }
+    assert!(reads > 0);
+    for writer in writers {
+        writer.await.expect("no writer panics");
+    }
+    client.compact(pinned).await;
+    assert_eq!(client.range(at).await.kvs, expected.kvs, "compacting up to it takes nothing of it");
+}

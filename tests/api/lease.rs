@@ -191,20 +191,20 @@ async fn a_lease_expires_but_never_early() {
 #[tokio::test]
 async fn a_renewed_lease_lives_its_whole_time_again() {
     let (_server, client) = serve();
-    client.grant(2, 1).await;
+    client.grant(3, 1).await;
     put_with(&client, "k", 1).await;
     let mut stream = client.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
     let began = Instant::now();
     let mut renewed = began;
-    // A second each, twice: without the renewals it would be gone by then.
-    for _ in 0..2 {
+    // A second each, three times: without the renewals it would be gone by then.
+    for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         renewed = Instant::now();
-        assert_eq!(client.keep_alive_once(1).await.ttl, 2);
+        assert_eq!(client.keep_alive_once(1).await.ttl, 3);
     }
     stream.events(1).await;
-    assert!(renewed.elapsed() >= Duration::from_secs(2), "expired {:?} after", renewed.elapsed());
-    assert!(began.elapsed() >= Duration::from_secs(4));
+    assert!(renewed.elapsed() >= Duration::from_secs(3), "expired {:?} after", renewed.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(6));
 }
 
 #[tokio::test]

@@ -167,11 +167,6 @@ impl Server {
         self.data_dir().join("member").join("snap").join("db")
     }
 
-    /// The flags for the next start in place of those given at first.
-    pub(crate) fn set_flags(&mut self, flags: &[(&str, &str)]) {
-        self.launch.flags = flags.iter().map(|(name, value)| format!("--{name}={value}")).collect();
-    }
-
     /// Starts the process and waits until it serves. Panics with its log when it does not.
     pub(crate) fn start(&mut self) {
         self.spawn();

@@ -66,13 +66,9 @@ fn a_directory_that_cannot_be_is_refused() {
 
 #[test]
 fn wrong_flags_end_with_two() {
-    for argument in [
-        "--no-such-flag",
-        "--quota-backend-bytes=many",
-        "--heartbeat-interval=soon",
-        "--pre-vote=perhaps",
-        "--initial-cluster-state=old",
-    ] {
+    for argument in
+        ["--no-such-flag", "--quota-backend-bytes=many", "--heartbeat-interval=soon", "--pre-vote=perhaps"]
+    {
         let ended = refused(Launch::subject().argument(argument));
         assert_eq!(ended.status.code(), Some(2), "{argument}: {:#?}", ended.log);
         assert!(!ended.log.is_empty());
@@ -151,6 +147,34 @@ fn a_foreign_directory_is_left_alone() {
     );
     assert_eq!(fs::read(&database).expect("it is still there"), before, "not a byte was changed");
     etcd.start();
+}
+
+#[test]
+fn a_directory_of_a_newer_version_is_left_alone() {
+    if !subject_is_retcd() {
+        return;
+    }
+    let mut server = Launch::subject().start();
+    server.stop();
+    {
+        // Each cell begins with the checksum of its key and what follows.
+        let (key, version) = (b"format_version".as_slice(), 999_u64.to_be_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(key), &version);
+        let cell = [&checksum.to_le_bytes()[..], &version].concat();
+        let database = redb::Database::open(server.database()).expect("the database can be opened");
+        let change = database.begin_write().expect("it can be written");
+        {
+            let definition = redb::TableDefinition::<&[u8], &[u8]>::new("meta");
+            let mut table = change.open_table(definition).expect("it has this table");
+            let before = table.insert(key, cell.as_slice()).expect("it can be written");
+            assert_eq!(before.expect("it had a format").value().len(), cell.len());
+        }
+        change.commit().expect("it can be written");
+    }
+    let ended = server.start_refused();
+    assert_eq!(ended.status.code(), Some(1));
+    let line = ended.log.iter().find(|line| line.contains("999")).expect("a line names the format");
+    assert!(line.contains(&server.database().display().to_string()), "{line}");
 }
 
 #[test]

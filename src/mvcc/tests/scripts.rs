@@ -353,9 +353,9 @@ fn an_unfinished_compaction_is_taken_up_again() {
     bench.checkpoint();
     let mut bench = bench.reopen();
     expect![[r#"
-        a: {3.0v2}
+        a: {2.0v1, 3.0v2}
         b: {4.0v1, 5.0v2}
-        body 3.0 a=2 4.0 b=1 5.0 b=2
+        body 2.0 a=1 3.0 a=2 4.0 b=1 5.0 b=2
         head
         current 5 compacted 5 finished -1
     "#]]

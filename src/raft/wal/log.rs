@@ -41,13 +41,16 @@ pub(crate) struct Recovered {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, making an empty one if there is none. A frame that was being
+    /// Opens the log in `dir`, making an empty one if there is none and it has not begun yet. A frame that was being
     /// written when the machine stopped is cut off; any other damage is refused.
-    pub(crate) fn open(dir: &Path) -> Result<(Wal, Recovered), StorageError> {
+    pub(crate) fn open(dir: &Path, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
         let mut recovered = Recovered::default();
         let mut sealed = VecDeque::new();
         let mut head = None;
         let sequences = sequences(dir)?;
+        if has_begun && sequences.is_empty() {
+            return Err(damaged(dir, 0, "the log files are gone, and with them writes that were answered"));
+        }
         for (place, &sequence) in sequences.iter().enumerate() {
             let path = dir.join(file_name(sequence));
             let is_last = place + 1 == sequences.len();

@@ -193,10 +193,37 @@ fn txn(dice: &mut Dice, depth: usize) -> TxnRequest {
     let compares = dice.pick(&[0, 0, 1, 1, 2, 3]);
     let then = dice.pick(&[0, 1, 1, 2, 3, 4]);
     let otherwise = dice.pick(&[0, 0, 1, 2, 3]);
-    TxnRequest {
+    let mut txn = TxnRequest {
         compare: (0..compares).map(|_| comparison(dice)).collect(),
         success: (0..then).map(|_| operation(dice, depth)).collect(),
         failure: (0..otherwise).map(|_| operation(dice, depth)).collect(),
+    };
+    if depth == NESTING && deletes_openly(&txn) {
+        // See DIFFERENCES: the reference does not survive both in one txn.
+        forbid_ignoring(&mut txn);
+    }
+    txn
+}
+
+fn operations(txn: &TxnRequest) -> impl Iterator<Item = &Request> {
+    txn.success.iter().chain(&txn.failure).filter_map(|op| op.request.as_ref())
+}
+
+fn deletes_openly(txn: &TxnRequest) -> bool {
+    operations(txn).any(|request| match request {
+        Request::RequestDeleteRange(delete) => delete.range_end == "\0",
+        Request::RequestTxn(txn) => deletes_openly(txn),
+        Request::RequestPut(_) | Request::RequestRange(_) => false,
+    })
+}
+
+fn forbid_ignoring(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(Request::RequestTxn(txn)) => forbid_ignoring(txn),
+            Some(Request::RequestDeleteRange(_) | Request::RequestRange(_)) | None => {}
+        }
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) struct Difference {
     pub(crate) handling: &'static str,
 }
 
-/// The last one is of another kind: every etcd has it, and retcd does not follow.
-pub(crate) const DIFFERENCES: [Difference; 9] = [
+/// The last two are of another kind: every etcd has them, and retcd does not follow.
+pub(crate) const DIFFERENCES: [Difference; 10] = [
     Difference {
         since: "3.7.0",
         what: "a keys-only range is answered from the index and names no lease",
@@ -62,6 +62,11 @@ pub(crate) const DIFFERENCES: [Difference; 9] = [
         since: "3.5.8",
         what: "manual progress is told in step with the events, and only when all watchers are synced",
         handling: "progress is not asked for (tests of their own hold the new answer)",
+    },
+    Difference {
+        since: "0.0.0",
+        what: "etcd ends in a panic when a txn deletes up to the end and then keeps the value of a deleted key",
+        handling: "a txn has one or the other",
     },
     Difference {
         since: "0.0.0",

@@ -301,11 +301,7 @@ impl Lockstep {
                     compact.revision = *put;
                 }
             }
-            Call::HashKv(hash) => {
-                if !self.may_hash(hash.revision).await? {
-                    return Ok(());
-                }
-            }
+            Call::HashKv(hash) if !self.may_hash(hash.revision).await? => return Ok(()),
             _ => {}
         }
         let before = self.place.now;
@@ -330,6 +326,16 @@ impl Lockstep {
             tokio::join!(self.reference.call(call), self.subject.call(call));
         if self.traced {
             eprintln!("{} => {reference:?}", terse(call));
+        }
+        let gone = reference.as_ref().is_err_and(|refusal| {
+            refusal.starts_with("Unavailable: ") || refusal.starts_with("Unknown: transport")
+        });
+        if gone {
+            return Err(parted(
+                format!("the reference itself is gone, {}", terse(call)),
+                &reference,
+                &subject,
+            ));
         }
         if reference != subject && !normal::either_refusal(call, &reference, &subject) {
             return Err(parted(terse(call), &reference, &subject));

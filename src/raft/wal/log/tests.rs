@@ -35,7 +35,7 @@ fn indexes(recovered: &Recovered) -> Vec<u64> {
 #[test]
 fn what_was_appended_comes_back() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path()).expect("open");
+    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
     for index in 0..50 {
         write(&mut wal, index, &payload(index));
     }
@@ -46,7 +46,7 @@ fn what_was_appended_comes_back() {
     wal.append(&mut buffer, None).expect("append");
     drop(wal);
 
-    let (_, recovered) = Wal::open(dir.path()).expect("open");
+    let (_, recovered) = Wal::open(dir.path(), false).expect("open");
     assert_eq!(recovered.hard_state, Some(state));
     assert_eq!(indexes(&recovered), (0..40).collect::<Vec<_>>());
     assert!(recovered.entries.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
@@ -56,7 +56,7 @@ fn what_was_appended_comes_back() {
 #[test]
 fn segments_rotate_and_are_deleted_once_purged() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path()).expect("open");
+    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
     let big = vec![7u8; 9 * 1024 * 1024];
     for index in 0..20 {
         write(&mut wal, index, &big);
@@ -71,7 +71,7 @@ fn segments_rotate_and_are_deleted_once_purged() {
     assert_eq!(wal.sealed_len(), 1);
     drop(wal);
 
-    let (_, recovered) = Wal::open(dir.path()).expect("open");
+    let (_, recovered) = Wal::open(dir.path(), false).expect("open");
     assert_eq!(recovered.purged, Some(upto));
     assert_eq!(indexes(&recovered), (9..20).collect::<Vec<_>>());
 }
@@ -82,7 +82,7 @@ fn segments_rotate_and_are_deleted_once_purged() {
 fn a_torn_tail_is_repaired() {
     for lost_sector in 0..6 {
         let dir = tempfile::tempdir().expect("tempdir");
-        let (mut wal, _) = Wal::open(dir.path()).expect("open");
+        let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
         for index in 0..10 {
             write(&mut wal, index, &payload(index));
         }
@@ -99,12 +99,12 @@ fn a_torn_tail_is_repaired() {
         let file = fs::File::options().write(true).open(head_file(dir.path())).expect("open");
         file.write_all_at(&before[sector..sector + SECTOR], sector as u64).expect("tear");
 
-        let (mut wal, recovered) = Wal::open(dir.path()).expect("a torn tail is repaired");
+        let (mut wal, recovered) = Wal::open(dir.path(), false).expect("a torn tail is repaired");
         assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "sector {lost_sector}");
         assert!(recovered.repaired.is_some());
         write(&mut wal, 10, b"again");
         drop(wal);
-        let (_, recovered) = Wal::open(dir.path()).expect("open");
+        let (_, recovered) = Wal::open(dir.path(), false).expect("open");
         assert_eq!(recovered.entries.len(), 11);
         assert_eq!(fs::metadata(head_file(dir.path())).expect("stat").len(), u64::from(SEGMENT_LEN));
     }
@@ -113,7 +113,7 @@ fn a_torn_tail_is_repaired() {
 #[test]
 fn a_flipped_bit_is_refused_and_the_file_is_named() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path()).expect("open");
+    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
     for index in 0..10 {
         write(&mut wal, index, &payload(index));
     }
@@ -124,7 +124,7 @@ fn a_flipped_bit_is_refused_and_the_file_is_named() {
     for place in (0..end).step_by(13).chain(end - 40..end) {
         let file = fs::File::options().write(true).open(&path).expect("open");
         file.write_all_at(&[good[place] ^ 0x10], place as u64).expect("flip");
-        match Wal::open(dir.path()) {
+        match Wal::open(dir.path(), false) {
             // Padding is not covered, and holds nothing.
             Ok((_, recovered)) => {
                 assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "byte {place}")
@@ -133,4 +133,11 @@ fn a_flipped_bit_is_refused_and_the_file_is_named() {
         }
         file.write_all_at(&good[place..=place], place as u64).expect("restore");
     }
+}
+
+#[test]
+fn a_log_that_is_gone_is_not_begun_again() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    assert!(Wal::open(dir.path(), true).is_err());
+    assert!(fs::read_dir(dir.path()).expect("list").next().is_none(), "nothing was made up");
 }
