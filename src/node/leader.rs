@@ -21,10 +21,13 @@ enum Event {
 }
 
 pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>) {
-    let mut is_leader = false;
+    // The term that this member leads in. A watch skips what came between two looks: another may
+    // have led meanwhile, and what is known here of deadlines is of before.
+    let mut leads = None;
     let mut leader = None;
+    let mut told = (None, 0);
     loop {
-        let deadline = node.expiry().next_deadline().filter(|_| is_leader);
+        let deadline = node.expiry().next_deadline().filter(|_| leads.is_some());
         let event = tokio::select! { biased;
             () = node.stopping() => Event::Stopping,
             changed = leadership.changed() => if changed.is_ok() { Event::Leadership } else { Event::Stopping },
@@ -40,13 +43,31 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
                     leader = now.leader;
                     node.metrics().leader_changes.inc();
                 }
-                if now.is_leader != is_leader {
-                    is_leader = now.is_leader;
-                    if is_leader { node.promote_leases() } else { node.expiry().demote() }
+                if (now.leader, now.term) != told {
+                    told = (now.leader, now.term);
+                    tell(&now);
+                }
+                let now_leads = now.is_leader.then_some(now.term);
+                if now_leads != leads {
+                    leads = now_leads;
+                    if leads.is_some() { node.promote_leases() } else { node.expiry().demote() }
                 }
             }
             Event::Deadline => revoke_expired(&node).await,
         }
+    }
+}
+
+fn tell(leadership: &Leadership) {
+    match leadership.leader {
+        Some(leader) => {
+            tracing::info!(
+                leader = format_args!("{leader:x}"),
+                term = leadership.term,
+                "a leader was elected"
+            )
+        }
+        None => tracing::info!(term = leadership.term, "there is no leader"),
     }
 }
 
@@ -66,6 +87,8 @@ async fn sleep_until(deadline: Option<Instant>) {
 async fn revoke_expired(node: &Node) {
     let term = node.leadership().term;
     if node.read_barrier().await.is_err() || node.leadership().term != term {
+        // The leases that are due stay due. News of leadership comes first.
+        time::sleep(limits::LEASE_ROUND_PAUSE).await;
         return;
     }
     let expired = node.expiry().expired(Instant::now(), limits::LEASE_REVOKES_PER_ROUND);

@@ -64,10 +64,8 @@ pub(crate) struct Leadership {
     pub(crate) is_leader: bool,
     /// Nobody else votes: this member's own log is the quorum.
     pub(crate) is_sole_voter: bool,
-    /// This member has no vote (yet).
+    /// This member was asked for as a learner, and has no vote.
     pub(crate) is_learner: bool,
-    /// This member belongs to the cluster, as far as its log goes.
-    pub(crate) is_member: bool,
 }
 
 /// A change of who belongs to the cluster.
@@ -433,8 +431,7 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
         leader,
         is_leader: leader == Some(id),
         is_sole_voter: membership.voter_ids().eq([id]),
-        is_learner: !membership.voter_ids().any(|voter| voter == id),
-        is_member: membership.get_node(&id).is_some(),
+        is_learner: membership.get_node(&id).is_some_and(|own| own.is_learner),
     }
 }
 

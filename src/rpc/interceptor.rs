@@ -42,6 +42,15 @@ pub(crate) struct Interceptor {
     client_versions: Mutex<ClientVersions>,
 }
 
+/// What a member without a vote answers; of `Range`, the reads that need no quorum.
+const LEARNER_METHODS: [&str; 5] = [
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
+
 impl Interceptor {
     pub(crate) fn new(node: Node) -> Interceptor {
         let slow_after = node.config().warning_unary_request_duration;
@@ -49,7 +58,7 @@ impl Interceptor {
         Interceptor { node, slow_after, client_versions }
     }
 
-    fn check(&self, headers: &HeaderMap, kind: GrpcKind) -> Result<(), Refusal> {
+    fn check(&self, path: &str, headers: &HeaderMap, kind: GrpcKind) -> Result<(), Refusal> {
         let version = match headers.get("client-api-version").map(HeaderValue::as_bytes) {
             Some(version) => str::from_utf8(version).map_err(|_| Refusal::InvalidClientApiVersion)?,
             None => "unknown",
@@ -58,6 +67,9 @@ impl Interceptor {
         let requires_leader = headers.get("hasleader").is_some_and(|value| value == "true");
         if requires_leader && !self.node.has_leader() {
             return Err(Refusal::NoLeader);
+        }
+        if self.node.leadership().is_learner && !LEARNER_METHODS.contains(&path) {
+            return Err(Refusal::NotSupportedForLearner);
         }
         Ok(())
     }
@@ -173,7 +185,8 @@ where
                 request = request.map(|body| Body::new(Requests { body, messages, counters }));
             }
         }
-        let state = match self.table.interceptor.check(request.headers(), counters.kind) {
+        let state = match self.table.interceptor.check(request.uri().path(), request.headers(), counters.kind)
+        {
             Ok(()) => State::Running(self.service.call(request)),
             Err(refusal) => State::Refused(refusal),
         };

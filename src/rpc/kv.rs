@@ -14,6 +14,7 @@ use super::{
     parse::{self, Access},
     render, slow,
     slow::Timer,
+    status::Refusal,
     wrong_kind,
 };
 use crate::{
@@ -101,6 +102,9 @@ impl Kv {
     /// After it, a read here sees every write that was answered before the request came in.
     async fn barrier(&self, serializable: bool) -> Result<(), Status> {
         if !serializable {
+            if self.node.leadership().is_learner {
+                return Err(Refusal::NotSupportedForLearner.into());
+            }
             self.node.read_barrier().await?;
         }
         Ok(())

@@ -102,6 +102,14 @@ async fn a_learner_is_promoted_when_it_is_in_sync() {
     cluster.members[1].start();
     let status = cluster.members[1].try_status().await.expect("a learner says how it is");
     assert!(status.is_learner);
+    let learner = &cluster.members[1];
+    for refused in [learner.try_put("k", "v").await.err(), learner.try_get("k", false).await.err()] {
+        assert_eq!(refused.expect("a refusal").message(), "etcdserver: rpc not supported for learner");
+    }
+    let since = Instant::now();
+    while learner.try_get("k3", true).await.expect("its own state can be read").is_none() {
+        assert!(since.elapsed() < PATIENCE, "the learner learns nothing");
+    }
     let since = Instant::now();
     while let Err(refusal) = etcdctl(&endpoint, &["member", "promote", &id]) {
         assert!(refusal.contains("in sync with leader") && since.elapsed() < PATIENCE, "{refusal}");
