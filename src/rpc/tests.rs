@@ -55,7 +55,7 @@ impl Member {
             _ => panic!("the flags are sound"),
         };
         let metrics = Arc::new(Metrics::new(&config));
-        let running = node::start(config, metrics.clone()).expect("an empty directory is fine");
+        let running = node::start(config, metrics.clone(), |_| async {}).expect("an empty directory is fine");
         let (node, hand_out) = running.node.for_reactor();
         tokio::spawn(hand_out);
         Member { routes: routes(&node), running: Some(running), metrics, _dir: dir }
