@@ -181,3 +181,76 @@ fn vote(message: Option<pb::Vote>) -> Result<Vote, Unreadable> {
     let leader_id = LeaderId { term: message.term, voted_for: message.voted_for };
     Ok(Vote { leader_id, committed: message.committed })
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::{
+        apply::Command,
+        raft::typ::{Batch, Entry, LogId, Membership, Peer, Tag},
+        types::LeaseId,
+    };
+
+    fn at(index: u64) -> LogId {
+        codec::log_id(LogPosition { term: 3, index })
+    }
+
+    fn leader() -> Vote {
+        Vote { leader_id: LeaderId { term: 3, voted_for: 7 }, committed: true }
+    }
+
+    /// Every kind of entry there is, as one message.
+    fn request() -> AppendEntriesRequest<TypeConfig> {
+        let commands: std::sync::Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(5) }].into();
+        let voter = Peer { peer_urls: vec!["http://a:1".to_owned()], is_learner: false };
+        let learner = Peer { peer_urls: vec!["http://b:1".to_owned()], is_learner: true };
+        let nodes = std::collections::BTreeMap::from([(7, voter), (8, learner)]);
+        let membership = Membership::new(vec![std::collections::BTreeSet::from([7])], nodes);
+        let membership = membership.expect("every voter is a node");
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(Batch { commands: commands.clone(), tag: None }),
+            EntryPayload::Normal(Batch { commands, tag: Some(Tag { member: 7, serial: 99 }) }),
+            EntryPayload::Membership(membership),
+        ];
+        let entries = (5..).zip(payloads).map(|(index, payload)| Entry { log_id: at(index), payload });
+        AppendEntriesRequest {
+            vote: leader(),
+            prev_log_id: Some(at(4)),
+            entries: entries.collect(),
+            leader_commit: Some(at(2)),
+        }
+    }
+
+    #[test]
+    fn entries_arrive_as_they_were_sent() {
+        let sent = request();
+        let received = decode_append(encode_append(&sent)).expect("it was just encoded");
+        assert_eq!(format!("{received:?}"), format!("{sent:?}"));
+    }
+
+    #[test]
+    fn votes_and_answers_arrive_as_they_were_sent() {
+        let request = VoteRequest { vote: leader(), last_log_id: Some(at(9)), leadership_transfer: true };
+        assert_eq!(decode_vote(encode_vote(&request)), Ok(request));
+        let reply = VoteResponse { vote: leader(), vote_granted: true, last_log_id: None };
+        assert_eq!(decode_vote_reply(encode_vote_reply(&reply)), Ok(reply));
+        for reply in [
+            AppendEntriesResponse::Success,
+            AppendEntriesResponse::PartialSuccess(Some(at(6))),
+            AppendEntriesResponse::Conflict,
+            AppendEntriesResponse::HigherVote(leader()),
+        ] {
+            assert_eq!(decode_append_reply(encode_append_reply(&reply)), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_message() {
+        assert!(decode_append(Bytes::from_static(b"\xff\xff")).is_err());
+        assert!(decode_vote(Bytes::new()).is_err(), "a request for votes without a candidate");
+        assert!(decode_append_reply(Bytes::new()).is_err(), "an answer without an answer");
+    }
+}
