@@ -280,18 +280,17 @@ impl Node {
                 && member.name == config.name
                 && member.client_urls == config.advertise_client_urls
         });
-        while !known {
-            let command = Command::MemberPublish {
-                id,
-                name: config.name.clone(),
-                client_urls: config.advertise_client_urls.clone(),
-            };
-            match self.propose(command).await {
-                Ok(_) => break,
+        let command = Command::MemberPublish {
+            id,
+            name: config.name.clone(),
+            client_urls: config.advertise_client_urls.clone(),
+        };
+        let mut published = known;
+        while !published {
+            match self.propose(command.clone()).await {
+                Ok(_) => published = true,
                 Err(ProposeError::Stopped) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to publish this member; will retry");
-                }
+                Err(error) => tracing::warn!(%error, "failed to publish this member; will retry"),
             }
         }
         tracing::info!(

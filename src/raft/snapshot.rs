@@ -47,7 +47,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// A state that can be sent, or one that was received.
 pub(crate) enum SnapshotImage {
     /// What the database held at some checkpoint. It stays readable for as long as this lives.
-    Pinned { database: Arc<Database>, reader: Reader },
+    Pinned { database: Arc<Database>, reader: Box<Reader> },
     /// A complete file beside the database.
     Received(TemporaryFile),
 }
@@ -210,5 +210,5 @@ async fn blocking<T: Send + 'static>(
 
 /// A snapshot of what `reader` sees.
 pub(super) fn pinned(database: Arc<Database>, reader: Reader, meta: SnapshotMeta) -> Snapshot {
-    Snapshot { meta, snapshot: SnapshotImage::Pinned { database, reader } }
+    Snapshot { meta, snapshot: SnapshotImage::Pinned { database, reader: Box::new(reader) } }
 }
