@@ -133,3 +133,8 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 /// a quarter of an hour, and no burden meanwhile.
 pub(crate) const SCRUB_RECORDS: usize = 1000;
 pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A lone writer's next request comes within this time of the last, or it is not in a hurry.
+pub(crate) const LONE_WRITER_BEAT: Duration = Duration::from_micros(400);
+/// Requests in that rhythm before the core stays awake for the next.
+pub(crate) const LONE_WRITER_BEATS: u32 = 8;

@@ -10,7 +10,7 @@
 //!
 //! Where others vote too, a batch goes to whoever leads: see `forward`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 
@@ -36,12 +36,17 @@ const BATCHES_IN_FLIGHT: usize = 4;
 pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<Forwarder>) {
     let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let mut waiting = Vec::with_capacity(limits::BATCH_COMMANDS_MAX);
+    let mut pace = Pace::default();
     loop {
         let batch_permit = in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
+        if waiting.is_empty() && pace.is_brisk() {
+            linger(&mut queue, &mut waiting, pace.next_by()).await;
+        }
         if waiting.is_empty() && queue.recv_many(&mut waiting, limits::BATCH_COMMANDS_MAX).await == 0 {
             return;
         }
         let (commands, tickets) = take_batch(&mut waiting);
+        pace.took(commands.len(), Instant::now());
         if !forwarder.is_sole_leader() {
             tokio::spawn(forwarder.clone().see_through(commands, tickets, batch_permit));
             continue;
@@ -60,6 +65,47 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
             })
             .await;
         // Let the core take the batch to the disk before the next one is formed.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The rhythm of a lone writer: one command at a time, the next as soon as the last is answered.
+///
+/// Nothing else keeps this thread busy then, and half of what such a writer waits for is two threads
+/// waking each other. So as long as the rhythm lasts the thread stays awake for the next beat. One
+/// that does not come ends it: an idle server, or one that is asked now and then, sleeps.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    /// Beats in a row that came in time.
+    beats: u32,
+}
+
+impl Pace {
+    /// A batch of `commands` begins.
+    fn took(&mut self, commands: usize, now: Instant) {
+        let in_time = self.last.is_some_and(|last| now.duration_since(last) <= limits::LONE_WRITER_BEAT);
+        self.beats = if commands == 1 && in_time { self.beats + 1 } else { 0 };
+        self.last = Some(now);
+    }
+
+    fn is_brisk(&self) -> bool {
+        self.beats >= limits::LONE_WRITER_BEATS
+    }
+
+    fn next_by(&self) -> Option<Instant> {
+        self.last.map(|last| last + limits::LONE_WRITER_BEAT)
+    }
+}
+
+/// Waits awake, letting the other tasks of this thread run, until something is queued or the time is
+/// over.
+async fn linger(queue: &mut mpsc::Receiver<Proposal>, waiting: &mut Vec<Proposal>, until: Option<Instant>) {
+    while until.is_some_and(|until| Instant::now() < until) {
+        if let Ok(proposal) = queue.try_recv() {
+            waiting.push(proposal);
+            return;
+        }
         tokio::task::yield_now().await;
     }
 }
@@ -91,5 +137,39 @@ fn propose_error(refusal: NotProposed) -> ProposeError {
         NotProposed::NotLeader => ProposeError::NoLeader,
         NotProposed::Unknown => ProposeError::LeaderChanged,
         NotProposed::Stopped => ProposeError::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Whether the core stays awake after batches of `sizes`, each `gap` after the one before.
+    fn is_brisk_after(sizes: &[usize], gap: Duration) -> bool {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        for size in sizes {
+            now += gap;
+            pace.took(*size, now);
+        }
+        pace.is_brisk()
+    }
+
+    #[test]
+    fn only_a_lone_writer_in_a_hurry_keeps_the_core_awake() {
+        let quick = limits::LONE_WRITER_BEAT / 2;
+        let many = limits::LONE_WRITER_BEATS as usize + 1;
+        assert!(is_brisk_after(&vec![1; many], quick));
+        assert!(!is_brisk_after(&vec![1; many - 1], quick), "a few quick ones may be chance");
+        assert!(
+            !is_brisk_after(&vec![1; many], limits::LONE_WRITER_BEAT * 2),
+            "a slow one may sleep between"
+        );
+        assert!(!is_brisk_after(&vec![2; many], quick), "several writers fill the time themselves");
+        let mut broken = vec![1; many];
+        broken.push(3);
+        assert!(!is_brisk_after(&broken, quick));
     }
 }
