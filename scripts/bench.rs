@@ -38,7 +38,7 @@ use tonic::{
 use self::pb::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
 
 /// What `proto/build.rs` generated for clients.
-#[allow(clippy::all, dead_code, unused_qualifications, reason = "generated")]
+#[allow(clippy::all, dead_code, unreachable_pub, unused_qualifications, reason = "generated")]
 mod pb {
     pub(crate) mod mvccpb {
         include!(concat!(env!("OUT_DIR"), "/client/mvccpb.rs"));

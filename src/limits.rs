@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// Operations in one transaction, unless `--max-txn-ops` says otherwise. More are refused.
-pub(crate) const TXN_OPS_MAX: usize = 128;
-
 /// Transactions nested in one another. More are refused. The protobuf decoder gives up at a
 /// hundred messages in one another, a nested transaction is two of them, and what was accepted
 /// once must still be readable inside a log entry.

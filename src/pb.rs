@@ -1,7 +1,7 @@
 //! The generated wire types. Only `rpc`, the log encoding and the peer transport look in here.
 
-// Generated code is not ours to lint.
-#![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs)]
+// Generated code is not ours to lint, and the contract has messages that a server never makes.
+#![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, dead_code)]
 
 pub(crate) mod mvccpb {
     tonic::include_proto!("mvccpb");

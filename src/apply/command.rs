@@ -182,7 +182,10 @@ impl Txn {
             .map(|compare| {
                 let given = match &compare.target {
                     CompareTarget::Value(value) => value.len(),
-                    _ => 0,
+                    CompareTarget::Version(_)
+                    | CompareTarget::CreateRev(_)
+                    | CompareTarget::ModRev(_)
+                    | CompareTarget::Lease(_) => 0,
                 };
                 compare.range.size() + given
             })

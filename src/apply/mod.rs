@@ -27,12 +27,10 @@ mod tape;
 mod tests;
 mod txn;
 
-pub(crate) use alarm::Alarms;
 pub(crate) use command::{
     Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
     Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
 };
-pub(crate) use members::{Member, Members};
 pub(crate) use state::{Applied, Captured, StateMachine};
 
 use crate::{mvcc::RevError, storage::StorageError};

@@ -56,15 +56,6 @@ impl Lessor {
         self.leases.iter().map(|(&id, lease)| (id, lease))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.leases.len()
-    }
-
-    /// The keys attached to a lease, sorted; none if there is no such lease.
-    pub(crate) fn keys_of(&self, id: LeaseId) -> impl Iterator<Item = &Bytes> {
-        self.leases.get(&id).into_iter().flat_map(|lease| &lease.keys)
-    }
-
     /// False, and nothing happens, if the lease is there already.
     pub(crate) fn grant(&mut self, id: LeaseId, ttl_secs: i64) -> bool {
         assert!(id.is_some(), "a lease needs an id");

@@ -9,4 +9,6 @@ mod expiry;
 mod lessor;
 
 pub(crate) use expiry::Expiry;
-pub(crate) use lessor::{Lease, Lessor};
+#[cfg(test)]
+pub(crate) use lessor::Lease;
+pub(crate) use lessor::Lessor;

@@ -78,6 +78,7 @@ impl Store {
     }
 
     /// The revision up to which compaction has reached the disk.
+    #[cfg(test)]
     pub(crate) fn rev_compact_finished(&self) -> Rev {
         self.compaction.rev_finished
     }

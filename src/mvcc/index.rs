@@ -193,7 +193,7 @@ impl Index {
         segment.live += 1;
         if segment.keys > SEGMENT_KEYS_MAX {
             let kept = segment.keys / 2;
-            let keys = self.keys.range::<[u8], _>((Included(low.as_ref()), Unbounded));
+            let keys = self.keys.range::<[u8], _>((Included(low), Unbounded));
             let mut moved = keys.take(segment.keys).skip(kept).peekable();
             let middle = moved.peek().expect("a segment's keys are in the index").0.clone();
             let live = moved.filter(|(_, changes)| changes.newest().is_some()).count();
@@ -208,7 +208,7 @@ impl Index {
         let (low, segment) = segment_of(&mut self.segments, key);
         segment.keys -= 1;
         if segment.keys == 0 && !low.is_empty() {
-            let low = low.clone();
+            let low: Box<[u8]> = low.into();
             self.segments.remove(&low);
         }
     }
@@ -217,13 +217,17 @@ impl Index {
 type Segments = BTreeMap<Box<[u8]>, Segment>;
 
 /// The segment that a key belongs to, and its lower bound.
-fn segment_of<'a>(segments: &'a mut Segments, key: &[u8]) -> (&'a Box<[u8]>, &'a mut Segment) {
+fn segment_of<'a>(segments: &'a mut Segments, key: &[u8]) -> (&'a [u8], &'a mut Segment) {
     let segment = segments.range_mut::<[u8], _>((Unbounded, Included(key))).next_back();
-    segment.expect("there is a segment for the empty key")
+    let (low, segment) = segment.expect("there is a segment for the empty key");
+    (low, segment)
 }
 
+/// Where a stretch of keys begins and ends.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// `None` if nothing can be in between, which the map would take for a mistake.
-fn bounds<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+fn bounds<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Option<Bounds<'a>> {
     let lower = after.map_or(Included(range.start().as_ref()), Excluded);
     match range {
         KeyRange::Point(key) if after.is_none() => Some((lower, Included(key))),

@@ -39,13 +39,12 @@ use std::{
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use admin::{Member, Status};
+pub(crate) use admin::Member;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use restore::restore;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{Running, start};
-pub(crate) use write::LeaseInfo;
 
 pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
 pub(crate) use members::ChangeError;

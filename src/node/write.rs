@@ -240,13 +240,7 @@ impl Node {
         let leases: Vec<(LeaseId, Duration)> = {
             let replica = self.shared.replica.read();
             let lessor = &replica.state.lessor;
-            lessor
-                .leases()
-                .map(|(id, lease)| {
-                    let left = if lease.remaining_secs > 0 { lease.remaining_secs } else { lease.ttl_secs };
-                    (id, seconds(left))
-                })
-                .collect()
+            lessor.leases().map(|(id, lease)| (id, lease.remaining())).collect()
         };
         self.expiry().promote(Instant::now(), self.shared.config.election_timeout, leases);
     }

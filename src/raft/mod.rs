@@ -18,7 +18,7 @@ mod tags;
 mod typ;
 mod wal;
 
-pub(crate) use consensus::{Consensus, ConsensusError, Leadership, MemberChange, NotProposed, Timing};
+pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Timing};
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use message::MessageKind;

@@ -11,8 +11,10 @@ use proptest::{collection::vec, prelude::*};
 use super::scripts::Bench;
 use crate::{
     mvcc::{
-        Committed, Deleted, HashWalk, History, HistoryStride, KeyMeta, PutDone, Range, RangeResult,
-        RangeWalk, RevBounds, RevError, Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
+        HashWalk, History, KeyMeta, Range, RangeResult, RangeWalk, RevBounds, RevError, Size, Sort,
+        SortOrder, SortTarget, Step, StoreCheckpoint,
+        history::HistoryStride,
+        write::{Committed, Deleted, PutDone},
     },
     storage::{self, Checkpoint, Record},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},

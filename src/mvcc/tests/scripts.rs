@@ -14,8 +14,9 @@ use tempfile::TempDir;
 use crate::{
     limits::CHECKPOINT_REMOVALS_MAX,
     mvcc::{
-        CompactionStep, Deleted, HashWalk, History, KeyMeta, KvHash, PutDone, Range, RangeResult, RangeWalk,
-        RevBounds, RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write,
+        CompactionStep, HashWalk, History, KeyMeta, KvHash, Range, RangeResult, RangeWalk, RevBounds,
+        RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write,
+        write::{Deleted, PutDone},
     },
     storage::{Checkpoint, Database, Record, StorageError},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},

@@ -119,10 +119,6 @@ impl FrameBuffer {
         self.bytes.shrink_to(1024 * 1024);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER_LEN
-    }
-
     /// The room that the frame takes in the file.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len().next_multiple_of(ALIGN)
