@@ -31,13 +31,16 @@ pub(super) struct Model {
     auth: Auth,
 }
 
+/// Kind, key and range end of a permission.
+type ModelPermission = (i32, Bytes, Bytes);
+
 /// Users and roles as plain lists, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Auth {
     /// Name, password hash, whether there is never one, roles.
     users: Vec<(String, String, bool, Vec<String>)>,
     /// Name, and what it permits: kind, key, range end.
-    roles: Vec<(String, Vec<(i32, Bytes, Bytes)>)>,
+    roles: Vec<(String, Vec<ModelPermission>)>,
     changes: u64,
 }
 

@@ -295,8 +295,8 @@ async fn a_client_that_does_not_read_loses_nothing() {
         let response = stage.next().await;
         seen[response.watch_id as usize].extend(lines(&response));
     }
-    for id in 1..=3 {
-        assert_eq!(seen[id], expected, "of watcher {id}");
+    for (id, seen) in seen.iter().enumerate().take(4).skip(1) {
+        assert_eq!(*seen, expected, "of watcher {id}");
     }
     assert_eq!(seen[4], [format!("{last} quiet=x")]);
 }
