@@ -104,6 +104,9 @@ pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
+/// The network buffer that a command in memory keeps alive, roughly.
+pub(crate) const COMMAND_BUFFER_BYTES: usize = 2 * 1024;
+
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
 pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 

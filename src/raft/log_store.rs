@@ -104,6 +104,7 @@ impl LogStore {
                 path: dir.to_owned(),
                 detail: format!("log entry {} was written by a newer version of retcd", at.index),
             })?;
+            let bytes = weight(&entry, bytes);
             cache_bytes += bytes;
             cache.push_back((entry, bytes));
         }
@@ -200,6 +201,16 @@ impl Inner {
         let take = usize::try_from(until.saturating_sub(from)).ok()?;
         Some(self.cache.iter().map(|(entry, _)| entry).skip(skip).take(take))
     }
+}
+
+/// What an entry costs in memory. Its keys and values are slices of the buffers that they came in
+/// from the network, and keep those whole: for small commands that is most of it.
+fn weight(entry: &Entry, encoded_bytes: usize) -> usize {
+    let commands = match &entry.payload {
+        EntryPayload::Normal(batch) => batch.commands.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 1,
+    };
+    encoded_bytes + commands * limits::COMMAND_BUFFER_BYTES
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -332,7 +343,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         for entry in entries {
             let before = inner.frame.len();
             codec::push_entry(&mut inner.frame, &entry);
-            let bytes = inner.frame.len() - before;
+            let bytes = weight(&entry, inner.frame.len() - before);
             if let EntryPayload::Membership(membership) = &entry.payload {
                 inner.is_alone = membership.nodes().count() <= 1;
             }
