@@ -12,6 +12,8 @@ retcd: a distributed key-value store that speaks etcd's v3 API
 
 Usage:
   retcd [flags]
+  retcd snapshot restore FILE [--data-dir DIR]   makes a data directory of what
+                                                 `etcdctl snapshot save FILE` saved
 
 Without flags it runs a cluster of one, with its data in ./default.etcd, and serves clients at
 http://localhost:2379. Then, in another terminal:

@@ -1,9 +1,9 @@
 //! An image of the database for a client to keep.
 //!
-//! The image is a database file as this server keeps it: put in place of `member/snap/db` of an
-//! empty data directory, it is the member as of one revision. It is written beside the database
-//! first, because a file that is being written to cannot be read in peace, and is removed as soon
-//! as it has been sent or nobody wants it any more.
+//! The image is a database file as this server keeps it, as of one revision; `restore` makes a
+//! member of it again. It is written beside the database first, because a file that is being
+//! written to cannot be read in peace, and is removed as soon as it has been sent or nobody wants
+//! it any more.
 
 use std::{
     fs::{self, File},
