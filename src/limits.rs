@@ -138,3 +138,7 @@ pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const LONE_WRITER_BEAT: Duration = Duration::from_micros(400);
 /// Requests in that rhythm before the core stays awake for the next.
 pub(crate) const LONE_WRITER_BEATS: u32 = 8;
+
+/// Requests waiting for the disk thread: compactions, defragmentations, snapshots. When full they are
+/// refused with `too many requests`; writes do not pass here.
+pub(crate) const DISK_QUEUE: usize = 1024;

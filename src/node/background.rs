@@ -137,6 +137,8 @@ impl Background {
             self.checkpoint()?;
             // However slow the disk is, most of its time belongs to the log.
             work.checkpoint_due = Instant::now() + limits::CHECKPOINT_INTERVAL.max(start.elapsed() * 2);
+            // To see whether there is anything costs nothing.
+            work.compacting = true;
         }
         if Instant::now() >= work.scrub_due {
             work.scrub_from = self.scrub(work.scrub_from);

@@ -79,7 +79,7 @@ struct Shared {
     peers: Arc<Peers>,
     queue: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<Waiting>,
-    background: std_mpsc::Sender<Request>,
+    background: std_mpsc::SyncSender<Request>,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.

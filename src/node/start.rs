@@ -103,7 +103,7 @@ where
     let (stopping, stopping_seen) = watch::channel(false);
     let (durable, durable_seen) = watch::channel(0);
     let (damage, damage_seen) = watch::channel(false);
-    let (requests, requests_in) = std_mpsc::channel();
+    let (requests, requests_in) = std_mpsc::sync_channel(limits::DISK_QUEUE);
     let background = Background {
         replica: replica.clone(),
         database: data_dir.database.clone(),
