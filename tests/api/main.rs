@@ -18,11 +18,13 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+#[path = "../support/pb.rs"]
 mod pb;
 mod quota;
 mod restore;
 mod server;
 mod startup;
+#[path = "../support/tools.rs"]
 mod tools;
 mod txn;
 mod watch;

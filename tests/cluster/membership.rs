@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{Cluster, PATIENCE},
+    cluster::{Cluster, PATIENCE, Plan},
     pb::etcdserverpb::{DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest},
     tools::etcdctl,
 };
@@ -124,7 +124,7 @@ async fn a_learner_is_promoted_when_it_is_in_sync() {
 /// afterwards: with what was deleted gone, with its leases, and with watchers told what they missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_is_far_behind_gets_a_snapshot() {
-    let mut cluster = Cluster::found_with(3, &["--snapshot-catchup-entries=10"]);
+    let mut cluster = Plan::new(3).flags(&["--snapshot-catchup-entries=10"]).found();
     let leader = cluster.leader().await;
     let late = (leader + 1) % 3;
     cluster.members[late].put("before", "v").await;

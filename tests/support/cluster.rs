@@ -3,6 +3,9 @@
 //! A member is the real binary. It is ready when it has said so in its log, and no test sleeps to
 //! find out. The end of every log is shown when a test fails, and no process outlives its value.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
 use std::{
     collections::BTreeMap,
     env,
@@ -27,9 +30,12 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::pb::etcdserverpb::{
-    cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
-    maintenance_client::MaintenanceClient, *,
+use crate::{
+    pb::etcdserverpb::{
+        cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+        maintenance_client::MaintenanceClient, *,
+    },
+    tools,
 };
 
 /// How long anything that should happen soon may take on a busy machine.
@@ -41,14 +47,82 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
 }
 
+/// A cluster before its members run.
+pub(crate) struct Plan {
+    size: usize,
+    program: PathBuf,
+    flags: Vec<String>,
+    is_proxied: bool,
+}
+
+impl Plan {
+    /// New members of retcd.
+    pub(crate) fn new(size: usize) -> Plan {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_retcd"));
+        Plan { size, program, flags: Vec::new(), is_proxied: false }
+    }
+
+    /// A real etcd in retcd's place, to be compared with.
+    pub(crate) fn reference(size: usize) -> Plan {
+        Plan { program: tools::etcd351("etcd"), ..Plan::new(size) }
+    }
+
+    /// Each member gets these flags too.
+    pub(crate) fn flags(mut self, flags: &[&str]) -> Plan {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self
+    }
+
+    /// Peers are told another port than the member listens on: something stands between them.
+    pub(crate) fn proxied(mut self) -> Plan {
+        self.is_proxied = true;
+        self
+    }
+
+    /// The members, none of which runs.
+    pub(crate) fn members(self) -> Vec<Member> {
+        let mut members: Vec<Member> =
+            (0..self.size).map(|number| Member::new(&format!("m{number}"), self.program.clone())).collect();
+        if self.is_proxied {
+            for member in &mut members {
+                member.advertised_peer_port = free_port();
+            }
+        }
+        let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
+        for member in &mut members {
+            member.initial_cluster = all.join(",");
+            member.flags.clone_from(&self.flags);
+        }
+        members
+    }
+
+    /// Starts the members together and waits until all of them serve.
+    pub(crate) fn found(self) -> Cluster {
+        let mut members = self.members();
+        for member in &mut members {
+            member.spawn();
+        }
+        for member in &mut members {
+            member.wait_until_ready();
+        }
+        Cluster { members }
+    }
+}
+
 pub(crate) struct Member {
     pub(crate) name: String,
+    program: PathBuf,
     home: TempDir,
     pub(crate) client_port: u16,
+    /// Where it listens to peers.
     pub(crate) peer_port: u16,
+    /// Where peers are told that it listens.
+    pub(crate) advertised_peer_port: u16,
     initial_cluster: String,
     state: &'static str,
-    flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
+    /// Variables that its process gets besides those of the test.
+    pub(crate) environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -66,27 +140,13 @@ enum News {
 impl Cluster {
     /// Starts `size` new members together and waits until all of them serve.
     pub(crate) fn found(size: usize) -> Cluster {
-        Cluster::found_with(size, &[])
-    }
-
-    /// As [`Cluster::found`], each with these flags too.
-    pub(crate) fn found_with(size: usize, flags: &[&str]) -> Cluster {
-        let mut members: Vec<Member> = (0..size).map(|number| Member::new(&format!("m{number}"))).collect();
-        let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
-        for member in &mut members {
-            member.initial_cluster = all.join(",");
-            member.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-            member.spawn();
-        }
-        for member in &mut members {
-            member.wait_until_ready();
-        }
-        Cluster { members }
+        Plan::new(size).found()
     }
 
     /// A member that joins: it has been added to the cluster, and is not started yet.
     pub(crate) fn prepare(&mut self, name: &str) -> &mut Member {
-        let mut member = Member::new(name);
+        let program = self.members.first().expect("a cluster has members").program.clone();
+        let mut member = Member::new(name, program);
         let all = self.members.iter().map(Member::initial_cluster_item);
         member.initial_cluster = all.chain([member.initial_cluster_item()]).collect::<Vec<_>>().join(",");
         member.state = "existing";
@@ -143,19 +203,23 @@ impl Cluster {
 }
 
 impl Member {
-    fn new(name: &str) -> Member {
+    fn new(name: &str, program: PathBuf) -> Member {
+        let peer_port = free_port();
         let home = tempfile::Builder::new()
             .prefix("member-")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .expect("the build's directory for tests is writable");
         Member {
             name: name.to_owned(),
+            program,
             home,
             client_port: free_port(),
-            peer_port: free_port(),
+            peer_port,
+            advertised_peer_port: peer_port,
             initial_cluster: String::new(),
             state: "new",
             flags: Vec::new(),
+            environment: Vec::new(),
             running: None,
         }
     }
@@ -164,8 +228,14 @@ impl Member {
         format!("127.0.0.1:{}", self.client_port)
     }
 
+    /// As other members know it.
     pub(crate) fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://127.0.0.1:{}", self.advertised_peer_port)
+    }
+
+    /// The process, while it runs.
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.child.id())
     }
 
     fn initial_cluster_item(&self) -> String {
@@ -184,16 +254,17 @@ impl Member {
     fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
         let client_url = format!("http://{}", self.endpoint());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_retcd"))
+        let mut child = Command::new(&self.program)
             .arg(format!("--name={}", self.name))
             .arg(format!("--data-dir={}", self.data_dir().display()))
             .arg(format!("--listen-client-urls={client_url}"))
             .arg(format!("--advertise-client-urls={client_url}"))
-            .arg(format!("--listen-peer-urls={}", self.peer_url()))
+            .arg(format!("--listen-peer-urls=http://127.0.0.1:{}", self.peer_port))
             .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
             .arg(format!("--initial-cluster={}", self.initial_cluster))
             .arg(format!("--initial-cluster-state={}", self.state))
             .args(&self.flags)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,4 +1,7 @@
-//! etcd's own tool, for what an operator types.
+//! Where the tools of a stock etcd lie that the suite speaks through and compares with.
+
+// Each test program uses a part of this.
+#![allow(dead_code)]
 
 use std::{
     env,
@@ -6,18 +9,26 @@ use std::{
     process::Command,
 };
 
-/// The `etcdctl` of release 3.5.1.
-fn etcdctl_path() -> PathBuf {
+/// `etcd`, `etcdctl` or `etcdutl` of release 3.5.1.
+pub(crate) fn etcd351(tool: &str) -> PathBuf {
     let folder = env::var_os("RETCD_ETCD351_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/etcd351"), PathBuf::from);
-    let tool = folder.join("etcdctl");
+    present(folder.join(tool))
+}
+
+/// The `etcdctl` of release 3.4, as Debian ships it.
+pub(crate) fn etcdctl34() -> PathBuf {
+    present(env::var_os("RETCD_ETCDCTL34").map_or_else(|| PathBuf::from("/usr/bin/etcdctl"), PathBuf::from))
+}
+
+fn present(tool: PathBuf) -> PathBuf {
     assert!(tool.is_file(), "{} is missing: run scripts/test, which installs it", tool.display());
     tool
 }
 
 /// What etcdctl prints, or what it complains of.
 pub(crate) fn etcdctl(endpoints: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(etcdctl_path())
+    let output = Command::new(etcd351("etcdctl"))
         .args(["--endpoints", endpoints, "--command-timeout=20s", "--dial-timeout=10s"])
         .args(arguments)
         .env_clear()
