@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use super::{
     message::{self, MessageKind, Unreadable},
     peers::Peers,
-    snapshot::{self, SnapshotImage},
+    snapshot::{Outgoing, SnapshotImage},
     typ::{Peer, Snapshot, TypeConfig, Vote},
 };
 use crate::pb::retcd::peer::{RaftRequest, peer_client::PeerClient};
@@ -29,19 +29,21 @@ use crate::pb::retcd::peer::{RaftRequest, peer_client::PeerClient};
 /// Makes connections.
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    outgoing: Arc<Outgoing>,
     /// How long a peer may take to put entries on its disk and answer.
     append_timeout: Duration,
 }
 
 impl Network {
-    pub(super) fn new(peers: Arc<Peers>, append_timeout: Duration) -> Network {
-        Network { peers, append_timeout }
+    pub(super) fn new(peers: Arc<Peers>, outgoing: Arc<Outgoing>, append_timeout: Duration) -> Network {
+        Network { peers, outgoing, append_timeout }
     }
 }
 
 /// A connection to one peer.
 pub(crate) struct PeerConnection {
     peers: Arc<Peers>,
+    outgoing: Arc<Outgoing>,
     target: u64,
     peer: Peer,
     append_timeout: Duration,
@@ -55,6 +57,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: u64, peer: &Peer) -> PeerConnection {
         PeerConnection {
             peers: self.peers.clone(),
+            outgoing: self.outgoing.clone(),
             target,
             peer: peer.clone(),
             append_timeout: self.append_timeout,
@@ -123,7 +126,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        snapshot::send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await
+        self.outgoing.send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await
     }
 
     async fn transfer_leader(
