@@ -10,5 +10,6 @@ mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
 mod serving;
+mod snapshots;
 #[path = "../support/tools.rs"]
 mod tools;
