@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     ProposeError,
     mailbox::{self, Ticket},
+    patience::Patience,
 };
 use crate::{
     apply::{Command, Outcome},
@@ -38,7 +39,7 @@ pub(crate) struct Forwarder {
     pub(crate) own: u64,
     pub(crate) next_serial: AtomicU64,
     /// How long a batch may take.
-    pub(crate) patience: Duration,
+    pub(super) patience: Arc<Patience>,
 }
 
 impl Forwarder {
@@ -55,9 +56,10 @@ impl Forwarder {
         tickets: Vec<Ticket>,
         _batch_permit: OwnedSemaphorePermit,
     ) {
-        let outcomes = match time::timeout(self.patience, self.run(&commands, &tickets)).await {
+        let start = Instant::now();
+        let outcomes = match time::timeout(self.patience.limit, self.run(&commands, &tickets)).await {
             Ok(outcomes) => outcomes,
-            Err(_) => Err(ProposeError::Timeout),
+            Err(_) => Err(self.patience.timeout(start)),
         };
         match outcomes {
             Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
@@ -104,11 +106,14 @@ impl Forwarder {
             } else {
                 let Some(peer) = self.consensus.peer(leader) else { return Some(Attempt::Refused) };
                 let batch = (term, serial, Consensus::encode(commands));
-                match self.peers.propose(leader, &peer, self.patience, batch).await {
+                match self.peers.propose(leader, &peer, self.patience.limit, batch).await {
                     Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
                     Ok(Forwarded::Applied | Forwarded::Unknown) => None,
-                    Err(error) if !error.was_sent => Some(Attempt::Refused),
                     Err(error) => {
+                        self.patience.connection_lost();
+                        if !error.was_sent {
+                            return Some(Attempt::Refused);
+                        }
                         tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
                         None
                     }

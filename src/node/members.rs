@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeSet,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use thiserror::Error;
@@ -61,7 +61,11 @@ impl Node {
             applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
             Ok(())
         };
-        time::timeout(self.request_timeout(), changed).await.unwrap_or(Err(ProposeError::Timeout.into()))
+        let start = Instant::now();
+        match time::timeout(self.request_timeout(), changed).await {
+            Ok(changed) => changed,
+            Err(_) => Err(self.shared.patience.timeout(start).into()),
+        }
     }
 
     async fn change_through_leader(&self, change: Change) -> Result<u64, ChangeError> {
@@ -77,9 +81,14 @@ impl Node {
                         let patience = self.request_timeout();
                         match self.shared.peers.change(leader, &peer, patience, change.clone()).await {
                             Ok(changed) => changed,
-                            Err(error) if !error.was_sent => Err(ChangeRefusal::NotLeader),
-                            // It may have happened. Asked again, it would be refused for that.
-                            Err(_) => return Err(ProposeError::Timeout.into()),
+                            Err(error) => {
+                                self.shared.patience.connection_lost();
+                                if error.was_sent {
+                                    // It may have happened. Asked again, it would be refused for that.
+                                    return Err(ProposeError::TimeoutConnectionLost.into());
+                                }
+                                Err(ChangeRefusal::NotLeader)
+                            }
                         }
                     }
                     None => Err(ChangeRefusal::NotLeader),

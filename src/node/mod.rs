@@ -18,6 +18,7 @@ mod forward;
 mod leader;
 mod mailbox;
 mod members;
+mod patience;
 mod peer;
 mod read;
 mod read_index;
@@ -49,7 +50,10 @@ pub(crate) use start::{Running, start};
 pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
 pub(crate) use members::ChangeError;
 
-use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, read_index::Waiting};
+use self::{
+    background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, patience::Patience,
+    read_index::Waiting,
+};
 use crate::{
     config::Config,
     lease::Expiry,
@@ -77,6 +81,7 @@ struct Shared {
     consensus: Consensus,
     leadership: watch::Receiver<Leadership>,
     peers: Arc<Peers>,
+    patience: Arc<Patience>,
     queue: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<Waiting>,
     background: std_mpsc::SyncSender<Request>,

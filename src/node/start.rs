@@ -24,7 +24,9 @@ use super::{
     forward::Forwarder,
     leader,
     mailbox::Mailbox,
-    members, random_u64,
+    members,
+    patience::Patience,
+    random_u64,
     read_index::ReadIndex,
 };
 use crate::{
@@ -161,7 +163,11 @@ where
                 let peers = peers.clone();
                 async move { peers.removed().await }
             };
-            let patience = config.request_timeout();
+            let patience = Arc::new(Patience::new(
+                config.request_timeout(),
+                config.election_timeout,
+                leadership.clone(),
+            ));
             let keep = config.snapshot_catchup_entries;
             let forwarder = Arc::new(Forwarder {
                 consensus: consensus.clone(),
@@ -170,7 +176,7 @@ where
                 leadership: leadership.clone(),
                 own: identity.member.0,
                 next_serial: AtomicU64::new(random_u64().max(1)),
-                patience,
+                patience: patience.clone(),
             });
             let read_index = ReadIndex {
                 consensus: consensus.clone(),
@@ -178,7 +184,7 @@ where
                 leadership: leadership.clone(),
                 applied: applied_seen.clone(),
                 own: identity.member.0,
-                patience,
+                patience: patience.limit,
                 attempt: config.election_timeout,
             };
             let shared = Shared {
@@ -191,6 +197,7 @@ where
                 consensus: consensus.clone(),
                 leadership: leadership.clone(),
                 peers,
+                patience,
                 queue,
                 reads,
                 background: requests,

@@ -49,7 +49,11 @@ impl Node {
         let outcome = if self.is_sole_leader() {
             answer.await
         } else {
-            time::timeout(self.request_timeout(), answer).await.unwrap_or(Err(ProposeError::Timeout))
+            let start = Instant::now();
+            match time::timeout(self.request_timeout(), answer).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(self.shared.patience.timeout(start)),
+            }
         };
         if outcome.is_err() {
             self.metrics().proposals_failed.inc();
@@ -155,6 +159,7 @@ impl Node {
     async fn lease(&self, id: LeaseId, renew: bool, keys: bool) -> Result<Option<LeaseInfo>, ProposeError> {
         match time::timeout(self.request_timeout(), self.lease_of_leader(id, renew, keys)).await {
             Ok(answer) => answer,
+            Err(_) if !self.has_leader() => Err(ProposeError::NoLeader),
             Err(_) => Err(ProposeError::Timeout),
         }
     }
@@ -250,7 +255,7 @@ impl Node {
     }
 
     pub(super) fn request_timeout(&self) -> Duration {
-        self.shared.config.request_timeout()
+        self.shared.patience.limit
     }
 }
 

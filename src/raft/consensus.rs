@@ -66,6 +66,8 @@ pub(crate) struct Leadership {
     pub(crate) is_sole_voter: bool,
     /// This member was asked for as a learner, and has no vote.
     pub(crate) is_learner: bool,
+    /// When this member last began to lead. It may not lead any more.
+    pub(crate) elected_at: Option<Instant>,
 }
 
 /// A change of who belongs to the cluster.
@@ -345,6 +347,8 @@ impl Consensus {
                     now.is_leader = false;
                 }
                 publish.send_if_modified(|known| {
+                    let begins = now.is_leader && !(known.is_leader && known.term == now.term);
+                    now.elected_at = if begins { Some(Instant::now()) } else { known.elected_at };
                     let changed = *known != now;
                     *known = now;
                     changed
@@ -432,6 +436,7 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
         is_leader: leader == Some(id),
         is_sole_voter: membership.voter_ids().eq([id]),
         is_learner: membership.get_node(&id).is_some_and(|own| own.is_learner),
+        elected_at: None,
     }
 }
 
