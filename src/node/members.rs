@@ -72,7 +72,16 @@ impl Node {
         let mut leadership = self.shared.leadership.clone();
         let (_, own) = self.ids();
         loop {
-            let (leader, _) = known_leader(&mut leadership).await?;
+            // An election may be under way. A cluster that has had time for one and has no leader is
+            // not in a state to grow.
+            let election = 2 * self.config().election_timeout;
+            let Ok(known) = time::timeout(election, known_leader(&mut leadership)).await else {
+                if matches!(change, Change::Add { .. }) && self.config().strict_reconfig_check {
+                    return Err(ChangeRefusal::Unhealthy.into());
+                }
+                continue;
+            };
+            let (leader, _) = known?;
             let changed = if leader == own.0 {
                 self.change_as_leader(change.clone()).await
             } else {

@@ -78,6 +78,9 @@ where
     if !log_has_begun {
         boot::note_log_begun(&data_dir.database)?;
     }
+    if config.force_new_cluster {
+        boot::force_new_cluster(&config, data_dir.identity, &replica, &log)?;
+    }
     let (applied, applied_seen) = watch::channel(replica.applied_index());
     let checkpointing = Arc::new(Mutex::new(()));
     let tags = Arc::new(Tags::default());

@@ -13,7 +13,14 @@
 //! votes, truncations and purges, so the files always are a state that the log went through: an
 //! entry of a term is never there without the vote for that term.
 
-use std::{collections::VecDeque, fmt::Debug, io, ops::RangeBounds, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Debug,
+    io,
+    ops::RangeBounds,
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use openraft::{
@@ -27,7 +34,7 @@ use tokio::sync::oneshot;
 use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
-    typ::{Entry, LogId, TypeConfig, Vote},
+    typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal},
 };
 use crate::{apply::Command, limits, storage::StorageError, telemetry::Metrics};
@@ -127,6 +134,55 @@ impl LogStore {
             })?;
         }
         Ok(LogStore { inner: Arc::new(Mutex::new(inner)) })
+    }
+
+    /// Whether nothing was ever written to it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().last.is_none()
+    }
+
+    /// Makes this member the only one, whoever else the log names: they are lost for ever. To be
+    /// called before consensus starts on this log. `known` is the membership that the database
+    /// holds, `own_urls` where this member is reached if that does not say it. Returns who was
+    /// removed and how many entries there are behind the `applied` and committed ones; `None` if
+    /// this member was alone.
+    ///
+    /// Those entries stay. Nobody is left who could say that they were not committed, and if one
+    /// was, somebody may have been told so.
+    pub(crate) fn forget_others(
+        &self,
+        own: u64,
+        known: &Membership,
+        own_urls: &[String],
+        applied: u64,
+    ) -> io::Result<Option<(Vec<u64>, u64)>> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let in_log = inner.cache.iter().rev().find_map(|(entry, _)| match &entry.payload {
+            EntryPayload::Membership(membership) => Some(membership),
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        });
+        let membership = in_log.unwrap_or(known);
+        let others: Vec<u64> = membership.nodes().map(|(id, _)| *id).filter(|id| *id != own).collect();
+        if others.is_empty() && membership.voter_ids().eq([own]) {
+            return Ok(None);
+        }
+        let peer_urls = membership.get_node(&own).map_or(own_urls, |peer| &peer.peer_urls).to_vec();
+        let nodes = BTreeMap::from([(own, Peer { peer_urls, is_learner: false })]);
+        let alone = Membership::new(vec![BTreeSet::from([own])], nodes).expect("the one voter is a node");
+        let last = inner.last.unwrap_or_default();
+        let term = inner.hard_state.map_or(0, |state| state.term).max(last.term);
+        let at = LogPosition { term, index: last.index + 1 };
+        let entry = Entry { log_id: codec::log_id(at), payload: EntryPayload::Membership(alone) };
+        codec::push_entry(&mut inner.frame, &entry);
+        inner.write_inline(Some(at.index), Effect::None)?;
+        let bytes = weight(&entry, 0);
+        inner.cache.push_back((entry, bytes));
+        inner.cache_bytes += bytes;
+        inner.last = Some(at);
+        inner.is_alone = true;
+        let committed = inner.committed.map_or(0, |committed| committed.index).max(applied);
+        Ok(Some((others, last.index.saturating_sub(committed))))
     }
 
     /// Files that could be given back by a purge.

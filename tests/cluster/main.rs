@@ -5,6 +5,7 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+mod etcdctl;
 mod failover;
 mod membership;
 #[path = "../support/pb.rs"]
