@@ -169,8 +169,7 @@ mod tests {
 
     const RAW_URL: &[u8] = b"\x12http://127.0.0.1:1";
     /// As etcdctl 3.4 sends `http://127.0.0.1:41999`.
-    const HUFFMAN_URL: &[u8] =
-        b"\x90\x9d\x29\xae\xe3\x0c\x04\x4e\xae\x05\xc0\xb8\x6e\x34\x17\xdf\x7f";
+    const HUFFMAN_URL: &[u8] = b"\x90\x9d\x29\xae\xe3\x0c\x04\x4e\xae\x05\xc0\xb8\x6e\x34\x17\xdf\x7f";
     /// `127.0.0.1:41999`.
     const HUFFMAN_HOST: &[u8] = b"\x8b\x08\x9d\x5c\x0b\x81\x70\xdc\x68\x2f\xbe\xff";
 

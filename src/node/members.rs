@@ -16,7 +16,7 @@ use tokio::time;
 use super::{Member, Node, ProposeError, forward::known_leader};
 use crate::{
     config,
-    raft::{Change, ChangeRefusal, MemberChange, NotProposed, Peer},
+    raft::{Change, ChangeRefusal, Leadership, MemberChange, NotProposed, Peer},
     types::MemberId,
 };
 
@@ -56,7 +56,7 @@ impl Node {
     /// Has the leader change the membership. Once this returns, this member knows of it.
     pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
         let changed = async {
-            let index = self.change_through_leader(change).await?;
+            let index = self.change_through_leader(&change).await?;
             let mut applied = self.shared.applied.clone();
             applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
             Ok(())
@@ -64,51 +64,82 @@ impl Node {
         let start = Instant::now();
         match time::timeout(self.request_timeout(), changed).await {
             Ok(changed) => changed,
+            Err(_) if !self.has_leader() && self.is_unhealthy_to(&change) => {
+                Err(ChangeRefusal::Unhealthy.into())
+            }
+            Err(_) if !self.has_leader() && matches!(change, Change::Promote { .. }) => {
+                Err(ProposeError::NoLeader.into())
+            }
             Err(_) => Err(self.shared.patience.timeout(start).into()),
         }
     }
 
-    async fn change_through_leader(&self, change: Change) -> Result<u64, ChangeError> {
+    /// Whether a cluster without a leader is in no state for the change.
+    fn is_unhealthy_to(&self, change: &Change) -> bool {
+        matches!(change, Change::Add { .. }) && self.config().strict_reconfig_check
+    }
+
+    async fn change_through_leader(&self, change: &Change) -> Result<u64, ChangeError> {
         let mut leadership = self.shared.leadership.clone();
         let (_, own) = self.ids();
+        // A leader may have made the change, and not been able to say so. The next one is asked then,
+        // and refuses it for having been made.
+        let mut may_be_done = false;
+        let refusal_if_done = self.refusal_if_done(change);
         loop {
-            // An election may be under way. A cluster that has had time for one and has no leader is
-            // not in a state to grow.
+            // An election may be under way, but not for ever.
             let election = 2 * self.config().election_timeout;
             let Ok(known) = time::timeout(election, known_leader(&mut leadership)).await else {
-                if matches!(change, Change::Add { .. }) && self.config().strict_reconfig_check {
+                if self.is_unhealthy_to(change) {
                     return Err(ChangeRefusal::Unhealthy.into());
                 }
                 continue;
             };
-            let (leader, _) = known?;
+            let (leader, term) = known?;
+            let is_other = |now: &Leadership| (now.leader, now.term) != (Some(leader), term);
             let changed = if leader == own.0 {
                 self.change_as_leader(change.clone()).await
+            } else if let Some(peer) = self.shared.consensus.peer(leader) {
+                let patience = self.request_timeout();
+                let asked = self.shared.peers.change(leader, &peer, patience, change.clone());
+                // One that leads no more need not be waited for.
+                let answer = tokio::select! { biased;
+                    answer = asked => answer.map_err(|error| error.was_sent),
+                    _ = leadership.wait_for(is_other) => Err(true),
+                };
+                answer.unwrap_or_else(|was_sent| {
+                    self.shared.patience.connection_lost();
+                    may_be_done |= was_sent;
+                    Err(ChangeRefusal::NotLeader)
+                })
             } else {
-                match self.shared.consensus.peer(leader) {
-                    Some(peer) => {
-                        let patience = self.request_timeout();
-                        match self.shared.peers.change(leader, &peer, patience, change.clone()).await {
-                            Ok(changed) => changed,
-                            Err(error) => {
-                                self.shared.patience.connection_lost();
-                                if error.was_sent {
-                                    // It may have happened. Asked again, it would be refused for that.
-                                    return Err(ProposeError::TimeoutConnectionLost.into());
-                                }
-                                Err(ChangeRefusal::NotLeader)
-                            }
-                        }
-                    }
-                    None => Err(ChangeRefusal::NotLeader),
-                }
+                Err(ChangeRefusal::NotLeader)
             };
             match changed {
+                Err(refusal) if may_be_done && Some(refusal) == refusal_if_done => {
+                    self.read_barrier().await?;
+                    return Ok(self.shared.replica.read().applied_index());
+                }
                 Err(ChangeRefusal::NotLeader) => {
                     let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
                 }
                 changed => return Ok(changed?),
             }
+        }
+    }
+
+    /// How a change is going to be refused that is made already. `None` if it changes nothing to make
+    /// it twice, or it would be refused even now.
+    fn refusal_if_done(&self, change: &Change) -> Option<ChangeRefusal> {
+        let find = |wanted: u64| self.members().into_iter().find(|member| member.id.0 == wanted);
+        match *change {
+            // The id is new with every request.
+            Change::Add { .. } => Some(ChangeRefusal::Exists),
+            Change::Remove { id } => find(id).map(|_| ChangeRefusal::NotFound),
+            Change::Promote { id } => {
+                find(id).filter(|member| member.is_learner).map(|_| ChangeRefusal::NotLearner)
+            }
+            Change::Update { .. } => None,
         }
     }
 

@@ -46,8 +46,9 @@ fn reason(
     connection_lost: Option<Instant>,
     election_timeout: Duration,
 ) -> ProposeError {
-    let was_leaderless =
-        leadership.elected_at.is_some_and(|elected| start < elected && elected < start + 2 * election_timeout);
+    let was_leaderless = leadership
+        .elected_at
+        .is_some_and(|elected| start < elected && elected < start + 2 * election_timeout);
     let is_follower = leadership.leader.is_some() && !leadership.is_leader;
     if was_leaderless {
         ProposeError::TimeoutLeaderLost

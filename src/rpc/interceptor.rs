@@ -288,8 +288,7 @@ impl Open {
             // How a stream ends is known when it does.
             GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
                 let messages = MessageCounter::default();
-                let leader =
-                    self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
+                let leader = self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
                 Body::new(Answers { body: Some(body), messages, leader, open: self })
             }),
         }

@@ -111,7 +111,8 @@ impl Side {
         let names = self.ids.iter().enumerate().map(|(number, id)| (id, format!("{{id{number}}}")));
         for (id, name) in names.chain([(&self.cluster_id, "{cluster}".to_owned())]) {
             let decimal = u64::from_str_radix(id, 16).expect("an id is hexadecimal").to_string();
-            text = text.replace(id, &name).replace(&decimal, &name);
+            // The tool pads an id that happens to be short.
+            text = text.replace(&format!("{id:>16}"), &name).replace(id, &name).replace(&decimal, &name);
         }
         without_times(&text)
     }
@@ -154,8 +155,7 @@ struct Pair {
 
 impl Pair {
     async fn found(release: Release) -> Pair {
-        let (reference, subject) =
-            (Side::found(Plan::reference(3)).await, Side::found(Plan::new(3)).await);
+        let (reference, subject) = (Side::found(Plan::reference(3)).await, Side::found(Plan::new(3)).await);
         tokio::time::sleep(HEALTH_INTERVAL).await;
         Pair { release, reference, subject }
     }
@@ -173,9 +173,17 @@ impl Pair {
     fn compare(&self, endpoint: &str, arguments: &[&str], blot: impl Fn(&str) -> String) -> Seen {
         let see = |side: &Side| {
             let seen = side.run(self.release, endpoint, arguments);
-            let stderr: String =
-                seen.stderr.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect();
-            Seen { code: seen.code, stdout: blot(&side.blot(&seen.stdout)), stderr: blot(&side.blot(&stderr)) }
+            let stderr: String = seen
+                .stderr
+                .lines()
+                .filter(|line| !line.starts_with('{'))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            Seen {
+                code: seen.code,
+                stdout: blot(&side.blot(&seen.stdout)),
+                stderr: blot(&side.blot(&stderr)),
+            }
         };
         let (reference, subject) = (see(&self.reference), see(&self.subject));
         assert_eq!(
@@ -269,14 +277,12 @@ fn json_without(fields: &'static [&'static str]) -> impl Fn(&str) -> String {
             _ => {}
         }
     }
-    move |text| {
-        match serde_json::from_str(&quote_names(text)) {
-            Ok(mut value) => {
-                walk(&mut value, fields);
-                format!("{value}\n")
-            }
-            Err(_) => text.to_owned(),
+    move |text| match serde_json::from_str(&quote_names(text)) {
+        Ok(mut value) => {
+            walk(&mut value, fields);
+            format!("{value}\n")
         }
+        Err(_) => text.to_owned(),
     }
 }
 
@@ -398,8 +404,6 @@ impl RunningPair {
     }
 }
 
-const HEADER: &[&str] = &["raft_term", "revision"];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_looks_at_a_cluster() {
     let mut pair = Pair::found(Release::V34).await;
@@ -410,22 +414,20 @@ async fn an_operator_looks_at_a_cluster() {
 }
 
 fn look(pair: &Pair) {
-    const STATUS: &[&str] = &[
-        "raft_term",
-        "version",
-        "dbSize",
-        "dbSizeInUse",
-        "raftIndex",
-        "raftTerm",
-        "raftAppliedIndex",
-    ];
+    const STATUS: &[&str] =
+        &["raft_term", "version", "dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex"];
     const STATUS_FIELDS: &[&str] =
         &["RaftTerm", "Version", "DBSize", "DBSizeInUse", "RaftIndex", "RaftAppliedIndex"];
     for member in ["{0}", "{1}", "{2}", "{all}"] {
         pair.compare(member, &["member", "list"], in_any_order);
         pair.compare(member, &["member", "list", "-w", "table"], cells_without('|', &[]));
-        pair.compare(member, &["member", "list", "-w", "json"], json_without(HEADER));
-        pair.compare(member, &["member", "list", "-w", "fields"], fields_without(&["RaftTerm", "Revision"]));
+        // Of several endpoints the tool asks any.
+        let (header, fields): (&[&str], &[&str]) = match member {
+            "{all}" => (&["raft_term", "member_id"], &["RaftTerm", "MemberID"]),
+            _ => (&["raft_term"], &["RaftTerm"]),
+        };
+        pair.compare(member, &["member", "list", "-w", "json"], json_without(header));
+        pair.compare(member, &["member", "list", "-w", "fields"], fields_without(fields));
         // Endpoint, id, version, size, leading, learner, term, index, applied index, errors.
         pair.compare(member, &["endpoint", "status", "--cluster"], cells_without(',', &[2, 3, 6, 7, 8]));
         pair.compare(
@@ -440,11 +442,7 @@ fn look(pair: &Pair) {
             fields_without(STATUS_FIELDS),
         );
         pair.compare(member, &["endpoint", "health", "--cluster"], in_any_order);
-        pair.compare(
-            member,
-            &["endpoint", "health", "--cluster", "-w", "json"],
-            json_without(&["took"]),
-        );
+        pair.compare(member, &["endpoint", "health", "--cluster", "-w", "json"], json_without(&["took"]));
         pair.compare(member, &["endpoint", "hashkv", "--cluster"], in_any_order);
         pair.compare(
             member,
@@ -492,7 +490,7 @@ async fn any_member_serves_any_command() {
             pair.same(member, &["lease", "revoke", "1234"]);
         }
         // From one member to the other, each with the next revision.
-        let rev = pair.same("{0}", &["get", "k", "-w", "fields"]);
+        let rev = pair.compare("{0}", &["get", "k", "-w", "fields"], fields_without(&["RaftTerm"]));
         let rev = rev.stdout.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).map(str::to_owned);
         let rev = rev.expect("an answer has a revision");
         pair.same("{1}", &["compaction", &rev]);

@@ -3,8 +3,10 @@
 //! Each test founds a cluster of its own. What it expects is what holds for any order of events:
 //! what was acknowledged is there, on every member, and a read that must be current is.
 
+mod bootstrap;
 #[path = "../support/cluster.rs"]
 mod cluster;
+mod disaster;
 mod etcdctl;
 mod failover;
 mod membership;
@@ -13,3 +15,4 @@ mod pb;
 mod serving;
 #[path = "../support/tools.rs"]
 mod tools;
+mod trouble;

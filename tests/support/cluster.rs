@@ -11,7 +11,7 @@ use std::{
     env,
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
@@ -67,6 +67,10 @@ impl Plan {
         Plan { program: tools::etcd351("etcd"), ..Plan::new(size) }
     }
 
+    pub(crate) fn is_reference(&self) -> bool {
+        self.program != Path::new(env!("CARGO_BIN_EXE_retcd"))
+    }
+
     /// Each member gets these flags too.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Plan {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
@@ -118,8 +122,9 @@ pub(crate) struct Member {
     pub(crate) peer_port: u16,
     /// Where peers are told that it listens.
     pub(crate) advertised_peer_port: u16,
-    initial_cluster: String,
-    state: &'static str,
+    pub(crate) initial_cluster: String,
+    /// `--initial-cluster-state`.
+    pub(crate) state: &'static str,
     pub(crate) flags: Vec<String>,
     /// Variables that its process gets besides those of the test.
     pub(crate) environment: Vec<(String, String)>,
@@ -251,7 +256,8 @@ impl Member {
         self.wait_until_ready();
     }
 
-    fn spawn(&mut self) {
+    /// Without waiting for it to serve.
+    pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
         let client_url = format!("http://{}", self.endpoint());
         let mut child = Command::new(&self.program)
@@ -342,7 +348,19 @@ impl Member {
         running.log.lock().expect("no writer of the log panics").join("\n")
     }
 
-    fn channel(&self) -> Channel {
+    /// The first line of the log with these words, as soon as it is there.
+    pub(crate) async fn wait_for_line(&self, words: &str) -> String {
+        let since = Instant::now();
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(since.elapsed() < PATIENCE, "{} does not say {words:?}", self.name);
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.endpoint()))
             .expect("a loopback address is a URL")
             .connect_timeout(Duration::from_secs(5))
@@ -368,6 +386,12 @@ impl Member {
     pub(crate) async fn id(&self) -> u64 {
         let status = self.try_status().await.expect("a running member says how it is");
         status.header.expect("every answer has a header").member_id
+    }
+
+    /// In hexadecimal.
+    pub(crate) async fn cluster_id(&self) -> String {
+        let status = self.try_status().await.expect("a running member says how it is");
+        format!("{:x}", status.header.expect("every answer has a header").cluster_id)
     }
 
     pub(crate) async fn try_put(&self, key: &str, value: &str) -> Result<PutResponse, Status> {
