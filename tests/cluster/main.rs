@@ -6,6 +6,7 @@
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod failover;
+mod leases;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
