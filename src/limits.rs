@@ -38,6 +38,22 @@ pub(crate) const LEASE_EXPIRIES_PER_SEC: usize = 750;
 /// How long the leader waits for the revoke of an expired lease before it asks again.
 pub(crate) const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
 
+/// Before a lease ends the leader looks at its clock this often. Being late for that by more than
+/// a stall, it lets those who wait keep their leases first; but not for more stalls in a row than
+/// this, or leases would never end on a member that is always slow.
+pub(crate) const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const LEASE_STALL: Duration = Duration::from_millis(500);
+pub(crate) const LEASE_STALLS_MAX: u32 = 10;
+
+/// How often the leader notes in the log what is left of a lease that nobody renews, and how many
+/// leases a note is about. What is over comes right after it.
+pub(crate) const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LEASE_CHECKPOINT_LEASES: usize = 1000;
+
+/// Leases that a leader notes before it hands over, those that end next first. Others begin anew
+/// with the next leader.
+pub(crate) const LEASE_HANDOVER_LEASES: usize = 10_000;
+
 /// Space quota when `--quota-backend-bytes` is 0. Writes beyond it are refused.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 

@@ -78,6 +78,9 @@ pub(crate) struct Config {
     /// Host names that plaintext HTTP requests may use; `None`: all.
     pub(crate) host_whitelist: Option<Vec<String>>,
 
+    /// The leader notes in the log what is left of leases.
+    pub(crate) lease_checkpoint: bool,
+
     /// How often the work of hashing a password is doubled.
     pub(crate) bcrypt_cost: u32,
 

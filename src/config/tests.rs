@@ -195,11 +195,25 @@ fn what_changes_nothing_is_told() {
     );
     assert_eq!(
         warnings("--experimental-enable-lease-checkpoint"),
-        [
-            "--experimental-enable-lease-checkpoint is deprecated; use --feature-gates=LeaseCheckpoint=true",
-            "feature gate LeaseCheckpoint=true has no effect here",
-        ]
+        ["--experimental-enable-lease-checkpoint is deprecated; use --feature-gates=LeaseCheckpoint=true"]
     );
+    assert_eq!(
+        warnings("--feature-gates=CompactHashCheck=true"),
+        ["feature gate CompactHashCheck=true has no effect here"]
+    );
+}
+
+#[test]
+fn leases_are_checkpointed_unless_somebody_objects() {
+    for (args, is_on) in [
+        ("", true),
+        ("--feature-gates=LeaseCheckpoint=true", true),
+        ("--feature-gates=LeaseCheckpoint=false", false),
+        ("--experimental-enable-lease-checkpoint", true),
+        ("--experimental-enable-lease-checkpoint=false", false),
+    ] {
+        assert_eq!(config(args).lease_checkpoint, is_on, "{args}");
+    }
 }
 
 #[test]
@@ -336,7 +350,13 @@ fn values_arrive_in_the_types_they_are_used_in() {
     assert_eq!(config.log_outputs, [LogOutput::Stdout, LogOutput::File(PathBuf::from("/tmp/a"))]);
     assert_eq!(config.metrics, MetricsMode::Extensive);
     let enabled = config.features.iter().filter(|feature| feature.enabled).map(|feature| feature.name);
-    assert!(enabled.eq(["TxnModeWriteWithSharedBuffer", "FastLeaseKeepAlive", "PriorityRequest"]));
+    assert!(enabled.eq([
+        "TxnModeWriteWithSharedBuffer",
+        "LeaseCheckpoint",
+        "LeaseCheckpointPersist",
+        "FastLeaseKeepAlive",
+        "PriorityRequest"
+    ]));
 }
 
 #[test]

@@ -30,13 +30,16 @@ const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
 /// A shorter interval would keep the server busy with telling.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// The gate that switches something here. On unless told otherwise, where etcd has it off.
+const LEASE_CHECKPOINT: &str = "LeaseCheckpoint";
+
 const FEATURES: &[(&str, &str, bool)] = &[
     ("StopGRPCServiceOnDefrag", "ALPHA", false),
     ("InitialCorruptCheck", "ALPHA", false),
     ("CompactHashCheck", "ALPHA", false),
     ("TxnModeWriteWithSharedBuffer", "BETA", true),
-    ("LeaseCheckpoint", "ALPHA", false),
-    ("LeaseCheckpointPersist", "ALPHA", false),
+    (LEASE_CHECKPOINT, "ALPHA", true),
+    ("LeaseCheckpointPersist", "ALPHA", true),
     ("SetMemberLocalAddr", "ALPHA", false),
     ("FastLeaseKeepAlive", "BETA", true),
     ("PriorityRequest", "ALPHA", false),
@@ -55,6 +58,7 @@ impl TryFrom<&Flags> for Config {
         let listen_metrics_urls = bind_addresses(flags, "listen-metrics-urls")?;
         check_listeners(&listen_client_urls, &listen_client_http_urls, &listen_peer_urls)?;
 
+        let features = features(flags, &mut notices)?;
         let advertise_client_urls = advertised(flags, "advertise-client-urls", &mut notices)?;
         let initial_advertise_peer_urls = advertised(flags, "initial-advertise-peer-urls", &mut notices)?;
         if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
@@ -139,7 +143,10 @@ impl TryFrom<&Flags> for Config {
                 "extensive" => MetricsMode::Extensive,
                 other => return invalid(format!("unknown metrics mode {other:?}, want basic or extensive")),
             },
-            features: features(flags, &mut notices)?,
+            lease_checkpoint: features
+                .iter()
+                .any(|feature| feature.name == LEASE_CHECKPOINT && feature.enabled),
+            features,
             notices,
         })
     }
@@ -456,6 +463,9 @@ fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, Co
                 known = true;
                 if feature.enabled != on {
                     feature.enabled = on;
+                    if feature.name == LEASE_CHECKPOINT {
+                        continue;
+                    }
                     warn(notices, format!("feature gate {}={on} has no effect here", feature.name));
                 }
             }

@@ -113,6 +113,7 @@ impl Node {
     async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
         let mut leadership = self.shared.leadership.clone();
         tracing::info!(to = %target, "leadership transfer started");
+        self.checkpoint_leases_for_successor().await;
         self.shared.consensus.transfer_leader(target.0).await;
         let taken_over = leadership.wait_for(|leadership| leadership.leader == Some(target.0));
         match time::timeout(patience, taken_over).await {

@@ -16,6 +16,7 @@ mod core;
 mod error;
 mod forward;
 mod leader;
+mod lease;
 mod mailbox;
 mod members;
 mod patience;
@@ -89,6 +90,8 @@ struct Shared {
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Held while checkpoints of leases are on their way through the log.
+    lease_notes: tokio::sync::Mutex<()>,
     applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
 }

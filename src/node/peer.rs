@@ -11,7 +11,7 @@ use crate::{
         Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed,
         PROTOCOL_VERSION, Piece, REMOVED,
     },
-    types::{ClusterId, LeaseId, MemberId},
+    types::{ClusterId, MemberId},
 };
 
 /// Who speaks to whom.
@@ -93,11 +93,11 @@ impl Node {
     }
 
     pub(crate) async fn peer_read_index(&self) -> Option<u64> {
-        self.shared.consensus.read_index().await
+        self.shared.consensus.read_index().await.map(|(index, _)| index)
     }
 
     pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> LeaseAnswer {
-        self.lease_as_leader(LeaseId(query.id), query.renew, query.keys).await
+        self.lease_as_leader(query).await
     }
 
     pub(crate) async fn peer_change(&self, change: Change) -> Result<u64, ChangeRefusal> {

@@ -28,8 +28,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A read that waits.
 pub(crate) struct Waiting {
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) slot: oneshot::Sender<Result<(), ProposeError>>,
+    pub(crate) slot: oneshot::Sender<Result<Confirmed, ProposeError>>,
 }
+
+/// Who stood behind a round: this member as the leader of a term, or another member.
+pub(crate) type Confirmed = Option<u64>;
 
 pub(crate) struct ReadIndex {
     pub(crate) consensus: Consensus,
@@ -63,26 +66,26 @@ impl ReadIndex {
     }
 
     /// After this, this member has applied everything that was committed before the call.
-    async fn round(&self) -> Result<(), ProposeError> {
+    async fn round(&self) -> Result<Confirmed, ProposeError> {
         let mut leadership = self.leadership.clone();
         loop {
             let (leader, _) = known_leader(&mut leadership).await?;
-            if let Some(index) = self.ask(leader).await {
+            if let Some((index, confirmed)) = self.ask(leader).await {
                 let mut applied = self.applied.clone();
                 applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
-                return Ok(());
+                return Ok(confirmed);
             }
             let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
         }
     }
 
-    async fn ask(&self, leader: u64) -> Option<u64> {
+    async fn ask(&self, leader: u64) -> Option<(u64, Confirmed)> {
         if leader == self.own {
-            return self.consensus.read_index().await;
+            return self.consensus.read_index().await.map(|(index, term)| (index, Some(term)));
         }
         let peer = self.consensus.peer(leader)?;
         match self.peers.read_index(leader, &peer, self.attempt).await {
-            Ok(index) => index,
+            Ok(index) => index.map(|index| (index, None)),
             Err(error) => {
                 tracing::debug!(%error, "the leader could not be asked for a read index");
                 None

@@ -206,6 +206,7 @@ where
                 background: requests,
                 metrics,
                 changing: tokio::sync::Mutex::default(),
+                lease_notes: tokio::sync::Mutex::default(),
                 applied: applied_seen.clone(),
                 next_lease_id: AtomicU64::new(random_u64()),
                 stopping: stopping_seen,

@@ -186,10 +186,10 @@ impl Consensus {
     }
 
     /// The index that a read has to wait for, confirmed by a quorum after this call. `None` if
-    /// this member does not lead, or cannot reach a quorum.
-    pub(crate) async fn read_index(&self) -> Option<u64> {
+    /// this member does not lead, or cannot reach a quorum. Comes with the term that it led then.
+    pub(crate) async fn read_index(&self) -> Option<(u64, u64)> {
         let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
-        read.ok().map(|(read, _)| read.index())
+        read.ok().map(|(read, _)| (read.index(), read.committed_leader_id().term))
     }
 
     /// Answers a peer's message.

@@ -9,6 +9,7 @@ mod cluster;
 mod disaster;
 mod etcdctl;
 mod failover;
+mod leases;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;

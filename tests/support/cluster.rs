@@ -33,7 +33,7 @@ use tonic::{
 use crate::{
     pb::etcdserverpb::{
         cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
-        maintenance_client::MaintenanceClient, *,
+        maintenance_client::MaintenanceClient, watch_client::WatchClient, *,
     },
     tools,
 };
@@ -373,6 +373,10 @@ impl Member {
 
     pub(crate) fn leases(&self) -> LeaseClient<Channel> {
         LeaseClient::new(self.channel())
+    }
+
+    pub(crate) fn watch(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel())
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
