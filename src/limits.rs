@@ -131,6 +131,14 @@ pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const APPEND_ENTRIES_MAX: u64 = 4096;
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
 
+/// What one peer may owe answers for: messages, and their bytes. What is over stays in the log
+/// until answers have come; the message that reaches the bytes still goes. openraft takes in as
+/// many on the other side before it stops reading.
+pub(crate) const APPENDS_IN_FLIGHT: usize = 64;
+pub(crate) const APPENDS_IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
+
+const _: () = assert!(APPENDS_IN_FLIGHT_BYTES >= APPEND_BYTES_MAX);
+
 /// Bytes of one message from a peer. Larger ones are refused; none is ever sent, for an entry is
 /// at most a batch or one request, and those are bounded.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;

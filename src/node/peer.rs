@@ -1,7 +1,9 @@
 //! What peers ask of this member.
 
+use std::future;
+
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error;
 use tokio::time;
 
@@ -52,15 +54,38 @@ impl Node {
         if envelope.to != own.0 {
             return Err(PeerRefusal::Member { ours: own, theirs: MemberId(envelope.to) });
         }
-        if self.shared.replica.read().state.members.is_removed(MemberId(envelope.from)) {
+        if self.was_removed(envelope.from) {
             return Err(PeerRefusal::Removed);
         }
         Ok(())
     }
 
+    fn was_removed(&self, member: u64) -> bool {
+        self.shared.replica.read().state.members.is_removed(MemberId(member))
+    }
+
     pub(crate) async fn peer_message(&self, kind: MessageKind, message: Bytes) -> Result<Bytes, PeerRefusal> {
         let handled = self.shared.consensus.handle(kind, message).await;
         handled.map_err(|error| PeerRefusal::Failed(error.to_string()))
+    }
+
+    /// Takes the log from a leader, for as long as that belongs to the cluster. Answers come in
+    /// the order of the messages.
+    pub(crate) fn peer_append<S>(
+        &self,
+        from: u64,
+        messages: S,
+    ) -> impl Stream<Item = Result<Bytes, PeerRefusal>> + Send + use<S>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let (node, node_at_end) = (self.clone(), self.clone());
+        let messages = messages.take_while(move |_| future::ready(!node.was_removed(from)));
+        let answers = self.shared.consensus.append(messages);
+        let answers = answers.map(|answer| answer.map_err(|error| PeerRefusal::Failed(error.to_string())));
+        let refusal = stream::once(async move { node_at_end.was_removed(from) })
+            .filter_map(|removed| future::ready(removed.then_some(Err(PeerRefusal::Removed))));
+        answers.chain(refusal)
     }
 
     pub(crate) async fn peer_snapshot(

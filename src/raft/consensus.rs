@@ -2,16 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use openraft::{
     ChangeMembers, Config, Instant as _, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
+    base::BoxStream,
     raft::{AppendEntriesResponse, ClientWriteResponse, ReadPolicy},
     vote::leader_id_std::CommittedLeaderId,
 };
@@ -199,9 +204,7 @@ impl Consensus {
             MessageKind::Append => {
                 let request = message::decode_append(bytes).map_err(|error| fail(&error))?;
                 let reply = self.raft.append_entries(request).await.map_err(|error| fail(&error))?;
-                if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
-                    *self.heard.lock() = Some(Instant::now());
-                }
+                note_leader(&self.heard, &reply);
                 Ok(message::encode_append_reply(&reply))
             }
             MessageKind::Vote => {
@@ -220,6 +223,37 @@ impl Consensus {
                 Ok(message::encode_transfer_reply(reply.err().map(|error| error.to_string())))
             }
         }
+    }
+
+    /// Takes in the log as its leader sends it. Messages are taken before the ones ahead of them
+    /// are on the disk, and answered in their order once they are. A message that is refused is
+    /// the last one to be answered.
+    pub(crate) fn append<S>(
+        &self,
+        messages: S,
+    ) -> impl Stream<Item = Result<Bytes, ConsensusError>> + Send + use<S>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let was_unreadable = Arc::new(AtomicBool::new(false));
+        let requests = messages.scan(was_unreadable.clone(), |was_unreadable, bytes| {
+            let request = message::decode_append(bytes).ok();
+            was_unreadable.store(request.is_none(), Ordering::Relaxed);
+            future::ready(request)
+        });
+        let heard = self.heard.clone();
+        // Boxed, for openraft's type names the borrow of its handle, though it holds none.
+        let results: BoxStream<'static, _> = Box::pin(self.raft.stream_append(requests));
+        let answers = results.map(move |answer| {
+            let reply = answer.map_err(|error| ConsensusError(error.to_string()))?.into();
+            note_leader(&heard, &reply);
+            Ok(message::encode_append_reply(&reply))
+        });
+        let refusal = stream::once(async move { was_unreadable.load(Ordering::Relaxed) });
+        answers.chain(refusal.filter_map(|was_unreadable| {
+            let error = || Err(ConsensusError(message::Unreadable.to_string()));
+            future::ready(was_unreadable.then(error))
+        }))
     }
 
     /// Receives a snapshot into a file in `dir`, and installs it.
@@ -437,6 +471,13 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
         is_sole_voter: membership.voter_ids().eq([id]),
         is_learner: membership.get_node(&id).is_some_and(|own| own.is_learner),
         elected_at: None,
+    }
+}
+
+/// A leader that this member follows was heard.
+fn note_leader(heard: &Mutex<Option<Instant>>, reply: &AppendEntriesResponse<TypeConfig>) {
+    if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+        *heard.lock() = Some(Instant::now());
     }
 }
 

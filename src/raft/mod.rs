@@ -12,6 +12,7 @@ mod log_store;
 mod message;
 mod network;
 mod peers;
+mod pipeline;
 mod snapshot;
 mod state_machine;
 mod tags;

@@ -56,6 +56,12 @@ pub(crate) struct PeerError {
     pub(crate) was_sent: bool,
 }
 
+impl PeerError {
+    fn new(target: u64, peer: &Peer, reason: String, was_sent: bool) -> PeerError {
+        PeerError { target, url: peer.to_string(), reason, was_sent }
+    }
+}
+
 /// What came of a batch that the leader was asked to put into the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forwarded {
@@ -158,7 +164,7 @@ pub(crate) struct Peers {
     /// For what clients ask: not the connections that the log travels on.
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
     /// Peers that did not answer the last time.
-    silent: Mutex<BTreeSet<u64>>,
+    lost: Mutex<BTreeSet<u64>>,
     removed: watch::Sender<bool>,
 }
 
@@ -168,7 +174,7 @@ impl Peers {
             cluster,
             own,
             channels: Mutex::default(),
-            silent: Mutex::default(),
+            lost: Mutex::default(),
             removed: watch::Sender::new(false),
         }
     }
@@ -216,33 +222,35 @@ impl Peers {
         patience: Duration,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, PeerError> {
-        let failed = |reason: String, was_sent| PeerError {
-            target,
-            url: peer.peer_urls.first().cloned().unwrap_or_default(),
-            reason,
-            was_sent,
-        };
         match time::timeout(patience, call).await {
             Ok(Ok(answer)) => {
-                if self.silent.lock().remove(&target) {
+                if self.lost.lock().remove(&target) {
                     tracing::info!(peer = format_args!("{target:x}"), "peer became active");
                 }
                 Ok(answer.into_inner())
             }
-            Ok(Err(status)) => {
-                if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
-                    self.removed.send_replace(true);
-                }
-                let was_sent = !is_connect_error(&status);
-                Err(self.lost(failed(status.message().to_owned(), was_sent)))
-            }
-            Err(_) => Err(self.lost(failed(format!("no answer within {patience:?}"), true))),
+            Ok(Err(status)) => Err(self.refused(target, peer, &status)),
+            Err(_) => Err(self.silent(target, peer, patience)),
         }
+    }
+
+    /// A peer, or the way to it, has said no.
+    pub(super) fn refused(&self, target: u64, peer: &Peer, status: &Status) -> PeerError {
+        if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
+            self.removed.send_replace(true);
+        }
+        let was_sent = !is_connect_error(status);
+        self.lost(PeerError::new(target, peer, status.message().to_owned(), was_sent))
+    }
+
+    /// A peer has not answered in time.
+    pub(super) fn silent(&self, target: u64, peer: &Peer, patience: Duration) -> PeerError {
+        self.lost(PeerError::new(target, peer, format!("no answer within {patience:?}"), true))
     }
 
     /// One line for each time that a peer is lost, however often it is asked.
     fn lost(&self, error: PeerError) -> PeerError {
-        if self.silent.lock().insert(error.target) {
+        if self.lost.lock().insert(error.target) {
             tracing::warn!(%error, "peer became inactive");
         }
         error
@@ -253,12 +261,8 @@ impl Peers {
         let channel = match channels.get(&target) {
             Some((known, channel)) if known == peer => channel.clone(),
             _ => {
-                let channel = Peers::connect(peer).map_err(|error| PeerError {
-                    target,
-                    url: peer.peer_urls.first().cloned().unwrap_or_default(),
-                    reason: error.to_string(),
-                    was_sent: false,
-                })?;
+                let channel = Peers::connect(peer)
+                    .map_err(|error| PeerError::new(target, peer, error.to_string(), false))?;
                 channels.insert(target, (peer.clone(), channel.clone()));
                 channel
             }
@@ -350,8 +354,8 @@ impl Peers {
         url: &str,
         patience: Duration,
     ) -> Result<(u64, Vec<KnownMember>), PeerError> {
-        let failed = |reason: String| PeerError { target: 0, url: url.to_owned(), reason, was_sent: true };
         let peer = Peer { peer_urls: vec![url.to_owned()], is_learner: false };
+        let failed = |reason: String| PeerError::new(0, &peer, reason, true);
         let mut client = Peers::client(Peers::connect(&peer).map_err(|error| failed(error.to_string()))?);
         let request = MembersRequest { version: PROTOCOL_VERSION };
         let reply: MembersReply = match time::timeout(patience, client.members(request)).await {
