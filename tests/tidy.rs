@@ -111,7 +111,8 @@ const PROTOBUF: &[&str] = &[
     "src/raft/message.rs",
     "src/raft/network.rs",
     "src/raft/peers.rs",
-    "src/raft/snapshot.rs",
+    "src/raft/snapshot/part.rs",
+    "src/raft/snapshot/send.rs",
 ];
 
 /// Macros and attributes that are for working on code, not for leaving in it.

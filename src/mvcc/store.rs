@@ -99,6 +99,13 @@ impl Store {
         })
     }
 
+    /// The file that this store was opened from is that of `database` now.
+    pub(crate) fn moved_to(&mut self, database: Arc<Database>) -> Result<(), StorageError> {
+        self.body = Arc::new(database.reader()?);
+        self.database = database;
+        Ok(())
+    }
+
     pub(crate) fn rev_current(&self) -> Rev {
         self.rev_current
     }

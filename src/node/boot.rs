@@ -102,8 +102,9 @@ pub(crate) struct DataDir {
     pub(crate) identity: Identity,
     /// Those who found the cluster together; none where this member joins one.
     pub(crate) founders: BTreeMap<u64, Peer>,
-    /// Cells of the database that say who this member is, whoever's snapshot it installs.
-    pub(crate) own_cells: Vec<(Bytes, Bytes)>,
+    /// Cells of the database that say who this member is, whoever's snapshot it installs; `None`
+    /// is not to be there.
+    pub(crate) own_cells: Vec<(Bytes, Option<Bytes>)>,
     /// Released when the process ends.
     pub(crate) _lock: File,
 }
@@ -133,7 +134,7 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
                 ClusterState::Existing => (join(config)?, true),
             };
             let cells = own_cells(identity, joined);
-            let cells = cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))).collect();
+            let cells = cells.into_iter().map(|(key, cell)| (Table::Meta, key, cell)).collect();
             database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
             (identity, joined)
         }
@@ -204,13 +205,12 @@ fn stored_identity(database: &Database) -> Result<Option<(Identity, bool)>, Stor
     Ok(Some((identity, reader.cell(Table::Meta, JOINED_CELL)?.is_some())))
 }
 
-fn own_cells(identity: Identity, joined: bool) -> Vec<(Bytes, Bytes)> {
+fn own_cells(identity: Identity, joined: bool) -> Vec<(Bytes, Option<Bytes>)> {
     let ids = [identity.cluster.0.to_be_bytes(), identity.member.0.to_be_bytes()].concat();
-    let mut cells = vec![(Bytes::from_static(IDENTITY_CELL), Bytes::from(ids))];
-    if joined {
-        cells.push((Bytes::from_static(JOINED_CELL), Bytes::from_static(b"1")));
-    }
-    cells
+    vec![
+        (Bytes::from_static(IDENTITY_CELL), Some(Bytes::from(ids))),
+        (Bytes::from_static(JOINED_CELL), joined.then(|| Bytes::from_static(b"1"))),
+    ]
 }
 
 /// The first members of the cluster that the flags describe.

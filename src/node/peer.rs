@@ -93,8 +93,7 @@ impl Node {
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, PeerRefusal> {
-        let received =
-            self.shared.consensus.receive_snapshot(self.shared.database.dir(), header, pieces).await;
+        let received = self.shared.consensus.receive_snapshot(header, pieces).await;
         received.map_err(|error| PeerRefusal::Failed(error.to_string()))
     }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +16,7 @@ use openraft::{
     ChangeMembers, Config, Instant as _, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     base::BoxStream,
-    raft::{AppendEntriesResponse, ClientWriteResponse, ReadPolicy},
+    raft::{AppendEntriesResponse, ClientWriteResponse, ReadPolicy, SnapshotResponse},
     vote::leader_id_std::CommittedLeaderId,
 };
 use parking_lot::Mutex;
@@ -33,7 +32,7 @@ use super::{
     message::{self, MessageKind},
     network::Network,
     peers::Peers,
-    snapshot::{self, Piece},
+    snapshot::{Header, Inbox, Outgoing, Piece},
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
@@ -106,6 +105,8 @@ pub(crate) struct Consensus {
     id: u64,
     raft: Raft,
     log: LogStore,
+    inbox: Arc<Inbox>,
+    outgoing: Arc<Outgoing>,
     election_timeout: Duration,
     /// When a leader was last heard. The stored vote may name one, but that was before this start.
     heard: Arc<Mutex<Option<Instant>>>,
@@ -125,7 +126,9 @@ impl Consensus {
         let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
         let id = peers.own();
         let config = openraft_config(timing).validate().map_err(|error| fail(&error))?;
-        let network = Network::new(peers, timing.election_timeout);
+        let outgoing = Arc::new(Outgoing::default());
+        let network = Network::new(peers, outgoing.clone(), timing.election_timeout);
+        let inbox = Arc::new(machine.inbox());
         let raft = Raft::new(id, Arc::new(config), network, log.clone(), machine)
             .await
             .map_err(|error| fail(&error))?;
@@ -134,7 +137,7 @@ impl Consensus {
         }
         let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
-        let consensus = Consensus { id, raft, log, election_timeout, heard };
+        let consensus = Consensus { id, raft, log, inbox, outgoing, election_timeout, heard };
         if consensus.leadership().is_sole_voter {
             // Nobody can object, so there is no reason to sit out an election timeout.
             consensus.raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
@@ -256,18 +259,23 @@ impl Consensus {
         }))
     }
 
-    /// Receives a snapshot into a file in `dir`, and installs it.
+    /// Receives a snapshot beside the state that is served meanwhile, and installs it.
     pub(crate) async fn receive_snapshot(
         &self,
-        dir: &Path,
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, ConsensusError> {
-        let arrived = snapshot::receive(dir, header, pieces).await.map_err(ConsensusError)?;
-        let reply = self.raft.install_full_snapshot(arrived.vote, arrived.snapshot).await;
-        reply
-            .map(|reply| message::encode_snapshot_reply(&reply))
-            .map_err(|error| ConsensusError(error.to_string()))
+        let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
+        let header = Header::decode(header).map_err(|error| fail(&error))?;
+        let vote = header.vote;
+        let known = self.raft.metrics().borrow_watched().vote;
+        if vote < known {
+            // From a leader that has been deposed. It need not send all of it to learn that.
+            return Ok(message::encode_snapshot_reply(&SnapshotResponse::new(known)));
+        }
+        let snapshot = self.inbox.receive(header, pieces).await.map_err(ConsensusError)?;
+        let reply = self.raft.install_full_snapshot(vote, snapshot).await;
+        reply.map(|reply| message::encode_snapshot_reply(&reply)).map_err(|error| fail(&error))
     }
 
     /// Changes who belongs to the cluster; only the leader can. Resolves once the change has been
@@ -409,15 +417,17 @@ impl Consensus {
     /// Lets go of log files whose entries the database holds up to `durable_index`, keeping
     /// `keep` entries for peers that are a little behind.
     pub(crate) async fn release_log(&self, durable_index: u64, keep: u64) -> Result<(), ConsensusError> {
+        let mut upto = durable_index.saturating_sub(keep);
+        // Whoever installs a snapshot needs the log behind it next.
+        if let Some(needed_after) = self.outgoing.needed_after(&self.progress()) {
+            upto = upto.min(needed_after);
+        }
         if self.log.sealed_segments() == 0 {
             return Ok(());
         }
         let trigger = self.raft.trigger();
         trigger.snapshot().await.map_err(|error| ConsensusError(error.to_string()))?;
-        trigger
-            .purge_log(durable_index.saturating_sub(keep))
-            .await
-            .map_err(|error| ConsensusError(error.to_string()))
+        trigger.purge_log(upto).await.map_err(|error| ConsensusError(error.to_string()))
     }
 
     pub(crate) async fn stop(&self) {

@@ -447,8 +447,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 inner.forget_oldest();
             }
             inner.purged = Some(upto);
+            // A snapshot took the place of entries that this log has never had.
+            let is_beyond = inner.last < Some(upto);
             inner.last = inner.last.max(Some(upto));
-            inner.write_waited(None, Effect::Purge(upto))
+            inner.write_waited(is_beyond.then_some(upto.index), Effect::Purge(upto))
         };
         written.wait().await
     }

@@ -145,22 +145,22 @@ pub(super) fn decode_transfer_reply(bytes: Bytes) -> Result<Result<(), String>, 
     Ok(if message.refusal.is_empty() { Ok(()) } else { Err(message.refusal) })
 }
 
-pub(super) fn encode_snapshot_header(from: &Vote, meta: &SnapshotMeta, bytes: u64) -> Bytes {
+pub(super) fn encode_snapshot_header(from: &Vote, meta: &SnapshotMeta, records: u64) -> Bytes {
     let message = pb::SnapshotHeader {
         vote: Some(vote_message(from)),
         membership: Some(codec::stored_membership_message(&meta.last_membership)),
         last: meta.last_log_id.as_ref().map(codec::log_id_message),
-        bytes,
+        records,
     };
     message.encode_to_vec().into()
 }
 
-/// The leader, what the image holds, and its length.
+/// The leader, what the snapshot holds, and how many records.
 pub(super) fn decode_snapshot_header(bytes: Bytes) -> Result<(Vote, SnapshotMeta, u64), Unreadable> {
     let message = pb::SnapshotHeader::decode(bytes).map_err(|_| Unreadable)?;
     let last_membership = message.membership.and_then(codec::stored_membership).ok_or(Unreadable)?;
     let meta = SnapshotMeta { last_log_id: message.last.map(codec::log_id_of), last_membership };
-    Ok((vote(message.vote)?, meta, message.bytes))
+    Ok((vote(message.vote)?, meta, message.records))
 }
 
 pub(super) fn encode_snapshot_reply(reply: &SnapshotResponse<TypeConfig>) -> Bytes {

@@ -24,7 +24,7 @@ use super::{
     message::{self, MessageKind, Unreadable},
     peers::Peers,
     pipeline::{self, Pipeline},
-    snapshot::{self, SnapshotImage},
+    snapshot::{Outgoing, SnapshotImage},
     typ::{Peer, Snapshot, TypeConfig, Vote},
 };
 use crate::pb::retcd::peer::{RaftReply, RaftRequest, peer_client::PeerClient};
@@ -32,18 +32,20 @@ use crate::pb::retcd::peer::{RaftReply, RaftRequest, peer_client::PeerClient};
 /// Makes connections.
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    outgoing: Arc<Outgoing>,
     /// How long a peer may take to put entries on its disk and answer.
     append_timeout: Duration,
 }
 
 impl Network {
-    pub(super) fn new(peers: Arc<Peers>, append_timeout: Duration) -> Network {
-        Network { peers, append_timeout }
+    pub(super) fn new(peers: Arc<Peers>, outgoing: Arc<Outgoing>, append_timeout: Duration) -> Network {
+        Network { peers, outgoing, append_timeout }
     }
 
     fn connection(&self, target: u64, peer: &Peer, appends: Appends) -> PeerConnection {
         PeerConnection {
             peers: self.peers.clone(),
+            outgoing: self.outgoing.clone(),
             target,
             peer: peer.clone(),
             appends,
@@ -65,6 +67,7 @@ enum Appends {
 /// A connection to one peer.
 pub(crate) struct PeerConnection {
     peers: Arc<Peers>,
+    outgoing: Arc<Outgoing>,
     target: u64,
     peer: Peer,
     appends: Appends,
@@ -211,7 +214,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        snapshot::send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await
+        self.outgoing.send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await
     }
 
     async fn transfer_leader(

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use super::{
     codec,
     lease_clock::LeaseClock,
-    snapshot::{self, SnapshotImage, TemporaryFile},
+    snapshot::{self, Inbox, Received, SnapshotImage},
     tags::Tags,
     typ::{
         Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
@@ -44,7 +44,7 @@ use crate::{
 const APPLIED_CELL: &[u8] = b"raft_applied";
 const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
 /// The last entry of the last snapshot that was installed: the log may begin behind it.
-const INSTALLED_CELL: &[u8] = b"raft_installed";
+pub(super) const INSTALLED_CELL: &[u8] = b"raft_installed";
 
 /// The replicated state, and how far into the log it reaches. One lock guards both, so that a
 /// checkpoint never separates effects from the index that they belong to.
@@ -68,6 +68,11 @@ impl Replica {
         let mut state = StateMachine::open(database)?;
         admit_members(&mut state, membership.membership());
         Ok(Replica { state, applied, membership, installed, durable })
+    }
+
+    /// What the database holds of the log's effects.
+    pub(super) fn durable(&self) -> &SnapshotMeta {
+        &self.durable
     }
 
     /// The last entry of the last snapshot that was installed here.
@@ -188,8 +193,9 @@ pub(crate) struct Parts {
     pub(crate) tags: Arc<Tags>,
     /// Index of the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
-    /// Cells of the database that are this member's own, whoever's snapshot it installs.
-    pub(crate) own_cells: Vec<(Bytes, Bytes)>,
+    /// Cells of the database that are this member's own, whoever's snapshot it installs; `None`
+    /// is not to be there.
+    pub(crate) own_cells: Vec<(Bytes, Option<Bytes>)>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) warning_apply_duration: Duration,
 }
@@ -199,11 +205,16 @@ impl RaftStateMachine {
         RaftStateMachine { own, parts, term: 0 }
     }
 
+    /// Where snapshots for this state machine arrive.
+    pub(super) fn inbox(&self) -> Inbox {
+        Inbox::new(self.parts.database.dir(), self.parts.own_cells.clone())
+    }
+
     /// What the database holds now, pinned.
     fn current_snapshot(&self) -> Result<Snapshot, StorageError> {
         let reader = self.parts.database.reader()?;
         let meta = meta(&reader)?;
-        Ok(snapshot::pinned(self.parts.database.clone(), reader, meta))
+        Ok(snapshot::pinned(reader, meta))
     }
 }
 
@@ -340,11 +351,12 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         SnapshotBuilder { snapshot: self.current_snapshot().map_err(io::Error::other) }
     }
 
-    /// The image takes the database's place in one rename, and the replica is opened anew from
-    /// it, while nobody can look. A crash before the rename leaves the old state and the whole
-    /// log; a crash after it leaves the new state, and a note that the log need not reach it.
+    /// The database that was received takes this member's own one's place in one rename, and its
+    /// replica the place of the one that was served until now. A crash before the rename leaves
+    /// the old state and the whole log; a crash after it leaves the new state, and a note that the
+    /// log need not reach it.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: SnapshotImage) -> Result<(), io::Error> {
-        let SnapshotImage::Received(file) = image else {
+        let SnapshotImage::Received(received) = image else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "only a received snapshot can be installed",
@@ -353,15 +365,13 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         let start = Instant::now();
         let (replica, database) = (self.parts.replica.clone(), self.parts.database.clone());
         let checkpointing = self.parts.checkpointing.clone();
-        let mut cells = self.parts.own_cells.clone();
-        if let Some(last) = &meta.last_log_id {
-            cells.push((INSTALLED_CELL.into(), codec::encode_log_id(last)));
-        }
-        let work = move || install(&checkpointing, &replica, &database, &file, cells);
-        let rev = tokio::task::spawn_blocking(work)
+        let work = move || install(&checkpointing, &replica, database, *received);
+        let (rev, replaced) = tokio::task::spawn_blocking(work)
             .await
             .expect("installing does not panic")
             .map_err(io::Error::other)?;
+        // Taking a large index apart takes its time, and nobody waits for it.
+        tokio::task::spawn_blocking(move || drop(replaced));
         self.parts.hub.lock().restored(rev);
         // What came of batches that the snapshot covers is not known here.
         self.parts.tags.skipped();
@@ -383,19 +393,18 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
 fn install(
     checkpointing: &Mutex<()>,
     replica: &RwLock<Replica>,
-    database: &Arc<Database>,
-    file: &TemporaryFile,
-    cells: Vec<(Bytes, Bytes)>,
-) -> Result<Rev, StorageError> {
-    let image = Database::open(&file.path, crate::limits::DATABASE_CACHE_BYTES)?;
-    let cells = cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))).collect();
-    image.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
-    drop(image);
-    let _checkpointing = checkpointing.lock();
-    let mut replica = replica.write();
-    database.replace_with(&file.path)?;
-    *replica = Replica::open(database.clone())?;
-    Ok(replica.state.mvcc.rev_current())
+    database: Arc<Database>,
+    received: Received,
+) -> Result<(Rev, Replica), StorageError> {
+    let Received { replica: mut installed, database: image, file: _file } = received;
+    let rev = installed.state.mvcc.rev_current();
+    let replaced = {
+        let _checkpointing = checkpointing.lock();
+        database.replace_with(&image)?;
+        installed.state.mvcc.moved_to(database)?;
+        std::mem::replace(&mut *replica.write(), installed)
+    };
+    Ok((rev, replaced))
 }
 
 /// "Builds" the snapshot that the last checkpoint already is, so that the log before it may go.

@@ -129,22 +129,22 @@ impl Database {
 
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
     pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
-        self.copy_reader_to(&self.reader()?, path)
-    }
-
-    /// As [`Database::copy_to`], of what `reader` sees.
-    pub(crate) fn copy_reader_to(&self, reader: &Reader, path: &Path) -> Result<(), StorageError> {
-        write_file(path, self.cache_bytes, |transaction| copy_all(reader, transaction))?;
+        let reader = self.reader()?;
+        write_file(path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
         Ok(())
     }
 
-    /// Puts the file at `image` in the place of this one. A crash leaves one or the other; readers
-    /// of the old file finish on it.
-    pub(crate) fn replace_with(&self, image: &Path) -> Result<(), StorageError> {
+    /// Puts the file of `image`, which is in the same directory, in the place of this one; `image`
+    /// is not to be written to any more. A crash leaves one or the other; readers of the old file
+    /// finish on it.
+    pub(crate) fn replace_with(&self, image: &Database) -> Result<(), StorageError> {
         let _writing = self.writing.lock();
-        fs::rename(image, &self.path).map_err(io_error("rename", image))?;
+        fs::rename(&image.path, &self.path).map_err(io_error("rename", &image.path))?;
         sync_directory(&self.path)?;
-        *self.redb.write() = Arc::new(open_redb(&self.path, self.cache_bytes)?);
+        let redb = Arc::clone(&image.redb.read());
+        let replaced = std::mem::replace(&mut *self.redb.write(), redb);
+        // Nobody waits for what closing a file takes.
+        drop(replaced);
         Ok(())
     }
 

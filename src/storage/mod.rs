@@ -13,7 +13,7 @@ mod error;
 mod record;
 mod tables;
 
-pub(crate) use database::{Checkpoint, Database, Reader};
+pub(crate) use database::{Cells, Checkpoint, Database, Reader, Records};
 pub(crate) use error::StorageError;
 pub(crate) use record::Record;
 pub(crate) use tables::{Table, footprint, meta};

@@ -55,7 +55,7 @@ const RECORD_HEADER_BYTES: usize = CHECKSUM_BYTES + 1;
 const ENTRY_OVERHEAD_BYTES: usize = 8;
 
 impl Table {
-    pub(super) const ALL: [Table; 7] = [
+    pub(crate) const ALL: [Table; 7] = [
         Table::Meta,
         Table::Lease,
         Table::Alarm,
@@ -65,7 +65,7 @@ impl Table {
         Table::AuthRole,
     ];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Table::Meta => "meta",
             Table::Lease => "lease",
@@ -75,6 +75,10 @@ impl Table {
             Table::AuthUser => "auth_user",
             Table::AuthRole => "auth_role",
         }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Table> {
+        Table::ALL.into_iter().find(|table| table.name() == name)
     }
 
     pub(super) fn definition(self) -> CellsDefinition {

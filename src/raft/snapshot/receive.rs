@@ -1,0 +1,204 @@
+//! Receiving: pieces become a database beside this member's own, and that a replica.
+//!
+//! One is received at a time. A newer one takes the place of an older one: whoever sent that has
+//! broken off, or does not lead any more, or neither and will try again.
+
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch},
+    time,
+};
+
+use super::{Piece, Progress, Received, SnapshotImage, TemporaryFile, give_way, part::Part};
+use crate::{
+    limits,
+    raft::{
+        codec,
+        message::{self, Unreadable},
+        state_machine::{INSTALLED_CELL, Replica},
+        typ::{Snapshot, SnapshotMeta, Vote},
+    },
+    storage::{Checkpoint, Database, Table},
+};
+
+/// How long a stream may be silent. Whoever is at its other end retries much sooner.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What is said of a snapshot before it.
+pub(crate) struct Header {
+    /// Of the leader that sends it.
+    pub(crate) vote: Vote,
+    meta: SnapshotMeta,
+    records: u64,
+}
+
+impl Header {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Header, Unreadable> {
+        let (vote, meta, records) = message::decode_snapshot_header(bytes)?;
+        Ok(Header { vote, meta, records })
+    }
+
+    fn index(&self) -> u64 {
+        self.meta.last_log_id.as_ref().map_or(0, |last| last.index)
+    }
+}
+
+/// Where snapshots arrive.
+pub(crate) struct Inbox {
+    dir: PathBuf,
+    /// See [`Parts`](crate::raft::Parts).
+    own_cells: Vec<(Bytes, Option<Bytes>)>,
+    /// Number of the newest snapshot.
+    newest: watch::Sender<u64>,
+    /// Held by the thread that makes a replica of one.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Inbox {
+    pub(crate) fn new(dir: &Path, own_cells: Vec<(Bytes, Option<Bytes>)>) -> Inbox {
+        Inbox { dir: dir.to_owned(), own_cells, newest: watch::Sender::default(), turn: Arc::default() }
+    }
+
+    /// Makes a replica of the pieces, ready to be installed. A stream that cannot go on says why.
+    pub(crate) async fn receive(
+        &self,
+        header: Header,
+        pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
+    ) -> Result<Snapshot, String> {
+        let mut newest = self.newest.subscribe();
+        let mut number = 0;
+        self.newest.send_modify(|newest| {
+            *newest += 1;
+            number = *newest;
+        });
+        let mut superseded = pin!(newest.wait_for(|newest| *newest != number));
+        let superseded_reason = || Err("another snapshot arrives".to_owned());
+        let turn = tokio::select! { biased;
+            _ = &mut superseded => return superseded_reason(),
+            turn = self.turn.clone().lock_owned() => turn,
+        };
+        let (leader, index) = (header.vote.leader_id.voted_for, header.index());
+        tracing::info!(
+            from = format_args!("{leader:x}"),
+            index,
+            records = header.records,
+            "receiving a snapshot"
+        );
+        let (feed, pieces_fed) = mpsc::channel(limits::SNAPSHOT_PIECES);
+        let (tell, made) = oneshot::channel();
+        let work = {
+            let (dir, own_cells) = (self.dir.clone(), self.own_cells.clone());
+            // Whoever waited may have gone.
+            move || drop(tell.send(make(&dir, header, own_cells, pieces_fed, turn)))
+        };
+        let spawned = thread::Builder::new().name("retcd-snapshot".to_owned()).spawn(work);
+        spawned.map_err(|error| error.to_string())?;
+        let made = async {
+            feed_all(pieces, feed).await?;
+            made.await.unwrap_or_else(|_| Err("the thread that receives a snapshot ended".to_owned()))
+        };
+        let made = tokio::select! { biased;
+            _ = &mut superseded => superseded_reason(),
+            made = made => made,
+        };
+        if let Err(reason) = &made {
+            tracing::warn!(
+                from = format_args!("{leader:x}"),
+                index,
+                error = reason,
+                "a snapshot was not received; this member stays as it is, and the leader begins anew"
+            );
+        }
+        made
+    }
+}
+
+/// Returns at the end of the pieces, or when they are not wanted any more.
+async fn feed_all(
+    mut pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
+    feed: mpsc::Sender<Piece>,
+) -> Result<(), String> {
+    loop {
+        let next = time::timeout(SILENCE_MAX, pieces.next()).await;
+        let Some(piece) = next.map_err(|_| format!("nothing came for {SILENCE_MAX:?}"))? else {
+            return Ok(());
+        };
+        if feed.send(piece?).await.is_err() {
+            // Whoever takes them has failed, and says why.
+            return Ok(());
+        }
+    }
+}
+
+/// Runs on a thread of its own, for it waits for the disk.
+fn make(
+    dir: &Path,
+    header: Header,
+    own_cells: Vec<(Bytes, Option<Bytes>)>,
+    mut pieces: mpsc::Receiver<Piece>,
+    _turn: OwnedMutexGuard<()>,
+) -> Result<Snapshot, String> {
+    give_way();
+    let file = TemporaryFile::new(dir);
+    let failed = |error: &dyn std::fmt::Display| {
+        let path = file.path.display();
+        format!(
+            "the snapshot cannot be stored in {path}: {error}; the disk has to have room for the whole state once more"
+        )
+    };
+    let mut progress = Progress::new("receiving a snapshot", header.vote.leader_id.voted_for, header.records);
+    let database =
+        Database::open(&file.path, limits::DATABASE_CACHE_BYTES).map_err(|error| failed(&error))?;
+    let mut gathered = Checkpoint::default();
+    let mut gathered_bytes = 0;
+    loop {
+        let piece = pieces.blocking_recv();
+        let piece = piece.ok_or_else(|| format!("it broke off after {} bytes", progress.bytes))?;
+        if crc32c::crc32c(&piece.data) != piece.crc32c {
+            return Err(format!("the piece after byte {} is damaged", progress.bytes));
+        }
+        gathered_bytes += piece.data.len();
+        let bytes = piece.data.len();
+        let part = Part::decode(piece.data).map_err(|error| error.to_string())?;
+        progress.advance(part.content.records.len() as u64, bytes);
+        gathered.records.extend(part.content.records);
+        gathered.cells.extend(part.content.cells);
+        if part.is_last {
+            break;
+        }
+        if gathered_bytes >= limits::SNAPSHOT_COMMIT_BYTES {
+            database.commit(&gathered).map_err(|error| failed(&error))?;
+            gathered = Checkpoint::default();
+            gathered_bytes = 0;
+        }
+    }
+    // In place of the sender's own.
+    gathered.cells.extend(own_cells.into_iter().map(|(key, cell)| (Table::Meta, key, cell)));
+    if let Some(last) = &header.meta.last_log_id {
+        gathered.cells.push((Table::Meta, INSTALLED_CELL.into(), Some(codec::encode_log_id(last))));
+    }
+    database.commit(&gathered).map_err(|error| failed(&error))?;
+    drop(gathered);
+    tracing::info!(
+        bytes = progress.bytes,
+        bytes_per_second = progress.bytes_per_second(),
+        took = %progress.took(),
+        "received a snapshot; opening it"
+    );
+    let database = Arc::new(database);
+    let replica = Replica::open(database.clone()).map_err(|error| error.to_string())?;
+    if *replica.durable() != header.meta {
+        return Err(format!("what arrived is not the state at {} that was announced", header.index()));
+    }
+    let received = Received { replica, database, file };
+    Ok(Snapshot { meta: header.meta, snapshot: SnapshotImage::Received(Box::new(received)) })
+}

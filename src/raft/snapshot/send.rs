@@ -1,0 +1,277 @@
+//! Sending: what a reader sees, at a bounded rate, on a thread of its own.
+//!
+//! At most one transfer a peer is under way. It ends when the peer has installed the snapshot,
+//! when it breaks, or when this member does not lead any more. For as long as it lasts, and until
+//! the peer is known to be where the snapshot ends, the log behind it is kept: or the peer would
+//! need the next snapshot as soon as it has this one.
+
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::{
+    error::{ReplicationClosed, StreamingError, Unreachable},
+    raft::SnapshotResponse,
+};
+use parking_lot::Mutex;
+use tokio::{runtime, sync::oneshot, time};
+
+use super::{Progress, SnapshotImage, give_way, part::Parts};
+use crate::{
+    limits,
+    pb::retcd::peer::SnapshotPiece,
+    raft::{
+        message,
+        peers::Peers,
+        typ::{Peer, Snapshot, SnapshotMeta, TypeConfig, Vote},
+    },
+    storage::Reader,
+};
+
+/// How long a peer may take to receive and install a snapshot.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// How long it may take a peer to show that it is there.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The pause after a transfer that broke; it doubles with each in a row.
+const REST_MIN: Duration = Duration::from_millis(500);
+const REST_MAX: Duration = Duration::from_secs(10);
+
+/// The transfers of this member to others.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    peers: Mutex<BTreeMap<u64, Transfer>>,
+}
+
+/// The last transfer to a peer.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    /// Of the last entry that the snapshot covers.
+    index: u64,
+    stage: Stage,
+    /// How many broke in a row.
+    broken: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    UnderWay,
+    Installed,
+    Over,
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// Nobody was there; nothing was sent.
+    Absent(String),
+    Broken(String),
+}
+
+impl Failure {
+    fn broken(error: &dyn std::fmt::Display) -> Failure {
+        Failure::Broken(error.to_string())
+    }
+}
+
+impl Outgoing {
+    /// The lowest index behind which a peer will need the log, given how far each has it.
+    pub(crate) fn needed_after(&self, progress: &BTreeMap<u64, u64>) -> Option<u64> {
+        let mut peers = self.peers.lock();
+        for (peer, transfer) in peers.iter_mut() {
+            // From here on consensus knows by itself what it needs.
+            let is_known = progress.get(peer).is_none_or(|matched| *matched >= transfer.index);
+            if transfer.stage == Stage::Installed && is_known {
+                transfer.stage = Stage::Over;
+            }
+        }
+        let needed = peers.values().filter(|transfer| transfer.stage != Stage::Over);
+        needed.map(|transfer| transfer.index).min()
+    }
+
+    /// Sends a snapshot and waits until the peer has installed it.
+    pub(crate) async fn send(
+        self: &Arc<Outgoing>,
+        peers: &Arc<Peers>,
+        target: u64,
+        peer: &Peer,
+        vote: &Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut cancel = pin!(cancel);
+        let under_way = UnderWay::begin(self, target, &snapshot.meta);
+        let (tell, sent) = oneshot::channel();
+        // Ends the thread's work when this future ends.
+        let (_wanted, unwanted) = oneshot::channel::<()>();
+        let work = {
+            let (peers, peer, vote) = (peers.clone(), peer.clone(), *vote);
+            move || tell.send(send_blocking(&peers, target, &peer, &vote, snapshot, unwanted))
+        };
+        let unreachable = |reason: String| StreamingError::Unreachable(Unreachable::from_string(reason));
+        thread::Builder::new()
+            .name("retcd-snapshot".to_owned())
+            // Whoever waited may have gone.
+            .spawn(move || drop(work()))
+            .map_err(|error| unreachable(error.to_string()))?;
+        let sent = tokio::select! { biased;
+            closed = &mut cancel => {
+                tracing::info!(to = format_args!("{target:x}"), reason = %closed, "gave up sending a snapshot");
+                return Err(StreamingError::Closed(closed));
+            }
+            sent = sent => sent,
+        };
+        let reason = match sent {
+            Ok(Ok(reply)) => {
+                under_way.installed();
+                return Ok(reply);
+            }
+            Ok(Err(Failure::Absent(reason))) => return Err(unreachable(reason)),
+            Ok(Err(Failure::Broken(reason))) => reason,
+            Err(_) => "the thread that sends a snapshot ended".to_owned(),
+        };
+        let rest = under_way.broken();
+        tracing::warn!(
+            to = format_args!("{target:x}"),
+            error = reason,
+            pause = %humantime::format_duration(rest),
+            "a snapshot was not taken; the next attempt begins anew"
+        );
+        tokio::select! { biased;
+            closed = &mut cancel => Err(StreamingError::Closed(closed)),
+            () = time::sleep(rest) => Err(unreachable(reason)),
+        }
+    }
+}
+
+/// A transfer that is over when this goes.
+struct UnderWay<'a> {
+    outgoing: &'a Outgoing,
+    target: u64,
+}
+
+impl UnderWay<'_> {
+    fn begin<'a>(outgoing: &'a Outgoing, target: u64, meta: &SnapshotMeta) -> UnderWay<'a> {
+        let index = meta.last_log_id.as_ref().map_or(0, |last| last.index);
+        let mut peers = outgoing.peers.lock();
+        let broken = peers.get(&target).map_or(0, |last| last.broken);
+        peers.insert(target, Transfer { index, stage: Stage::UnderWay, broken });
+        UnderWay { outgoing, target }
+    }
+
+    fn installed(self) {
+        if let Some(transfer) = self.outgoing.peers.lock().get_mut(&self.target) {
+            transfer.stage = Stage::Installed;
+            transfer.broken = 0;
+        }
+    }
+
+    /// How long to leave the peer alone.
+    fn broken(self) -> Duration {
+        match self.outgoing.peers.lock().get_mut(&self.target) {
+            Some(transfer) => {
+                let rest = REST_MIN * 2_u32.saturating_pow(transfer.broken.min(16));
+                transfer.broken += 1;
+                rest.min(REST_MAX)
+            }
+            None => REST_MIN,
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(transfer) = self.outgoing.peers.lock().get_mut(&self.target)
+            && transfer.stage == Stage::UnderWay
+        {
+            transfer.stage = Stage::Over;
+        }
+    }
+}
+
+fn send_blocking(
+    peers: &Arc<Peers>,
+    target: u64,
+    peer: &Peer,
+    vote: &Vote,
+    snapshot: Snapshot,
+    unwanted: oneshot::Receiver<()>,
+) -> Result<SnapshotResponse<TypeConfig>, Failure> {
+    let SnapshotImage::Pinned(reader) = snapshot.snapshot else {
+        return Err(Failure::Absent("a received snapshot is not sent on".to_owned()));
+    };
+    give_way();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Absent(error.to_string()))?;
+    runtime.block_on(async {
+        tokio::select! { biased;
+            _ = unwanted => Err(Failure::Absent("it is not wanted any more".to_owned())),
+            reply = transfer(peers, target, peer, vote, &snapshot.meta, reader) => reply,
+        }
+    })
+}
+
+async fn transfer(
+    peers: &Arc<Peers>,
+    target: u64,
+    peer: &Peer,
+    vote: &Vote,
+    meta: &SnapshotMeta,
+    reader: Box<Reader>,
+) -> Result<SnapshotResponse<TypeConfig>, Failure> {
+    // Before anything is read: whether somebody is there to take it.
+    let url = peer.peer_urls.first().map_or("", String::as_str);
+    let answer = Peers::members_at(url, PROBE_PATIENCE).await;
+    answer.map_err(|error| Failure::Absent(error.to_string()))?;
+    let records = reader.record_count().map_err(|error| Failure::broken(&error))?;
+    let index = meta.last_log_id.as_ref().map_or(0, |last| last.index);
+    tracing::info!(to = format_args!("{target:x}"), url, index, records, "sending a snapshot");
+    let began = Instant::now();
+    let header = SnapshotPiece {
+        envelope: Some(peers.envelope(target)),
+        message: message::encode_snapshot_header(vote, meta, records),
+        ..SnapshotPiece::default()
+    };
+    let parts = Parts::of(reader).map_err(|error| Failure::broken(&error))?;
+    let pieces = pieces(parts, Progress::new("sending a snapshot", target, records));
+    let mut client = Peers::client(Peers::connect(peer).map_err(|error| Failure::broken(&error))?);
+    let pieces = stream::once(async { header }).chain(pieces);
+    let answer = peers.answer(target, peer, PATIENCE, client.snapshot(pieces)).await;
+    let reply = answer.map_err(|error| Failure::broken(&error))?;
+    let reply = message::decode_snapshot_reply(reply.message).map_err(|error| Failure::broken(&error))?;
+    if reply.vote <= *vote {
+        let took = humantime::format_duration(Duration::from_millis(began.elapsed().as_millis() as u64));
+        tracing::info!(to = format_args!("{target:x}"), index, %took, "a snapshot was installed by a peer");
+    }
+    Ok(reply)
+}
+
+/// The parts as messages, not faster than is good for others. A part that cannot be read ends
+/// them early, which the other side notices.
+fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece> {
+    stream::unfold((parts, progress, Instant::now()), |(mut parts, mut progress, due)| async move {
+        time::sleep_until(due.into()).await;
+        match parts.next()? {
+            Ok(part) => {
+                let data = part.encode();
+                progress.advance(part.content.records.len() as u64, data.len());
+                let share =
+                    Duration::from_secs_f64(data.len() as f64 / limits::SNAPSHOT_BYTES_PER_SEC as f64);
+                // Time that was lost is not made up for.
+                let due = due.max(Instant::now()) + share;
+                let data_crc32c = crc32c::crc32c(&data);
+                let piece = SnapshotPiece { data, data_crc32c, ..SnapshotPiece::default() };
+                Some((piece, (parts, progress, due)))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the state cannot be read to be sent");
+                None
+            }
+        }
+    })
+}
