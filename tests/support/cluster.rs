@@ -67,6 +67,12 @@ impl Plan {
         Plan { program: tools::etcd351("etcd"), ..Plan::new(size) }
     }
 
+    /// Any program that takes etcd's flags and says in its log when it is ready.
+    pub(crate) fn program(mut self, program: PathBuf) -> Plan {
+        self.program = program;
+        self
+    }
+
     /// Each member gets these flags too.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Plan {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
