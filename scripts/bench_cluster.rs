@@ -25,6 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -77,7 +78,7 @@ fn main() -> Result<(), Failure> {
         return Ok(());
     }
     if !args.iter().any(|arg| arg == "failover") {
-        return Err("what is to be measured? failover [--runs N] [--members N] [--program PATH|etcd]".into());
+        return Err("what is to be measured? failover [--runs N] [--members N] [--program PATH|etcd] [--only FAULT]".into());
     }
     let runs = number(&args, "--runs", 20)?;
     let members = number(&args, "--members", 3)?;
@@ -87,7 +88,7 @@ fn main() -> Result<(), Failure> {
         plan = plan.program(if is_etcd { tools::etcd351("etcd") } else { PathBuf::from(program) });
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(failover(plan.found(), runs))
+    runtime.block_on(failover(plan.found(), runs, value(&args, "--only")))
 }
 
 fn value<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
@@ -101,16 +102,21 @@ fn number(args: &[String], name: &str, default: usize) -> Result<usize, Failure>
     number.ok_or_else(|| format!("{name} needs a number above 0").into())
 }
 
-async fn failover(mut cluster: Cluster, runs: usize) -> Result<(), Failure> {
+async fn failover(mut cluster: Cluster, runs: usize, only: Option<&str>) -> Result<(), Failure> {
     let clients: Vec<_> = cluster.members.iter().map(|member| member.kv()).collect();
     for (name, fault) in FAULTS {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
         let mut rows: Vec<Row> = Vec::new();
         for run in 1..=runs {
             writeln!(io::stderr(), "{name}: run {run} of {runs}")?;
-            let row = match fault {
+            let disk = DiskProbe::start()?;
+            let mut row = match fault {
                 Fault::Kill | Fault::Stop => unplanned(&mut cluster, &clients, fault).await?,
                 Fault::Terminate | Fault::Move => planned(&mut cluster, &clients, fault).await?,
             };
+            row.push(("slowest sync of this disk meanwhile, ms", millis(disk.end()?)));
             rows.push(row);
             cluster.leader().await;
             cluster.assert_equal().await;
@@ -219,7 +225,19 @@ async fn planned(
         answers.iter().filter(|answer| answer.op == Op::Put && answer.is_good()).map(|answer| answer.ended).collect();
     acknowledged.sort_unstable();
     let gaps = acknowledged.windows(2).filter(|pair| pair[1] > at && pair[0] < at + took);
-    let gap = gaps.map(|pair| pair[1] - pair[0]).max().unwrap_or(took);
+    let (gap, from) = gaps.map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or((took, at));
+    // DEBUG-BEGIN
+    if gap > Duration::from_millis(150) {
+        for (number, member) in cluster.members.iter().enumerate() {
+            let log = member.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("== member {number} leader {leader}");
+            for line in lines.iter().rev().take(160).rev() { eprintln!("   {line:.420}"); }
+        }
+        let wall = chrono_like(from);
+        eprintln!("gap {gap:?} began {:?} after; at wall {wall}", from.saturating_duration_since(at));
+    }
+    // DEBUG-END
     let first: Vec<&String> = answers.iter().filter_map(|answer| answer.tries.first()?.as_ref()).collect();
     let of_others = answers
         .iter()
@@ -234,11 +252,46 @@ async fn planned(
     }
     Ok(vec![
         ("gap between writes, ms", millis(gap)),
+        ("  and when it began, ms", millis(from.saturating_duration_since(at))),
         ("requests", answers.len() as f64),
         ("failed at first", first.len() as f64),
         ("  of these, not the old leader's clients'", of_others as f64),
         ("failed after one retry", again.len() as f64),
     ])
+}
+
+/// Somebody else who writes to the same disk now and then, and sees how long that takes: a run in
+/// which it took long says more of the machine than of the members.
+struct DiskProbe {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<io::Result<Duration>>,
+}
+
+impl DiskProbe {
+    fn start() -> Result<DiskProbe, Failure> {
+        let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let mut slowest = Duration::ZERO;
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    file.write_all(&[0; 512])?;
+                    file.sync_data()?;
+                    slowest = slowest.max(begun.elapsed());
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Ok(slowest)
+            }
+        });
+        Ok(DiskProbe { stop, thread })
+    }
+
+    fn end(self) -> Result<Duration, Failure> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(self.thread.join().expect("the probe does not panic")?)
+    }
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -381,3 +434,11 @@ fn report(fault: &str, rows: &[Row]) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+// DEBUG-BEGIN
+fn chrono_like(at: Instant) -> String {
+    let now = std::time::SystemTime::now() - at.elapsed();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{}:{:.6}", since.as_secs() / 60 % 60, (since.as_secs() % 60) as f64 + f64::from(since.subsec_micros()) / 1e6)
+}
+// DEBUG-END
