@@ -78,7 +78,10 @@ fn main() -> Result<(), Failure> {
         return Ok(());
     }
     if !args.iter().any(|arg| arg == "failover") {
-        return Err("what is to be measured? failover [--runs N] [--members N] [--program PATH|etcd] [--only FAULT]".into());
+        return Err(
+            "what is to be measured? failover [--runs N] [--members N] [--program PATH|etcd] [--only FAULT]"
+                .into(),
+        );
     }
     let runs = number(&args, "--runs", 20)?;
     let members = number(&args, "--members", 3)?;
@@ -192,11 +195,7 @@ async fn first_write(survivors: &[KvClient<Channel>]) -> Result<Instant, Failure
 }
 
 /// The leader gives way.
-async fn planned(
-    cluster: &mut Cluster,
-    clients: &[KvClient<Channel>],
-    fault: Fault,
-) -> Result<Row, Failure> {
+async fn planned(cluster: &mut Cluster, clients: &[KvClient<Channel>], fault: Fault) -> Result<Row, Failure> {
     let leader = cluster.leader().await;
     let next = (leader + 1) % clients.len();
     let target_id = cluster.members[next].id().await;
@@ -221,8 +220,11 @@ async fn planned(
         cluster.members[leader].start();
     }
 
-    let mut acknowledged: Vec<Instant> =
-        answers.iter().filter(|answer| answer.op == Op::Put && answer.is_good()).map(|answer| answer.ended).collect();
+    let mut acknowledged: Vec<Instant> = answers
+        .iter()
+        .filter(|answer| answer.op == Op::Put && answer.is_good())
+        .map(|answer| answer.ended)
+        .collect();
     acknowledged.sort_unstable();
     let gaps = acknowledged.windows(2).filter(|pair| pair[1] > at && pair[0] < at + took);
     let (gap, from) = gaps.map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or((took, at));
@@ -232,7 +234,9 @@ async fn planned(
             let log = member.log();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("== member {number} leader {leader}");
-            for line in lines.iter().rev().take(160).rev() { eprintln!("   {line:.420}"); }
+            for line in lines.iter().rev().take(160).rev() {
+                eprintln!("   {line:.420}");
+            }
         }
         let wall = chrono_like(from);
         eprintln!("gap {gap:?} began {:?} after; at wall {wall}", from.saturating_duration_since(at));
@@ -393,7 +397,9 @@ async fn work(
         // Once more, if there is somebody else to ask.
         for _ in 0..route.len().min(2) {
             let tried = request(route[at].clone(), op, &format!("client-{client}"), number).await;
-            tries.push(tried.as_ref().err().map(|status| format!("{:?}: {}", status.code(), status.message())));
+            tries.push(
+                tried.as_ref().err().map(|status| format!("{:?}: {}", status.code(), status.message())),
+            );
             if tried.is_ok() {
                 break;
             }
@@ -439,6 +445,10 @@ fn report(fault: &str, rows: &[Row]) -> Result<(), Failure> {
 fn chrono_like(at: Instant) -> String {
     let now = std::time::SystemTime::now() - at.elapsed();
     let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{}:{:.6}", since.as_secs() / 60 % 60, (since.as_secs() % 60) as f64 + f64::from(since.subsec_micros()) / 1e6)
+    format!(
+        "{}:{:.6}",
+        since.as_secs() / 60 % 60,
+        (since.as_secs() % 60) as f64 + f64::from(since.subsec_micros()) / 1e6
+    )
 }
 // DEBUG-END

@@ -403,7 +403,8 @@ async fn stand_again(raft: Raft, election_timeout: Duration) {
     let mut metrics = raft.server_metrics();
     let mut lost = None;
     loop {
-        let standing = metrics.wait_until(|now| now.state.is_candidate() && Some(now.vote.leader_id.term) != lost);
+        let standing =
+            metrics.wait_until(|now| now.state.is_candidate() && Some(now.vote.leader_id.term) != lost);
         let Ok(standing) = standing.await else { return };
         let term = standing.vote.leader_id.term;
         let pause = election_timeout.mul_f64(rand::random_range(STAND_AGAIN));

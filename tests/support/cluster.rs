@@ -348,7 +348,7 @@ impl Member {
         running.log.lock().expect("no writer of the log panics").join("\n")
     }
 
-    fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.endpoint()))
             .expect("a loopback address is a URL")
             .connect_timeout(Duration::from_secs(5))
