@@ -40,6 +40,8 @@ pub(crate) struct Forwarder {
     pub(crate) next_serial: AtomicU64,
     /// How long a batch may take.
     pub(super) patience: Arc<Patience>,
+    /// Set when this member is about to end and nothing is worth waiting for.
+    pub(crate) giving_up: watch::Receiver<bool>,
 }
 
 impl Forwarder {
@@ -57,9 +59,10 @@ impl Forwarder {
         _batch_permit: OwnedSemaphorePermit,
     ) {
         let start = Instant::now();
-        let outcomes = match time::timeout(self.patience.limit, self.run(&commands, &tickets)).await {
-            Ok(outcomes) => outcomes,
-            Err(_) => Err(self.patience.timeout(start)),
+        let outcomes = tokio::select! { biased;
+            outcomes = self.run(&commands, &tickets) => outcomes,
+            () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
+            () = time::sleep(self.patience.limit) => Err(self.patience.timeout(start)),
         };
         match outcomes {
             Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
@@ -137,6 +140,12 @@ pub(super) async fn known_leader(
     let known = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
     let known = known.map_err(|_| ProposeError::Stopped)?;
     Ok((known.leader.expect("waited for"), known.term))
+}
+
+/// Resolves when this member is about to end: who still waits is told, and can ask another.
+pub(super) async fn given_up(mut giving_up: watch::Receiver<bool>) {
+    // The sender lives as long as the core; without it there is nobody left to wait.
+    let _ = giving_up.wait_for(|giving_up| *giving_up).await;
 }
 
 /// What one attempt came to.

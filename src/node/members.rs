@@ -29,7 +29,9 @@ const PROMOTE_LAG: u64 = 1000;
 /// How recently a member must have answered to count as there.
 const HEALTHY: Duration = Duration::from_secs(5);
 /// How long a removed member goes on, so that those who asked it to go get their answer.
-const LAST_BREATH: Duration = Duration::from_secs(1);
+pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
+/// How often a member looks whether it still is one.
+const REMOVED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The members are who they were.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -55,8 +57,14 @@ impl Node {
 
     /// Has the leader change the membership. Once this returns, this member knows of it.
     pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        let (_, own) = self.ids();
+        let removes_own = change == Change::Remove { id: own.0 };
         let changed = async {
             let index = self.change_through_leader(&change).await?;
+            if removes_own {
+                // The others do not tell it any more.
+                return Ok(());
+            }
             let mut applied = self.shared.applied.clone();
             applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
             Ok(())
@@ -152,6 +160,15 @@ impl Node {
             return Err(ChangeRefusal::NotLeader);
         }
         let change = self.check(change)?;
+        let (_, own) = self.ids();
+        if change == (MemberChange::Remove { id: own.0 }) {
+            // Its last act would be to commit that it is gone, and then nobody leads. So somebody
+            // else is to lead first, and to make the change.
+            self.step_aside().await;
+            if !self.leadership().is_leader {
+                return Err(ChangeRefusal::NotLeader);
+            }
+        }
         self.shared.consensus.change(change).await.map_err(|error| match error {
             NotProposed::NotLeader | NotProposed::Unknown | NotProposed::Stopped => ChangeRefusal::NotLeader,
         })
@@ -289,7 +306,8 @@ pub(crate) async fn promote(node: Node) {
     }
 }
 
-/// Resolves a moment after this member was removed from the cluster.
+/// Resolves once this member has applied that it was removed from the cluster. It may also learn
+/// that from the others, who do not speak to it any more.
 pub(crate) async fn removed(node: &Node) {
     let (_, own) = node.ids();
     // One that joins may have to apply much of the log before it finds itself in there.
@@ -297,10 +315,9 @@ pub(crate) async fn removed(node: &Node) {
     loop {
         let is_member = node.shared.replica.read().membership().get_node(&own.0).is_some();
         if was_member && !is_member {
-            time::sleep(LAST_BREATH).await;
             return;
         }
         was_member = is_member;
-        time::sleep(LAST_BREATH).await;
+        time::sleep(REMOVED_INTERVAL).await;
     }
 }

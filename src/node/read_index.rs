@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     ProposeError,
-    forward::known_leader,
+    forward::{given_up, known_leader},
     mailbox::{Letter, Mailbox},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub(crate) struct ReadIndex {
     /// How long a round may take, and how long one attempt.
     pub(crate) patience: Duration,
     pub(crate) attempt: Duration,
+    /// As the [`Forwarder`](super::forward::Forwarder) has it.
+    pub(crate) giving_up: watch::Receiver<bool>,
 }
 
 impl ReadIndex {
@@ -51,9 +53,10 @@ impl ReadIndex {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, limits::READ_QUEUE).await > 0 {
             waiting.retain(|read| !read.slot.is_closed());
-            let result = match time::timeout(self.patience, self.round()).await {
-                Ok(result) => result,
-                Err(_) => Err(ProposeError::Timeout),
+            let result = tokio::select! { biased;
+                result = self.round() => result,
+                () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
+                () = time::sleep(self.patience) => Err(ProposeError::Timeout),
             };
             while let Some(first) = waiting.first() {
                 let mailbox = first.mailbox.clone();

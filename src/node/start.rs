@@ -8,12 +8,14 @@ use std::{
     panic,
     sync::{Arc, atomic::AtomicU64, mpsc as std_mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
+    time,
 };
 
 use super::{
@@ -41,6 +43,19 @@ use crate::{
     watch::WatchHub,
 };
 
+/// Why a member ends that was not asked to.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It does not belong to the cluster any more.
+    Removed,
+    /// It cannot go on. The text is for a person.
+    Failed(String),
+}
+
+/// How long what is under way may take when the member is asked to end. Clients are told before
+/// their connections are cut.
+const GIVE_UP: Duration = limits::DRAIN_TIMEOUT.saturating_sub(Duration::from_millis(100));
+
 /// A member at work.
 pub(crate) struct Running {
     pub(crate) node: Node,
@@ -49,7 +64,7 @@ pub(crate) struct Running {
     end_core: oneshot::Sender<Node>,
     core: JoinHandle<()>,
     background: JoinHandle<()>,
-    failure: mpsc::Receiver<String>,
+    end: mpsc::Receiver<End>,
     _data_dir: DataDir,
 }
 
@@ -104,7 +119,7 @@ where
     let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0));
 
     // One message is enough: the first failure ends the process.
-    let (fail, failure) = mpsc::channel(1);
+    let (fail, end) = mpsc::channel(1);
     let (stopping, stopping_seen) = watch::channel(false);
     let (durable, durable_seen) = watch::channel(0);
     let (damage, damage_seen) = watch::channel(false);
@@ -125,7 +140,7 @@ where
         let fail = fail.clone();
         move || {
             if let Err(error) = background.run() {
-                let _ = fail.try_send(format!("checkpoint failed: {error}"));
+                let _ = fail.try_send(End::Failed(format!("checkpoint failed: {error}")));
             }
         }
     });
@@ -159,13 +174,14 @@ where
                 async move {
                     let error = consensus.follow(publish).await;
                     let _ = started.send(Err(StartError::Refused(error.to_string())));
-                    let _ = fail.try_send(error.to_string());
+                    let _ = fail.try_send(End::Failed(error.to_string()));
                 }
             });
             let told_removed = {
                 let peers = peers.clone();
                 async move { peers.removed().await }
             };
+            let (give_up, giving_up) = watch::channel(false);
             let patience = Arc::new(Patience::new(
                 config.request_timeout(),
                 config.election_timeout,
@@ -180,6 +196,7 @@ where
                 own: identity.member.0,
                 next_serial: AtomicU64::new(random_u64().max(1)),
                 patience: patience.clone(),
+                giving_up: giving_up.clone(),
             });
             let read_index = ReadIndex {
                 consensus: consensus.clone(),
@@ -189,6 +206,7 @@ where
                 own: identity.member.0,
                 patience: patience.limit,
                 attempt: config.election_timeout,
+                giving_up,
             };
             let shared = Shared {
                 config,
@@ -224,13 +242,21 @@ where
             tokio::spawn({
                 let (node, started) = (node.clone(), started.clone());
                 async move {
-                    tokio::select! {
-                        () = told_removed => {}
-                        () = members::removed(&node) => {}
+                    let is_removed = tokio::select! { biased;
+                        () = told_removed => true,
+                        () = members::removed(&node) => true,
+                        () = node.stopping() => false,
+                    };
+                    if !is_removed {
+                        time::sleep(GIVE_UP).await;
+                        give_up.send_replace(true);
+                        return;
                     }
+                    give_up.send_replace(true);
                     // Whichever of the two is waited for.
                     let _ = started.send(Err(StartError::Refused(REMOVED.to_owned())));
-                    let _ = fail.try_send(REMOVED.to_owned());
+                    time::sleep(members::LAST_BREATH).await;
+                    let _ = fail.try_send(End::Removed);
                 }
             });
             tokio::spawn(async move {
@@ -250,7 +276,7 @@ where
         Ok(node) => node?,
         Err(_) => return Err(StartError::Refused("the core thread ended while starting".to_owned())),
     };
-    Ok(Running { node, stopping, end_core, core, background, failure, _data_dir: data_dir })
+    Ok(Running { node, stopping, end_core, core, background, end, _data_dir: data_dir })
 }
 
 impl Running {
@@ -259,11 +285,11 @@ impl Running {
         self.stopping.send_replace(true);
     }
 
-    /// Resolves if the member cannot go on.
-    pub(crate) async fn failed(&mut self) -> String {
-        match self.failure.recv().await {
-            Some(reason) => reason,
-            None => "the member's threads ended".to_owned(),
+    /// Resolves if the member cannot go on, or is not to.
+    pub(crate) async fn ended(&mut self) -> End {
+        match self.end.recv().await {
+            Some(end) => end,
+            None => End::Failed("the member's threads ended".to_owned()),
         }
     }
 

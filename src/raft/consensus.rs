@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +38,9 @@ use super::{
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
 use crate::apply::{self, Command, Outcome};
+
+/// When somebody who lost a round stands again, in parts of the election timeout.
+const STAND_AGAIN: Range<f64> = 0.1..0.35;
 
 /// Consensus could not be started, or has stopped for good.
 #[derive(Debug, Error)]
@@ -138,6 +142,7 @@ impl Consensus {
         let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
         let consensus = Consensus { id, raft, log, inbox, outgoing, election_timeout, heard };
+        tokio::spawn(stand_again(consensus.raft.clone(), election_timeout));
         if consensus.leadership().is_sole_voter {
             // Nobody can object, so there is no reason to sit out an election timeout.
             consensus.raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
@@ -433,6 +438,34 @@ impl Consensus {
     pub(crate) async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "consensus did not stop cleanly");
+        }
+    }
+}
+
+/// Two members that stand in the same moment take the votes from each other, and openraft lets both
+/// sit out another election timeout. A round takes a few messages and a sync; when this member still
+/// stands well after that, nobody won, and it asks again, at a time of its own. A term is asked for
+/// once, so that somebody who cannot win does not go on at this pace; and the others say first
+/// whether they would vote, so that it takes nothing from a leader that they have.
+async fn stand_again(raft: Raft, election_timeout: Duration) {
+    let mut metrics = raft.server_metrics();
+    let mut lost = None;
+    loop {
+        let standing =
+            metrics.wait_until(|now| now.state.is_candidate() && Some(now.vote.leader_id.term) != lost);
+        let Ok(standing) = standing.await else { return };
+        let term = standing.vote.leader_id.term;
+        let pause = election_timeout.mul_f64(rand::random_range(STAND_AGAIN));
+        let decided = metrics.wait_until(|now| !now.state.is_candidate() || now.vote.leader_id.term != term);
+        match time::timeout(pause, decided).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                lost = Some(term);
+                if raft.trigger().elect(true).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -225,8 +225,8 @@ async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
         assert_eq!(keep(&cluster.members[old], kept).await, TTL, "through the old leader");
         time::sleep(Duration::from_millis(300)).await;
     }
-    let read =
-        cluster.members[old].kv().range(RangeRequest { key: "kept".into(), ..RangeRequest::default() });
+    let mut kv = cluster.members[old].kv();
+    let read = kv.range(RangeRequest { key: "kept".into(), ..RangeRequest::default() });
     let read = read.await.expect("a read is answered").into_inner();
     assert_eq!((read.kvs.len(), read.header.expect("a header").revision), (1, rev), "nothing was revoked");
     assert!(!cluster.members[old].log().contains("failed to revoke"), "it did not even try");

@@ -13,6 +13,7 @@ mod leases;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
+mod replacement;
 mod serving;
 #[path = "../support/tools.rs"]
 mod tools;

@@ -71,6 +71,12 @@ impl Plan {
         self.program != Path::new(env!("CARGO_BIN_EXE_retcd"))
     }
 
+    /// Any program that takes etcd's flags and says in its log when it is ready.
+    pub(crate) fn program(mut self, program: PathBuf) -> Plan {
+        self.program = program;
+        self
+    }
+
     /// Each member gets these flags too.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Plan {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
