@@ -9,6 +9,7 @@ mod failover;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
+mod peers;
 mod serving;
 #[path = "../support/tools.rs"]
 mod tools;
