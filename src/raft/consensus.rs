@@ -107,6 +107,7 @@ pub(crate) enum MemberChange {
 #[derive(Clone)]
 pub(crate) struct Consensus {
     id: u64,
+    peers: Arc<Peers>,
     raft: Raft,
     log: LogStore,
     inbox: Arc<Inbox>,
@@ -131,7 +132,7 @@ impl Consensus {
         let id = peers.own();
         let config = openraft_config(timing).validate().map_err(|error| fail(&error))?;
         let outgoing = Arc::new(Outgoing::default());
-        let network = Network::new(peers, outgoing.clone(), timing.election_timeout);
+        let network = Network::new(peers.clone(), outgoing.clone(), timing.election_timeout);
         let inbox = Arc::new(machine.inbox());
         let raft = Raft::new(id, Arc::new(config), network, log.clone(), machine)
             .await
@@ -141,7 +142,7 @@ impl Consensus {
         }
         let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
-        let consensus = Consensus { id, raft, log, inbox, outgoing, election_timeout, heard };
+        let consensus = Consensus { id, peers, raft, log, inbox, outgoing, election_timeout, heard };
         tokio::spawn(stand_again(consensus.raft.clone(), election_timeout));
         if consensus.leadership().is_sole_voter {
             // Nobody can object, so there is no reason to sit out an election timeout.
@@ -370,13 +371,21 @@ impl Consensus {
         leadership(self.id, &self.raft.metrics().borrow_watched())
     }
 
-    /// Follows leadership until consensus stops; `gone` learns why.
+    /// Follows leadership, and where the members are, until consensus stops. Returns why.
     pub(crate) async fn follow(&self, publish: watch::Sender<Leadership>) -> ConsensusError {
         let mut metrics = self.raft.metrics();
+        let mut known_membership = None;
         loop {
             let is_alone;
             {
                 let metrics = metrics.borrow_and_update();
+                let membership = &metrics.membership_config;
+                if known_membership != Some(*membership.log_id()) {
+                    known_membership = Some(*membership.log_id());
+                    // Not only once it is committed: it may take the moved member to commit it.
+                    let nodes = membership.membership().nodes();
+                    self.peers.moved_to(nodes.map(|(&id, peer)| (id, peer.clone())).collect());
+                }
                 if let Err(fatal) = &metrics.running_state {
                     return ConsensusError(fatal.to_string());
                 }

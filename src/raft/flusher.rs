@@ -15,15 +15,13 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{
-    codec,
-    typ::{Entry, TypeConfig},
-    wal::{self, FrameBuffer, HardState, LogPosition, Wal},
+    typ::TypeConfig,
+    wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
 };
 use crate::telemetry::Metrics;
 
@@ -32,6 +30,7 @@ const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(super) struct Flusher {
     wal: Mutex<State>,
+    reader: WalReader,
     /// Jobs submitted and not reported.
     pending: AtomicUsize,
     /// The last entry that is on the disk.
@@ -72,6 +71,7 @@ pub(super) enum Done {
 impl Flusher {
     pub(super) fn new(wal: Wal, last_index: u64, metrics: Arc<Metrics>) -> Flusher {
         Flusher {
+            reader: wal.reader(),
             wal: Mutex::new(State { wal, is_broken: false }),
             pending: AtomicUsize::new(0),
             flushed: Mutex::new(last_index),
@@ -187,14 +187,7 @@ impl Flusher {
         }
     }
 
-    /// Reads entries back from the files, which may be written to meanwhile.
-    pub(super) fn read_entries(&self, from: u64, until: u64) -> io::Result<Vec<Entry>> {
-        let segments = self.wal.lock().wal.segments_from(from);
-        let entries = wal::read_entries(&segments, from, until).map_err(io::Error::other)?;
-        let decode = |(at, kind, payload): (LogPosition, _, Bytes)| {
-            codec::entry(at, kind, payload)
-                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
-        };
-        entries.into_iter().map(decode).collect()
+    pub(super) fn reader(&self) -> &WalReader {
+        &self.reader
     }
 }

@@ -29,15 +29,15 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task};
 
 use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
     typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
-    wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal},
+    wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
 };
-use crate::{apply::Command, limits, storage::StorageError, telemetry::Metrics};
+use crate::{limits, storage::StorageError, telemetry::Metrics};
 
 /// Cheap to clone; the clones are the readers.
 #[derive(Clone)]
@@ -280,29 +280,27 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(&start) => start + 1,
             Bound::Unbounded => 0,
         };
-        let inner = self.inner.lock();
-        let end = inner.last.map_or(0, |last| last.index + 1);
-        let until = match range.end_bound() {
-            Bound::Included(&last) => last + 1,
-            Bound::Excluded(&until) => until,
-            Bound::Unbounded => end,
-        }
-        .min(end);
-        if from >= until {
-            return Ok(Vec::new());
-        }
-        if let Some(entries) = inner.cached(from, until) {
-            return Ok(entries.cloned().collect());
-        }
         // The newest of them are in the cache and perhaps not in the files yet.
-        let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
-        let newer: Vec<Entry> = match inner.cached(cached_from, until) {
-            Some(entries) if cached_from < until => entries.cloned().collect(),
-            _ => Vec::new(),
+        let (reader, newer, until) = {
+            let inner = self.inner.lock();
+            let end = inner.last.map_or(0, |last| last.index + 1);
+            let until = match range.end_bound() {
+                Bound::Included(&last) => last + 1,
+                Bound::Excluded(&until) => until,
+                Bound::Unbounded => end,
+            }
+            .min(end);
+            let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
+            let newer: Vec<Entry> = match inner.cached(cached_from.max(from), until) {
+                Some(entries) => entries.cloned().collect(),
+                None => Vec::new(),
+            };
+            (inner.flusher.reader().clone(), newer, until.min(cached_from))
         };
-        let flusher = inner.flusher.clone();
-        drop(inner);
-        let mut entries = flusher.read_entries(from, until.min(cached_from))?;
+        if from >= until {
+            return Ok(newer);
+        }
+        let mut entries = read_back(reader, from, until, usize::MAX).await?;
         entries.extend(newer);
         Ok(entries)
     }
@@ -310,37 +308,23 @@ impl RaftLogReader<TypeConfig> for LogStore {
     /// As many as fit one message, and at least one.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let end = end.min(start + limits::APPEND_ENTRIES_MAX);
-        {
+        let (reader, until) = {
             let inner = self.inner.lock();
             let end = end.min(inner.last.map_or(0, |last| last.index + 1));
-            if let Some(first) = inner.cache.front().map(|(entry, _)| entry.log_id.index)
-                && first <= start
-            {
+            let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
+            if cached_from <= start {
                 let mut bytes = 0;
-                let fitting = inner
-                    .cache
-                    .iter()
-                    .skip((start - first) as usize)
-                    .take(end.saturating_sub(start) as usize)
-                    .take_while(|(_, of_entry)| {
-                        let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
-                        bytes += of_entry;
-                        fits
-                    });
+                let cached = inner.cache.iter().skip((start - cached_from) as usize);
+                let fitting = cached.take(end.saturating_sub(start) as usize).take_while(|(_, of_entry)| {
+                    let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
+                    bytes += of_entry;
+                    fits
+                });
                 return Ok(fitting.map(|(entry, _)| entry.clone()).collect());
             }
-        }
-        let mut entries = self.try_get_log_entries(start..end).await?;
-        let mut bytes = 0;
-        let count = entries.iter().take_while(|entry| {
-            let of_entry = size(entry);
-            let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
-            bytes += of_entry;
-            fits
-        });
-        let count = count.count();
-        entries.truncate(count);
-        Ok(entries)
+            (inner.flusher.reader().clone(), end.min(cached_from))
+        };
+        read_back(reader, start, until, limits::APPEND_BYTES_MAX).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -484,10 +468,17 @@ impl Written {
     }
 }
 
-/// About the bytes that an entry takes in a message.
-fn size(entry: &Entry) -> usize {
-    match &entry.payload {
-        EntryPayload::Normal(batch) => batch.commands.iter().map(Command::size).sum(),
-        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-    }
+/// Entries that have left the cache, as long as they are no more than `bytes` together, and one in
+/// any case. The core thread does not wait for the disk meanwhile.
+async fn read_back(reader: WalReader, from: u64, until: u64, bytes: usize) -> io::Result<Vec<Entry>> {
+    let work = move || {
+        let entries = reader.read(from, until, bytes).map_err(io::Error::other)?;
+        let decode = |(at, kind, payload): (LogPosition, _, Bytes)| {
+            // A copy of its own, or one entry would keep whatever was read with it.
+            codec::entry(at, kind, Bytes::copy_from_slice(&payload))
+                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
+        };
+        entries.into_iter().map(decode).collect()
+    };
+    task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

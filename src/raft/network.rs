@@ -89,8 +89,13 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 impl PeerConnection {
-    fn client(&mut self) -> Result<&mut PeerClient<Channel>, Unreachable<TypeConfig>> {
-        self.client.as_mut().ok_or_else(|| Unreachable::from_string("its peer URL is none"))
+    /// To where the peer is reached now, which may have changed since this connection was made.
+    fn client(&mut self) -> Result<PeerClient<Channel>, Unreachable<TypeConfig>> {
+        if let Some(moved) = self.peers.moved_from(self.target, &self.peer) {
+            self.client = Peers::connect(&moved).ok().map(Peers::client);
+            self.peer = moved;
+        }
+        self.client.clone().ok_or_else(|| Unreachable::from_string("its peer URL is none"))
     }
 
     async fn send(
@@ -101,7 +106,7 @@ impl PeerConnection {
     ) -> Result<Bytes, Unreachable<TypeConfig>> {
         let envelope = Some(self.peers.envelope(self.target));
         let request = RaftRequest { envelope, kind: kind.into(), message };
-        let mut client = self.client()?.clone();
+        let mut client = self.client()?;
         let answer = self.peers.answer(self.target, &self.peer, patience, client.raft(request)).await;
         answer.map(|reply| reply.message).map_err(|error| Unreachable::new(&error))
     }
@@ -114,7 +119,7 @@ impl PeerConnection {
         requests: S,
     ) -> Result<Pipeline<S, Streaming<RaftReply>>, RPCError<TypeConfig>> {
         let (outgoing, pieces) = pipeline::outgoing(self.peers.envelope(self.target), first);
-        let mut client = self.client()?.clone();
+        let mut client = self.client()?;
         let answers = client.append(pieces);
         let answers = self.peers.answer(self.target, &self.peer, self.append_timeout, answers).await;
         let answers = answers.map_err(|error| Unreachable::new(&error))?;
@@ -214,7 +219,9 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        self.outgoing.send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await
+        let moved = self.peers.moved_from(self.target, &self.peer);
+        let peer = moved.as_ref().unwrap_or(&self.peer);
+        self.outgoing.send(&self.peers, self.target, peer, &vote, snapshot, cancel).await
     }
 
     async fn transfer_leader(

@@ -13,14 +13,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
+    io,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::future;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{sync::watch, time};
+use tokio::{net::TcpStream, sync::watch, time};
 use tonic::{
     Code, Status,
+    codegen::http::Uri,
     transport::{Channel, Endpoint},
 };
 
@@ -161,6 +166,8 @@ pub(crate) struct KnownMember {
 pub(crate) struct Peers {
     cluster: u64,
     own: u64,
+    /// Where each is reached, as the newest membership has it that this member knows of.
+    addresses: Mutex<BTreeMap<u64, Peer>>,
     /// For what clients ask: not the connections that the log travels on.
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
     /// Peers that did not answer the last time.
@@ -173,6 +180,7 @@ impl Peers {
         Peers {
             cluster,
             own,
+            addresses: Mutex::default(),
             channels: Mutex::default(),
             lost: Mutex::default(),
             removed: watch::Sender::new(false),
@@ -195,17 +203,35 @@ impl Peers {
         self.own
     }
 
-    /// A connection that is made when it is first used, and again after it broke.
+    /// The members are these now. Connections move to where they are reached.
+    pub(super) fn moved_to(&self, addresses: BTreeMap<u64, Peer>) {
+        *self.addresses.lock() = addresses;
+    }
+
+    /// Where `target` is reached now, if that is not as in `known`.
+    pub(super) fn moved_from(&self, target: u64, known: &Peer) -> Option<Peer> {
+        self.addresses.lock().get(&target).filter(|peer| peer.peer_urls != known.peer_urls).cloned()
+    }
+
+    /// A connection that is made when it is first used, and again after it broke, to whichever of
+    /// the peer's URLs is the first to accept it.
     pub(super) fn connect(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
-        let url = peer.peer_urls.first().cloned().unwrap_or_default();
-        Ok(Endpoint::from_shared(url)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
+        let urls = peer.peer_urls.iter().map(|url| Endpoint::from_shared(url.clone()));
+        let endpoints = urls.collect::<Result<Vec<_>, _>>()?;
+        let addresses = endpoints.iter().filter_map(|endpoint| endpoint.uri().authority());
+        let addresses: Arc<[String]> = addresses.map(|address| address.to_string()).collect();
+        let connector = tower::service_fn(move |_: Uri| {
+            let addresses = addresses.clone();
+            async move { first_to_accept(&addresses).await.map(TokioIo::new) }
+        });
+        // Without a URL this fails here, as it should.
+        let endpoint = endpoints.into_iter().next().map_or_else(|| Endpoint::from_shared(""), Ok)?;
+        Ok(endpoint
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-            .connect_lazy())
+            .connect_with_connector_lazy(connector))
     }
 
     pub(super) fn client(channel: Channel) -> PeerClient<Channel> {
@@ -371,6 +397,18 @@ impl Peers {
         let members = members.collect();
         Ok((reply.cluster, members))
     }
+}
+
+/// All are tried at once: one that leads nowhere must not use up the time of the others.
+async fn first_to_accept(addresses: &[String]) -> io::Result<TcpStream> {
+    let attempts = addresses.iter().map(|address| {
+        Box::pin(async move {
+            let stream = time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    });
+    future::select_ok(attempts).await.map(|(stream, _others)| stream)
 }
 
 /// Nobody was there to get the request.

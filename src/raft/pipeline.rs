@@ -11,7 +11,7 @@
 //! the first answer that is no success, or when the oldest request has lain on it for too long;
 //! openraft then begins another one, from where the peer was known to be.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, error::Error, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use openraft::{
@@ -37,6 +37,10 @@ use crate::{
 };
 
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the peer ended the stream")]
+struct Ended;
 
 /// The side of the belt where requests are put, with those that wait for their answers.
 pub(super) struct Outgoing {
@@ -125,39 +129,39 @@ impl<S, A> Pipeline<S, A> {
         Pipeline { peers, target, peer, patience, requests, outgoing, answers, alarm, is_over: false }
     }
 
-    fn unreachable(&self, reason: &str) -> Answer {
-        Err(RPCError::Unreachable(Unreachable::from_string(reason)))
+    /// The last answer.
+    fn fail(&mut self, error: &(impl Error + 'static)) -> Answer {
+        self.is_over = true;
+        Err(RPCError::Unreachable(Unreachable::new(error)))
     }
 
     /// Takes the answer to the oldest request.
     fn settle(&mut self, reply: RaftReply) -> Answer {
-        let (Some(oldest), Ok(reply)) =
-            (self.outgoing.answered(), message::decode_append_reply(reply.message))
-        else {
-            return self.unreachable(&Unreadable.to_string());
+        let reply = message::decode_append_reply(reply.message);
+        let (Some(oldest), Ok(reply)) = (self.outgoing.answered(), reply) else {
+            return self.fail(&Unreadable);
         };
-        match &reply {
-            AppendEntriesResponse::Success => self.is_over = false,
-            AppendEntriesResponse::PartialSuccess(last) => self.is_over = *last != oldest.last,
+        self.is_over = match &reply {
+            AppendEntriesResponse::Success => self.has_moved(),
+            AppendEntriesResponse::PartialSuccess(last) => *last != oldest.last,
             // Nothing comes before nothing: that cannot be in conflict.
-            AppendEntriesResponse::Conflict if oldest.previous.is_none() => {
-                return self.unreachable(&Unreadable.to_string());
-            }
-            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
-        }
+            AppendEntriesResponse::Conflict if oldest.previous.is_none() => return self.fail(&Unreadable),
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => true,
+        };
         Ok(reply.into_stream_result(oldest.previous, oldest.last))
     }
 
-    /// Fails if the oldest request has waited for too long, else sets the alarm anew.
-    fn check_oldest(&mut self) -> Result<(), RPCError<TypeConfig>> {
+    /// The peer is to be reached elsewhere. Whoever begins the next stream goes there.
+    fn has_moved(&self) -> bool {
+        self.peers.moved_from(self.target, &self.peer).is_some()
+    }
+
+    /// Whether the oldest request has waited for too long. If not, the alarm is set anew.
+    fn is_overdue(&mut self) -> bool {
         let now = Instant::now();
         let due = self.outgoing.oldest().unwrap_or(now) + self.patience;
-        if due <= now {
-            let error = self.peers.silent(self.target, &self.peer, self.patience);
-            return Err(RPCError::Unreachable(Unreachable::new(&error)));
-        }
         self.alarm.as_mut().reset(due);
-        Ok(())
+        due <= now
     }
 }
 
@@ -168,29 +172,180 @@ where
 {
     /// The next answer. `None` once there is nothing more to send and everything is answered.
     pub(super) async fn next(&mut self) -> Option<Answer> {
-        // Whatever comes next is the end, unless it is found to be a success.
-        if std::mem::replace(&mut self.is_over, true) {
-            return None;
-        }
-        while self.outgoing.queue.is_some() || self.outgoing.oldest().is_some() {
+        while !self.is_over && (self.outgoing.queue.is_some() || self.outgoing.oldest().is_some()) {
             tokio::select! { biased;
                 answer = self.answers.next() => return Some(match answer {
                     Some(Ok(reply)) => self.settle(reply),
                     Some(Err(status)) => {
                         let error = self.peers.refused(self.target, &self.peer, &status);
-                        Err(RPCError::Unreachable(Unreachable::new(&error)))
+                        self.fail(&error)
                     }
-                    None => self.unreachable("the peer ended the stream"),
+                    None => self.fail(&Ended),
                 }),
                 request = self.requests.next(), if self.outgoing.has_room() => match request {
                     Some(request) => self.outgoing.send(None, &request),
                     None => self.outgoing.queue = None,
                 },
-                () = &mut self.alarm => if let Err(error) = self.check_oldest() {
-                    return Some(Err(error));
-                },
+                () = &mut self.alarm => {
+                    if self.is_overdue() {
+                        let error = self.peers.silent(self.target, &self.peer, self.patience);
+                        return Some(self.fail(&error));
+                    }
+                    self.is_over = self.has_moved();
+                }
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, stream};
+    use openraft::{raft::StreamAppendError, vote::leader_id_std::LeaderId};
+
+    use super::*;
+    use crate::raft::{
+        codec,
+        typ::{Entry, Vote},
+        wal::LogPosition,
+    };
+
+    /// Only waited for where no answer comes.
+    const PATIENCE: Duration = Duration::from_millis(200);
+
+    fn at(index: u64) -> LogId {
+        codec::log_id(LogPosition { term: 1, index })
+    }
+
+    /// One entry, and the one before it.
+    fn request(index: u64) -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: Vote { leader_id: LeaderId { term: 1, voted_for: 7 }, committed: true },
+            prev_log_id: Some(at(index - 1)),
+            entries: vec![Entry { log_id: at(index), payload: openraft::EntryPayload::Blank }],
+            leader_commit: None,
+        }
+    }
+
+    fn reply(reply: AppendEntriesResponse<TypeConfig>) -> Result<RaftReply, Status> {
+        Ok(RaftReply { message: message::encode_append_reply(&reply) })
+    }
+
+    struct FarEnd {
+        arriving: ReceiverStream<AppendPiece>,
+        answers: mpsc::Sender<Result<RaftReply, Status>>,
+    }
+
+    impl FarEnd {
+        fn answer(&self, answer: AppendEntriesResponse<TypeConfig>) {
+            self.answers.try_send(reply(answer)).expect("there is room for an answer");
+        }
+
+        /// How many messages have arrived and were not taken.
+        fn arrived(&mut self) -> usize {
+            let mut count = 0;
+            while let Some(Some(piece)) = self.arriving.next().now_or_never() {
+                message::decode_append(piece.message).expect("it can be read");
+                count += 1;
+            }
+            count
+        }
+    }
+
+    /// Lets the pipeline send what there is room for; no answer has come.
+    fn fill<S>(pipeline: &mut Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>)
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+    {
+        assert!(pipeline.next().now_or_never().is_none());
+    }
+
+    /// The log from entry 1 on, without an end, and a peer at the other end of the stream.
+    fn endless() -> (
+        Pipeline<
+            impl Stream<Item = AppendEntriesRequest<TypeConfig>>,
+            ReceiverStream<Result<RaftReply, Status>>,
+        >,
+        FarEnd,
+    ) {
+        with_peer(stream::iter((2..).map(request)))
+    }
+
+    fn with_peer<S>(requests: S) -> (Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>, FarEnd) {
+        let peers = Arc::new(Peers::new(1, 7));
+        let (outgoing, arriving) = outgoing(peers.envelope(8), &request(1));
+        let (answers, answers_in) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
+        let answers_in = ReceiverStream::new(answers_in);
+        let pipeline = Pipeline::new(peers, 8, Peer::default(), PATIENCE, requests, outgoing, answers_in);
+        (pipeline, FarEnd { arriving, answers })
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_answer_gets_no_more_than_there_is_room_for() {
+        let (mut pipeline, mut peer) = endless();
+        let answer = pipeline.next().await.expect("an error is an answer");
+        assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
+        assert_eq!(peer.arrived(), limits::APPENDS_IN_FLIGHT);
+        assert!(pipeline.next().await.is_none(), "it is over");
+    }
+
+    #[tokio::test]
+    async fn answers_make_room_and_come_in_order() {
+        let (mut pipeline, mut peer) = endless();
+        let mut arrived = 0;
+        for index in 1..500 {
+            fill(&mut pipeline);
+            peer.answer(AppendEntriesResponse::Success);
+            assert_eq!(pipeline.next().await.expect("answered").expect("reached"), Ok(Some(at(index))));
+            arrived += peer.arrived();
+            assert!(arrived <= index as usize + limits::APPENDS_IN_FLIGHT);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_that_is_no_success_is_the_last() {
+        let higher = Vote { leader_id: LeaderId { term: 2, voted_for: 9 }, committed: true };
+        let cases = [
+            (AppendEntriesResponse::Conflict, Err(StreamAppendError::Conflict(at(1)))),
+            (AppendEntriesResponse::HigherVote(higher), Err(StreamAppendError::HigherVote(higher))),
+            (AppendEntriesResponse::PartialSuccess(Some(at(1))), Ok(Some(at(1)))),
+        ];
+        for (answer, expected) in cases {
+            let (mut pipeline, peer) = endless();
+            fill(&mut pipeline);
+            peer.answer(AppendEntriesResponse::Success);
+            peer.answer(answer);
+            peer.answer(AppendEntriesResponse::Success);
+            assert_eq!(pipeline.next().await.expect("answered").expect("reached"), Ok(Some(at(1))));
+            assert_eq!(pipeline.next().await.expect("answered").expect("reached"), expected);
+            assert!(pipeline.next().await.is_none(), "{expected:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_the_last_answer() {
+        let (mut pipeline, mut peer) = with_peer(stream::iter([request(2)]));
+        fill(&mut pipeline);
+        for index in 1..=2 {
+            peer.answer(AppendEntriesResponse::Success);
+            assert_eq!(pipeline.next().await.expect("answered").expect("reached"), Ok(Some(at(index))));
+        }
+        assert!(pipeline.next().await.is_none());
+        assert_eq!(peer.arrived(), 2);
+        assert!(peer.arriving.next().await.is_none(), "the peer is told that nothing comes any more");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_is_an_error() {
+        let (mut pipeline, peer) = endless();
+        peer.answers.try_send(Err(Status::unavailable("gone"))).expect("there is room");
+        assert!(pipeline.next().await.expect("an error is an answer").is_err());
+        let (mut pipeline, peer) = endless();
+        drop(peer.answers);
+        assert!(pipeline.next().await.expect("an error is an answer").is_err());
+        let (mut pipeline, peer) = with_peer(stream::pending());
+        peer.answers.try_send(Ok(RaftReply::default())).expect("there is room");
+        assert!(pipeline.next().await.expect("an error is an answer").is_err(), "not an answer");
     }
 }

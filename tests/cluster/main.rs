@@ -13,6 +13,7 @@ mod leases;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
+mod peers;
 mod replacement;
 mod serving;
 #[path = "../support/tools.rs"]
