@@ -58,19 +58,38 @@ impl Node {
         Ok(())
     }
 
-    pub(crate) async fn peer_message(&self, kind: MessageKind, message: Bytes) -> Result<Bytes, PeerRefusal> {
-        let handled = self.shared.consensus.handle(kind, message).await;
-        handled.map_err(|error| PeerRefusal::Failed(error.to_string()))
+    pub(crate) async fn peer_message(
+        &self,
+        from: u64,
+        kind: MessageKind,
+        message: Bytes,
+    ) -> Result<Bytes, PeerRefusal> {
+        let metrics = self.shared.peers.metrics_of(from);
+        metrics.received(message.len());
+        match self.shared.consensus.handle(kind, message).await {
+            Ok(reply) => {
+                metrics.sent(reply.len());
+                Ok(reply)
+            }
+            Err(error) => {
+                metrics.receive_failed();
+                Err(PeerRefusal::Failed(error.to_string()))
+            }
+        }
     }
 
     pub(crate) async fn peer_snapshot(
         &self,
+        from: u64,
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, PeerRefusal> {
+        let transfer = self.shared.peers.metrics_of(from).receiving_snapshot();
         let received =
             self.shared.consensus.receive_snapshot(self.shared.database.dir(), header, pieces).await;
-        received.map_err(|error| PeerRefusal::Failed(error.to_string()))
+        let reply = received.map_err(|error| PeerRefusal::Failed(error.to_string()))?;
+        transfer.arrived();
+        Ok(reply)
     }
 
     pub(crate) async fn peer_propose(
@@ -80,6 +99,7 @@ impl Node {
         serial: u64,
         batch: Bytes,
     ) -> Result<Forwarded, PeerRefusal> {
+        self.shared.peers.metrics_of(from).received(batch.len());
         let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
         // Whoever asked gave up at about the same time.
         let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {

@@ -96,7 +96,7 @@ where
         warning_apply_duration: config.warning_apply_duration,
     };
     let machine = RaftStateMachine::new(identity.member.0, parts);
-    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0));
+    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0, metrics.clone()));
 
     // One message is enough: the first failure ends the process.
     let (fail, failure) = mpsc::channel(1);
@@ -177,6 +177,7 @@ where
                 peers: peers.clone(),
                 leadership: leadership.clone(),
                 applied: applied_seen.clone(),
+                metrics: metrics.clone(),
                 own: identity.member.0,
                 patience,
                 attempt: config.election_timeout,
@@ -211,6 +212,7 @@ where
             tokio::spawn(read_index.run(reads_out));
             tokio::spawn(serve_peers(node.clone()));
             tokio::spawn(members::promote(node.clone()));
+            tokio::spawn(members::probe(node.clone()));
             tokio::spawn({
                 let (node, started) = (node.clone(), started.clone());
                 async move {

@@ -24,7 +24,10 @@ use super::{
     snapshot::{self, SnapshotImage},
     typ::{Peer, Snapshot, TypeConfig, Vote},
 };
-use crate::pb::retcd::peer::{RaftRequest, peer_client::PeerClient};
+use crate::{
+    pb::retcd::peer::{RaftRequest, peer_client::PeerClient},
+    telemetry::PeerMetrics,
+};
 
 /// Makes connections.
 pub(crate) struct Network {
@@ -45,6 +48,7 @@ pub(crate) struct PeerConnection {
     target: u64,
     peer: Peer,
     append_timeout: Duration,
+    metrics: Arc<PeerMetrics>,
     /// `None` if the peer's URL is none.
     client: Option<PeerClient<Channel>>,
 }
@@ -58,6 +62,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             target,
             peer: peer.clone(),
             append_timeout: self.append_timeout,
+            metrics: self.peers.metrics_of(target),
             client: Peers::connect(peer).ok().map(Peers::client),
         }
     }
@@ -72,9 +77,12 @@ impl PeerConnection {
     ) -> Result<Bytes, Unreachable<TypeConfig>> {
         let client = self.client.as_mut().ok_or_else(|| Unreachable::from_string("its peer URL is none"))?;
         let envelope = Some(self.peers.envelope(self.target));
+        self.metrics.sent(message.len());
         let request = RaftRequest { envelope, kind: kind.into(), message };
         let answer = self.peers.answer(self.target, &self.peer, patience, client.raft(request)).await;
-        answer.map(|reply| reply.message).map_err(|error| Unreachable::new(&error))
+        let reply = answer.map_err(|error| Unreachable::new(&error))?.message;
+        self.metrics.received(reply.len());
+        Ok(reply)
     }
 }
 
@@ -93,7 +101,11 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         // A heartbeat is answered from memory. Entries have to get to the disk over there, and
         // giving up on them early would only mean to send them again.
         let patience = if request.entries.is_empty() { option.soft_ttl() } else { self.append_timeout };
-        let reply = self.send(MessageKind::Append, message::encode_append(&request), patience).await?;
+        let sent = self.send(MessageKind::Append, message::encode_append(&request), patience).await;
+        if sent.is_err() && request.entries.is_empty() {
+            self.peers.heartbeat_failed();
+        }
+        let reply = sent?;
         message::decode_append_reply(reply).map_err(unreadable)
     }
 
@@ -123,7 +135,12 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        snapshot::send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await
+        let transfer = self.metrics.sending_snapshot();
+        let sent = snapshot::send(&self.peers, self.target, &self.peer, &vote, snapshot, cancel).await;
+        if sent.is_ok() {
+            transfer.arrived();
+        }
+        sent
     }
 
     async fn transfer_leader(

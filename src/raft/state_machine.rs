@@ -357,11 +357,13 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         if let Some(last) = &meta.last_log_id {
             cells.push((INSTALLED_CELL.into(), codec::encode_log_id(last)));
         }
+        self.parts.metrics.snapshot_apply_inflight.set(1);
         let work = move || install(&checkpointing, &replica, &database, &file, cells);
         let rev = tokio::task::spawn_blocking(work)
             .await
             .expect("installing does not panic")
             .map_err(io::Error::other)?;
+        self.parts.metrics.snapshot_apply_inflight.set(0);
         self.parts.hub.lock().restored(rev);
         // What came of batches that the snapshot covers is not known here.
         self.parts.tags.skipped();
