@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     apply::{Command, Outcome},
-    raft::{Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
+    raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
 };
 
 /// Pause before somebody who does not lead (any more) is asked again, unless news comes earlier.
@@ -53,9 +53,10 @@ impl Forwarder {
         self: Arc<Self>,
         commands: Arc<[Command]>,
         tickets: Vec<Ticket>,
+        began: Began,
         _batch_permit: OwnedSemaphorePermit,
     ) {
-        let outcomes = match time::timeout(self.patience, self.run(&commands, &tickets)).await {
+        let outcomes = match time::timeout(self.patience, self.run(&commands, &tickets, began)).await {
             Ok(outcomes) => outcomes,
             Err(_) => Err(ProposeError::Timeout),
         };
@@ -65,7 +66,12 @@ impl Forwarder {
         }
     }
 
-    async fn run(&self, commands: &Arc<[Command]>, tickets: &[Ticket]) -> Result<Vec<Outcome>, ProposeError> {
+    async fn run(
+        &self,
+        commands: &Arc<[Command]>,
+        tickets: &[Ticket],
+        began: Began,
+    ) -> Result<Vec<Outcome>, ProposeError> {
         let mut leadership = self.leadership.clone();
         loop {
             let (leader, term) = known_leader(&mut leadership).await?;
@@ -74,7 +80,7 @@ impl Forwarder {
                 return Err(ProposeError::Timeout);
             }
             let expected = Expected::new(self, term);
-            match self.attempt(leader, term, expected, commands).await {
+            match self.attempt(leader, term, expected, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
                 Attempt::Fate(Fate::Lost) => {}
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
@@ -92,11 +98,13 @@ impl Forwarder {
         term: u64,
         mut expected: Expected<'_>,
         commands: &Arc<[Command]>,
+        began: Began,
     ) -> Attempt {
         let serial = expected.serial;
         let proposed = async {
             if leader == self.own {
-                match self.consensus.propose_tagged(term, commands.clone(), (self.own, serial)).await {
+                let tag = (self.own, serial);
+                match self.consensus.propose_tagged(term, commands.clone(), tag, Some(began)).await {
                     Err(NotProposed::NotLeader) => Some(Attempt::Refused),
                     Err(NotProposed::Stopped) => Some(Attempt::Stopped),
                     Ok(()) | Err(NotProposed::Unknown) => None,

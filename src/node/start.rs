@@ -93,7 +93,9 @@ where
         applied,
         own_cells: data_dir.own_cells.clone(),
         metrics: metrics.clone(),
+        slow_syncs: log.slow_syncs(),
         warning_apply_duration: config.warning_apply_duration,
+        warning_write_duration: config.warning_unary_request_duration,
     };
     let machine = RaftStateMachine::new(identity.member.0, parts);
     let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0, metrics.clone()));

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
+    stages::SlowSyncs,
     typ::{Entry, LogId, TypeConfig, Vote},
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal},
 };
@@ -139,6 +140,11 @@ impl LogStore {
     pub(crate) fn wait_for_disk(&self, index: u64) {
         let flusher = self.flusher();
         flusher.wait_for(index);
+    }
+
+    /// The syncs that were slow, as they come.
+    pub(crate) fn slow_syncs(&self) -> Arc<SlowSyncs> {
+        self.flusher().slow_syncs.clone()
     }
 
     fn flusher(&self) -> Arc<Flusher> {

@@ -39,13 +39,19 @@ pub(super) struct Stages {
 impl Stages {
     /// `synced` is when the entry got to this member's disk, if that took long. Where a quorum was
     /// faster than this disk, nobody waited for it.
-    pub(super) fn of(began: Option<Began>, synced: Option<Instant>, committed: Instant, done: Instant) -> Stages {
+    pub(super) fn of(
+        began: Option<Began>,
+        synced: Option<Instant>,
+        committed: Instant,
+        done: Instant,
+    ) -> Stages {
         let apply = done.saturating_duration_since(committed);
         let Some(Began { queued, taken }) = began else {
             return Stages { queue: Duration::ZERO, fsync: Duration::ZERO, quorum: Duration::ZERO, apply };
         };
         let waited = committed.saturating_duration_since(taken);
-        let fsync = synced.map_or(Duration::ZERO, |synced| synced.saturating_duration_since(taken).min(waited));
+        let fsync =
+            synced.map_or(Duration::ZERO, |synced| synced.saturating_duration_since(taken).min(waited));
         Stages { queue: taken.saturating_duration_since(queued), fsync, quorum: waited - fsync, apply }
     }
 
@@ -82,13 +88,13 @@ impl Warnings {
 
 /// The last syncs that were slow: up to which entry, and when each was through.
 #[derive(Debug, Default)]
-pub(super) struct SlowSyncs(Mutex<VecDeque<(u64, Instant)>>);
+pub(crate) struct SlowSyncs(Mutex<VecDeque<(u64, Instant)>>);
 
 impl SlowSyncs {
     /// Batches on their way are few, and so are the syncs that they can have waited for.
-    const KEPT: usize = 16;
+    const KEPT: usize = 64;
     /// Shorter ones do not make a slow write.
-    pub(super) const SLOW: Duration = Duration::from_millis(20);
+    pub(super) const SLOW: Duration = Duration::from_millis(5);
 
     pub(super) fn note(&self, last_index: u64, synced: Instant) {
         let mut syncs = self.0.lock();
@@ -101,8 +107,11 @@ impl SlowSyncs {
     /// When entry `index` got to the disk, if it was with a slow sync and after `taken`.
     pub(super) fn of(&self, index: u64, taken: Instant) -> Option<Instant> {
         let syncs = self.0.lock();
-        let mut after = syncs.iter().filter(|(_, synced)| *synced >= taken);
-        after.find(|(last_index, _)| *last_index >= index).map(|(_, synced)| *synced)
+        let position =
+            syncs.iter().position(|(last_index, synced)| *last_index >= index && *synced >= taken)?;
+        // If it is the oldest that is known, the right one may be forgotten.
+        let is_certain = position > 0 || syncs.len() < Self::KEPT;
+        is_certain.then(|| syncs[position].1)
     }
 }
 
@@ -155,13 +164,14 @@ mod tests {
     #[test]
     fn a_slow_sync_is_found_by_the_entries_that_it_took_along() {
         let (now, syncs) = (Instant::now(), SlowSyncs::default());
-        for number in 0..20u64 {
+        for number in 0..80u64 {
             syncs.note(number * 10, now + millis(number));
         }
-        assert_eq!(syncs.of(95, now), Some(now + millis(10)));
-        assert_eq!(syncs.of(190, now), Some(now + millis(19)));
-        assert_eq!(syncs.of(191, now), None, "it was not slow");
-        assert_eq!(syncs.of(95, now + millis(12)), Some(now + millis(12)), "never before it was proposed");
+        assert_eq!(syncs.of(395, now), Some(now + millis(40)));
+        assert_eq!(syncs.of(790, now), Some(now + millis(79)));
+        assert_eq!(syncs.of(791, now), None, "it was not slow");
+        assert_eq!(syncs.of(395, now + millis(50)), Some(now + millis(50)), "never before it was proposed");
+        assert_eq!(syncs.of(95, now), None, "it was too long ago");
         assert_eq!(syncs.0.lock().len(), SlowSyncs::KEPT);
     }
 }

@@ -28,6 +28,7 @@ use super::{
     codec,
     lease_clock::LeaseClock,
     snapshot::{self, SnapshotImage, TemporaryFile},
+    stages::{Began, SlowSyncs, Stages, Warnings},
     tags::Tags,
     typ::{
         Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
@@ -174,6 +175,7 @@ pub(crate) struct RaftStateMachine {
     parts: Parts,
     /// The term of the last applied entry.
     term: u64,
+    warnings: Warnings,
 }
 
 /// What the state machine shares with the rest of the member.
@@ -191,12 +193,15 @@ pub(crate) struct Parts {
     /// Cells of the database that are this member's own, whoever's snapshot it installs.
     pub(crate) own_cells: Vec<(Bytes, Bytes)>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) slow_syncs: Arc<SlowSyncs>,
     pub(crate) warning_apply_duration: Duration,
+    /// Of a whole write.
+    pub(crate) warning_write_duration: Duration,
 }
 
 impl RaftStateMachine {
     pub(crate) fn new(own: u64, parts: Parts) -> RaftStateMachine {
-        RaftStateMachine { own, parts, term: 0 }
+        RaftStateMachine { own, parts, term: 0, warnings: Warnings::default() }
     }
 
     /// What the database holds now, pinned.
@@ -272,15 +277,31 @@ impl RaftStateMachine {
         }
     }
 
-    fn warn_if_slow(&self, took: Duration, commands: usize) {
-        if took > self.parts.warning_apply_duration {
-            tracing::warn!(
-                took = %humantime::format_duration(took),
-                expected = %humantime::format_duration(self.parts.warning_apply_duration),
-                commands,
-                stage = "apply",
-                "apply request took too long"
-            );
+    fn warn(&mut self, index: u64, began: Option<Began>, committed: Instant, done: Instant, commands: usize) {
+        let Some(held_back) = self.warnings.next(done) else { return };
+        let synced = began.and_then(|began| self.parts.slow_syncs.of(index, began.taken));
+        let stages = Stages::of(began, synced, committed, done);
+        let Stages { queue, fsync, quorum, apply } = stages;
+        macro_rules! line {
+            ($took:expr, $expected:expr, $message:literal) => {
+                tracing::warn!(
+                    took = ?$took,
+                    "expected-duration" = ?$expected,
+                    stage = stages.slowest(),
+                    queue = ?queue,
+                    fsync = ?fsync,
+                    quorum = ?quorum,
+                    apply = ?apply,
+                    commands,
+                    held_back,
+                    $message
+                )
+            };
+        }
+        if stages.slowest() == "apply" {
+            line!(apply, self.parts.warning_apply_duration, "apply request took too long");
+        } else {
+            line!(stages.total(), self.parts.warning_write_duration, "write took too long");
         }
     }
 }
@@ -298,10 +319,16 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
+        // What waits for those before it to be applied was committed all the same.
+        let committed = Instant::now();
+        let mut start = committed;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let start = Instant::now();
             let log_id = entry.log_id;
+            let began = match &entry.payload {
+                EntryPayload::Normal(batch) => batch.began,
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
             let own_serial = match &entry.payload {
                 EntryPayload::Normal(Batch { tag: Some(tag), .. }) if tag.member == self.own => {
                     Some(tag.serial)
@@ -317,8 +344,15 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                     hub.publish(rev, events.into());
                 }
             }
-            self.parts.metrics.observe_apply(start.elapsed(), outcomes.0.len());
-            self.warn_if_slow(start.elapsed(), outcomes.0.len());
+            let done = Instant::now();
+            let commands = outcomes.0.len();
+            self.parts.metrics.observe_apply(done - start, commands);
+            let is_slow = done - start > self.parts.warning_apply_duration
+                || began.is_some_and(|began| done - began.queued > self.parts.warning_write_duration);
+            if is_slow {
+                self.warn(log_id.index, began, committed, done, commands);
+            }
+            start = done;
             self.parts.applied.send_replace(log_id.index);
             if let Some(serial) = own_serial {
                 self.parts.tags.applied(serial, outcomes);
