@@ -111,7 +111,7 @@ const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
 /// it bounds both, and the replay after a crash.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Expired leases revoked in one round, and the pause before the next: a herd of leases that end
+/// Expired leases revoked in one round, and the pause after a full one: a herd of leases that end
 /// together does not push everybody else out of the log.
 pub(crate) const LEASE_REVOKES_PER_ROUND: usize = 500;
 pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);

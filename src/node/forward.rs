@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     apply::{Command, Outcome},
-    raft::{Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
+    raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
 };
 
 /// Pause before somebody who does not lead (any more) is asked again, unless news comes earlier.
@@ -56,11 +56,12 @@ impl Forwarder {
         self: Arc<Self>,
         commands: Arc<[Command]>,
         tickets: Vec<Ticket>,
+        began: Began,
         _batch_permit: OwnedSemaphorePermit,
     ) {
         let start = Instant::now();
         let outcomes = tokio::select! { biased;
-            outcomes = self.run(&commands, &tickets) => outcomes,
+            outcomes = self.run(&commands, &tickets, began) => outcomes,
             () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
             () = time::sleep(self.patience.limit) => Err(self.patience.timeout(start)),
         };
@@ -70,7 +71,12 @@ impl Forwarder {
         }
     }
 
-    async fn run(&self, commands: &Arc<[Command]>, tickets: &[Ticket]) -> Result<Vec<Outcome>, ProposeError> {
+    async fn run(
+        &self,
+        commands: &Arc<[Command]>,
+        tickets: &[Ticket],
+        began: Began,
+    ) -> Result<Vec<Outcome>, ProposeError> {
         let mut leadership = self.leadership.clone();
         loop {
             let (leader, term) = known_leader(&mut leadership).await?;
@@ -79,7 +85,7 @@ impl Forwarder {
                 return Err(ProposeError::Timeout);
             }
             let expected = Expected::new(self, term);
-            match self.attempt(leader, term, expected, commands).await {
+            match self.attempt(leader, term, expected, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
                 Attempt::Fate(Fate::Lost) => {}
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
@@ -97,11 +103,13 @@ impl Forwarder {
         term: u64,
         mut expected: Expected<'_>,
         commands: &Arc<[Command]>,
+        began: Began,
     ) -> Attempt {
         let serial = expected.serial;
         let proposed = async {
             if leader == self.own {
-                match self.consensus.propose_tagged(term, commands.clone(), (self.own, serial)).await {
+                let tag = (self.own, serial);
+                match self.consensus.propose_tagged(term, commands.clone(), tag, Some(began)).await {
                     Err(NotProposed::NotLeader) => Some(Attempt::Refused),
                     Err(NotProposed::Stopped) => Some(Attempt::Stopped),
                     Ok(()) | Err(NotProposed::Unknown) => None,

@@ -7,7 +7,7 @@
 //! One task follows who leads. Another looks after the leases, for one term of this member, and is
 //! gone with it, in the middle of whatever it does: what it proposes is for its own term only.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::{
     sync::watch,
@@ -75,8 +75,8 @@ fn tell(leadership: &Leadership) {
 
 /// What the loop wakes up for.
 enum Event {
-    /// A round is over. Whether the next one has to wait.
-    Round(bool),
+    /// A round is over. How long the next one has to wait.
+    Round(Duration),
     /// A deadline was set that may be earlier than the one slept for.
     LeaseChanged,
     Time,
@@ -84,7 +84,7 @@ enum Event {
 
 async fn look_after_leases(node: Node, term: u64) {
     let mut attention = Attention::new(node.config().election_timeout, Instant::now());
-    let mut round: JoinSet<bool> = JoinSet::new();
+    let mut round: JoinSet<Duration> = JoinSet::new();
     let mut rest_until = None;
     loop {
         let now = Instant::now();
@@ -109,12 +109,12 @@ async fn look_after_leases(node: Node, term: u64) {
         let look = attention.next_look(now, deadline);
         let note = note.filter(|note| *note > now);
         let event = tokio::select! { biased;
-            Some(rest) = round.join_next() => Event::Round(rest.unwrap_or(true)),
+            Some(rest) = round.join_next() => Event::Round(rest.unwrap_or(limits::LEASE_ROUND_PAUSE)),
             () = node.lease_changed() => Event::LeaseChanged,
             () = sleep_until([look, note, rest_until].into_iter().flatten().min()) => Event::Time,
         };
         match event {
-            Event::Round(rest) => rest_until = rest.then(|| Instant::now() + limits::LEASE_ROUND_PAUSE),
+            Event::Round(rest) => rest_until = Some(Instant::now() + rest),
             Event::LeaseChanged | Event::Time => {}
         }
     }
@@ -129,19 +129,19 @@ async fn sleep_until(time: Option<Instant>) {
 
 /// One round of revokes, of leases that had ended at `now`. They are proposed together and share a
 /// log entry; a round that fails is repeated, for `Expiry` hands a lease out again until it is
-/// revoked. Returns whether the next round has to wait.
+/// revoked. Returns how long the next one has to wait.
 ///
 /// Where others vote, a member that was paused or cut off may lead no more and not know it. It
 /// makes sure first, and what it proposes is for its own term only: an old leader's idea of time
 /// never reaches the log of the next one.
-async fn revoke_expired(node: Node, term: u64, now: Instant) -> bool {
+async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
     if !node.confirm_leadership(term).await {
-        return true;
+        return limits::LEASE_ROUND_PAUSE;
     }
     let expired = {
         let mut expiry = node.expiry();
         if expiry.term() != Some(term) {
-            return true;
+            return limits::LEASE_ROUND_PAUSE;
         }
         expiry.expired(now, limits::LEASE_REVOKES_PER_ROUND)
     };
@@ -154,10 +154,12 @@ async fn revoke_expired(node: Node, term: u64, now: Instant) -> bool {
             Err(error) => tracing::warn!(%error, count, "failed to revoke expired leases; will retry"),
         }
     }
-    is_full_round
+    // What ends one after the other gathers meanwhile.
+    if is_full_round { limits::LEASE_ROUND_PAUSE } else { limits::LEASE_LOOK_INTERVAL }
 }
 
-/// One round of checkpoints. A full one is followed by another.
-async fn checkpoint(node: Node, term: u64) -> bool {
-    node.checkpoint_leases(term).await
+/// One round of checkpoints. Returns how long the next one has to wait.
+async fn checkpoint(node: Node, term: u64) -> Duration {
+    node.checkpoint_leases(term).await;
+    limits::LEASE_ROUND_PAUSE
 }

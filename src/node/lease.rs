@@ -237,13 +237,11 @@ impl Node {
         self.expiry().promote(term, Instant::now(), self.shared.config.election_timeout, leases);
     }
 
-    /// Notes in the log what is left of leases that nobody has renewed for long. Returns whether
-    /// there may be more of them.
-    pub(super) async fn checkpoint_leases(&self, term: u64) -> bool {
+    /// Notes in the log what is left of leases that nobody has renewed for long.
+    pub(super) async fn checkpoint_leases(&self, term: u64) {
         let _turn = self.shared.lease_notes.lock().await;
         let notes = self.notes(term, |expiry, now| expiry.due_notes(now, limits::LEASE_CHECKPOINT_LEASES));
         self.note(term, &notes).await;
-        notes.len() == limits::LEASE_CHECKPOINT_LEASES
     }
 
     /// The same for all leases, before another member leads.

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::time;
 
@@ -26,6 +27,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(500);
 /// Log entries that a voter-to-be may be behind when it gets its vote.
 const PROMOTE_LAG: u64 = 1000;
+/// How often the other members are asked whether they are there.
+const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How recently a member must have answered to count as there.
 const HEALTHY: Duration = Duration::from_secs(5);
 /// How long a removed member goes on, so that those who asked it to go get their answer.
@@ -159,6 +162,19 @@ impl Node {
         if !self.leadership().is_leader || self.read_barrier().await.is_err() {
             return Err(ChangeRefusal::NotLeader);
         }
+        let is_promotion = matches!(change, Change::Promote { .. });
+        let changed = self.make_change(change).await;
+        match &changed {
+            Ok(_) if is_promotion => self.metrics().learners_promoted.inc(),
+            Err(refusal) if is_promotion => {
+                self.metrics().learners_refused.with_label_values(&[&refusal.to_string()]).inc();
+            }
+            Ok(_) | Err(_) => {}
+        }
+        changed
+    }
+
+    async fn make_change(&self, change: Change) -> Result<u64, ChangeRefusal> {
         let change = self.check(change)?;
         let (_, own) = self.ids();
         if change == (MemberChange::Remove { id: own.0 }) {
@@ -303,6 +319,27 @@ pub(crate) async fn promote(node: Node) {
         if node.leadership().is_leader {
             node.promote_voters().await;
         }
+    }
+}
+
+/// Asks the other members whether they are there, for as long as the node lives. Those that follow
+/// have nothing else to say to each other.
+pub(crate) async fn probe(node: Node) {
+    let (_, own) = node.ids();
+    let patience = node.config().election_timeout;
+    loop {
+        tokio::select! { biased;
+            () = node.stopping() => return,
+            () = time::sleep(PROBE_INTERVAL) => {}
+        }
+        let others: Vec<(u64, Peer)> = {
+            let replica = node.shared.replica.read();
+            let others = replica.membership().nodes().filter(|(id, _)| **id != own.0);
+            others.map(|(id, peer)| (*id, peer.clone())).collect()
+        };
+        let probes = others.iter().map(|(id, peer)| node.shared.peers.probe(*id, peer, patience));
+        // Whoever does not answer has been told of.
+        drop(join_all(probes).await);
     }
 }
 

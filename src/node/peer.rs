@@ -64,9 +64,24 @@ impl Node {
         self.shared.replica.read().state.members.is_removed(MemberId(member))
     }
 
-    pub(crate) async fn peer_message(&self, kind: MessageKind, message: Bytes) -> Result<Bytes, PeerRefusal> {
-        let handled = self.shared.consensus.handle(kind, message).await;
-        handled.map_err(|error| PeerRefusal::Failed(error.to_string()))
+    pub(crate) async fn peer_message(
+        &self,
+        from: u64,
+        kind: MessageKind,
+        message: Bytes,
+    ) -> Result<Bytes, PeerRefusal> {
+        let metrics = self.shared.peers.metrics_of(from);
+        metrics.received(message.len());
+        match self.shared.consensus.handle(kind, message).await {
+            Ok(reply) => {
+                metrics.sent(reply.len());
+                Ok(reply)
+            }
+            Err(error) => {
+                metrics.receive_failed();
+                Err(PeerRefusal::Failed(error.to_string()))
+            }
+        }
     }
 
     /// Takes the log from a leader, for as long as that belongs to the cluster. Answers come in
@@ -80,9 +95,21 @@ impl Node {
         S: Stream<Item = Bytes> + Send + 'static,
     {
         let (node, node_at_end) = (self.clone(), self.clone());
+        let received = self.shared.peers.metrics_of(from);
+        let answered = received.clone();
+        let messages = messages.inspect(move |message| received.received(message.len()));
         let messages = messages.take_while(move |_| future::ready(!node.was_removed(from)));
         let answers = self.shared.consensus.append(messages);
-        let answers = answers.map(|answer| answer.map_err(|error| PeerRefusal::Failed(error.to_string())));
+        let answers = answers.map(move |answer| match answer {
+            Ok(reply) => {
+                answered.sent(reply.len());
+                Ok(reply)
+            }
+            Err(error) => {
+                answered.receive_failed();
+                Err(PeerRefusal::Failed(error.to_string()))
+            }
+        });
         let refusal = stream::once(async move { node_at_end.was_removed(from) })
             .filter_map(|removed| future::ready(removed.then_some(Err(PeerRefusal::Removed))));
         answers.chain(refusal)
@@ -90,11 +117,15 @@ impl Node {
 
     pub(crate) async fn peer_snapshot(
         &self,
+        from: u64,
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, PeerRefusal> {
+        let transfer = self.shared.peers.metrics_of(from).receiving_snapshot();
         let received = self.shared.consensus.receive_snapshot(header, pieces).await;
-        received.map_err(|error| PeerRefusal::Failed(error.to_string()))
+        let reply = received.map_err(|error| PeerRefusal::Failed(error.to_string()))?;
+        transfer.arrived();
+        Ok(reply)
     }
 
     pub(crate) async fn peer_propose(
@@ -104,6 +135,7 @@ impl Node {
         serial: u64,
         batch: Bytes,
     ) -> Result<Forwarded, PeerRefusal> {
+        self.shared.peers.metrics_of(from).received(batch.len());
         let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
         // Whoever asked gave up at about the same time.
         let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {

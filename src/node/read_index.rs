@@ -5,7 +5,10 @@
 //! much. A read that comes while a round is under way takes the next one, for what was written
 //! since that round began has to be seen. A round that fails begins anew with whoever leads then.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -20,10 +23,14 @@ use super::{
 use crate::{
     limits,
     raft::{Consensus, Leadership, Peers},
+    telemetry::Metrics,
 };
 
 /// Pause before a round that came to nothing begins anew.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// A round that takes longer is counted as slow.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// A read that waits.
 pub(crate) struct Waiting {
@@ -39,6 +46,7 @@ pub(crate) struct ReadIndex {
     pub(crate) peers: Arc<Peers>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) own: u64,
     /// How long a round may take, and how long one attempt.
     pub(crate) patience: Duration,
@@ -53,11 +61,18 @@ impl ReadIndex {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, limits::READ_QUEUE).await > 0 {
             waiting.retain(|read| !read.slot.is_closed());
+            let start = Instant::now();
             let result = tokio::select! { biased;
                 result = self.round() => result,
                 () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
                 () = time::sleep(self.patience) => Err(ProposeError::Timeout),
             };
+            if start.elapsed() > SLOW {
+                self.metrics.slow_read_indexes.inc();
+            }
+            if result.is_err() {
+                self.metrics.failed_read_indexes.inc();
+            }
             while let Some(first) = waiting.first() {
                 let mailbox = first.mailbox.clone();
                 let (here, elsewhere): (Vec<_>, Vec<_>) =

@@ -113,10 +113,12 @@ where
         applied,
         own_cells: data_dir.own_cells.clone(),
         metrics: metrics.clone(),
+        slow_syncs: log.slow_syncs(),
         warning_apply_duration: config.warning_apply_duration,
+        warning_write_duration: config.warning_unary_request_duration,
     };
     let machine = RaftStateMachine::new(identity.member.0, parts);
-    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0));
+    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0, metrics.clone()));
 
     // One message is enough: the first failure ends the process.
     let (fail, end) = mpsc::channel(1);
@@ -203,6 +205,7 @@ where
                 peers: peers.clone(),
                 leadership: leadership.clone(),
                 applied: applied_seen.clone(),
+                metrics: metrics.clone(),
                 own: identity.member.0,
                 patience: patience.limit,
                 attempt: config.election_timeout,
@@ -239,6 +242,7 @@ where
             tokio::spawn(read_index.run(reads_out));
             tokio::spawn(serve_peers(node.clone()));
             tokio::spawn(members::promote(node.clone()));
+            tokio::spawn(members::probe(node.clone()));
             tokio::spawn({
                 let (node, started) = (node.clone(), started.clone());
                 async move {

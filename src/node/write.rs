@@ -25,8 +25,11 @@ impl Node {
             return Err(ProposeError::RequestTooLarge);
         }
         let (slot, answer) = oneshot::channel();
-        let proposal = Proposal { command, ticket: Ticket { mailbox: self.mailbox.clone(), slot } };
-        match self.shared.queue.try_send(proposal) {
+        let queue = &self.shared.queue;
+        // Those behind it in the queue wait no longer than the first.
+        let queued = (queue.capacity() == queue.max_capacity()).then(Instant::now);
+        let proposal = Proposal { command, ticket: Ticket { mailbox: self.mailbox.clone(), slot }, queued };
+        match queue.try_send(proposal) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
@@ -55,7 +58,7 @@ impl Node {
     ) -> Result<(), ProposeError> {
         let (_, own) = self.ids();
         // Nobody waits for this serial: that it was applied is all there is to know.
-        let proposed = self.shared.consensus.propose_tagged(term, commands, (own.0, 0));
+        let proposed = self.shared.consensus.propose_tagged(term, commands, (own.0, 0), None);
         match time::timeout(self.request_timeout(), proposed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(NotProposed::NotLeader)) => Err(ProposeError::NoLeader),

@@ -34,6 +34,7 @@ use super::{
     network::Network,
     peers::Peers,
     snapshot::{Header, Inbox, Outgoing, Piece},
+    stages::Began,
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
@@ -155,11 +156,13 @@ impl Consensus {
     pub(crate) async fn propose(
         &self,
         commands: Arc<[Command]>,
+        began: Began,
         done: impl FnOnce(Result<Vec<Outcome>, NotProposed>) + Send + 'static,
     ) {
         let callback = Callback::new(move |result: WriteResult| done(outcomes(result)));
+        let batch = Batch { commands, tag: None, began: Some(began) };
         // If the core has stopped it drops the callback, and with it whoever waits.
-        let _ = self.raft.client_write_ff(Batch { commands, tag: None }, Some(callback)).await;
+        let _ = self.raft.client_write_ff(batch, Some(callback)).await;
     }
 
     /// Hands a batch to the log of the leader of `term`, if this member is that. Resolves once it
@@ -169,6 +172,7 @@ impl Consensus {
         term: u64,
         commands: Arc<[Command]>,
         tag: (u64, u64),
+        began: Option<Began>,
     ) -> Result<(), NotProposed> {
         let (tell, result) = oneshot::channel();
         let callback = Callback::new(move |result: WriteResult| {
@@ -176,7 +180,7 @@ impl Consensus {
             let _ = tell.send(outcomes(result).map(|_| ()));
         });
         let tag = Some(Tag { member: tag.0, serial: tag.1 });
-        let write = self.raft.write(Batch { commands, tag }).responder(callback);
+        let write = self.raft.write(Batch { commands, tag, began }).responder(callback);
         write.with_leader(CommittedLeaderId { term }).await.map_err(|_| NotProposed::Stopped)?;
         result.await.unwrap_or(Err(NotProposed::Stopped))
     }
@@ -189,7 +193,9 @@ impl Consensus {
         tag: (u64, u64),
     ) -> Result<Result<(), NotProposed>, message::Unreadable> {
         let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
-        Ok(self.propose_tagged(term, batch.commands, tag).await)
+        let now = Instant::now();
+        let began = Some(Began { queued: now, taken: now });
+        Ok(self.propose_tagged(term, batch.commands, tag, began).await)
     }
 
     /// A batch as [`Peers::propose`] takes it.

@@ -12,7 +12,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use openraft::storage::IOFlushed;
@@ -20,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{
+    stages::SlowSyncs,
     typ::TypeConfig,
     wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
 };
@@ -27,6 +28,9 @@ use crate::telemetry::Metrics;
 
 /// Bytes gathered for one sync, at most. What is over waits for the next one.
 const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A sync that takes longer gets a line in the log, whether anybody waited for it or not.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 pub(super) struct Flusher {
     wal: Mutex<State>,
@@ -39,6 +43,7 @@ pub(super) struct Flusher {
     /// Started with the first job.
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     metrics: Arc<Metrics>,
+    pub(super) slow_syncs: Arc<SlowSyncs>,
 }
 
 struct State {
@@ -78,6 +83,7 @@ impl Flusher {
             advanced: Condvar::new(),
             queue: Mutex::new(None),
             metrics,
+            slow_syncs: Arc::default(),
         }
     }
 
@@ -126,12 +132,24 @@ impl Flusher {
         });
         state.is_broken = written.is_err();
         drop(state);
+        let end = Instant::now();
+        let took = end - start;
         if let Some(last) = last_index {
+            if took > SlowSyncs::SLOW {
+                self.slow_syncs.note(last, end);
+            }
             // Whoever waits for an entry that cannot be written need not wait: this member ends.
             *self.flushed.lock() = if written.is_ok() { last } else { u64::MAX };
             self.advanced.notify_all();
         }
-        self.metrics.observe_wal_sync(start.elapsed(), bytes);
+        self.metrics.observe_wal_sync(took, bytes);
+        if took > SLOW_SYNC {
+            tracing::warn!(
+                took = %humantime::format_duration(took),
+                "expected-duration" = %humantime::format_duration(SLOW_SYNC),
+                "slow fdatasync"
+            );
+        }
         written.map_err(io::Error::other)
     }
 

@@ -34,6 +34,7 @@ use tokio::{sync::oneshot, task};
 use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
+    stages::SlowSyncs,
     typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
 };
@@ -195,6 +196,11 @@ impl LogStore {
     pub(crate) fn wait_for_disk(&self, index: u64) {
         let flusher = self.flusher();
         flusher.wait_for(index);
+    }
+
+    /// The syncs that were slow, as they come.
+    pub(crate) fn slow_syncs(&self) -> Arc<SlowSyncs> {
+        self.flusher().slow_syncs.clone()
     }
 
     fn flusher(&self) -> Arc<Flusher> {

@@ -27,7 +27,10 @@ use super::{
     snapshot::{Outgoing, SnapshotImage},
     typ::{Peer, Snapshot, TypeConfig, Vote},
 };
-use crate::pb::retcd::peer::{RaftReply, RaftRequest, peer_client::PeerClient};
+use crate::{
+    pb::retcd::peer::{RaftReply, RaftRequest, peer_client::PeerClient},
+    telemetry::PeerMetrics,
+};
 
 /// Makes connections.
 pub(crate) struct Network {
@@ -50,6 +53,7 @@ impl Network {
             peer: peer.clone(),
             appends,
             append_timeout: self.append_timeout,
+            metrics: self.peers.metrics_of(target),
             client: Peers::connect(peer).ok().map(Peers::client),
         }
     }
@@ -72,6 +76,7 @@ pub(crate) struct PeerConnection {
     peer: Peer,
     appends: Appends,
     append_timeout: Duration,
+    metrics: Arc<PeerMetrics>,
     /// `None` if the peer's URL is none.
     client: Option<PeerClient<Channel>>,
 }
@@ -105,10 +110,13 @@ impl PeerConnection {
         patience: Duration,
     ) -> Result<Bytes, Unreachable<TypeConfig>> {
         let envelope = Some(self.peers.envelope(self.target));
+        self.metrics.sent(message.len());
         let request = RaftRequest { envelope, kind: kind.into(), message };
         let mut client = self.client()?;
         let answer = self.peers.answer(self.target, &self.peer, patience, client.raft(request)).await;
-        answer.map(|reply| reply.message).map_err(|error| Unreachable::new(&error))
+        let reply = answer.map_err(|error| Unreachable::new(&error))?.message;
+        self.metrics.received(reply.len());
+        Ok(reply)
     }
 
     /// Begins a stream with `first`, which goes with the envelope. The peer has looked at that
@@ -118,7 +126,8 @@ impl PeerConnection {
         first: &AppendEntriesRequest<TypeConfig>,
         requests: S,
     ) -> Result<Pipeline<S, Streaming<RaftReply>>, RPCError<TypeConfig>> {
-        let (outgoing, pieces) = pipeline::outgoing(self.peers.envelope(self.target), first);
+        let (outgoing, pieces) =
+            pipeline::outgoing(self.peers.envelope(self.target), first, self.metrics.clone());
         let mut client = self.client()?;
         let answers = client.append(pieces);
         let answers = self.peers.answer(self.target, &self.peer, self.append_timeout, answers).await;
@@ -151,7 +160,11 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let patience = option.hard_ttl() * 9 / 10;
-        let reply = self.send(MessageKind::Append, message::encode_append(&request), patience).await?;
+        let sent = self.send(MessageKind::Append, message::encode_append(&request), patience).await;
+        if sent.is_err() && request.entries.is_empty() {
+            self.peers.heartbeat_failed();
+        }
+        let reply = sent?;
         message::decode_append_reply(reply).map_err(unreadable)
     }
 
@@ -221,7 +234,12 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let moved = self.peers.moved_from(self.target, &self.peer);
         let peer = moved.as_ref().unwrap_or(&self.peer);
-        self.outgoing.send(&self.peers, self.target, peer, &vote, snapshot, cancel).await
+        let transfer = self.metrics.sending_snapshot();
+        let sent = self.outgoing.send(&self.peers, self.target, peer, &vote, snapshot, cancel).await;
+        if sent.is_ok() {
+            transfer.arrived();
+        }
+        sent
     }
 
     async fn transfer_leader(

@@ -11,11 +11,11 @@
 //! effect is for the caller to find out from the log.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     error::Error,
     io,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -37,6 +37,7 @@ use crate::{
         ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember, change_request as pb,
         peer_client::PeerClient,
     },
+    telemetry::{Metrics, PeerMetrics},
 };
 
 /// Of the protocol between members.
@@ -49,6 +50,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that has been silent for this long is asked whether it is there, and given up
 /// when it does not answer for as long again.
 const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// A peer that has not answered anything for so long, though it was asked, is lost.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A peer could not be asked, or did not answer in time.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -170,19 +174,23 @@ pub(crate) struct Peers {
     addresses: Mutex<BTreeMap<u64, Peer>>,
     /// For what clients ask: not the connections that the log travels on.
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
-    /// Peers that did not answer the last time.
-    lost: Mutex<BTreeSet<u64>>,
+    /// When each peer that was asked last answered; `None` while it is lost.
+    heard: Mutex<BTreeMap<u64, Option<Instant>>>,
+    metrics: Arc<Metrics>,
+    metrics_of: Mutex<BTreeMap<u64, Arc<PeerMetrics>>>,
     removed: watch::Sender<bool>,
 }
 
 impl Peers {
-    pub(crate) fn new(cluster: u64, own: u64) -> Peers {
+    pub(crate) fn new(cluster: u64, own: u64, metrics: Arc<Metrics>) -> Peers {
         Peers {
             cluster,
             own,
             addresses: Mutex::default(),
             channels: Mutex::default(),
-            lost: Mutex::default(),
+            heard: Mutex::default(),
+            metrics,
+            metrics_of: Mutex::default(),
             removed: watch::Sender::new(false),
         }
     }
@@ -192,6 +200,17 @@ impl Peers {
         let mut removed = self.removed.subscribe();
         // The sender is in here.
         let _ = removed.wait_for(|removed| *removed).await;
+    }
+
+    /// What is counted of the traffic with a peer.
+    pub(crate) fn metrics_of(&self, peer: u64) -> Arc<PeerMetrics> {
+        let mut known = self.metrics_of.lock();
+        known.entry(peer).or_insert_with(|| Arc::new(self.metrics.peer(self.own, peer))).clone()
+    }
+
+    /// A heartbeat was not answered in time.
+    pub(super) fn heartbeat_failed(&self) {
+        self.metrics.heartbeat_failures.inc();
     }
 
     /// Who `target` is to be told is speaking.
@@ -250,7 +269,8 @@ impl Peers {
     ) -> Result<T, PeerError> {
         match time::timeout(patience, call).await {
             Ok(Ok(answer)) => {
-                if self.lost.lock().remove(&target) {
+                if self.heard.lock().insert(target, Some(Instant::now())).flatten().is_none() {
+                    self.metrics_of(target).found();
                     tracing::info!(peer = format_args!("{target:x}"), "peer became active");
                 }
                 Ok(answer.into_inner())
@@ -274,11 +294,26 @@ impl Peers {
         self.lost(PeerError::new(target, peer, format!("no answer within {patience:?}"), true))
     }
 
-    /// One line for each time that a peer is lost, however often it is asked.
+    /// One line for each time that a peer is lost, however often it is asked. One that is only
+    /// late for a heartbeat is not lost.
     fn lost(&self, error: PeerError) -> PeerError {
-        if self.lost.lock().insert(error.target) {
+        self.metrics_of(error.target).send_failed();
+        let mut heard = self.heard.lock();
+        let is_only_late = |at: Instant| error.was_sent && at.elapsed() < SILENCE;
+        let is_news = match heard.get(&error.target) {
+            Some(None) => false,
+            Some(Some(at)) if is_only_late(*at) => false,
+            Some(Some(_)) => {
+                self.metrics_of(error.target).lost();
+                true
+            }
+            None => true,
+        };
+        if is_news {
+            heard.insert(error.target, None);
             tracing::warn!(%error, "peer became inactive");
         }
+        drop(heard);
         error
     }
 
@@ -305,6 +340,7 @@ impl Peers {
         (term, serial, batch): (u64, u64, Bytes),
     ) -> Result<Forwarded, PeerError> {
         let mut client = self.channel(target, peer)?;
+        self.metrics_of(target).sent(batch.len());
         let request = ProposeRequest { envelope: Some(self.envelope(target)), term, serial, batch };
         let reply: ProposeReply = self.answer(target, peer, patience, client.propose(request)).await?;
         Ok(match reply.result() {
@@ -373,6 +409,17 @@ impl Peers {
             Some(refusal) => Err(refusal),
             None => Ok(reply.index),
         })
+    }
+
+    /// Asks a peer whether it is there. How long that takes is a metric, and whether it is there
+    /// is known afterwards, even if nothing else is asked of it.
+    pub(crate) async fn probe(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
+        let mut client = self.channel(target, peer)?;
+        let start = Instant::now();
+        let request = MembersRequest { version: PROTOCOL_VERSION };
+        self.answer(target, peer, patience, client.members(request)).await?;
+        self.metrics_of(target).observe_round_trip(start.elapsed());
+        Ok(())
     }
 
     /// Who belongs to the cluster of whoever listens at `url`, with its id.

@@ -34,6 +34,7 @@ use super::{
 use crate::{
     limits,
     pb::retcd::peer::{AppendPiece, Envelope, RaftReply},
+    telemetry::PeerMetrics,
 };
 
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -48,6 +49,7 @@ pub(super) struct Outgoing {
     queue: Option<mpsc::Sender<AppendPiece>>,
     unanswered: VecDeque<Unanswered>,
     bytes: usize,
+    metrics: Arc<PeerMetrics>,
 }
 
 struct Unanswered {
@@ -61,9 +63,10 @@ struct Unanswered {
 pub(super) fn outgoing(
     envelope: Envelope,
     first: &AppendEntriesRequest<TypeConfig>,
+    metrics: Arc<PeerMetrics>,
 ) -> (Outgoing, ReceiverStream<AppendPiece>) {
     let (queue, pieces) = mpsc::channel(limits::APPENDS_IN_FLIGHT);
-    let mut outgoing = Outgoing { queue: Some(queue), unanswered: VecDeque::new(), bytes: 0 };
+    let mut outgoing = Outgoing { queue: Some(queue), unanswered: VecDeque::new(), bytes: 0, metrics };
     outgoing.send(Some(envelope), first);
     (outgoing, ReceiverStream::new(pieces))
 }
@@ -82,6 +85,7 @@ impl Outgoing {
         let bytes = message.len();
         self.unanswered.push_back(Unanswered { previous, last, bytes, since: Instant::now() });
         self.bytes += bytes;
+        self.metrics.sent(bytes);
         if let Some(queue) = &self.queue {
             // There is room for whatever is unanswered. A stream that has broken says so where the
             // answers are waited for.
@@ -137,6 +141,7 @@ impl<S, A> Pipeline<S, A> {
 
     /// Takes the answer to the oldest request.
     fn settle(&mut self, reply: RaftReply) -> Answer {
+        self.outgoing.metrics.received(reply.message.len());
         let reply = message::decode_append_reply(reply.message);
         let (Some(oldest), Ok(reply)) = (self.outgoing.answered(), reply) else {
             return self.fail(&Unreadable);
@@ -205,10 +210,14 @@ mod tests {
     use openraft::{raft::StreamAppendError, vote::leader_id_std::LeaderId};
 
     use super::*;
-    use crate::raft::{
-        codec,
-        typ::{Entry, Vote},
-        wal::LogPosition,
+    use crate::{
+        config::Config,
+        raft::{
+            codec,
+            typ::{Entry, Vote},
+            wal::LogPosition,
+        },
+        telemetry::Metrics,
     };
 
     /// Only waited for where no answer comes.
@@ -273,8 +282,9 @@ mod tests {
     }
 
     fn with_peer<S>(requests: S) -> (Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>, FarEnd) {
-        let peers = Arc::new(Peers::new(1, 7));
-        let (outgoing, arriving) = outgoing(peers.envelope(8), &request(1));
+        let metrics = Metrics::new(&Config::of_flags(&[]));
+        let peers = Arc::new(Peers::new(1, 7, Arc::new(metrics)));
+        let (outgoing, arriving) = outgoing(peers.envelope(8), &request(1), peers.metrics_of(8));
         let (answers, answers_in) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
         let answers_in = ReceiverStream::new(answers_in);
         let pipeline = Pipeline::new(peers, 8, Peer::default(), PATIENCE, requests, outgoing, answers_in);

@@ -76,8 +76,8 @@ impl peer_server::Peer for Peer {
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         let request = request.into_inner();
         let kind = request.kind();
-        self.check(request.envelope)?;
-        let message = self.node.peer_message(kind, request.message).await?;
+        let from = self.check(request.envelope)?.from;
+        let message = self.node.peer_message(from, kind, request.message).await?;
         Ok(Response::new(RaftReply { message }))
     }
 
@@ -110,12 +110,12 @@ impl peer_server::Peer for Peer {
         let mut pieces = request.into_inner();
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        self.check(first.envelope)?;
+        let from = self.check(first.envelope)?.from;
         let pieces = pieces.map(|piece| match piece {
             Ok(piece) => Ok(Piece { data: piece.data, crc32c: piece.data_crc32c }),
             Err(status) => Err(status.message().to_owned()),
         });
-        let message = self.node.peer_snapshot(first.message, pieces).await?;
+        let message = self.node.peer_snapshot(from, first.message, pieces).await?;
         Ok(Response::new(RaftReply { message }))
     }
 
