@@ -290,11 +290,13 @@ fn clusters_are_described_by_name_and_url() {
     let verdict = |args: &str| config(args).verify_bootstrap().expect_err(args).to_string();
     assert_eq!(
         verdict("--name c --initial-cluster a=http://g:1"),
-        "couldn't find local name \"c\" in the initial cluster configuration"
+        "couldn't find local name \"c\" in the initial cluster configuration; --name must be one of the names in \
+         --initial-cluster: a"
     );
     assert_eq!(
         verdict("--name a --initial-cluster a=http://g:1"),
-        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380"
+        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380; \
+         both must name the same URLs for this member"
     );
     assert_eq!(
         verdict("--name a --initial-cluster a=http://g:1,b=http://g:1"),

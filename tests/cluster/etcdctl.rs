@@ -637,7 +637,8 @@ async fn change_members(pair: &mut Pair) {
     }
     list(pair);
     pair.same("{0}", &["member", "add", "m4", "--learner", "--peer-urls=http://127.0.0.1:1"]);
-    pair.same("{1}", &["member", "add", "m4", "--learner", "--peer-urls={peer3}"]);
+    // Not the same URLs alone: an id is made of those and of the second.
+    pair.same("{1}", &["member", "add", "m4", "--learner", "--peer-urls={peer3},http://127.0.0.1:1"]);
     pair.same("{0}", &["member", "promote", "{id3}"]);
     pair.same("{1}", &["member", "promote", "{id3}"]);
     for side in pair.sides() {
