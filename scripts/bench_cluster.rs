@@ -228,20 +228,6 @@ async fn planned(cluster: &mut Cluster, clients: &[KvClient<Channel>], fault: Fa
     acknowledged.sort_unstable();
     let gaps = acknowledged.windows(2).filter(|pair| pair[1] > at && pair[0] < at + took);
     let (gap, from) = gaps.map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or((took, at));
-    // DEBUG-BEGIN
-    if gap > Duration::from_millis(150) {
-        for (number, member) in cluster.members.iter().enumerate() {
-            let log = member.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("== member {number} leader {leader}");
-            for line in lines.iter().rev().take(160).rev() {
-                eprintln!("   {line:.420}");
-            }
-        }
-        let wall = chrono_like(from);
-        eprintln!("gap {gap:?} began {:?} after; at wall {wall}", from.saturating_duration_since(at));
-    }
-    // DEBUG-END
     let first: Vec<&String> = answers.iter().filter_map(|answer| answer.tries.first()?.as_ref()).collect();
     let of_others = answers
         .iter()
@@ -440,15 +426,3 @@ fn report(fault: &str, rows: &[Row]) -> Result<(), Failure> {
     }
     Ok(())
 }
-
-// DEBUG-BEGIN
-fn chrono_like(at: Instant) -> String {
-    let now = std::time::SystemTime::now() - at.elapsed();
-    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!(
-        "{}:{:.6}",
-        since.as_secs() / 60 % 60,
-        (since.as_secs() % 60) as f64 + f64::from(since.subsec_micros()) / 1e6
-    )
-}
-// DEBUG-END
