@@ -16,6 +16,7 @@ mod pb;
 mod peers;
 mod replacement;
 mod serving;
+mod snapshots;
 #[path = "../support/tools.rs"]
 mod tools;
 mod trouble;

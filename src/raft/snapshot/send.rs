@@ -150,13 +150,13 @@ impl Outgoing {
 }
 
 /// A transfer that is over when this goes.
-struct UnderWay<'a> {
+pub(super) struct UnderWay<'a> {
     outgoing: &'a Outgoing,
     target: u64,
 }
 
 impl UnderWay<'_> {
-    fn begin<'a>(outgoing: &'a Outgoing, target: u64, meta: &SnapshotMeta) -> UnderWay<'a> {
+    pub(super) fn begin<'a>(outgoing: &'a Outgoing, target: u64, meta: &SnapshotMeta) -> UnderWay<'a> {
         let index = meta.last_log_id.as_ref().map_or(0, |last| last.index);
         let mut peers = outgoing.peers.lock();
         let broken = peers.get(&target).map_or(0, |last| last.broken);
@@ -164,7 +164,7 @@ impl UnderWay<'_> {
         UnderWay { outgoing, target }
     }
 
-    fn installed(self) {
+    pub(super) fn installed(self) {
         if let Some(transfer) = self.outgoing.peers.lock().get_mut(&self.target) {
             transfer.stage = Stage::Installed;
             transfer.broken = 0;
@@ -172,7 +172,7 @@ impl UnderWay<'_> {
     }
 
     /// How long to leave the peer alone.
-    fn broken(self) -> Duration {
+    pub(super) fn broken(self) -> Duration {
         match self.outgoing.peers.lock().get_mut(&self.target) {
             Some(transfer) => {
                 let rest = REST_MIN * 2_u32.saturating_pow(transfer.broken.min(16));

@@ -1,0 +1,370 @@
+//! A leader and a member behind it, in one process and without consensus: what is on the disk at
+//! each step of an install, and what becomes of transfers that break.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use openraft::{
+    EntryPayload,
+    storage::{IOFlushed, RaftLogStorage, RaftStateMachine as _},
+    vote::leader_id_std::LeaderId,
+};
+use parking_lot::{Mutex, RwLock};
+use tempfile::TempDir;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    part::{Part, Parts},
+    send::UnderWay,
+    *,
+};
+use crate::{
+    apply::{Command, Put},
+    config::{Config, Invocation},
+    limits,
+    raft::{
+        LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, Tags, codec, message,
+        typ::{Batch, Entry, LogId, Vote},
+        wal::LogPosition,
+    },
+    storage::Table,
+    telemetry::Metrics,
+    types::{LeaseId, Rev},
+    watch::WatchHub,
+};
+
+const IDENTITY: &[u8] = b"identity";
+const JOINED: &[u8] = b"joined";
+
+/// A member's files and what it makes of them.
+struct Member {
+    home: TempDir,
+    database: Arc<Database>,
+    replica: Arc<RwLock<Replica>>,
+    machine: RaftStateMachine,
+    log: LogStore,
+}
+
+fn at(index: u64) -> LogId {
+    codec::log_id(LogPosition { term: 1, index })
+}
+
+fn leader_vote() -> Vote {
+    Vote { leader_id: LeaderId { term: 1, voted_for: 7 }, committed: true }
+}
+
+fn entry(index: u64, value: usize) -> Entry {
+    let put = Put {
+        key: format!("k{:04}", index % 97).into(),
+        value: Some(vec![index as u8; value].into()),
+        lease: Some(LeaseId::NONE),
+        prev_kv: false,
+    };
+    let commands: Arc<[Command]> = vec![Command::Put(put)].into();
+    Entry { log_id: at(index), payload: EntryPayload::Normal(Batch { commands, tag: None }) }
+}
+
+fn metrics() -> Arc<Metrics> {
+    let Ok(Invocation::Serve(config)) = Config::load(&[], &[]) else { panic!("etcd starts without flags") };
+    Arc::new(Metrics::new(&config))
+}
+
+impl Member {
+    /// Opens what is in the directory, as the start does.
+    fn open(home: TempDir, own: &'static str) -> Member {
+        let (snap, wal) = (home.path().join("snap"), home.path().join("wal"));
+        let has_begun = wal.exists();
+        fs::create_dir_all(&snap).expect("a directory");
+        fs::create_dir_all(&wal).expect("a directory");
+        let database = Arc::new(Database::open(&snap.join("db"), 1 << 20).expect("a database"));
+        let own_cells = vec![(IDENTITY.into(), Some(own.into())), (JOINED.into(), None)];
+        let replica = Replica::open(database.clone()).expect("a replica");
+        let log = LogStore::open(&wal, has_begun, replica.applied(), replica.installed(), 3, metrics());
+        let log = log.expect("a log that fits the database");
+        let rev = replica.state.mvcc.rev_current();
+        let replica = Arc::new(RwLock::new(replica));
+        let machine = RaftStateMachine::new(
+            1,
+            StateMachineParts {
+                replica: replica.clone(),
+                database: database.clone(),
+                checkpointing: Arc::default(),
+                hub: Arc::new(Mutex::new(WatchHub::new(rev))),
+                leases: Arc::new(LeaseClock::default()),
+                tags: Arc::new(Tags::default()),
+                applied: watch::Sender::new(0),
+                own_cells,
+                metrics: metrics(),
+                warning_apply_duration: Duration::MAX,
+            },
+        );
+        Member { home, database, replica, machine, log }
+    }
+
+    fn new(own: &'static str) -> Member {
+        Member::open(tempfile::tempdir().expect("a directory"), own)
+    }
+
+    /// Appends, applies and checkpoints these entries.
+    async fn write(&mut self, entries: impl Iterator<Item = Entry> + Clone + Send) {
+        let appended = self.log.append(entries.clone().collect::<Vec<_>>(), IOFlushed::noop()).await;
+        appended.expect("the log can be written");
+        let entries = entries.map(|entry| Ok((entry, None))).collect::<Vec<_>>();
+        self.machine.apply(stream::iter(entries)).await.expect("entries can be applied");
+        self.log.wait_for_disk(self.replica.read().applied_index());
+        let (captured, meta) = self.replica.write().capture().expect("something changed");
+        let removed = self.database.commit(&captured.checkpoint).expect("a checkpoint");
+        self.replica.write().checkpointed(captured.rev, removed, meta).expect("a checkpoint");
+    }
+
+    /// The snapshot of this member as it travels.
+    async fn pieces(&mut self) -> (Bytes, Vec<Result<Piece, String>>) {
+        let snapshot = self.machine.get_current_snapshot().await.expect("it can be read");
+        let snapshot = snapshot.expect("something was applied");
+        let SnapshotImage::Pinned(reader) = snapshot.snapshot else { panic!("it was not received") };
+        let records = reader.record_count().expect("a count");
+        let header = message::encode_snapshot_header(&leader_vote(), &snapshot.meta, records);
+        let parts = Parts::of(reader).expect("parts").map(|part| {
+            let data = part.expect("a sound part").encode();
+            Ok(Piece { crc32c: crc32c::crc32c(&data), data })
+        });
+        (header, parts.collect())
+    }
+
+    async fn receive(&self, header: &Bytes, pieces: Vec<Result<Piece, String>>) -> Result<Snapshot, String> {
+        let header = Header::decode(header.clone()).expect("a header");
+        self.machine.inbox().receive(header, stream::iter(pieces)).await
+    }
+
+    /// What a start finds after a crash at this moment.
+    fn crashed(&self) -> Member {
+        let copy = tempfile::tempdir().expect("a directory");
+        for dir in ["snap", "wal"] {
+            fs::create_dir(copy.path().join(dir)).expect("a directory");
+            for file in files(&self.home.path().join(dir)) {
+                let file = Path::new(dir).join(file);
+                fs::copy(self.home.path().join(&file), copy.path().join(&file)).expect("a copy");
+            }
+        }
+        Member::open(copy, "of nobody")
+    }
+
+    /// How far the state goes, a hash of all of it, and where the log begins and ends.
+    async fn summary(&mut self) -> (u64, Rev, u32, (u64, u64)) {
+        let log = self.log.get_log_state().await.expect("a log");
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        let replica = self.replica.read();
+        let hash = self.database.hash().expect("a sound database");
+        let log = (index(log.last_purged_log_id), index(log.last_log_id));
+        (replica.applied_index(), replica.state.mvcc.rev_current(), hash, log)
+    }
+
+    fn own_cell(&self, key: &[u8]) -> Option<Bytes> {
+        self.database.reader().expect("a reader").cell(Table::Meta, key).expect("a sound cell")
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+async fn leader() -> Member {
+    let mut leader = Member::new("leader");
+    leader.write((0..=500).map(|index| entry(index, 3000))).await;
+    let cells = [IDENTITY, JOINED].map(|key| (Table::Meta, key.into(), Some("leader".into())));
+    let cells = crate::storage::Checkpoint { cells: cells.into(), ..Default::default() };
+    leader.database.commit(&cells).expect("a commit");
+    leader
+}
+
+async fn behind() -> Member {
+    let mut behind = Member::new("behind");
+    behind.write((0..=3).map(|index| entry(index, 10))).await;
+    behind
+}
+
+/// The rename is the one moment at which the old state becomes the new one. Before it there is
+/// the old state with all of its log; after it the new one, with a log that begins where it ends,
+/// whether or not the log was told before the crash.
+#[tokio::test]
+async fn a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one() {
+    let (mut leader, mut behind) = (leader().await, behind().await);
+    let old = behind.summary().await;
+    assert_eq!((old.0, old.3), (3, (0, 3)));
+    let (_, rev, hash, _) = leader.summary().await;
+    let new = (500, rev, hash, (500, 500));
+
+    let (header, pieces) = leader.pieces().await;
+    assert!(pieces.len() > 3, "it travels in several pieces");
+    let received = behind.receive(&header, pieces).await.expect("it is complete");
+    assert_eq!(behind.summary().await, old, "a snapshot that was received changes nothing");
+    assert_eq!(files(&behind.home.path().join("snap")).len(), 2);
+    assert_eq!(behind.crashed().summary().await, old);
+
+    behind.machine.install_snapshot(&received.meta, received.snapshot).await.expect("it can be installed");
+    assert_eq!(files(&behind.home.path().join("snap")), ["db"]);
+    // The log has not been told yet.
+    assert_eq!(behind.summary().await, (500, rev, hash, (0, 3)));
+    let mut crashed = behind.crashed();
+    assert_eq!(crashed.summary().await, new);
+    assert_eq!(crashed.crashed().summary().await, new, "the log has been told by the start");
+
+    behind.log.purge(at(500)).await.expect("the log can be written");
+    assert_eq!(behind.summary().await, new);
+    assert_eq!(behind.crashed().summary().await, new);
+    assert_eq!(behind.own_cell(IDENTITY).as_deref(), Some(&b"behind"[..]));
+    assert_eq!(behind.own_cell(JOINED), None, "whoever sent it had joined");
+
+    // It goes on from there, in the file that took the old one's place.
+    behind.write((501..=510).map(|index| entry(index, 10))).await;
+    leader.write((501..=510).map(|index| entry(index, 10))).await;
+    let (applied, rev, hash, _) = leader.summary().await;
+    assert_eq!(behind.crashed().summary().await, (applied, rev, hash, (500, 510)));
+}
+
+/// A purge that goes beyond the log's end is the end of the log on the disk, too: checkpoints wait
+/// for the log, and must not wait for what it will never have.
+#[tokio::test]
+async fn a_checkpoint_does_not_wait_for_entries_that_a_snapshot_replaced() {
+    let (mut leader, mut behind) = (leader().await, behind().await);
+    let (header, pieces) = leader.pieces().await;
+    let received = behind.receive(&header, pieces).await.expect("it is complete");
+    behind.machine.install_snapshot(&received.meta, received.snapshot).await.expect("it can be installed");
+    behind.log.purge(at(500)).await.expect("the log can be written");
+    behind.log.wait_for_disk(500);
+}
+
+/// Whatever breaks off leaves no file, and the next attempt begins anew.
+#[tokio::test]
+async fn what_breaks_off_on_the_way_changes_nothing() {
+    let (mut leader, mut behind) = (leader().await, behind().await);
+    let old = behind.summary().await;
+    let refused = |pieces, header: Bytes, reason: &'static str| {
+        let behind = &behind;
+        async move {
+            let error = behind.receive(&header, pieces).await.expect_err("it is not complete");
+            assert!(error.contains(reason), "{error}");
+            // The thread may be about to end.
+            while files(&behind.home.path().join("snap")) != ["db"] {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let (header, mut pieces) = leader.pieces().await;
+    pieces.pop();
+    refused(pieces, header, "it broke off after").await;
+
+    let (header, mut pieces) = leader.pieces().await;
+    pieces[1] = Err("connection reset".to_owned());
+    refused(pieces, header, "connection reset").await;
+
+    let (header, mut pieces) = leader.pieces().await;
+    let Ok(piece) = &mut pieces[1] else { panic!("a piece") };
+    let mut data = piece.data.to_vec();
+    data[77] ^= 4;
+    piece.data = data.into();
+    refused(pieces, header, "is damaged").await;
+
+    let (header, mut pieces) = leader.pieces().await;
+    drop(pieces.remove(1));
+    refused(pieces, header, "is damaged").await;
+
+    let (_, pieces) = leader.pieces().await;
+    let meta = SnapshotMeta { last_log_id: Some(at(499)), ..SnapshotMeta::default() };
+    let header = message::encode_snapshot_header(&leader_vote(), &meta, 500);
+    refused(pieces, header, "what arrived is not the state at 499").await;
+
+    assert_eq!(behind.summary().await, old);
+    let (header, pieces) = leader.pieces().await;
+    let received = behind.receive(&header, pieces).await.expect("it is complete");
+    behind.machine.install_snapshot(&received.meta, received.snapshot).await.expect("it can be installed");
+    assert_eq!(behind.summary().await.0, 500);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_stored_says_where_and_what_to_do() {
+    let (mut leader, behind) = (leader().await, behind().await);
+    let (header, pieces) = leader.pieces().await;
+    let dir = behind.home.path().join("nowhere");
+    let header = Header::decode(header).expect("a header");
+    let error = Inbox::new(&dir, Vec::new()).receive(header, stream::iter(pieces)).await;
+    let error = error.expect_err("there is no such directory");
+    let file = dir.join("image-peer-");
+    assert!(error.contains(&format!("cannot be stored in {}", file.display())), "{error}");
+    assert!(error.ends_with("the disk has to have room for the whole state once more"), "{error}");
+}
+
+/// The older one may hang for good: whoever sent it is paused.
+#[tokio::test]
+async fn a_newer_snapshot_takes_the_place_of_one_that_hangs() {
+    let (mut leader, behind) = (leader().await, behind().await);
+    let inbox = behind.machine.inbox();
+    let (header, mut pieces) = leader.pieces().await;
+    let first = pieces.remove(0);
+    let begun = Arc::new(Notify::new());
+    let hanging = {
+        let begun = begun.clone();
+        stream::unfold(Some(first), move |first| {
+            let begun = begun.clone();
+            async move {
+                if first.is_none() {
+                    begun.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                first.map(|first| (first, None))
+            }
+        })
+    };
+    let older = inbox.receive(Header::decode(header).expect("a header"), Box::pin(hanging));
+    let newer = async {
+        begun.notified().await;
+        let (header, pieces) = leader.pieces().await;
+        inbox.receive(Header::decode(header).expect("a header"), stream::iter(pieces)).await
+    };
+    let (older, newer) = tokio::join!(older, newer);
+    assert_eq!(older.expect_err("it hangs"), "another snapshot arrives");
+    assert_eq!(newer.expect("it is complete").meta.last_log_id, Some(at(500)));
+}
+
+#[tokio::test]
+async fn a_part_is_read_as_it_was_written() {
+    let mut leader = leader().await;
+    let (_, pieces) = leader.pieces().await;
+    let mut records = 0;
+    for (number, piece) in pieces.iter().enumerate() {
+        let data = &piece.as_ref().expect("a piece").data;
+        assert!(data.len() < limits::SNAPSHOT_PIECE_BYTES + 4096, "{}", data.len());
+        let part = Part::decode(data.clone()).expect("a part");
+        assert_eq!(part.is_last, number == pieces.len() - 1);
+        assert_eq!(part.encode(), data);
+        records += part.content.records.len();
+    }
+    assert_eq!(records, 501);
+    assert!(Part::decode(Bytes::from_static(b"\xff\xff")).is_err());
+}
+
+/// The log behind a snapshot is kept from when it is pinned until the peer is known to have it.
+#[test]
+fn the_log_behind_a_snapshot_is_kept_until_it_is_installed() {
+    let outgoing = Outgoing::default();
+    let meta = |index| SnapshotMeta { last_log_id: Some(at(index)), ..SnapshotMeta::default() };
+    let progress = |pairs: &[(u64, u64)]| pairs.iter().copied().collect::<BTreeMap<_, _>>();
+    assert_eq!(outgoing.needed_after(&progress(&[(2, 0), (3, 0)])), None);
+    let to_two = UnderWay::begin(&outgoing, 2, &meta(100));
+    let to_three = UnderWay::begin(&outgoing, 3, &meta(90));
+    assert_eq!(outgoing.needed_after(&progress(&[(2, 0), (3, 0)])), Some(90));
+    to_two.installed();
+    let rests = [to_three.broken(), UnderWay::begin(&outgoing, 3, &meta(95)).broken()];
+    assert_eq!(rests[1], rests[0] * 2);
+    // Consensus has not heard yet.
+    assert_eq!(outgoing.needed_after(&progress(&[(2, 99), (3, 0)])), Some(100));
+    assert_eq!(outgoing.needed_after(&progress(&[(2, 100), (3, 0)])), None);
+    // Whoever does not lead keeps nothing for others.
+    UnderWay::begin(&outgoing, 2, &meta(200)).installed();
+    assert_eq!(outgoing.needed_after(&progress(&[])), None);
+}
