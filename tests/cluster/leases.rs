@@ -355,13 +355,14 @@ async fn a_thousand_leases_end_together() {
     const COUNT: usize = 1000;
     let cluster = Plan::new(3).found();
     let leader = cluster.leader().await;
+    let deleted = Deleted::watch(&cluster.members[(leader + 1) % 3], "k-").await;
     let mut tasks = Vec::new();
     for worker in 0..20 {
         let member = &cluster.members[worker % 3];
         let (mut leases, mut kv) = (member.leases(), member.kv());
         tasks.push(tokio::spawn(async move {
             for number in 0..COUNT / 20 {
-                let request = LeaseGrantRequest { ttl: 15, id: 0 };
+                let request = LeaseGrantRequest { ttl: 20, id: 0 };
                 let lease = leases.lease_grant(request).await.expect("a lease is granted").into_inner().id;
                 let key = format!("k-{worker}-{number}");
                 let put = PutRequest { key: key.into(), value: "v".into(), lease, ..PutRequest::default() };
@@ -374,8 +375,7 @@ async fn a_thousand_leases_end_together() {
         task.await.expect("a worker does not panic");
     }
     let granted = Instant::now();
-    assert!(granted - began < Duration::from_secs(14), "too slow a machine: the first ends before the last");
-    let deleted = tokio::spawn(Deleted::watch(&cluster.members[(leader + 1) % 3], "k-").await.all(COUNT));
+    let deleted = tokio::spawn(deleted.all(COUNT));
     let mut puts = Vec::new();
     while !deleted.is_finished() {
         let start = Instant::now();
@@ -390,7 +390,7 @@ async fn a_thousand_leases_end_together() {
         let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
         format!("{} puts, p50 {:?}, p99 {:?}, max {:?}", took.len(), at(50), at(99), took.last())
     };
-    let first_end = began + Duration::from_secs(15);
+    let first_end = began + Duration::from_secs(20);
     println!(
         "granted within {:?}, the last gone {:?} after the first end",
         granted - began,
