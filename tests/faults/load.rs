@@ -1,0 +1,178 @@
+//! Clients that write and read, and remember what they asked and what they were told.
+//!
+//! Six of them keep to a member, two go round. All want the same few keys, so that they meet;
+//! every value is written once, so that whoever reads it knows where it is from. A client has one
+//! request under way. When nobody knows what came of a write, it reads until it is answered
+//! before it writes again: what is not known bounds how much there is to judge.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{self, Instant, MissedTickBehavior},
+};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    cluster::{Cluster, PATIENCE},
+    history::{Answer, Compaction, Compare, History, Operation, Outcome, Request, Restart, Watched, Write},
+    pb::etcdserverpb::{CompactionRequest, ResponseHeader, kv_client::KvClient},
+    watcher::{self, Watcher},
+    wire,
+};
+
+/// One for each pair of a member and a kind of client, and a pair that goes round.
+const CLIENTS: usize = 8;
+const PINNED: usize = 6;
+
+/// Keys are `a/0` to `e/3`: few enough for clients to meet at each.
+const GROUPS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
+const GROUP_KEYS: u64 = 4;
+
+/// Requests a second of all clients together: no more, so that the checkers and a machine of two
+/// cores keep up; and no less in some second before and in some second after the fault, or the run
+/// shows nothing. An unoptimised build on two idle cores comes close to the ceiling, so the floor
+/// leaves room for neighbours and none for a cluster that is stuck.
+const CEILING: u32 = 1000;
+const FLOOR: u64 = 200;
+
+/// Requests that a run has to be judged by.
+pub(crate) const OPERATIONS_MIN: usize = 2000;
+
+/// How long a client waits: longer than an election takes, shorter than a fault lasts.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// History is forgotten up to where it was this long ago, each time that this has passed: a watcher
+/// that is behind by a usual fault still finds what it missed, the one behind a long pause does not.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(7);
+
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<Vec<Operation>>>,
+    watchers: Vec<JoinHandle<Vec<Watched>>>,
+    compactor: JoinHandle<Vec<Compaction>>,
+    restarts: Vec<Restart>,
+}
+
+pub(crate) struct Shared {
+    began: Instant,
+    is_over: AtomicBool,
+    /// Of each member, where clients reach it.
+    endpoints: Mutex<Vec<String>>,
+    next_value: AtomicU64,
+    /// Requests answered, of each client.
+    answered: [AtomicU64; CLIENTS],
+    acknowledged: AtomicU64,
+    /// The newest that any answer told of.
+    term: AtomicU64,
+    revision: AtomicI64,
+    /// What watchers have to have seen before they may go, once that is known.
+    pub(crate) last_revision: watch::Sender<Option<i64>>,
+}
+
+impl Load {
+    pub(crate) fn start(endpoints: Vec<String>) -> Load {
+        let shared = Arc::new(Shared {
+            began: Instant::now(),
+            is_over: AtomicBool::new(false),
+            endpoints: Mutex::new(endpoints),
+            next_value: AtomicU64::new(1),
+            answered: Default::default(),
+            acknowledged: AtomicU64::new(0),
+            term: AtomicU64::new(0),
+            revision: AtomicI64::new(0),
+            last_revision: watch::Sender::new(None),
+        });
+        let clients =
+            (0..CLIENTS).map(|number| tokio::spawn(Client::new(number, shared.clone()).run())).collect();
+        let watchers = watcher::all(&shared).into_iter().map(|watcher| tokio::spawn(Watcher::run(watcher)));
+        let watchers = watchers.collect();
+        let compactor = tokio::spawn(compact(shared.clone()));
+        Load { shared, clients, watchers, compactor, restarts: Vec::new() }
+    }
+
+    /// A member is about to be started that was killed before.
+    pub(crate) fn restarts(&mut self, member: usize) {
+        self.restarts.push(Restart { at: self.shared.began.elapsed(), member });
+    }
+
+    /// From now on a member is reached elsewhere.
+    pub(crate) fn redirect(&self, member: usize, endpoint: String) {
+        self.shared.endpoints.lock().expect("nobody panics with it")[member] = endpoint;
+    }
+
+    /// The newest term that a client was told of.
+    pub(crate) fn term(&self) -> u64 {
+        self.shared.term.load(Relaxed)
+    }
+
+    /// Waits until so many more writes are acknowledged.
+    pub(crate) async fn more_writes(&self, count: u64) {
+        let goal = self.shared.acknowledged.load(Relaxed) + count;
+        self.wait_until("writes go on", || self.shared.acknowledged.load(Relaxed) >= goal).await;
+    }
+
+    /// Waits until every client has had an answer to what it asked from now on.
+    pub(crate) async fn reach_everybody(&self) {
+        // The next answer may be to an older question.
+        let goal = self.shared.answered.each_ref().map(|answered| answered.load(Relaxed) + 2);
+        let answered = || self.shared.answered.iter().zip(&goal).all(|(now, goal)| now.load(Relaxed) >= *goal);
+        self.wait_until("every client is answered", answered).await;
+    }
+
+    /// Waits for a second in which enough was answered.
+    pub(crate) async fn reach_floor(&self, when: &str) {
+        let since = Instant::now();
+        let total = || self.shared.answered.iter().map(|answered| answered.load(Relaxed)).sum::<u64>();
+        loop {
+            let before = total();
+            time::sleep(Duration::from_secs(1)).await;
+            let answered = total() - before;
+            if answered >= FLOOR {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{answered} requests a second {when}, floor {FLOOR}");
+        }
+    }
+
+    /// Ends the load. Returns when every watcher has seen what there is.
+    pub(crate) async fn finish(self, cluster: &Cluster) -> History {
+        let Load { shared, clients, watchers, compactor, restarts } = self;
+        shared.is_over.store(true, Relaxed);
+        let mut operations = Vec::new();
+        for client in clients {
+            operations.extend(client.await.expect("a client does not panic"));
+        }
+        compactor.abort();
+        // What timed out here may still be under way there, so what is read now need not be final.
+        // Nothing is left once the servers have given up on it, too.
+        let (final_state, final_revision) = quiet(cluster).await;
+        shared.last_revision.send_replace(Some(final_revision));
+        let mut watched = Vec::new();
+        for watcher in watchers {
+            let seen = time::timeout(PATIENCE, watcher).await;
+            watched.extend(seen.expect("a watcher sees all there is").expect("a watcher does not panic"));
+        }
+        History { operations, watched, compactions: Vec::new(), restarts, final_state, final_revision }
+    }
+
+    async fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let since = Instant::now();
+        while !is_so() {
+            assert!(since.elapsed() < PATIENCE, "not so after {PATIENCE:?}: {what}");
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
