@@ -31,9 +31,11 @@ impl Disk {
             .expect("there is a C compiler");
         assert!(compiled.success(), "{SOURCE} does not compile");
         let disk = Disk { home };
-        for (name, path) in
-            [("LD_PRELOAD", library.as_path()), ("SLOW_DISK", &disk.delay()), ("SLOW_DISK_DONE", &disk.done())]
-        {
+        for (name, path) in [
+            ("LD_PRELOAD", library.as_path()),
+            ("SLOW_DISK", &disk.delay()),
+            ("SLOW_DISK_DONE", &disk.done()),
+        ] {
             member.environment.push((name.to_owned(), path.display().to_string()));
         }
         disk

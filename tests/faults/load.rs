@@ -6,8 +6,6 @@
 //! before it writes again: what is not known bounds how much there is to judge.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    error::Error,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -18,28 +16,24 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{self, Instant, MissedTickBehavior},
+    time::{self, Instant},
 };
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    client::{Client, REQUEST_TIMEOUT},
     cluster::{Cluster, PATIENCE},
-    history::{Answer, Compaction, Compare, History, Operation, Outcome, Request, Restart, Watched, Write},
-    pb::etcdserverpb::{CompactionRequest, ResponseHeader, kv_client::KvClient},
+    history::{Compaction, History, Operation, Restart, Stored, Watched},
+    pb::etcdserverpb::{CompactionRequest, RangeRequest, ResponseHeader, kv_client::KvClient},
     watcher::{self, Watcher},
     wire,
 };
 
+pub(crate) const MEMBERS: usize = 3;
+
 /// One for each pair of a member and a kind of client, and a pair that goes round.
 const CLIENTS: usize = 8;
 const PINNED: usize = 6;
-
-/// Keys are `a/0` to `e/3`: few enough for clients to meet at each.
-const GROUPS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
-const GROUP_KEYS: u64 = 4;
 
 /// Requests a second of all clients together: no more, so that the checkers and a machine of two
 /// cores keep up; and no less in some second before and in some second after the fault, or the run
@@ -51,12 +45,12 @@ const FLOOR: u64 = 200;
 /// Requests that a run has to be judged by.
 pub(crate) const OPERATIONS_MIN: usize = 2000;
 
-/// How long a client waits: longer than an election takes, shorter than a fault lasts.
-const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
-
 /// History is forgotten up to where it was this long ago, each time that this has passed: a watcher
 /// that is behind by a usual fault still finds what it missed, the one behind a long pause does not.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(7);
+
+/// Between two looks at whether something is so.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Load {
     shared: Arc<Shared>,
@@ -95,8 +89,9 @@ impl Load {
             revision: AtomicI64::new(0),
             last_revision: watch::Sender::new(None),
         });
-        let clients =
-            (0..CLIENTS).map(|number| tokio::spawn(Client::new(number, shared.clone()).run())).collect();
+        let clients = (0..CLIENTS).map(|number| Client::new(number, number < PINNED, shared.clone()));
+        let interval = Duration::from_secs(1) * CLIENTS as u32 / CEILING;
+        let clients = clients.map(|client| tokio::spawn(client.run(interval))).collect();
         let watchers = watcher::all(&shared).into_iter().map(|watcher| tokio::spawn(Watcher::run(watcher)));
         let watchers = watchers.collect();
         let compactor = tokio::spawn(compact(shared.clone()));
@@ -128,7 +123,8 @@ impl Load {
     pub(crate) async fn reach_everybody(&self) {
         // The next answer may be to an older question.
         let goal = self.shared.answered.each_ref().map(|answered| answered.load(Relaxed) + 2);
-        let answered = || self.shared.answered.iter().zip(&goal).all(|(now, goal)| now.load(Relaxed) >= *goal);
+        let answered =
+            || self.shared.answered.iter().zip(&goal).all(|(now, goal)| now.load(Relaxed) >= *goal);
         self.wait_until("every client is answered", answered).await;
     }
 
@@ -155,17 +151,15 @@ impl Load {
         for client in clients {
             operations.extend(client.await.expect("a client does not panic"));
         }
-        compactor.abort();
-        // What timed out here may still be under way there, so what is read now need not be final.
-        // Nothing is left once the servers have given up on it, too.
-        let (final_state, final_revision) = quiet(cluster).await;
+        let compactions = compactor.await.expect("the compactor does not panic");
+        let (final_state, final_revision) = final_state(cluster).await;
         shared.last_revision.send_replace(Some(final_revision));
         let mut watched = Vec::new();
         for watcher in watchers {
             let seen = time::timeout(PATIENCE, watcher).await;
             watched.extend(seen.expect("a watcher sees all there is").expect("a watcher does not panic"));
         }
-        History { operations, watched, compactions: Vec::new(), restarts, final_state, final_revision }
+        History { operations, watched, compactions, restarts, final_state, final_revision }
     }
 
     async fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
@@ -174,5 +168,87 @@ impl Load {
             assert!(since.elapsed() < PATIENCE, "not so after {PATIENCE:?}: {what}");
             time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Relaxed)
+    }
+
+    pub(crate) fn endpoint(&self, member: usize) -> String {
+        self.endpoints.lock().expect("nobody panics with it")[member].clone()
+    }
+
+    pub(crate) fn new_value(&self) -> u64 {
+        self.next_value.fetch_add(1, Relaxed)
+    }
+
+    /// A client was answered.
+    pub(crate) fn told(&self, client: usize, is_write: bool, header: &ResponseHeader) {
+        self.answered[client].fetch_add(1, Relaxed);
+        self.acknowledged.fetch_add(is_write.into(), Relaxed);
+        self.term.fetch_max(header.raft_term, Relaxed);
+        self.revision.fetch_max(header.revision, Relaxed);
+    }
+}
+
+pub(crate) fn connect(endpoint: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{endpoint}"))
+        .expect("a loopback address is a URL")
+        .connect_timeout(Duration::from_secs(1))
+        .connect_lazy()
+}
+
+/// Has history forgotten, through one member after the other, until the load is over.
+async fn compact(shared: Arc<Shared>) -> Vec<Compaction> {
+    let mut compactions = Vec::new();
+    let mut revision = 0;
+    for member in (0..MEMBERS).cycle() {
+        let since = Instant::now();
+        while since.elapsed() < COMPACTION_INTERVAL {
+            if shared.is_over() {
+                return compactions;
+            }
+            time::sleep(RETRY_PAUSE).await;
+        }
+        if revision > 0 {
+            compactions.push(Compaction { called: shared.now(), revision });
+            let mut client = KvClient::new(connect(&shared.endpoint(member)));
+            let request = CompactionRequest { revision, physical: false };
+            // Whatever comes of it.
+            let _ = time::timeout(REQUEST_TIMEOUT, client.compact(request)).await;
+        }
+        revision = shared.revision.load(Relaxed);
+    }
+    compactions
+}
+
+/// What there is once nothing happens any more, with its revision, on all members. A write whose
+/// client has given up may still be on its way, so one look is not enough.
+async fn final_state(cluster: &Cluster) -> (Vec<Stored>, i64) {
+    let since = Instant::now();
+    let mut before = None;
+    loop {
+        let mut now = Vec::new();
+        for member in &cluster.members {
+            let request = RangeRequest {
+                key: wire::start_of("").into(),
+                range_end: wire::end_of("").into(),
+                ..RangeRequest::default()
+            };
+            let state = member.kv().range(request).await.expect("a read is answered").into_inner();
+            let revision = state.header.expect("every answer has a header").revision;
+            now.push((wire::all(state.kvs), revision));
+        }
+        if now.windows(2).all(|pair| pair[0] == pair[1]) && before.replace(now.clone()) == Some(now.clone()) {
+            return now.remove(0);
+        }
+        assert!(since.elapsed() < PATIENCE, "there is no end to what happens, or members differ: {now:?}");
+        time::sleep(RETRY_PAUSE * 5).await;
     }
 }

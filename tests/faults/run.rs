@@ -25,7 +25,7 @@ use crate::{
     proxy::{Network, Wire},
 };
 
-/// Small snapshots of progress, so that watchers have many of them to be wrong about.
+/// Often enough that watchers have many of them to be wrong about.
 const FLAGS: &[&str] = &["--experimental-watch-progress-notify-interval=200ms"];
 
 /// Acknowledged writes that show that those who are left go on.
@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) load: Load,
     /// One for each member, where the run asked for them.
     pub(crate) disks: Vec<Disk>,
+    /// That of the leader before the fault.
+    first_term: u64,
 }
 
 /// Whether a run slows down disks.
@@ -60,14 +62,13 @@ pub(crate) fn under_load(name: &str, disks: Disks, fault: impl AsyncFnOnce(&mut 
         let mut run = Run::found(disks);
         run.cluster.leader().await;
         run.load.reach_floor("before the fault").await;
-        let before = run.load.terms();
+        run.first_term = run.load.term();
         fault(&mut run).await;
         run.network.mend();
         run.cluster.leader().await;
         run.load.reach_everybody().await;
         run.load.reach_floor("after the fault").await;
-        let elections = run.load.terms() - before;
-        run.judge(name, elections).await;
+        run.judge(name).await;
     });
 }
 
@@ -81,25 +82,22 @@ impl Run {
             network.lay(number, member.advertised_peer_port, member.peer_port);
         }
         let endpoints = members.iter().map(|member| member.endpoint()).collect();
-        let mut run =
-            Run { cluster: Cluster { members }, network, load: Load::idle(endpoints), disks };
-        run.start(&[0, 1, 2]);
-        run.load.begin();
-        run
+        let mut cluster = Cluster { members };
+        start(&mut cluster, &network, &[0, 1, 2]);
+        Run { cluster, network, load: Load::start(endpoints), disks, first_term: 0 }
     }
 
-    /// Starts members, together, and waits until all of them serve.
+    /// Starts members again, together, and waits until all of them serve.
     pub(crate) fn start(&mut self, numbers: &[usize]) {
         for &number in numbers {
-            let member = &mut self.cluster.members[number];
-            member.spawn();
-            self.network.introduce(number, member.process_id().expect("it was just started"));
+            self.load.restarts(number);
         }
-        block_in_place(|| {
-            for &number in numbers {
-                self.cluster.members[number].wait_until_ready();
-            }
-        });
+        start(&mut self.cluster, &self.network, numbers);
+    }
+
+    /// Terms that were begun since the fault.
+    pub(crate) fn elections(&self) -> u64 {
+        self.load.term() - self.first_term
     }
 
     /// The other two.
@@ -161,12 +159,26 @@ impl Run {
         }
     }
 
-    async fn judge(self, name: &str, elections: u64) {
+    async fn judge(self, name: &str) {
+        let elections = self.elections();
         let Run { cluster, load, .. } = self;
-        let record = load.finish(&cluster).await;
+        let history = load.finish(&cluster).await;
         cluster.assert_equal().await;
-        let summary = judge::judge(&record);
+        let summary = judge::judge(name, &history);
         // Past the test program's capture: what was shown is of interest when all is well, too.
         let _ = writeln!(io::stderr(), "{name}: {summary}, {elections} elections");
     }
+}
+
+fn start(cluster: &mut Cluster, network: &Network, numbers: &[usize]) {
+    for &number in numbers {
+        let member = &mut cluster.members[number];
+        member.spawn();
+        network.introduce(number, member.process_id().expect("it was just started"));
+    }
+    block_in_place(|| {
+        for &number in numbers {
+            cluster.members[number].wait_until_ready();
+        }
+    });
 }
