@@ -40,10 +40,10 @@ const PINNED: usize = 6;
 /// shows nothing. An unoptimised build on two idle cores comes close to the ceiling, so the floor
 /// leaves room for neighbours and none for a cluster that is stuck.
 const CEILING: u32 = 1000;
-const FLOOR: u64 = 200;
+const FLOOR: u64 = 100;
 
 /// Requests that a run has to be judged by.
-pub(crate) const OPERATIONS_MIN: usize = 2000;
+pub(crate) const OPERATIONS_MIN: usize = 1000;
 
 /// History is forgotten up to where it was this long ago, each time that this has passed: a watcher
 /// that is behind by a usual fault still finds what it missed, the one behind a long pause does not.

@@ -16,6 +16,7 @@ use std::{
     fs, io,
     path::Path,
     sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -25,8 +26,8 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    runtime::{Builder, Runtime},
-    sync::watch,
+    runtime::{Builder, Handle},
+    sync::{oneshot, watch},
     time,
 };
 
@@ -41,8 +42,10 @@ pub(crate) type Wire = (usize, usize);
 
 pub(crate) struct Network {
     switchboard: Arc<Switchboard>,
-    /// Its own, so that no test that blocks holds up the members' traffic. It ends with this value.
-    runtime: Runtime,
+    /// Of a thread of its own, so that no test that blocks holds up the members' traffic.
+    runtime: Handle,
+    /// The thread ends with this.
+    _ends: oneshot::Sender<()>,
 }
 
 struct Switchboard {
@@ -60,19 +63,20 @@ impl Network {
             held: Mutex::default(),
             processes: Mutex::default(),
         };
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("network")
-            .enable_all()
-            .build()
-            .expect("the system can start a thread");
-        Network { switchboard: Arc::new(switchboard), runtime }
+        let runtime = Builder::new_current_thread().enable_all().build().expect("there are descriptors left");
+        let handle = runtime.handle().clone();
+        let (ends, ended) = oneshot::channel::<()>();
+        thread::spawn(move || runtime.block_on(ended));
+        Network { switchboard: Arc::new(switchboard), runtime: handle, _ends: ends }
     }
 
     /// Leads from the port that peers are told to the one that the member listens on.
     pub(crate) fn lay(&self, member: usize, advertised_port: u16, port: u16) {
-        let bound = self.runtime.block_on(TcpListener::bind(("127.0.0.1", advertised_port)));
-        let listener = bound.expect("the advertised port is free");
+        let listener = std::net::TcpListener::bind(("127.0.0.1", advertised_port));
+        let listener = listener.expect("the advertised port is free");
+        listener.set_nonblocking(true).expect("a socket can be asked not to wait");
+        let _inside = self.runtime.enter();
+        let listener = TcpListener::from_std(listener).expect("the runtime takes it");
         let switchboard = self.switchboard.clone();
         self.runtime.spawn(async move {
             while let Ok((dialled, _)) = listener.accept().await {
@@ -190,8 +194,10 @@ fn a_wire_is_cut_in_one_direction() {
     network.introduce(0, std::process::id());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = listener.local_addr().expect("it is bound").port();
-    let advertised = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let advertised = advertised.local_addr().expect("it is bound").port();
+    let advertised = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|free| free.local_addr())
+        .expect("a port is free")
+        .port();
     network.lay(1, advertised, port);
 
     let mut near = std::net::TcpStream::connect(("127.0.0.1", advertised)).expect("somebody listens");
@@ -203,7 +209,7 @@ fn a_wire_is_cut_in_one_direction() {
     network.cut([(0, 1)]);
     near.write_all(b"b").expect("it is not known that the wire is cut");
     while network.held((0, 1)) == 0 {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     far.set_nonblocking(true).expect("a socket can be asked not to wait");
     assert!(far.read(&mut heard).is_err(), "nothing gets through");
