@@ -6,6 +6,7 @@
 //! before it writes again: what is not known bounds how much there is to judge.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     /// The newest that any answer told of.
     term: AtomicU64,
     revision: AtomicI64,
+    /// Of each watcher, the member that it asks and how far it has come.
+    watching: Mutex<BTreeMap<usize, (usize, Option<i64>)>>,
     /// What watchers have to have seen before they may go, once that is known.
     pub(crate) last_revision: watch::Sender<Option<i64>>,
 }
@@ -87,6 +90,7 @@ impl Load {
             acknowledged: AtomicU64::new(0),
             term: AtomicU64::new(0),
             revision: AtomicI64::new(0),
+            watching: Mutex::default(),
             last_revision: watch::Sender::new(None),
         });
         let clients = (0..CLIENTS).map(|number| Client::new(number, number < PINNED, shared.clone()));
@@ -156,8 +160,11 @@ impl Load {
         shared.last_revision.send_replace(Some(final_revision));
         let mut watched = Vec::new();
         for watcher in watchers {
-            let seen = time::timeout(PATIENCE, watcher).await;
-            watched.extend(seen.expect("a watcher sees all there is").expect("a watcher does not panic"));
+            let Ok(seen) = time::timeout(PATIENCE, watcher).await else {
+                let watching = shared.watching.lock().expect("nobody panics with it");
+                panic!("a watcher does not come to {final_revision}, see (member, revision): {watching:?}");
+            };
+            watched.extend(seen.expect("a watcher does not panic"));
         }
         History { operations, watched, compactions, restarts, final_state, final_revision }
     }
@@ -182,6 +189,11 @@ impl Shared {
 
     pub(crate) fn endpoint(&self, member: usize) -> String {
         self.endpoints.lock().expect("nobody panics with it")[member].clone()
+    }
+
+    /// A watcher has come so far.
+    pub(crate) fn sees(&self, watcher: usize, member: usize, seen: Option<i64>) {
+        self.watching.lock().expect("nobody panics with it").insert(watcher, (member, seen));
     }
 
     pub(crate) fn new_value(&self) -> u64 {

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     cluster::PATIENCE,
-    run::{Disks, Run, under_load},
+    run::{Disks, FLAGS, Run, under_load},
     tools::etcdctl,
 };
 
@@ -192,7 +192,9 @@ fn a_wiped_member_is_replaced() {
         let endpoint = run.cluster.endpoints();
         block_in_place(|| etcdctl(&endpoint, &["member", "remove", &old]))
             .expect("a dead member can be removed");
-        let url = format!("--peer-urls={}", run.cluster.prepare("m3").peer_url());
+        let new = run.cluster.prepare("m3");
+        new.flags = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        let url = format!("--peer-urls={}", new.peer_url());
         block_in_place(|| etcdctl(&endpoint, &["member", "add", "m3", &url])).expect("a member can be added");
         let new = run.cluster.members.pop().expect("it was just prepared");
         run.load.redirect(number, new.endpoint());

@@ -153,16 +153,16 @@ impl Switchboard {
         }
     }
 
-    /// Which member the other end of a connection is.
+    /// Which member the other end of a connection is. Whoever has gone before anybody looked is
+    /// not waited for: under load that would hold up those who have not.
     async fn dialler(&self, dialled: &TcpStream) -> io::Result<usize> {
         let (near, far) = (dialled.local_addr()?.port(), dialled.peer_addr()?.port());
         for _ in 0..LOOKS_MAX {
-            if let Some(socket) = socket_between(far, near)? {
-                let processes = self.processes.lock().expect("nobody panics with it").clone();
-                let owner = processes.into_iter().find(|(_, process)| has_open(*process, &socket));
-                if let Some((member, _)) = owner {
-                    return Ok(member);
-                }
+            let Some(socket) = socket_between(far, near)? else { break };
+            let processes = self.processes.lock().expect("nobody panics with it").clone();
+            let owner = processes.into_iter().find(|(_, process)| has_open(*process, &socket));
+            if let Some((member, _)) = owner {
+                return Ok(member);
             }
             time::sleep(LOOK_AGAIN).await;
         }
@@ -170,14 +170,19 @@ impl Switchboard {
     }
 }
 
-/// The kernel's name for the socket of a connection on loopback, as its dialler has it open.
+/// The kernel's name for the socket of a connection on loopback, if its dialler still has it open.
 fn socket_between(local_port: u16, remote_port: u16) -> io::Result<Option<String>> {
+    const ESTABLISHED: &str = "01";
     let table = fs::read_to_string("/proc/net/tcp")?;
-    let ends_in = |address: &str, port: u16| address.ends_with(&format!(":{port:04X}"));
-    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(
-        |row| matches!(row[..], [_, local, remote, ..] if ends_in(local, local_port) && ends_in(remote, remote_port)),
-    );
-    Ok(row.and_then(|row| Some(format!("socket:[{}]", row.get(9)?))))
+    let (local, remote) = (format!("0100007F:{local_port:04X}"), format!("0100007F:{remote_port:04X}"));
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let socket = rows.filter_map(|row| match row[..] {
+        [_, from, to, ESTABLISHED, _, _, _, _, _, inode, ..] if from == local && to == remote => {
+            Some(format!("socket:[{inode}]"))
+        }
+        _ => None,
+    });
+    Ok(socket.last())
 }
 
 fn has_open(process: u32, socket: &str) -> bool {

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Often enough that watchers have many of them to be wrong about.
-const FLAGS: &[&str] = &["--experimental-watch-progress-notify-interval=200ms"];
+pub(crate) const FLAGS: &[&str] = &["--watch-progress-notify-interval=200ms"];
 
 /// Acknowledged writes that show that those who are left go on.
 const GOING_ON: u64 = 50;

@@ -111,6 +111,7 @@ impl Watcher {
                 },
                 _ = last_revision.changed() => {}
             }
+            self.shared.sees(self.number, self.member, self.seen);
         }
         Ok(())
     }
