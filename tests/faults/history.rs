@@ -228,6 +228,13 @@ impl Write {
             Write::Put { key, .. } | Write::Delete { key } | Write::Get { key } => key,
         }
     }
+
+    pub(crate) fn as_put(&self) -> Option<(&String, u64)> {
+        match self {
+            Write::Put { key, value } => Some((key, *value)),
+            Write::Delete { .. } | Write::Get { .. } => None,
+        }
+    }
 }
 
 impl Compare {
