@@ -10,11 +10,13 @@
 //!
 //! What keeps that set small, without losing an order:
 //! * Keys that no transaction and no list joins are judged apart.
+//! * A value is put once, so a situation that has lost one which somebody is still to see is lost.
 //! * What takes effect without changing anything does so as soon as its answer is right.
 //! * Before an answer, only operations take effect that touch the same keys, directly or by others.
-//! * One that was never answered takes effect only where it makes a condition true, or, if it
-//!   touches several keys, where its value was seen by anybody at all. Of two situations with the
-//!   same values, one that needed less of them is enough.
+//! * One that was never answered takes effect only where it makes a condition true, unless it
+//!   touches several keys. Of two situations with the same values, one that needed less of them is
+//!   enough. And it has taken effect, if ever, when anybody sees its value; one whose value nobody
+//!   ever sees, no watcher of all keys either, has not.
 //!
 //! Values are unique, so a compare of `mod_revision` is one of the value that was seen with it. Of
 //! other numbers only "is it there" is modelled. Serializable reads are not judged here.
@@ -22,12 +24,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
+    time::Duration,
 };
 
 use crate::history::{Compare, History, Operation, Outcome, Request, Response, Stored, Violation, Write};
 
 /// Situations looked at for one group of keys. A search that needs more has failed as well.
-const STEPS_MAX: usize = 2_000_000;
+const STEPS_MAX: usize = 500_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
@@ -40,11 +43,16 @@ pub(crate) struct Summary {
 }
 
 pub(crate) fn check(history: &History) -> Result<Summary, Violation> {
+    check_within(history, STEPS_MAX)
+}
+
+/// With another bound than the usual one.
+pub(crate) fn check_within(history: &History, steps_max: usize) -> Result<Summary, Violation> {
     let names = Names::new(history);
     let mut summary = Summary::default();
     for keys in groups(history) {
         let mut group = Group::new(history, &keys, &names)?;
-        group.run(STEPS_MAX)?;
+        group.run(steps_max)?;
         summary.groups += 1;
         summary.operations += group.judged;
         summary.steps += group.steps;
@@ -57,15 +65,17 @@ pub(crate) fn check(history: &History) -> Result<Summary, Violation> {
 struct Names<'a> {
     /// The value that a key had with a `mod_revision`.
     values: BTreeMap<(&'a str, i64), u64>,
-    seen: BTreeSet<u64>,
+    /// When a value was first seen.
+    seen: BTreeMap<u64, Duration>,
 }
 
 impl<'a> Names<'a> {
     fn new(history: &'a History) -> Names<'a> {
-        let mut names = Names { values: BTreeMap::new(), seen: BTreeSet::new() };
-        for (stored, _) in history.seen() {
+        let mut names = Names { values: BTreeMap::new(), seen: BTreeMap::new() };
+        for (stored, time, _) in history.seen() {
             names.values.insert((&stored.key, stored.mod_revision), stored.value);
-            names.seen.insert(stored.value);
+            let first = names.seen.entry(stored.value).or_insert(time);
+            *first = time.min(*first);
         }
         for operation in &history.operations {
             let Some(answer) = operation.answer() else { continue };
@@ -110,8 +120,6 @@ struct Effect {
     /// If there are any, one of them must not hold.
     unless: Vec<(usize, Condition)>,
     writes: Vec<(usize, Option<u64>)>,
-    /// It must have happened, if ever, where it could: see the top.
-    is_free: bool,
 }
 
 impl Effect {
@@ -132,6 +140,15 @@ impl Effect {
             || (is_refuted && self.unless.iter().any(|condition| becomes(condition, false)))
     }
 
+    /// Of several keys: that it does not help at once does not mean that it is not needed.
+    fn is_wide(&self) -> bool {
+        (self.read_mask() | self.write_mask()).count_ones() > 1
+    }
+
+    fn puts(&self) -> impl Iterator<Item = u64> {
+        self.writes.iter().filter_map(|(_, value)| *value)
+    }
+
     fn read_mask(&self) -> u128 {
         self.holds.iter().chain(&self.unless).fold(0, |mask, (key, _)| mask | 1 << key)
     }
@@ -141,6 +158,15 @@ impl Effect {
     }
 }
 
+/// At the same time calls come first: of the others, none was before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Called,
+    Answered,
+    /// Somebody sees what was put by one that is not answered.
+    Seen,
+}
+
 /// An operation as far as its group of keys is concerned.
 struct Item<'a> {
     /// `None`: the final state.
@@ -148,12 +174,20 @@ struct Item<'a> {
     /// Of an answered one, the only way that its answer allows.
     effects: Vec<Effect>,
     is_answered: bool,
-    /// Where it is in `Situation::done`, while it is under way and will be answered.
-    slot: Option<usize>,
+    stage: Stage,
     reads: u128,
     writes: u128,
     /// An earlier one that was not answered either and would do just the same: it goes first.
     twin: Option<usize>,
+}
+
+/// How far one is that is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Coming,
+    /// With its place in `Situation::done`.
+    UnderWay(usize),
+    Answered,
 }
 
 impl Item<'_> {
@@ -166,7 +200,7 @@ impl Item<'_> {
 struct Situation {
     values: Vec<Option<u64>>,
     /// By slot: the operations under way that took effect.
-    done: u64,
+    done: u128,
     /// Those that were not answered and took effect nevertheless, as sorted indexes of the items.
     used: Vec<usize>,
 }
@@ -174,7 +208,7 @@ struct Situation {
 /// Situations by values and what is done: of each the fewest that had to be used.
 #[derive(Default)]
 struct Situations {
-    all: BTreeMap<(Vec<Option<u64>>, u64), Vec<Vec<usize>>>,
+    all: BTreeMap<(Vec<Option<u64>>, u128), Vec<Vec<usize>>>,
     count: usize,
 }
 
@@ -206,11 +240,15 @@ fn is_subset(fewer: &[usize], more: &[usize]) -> bool {
 struct Group<'a> {
     keys: &'a [String],
     items: Vec<Item<'a>>,
-    /// In the order of time: an item, and whether it is answered here, or else called.
-    events: Vec<(usize, bool)>,
+    /// In the order of time, with the item that it is about.
+    events: Vec<(Event, usize)>,
+    /// The answered ones that see a value of a key.
+    wanting: BTreeMap<(usize, u64), Vec<usize>>,
     /// The answered ones that are under way, by slot.
     slots: Vec<Option<usize>>,
-    /// Those called so far that are never answered.
+    /// Whether situations are dropped in which a value is gone that somebody is still to see.
+    looks_ahead: bool,
+    /// Those called so far that are never answered, and whose value nobody saw yet.
     unanswered: Vec<usize>,
     situations: Vec<Situation>,
     judged: usize,
@@ -247,13 +285,17 @@ impl<'a> Group<'a> {
                 }
             };
             items.push(Item::new(Some(operation), effects, returned.is_some(), twin));
-            times.push((operation.called, false, index));
-            times.extend(returned.map(|returned| (returned, true, index)));
+            times.push((operation.called, Event::Called, index));
+            match returned {
+                Some(returned) => times.push((returned, Event::Answered, index)),
+                None => {
+                    times.extend(translation.first_seen(&items[index]).map(|at| (at, Event::Seen, index)))
+                }
+            }
         }
-        // At the same time, calls come first: neither was before the other.
         times.sort_unstable();
-        let mut events: Vec<(usize, bool)> =
-            times.into_iter().map(|(_, is_answer, index)| (index, is_answer)).collect();
+        let mut events: Vec<(Event, usize)> =
+            times.into_iter().map(|(_, event, index)| (event, index)).collect();
         let end = items.len();
         items.push(Item::new(
             None,
@@ -261,13 +303,23 @@ impl<'a> Group<'a> {
             true,
             None,
         ));
-        events.extend([(end, false), (end, true)]);
+        events.extend([(Event::Called, end), (Event::Answered, end)]);
+        let mut wanting: BTreeMap<(usize, u64), Vec<usize>> = BTreeMap::new();
+        for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_answered) {
+            for (key, condition) in item.effects.iter().flat_map(|effect| &effect.holds) {
+                if let Condition::Is(Some(value)) = condition {
+                    wanting.entry((*key, *value)).or_default().push(index);
+                }
+            }
+        }
         let nothing = Situation { values: vec![None; keys.len()], done: 0, used: Vec::new() };
         Ok(Group {
             keys,
             items,
             events,
+            wanting,
             slots: Vec::new(),
+            looks_ahead: true,
             unanswered: Vec::new(),
             situations: vec![nothing],
             judged: 0,
@@ -277,14 +329,12 @@ impl<'a> Group<'a> {
     }
 
     fn run(&mut self, steps_max: usize) -> Result<(), Violation> {
-        for (index, is_answer) in std::mem::take(&mut self.events) {
-            if is_answer {
-                self.answered(index, steps_max)?;
-                self.judged += 1;
-            } else if self.items[index].is_answered {
-                self.called(index)?;
-            } else {
-                self.unanswered.push(index);
+        for (event, index) in std::mem::take(&mut self.events) {
+            match event {
+                Event::Called if self.items[index].is_answered => self.called(index)?,
+                Event::Called => self.unanswered.push(index),
+                Event::Answered => self.answered(index, steps_max)?,
+                Event::Seen => self.seen(index, steps_max)?,
             }
         }
         Ok(())
@@ -293,7 +343,7 @@ impl<'a> Group<'a> {
     fn called(&mut self, index: usize) -> Result<(), Violation> {
         let slot = match self.slots.iter().position(Option::is_none) {
             Some(free) => free,
-            None if self.slots.len() == u64::BITS as usize => {
+            None if self.slots.len() == u128::BITS as usize => {
                 return Err(Violation(
                     "gave up: more operations are under way than can be followed".to_owned(),
                 ));
@@ -304,50 +354,101 @@ impl<'a> Group<'a> {
             }
         };
         self.slots[slot] = Some(index);
-        self.items[index].slot = Some(slot);
+        self.items[index].stage = Stage::UnderWay(slot);
         let (slots, items) = (&self.slots, &self.items);
         self.situations.iter_mut().for_each(|situation| observe(situation, slots, items));
         Ok(())
     }
 
     fn answered(&mut self, index: usize, steps_max: usize) -> Result<(), Violation> {
-        let slot = self.items[index].slot.expect("it was called");
-        let bit = 1 << slot;
+        let mut reached = self.search(index, steps_max)?;
+        if reached.count == 0 && self.looks_ahead {
+            // Something is wrong, perhaps only with an answer that is still to come. That is the one
+            // to report.
+            self.looks_ahead = false;
+            reached = self.search(index, steps_max)?;
+        }
+        if reached.count == 0 {
+            return Err(self.violation("no order of the operations explains", index));
+        }
+        let Stage::UnderWay(slot) = std::mem::replace(&mut self.items[index].stage, Stage::Answered) else {
+            return Err(Violation(format!("answered before it was called: {}", self.items[index].text())));
+        };
+        self.slots[slot] = None;
+        let without = |situation: Situation| Situation { done: situation.done & !(1 << slot), ..situation };
+        self.situations_max = self.situations_max.max(reached.count);
+        self.situations = reached.into_iter().map(without).collect();
+        self.judged += 1;
+        Ok(())
+    }
+
+    /// It has taken effect, or never will: nobody needs to remember. That it has, and was replaced
+    /// unseen, is the same as that it has not.
+    fn seen(&mut self, index: usize, steps_max: usize) -> Result<(), Violation> {
+        let mut reached = self.search(index, steps_max)?;
+        let puts = self.items[index].effects.iter().flat_map(|effect| &effect.writes);
+        let is_wanted = puts.clone().any(|(key, value)| self.is_wanted(*key, *value, 0));
+        if !is_wanted {
+            for situation in &self.situations {
+                reached.insert(situation);
+            }
+        }
+        let mut rest = Situations::default();
+        for mut situation in reached.into_iter() {
+            situation.used.retain(|other| *other != index);
+            rest.insert(&situation);
+        }
+        if rest.count == 0 {
+            // As for an answer: the one to report is still to come.
+            self.looks_ahead = false;
+            return self.seen(index, steps_max);
+        }
+        self.situations_max = self.situations_max.max(rest.count);
+        self.situations = rest.into_iter().collect();
+        self.unanswered.retain(|other| *other != index);
+        Ok(())
+    }
+
+    /// All situations in which the item has taken effect.
+    fn search(&mut self, index: usize, steps_max: usize) -> Result<Situations, Violation> {
         let relevant = self.relevant(index);
         let mut reached = Situations::default();
         let mut met = Situations::default();
         let mut waiting = VecDeque::new();
         for situation in &self.situations {
-            if situation.done & bit != 0 {
+            if self.is_spent(situation, index) {
                 reached.insert(situation);
             } else if met.insert(situation) {
                 waiting.push_back(situation.clone());
             }
         }
         while let Some(situation) = waiting.pop_front() {
-            for next in self.next(&situation, &relevant) {
+            for next in self.next(&situation, index, &relevant) {
                 self.steps += 1;
-                if next.done & bit != 0 {
+                if self.is_spent(&next, index) {
                     reached.insert(&next);
                 } else if met.insert(&next) {
                     waiting.push_back(next);
                 }
             }
             if self.steps > steps_max {
-                return Err(self.violation("gave up: too many orders are possible at", index, &relevant));
+                return Err(self.violation("gave up: too many orders are possible at", index));
             }
         }
-        if reached.count == 0 {
-            return Err(self.violation("no order of the operations explains", index, &relevant));
+        Ok(reached)
+    }
+
+    /// Whether somebody who is answered later than now will have seen this value, and has not yet.
+    fn is_wanted(&self, key: usize, value: Option<u64>, done: u128) -> bool {
+        let Some(wanting) = value.and_then(|value| self.wanting.get(&(key, value))) else { return false };
+        if !self.looks_ahead {
+            return false;
         }
-        self.slots[slot] = None;
-        self.items[index].slot = None;
-        self.situations_max = self.situations_max.max(reached.count);
-        self.situations = reached
-            .into_iter()
-            .map(|situation| Situation { done: situation.done & !bit, ..situation })
-            .collect();
-        Ok(())
+        wanting.iter().any(|index| match self.items[*index].stage {
+            Stage::Coming => true,
+            Stage::UnderWay(slot) => done >> slot & 1 == 0,
+            Stage::Answered => false,
+        })
     }
 
     /// What touches the keys of an item, directly or by others, in such a way that the order
@@ -376,7 +477,7 @@ impl<'a> Group<'a> {
     }
 
     /// The situations that one effect leads to.
-    fn next(&self, situation: &Situation, relevant: &[usize]) -> Vec<Situation> {
+    fn next(&self, situation: &Situation, target: usize, relevant: &[usize]) -> Vec<Situation> {
         let mut reached = Vec::new();
         for &index in relevant.iter().filter(|index| !self.is_spent(situation, **index)) {
             let item = &self.items[index];
@@ -385,15 +486,22 @@ impl<'a> Group<'a> {
                     continue;
                 }
                 let mut next = situation.clone();
-                if let Some(slot) = item.slot {
+                if let Stage::UnderWay(slot) = item.stage {
                     next.done |= 1 << slot;
                 } else {
                     let waits_for_twin = item.twin.is_some_and(|twin| !self.is_spent(situation, twin));
-                    if waits_for_twin || !(effect.is_free || self.is_help(situation, effect, relevant)) {
+                    let is_due =
+                        index == target || effect.is_wide() || self.is_help(situation, effect, relevant);
+                    if waits_for_twin || !is_due {
                         continue;
                     }
                     let at = next.used.partition_point(|other| *other < index);
                     next.used.insert(at, index);
+                }
+                let is_too_early =
+                    |(key, _): &(usize, Option<u64>)| self.is_wanted(*key, situation.values[*key], next.done);
+                if effect.writes.iter().any(is_too_early) {
+                    continue;
                 }
                 for (key, value) in &effect.writes {
                     next.values[*key] = *value;
@@ -406,9 +514,9 @@ impl<'a> Group<'a> {
     }
 
     fn is_spent(&self, situation: &Situation, index: usize) -> bool {
-        match self.items[index].slot {
-            Some(slot) => situation.done >> slot & 1 == 1,
-            None => situation.used.binary_search(&index).is_ok(),
+        match self.items[index].stage {
+            Stage::UnderWay(slot) => situation.done >> slot & 1 == 1,
+            Stage::Coming | Stage::Answered => situation.used.binary_search(&index).is_ok(),
         }
     }
 
@@ -427,7 +535,8 @@ impl<'a> Group<'a> {
         })
     }
 
-    fn violation(&self, what: &str, index: usize, relevant: &[usize]) -> Violation {
+    fn violation(&self, what: &str, index: usize) -> Violation {
+        let relevant = self.relevant(index);
         let item = &self.items[index];
         let mut text = format!("{what}\n  {}", item.text());
         let touched = item.reads | item.writes;
@@ -448,16 +557,12 @@ impl<'a> Group<'a> {
         for &other in relevant.iter().filter(|other| **other != index).take(4 * SHOWN) {
             let _ = write!(text, "\n  under way: {}", self.items[other].text());
         }
-        let called = item.operation.map(|operation| operation.called);
-        let mut before: Vec<&Operation> = self
-            .items
-            .iter()
-            .filter(|other| other.is_answered && (other.reads | other.writes) & touched != 0)
-            .filter_map(|other| other.operation)
-            .filter(|other| {
-                called.is_none_or(|called| other.returned.is_some_and(|returned| returned < called))
-            })
-            .collect();
+        let until = item.operation.and_then(|operation| operation.returned);
+        let is_before =
+            |other: &&Operation| until.is_none_or(|until| other.returned.is_some_and(|it| it < until));
+        let is_near = |other: &&Item<'_>| other.is_answered && (other.reads | other.writes) & touched != 0;
+        let near = self.items.iter().filter(is_near).filter_map(|other| other.operation);
+        let mut before: Vec<&Operation> = near.filter(is_before).collect();
         before.sort_by_key(|operation| operation.returned);
         for operation in &before[before.len().saturating_sub(2 * SHOWN)..] {
             let _ = write!(text, "\n  before: {operation}");
@@ -492,7 +597,7 @@ impl<'a> Item<'a> {
     ) -> Item<'a> {
         let reads = effects.iter().fold(0, |mask, effect| mask | effect.read_mask());
         let writes = effects.iter().fold(0, |mask, effect| mask | effect.write_mask());
-        Item { operation, effects, is_answered, slot: None, reads, writes, twin }
+        Item { operation, effects, is_answered, stage: Stage::Coming, reads, writes, twin }
     }
 }
 
@@ -518,13 +623,15 @@ impl Translation<'_> {
             Outcome::Unknown => self.unanswered(&operation.request),
             Outcome::Ok(_) => return Ok(vec![self.answered(operation)]),
         };
-        effects.retain(|effect| !effect.writes.is_empty());
-        for effect in &mut effects {
-            let puts: Vec<u64> = effect.writes.iter().filter_map(|(_, value)| *value).collect();
-            let is_seen = puts.is_empty() || puts.iter().any(|value| self.names.seen.contains(value));
-            effect.is_free = is_seen && (effect.read_mask() | effect.write_mask()).count_ones() > 1;
-        }
+        let is_seen = |effect: &Effect| effect.puts().all(|value| self.names.seen.contains_key(&value));
+        effects.retain(|effect| !effect.writes.is_empty() && is_seen(effect));
         Ok(effects)
+    }
+
+    /// Of a request that was not answered: nothing if it puts nothing.
+    fn first_seen(&self, item: &Item<'_>) -> Option<Duration> {
+        let puts = item.effects.iter().flat_map(Effect::puts);
+        puts.filter_map(|value| self.names.seen.get(&value).copied()).min()
     }
 
     fn answered(&self, operation: &Operation) -> Effect {
@@ -682,7 +789,7 @@ fn keys_of(request: &Request) -> Vec<&str> {
 /// Keys that hang together, each group sorted.
 fn groups(history: &History) -> Vec<Vec<String>> {
     let requests = history.operations.iter().flat_map(|operation| keys_of(&operation.request));
-    let seen = history.seen().map(|(stored, _)| stored.key.as_str());
+    let seen = history.seen().map(|(stored, ..)| stored.key.as_str());
     let all: BTreeSet<&str> = requests.chain(seen).collect();
     let all: Vec<&str> = all.into_iter().collect();
     let mut group_of: Vec<usize> = (0..all.len()).collect();

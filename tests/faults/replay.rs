@@ -221,10 +221,9 @@ impl Replay<'_> {
             format!("{what}\n  is:        {operation}\n  should be: {told}\n  the writes in question:");
         let written = self.history.writers();
         let actual = operation.answer().into_iter().flat_map(Answer::seen);
-        let mut values: Vec<u64> = actual.chain(expected.seen()).map(|stored| stored.value).collect();
-        values.sort_unstable();
-        values.dedup();
-        for writer in values.iter().filter_map(|value| written.get(value)) {
+        let values: BTreeSet<u64> = actual.chain(expected.seen()).map(|stored| stored.value).collect();
+        let writers = values.iter().filter_map(|value| written.get(value).map(|writer| writer.to_string()));
+        for writer in writers.collect::<BTreeSet<String>>() {
             let _ = write!(text, "\n    {writer}");
         }
         if let Some(writer) = self.writers.get(&expected.revision) {
@@ -296,7 +295,7 @@ fn writers(history: &History) -> Result<BTreeMap<i64, usize>, Violation> {
         }
     }
     let mut found: BTreeMap<usize, (i64, Witness<'_>)> = BTreeMap::new();
-    for (stored, witness) in history.seen() {
+    for (stored, _, witness) in history.seen() {
         let Some(&index) = by_value.get(&stored.value) else {
             return Err(Violation(format!("a value that nobody wrote: {stored}\n  seen by {witness}")));
         };

@@ -36,6 +36,8 @@ pub(crate) struct Setting {
     pub(crate) operations: usize,
     /// Of a thousand requests, how many are not answered.
     pub(crate) unknown: u32,
+    /// How many groups of keys the clients use.
+    pub(crate) groups: usize,
     /// What goes wrong from the middle of the run on, as soon as it can.
     pub(crate) planted: Planted,
 }
@@ -68,7 +70,8 @@ pub(crate) struct Simulation {
     /// Not answered, and not done yet.
     late: Vec<usize>,
     next_value: u64,
-    is_planted: bool,
+    /// The operation that it went wrong with.
+    planted: Option<usize>,
     history: History,
 }
 
@@ -86,12 +89,13 @@ pub(crate) fn run(setting: Setting) -> Option<History> {
         known: vec![BTreeMap::new(); clients],
         late: Vec::new(),
         next_value: 1,
-        is_planted: setting.planted == Planted::Nothing,
+        planted: None,
         history: History::default(),
         setting,
     };
     simulation.run();
-    simulation.is_planted.then_some(simulation.history)
+    let is_done = simulation.planted.is_some() || simulation.setting.planted == Planted::Nothing;
+    is_done.then_some(simulation.history)
 }
 
 impl Simulation {
@@ -121,7 +125,8 @@ impl Simulation {
             }
             if !self.late.is_empty() && self.rng.random_ratio(1, 100) {
                 let index = self.late.swap_remove(self.rng.random_range(0..self.late.len()));
-                self.apply(index);
+                let (_, changes) = self.model.evaluate(&self.history.operations[index].request);
+                self.commit(&changes);
             }
         }
         self.now += Duration::from_secs(1);
@@ -156,9 +161,9 @@ impl Simulation {
                     self.late.push(index);
                 } else if is_refused {
                     if self.is_due(Planted::RefusedButDone) {
-                        let before = self.model.revision;
-                        self.apply(index);
-                        self.is_planted = self.model.revision > before;
+                        let (_, changes) = self.model.evaluate(&self.history.operations[index].request);
+                        self.commit(&changes);
+                        self.planted = (!changes.is_empty()).then_some(index);
                     }
                     self.clients[client] = Client::Answered(index, Outcome::Refused);
                 } else {
@@ -167,7 +172,8 @@ impl Simulation {
                 }
             }
             Client::Answered(index, outcome) => {
-                if matches!(outcome, Outcome::Ok(_)) && self.rng.random_ratio(self.setting.unknown, 2000) {
+                let is_lost = self.rng.random_ratio(self.setting.unknown, 2000);
+                if matches!(outcome, Outcome::Ok(_)) && is_lost && self.planted != Some(index) {
                     return;
                 }
                 if let Outcome::Ok(answer) = &outcome {
@@ -186,26 +192,26 @@ impl Simulation {
     fn apply(&mut self, index: usize) -> Answer {
         let Operation { request, member, .. } = self.history.operations[index].clone();
         if self.history.operations[index].is_serializable() {
-            return self.apply_serializably(&request, member);
+            return self.apply_serializably(index, &request, member);
         }
         let (mut answer, mut changes) = self.model.evaluate(&request);
         match &request {
             Request::Put { .. } if self.is_due(Planted::LostWrite) => {
                 changes.clear();
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             Request::Delete { .. } if answer.deleted > 0 && self.is_due(Planted::LostDelete) => {
                 changes.clear();
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             Request::Put { .. } if self.is_due(Planted::DoneTwice) => {
                 self.commit(&changes);
                 (answer, changes) = self.model.evaluate(&request);
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             Request::Txn { .. } if changes.len() > 1 && self.is_due(Planted::HalfTxn) => {
                 changes.truncate(1);
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             Request::Txn { compares, success, failure }
                 if !compares.is_empty() && self.is_due(Planted::WrongBranch) =>
@@ -215,14 +221,14 @@ impl Simulation {
                 let wrong = Request::Txn { compares: Vec::new(), success: branch, failure: Vec::new() };
                 (answer, changes) = self.model.evaluate(&wrong);
                 answer.succeeded = succeeded;
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             Request::Get { .. } if self.is_due(Planted::StaleRead) => {
                 let old = self.at(self.model.revision - 100);
                 let (told, _) = old.evaluate(&request);
-                self.is_planted = told.kvs != answer.kvs;
-                if self.is_planted {
+                if told.kvs != answer.kvs {
                     answer = told;
+                    self.planted = Some(index);
                 }
             }
             Request::Get { key, .. } if self.is_due(Planted::DirtyRead) => {
@@ -237,7 +243,7 @@ impl Simulation {
                 let dirty = Model { revision: revision - 1, kvs: self.states[revision as usize - 2].clone() };
                 let (_, dirty) = dirty.evaluate(&Request::Put { key: key.clone(), value });
                 answer.kvs = dirty.into_iter().map(|change| change.stored).collect();
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             _ => {}
         }
@@ -245,7 +251,7 @@ impl Simulation {
         answer
     }
 
-    fn apply_serializably(&mut self, request: &Request, member: usize) -> Answer {
+    fn apply_serializably(&mut self, index: usize, request: &Request, member: usize) -> Answer {
         let (mut answer, _) = self.at(self.applied[member]).evaluate(request);
         match request {
             Request::List { .. } if self.is_due(Planted::MixedList) => {
@@ -254,12 +260,12 @@ impl Simulation {
                     let old = other.kvs.iter().find(|old| old.key == stored.key && *old != stored)?;
                     Some(*stored = old.clone())
                 });
-                self.is_planted = replaced.is_some();
+                self.planted = replaced.map(|()| index);
             }
             _ if self.is_due(Planted::MemberGoesBack) => {
                 // Further than any client waits.
                 answer = self.at(self.applied[member] - 300).evaluate(request).0;
-                self.is_planted = true;
+                self.planted = Some(index);
             }
             _ => {}
         }
@@ -267,7 +273,7 @@ impl Simulation {
     }
 
     fn is_due(&self, planted: Planted) -> bool {
-        !self.is_planted
+        self.planted.is_none()
             && self.setting.planted == planted
             && self.history.operations.len() > self.setting.operations / 2
     }
@@ -293,11 +299,10 @@ impl Simulation {
             batch.events.last().map_or(batch.header_revision, |change| change.stored.mod_revision)
         });
         let until = applied.min(last + self.rng.random_range(1..20));
-        let is_sent = |change: &&Change| {
-            let revision = change.stored.mod_revision;
-            revision > last && revision <= until && change.key.starts_with(&watched.prefix)
-        };
-        let events: Vec<Change> = self.changes.iter().filter(is_sent).cloned().collect();
+        let up_to = |revision| self.changes.partition_point(|change| change.stored.mod_revision <= revision);
+        let changes = &self.changes[up_to(last)..up_to(until.max(last))];
+        let is_inside = |change: &&Change| change.key.starts_with(&watched.prefix);
+        let events: Vec<Change> = changes.iter().filter(is_inside).cloned().collect();
         if until <= last {
             return false;
         }
@@ -308,7 +313,7 @@ impl Simulation {
     }
 
     fn request(&mut self, client: usize) -> Request {
-        let group = self.rng.random_range(0..GROUPS.len());
+        let group = self.rng.random_range(0..self.setting.groups);
         let mut key = |shift: usize| {
             let number = (self.rng.random_range(0..KEYS_PER_GROUP / 2) + shift) % KEYS_PER_GROUP;
             format!("{}{number}", GROUPS[group])
