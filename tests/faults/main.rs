@@ -13,12 +13,15 @@ mod history;
 mod judge;
 mod linearize;
 mod load;
+mod model;
 mod nemesis;
 #[path = "../support/pb.rs"]
 mod pb;
+mod planted;
 mod proxy;
 mod replay;
 mod run;
+mod simulated;
 #[path = "../support/tools.rs"]
 mod tools;
 mod watcher;
