@@ -1,9 +1,9 @@
 //! The judgement over a run, and what the run amounts to.
 
-use std::{collections::BTreeMap, env, fmt, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
 use crate::{
-    history::{History, Operation, Outcome, Violation},
+    history::{History, Operation, Outcome},
     linearize,
     load::{MEMBERS, OPERATIONS_MIN},
     replay, watches,
@@ -17,28 +17,35 @@ pub(crate) struct Summary {
     refused: usize,
     revisions: i64,
     events: usize,
+    /// What the search looked at.
+    steps: usize,
     /// Of each member, the longest time without an acknowledged write.
     gaps: Vec<Duration>,
 }
 
 /// Panics if the history is not one of a store that keeps its word, or is too short to tell.
 pub(crate) fn judge(name: &str, history: &History) -> Summary {
-    let summary = Summary::of(history);
-    let judged = replay::check(history).and_then(|replayed| {
-        linearize::check(history)?;
-        watches::check(history, &replayed)
-    });
-    if let Err(violation) = judged {
-        panic!("{name}: {violation}\nthe whole history is in {}", write_down(name, history, &violation));
+    let mut summary = Summary::of(history);
+    // Each judges, whatever the others say: where one is wrong they differ.
+    let replayed = replay::check(history);
+    let searched = linearize::check(history);
+    let watched = replayed.as_ref().ok().map(|replayed| watches::check(history, replayed));
+    let violations =
+        [replayed.as_ref().err(), searched.as_ref().err(), watched.as_ref().and_then(|w| w.as_ref().err())];
+    let violations: Vec<String> = violations.into_iter().flatten().map(ToString::to_string).collect();
+    if !violations.is_empty() {
+        let path = write_down(name, history, &violations);
+        panic!("{name}: {summary}\n{}\nthe whole history is in {path}", violations.join("\n"));
     }
-    assert!(summary.acknowledged >= OPERATIONS_MIN, "{name}: {summary} shows nothing");
+    summary.steps = searched.map_or(0, |searched| searched.steps);
+    assert!(summary.acknowledged >= OPERATIONS_MIN, "{name}: too little to tell: {summary}");
     summary
 }
 
 /// Writes the history to a file, for whoever has to find out. Returns its path.
-fn write_down(name: &str, history: &History, violation: &Violation) -> String {
+fn write_down(name: &str, history: &History, violations: &[String]) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.history", name.replace(' ', "-")));
-    let mut lines = vec![violation.to_string()];
+    let mut lines = violations.to_vec();
     let mut operations: Vec<&Operation> = history.operations.iter().collect();
     operations.sort_by_key(|operation| operation.called);
     lines.extend(operations.iter().map(ToString::to_string));
@@ -87,6 +94,7 @@ impl Summary {
                 .flat_map(|watched| &watched.batches)
                 .map(|batch| batch.events.len())
                 .sum(),
+            steps: 0,
             gaps: gaps.collect(),
         }
     }
@@ -94,15 +102,13 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { operations, acknowledged, unknown, refused, revisions, events, gaps } = self;
+        let Summary { operations, acknowledged, unknown, refused, revisions, events, steps, gaps } = self;
         write!(
             f,
             "{operations} operations ({acknowledged} answered, {unknown} unknown, {refused} refused), "
         )?;
-        write!(
-            f,
-            "{revisions} revisions, {events} events seen, longest times without an acknowledged write "
-        )?;
+        write!(f, "{revisions} revisions, {events} events seen, {steps} situations searched, ")?;
+        f.write_str("longest times without an acknowledged write ")?;
         let gaps: Vec<String> = gaps.iter().map(|gap| format!("{:.1}s", gap.as_secs_f64())).collect();
         f.write_str(&gaps.join(" "))
     }
