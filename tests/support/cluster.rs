@@ -172,11 +172,18 @@ impl Cluster {
 
     /// Which of the running members leads, as soon as they agree on one of them.
     pub(crate) async fn leader(&self) -> usize {
+        let numbers = 0..self.members.len();
+        let running: Vec<_> = numbers.filter(|number| self.members[*number].running.is_some()).collect();
+        self.leader_among(&running).await
+    }
+
+    /// Which of these members leads, as soon as they agree on one of them, whatever others think.
+    pub(crate) async fn leader_among(&self, numbers: &[usize]) -> usize {
         let since = Instant::now();
         loop {
             let mut said = BTreeMap::new();
-            for (number, member) in self.members.iter().enumerate().filter(|(_, m)| m.running.is_some()) {
-                if let Ok(status) = member.try_status().await {
+            for &number in numbers {
+                if let Ok(status) = self.members[number].try_status().await {
                     let header = status.header.expect("every answer has a header");
                     said.insert(number, (header.member_id, status.leader, header.raft_term));
                 }
@@ -262,7 +269,7 @@ impl Member {
         self.wait_until_ready();
     }
 
-    /// Without waiting for it to serve.
+    /// Starts the process, and does not wait for it.
     pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
         let client_url = format!("http://{}", self.endpoint());
