@@ -228,6 +228,13 @@ impl Write {
             Write::Put { key, .. } | Write::Delete { key } | Write::Get { key } => key,
         }
     }
+
+    pub(crate) fn as_put(&self) -> Option<(&String, u64)> {
+        match self {
+            Write::Put { key, value } => Some((key, *value)),
+            Write::Delete { .. } | Write::Get { .. } => None,
+        }
+    }
 }
 
 impl Compare {
@@ -253,21 +260,23 @@ impl Answer {
 }
 
 impl History {
-    /// Everything that anybody saw of a key.
-    pub(crate) fn seen(&self) -> impl Iterator<Item = (&Stored, Witness<'_>)> {
-        let answers = self.operations.iter().filter_map(|operation| Some((operation, operation.answer()?)));
-        let answered = answers.flat_map(|(operation, answer)| {
-            answer.seen().map(move |stored| (stored, Witness::Operation(operation)))
+    /// Everything that anybody saw of a key, when, and who.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&Stored, Duration, Witness<'_>)> {
+        let answered = self.operations.iter().flat_map(|operation| {
+            let at = operation.returned.unwrap_or(Duration::MAX);
+            let seen = operation.answer().into_iter().flat_map(Answer::seen);
+            seen.map(move |stored| (stored, at, Witness::Operation(operation)))
         });
         let events = self.watched.iter().flat_map(|watched| {
-            let changes = watched.batches.iter().flat_map(|batch| &batch.events);
-            let shown = changes.flat_map(|change| {
-                let put = (change.kind == ChangeKind::Put).then_some(&change.stored);
-                put.into_iter().chain(&change.prev)
-            });
-            shown.map(move |stored| (stored, Witness::Watched(watched)))
+            watched.batches.iter().flat_map(move |batch| {
+                let shown = batch.events.iter().flat_map(|change| {
+                    let put = (change.kind == ChangeKind::Put).then_some(&change.stored);
+                    put.into_iter().chain(&change.prev)
+                });
+                shown.map(move |stored| (stored, batch.received, Witness::Watched(watched)))
+            })
         });
-        let end = self.final_state.iter().map(|stored| (stored, Witness::End));
+        let end = self.final_state.iter().map(|stored| (stored, Duration::MAX, Witness::End));
         answered.chain(events).chain(end)
     }
 

@@ -2,5 +2,8 @@
 
 mod history;
 mod linearize;
+mod model;
+mod planted;
 mod replay;
+mod simulated;
 mod watches;
