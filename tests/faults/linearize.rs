@@ -196,9 +196,12 @@ impl Item<'_> {
     }
 }
 
+/// By key.
+type Values = Vec<Option<u64>>;
+
 #[derive(Clone, Debug)]
 struct Situation {
-    values: Vec<Option<u64>>,
+    values: Values,
     /// By slot: the operations under way that took effect.
     done: u128,
     /// Those that were not answered and took effect nevertheless, as sorted indexes of the items.
@@ -208,7 +211,7 @@ struct Situation {
 /// Situations by values and what is done: of each the fewest that had to be used.
 #[derive(Default)]
 struct Situations {
-    all: BTreeMap<(Vec<Option<u64>>, u128), Vec<Vec<usize>>>,
+    all: BTreeMap<(Values, u128), Vec<Vec<usize>>>,
     count: usize,
 }
 

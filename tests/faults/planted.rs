@@ -120,7 +120,7 @@ fn half_a_transaction_is_found() {
 
 #[test]
 fn the_wrong_branch_is_found() {
-    assert_found(Planted::WrongBranch, &Search::All);
+    assert_found(Planted::WrongBranch, &Search::Many);
 }
 
 #[test]
@@ -341,7 +341,12 @@ fn events_missing_twice_or_in_another_order_are_found() {
         batches.extend_from_within(batches.len() - 1..);
     };
     assert_says(too_many, "an event");
-    assert_says(|history| drop(history.watched[3].batches.pop()), "the stream ended before");
+    let short = |history: &mut History| {
+        let batches = &mut history.watched[3].batches;
+        let last = batches.iter().rposition(|batch| !batch.is_progress).expect("there are events");
+        batches.truncate(last);
+    };
+    assert_says(short, "the stream ended before");
     assert_says(|history| history.watched[4].from_revision = 2, "progress at revision");
     assert_says(|history| history.watched[5].prefix = "e/2".to_owned(), "an event is not what happened");
 }

@@ -256,11 +256,13 @@ impl Simulation {
         match request {
             Request::List { .. } if self.is_due(Planted::MixedList) => {
                 let (other, _) = self.at(self.applied[member] - 100).evaluate(request);
-                let replaced = answer.kvs.iter_mut().find_map(|stored| {
-                    let old = other.kvs.iter().find(|old| old.key == stored.key && *old != stored)?;
-                    Some(*stored = old.clone())
-                });
-                self.planted = replaced.map(|()| index);
+                for stored in &mut answer.kvs {
+                    let old = other.kvs.iter().find(|old| old.key == stored.key && *old != stored);
+                    if let Some(old) = old.filter(|_| self.planted.is_none()) {
+                        *stored = old.clone();
+                        self.planted = Some(index);
+                    }
+                }
             }
             _ if self.is_due(Planted::MemberGoesBack) => {
                 // Further than any client waits.
@@ -349,7 +351,11 @@ impl Simulation {
                 }
             }
             85..92 => Request::Txn {
-                compares: vec![Compare::CreateRevision { key: one.clone(), equal: 0 }],
+                compares: vec![match value() % 3 {
+                    0 => Compare::Version { key: one.clone(), equal: 1 },
+                    1 => Compare::Version { key: one.clone(), equal: 0 },
+                    _ => Compare::CreateRevision { key: one.clone(), equal: 0 },
+                }],
                 success: vec![
                     Write::Put { key: one.clone(), value: value() },
                     Write::Get { key: other.clone() },

@@ -120,7 +120,7 @@ impl Stream<'_> {
 
     fn difference(&self, expected: &Change, change: &Change) -> String {
         let is_event = |other: &&Change| other.stored == change.stored && other.kind == change.kind;
-        let what = match self.expected.iter().position(|other| is_event(other)) {
+        let what = match self.expected.iter().position(is_event) {
             Some(at) if at == self.sent => "an event has a wrong previous value",
             Some(at) if at < self.sent => "an event comes again, or too late",
             Some(_) => "an event is missing or late",
