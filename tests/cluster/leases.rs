@@ -196,6 +196,8 @@ async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
     };
     attach(&cluster.members[old], "kept", kept).await;
     attach(&cluster.members[old], "lost", lost).await;
+    let mut asleep = cluster.members[old].leases();
+    asleep.lease_leases(LeaseLeasesRequest {}).await.expect("it is answered");
     cluster.members[old].signal(Signal::STOP);
     let new = leader_besides(&cluster, old).await;
     let deleted = Deleted::watch(&cluster.members[new], "lost").await;
@@ -216,16 +218,16 @@ async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
     (&mut deleted).await.expect("the watcher does not panic");
     let rev = cluster.members[new].put("mark", "v").await.header.expect("every answer has a header").revision;
 
-    // Asked while it sleeps, so that the questions are there before any news of the new leader is.
+    // Asked while it sleeps, on connections that it has, so that the questions are there before any
+    // news of the new leader is.
     let questions: Vec<_> = [kept, lost, revoked]
         .map(|id| {
-            let mut leases = cluster.members[old].leases();
+            let mut leases = asleep.clone();
             tokio::spawn(async move {
+                let answers = leases.lease_keep_alive(once(LeaseKeepAliveRequest { id })).await?;
+                let answer = answers.into_inner().next().await.expect("an answer")?;
                 let request = LeaseTimeToLiveRequest { id, keys: false };
-                let mut answers =
-                    leases.lease_keep_alive(once(LeaseKeepAliveRequest { id })).await?.into_inner();
-                let ttl = answers.next().await.expect("an answer")?.ttl;
-                Ok::<_, Status>((ttl, leases.lease_time_to_live(request).await?.into_inner().ttl))
+                Ok::<_, Status>((answer.ttl, leases.lease_time_to_live(request).await?.into_inner().ttl))
             })
         })
         .into_iter()
@@ -357,11 +359,11 @@ async fn a_thousand_leases_end_together() {
     let leader = cluster.leader().await;
     let deleted = Deleted::watch(&cluster.members[(leader + 1) % 3], "k-").await;
     let mut tasks = Vec::new();
-    for worker in 0..20 {
+    for worker in 0..100 {
         let member = &cluster.members[worker % 3];
         let (mut leases, mut kv) = (member.leases(), member.kv());
         tasks.push(tokio::spawn(async move {
-            for number in 0..COUNT / 20 {
+            for number in 0..COUNT / 100 {
                 let request = LeaseGrantRequest { ttl: 20, id: 0 };
                 let lease = leases.lease_grant(request).await.expect("a lease is granted").into_inner().id;
                 let key = format!("k-{worker}-{number}");
