@@ -38,6 +38,22 @@ pub(crate) const LEASE_EXPIRIES_PER_SEC: usize = 750;
 /// How long the leader waits for the revoke of an expired lease before it asks again.
 pub(crate) const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
 
+/// Before a lease ends the leader looks at its clock this often. Being late for that by more than
+/// a stall, it lets those who wait keep their leases first; but not for more stalls in a row than
+/// this, or leases would never end on a member that is always slow.
+pub(crate) const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const LEASE_STALL: Duration = Duration::from_millis(500);
+pub(crate) const LEASE_STALLS_MAX: u32 = 10;
+
+/// How often the leader notes in the log what is left of a lease that nobody renews, and how many
+/// leases a note is about. What is over comes right after it.
+pub(crate) const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LEASE_CHECKPOINT_LEASES: usize = 1000;
+
+/// Leases that a leader notes before it hands over, those that end next first. Others begin anew
+/// with the next leader.
+pub(crate) const LEASE_HANDOVER_LEASES: usize = 10_000;
+
 /// Space quota when `--quota-backend-bytes` is 0. Writes beyond it are refused.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 
@@ -95,7 +111,7 @@ const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
 /// it bounds both, and the replay after a crash.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Expired leases revoked in one round, and the pause before the next: a herd of leases that end
+/// Expired leases revoked in one round, and the pause after a full one: a herd of leases that end
 /// together does not push everybody else out of the log.
 pub(crate) const LEASE_REVOKES_PER_ROUND: usize = 500;
 pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);
@@ -114,6 +130,14 @@ pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// waits for the next message; a single larger entry still passes.
 pub(crate) const APPEND_ENTRIES_MAX: u64 = 4096;
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// What one peer may owe answers for: messages, and their bytes. What is over stays in the log
+/// until answers have come; the message that reaches the bytes still goes. openraft takes in as
+/// many on the other side before it stops reading.
+pub(crate) const APPENDS_IN_FLIGHT: usize = 64;
+pub(crate) const APPENDS_IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
+
+const _: () = assert!(APPENDS_IN_FLIGHT_BYTES >= APPEND_BYTES_MAX);
 
 /// Bytes of one message from a peer. Larger ones are refused; none is ever sent, for an entry is
 /// at most a batch or one request, and those are bounded.

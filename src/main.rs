@@ -38,7 +38,7 @@ use tokio::{
 use crate::{
     config::{Config, Invocation},
     http::Protocols,
-    node::Running,
+    node::{End, Running},
     serve::{Front, Listener},
     telemetry::Metrics,
 };
@@ -101,21 +101,27 @@ async fn run(config: Config) -> Result<(), String> {
             );
         }
     }
-    let failure = tokio::select! { biased;
+    let end = tokio::select! { biased;
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        failure = running.failed() => Some(failure),
+        end = running.ended() => Some(end),
         _ = futures_util::future::join_all(listeners.into_iter().map(|listener| front.accept(listener))) => None,
     };
-    match failure {
+    match end {
         None => {
             tracing::info!("received signal; shutting down");
             stop(running, front);
             tracing::info!("closed etcd server");
             Ok(())
         }
+        Some(End::Removed) => {
+            tracing::warn!("the member has been permanently removed from the cluster; shutting down");
+            stop(running, front);
+            tracing::info!("closed etcd server");
+            Ok(())
+        }
         // What is in memory is in the log too; a damaged disk is better not written to again.
-        Some(failure) => Err(failure),
+        Some(End::Failed(reason)) => Err(reason),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(id, ttl_secs)| Command::LeaseGrant { id, ttl_secs }),
         5 => lease().prop_map(|id| Command::LeaseRevoke { id }),
         3 => vec((lease(), 0i64..600), 0..3)
-            .prop_map(|remaining_secs| Command::LeaseCheckpoint { remaining_secs }),
+            .prop_map(|remaining_millis| Command::LeaseCheckpoint { remaining_millis }),
         1 => alarm().prop_map(Command::AlarmActivate),
         3 => alarm().prop_map(Command::AlarmDeactivate),
         2 => (member(), "[a-c]{0,2}", vec("[a-c]{0,2}", 0..3))

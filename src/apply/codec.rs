@@ -24,14 +24,15 @@ use crate::{
             AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
             AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
             AuthUserRevokeRoleRequest, CompactionRequest, Compare as PbCompare, DeleteRangeRequest,
-            LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, Member,
-            PutRequest, RangeRequest, RequestOp, TxnRequest,
+            LeaseGrantRequest, LeaseRevokeRequest, Member, PutRequest, RangeRequest, RequestOp, TxnRequest,
             alarm_request::AlarmAction,
             compare::{CompareResult as PbOperator, CompareTarget as PbTarget, TargetUnion},
             range_request::{SortOrder as PbOrder, SortTarget as PbSortTarget},
             request_op::Request,
         },
-        retcd::log::{Batch, Command as PbCommand, command::Command as Logged},
+        retcd::log::{
+            Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining, command::Command as Logged,
+        },
     },
     types::{KeyRange, LeaseId, MemberId, Rev},
 };
@@ -71,12 +72,10 @@ fn command_to_pb(command: &Command) -> Logged {
             Logged::LeaseGrant(LeaseGrantRequest { id: id.0, ttl: *ttl_secs })
         }
         Command::LeaseRevoke { id } => Logged::LeaseRevoke(LeaseRevokeRequest { id: id.0 }),
-        Command::LeaseCheckpoint { remaining_secs } => {
-            let checkpoints = remaining_secs
-                .iter()
-                .map(|&(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl })
-                .collect();
-            Logged::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })
+        Command::LeaseCheckpoint { remaining_millis } => {
+            let leases =
+                remaining_millis.iter().map(|&(id, millis)| LeaseRemaining { id: id.0, millis }).collect();
+            Logged::LeaseCheckpoint(LeaseCheckpoint { leases })
         }
         Command::AlarmActivate(alarm) => Logged::Alarm(alarm_to_pb(alarm, AlarmAction::Activate)),
         Command::AlarmDeactivate(alarm) => Logged::Alarm(alarm_to_pb(alarm, AlarmAction::Deactivate)),
@@ -99,10 +98,10 @@ fn command_from_pb(command: PbCommand) -> Result<Command, DecodeError> {
         Logged::LeaseGrant(grant) => Command::LeaseGrant { id: LeaseId(grant.id), ttl_secs: grant.ttl },
         Logged::LeaseRevoke(revoke) => Command::LeaseRevoke { id: LeaseId(revoke.id) },
         Logged::LeaseCheckpoint(request) => Command::LeaseCheckpoint {
-            remaining_secs: request
-                .checkpoints
+            remaining_millis: request
+                .leases
                 .into_iter()
-                .map(|checkpoint| (LeaseId(checkpoint.id), checkpoint.remaining_ttl))
+                .map(|lease| (LeaseId(lease.id), lease.millis))
                 .collect(),
         },
         Logged::Alarm(request) => {

@@ -29,9 +29,9 @@ pub(crate) enum Command {
     LeaseRevoke {
         id: LeaseId,
     },
-    /// What remains of leases, in seconds; 0 forgets the checkpoint.
+    /// What remains of leases; 0 forgets the checkpoint.
     LeaseCheckpoint {
-        remaining_secs: Vec<(LeaseId, i64)>,
+        remaining_millis: Vec<(LeaseId, i64)>,
     },
     AlarmActivate(Alarm),
     AlarmDeactivate(Alarm),
@@ -137,7 +137,7 @@ impl Command {
                 Command::Put(put) => put.size(),
                 Command::DeleteRange(delete) => delete.range.size(),
                 Command::Txn(txn) => txn.size(),
-                Command::LeaseCheckpoint { remaining_secs } => remaining_secs.len() * OVERHEAD,
+                Command::LeaseCheckpoint { remaining_millis } => remaining_millis.len() * OVERHEAD,
                 Command::MemberPublish { name, client_urls, .. } => {
                     name.len() + client_urls.iter().map(String::len).sum::<usize>()
                 }

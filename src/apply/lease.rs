@@ -44,9 +44,9 @@ pub(super) fn revoke(
 }
 
 /// A lease that is gone meanwhile is passed over.
-pub(super) fn checkpoint(state: &mut StateMachine, remaining_secs: &[(LeaseId, i64)]) -> Response {
-    for &(id, remaining_secs) in remaining_secs {
-        if state.lessor.checkpoint(id, remaining_secs) {
+pub(super) fn checkpoint(state: &mut StateMachine, remaining_millis: &[(LeaseId, i64)]) -> Response {
+    for &(id, remaining_millis) in remaining_millis {
+        if state.lessor.checkpoint(id, remaining_millis) {
             record(state, id);
         }
     }

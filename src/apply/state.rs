@@ -116,7 +116,7 @@ impl StateMachine {
             }
             Command::LeaseGrant { id, ttl_secs } => quiet(lease::grant(self, *id, *ttl_secs)?),
             Command::LeaseRevoke { id } => lease::revoke(self, *id, want_prev_events),
-            Command::LeaseCheckpoint { remaining_secs } => quiet(lease::checkpoint(self, remaining_secs)),
+            Command::LeaseCheckpoint { remaining_millis } => quiet(lease::checkpoint(self, remaining_millis)),
             Command::AlarmActivate(alarm) => {
                 let response = self.alarms.activate(*alarm);
                 self.record(Table::Alarm, Alarms::cell_key(*alarm), self.alarms.cell(*alarm));

@@ -5,7 +5,7 @@
 //! del RANGE [prev]                    RANGE is `a`, `a..c` or `a..`
 //! get RANGE [at REV]                  inside a transaction
 //! txn [if TARGET RANGE OPERATOR GIVEN]... { OPS } [else { OPS }]
-//! compact REV | grant ID TTL | revoke ID | left ID SECS
+//! compact REV | grant ID TTL | revoke ID | left ID MILLIS
 //! alarm KIND MEMBER | disarm KIND MEMBER | publish MEMBER NAME
 //! user add NAME HASH | user del NAME | user password NAME HASH        HASH `_` is none
 //! user grant NAME ROLE | user revoke NAME ROLE
@@ -159,7 +159,7 @@ impl<'s> Words<'s> {
             "compact" => Command::Compact { rev: Rev(self.number()) },
             "grant" => Command::LeaseGrant { id: self.lease(), ttl_secs: self.number() },
             "revoke" => Command::LeaseRevoke { id: self.lease() },
-            "left" => Command::LeaseCheckpoint { remaining_secs: vec![(self.lease(), self.number())] },
+            "left" => Command::LeaseCheckpoint { remaining_millis: vec![(self.lease(), self.number())] },
             "alarm" => Command::AlarmActivate(self.alarm()),
             "disarm" => Command::AlarmDeactivate(self.alarm()),
             "publish" => Command::MemberPublish {

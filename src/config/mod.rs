@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
     pub(crate) initial_cluster_state: ClusterState,
     pub(crate) initial_cluster_token: String,
+    /// Go on from this member's data, as the only member.
+    pub(crate) force_new_cluster: bool,
     /// Refuse changes of the membership that would cost the quorum.
     pub(crate) strict_reconfig_check: bool,
     pub(crate) max_learners: usize,
@@ -75,6 +77,9 @@ pub(crate) struct Config {
     pub(crate) cors: Option<Vec<String>>,
     /// Host names that plaintext HTTP requests may use; `None`: all.
     pub(crate) host_whitelist: Option<Vec<String>>,
+
+    /// The leader notes in the log what is left of leases.
+    pub(crate) lease_checkpoint: bool,
 
     /// How often the work of hashing a password is doubled.
     pub(crate) bcrypt_cost: u32,

@@ -279,7 +279,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("distributed-tracing-instance-id", Text, "", Metrics, "As which instance.").no_effect(),
     flag("distributed-tracing-sampling-rate", Int, "0", Metrics, "How many of a million.").no_effect(),
     //
-    flag("force-new-cluster", Bool, "false", Unsafe, "Keep the data, forget all other members.").no_effect(),
+    flag("force-new-cluster", Bool, "false", Unsafe, "Keep the data, forget all other members."),
     flag("unsafe-no-fsync", Bool, "false", Unsafe, "Do not wait for the disk.").no_effect(),
     //
     flag(

@@ -195,11 +195,25 @@ fn what_changes_nothing_is_told() {
     );
     assert_eq!(
         warnings("--experimental-enable-lease-checkpoint"),
-        [
-            "--experimental-enable-lease-checkpoint is deprecated; use --feature-gates=LeaseCheckpoint=true",
-            "feature gate LeaseCheckpoint=true has no effect here",
-        ]
+        ["--experimental-enable-lease-checkpoint is deprecated; use --feature-gates=LeaseCheckpoint=true"]
     );
+    assert_eq!(
+        warnings("--feature-gates=CompactHashCheck=true"),
+        ["feature gate CompactHashCheck=true has no effect here"]
+    );
+}
+
+#[test]
+fn leases_are_checkpointed_unless_somebody_objects() {
+    for (args, is_on) in [
+        ("", true),
+        ("--feature-gates=LeaseCheckpoint=true", true),
+        ("--feature-gates=LeaseCheckpoint=false", false),
+        ("--experimental-enable-lease-checkpoint", true),
+        ("--experimental-enable-lease-checkpoint=false", false),
+    ] {
+        assert_eq!(config(args).lease_checkpoint, is_on, "{args}");
+    }
 }
 
 #[test]
@@ -276,11 +290,13 @@ fn clusters_are_described_by_name_and_url() {
     let verdict = |args: &str| config(args).verify_bootstrap().expect_err(args).to_string();
     assert_eq!(
         verdict("--name c --initial-cluster a=http://g:1"),
-        "couldn't find local name \"c\" in the initial cluster configuration"
+        "couldn't find local name \"c\" in the initial cluster configuration; --name must be one of the names in \
+         --initial-cluster: a"
     );
     assert_eq!(
         verdict("--name a --initial-cluster a=http://g:1"),
-        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380"
+        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380; \
+         both must name the same URLs for this member"
     );
     assert_eq!(
         verdict("--name a --initial-cluster a=http://g:1,b=http://g:1"),
@@ -336,7 +352,13 @@ fn values_arrive_in_the_types_they_are_used_in() {
     assert_eq!(config.log_outputs, [LogOutput::Stdout, LogOutput::File(PathBuf::from("/tmp/a"))]);
     assert_eq!(config.metrics, MetricsMode::Extensive);
     let enabled = config.features.iter().filter(|feature| feature.enabled).map(|feature| feature.name);
-    assert!(enabled.eq(["TxnModeWriteWithSharedBuffer", "FastLeaseKeepAlive", "PriorityRequest"]));
+    assert!(enabled.eq([
+        "TxnModeWriteWithSharedBuffer",
+        "LeaseCheckpoint",
+        "LeaseCheckpointPersist",
+        "FastLeaseKeepAlive",
+        "PriorityRequest"
+    ]));
 }
 
 #[test]

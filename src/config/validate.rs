@@ -30,13 +30,16 @@ const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
 /// A shorter interval would keep the server busy with telling.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// The gate that switches something here. On unless told otherwise, where etcd has it off.
+const LEASE_CHECKPOINT: &str = "LeaseCheckpoint";
+
 const FEATURES: &[(&str, &str, bool)] = &[
     ("StopGRPCServiceOnDefrag", "ALPHA", false),
     ("InitialCorruptCheck", "ALPHA", false),
     ("CompactHashCheck", "ALPHA", false),
     ("TxnModeWriteWithSharedBuffer", "BETA", true),
-    ("LeaseCheckpoint", "ALPHA", false),
-    ("LeaseCheckpointPersist", "ALPHA", false),
+    (LEASE_CHECKPOINT, "ALPHA", true),
+    ("LeaseCheckpointPersist", "ALPHA", true),
     ("SetMemberLocalAddr", "ALPHA", false),
     ("FastLeaseKeepAlive", "BETA", true),
     ("PriorityRequest", "ALPHA", false),
@@ -55,6 +58,7 @@ impl TryFrom<&Flags> for Config {
         let listen_metrics_urls = bind_addresses(flags, "listen-metrics-urls")?;
         check_listeners(&listen_client_urls, &listen_client_http_urls, &listen_peer_urls)?;
 
+        let features = features(flags, &mut notices)?;
         let advertise_client_urls = advertised(flags, "advertise-client-urls", &mut notices)?;
         let initial_advertise_peer_urls = advertised(flags, "initial-advertise-peer-urls", &mut notices)?;
         if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
@@ -91,6 +95,7 @@ impl TryFrom<&Flags> for Config {
                 _ => ClusterState::New,
             },
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
+            force_new_cluster: flags.bool("force-new-cluster"),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
             max_learners: narrow(flags, "max-learners")?,
             snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
@@ -138,7 +143,10 @@ impl TryFrom<&Flags> for Config {
                 "extensive" => MetricsMode::Extensive,
                 other => return invalid(format!("unknown metrics mode {other:?}, want basic or extensive")),
             },
-            features: features(flags, &mut notices)?,
+            lease_checkpoint: features
+                .iter()
+                .any(|feature| feature.name == LEASE_CHECKPOINT && feature.enabled),
+            features,
             notices,
         })
     }
@@ -148,24 +156,47 @@ impl Config {
     /// What must hold to start a cluster from nothing; with data in the directory, the flags of
     /// the first start no longer matter.
     pub(crate) fn verify_bootstrap(&self) -> Result<(), ConfigError> {
+        let urls = self.verify_join()?;
+        let advertised = &self.initial_advertise_peer_urls;
+        let missing = |urls: &[String], from: &[String]| {
+            let missing: Vec<String> = urls.iter().filter(|url| !from.contains(url)).cloned().collect();
+            missing
+        };
+        let (not_advertised, not_listed) = (missing(urls, advertised), missing(advertised, urls));
+        const REMEDY: &str = "; both must name the same URLs for this member";
+        if !not_advertised.is_empty() {
+            return invalid(format!(
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}{REMEDY}",
+                join(not_advertised.iter().map(|url| format!("{}={url}", self.name))),
+                join(advertised),
+            ));
+        }
+        if !not_listed.is_empty() {
+            return invalid(format!(
+                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}{REMEDY}",
+                join(&not_listed),
+                join(urls.iter().map(|url| format!("{}={url}", self.name))),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What must hold to start with others at all. Returns the peer URLs that `--initial-cluster`
+    /// gives this member.
+    pub(crate) fn verify_join(&self) -> Result<&[String], ConfigError> {
         let mut seen = BTreeSet::new();
         if !self.initial_cluster.iter().flat_map(|(_, urls)| urls).all(|url| seen.insert(url)) {
             return invalid(format!("initial cluster {} has duplicate url", self.initial_cluster_text()));
         }
         let Some((_, urls)) = self.initial_cluster.iter().find(|(name, _)| *name == self.name) else {
             return invalid(format!(
-                "couldn't find local name {:?} in the initial cluster configuration",
-                self.name
+                "couldn't find local name {:?} in the initial cluster configuration; --name must be one of the \
+                 names in --initial-cluster: {}",
+                self.name,
+                join(self.initial_cluster.iter().map(|(name, _)| name)),
             ));
         };
-        if *urls != self.initial_advertise_peer_urls {
-            return invalid(format!(
-                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
-                join(urls.iter().map(|url| format!("{}={url}", self.name))),
-                join(&self.initial_advertise_peer_urls),
-            ));
-        }
-        Ok(())
+        Ok(urls)
     }
 
     /// `--initial-cluster` as one would type it.
@@ -432,6 +463,9 @@ fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, Co
                 known = true;
                 if feature.enabled != on {
                     feature.enabled = on;
+                    if feature.name == LEASE_CHECKPOINT {
+                        continue;
+                    }
                     warn(notices, format!("feature gate {}={on} has no effect here", feature.name));
                 }
             }

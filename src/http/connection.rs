@@ -28,7 +28,7 @@ use tower::Service;
 
 use crate::{config::Config, limits, telemetry::Metrics};
 
-use super::{Probe, router};
+use super::{Probe, authority::FirstRequest, router};
 
 /// How long a client may take to send the head of an HTTP/1 request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -89,7 +89,12 @@ impl Services {
             Protocols::Metrics => (&self.metrics_only, &self.metrics_only, self.builder.clone()),
         };
         let service = ByVersion { http2: grpc.clone(), http1: http.clone() };
-        let io = TokioIo::new(Counted { stream, peer: Peer::Unknown, metrics: self.metrics.clone() });
+        let io = TokioIo::new(Counted {
+            stream,
+            peer: Peer::Unknown,
+            first_request: FirstRequest::default(),
+            metrics: self.metrics.clone(),
+        });
         let connection = builder.serve_connection(io, service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -143,6 +148,7 @@ impl HyperService<Request<Incoming>> for ByVersion {
 struct Counted {
     stream: TcpStream,
     peer: Peer,
+    first_request: FirstRequest,
     metrics: Arc<Metrics>,
 }
 
@@ -162,7 +168,8 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let new = &buffer.filled()[before..];
+        let new = &mut buffer.filled_mut()[before..];
+        self.first_request.received(new);
         if self.peer == Peer::Unknown && !new.is_empty() {
             // HTTP/2 begins with "PRI", and no method of HTTP/1 does. A client that sends less
             // than that at first is not worth a buffer here: its bytes go uncounted.

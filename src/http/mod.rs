@@ -4,6 +4,7 @@
 //! etcd's paths, and `connection` serves a socket: on a plaintext client port HTTP/2 is gRPC and
 //! HTTP/1 is the rest.
 
+mod authority;
 mod connection;
 mod health;
 mod node;

@@ -1,10 +1,10 @@
-//! When the leader has to ask for the end of a lease.
+//! When the leader has to ask for the end of a lease, and when to note how much is left of it.
 //!
 //! A clock on the wall of the leader's office: one alarm per lease. When an alarm rings, the
 //! lease is handed out to be revoked, and its alarm is set a little later once more, in case the
 //! revoke does not get through. Only [`Expiry::forget`] (the revoke was applied) takes it down.
 //!
-//! A lease never ends early. Once its deadline has passed it cannot be renewed: its revoke may
+//! A lease never ends early. It can be renewed until it was handed out; after that its revoke may
 //! already be on its way through the log. Members that do not lead hold no deadlines at all.
 
 use std::{
@@ -13,39 +13,70 @@ use std::{
 };
 
 use crate::{
-    limits::{LEASE_EXPIRIES_PER_SEC, LEASE_REVOKE_RETRY},
+    limits::{LEASE_CHECKPOINT_INTERVAL, LEASE_EXPIRIES_PER_SEC, LEASE_REVOKE_RETRY},
     types::LeaseId,
 };
 
 #[derive(Debug, Default)]
 pub(crate) struct Expiry {
-    leading: bool,
+    /// The term that this member leads in.
+    term: Option<u64>,
     leases: BTreeMap<LeaseId, Alarm>,
     /// Every lease once, under its `rings`.
     queue: BTreeSet<(Instant, LeaseId)>,
+    /// The leases that are to be checkpointed, each once, under its `noted_at`.
+    notes: BTreeSet<(Instant, LeaseId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Alarm {
+    /// What was promised to the holder, and what a checkpoint goes by. Time that was given on top
+    /// is not part of it, or it would grow with every change of leader.
+    promised: Instant,
+    /// The lease lives until then.
     deadline: Instant,
     /// The deadline, or, if that has passed and the lease was handed out, the next attempt.
     rings: Instant,
+    /// When it is to be checkpointed.
+    noted_at: Option<Instant>,
+    /// A checkpoint of it may be on its way through the log.
+    is_being_noted: bool,
+}
+
+impl Alarm {
+    fn is_handed_out(&self) -> bool {
+        self.rings > self.deadline
+    }
+}
+
+/// What came of the wish to keep a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    Renewed {
+        /// A checkpoint that says less may follow in the log.
+        is_being_noted: bool,
+    },
+    /// It is being revoked.
+    Ended,
+    /// There is no such lease here.
+    Unknown,
 }
 
 impl Expiry {
-    /// This member leads from now on. `leases` comes with what remains of each; all get `extend`
-    /// on top, for the time in which nobody could renew them.
+    /// This member leads `term` from now on. `leases` comes with what remains of each; all get
+    /// `extend` on top, for the time in which nobody could renew them.
     ///
     /// Leases that would end in the same second by the thousand are spread over the seconds after
     /// it, so that their revokes do not crowd out the writes.
     pub(crate) fn promote(
         &mut self,
+        term: u64,
         now: Instant,
         extend: Duration,
         leases: impl IntoIterator<Item = (LeaseId, Duration)>,
     ) {
         self.demote();
-        self.leading = true;
+        self.term = Some(term);
         let mut remaining: Vec<(Duration, LeaseId)> =
             leases.into_iter().map(|(id, remaining)| (remaining + extend, id)).collect();
         remaining.sort_unstable();
@@ -59,7 +90,7 @@ impl Expiry {
             }
             expiries += 1;
             let delay = Duration::from_secs(second - remaining.as_secs());
-            self.set(id, now + remaining + delay);
+            self.set(id, now, now + remaining - extend, now + remaining + delay);
         }
     }
 
@@ -68,30 +99,35 @@ impl Expiry {
         *self = Expiry::default();
     }
 
-    pub(crate) fn is_leading(&self) -> bool {
-        self.leading
+    /// The term that the deadlines here are of.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.term
     }
 
     /// A grant was applied.
     pub(crate) fn granted(&mut self, id: LeaseId, ttl: Duration, now: Instant) {
-        if self.leading {
-            self.set(id, now + ttl);
+        if self.term.is_some() {
+            self.set(id, now, now + ttl, now + ttl);
         }
     }
 
-    /// A client keeps its lease. False if it is too late, or there is no such lease here.
-    pub(crate) fn renew(&mut self, id: LeaseId, ttl: Duration, now: Instant) -> bool {
-        match self.leases.get(&id) {
-            Some(alarm) if now < alarm.deadline => self.set(id, now + ttl),
-            Some(_) | None => return false,
+    /// A client keeps its lease.
+    pub(crate) fn renew(&mut self, id: LeaseId, ttl: Duration, now: Instant) -> Renewal {
+        match self.leases.get(&id).copied() {
+            None => Renewal::Unknown,
+            Some(alarm) if alarm.is_handed_out() => Renewal::Ended,
+            Some(Alarm { is_being_noted, .. }) => {
+                self.set(id, now, now + ttl, now + ttl);
+                self.leases.get_mut(&id).expect("it was set").is_being_noted = is_being_noted;
+                Renewal::Renewed { is_being_noted }
+            }
         }
-        true
     }
 
     /// A revoke was applied.
     pub(crate) fn forget(&mut self, id: LeaseId) {
         if let Some(alarm) = self.leases.remove(&id) {
-            self.queue.remove(&(alarm.rings, id));
+            self.unlist(id, alarm);
         }
     }
 
@@ -109,9 +145,52 @@ impl Expiry {
         due.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// Up to `max` leases to be checkpointed now, with what is left of each. Those that nobody
+    /// renews are due every [`LEASE_CHECKPOINT_INTERVAL`], for as long as more than that is left.
+    pub(crate) fn due_notes(&mut self, now: Instant, max: usize) -> Vec<(LeaseId, Duration)> {
+        let due = self.notes.iter().take_while(|(at, _)| *at <= now).take(max).map(|(_, id)| *id).collect();
+        self.note(due, now)
+    }
+
+    /// Up to `max` leases to be checkpointed before another member leads, the next to end first.
+    pub(crate) fn all_notes(&mut self, now: Instant, max: usize) -> Vec<(LeaseId, Duration)> {
+        let lives = |id: &LeaseId| self.leases.get(id).is_some_and(|alarm| !alarm.is_handed_out());
+        let next = self.queue.iter().map(|(_, id)| *id).filter(lives).take(max).collect();
+        self.note(next, now)
+    }
+
+    /// The checkpoint of these is in the log, or never will be.
+    pub(crate) fn noted(&mut self, leases: &[(LeaseId, Duration)]) {
+        for (id, _) in leases {
+            if let Some(alarm) = self.leases.get_mut(id) {
+                alarm.is_being_noted = false;
+            }
+        }
+    }
+
+    fn note(&mut self, leases: Vec<LeaseId>, now: Instant) -> Vec<(LeaseId, Duration)> {
+        let mut notes = Vec::with_capacity(leases.len());
+        for id in leases {
+            let alarm = self.leases.get_mut(&id).expect("what is listed is a lease");
+            if let Some(at) = alarm.noted_at.take() {
+                self.notes.remove(&(at, id));
+            }
+            alarm.is_being_noted = true;
+            alarm.noted_at = next_note(alarm.promised, now);
+            self.notes.extend(alarm.noted_at.map(|at| (at, id)));
+            notes.push((id, alarm.promised.saturating_duration_since(now)));
+        }
+        notes
+    }
+
     /// When to call [`Expiry::expired`] next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.queue.first().map(|(rings, _)| *rings)
+    }
+
+    /// When to call [`Expiry::due_notes`] next.
+    pub(crate) fn next_note(&self) -> Option<Instant> {
+        self.notes.first().map(|(at, _)| *at)
     }
 
     /// What is left of a lease: nothing if it waits for its revoke, `None` if it is not here.
@@ -119,13 +198,28 @@ impl Expiry {
         self.leases.get(&id).map(|alarm| alarm.deadline.saturating_duration_since(now))
     }
 
-    fn set(&mut self, id: LeaseId, deadline: Instant) {
-        let alarm = Alarm { deadline, rings: deadline };
+    fn set(&mut self, id: LeaseId, now: Instant, promised: Instant, deadline: Instant) {
+        let noted_at = next_note(promised, now);
+        let alarm = Alarm { promised, deadline, rings: deadline, noted_at, is_being_noted: false };
         if let Some(before) = self.leases.insert(id, alarm) {
-            self.queue.remove(&(before.rings, id));
+            self.unlist(id, before);
         }
         self.queue.insert((deadline, id));
+        self.notes.extend(noted_at.map(|at| (at, id)));
     }
+
+    fn unlist(&mut self, id: LeaseId, alarm: Alarm) {
+        self.queue.remove(&(alarm.rings, id));
+        if let Some(at) = alarm.noted_at {
+            self.notes.remove(&(at, id));
+        }
+    }
+}
+
+/// A lease that ends before a checkpoint would be due does not need one.
+fn next_note(promised: Instant, now: Instant) -> Option<Instant> {
+    let at = now + LEASE_CHECKPOINT_INTERVAL;
+    (promised > at).then_some(at)
 }
 
 #[cfg(test)]
@@ -143,9 +237,11 @@ mod tests {
 
     fn leading(now: Instant) -> Expiry {
         let mut expiry = Expiry::default();
-        expiry.promote(now, Duration::ZERO, []);
+        expiry.promote(1, now, Duration::ZERO, []);
         expiry
     }
+
+    const RENEWED: Renewal = Renewal::Renewed { is_being_noted: false };
 
     #[test]
     fn a_lease_ends_at_its_deadline_and_not_before() {
@@ -166,23 +262,26 @@ mod tests {
         let start = Instant::now();
         let mut expiry = leading(start);
         expiry.granted(A, secs(10), start);
-        assert!(expiry.renew(A, secs(10), start + secs(9)));
+        assert_eq!(expiry.renew(A, secs(10), start + secs(9)), RENEWED);
         assert_eq!(expiry.expired(start + secs(18), 9), []);
         assert_eq!(expiry.expired(start + secs(19), 9), [A]);
     }
 
     /// etcd 20615: a renewal must not succeed while the revoke is on its way.
     #[test]
-    fn an_expired_lease_cannot_be_renewed() {
+    fn a_lease_that_was_handed_out_cannot_be_renewed() {
         let start = Instant::now();
         let mut expiry = leading(start);
         expiry.granted(A, secs(10), start);
-        assert!(!expiry.renew(A, secs(10), start + secs(10)), "expired, not handed out yet");
-        assert_eq!(expiry.expired(start + secs(10), 9), [A]);
-        assert!(!expiry.renew(A, secs(10), start + secs(11)), "handed out");
+        assert_eq!(expiry.renew(A, secs(10), start + secs(12)), RENEWED, "late, and nobody has decided yet");
+        assert_eq!(expiry.expired(start + secs(21), 9), []);
+        assert_eq!(expiry.expired(start + secs(22), 9), [A]);
+        assert_eq!(expiry.renew(A, secs(10), start + secs(22)), Renewal::Ended);
+        assert_eq!(expiry.expired(start + secs(25), 9), [A]);
+        assert_eq!(expiry.renew(A, secs(10), start + secs(30)), Renewal::Ended, "not between two attempts");
         expiry.forget(A);
-        assert!(!expiry.renew(A, secs(10), start + secs(11)), "revoked");
-        assert!(!expiry.renew(B, secs(10), start), "never granted");
+        assert_eq!(expiry.renew(A, secs(10), start + secs(11)), Renewal::Unknown, "revoked");
+        assert_eq!(expiry.renew(B, secs(10), start), Renewal::Unknown, "never granted");
     }
 
     /// etcd 9935, 10686, 14019: a lease was taken off the heap, its revoke failed, and nobody
@@ -223,7 +322,7 @@ mod tests {
         let mut expiry = leading(start);
         expiry.granted(A, secs(10), start);
         let now = start + secs(5);
-        expiry.promote(now, secs(1), [(B, secs(20))]);
+        expiry.promote(2, now, secs(1), [(B, secs(20))]);
         assert_eq!(expiry.remaining(A, now), None, "what it knew from an earlier term is gone");
         assert_eq!(expiry.remaining(B, now), Some(secs(21)));
     }
@@ -235,9 +334,9 @@ mod tests {
         expiry.granted(A, secs(10), start);
         expiry.demote();
         expiry.granted(B, secs(10), start);
-        assert!(!expiry.renew(A, secs(10), start));
+        assert_eq!(expiry.renew(A, secs(10), start), Renewal::Unknown);
         assert_eq!((expiry.next_deadline(), expiry.expired(start + secs(99), 9)), (None, vec![]));
-        assert!(!expiry.is_leading());
+        assert_eq!((expiry.term(), expiry.next_note()), (None, None));
     }
 
     #[test]
@@ -246,7 +345,7 @@ mod tests {
         let crowd = 3 * LEASE_EXPIRIES_PER_SEC + 1;
         let leases = (1..).map(LeaseId).zip(std::iter::repeat_n(secs(10), crowd));
         let mut expiry = Expiry::default();
-        expiry.promote(start, secs(1), leases.chain([(LeaseId(-1), secs(12)), (LeaseId(-2), secs(60))]));
+        expiry.promote(1, start, secs(1), leases.chain([(LeaseId(-1), secs(12)), (LeaseId(-2), secs(60))]));
         let ends = |from: u64| {
             let range = start + secs(from)..start + secs(from + 1);
             expiry.queue.iter().filter(|(rings, _)| range.contains(rings)).count()
@@ -257,6 +356,53 @@ mod tests {
         assert_eq!(expiry.remaining(LeaseId(-2), start), Some(secs(61)), "not in the crowd, not delayed");
     }
 
+    #[test]
+    fn a_lease_that_nobody_renews_is_checkpointed_now_and_then() {
+        let start = Instant::now();
+        let (interval, mut expiry) = (LEASE_CHECKPOINT_INTERVAL, leading(start));
+        expiry.granted(A, interval * 5 / 2, start);
+        expiry.granted(B, interval, start);
+        assert_eq!(expiry.next_note(), Some(start + interval), "of the one that outlives it");
+        assert_eq!(expiry.due_notes(start + interval - secs(1), 9), []);
+        assert_eq!(expiry.due_notes(start + interval, 0), [], "what is beyond the batch stays due");
+        assert_eq!(expiry.due_notes(start + interval, 9), [(A, interval * 3 / 2)]);
+        assert_eq!(expiry.due_notes(start + interval * 2, 9), [(A, interval / 2)]);
+        assert_eq!(expiry.next_note(), None, "it ends before the next one");
+        assert_eq!(
+            expiry.renew(A, interval * 5 / 2, start + interval * 2),
+            Renewal::Renewed { is_being_noted: true }
+        );
+        assert_eq!(expiry.next_note(), Some(start + interval * 3), "it starts over");
+        expiry.noted(&[(A, interval)]);
+        assert_eq!(expiry.renew(A, interval * 5 / 2, start + interval * 2), RENEWED);
+        expiry.forget(A);
+        assert_eq!(expiry.next_note(), None);
+    }
+
+    /// Else a lease that nobody keeps would live for as long as leaders come and go.
+    #[test]
+    fn a_lease_is_extended_once_however_many_leaders_there_were() {
+        let mut now = Instant::now();
+        let ends = now + secs(60);
+        let mut left = secs(60);
+        for term in 1..6 {
+            let mut expiry = Expiry::default();
+            expiry.promote(term, now, secs(1), [(A, left)]);
+            assert_eq!(expiry.remaining(A, now), Some(left + secs(1)));
+            now += secs(10);
+            assert_eq!(expiry.all_notes(now, 0), []);
+            let notes = expiry.all_notes(now, 9);
+            left = notes[0].1;
+            assert_eq!(notes, [(A, ends - now)]);
+        }
+        let mut expiry = leading(now);
+        expiry.granted(A, secs(10), now);
+        expiry.granted(B, secs(5), now);
+        assert_eq!(expiry.all_notes(now, 1), [(B, secs(5))], "the next to end first");
+        assert_eq!(expiry.expired(now + secs(5), 9), [B]);
+        assert_eq!(expiry.all_notes(now + secs(5), 9), [(A, secs(5))], "what is being revoked stays so");
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Granted(i64, u64),
@@ -264,30 +410,55 @@ mod tests {
         Forget(i64),
         Wait(u64),
         Expired(usize),
+        DueNotes(usize),
+        AllNotes(usize),
+        Noted(i64),
         Promote(Vec<(i64, u64)>),
         Demote,
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let (id, ttl) = (1i64..5, 1u64..9);
+        // Some outlive a checkpoint's interval or two, most do not.
+        let long = LEASE_CHECKPOINT_INTERVAL.as_secs();
+        let (id, ttl) =
+            (1i64..5, prop_oneof![3 => 1u64..9, 1 => long - 2..long + 9, 1 => 2 * long..3 * long]);
         prop_oneof![
             4 => (id.clone(), ttl.clone()).prop_map(|(id, ttl)| Step::Granted(id, ttl)),
             4 => (id.clone(), ttl.clone()).prop_map(|(id, ttl)| Step::Renew(id, ttl)),
             2 => id.clone().prop_map(Step::Forget),
-            6 => (0u64..4).prop_map(Step::Wait),
+            6 => prop_oneof![4 => 0u64..4, 1 => long - 9..long + 2].prop_map(Step::Wait),
             6 => (0usize..4).prop_map(Step::Expired),
+            4 => (0usize..4).prop_map(Step::DueNotes),
+            1 => (0usize..4).prop_map(Step::AllNotes),
+            2 => id.clone().prop_map(Step::Noted),
             1 => prop::collection::vec((id, ttl), 0..4).prop_map(Step::Promote),
             1 => Just(Step::Demote),
         ]
     }
 
-    /// A list of (id, deadline, rings), searched from end to end.
-    type Naive = Option<Vec<(LeaseId, Instant, Instant)>>;
+    /// A lease as a list would have it, which is searched from end to end.
+    #[derive(Clone, Debug)]
+    struct Entry {
+        id: LeaseId,
+        promised: Instant,
+        deadline: Instant,
+        rings: Instant,
+        noted_at: Option<Instant>,
+        is_being_noted: bool,
+    }
 
-    fn set(naive: &mut Naive, id: LeaseId, deadline: Instant) {
-        if let Some(list) = naive {
-            list.retain(|entry| entry.0 != id);
-            list.push((id, deadline, deadline));
+    impl Entry {
+        fn new(id: LeaseId, now: Instant, ttl: Duration, extend: Duration) -> Entry {
+            let (promised, deadline) = (now + ttl, now + ttl + extend);
+            let noted_at = (ttl > LEASE_CHECKPOINT_INTERVAL).then_some(now + LEASE_CHECKPOINT_INTERVAL);
+            Entry { id, promised, deadline, rings: deadline, noted_at, is_being_noted: false }
+        }
+
+        fn note(&mut self, now: Instant) -> (LeaseId, Duration) {
+            let left = self.promised.saturating_duration_since(now);
+            self.noted_at = (left > LEASE_CHECKPOINT_INTERVAL).then_some(now + LEASE_CHECKPOINT_INTERVAL);
+            self.is_being_noted = true;
+            (self.id, left)
         }
     }
 
@@ -296,54 +467,81 @@ mod tests {
         fn as_a_list_would(steps in prop::collection::vec(step(), 1..60)) {
             let mut now = Instant::now();
             let mut expiry = Expiry::default();
-            let mut naive: Naive = None;
+            let mut term = None;
+            let mut list: Vec<Entry> = Vec::new();
             for step in steps {
                 match step {
                     Step::Granted(id, ttl) => {
                         expiry.granted(LeaseId(id), secs(ttl), now);
-                        set(&mut naive, LeaseId(id), now + secs(ttl));
+                        if term.is_some() {
+                            list.retain(|entry| entry.id != LeaseId(id));
+                            list.push(Entry::new(LeaseId(id), now, secs(ttl), Duration::ZERO));
+                        }
                     }
                     Step::Renew(id, ttl) => {
-                        let alive = naive.iter().flatten().any(|entry| entry.0 == LeaseId(id) && now < entry.1);
-                        if alive {
-                            set(&mut naive, LeaseId(id), now + secs(ttl));
-                        }
-                        prop_assert_eq!(expiry.renew(LeaseId(id), secs(ttl), now), alive);
+                        let expected = match list.iter_mut().find(|entry| entry.id == LeaseId(id)) {
+                            None => Renewal::Unknown,
+                            Some(entry) if entry.rings != entry.deadline => Renewal::Ended,
+                            Some(entry) => {
+                                let is_being_noted = entry.is_being_noted;
+                                *entry = Entry::new(LeaseId(id), now, secs(ttl), Duration::ZERO);
+                                entry.is_being_noted = is_being_noted;
+                                Renewal::Renewed { is_being_noted }
+                            }
+                        };
+                        prop_assert_eq!(expiry.renew(LeaseId(id), secs(ttl), now), expected);
                     }
                     Step::Forget(id) => {
                         expiry.forget(LeaseId(id));
-                        naive.iter_mut().for_each(|list| list.retain(|entry| entry.0 != LeaseId(id)));
+                        list.retain(|entry| entry.id != LeaseId(id));
                     }
                     Step::Wait(wait) => now += secs(wait),
                     Step::Expired(max) => {
+                        list.sort_by_key(|entry| (entry.rings, entry.id));
                         let mut due = Vec::new();
-                        if let Some(list) = &mut naive {
-                            list.sort_by_key(|entry| (entry.2, entry.0));
-                            for entry in list.iter_mut().filter(|entry| entry.2 <= now).take(max) {
-                                entry.2 = now + LEASE_REVOKE_RETRY;
-                                due.push(entry.0);
-                            }
+                        for entry in list.iter_mut().filter(|entry| entry.rings <= now).take(max) {
+                            entry.rings = now + LEASE_REVOKE_RETRY;
+                            due.push(entry.id);
                         }
                         prop_assert_eq!(expiry.expired(now, max), due);
+                    }
+                    Step::DueNotes(max) => {
+                        list.sort_by_key(|entry| (entry.noted_at, entry.id));
+                        let due = list.iter_mut().filter(|entry| entry.noted_at.is_some_and(|at| at <= now));
+                        let due: Vec<_> = due.take(max).map(|entry| entry.note(now)).collect();
+                        prop_assert_eq!(expiry.due_notes(now, max), due);
+                    }
+                    Step::AllNotes(max) => {
+                        list.sort_by_key(|entry| (entry.rings, entry.id));
+                        let live = list.iter_mut().filter(|entry| entry.rings == entry.deadline);
+                        let live: Vec<_> = live.take(max).map(|entry| entry.note(now)).collect();
+                        prop_assert_eq!(expiry.all_notes(now, max), live);
+                    }
+                    Step::Noted(id) => {
+                        expiry.noted(&[(LeaseId(id), Duration::ZERO)]);
+                        for entry in list.iter_mut().filter(|entry| entry.id == LeaseId(id)) {
+                            entry.is_being_noted = false;
+                        }
                     }
                     Step::Promote(leases) => {
                         let leases: BTreeMap<LeaseId, Duration> =
                             leases.into_iter().map(|(id, ttl)| (LeaseId(id), secs(ttl))).collect();
-                        expiry.promote(now, secs(1), leases.clone());
-                        naive = Some(Vec::new());
-                        for (id, ttl) in leases {
-                            set(&mut naive, id, now + ttl + secs(1));
-                        }
+                        term = Some(term.unwrap_or(0) + 1);
+                        expiry.promote(term.unwrap_or(0), now, secs(1), leases.clone());
+                        list = leases.into_iter().map(|(id, left)| Entry::new(id, now, left, secs(1))).collect();
                     }
                     Step::Demote => {
                         expiry.demote();
-                        naive = None;
+                        term = None;
+                        list.clear();
                     }
                 }
-                prop_assert_eq!(expiry.next_deadline(), naive.iter().flatten().map(|entry| entry.2).min());
+                prop_assert_eq!(expiry.term(), term);
+                prop_assert_eq!(expiry.next_deadline(), list.iter().map(|entry| entry.rings).min());
+                prop_assert_eq!(expiry.next_note(), list.iter().filter_map(|entry| entry.noted_at).min());
                 for id in (1..5).map(LeaseId) {
-                    let entry = naive.iter().flatten().find(|entry| entry.0 == id);
-                    let remaining = entry.map(|entry| entry.1.saturating_duration_since(now));
+                    let entry = list.iter().find(|entry| entry.id == id);
+                    let remaining = entry.map(|entry| entry.deadline.saturating_duration_since(now));
                     prop_assert_eq!(expiry.remaining(id, now), remaining);
                 }
             }

@@ -23,7 +23,7 @@ pub(crate) struct Lease {
     /// What was granted.
     pub(crate) ttl_secs: i64,
     /// What a leader said is left of it; 0 if none said so.
-    pub(crate) remaining_secs: i64,
+    pub(crate) remaining_millis: i64,
     pub(crate) keys: BTreeSet<Bytes>,
 }
 
@@ -34,7 +34,14 @@ impl Lease {
 
     /// What a new leader starts to count from.
     pub(crate) fn remaining(&self) -> Duration {
-        if self.remaining_secs > 0 { seconds(self.remaining_secs) } else { self.ttl() }
+        match u64::try_from(self.remaining_millis) {
+            Ok(millis) if self.has_checkpoint() => Duration::from_millis(millis),
+            Ok(_) | Err(_) => self.ttl(),
+        }
+    }
+
+    pub(crate) fn has_checkpoint(&self) -> bool {
+        self.remaining_millis > 0
     }
 }
 
@@ -72,9 +79,9 @@ impl Lessor {
     }
 
     /// False, and nothing happens, if there is no such lease.
-    pub(crate) fn checkpoint(&mut self, id: LeaseId, remaining_secs: i64) -> bool {
+    pub(crate) fn checkpoint(&mut self, id: LeaseId, remaining_millis: i64) -> bool {
         match self.leases.get_mut(&id) {
-            Some(lease) => lease.remaining_secs = remaining_secs,
+            Some(lease) => lease.remaining_millis = remaining_millis,
             None => return false,
         }
         true
@@ -98,7 +105,8 @@ impl Lessor {
     }
 }
 
-/// The stored form: eight bytes of id; eight of TTL and eight of what remains; big-endian.
+/// The stored form: eight bytes of id; eight of TTL in seconds and eight of
+/// what remains in milliseconds; big-endian.
 impl Lessor {
     pub(crate) fn cell_key(id: LeaseId) -> Bytes {
         Bytes::copy_from_slice(&id.0.to_be_bytes())
@@ -107,16 +115,16 @@ impl Lessor {
     /// `None` for a lease that is not there: the cell is to be removed.
     pub(crate) fn cell(&self, id: LeaseId) -> Option<Bytes> {
         let lease = self.leases.get(&id)?;
-        Some(Bytes::from([lease.ttl_secs.to_be_bytes(), lease.remaining_secs.to_be_bytes()].concat()))
+        Some(Bytes::from([lease.ttl_secs.to_be_bytes(), lease.remaining_millis.to_be_bytes()].concat()))
     }
 
     /// Takes in a stored lease, without its keys. `None` if this is not what [`Lessor::cell`] writes.
     pub(crate) fn restore(&mut self, key: &[u8], cell: &[u8]) -> Option<LeaseId> {
         let id = LeaseId(i64::from_be_bytes(key.try_into().ok()?));
-        let (ttl_secs, remaining_secs) = cell.split_first_chunk::<8>()?;
+        let (ttl_secs, remaining_millis) = cell.split_first_chunk::<8>()?;
         let ttl_secs = i64::from_be_bytes(*ttl_secs);
-        let remaining_secs = i64::from_be_bytes(remaining_secs.try_into().ok()?);
-        self.leases.insert(id, Lease { ttl_secs, remaining_secs, keys: BTreeSet::new() });
+        let remaining_millis = i64::from_be_bytes(remaining_millis.try_into().ok()?);
+        self.leases.insert(id, Lease { ttl_secs, remaining_millis, keys: BTreeSet::new() });
         Some(id)
     }
 }
@@ -142,10 +150,10 @@ mod tests {
     fn what_remains_is_the_checkpoint_if_there_is_one() {
         let mut lessor = Lessor::default();
         lessor.grant(A, 600);
-        for (checkpoint, remaining) in [(0, 600), (7, 7), (0, 600)] {
+        for (checkpoint, remaining) in [(0, 600_000), (7, 7), (0, 600_000)] {
             lessor.checkpoint(A, checkpoint);
             let lease = lessor.get(A).expect("it is there");
-            assert_eq!(lease.remaining(), Duration::from_secs(remaining));
+            assert_eq!(lease.remaining(), Duration::from_millis(remaining));
             assert_eq!(lease.ttl(), Duration::from_secs(600));
         }
     }
@@ -222,10 +230,10 @@ mod tests {
                         }
                     }
                 }
-                let expected: Vec<_> = leases.iter().map(|(&id, &(ttl_secs, remaining_secs))| {
+                let expected: Vec<_> = leases.iter().map(|(&id, &(ttl_secs, remaining_millis))| {
                     let keys = (0u8..).zip(&lease_of).filter(|(_, lease_of)| **lease_of == id);
                     let keys = keys.map(|(key, _)| Bytes::from(vec![key])).collect();
-                    (LeaseId(id), Lease { ttl_secs, remaining_secs, keys })
+                    (LeaseId(id), Lease { ttl_secs, remaining_millis, keys })
                 }).collect();
                 let actual: Vec<_> = lessor.leases().map(|(id, lease)| (id, lease.clone())).collect();
                 prop_assert_eq!(actual, expected);

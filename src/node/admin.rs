@@ -7,6 +7,9 @@ use tokio::{sync::oneshot, time};
 use super::{MoveLeaderError, Node, ProposeError, background::Request};
 use crate::{apply::Alarm, config::ETCD_CLUSTER_VERSION, limits, telemetry::NodeState, types::MemberId};
 
+/// Election timeouts that a leader which is about to end gives to handing over.
+const STEP_ASIDE_TIMEOUTS: u32 = 3;
+
 /// What this member knows by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
@@ -109,41 +112,60 @@ impl Node {
         self.hand_over(target, self.request_timeout()).await
     }
 
-    /// Asks `target` to lead and waits until it does.
+    /// Asks `target` to lead and waits until it does, or somebody else.
     async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
         let mut leadership = self.shared.leadership.clone();
+        let term = leadership.borrow().term;
         tracing::info!(to = %target, "leadership transfer started");
+        self.checkpoint_leases_for_successor().await;
         self.shared.consensus.transfer_leader(target.0).await;
-        let taken_over = leadership.wait_for(|leadership| leadership.leader == Some(target.0));
-        match time::timeout(patience, taken_over).await {
-            Ok(_) => {
+        let decided = leadership.wait_for(|leadership| leadership.leader.is_some() && leadership.term > term);
+        match time::timeout(patience, decided).await {
+            Ok(Ok(next)) if next.leader == Some(target.0) => {
                 tracing::info!(to = %target, "leadership transfer finished");
                 Ok(())
             }
-            Err(_) => Err(MoveLeaderError::Timeout),
+            _ => Err(MoveLeaderError::Timeout),
         }
     }
 
-    /// Before this member stops: leadership goes to the voter that has most of the log.
+    /// Before this member stops, or is removed: leadership goes to the voter that has most of the
+    /// log. That round may be lost like any other, and then this member can be the one that wins
+    /// the next: it tries until somebody else leads. Without that, whoever is left elects a leader,
+    /// but only after a timeout.
     pub(super) async fn step_aside(&self) {
-        let (_, own) = self.ids();
-        if !self.leadership().is_leader {
+        let election_timeout = self.shared.config.election_timeout;
+        let mut leadership = self.shared.leadership.clone();
+        if !leadership.borrow().is_leader {
             tracing::info!("skipped leadership transfer; local server is not leader");
             return;
         }
+        let handed_over = async {
+            while let Ok(true) =
+                leadership.wait_for(|now| now.leader.is_some()).await.map(|leadership| leadership.is_leader)
+            {
+                let Some(best) = self.successor() else {
+                    tracing::info!("skipped leadership transfer; there is no other voter");
+                    return;
+                };
+                if let Err(error) = self.hand_over(best, election_timeout / 2).await {
+                    tracing::warn!(%error, "leadership was not handed over");
+                }
+            }
+        };
+        let _ = time::timeout(election_timeout * STEP_ASIDE_TIMEOUTS, handed_over).await;
+    }
+
+    /// The other voter that answered lately and has most of the log.
+    fn successor(&self) -> Option<MemberId> {
+        let (_, own) = self.ids();
         let progress = self.shared.consensus.progress();
         let heard_of = self.shared.consensus.heard_of();
-        let voters: Vec<u64> = self.shared.replica.read().membership().voter_ids().collect();
         let is_there =
             |id: &u64| heard_of.get(id).is_some_and(|ago| *ago < self.shared.config.election_timeout);
-        let best = voters.into_iter().filter(|id| *id != own.0 && is_there(id));
-        let Some(best) = best.max_by_key(|id| progress.get(id).copied()) else {
-            tracing::info!("skipped leadership transfer; there is no other voter");
-            return;
-        };
-        if let Err(error) = self.hand_over(MemberId(best), self.shared.config.election_timeout).await {
-            tracing::warn!(%error, "leadership was not handed over");
-        }
+        let replica = self.shared.replica.read();
+        let others = replica.membership().voter_ids().filter(|id| *id != own.0 && is_there(id));
+        others.max_by_key(|id| progress.get(id).copied()).map(MemberId)
     }
 }
 
@@ -158,6 +180,7 @@ impl Node {
         NodeState {
             member_id: id.to_string(),
             cluster_version: ETCD_CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
+            known_peers: replica.membership().nodes().filter(|(other, _)| **other != id.0).count() as u64,
             has_leader: leadership.leader.is_some(),
             is_leader: leadership.is_leader,
             is_learner: status.is_learner,

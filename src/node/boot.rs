@@ -29,7 +29,7 @@ use super::{StartError, snapshot};
 use crate::{
     config::{self, ClusterState, Config},
     limits,
-    raft::{KnownMember, Peer, Peers},
+    raft::{KnownMember, LogStore, Peer, Peers, Replica},
     storage::{Checkpoint, Database, StorageError, Table},
     types::{ClusterId, MemberId},
 };
@@ -57,6 +57,41 @@ pub(super) fn log_has_begun(database: &Database) -> Result<bool, StorageError> {
 pub(super) fn note_log_begun(database: &Database) -> Result<(), StorageError> {
     let cells = vec![(Table::Meta, LOG_BEGUN_CELL.into(), Some(Bytes::new()))];
     database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+    Ok(())
+}
+
+/// Goes on from this member's data alone, with its ids: what `--force-new-cluster` asks for.
+pub(super) fn force_new_cluster(
+    config: &Config,
+    identity: Identity,
+    replica: &Replica,
+    log: &LogStore,
+) -> Result<(), StartError> {
+    if log.is_empty() {
+        tracing::warn!("--force-new-cluster has no effect: there is no data of a cluster here yet");
+        return Ok(());
+    }
+    let Identity { cluster, member } = identity;
+    let urls = &config.initial_advertise_peer_urls;
+    let forgotten = log.forget_others(member.0, replica.membership(), urls, replica.applied_index());
+    let forgotten = forgotten.map_err(|error| {
+        StartError::Refused(format!("cannot write to the log to force a new cluster: {error}"))
+    })?;
+    match forgotten {
+        None => tracing::warn!(
+            cluster_id = %cluster,
+            local_member_id = %member,
+            "--force-new-cluster has no effect: this member is the only one already; take the flag away"
+        ),
+        Some((removed, uncommitted_entries)) => tracing::warn!(
+            cluster_id = %cluster,
+            local_member_id = %member,
+            removed_members = ?removed.into_iter().map(|id| MemberId(id).to_string()).collect::<Vec<_>>(),
+            uncommitted_entries,
+            "forced a new cluster: this member is the only one from now on, with the data that it has. Take the \
+             flag away, and add members with `etcdctl member add`; those removed cannot come back with their data"
+        ),
+    }
     Ok(())
 }
 
@@ -203,9 +238,21 @@ fn found(config: &Config) -> Result<Identity, StartError> {
     let own = ids.iter().find(|(_, name)| *name == config.name);
     let (member, _) = *own.expect("verified: the name is in the initial cluster");
     let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    let others = ask_others(config);
+    // To go on would be to found another cluster beside it, which its members refuse to speak to.
+    if let Some((theirs, _)) = &others
+        && *theirs != cluster.0
+    {
+        return Err(StartError::Refused(format!(
+            "cluster ID mismatch: the other members of --initial-cluster are of cluster {}, and these flags found \
+             cluster {cluster}. To join theirs, add this member with `etcdctl member add` and start it with \
+             --initial-cluster-state=existing; to found one together, give all of them the same --initial-cluster \
+             and --initial-cluster-token",
+            ClusterId(*theirs)
+        )));
+    }
     // A member that lost its data has lost its votes too: under its old id it could vote twice.
-    if let Some((theirs, members)) = ask_others(config)
-        && theirs == cluster.0
+    if let Some((_, members)) = others
         && members.iter().any(|known| known.id == member.0 && known.is_started)
     {
         return Err(StartError::Refused(format!(
@@ -218,9 +265,11 @@ fn found(config: &Config) -> Result<Identity, StartError> {
 
 /// The identity that the cluster has given to whoever comes with this member's peer URLs.
 fn join(config: &Config) -> Result<Identity, StartError> {
+    let own_urls = config.verify_join().map_err(|error| StartError::Refused(error.to_string()))?;
     let Some((cluster, members)) = ask_others(config) else {
         return Err(StartError::Refused(
-            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
+             --initial-cluster must name the running members too, and one of them must answer"
                 .to_owned(),
         ));
     };
@@ -246,8 +295,7 @@ fn join(config: &Config) -> Result<Identity, StartError> {
             return Err(unmatched(format!("unmatched member while checking PeerURLs ({name}={urls:?})")));
         }
     }
-    let own = find(&config.initial_advertise_peer_urls)
-        .ok_or_else(|| unmatched(format!("none has {:?}", config.initial_advertise_peer_urls)))?;
+    let own = find(own_urls).ok_or_else(|| unmatched(format!("none has {own_urls:?}")))?;
     if own.is_started {
         return Err(StartError::Refused(format!(
             "member {} has already been bootstrapped; if its data is lost, remove the member from the cluster and \
@@ -260,9 +308,9 @@ fn join(config: &Config) -> Result<Identity, StartError> {
 
 /// What the first of the other members that answers says about its cluster.
 fn ask_others(config: &Config) -> Option<(u64, Vec<KnownMember>)> {
-    let others = config.initial_cluster.iter().flat_map(|(_, urls)| urls);
+    let others = config.initial_cluster.iter();
     let others: Vec<&String> =
-        others.filter(|url| !config.initial_advertise_peer_urls.contains(*url)).collect();
+        others.filter(|(name, _)| *name != config.name).flat_map(|(_, urls)| urls).collect();
     if others.is_empty() {
         return None;
     }

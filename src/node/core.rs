@@ -19,13 +19,19 @@ use super::{
     forward::Forwarder,
     mailbox::{self, Ticket},
 };
-use crate::{apply::Command, limits, raft::NotProposed};
+use crate::{
+    apply::Command,
+    limits,
+    raft::{Began, NotProposed},
+};
 
 /// One command on its way into the log, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Proposal {
     pub(crate) command: Command,
     pub(crate) ticket: Ticket,
+    /// Only of those that found the queue empty.
+    pub(crate) queued: Option<Instant>,
 }
 
 /// Batches between the queue and their answers. More than one lets a batch be replicated while
@@ -37,6 +43,8 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
     let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let mut waiting = Vec::with_capacity(limits::BATCH_COMMANDS_MAX);
     let mut pace = Pace::default();
+    // When a batch was taken last, if it did not take all there was.
+    let mut left_over = None;
     loop {
         let batch_permit = in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
         if waiting.is_empty() && pace.is_brisk() {
@@ -45,15 +53,18 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
         if waiting.is_empty() && queue.recv_many(&mut waiting, limits::BATCH_COMMANDS_MAX).await == 0 {
             return;
         }
-        let (commands, tickets) = take_batch(&mut waiting);
-        pace.took(commands.len(), Instant::now());
+        let taken = Instant::now();
+        let (commands, tickets, queued) = take_batch(&mut waiting);
+        let began = Began { queued: left_over.or(queued).unwrap_or(taken), taken };
+        left_over = (!waiting.is_empty() || !queue.is_empty()).then_some(taken);
+        pace.took(commands.len(), taken);
         if !forwarder.is_sole_leader() {
-            tokio::spawn(forwarder.clone().see_through(commands, tickets, batch_permit));
+            tokio::spawn(forwarder.clone().see_through(commands, tickets, began, batch_permit));
             continue;
         }
         forwarder
             .consensus
-            .propose(commands, move |outcomes| {
+            .propose(commands, began, move |outcomes| {
                 drop(batch_permit);
                 match outcomes {
                     Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
@@ -110,8 +121,9 @@ async fn linger(queue: &mut mpsc::Receiver<Proposal>, waiting: &mut Vec<Proposal
     }
 }
 
-/// As many of the waiting proposals as one entry may hold, oldest first.
-fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket>) {
+/// As many of the waiting proposals as one entry may hold, oldest first, and since when the oldest
+/// waited, if that is known.
+fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket>, Option<Instant>) {
     let mut bytes = 0;
     let count = waiting
         .iter()
@@ -121,6 +133,7 @@ fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket>) {
             fits
         })
         .count();
+    let queued = waiting.iter().take(count).find_map(|proposal| proposal.queued);
     let mut tickets = Vec::with_capacity(count);
     let commands: Vec<Command> = waiting
         .drain(..count)
@@ -129,7 +142,7 @@ fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket>) {
             proposal.command
         })
         .collect();
-    (commands.into(), tickets)
+    (commands.into(), tickets, queued)
 }
 
 fn propose_error(refusal: NotProposed) -> ProposeError {

@@ -26,6 +26,12 @@ pub(crate) enum ProposeError {
     /// It may or may not have happened.
     #[error("request timed out")]
     Timeout,
+    /// As [`ProposeError::Timeout`]; it was made shortly before this member began to lead.
+    #[error("request timed out, possibly due to previous leader failure")]
+    TimeoutLeaderLost,
+    /// As [`ProposeError::Timeout`]; this member lost its connection to the leader meanwhile.
+    #[error("request timed out, possibly due to connection lost")]
+    TimeoutConnectionLost,
     #[error("server stopped")]
     Stopped,
 }

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -21,10 +21,11 @@ use tokio::{
 use super::{
     ProposeError,
     mailbox::{self, Ticket},
+    patience::Patience,
 };
 use crate::{
     apply::{Command, Outcome},
-    raft::{Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
+    raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
 };
 
 /// Pause before somebody who does not lead (any more) is asked again, unless news comes earlier.
@@ -38,7 +39,9 @@ pub(crate) struct Forwarder {
     pub(crate) own: u64,
     pub(crate) next_serial: AtomicU64,
     /// How long a batch may take.
-    pub(crate) patience: Duration,
+    pub(super) patience: Arc<Patience>,
+    /// Set when this member is about to end and nothing is worth waiting for.
+    pub(crate) giving_up: watch::Receiver<bool>,
 }
 
 impl Forwarder {
@@ -53,11 +56,14 @@ impl Forwarder {
         self: Arc<Self>,
         commands: Arc<[Command]>,
         tickets: Vec<Ticket>,
+        began: Began,
         _batch_permit: OwnedSemaphorePermit,
     ) {
-        let outcomes = match time::timeout(self.patience, self.run(&commands, &tickets)).await {
-            Ok(outcomes) => outcomes,
-            Err(_) => Err(ProposeError::Timeout),
+        let start = Instant::now();
+        let outcomes = tokio::select! { biased;
+            outcomes = self.run(&commands, &tickets, began) => outcomes,
+            () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
+            () = time::sleep(self.patience.limit) => Err(self.patience.timeout(start)),
         };
         match outcomes {
             Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
@@ -65,7 +71,12 @@ impl Forwarder {
         }
     }
 
-    async fn run(&self, commands: &Arc<[Command]>, tickets: &[Ticket]) -> Result<Vec<Outcome>, ProposeError> {
+    async fn run(
+        &self,
+        commands: &Arc<[Command]>,
+        tickets: &[Ticket],
+        began: Began,
+    ) -> Result<Vec<Outcome>, ProposeError> {
         let mut leadership = self.leadership.clone();
         loop {
             let (leader, term) = known_leader(&mut leadership).await?;
@@ -74,7 +85,7 @@ impl Forwarder {
                 return Err(ProposeError::Timeout);
             }
             let expected = Expected::new(self, term);
-            match self.attempt(leader, term, expected, commands).await {
+            match self.attempt(leader, term, expected, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
                 Attempt::Fate(Fate::Lost) => {}
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
@@ -92,11 +103,13 @@ impl Forwarder {
         term: u64,
         mut expected: Expected<'_>,
         commands: &Arc<[Command]>,
+        began: Began,
     ) -> Attempt {
         let serial = expected.serial;
         let proposed = async {
             if leader == self.own {
-                match self.consensus.propose_tagged(term, commands.clone(), (self.own, serial)).await {
+                let tag = (self.own, serial);
+                match self.consensus.propose_tagged(term, commands.clone(), tag, Some(began)).await {
                     Err(NotProposed::NotLeader) => Some(Attempt::Refused),
                     Err(NotProposed::Stopped) => Some(Attempt::Stopped),
                     Ok(()) | Err(NotProposed::Unknown) => None,
@@ -104,11 +117,14 @@ impl Forwarder {
             } else {
                 let Some(peer) = self.consensus.peer(leader) else { return Some(Attempt::Refused) };
                 let batch = (term, serial, Consensus::encode(commands));
-                match self.peers.propose(leader, &peer, self.patience, batch).await {
+                match self.peers.propose(leader, &peer, self.patience.limit, batch).await {
                     Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
                     Ok(Forwarded::Applied | Forwarded::Unknown) => None,
-                    Err(error) if !error.was_sent => Some(Attempt::Refused),
                     Err(error) => {
+                        self.patience.connection_lost();
+                        if !error.was_sent {
+                            return Some(Attempt::Refused);
+                        }
                         tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
                         None
                     }
@@ -132,6 +148,12 @@ pub(super) async fn known_leader(
     let known = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
     let known = known.map_err(|_| ProposeError::Stopped)?;
     Ok((known.leader.expect("waited for"), known.term))
+}
+
+/// Resolves when this member is about to end: who still waits is told, and can ask another.
+pub(super) async fn given_up(mut giving_up: watch::Receiver<bool>) {
+    // The sender lives as long as the core; without it there is nobody left to wait.
+    let _ = giving_up.wait_for(|giving_up| *giving_up).await;
 }
 
 /// What one attempt came to.

@@ -3,58 +3,60 @@
 //! Only the leader knows when a lease ends, and all it does about it is to propose a revoke. The
 //! deadlines are in [`Expiry`](crate::lease::Expiry), which reads no clock; this is the one place
 //! that sleeps for them.
+//!
+//! One task follows who leads. Another looks after the leases, for one term of this member, and is
+//! gone with it, in the middle of whatever it does: what it proposes is for its own term only.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time,
+};
 
 use super::Node;
-use crate::{apply::Command, limits, raft::Leadership};
-
-/// What the loop wakes up for.
-enum Event {
-    Leadership,
-    /// A deadline was set that may be earlier than the one slept for.
-    LeaseChanged,
-    Deadline,
-    Stopping,
-}
+use crate::{apply::Command, lease::Attention, limits, raft::Leadership};
 
 pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>) {
     // The term that this member leads in. A watch skips what came between two looks: another may
     // have led meanwhile, and what is known here of deadlines is of before.
-    let mut leads = None;
+    let mut leads: Option<(u64, Reign)> = None;
     let mut leader = None;
     let mut told = (None, 0);
     loop {
-        let deadline = node.expiry().next_deadline().filter(|_| leads.is_some());
-        let event = tokio::select! { biased;
-            () = node.stopping() => Event::Stopping,
-            changed = leadership.changed() => if changed.is_ok() { Event::Leadership } else { Event::Stopping },
-            () = node.lease_changed() => Event::LeaseChanged,
-            () = sleep_until(deadline) => Event::Deadline,
-        };
-        match event {
-            Event::Stopping => return,
-            Event::LeaseChanged => {}
-            Event::Leadership => {
-                let now = *leadership.borrow_and_update();
-                if now.leader.is_some() && now.leader != leader {
-                    leader = now.leader;
-                    node.metrics().leader_changes.inc();
-                }
-                if (now.leader, now.term) != told {
-                    told = (now.leader, now.term);
-                    tell(&now);
-                }
-                let now_leads = now.is_leader.then_some(now.term);
-                if now_leads != leads {
-                    leads = now_leads;
-                    if leads.is_some() { node.promote_leases() } else { node.expiry().demote() }
-                }
-            }
-            Event::Deadline => revoke_expired(&node).await,
+        tokio::select! { biased;
+            () = node.stopping() => return,
+            changed = leadership.changed() => if changed.is_err() { return },
         }
+        let now = *leadership.borrow_and_update();
+        if now.leader.is_some() && now.leader != leader {
+            leader = now.leader;
+            node.metrics().leader_changes.inc();
+        }
+        if (now.leader, now.term) != told {
+            told = (now.leader, now.term);
+            tell(&now);
+        }
+        let now_leads = now.is_leader.then_some(now.term);
+        if now_leads != leads.as_ref().map(|(term, _)| *term) {
+            // The old one ends before the new one begins.
+            drop(leads.take());
+            node.expiry().demote();
+            leads = now_leads.map(|term| {
+                node.promote_leases(term);
+                (term, Reign(tokio::spawn(look_after_leases(node.clone(), term))))
+            });
+        }
+    }
+}
+
+/// The task of one term.
+struct Reign(JoinHandle<()>);
+
+impl Drop for Reign {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -71,27 +73,78 @@ fn tell(leadership: &Leadership) {
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => time::sleep_until(deadline.into()).await,
+/// What the loop wakes up for.
+enum Event {
+    /// A round is over. How long the next one has to wait.
+    Round(Duration),
+    /// A deadline was set that may be earlier than the one slept for.
+    LeaseChanged,
+    Time,
+}
+
+async fn look_after_leases(node: Node, term: u64) {
+    let mut attention = Attention::new(node.config().election_timeout, Instant::now());
+    let mut round: JoinSet<Duration> = JoinSet::new();
+    let mut rest_until = None;
+    loop {
+        let now = Instant::now();
+        if let Some(late) = attention.look(now) {
+            tracing::warn!(
+                late = %humantime::format_duration(late),
+                "the leader was held up; no lease ends before its holder could renew it"
+            );
+        }
+        rest_until = rest_until.filter(|until| now < *until);
+        let (deadline, note) = {
+            let expiry = node.expiry();
+            (expiry.next_deadline(), expiry.next_note().filter(|_| node.config().lease_checkpoint))
+        };
+        if round.is_empty() && rest_until.is_none() {
+            if deadline.is_some_and(|deadline| deadline <= now) && attention.is_sure(now) {
+                round.spawn(revoke_expired(node.clone(), term, now));
+            } else if note.is_some_and(|note| note <= now) {
+                round.spawn(checkpoint(node.clone(), term));
+            }
+        }
+        let look = attention.next_look(now, deadline);
+        let note = note.filter(|note| *note > now);
+        let event = tokio::select! { biased;
+            Some(rest) = round.join_next() => Event::Round(rest.unwrap_or(limits::LEASE_ROUND_PAUSE)),
+            () = node.lease_changed() => Event::LeaseChanged,
+            () = sleep_until([look, note, rest_until].into_iter().flatten().min()) => Event::Time,
+        };
+        match event {
+            Event::Round(rest) => rest_until = Some(Instant::now() + rest),
+            Event::LeaseChanged | Event::Time => {}
+        }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
 
-/// One round of revokes. They are proposed together and share a log entry; a round that fails is
-/// repeated, for `Expiry` hands a lease out again until it is revoked.
+/// One round of revokes, of leases that had ended at `now`. They are proposed together and share a
+/// log entry; a round that fails is repeated, for `Expiry` hands a lease out again until it is
+/// revoked. Returns how long the next one has to wait.
 ///
 /// Where others vote, a member that was paused or cut off may lead no more and not know it. It
 /// makes sure first, and what it proposes is for its own term only: an old leader's idea of time
 /// never reaches the log of the next one.
-async fn revoke_expired(node: &Node) {
-    let term = node.leadership().term;
-    if node.read_barrier().await.is_err() || node.leadership().term != term {
-        // The leases that are due stay due. News of leadership comes first.
-        time::sleep(limits::LEASE_ROUND_PAUSE).await;
-        return;
+async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
+    if !node.confirm_leadership(term).await {
+        return limits::LEASE_ROUND_PAUSE;
     }
-    let expired = node.expiry().expired(Instant::now(), limits::LEASE_REVOKES_PER_ROUND);
+    let expired = {
+        let mut expiry = node.expiry();
+        if expiry.term() != Some(term) {
+            return limits::LEASE_ROUND_PAUSE;
+        }
+        expiry.expired(now, limits::LEASE_REVOKES_PER_ROUND)
+    };
     let is_full_round = expired.len() == limits::LEASE_REVOKES_PER_ROUND;
     if !expired.is_empty() {
         let count = expired.len() as u64;
@@ -101,7 +154,12 @@ async fn revoke_expired(node: &Node) {
             Err(error) => tracing::warn!(%error, count, "failed to revoke expired leases; will retry"),
         }
     }
-    if is_full_round {
-        time::sleep(limits::LEASE_ROUND_PAUSE).await;
-    }
+    // What ends one after the other gathers meanwhile.
+    if is_full_round { limits::LEASE_ROUND_PAUSE } else { limits::LEASE_LOOK_INTERVAL }
+}
+
+/// One round of checkpoints. Returns how long the next one has to wait.
+async fn checkpoint(node: Node, term: u64) -> Duration {
+    node.checkpoint_leases(term).await;
+    limits::LEASE_ROUND_PAUSE
 }

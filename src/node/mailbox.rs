@@ -10,7 +10,7 @@ use std::{mem, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::ProposeError;
+use super::{ProposeError, read_index::Confirmed};
 use crate::apply::Outcome;
 
 pub(crate) type Answer = Result<Outcome, ProposeError>;
@@ -19,7 +19,7 @@ pub(crate) type Answer = Result<Outcome, ProposeError>;
 #[derive(Debug)]
 pub(crate) enum Letter {
     Outcome(oneshot::Sender<Answer>, Answer),
-    Barrier(oneshot::Sender<Result<(), ProposeError>>, Result<(), ProposeError>),
+    Barrier(oneshot::Sender<Result<Confirmed, ProposeError>>, Result<Confirmed, ProposeError>),
 }
 
 /// One reactor's mailbox. It never holds more than the proposals that are under way, and those

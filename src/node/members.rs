@@ -7,16 +7,17 @@
 
 use std::{
     collections::BTreeSet,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::time;
 
 use super::{Member, Node, ProposeError, forward::known_leader};
 use crate::{
     config,
-    raft::{Change, ChangeRefusal, MemberChange, NotProposed, Peer},
+    raft::{Change, ChangeRefusal, Leadership, MemberChange, NotProposed, Peer},
     types::MemberId,
 };
 
@@ -26,10 +27,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(500);
 /// Log entries that a voter-to-be may be behind when it gets its vote.
 const PROMOTE_LAG: u64 = 1000;
+/// How often the other members are asked whether they are there.
+const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How recently a member must have answered to count as there.
 const HEALTHY: Duration = Duration::from_secs(5);
 /// How long a removed member goes on, so that those who asked it to go get their answer.
-const LAST_BREATH: Duration = Duration::from_secs(1);
+pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
+/// How often a member looks whether it still is one.
+const REMOVED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The members are who they were.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -55,42 +60,97 @@ impl Node {
 
     /// Has the leader change the membership. Once this returns, this member knows of it.
     pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        let (_, own) = self.ids();
+        let removes_own = change == Change::Remove { id: own.0 };
         let changed = async {
-            let index = self.change_through_leader(change).await?;
+            let index = self.change_through_leader(&change).await?;
+            if removes_own {
+                // The others do not tell it any more.
+                return Ok(());
+            }
             let mut applied = self.shared.applied.clone();
             applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
             Ok(())
         };
-        time::timeout(self.request_timeout(), changed).await.unwrap_or(Err(ProposeError::Timeout.into()))
+        let start = Instant::now();
+        match time::timeout(self.request_timeout(), changed).await {
+            Ok(changed) => changed,
+            Err(_) if !self.has_leader() && self.is_unhealthy_to(&change) => {
+                Err(ChangeRefusal::Unhealthy.into())
+            }
+            Err(_) if !self.has_leader() && matches!(change, Change::Promote { .. }) => {
+                Err(ProposeError::NoLeader.into())
+            }
+            Err(_) => Err(self.shared.patience.timeout(start).into()),
+        }
     }
 
-    async fn change_through_leader(&self, change: Change) -> Result<u64, ChangeError> {
+    /// Whether a cluster without a leader is in no state for the change.
+    fn is_unhealthy_to(&self, change: &Change) -> bool {
+        matches!(change, Change::Add { .. }) && self.config().strict_reconfig_check
+    }
+
+    async fn change_through_leader(&self, change: &Change) -> Result<u64, ChangeError> {
         let mut leadership = self.shared.leadership.clone();
         let (_, own) = self.ids();
+        // A leader may have made the change, and not been able to say so. The next one is asked then,
+        // and refuses it for having been made.
+        let mut may_be_done = false;
+        let refusal_if_done = self.refusal_if_done(change);
         loop {
-            let (leader, _) = known_leader(&mut leadership).await?;
+            // An election may be under way, but not for ever.
+            let election = 2 * self.config().election_timeout;
+            let Ok(known) = time::timeout(election, known_leader(&mut leadership)).await else {
+                if self.is_unhealthy_to(change) {
+                    return Err(ChangeRefusal::Unhealthy.into());
+                }
+                continue;
+            };
+            let (leader, term) = known?;
+            let is_other = |now: &Leadership| (now.leader, now.term) != (Some(leader), term);
             let changed = if leader == own.0 {
                 self.change_as_leader(change.clone()).await
+            } else if let Some(peer) = self.shared.consensus.peer(leader) {
+                let patience = self.request_timeout();
+                let asked = self.shared.peers.change(leader, &peer, patience, change.clone());
+                // One that leads no more need not be waited for.
+                let answer = tokio::select! { biased;
+                    answer = asked => answer.map_err(|error| error.was_sent),
+                    _ = leadership.wait_for(is_other) => Err(true),
+                };
+                answer.unwrap_or_else(|was_sent| {
+                    self.shared.patience.connection_lost();
+                    may_be_done |= was_sent;
+                    Err(ChangeRefusal::NotLeader)
+                })
             } else {
-                match self.shared.consensus.peer(leader) {
-                    Some(peer) => {
-                        let patience = self.request_timeout();
-                        match self.shared.peers.change(leader, &peer, patience, change.clone()).await {
-                            Ok(changed) => changed,
-                            Err(error) if !error.was_sent => Err(ChangeRefusal::NotLeader),
-                            // It may have happened. Asked again, it would be refused for that.
-                            Err(_) => return Err(ProposeError::Timeout.into()),
-                        }
-                    }
-                    None => Err(ChangeRefusal::NotLeader),
-                }
+                Err(ChangeRefusal::NotLeader)
             };
             match changed {
+                Err(refusal) if may_be_done && Some(refusal) == refusal_if_done => {
+                    self.read_barrier().await?;
+                    return Ok(self.shared.replica.read().applied_index());
+                }
                 Err(ChangeRefusal::NotLeader) => {
                     let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
                 }
                 changed => return Ok(changed?),
             }
+        }
+    }
+
+    /// How a change is going to be refused that is made already. `None` if it changes nothing to make
+    /// it twice, or it would be refused even now.
+    fn refusal_if_done(&self, change: &Change) -> Option<ChangeRefusal> {
+        let find = |wanted: u64| self.members().into_iter().find(|member| member.id.0 == wanted);
+        match *change {
+            // The id is new with every request.
+            Change::Add { .. } => Some(ChangeRefusal::Exists),
+            Change::Remove { id } => find(id).map(|_| ChangeRefusal::NotFound),
+            Change::Promote { id } => {
+                find(id).filter(|member| member.is_learner).map(|_| ChangeRefusal::NotLearner)
+            }
+            Change::Update { .. } => None,
         }
     }
 
@@ -102,7 +162,29 @@ impl Node {
         if !self.leadership().is_leader || self.read_barrier().await.is_err() {
             return Err(ChangeRefusal::NotLeader);
         }
+        let is_promotion = matches!(change, Change::Promote { .. });
+        let changed = self.make_change(change).await;
+        match &changed {
+            Ok(_) if is_promotion => self.metrics().learners_promoted.inc(),
+            Err(refusal) if is_promotion => {
+                self.metrics().learners_refused.with_label_values(&[&refusal.to_string()]).inc();
+            }
+            Ok(_) | Err(_) => {}
+        }
+        changed
+    }
+
+    async fn make_change(&self, change: Change) -> Result<u64, ChangeRefusal> {
         let change = self.check(change)?;
+        let (_, own) = self.ids();
+        if change == (MemberChange::Remove { id: own.0 }) {
+            // Its last act would be to commit that it is gone, and then nobody leads. So somebody
+            // else is to lead first, and to make the change.
+            self.step_aside().await;
+            if !self.leadership().is_leader {
+                return Err(ChangeRefusal::NotLeader);
+            }
+        }
         self.shared.consensus.change(change).await.map_err(|error| match error {
             NotProposed::NotLeader | NotProposed::Unknown | NotProposed::Stopped => ChangeRefusal::NotLeader,
         })
@@ -240,7 +322,29 @@ pub(crate) async fn promote(node: Node) {
     }
 }
 
-/// Resolves a moment after this member was removed from the cluster.
+/// Asks the other members whether they are there, for as long as the node lives. Those that follow
+/// have nothing else to say to each other.
+pub(crate) async fn probe(node: Node) {
+    let (_, own) = node.ids();
+    let patience = node.config().election_timeout;
+    loop {
+        tokio::select! { biased;
+            () = node.stopping() => return,
+            () = time::sleep(PROBE_INTERVAL) => {}
+        }
+        let others: Vec<(u64, Peer)> = {
+            let replica = node.shared.replica.read();
+            let others = replica.membership().nodes().filter(|(id, _)| **id != own.0);
+            others.map(|(id, peer)| (*id, peer.clone())).collect()
+        };
+        let probes = others.iter().map(|(id, peer)| node.shared.peers.probe(*id, peer, patience));
+        // Whoever does not answer has been told of.
+        drop(join_all(probes).await);
+    }
+}
+
+/// Resolves once this member has applied that it was removed from the cluster. It may also learn
+/// that from the others, who do not speak to it any more.
 pub(crate) async fn removed(node: &Node) {
     let (_, own) = node.ids();
     // One that joins may have to apply much of the log before it finds itself in there.
@@ -248,10 +352,9 @@ pub(crate) async fn removed(node: &Node) {
     loop {
         let is_member = node.shared.replica.read().membership().get_node(&own.0).is_some();
         if was_member && !is_member {
-            time::sleep(LAST_BREATH).await;
             return;
         }
         was_member = is_member;
-        time::sleep(LAST_BREATH).await;
+        time::sleep(REMOVED_INTERVAL).await;
     }
 }

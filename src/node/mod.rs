@@ -16,8 +16,10 @@ mod core;
 mod error;
 mod forward;
 mod leader;
+mod lease;
 mod mailbox;
 mod members;
+mod patience;
 mod peer;
 mod read;
 mod read_index;
@@ -44,12 +46,15 @@ pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, Sto
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use restore::restore;
 pub(crate) use snapshot::Snapshot;
-pub(crate) use start::{Running, start};
+pub(crate) use start::{End, Running, start};
 
 pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
 pub(crate) use members::ChangeError;
 
-use self::{background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, read_index::Waiting};
+use self::{
+    background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, patience::Patience,
+    read_index::Waiting,
+};
 use crate::{
     config::Config,
     lease::Expiry,
@@ -77,6 +82,7 @@ struct Shared {
     consensus: Consensus,
     leadership: watch::Receiver<Leadership>,
     peers: Arc<Peers>,
+    patience: Arc<Patience>,
     queue: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<Waiting>,
     background: std_mpsc::SyncSender<Request>,
@@ -84,6 +90,8 @@ struct Shared {
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Held while checkpoints of leases are on their way through the log.
+    lease_notes: tokio::sync::Mutex<()>,
     applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
 }

@@ -1,7 +1,9 @@
 //! What peers ask of this member.
 
+use std::future;
+
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error;
 use tokio::time;
 
@@ -11,7 +13,7 @@ use crate::{
         Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed,
         PROTOCOL_VERSION, Piece, REMOVED,
     },
-    types::{ClusterId, LeaseId, MemberId},
+    types::{ClusterId, MemberId},
 };
 
 /// Who speaks to whom.
@@ -52,24 +54,78 @@ impl Node {
         if envelope.to != own.0 {
             return Err(PeerRefusal::Member { ours: own, theirs: MemberId(envelope.to) });
         }
-        if self.shared.replica.read().state.members.is_removed(MemberId(envelope.from)) {
+        if self.was_removed(envelope.from) {
             return Err(PeerRefusal::Removed);
         }
         Ok(())
     }
 
-    pub(crate) async fn peer_message(&self, kind: MessageKind, message: Bytes) -> Result<Bytes, PeerRefusal> {
-        let handled = self.shared.consensus.handle(kind, message).await;
-        handled.map_err(|error| PeerRefusal::Failed(error.to_string()))
+    fn was_removed(&self, member: u64) -> bool {
+        self.shared.replica.read().state.members.is_removed(MemberId(member))
+    }
+
+    pub(crate) async fn peer_message(
+        &self,
+        from: u64,
+        kind: MessageKind,
+        message: Bytes,
+    ) -> Result<Bytes, PeerRefusal> {
+        let metrics = self.shared.peers.metrics_of(from);
+        metrics.received(message.len());
+        match self.shared.consensus.handle(kind, message).await {
+            Ok(reply) => {
+                metrics.sent(reply.len());
+                Ok(reply)
+            }
+            Err(error) => {
+                metrics.receive_failed();
+                Err(PeerRefusal::Failed(error.to_string()))
+            }
+        }
+    }
+
+    /// Takes the log from a leader, for as long as that belongs to the cluster. Answers come in
+    /// the order of the messages.
+    pub(crate) fn peer_append<S>(
+        &self,
+        from: u64,
+        messages: S,
+    ) -> impl Stream<Item = Result<Bytes, PeerRefusal>> + Send + use<S>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let (node, node_at_end) = (self.clone(), self.clone());
+        let received = self.shared.peers.metrics_of(from);
+        let answered = received.clone();
+        let messages = messages.inspect(move |message| received.received(message.len()));
+        let messages = messages.take_while(move |_| future::ready(!node.was_removed(from)));
+        let answers = self.shared.consensus.append(messages);
+        let answers = answers.map(move |answer| match answer {
+            Ok(reply) => {
+                answered.sent(reply.len());
+                Ok(reply)
+            }
+            Err(error) => {
+                answered.receive_failed();
+                Err(PeerRefusal::Failed(error.to_string()))
+            }
+        });
+        let refusal = stream::once(async move { node_at_end.was_removed(from) })
+            .filter_map(|removed| future::ready(removed.then_some(Err(PeerRefusal::Removed))));
+        answers.chain(refusal)
     }
 
     pub(crate) async fn peer_snapshot(
         &self,
+        from: u64,
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, PeerRefusal> {
+        let transfer = self.shared.peers.metrics_of(from).receiving_snapshot();
         let received = self.shared.consensus.receive_snapshot(header, pieces).await;
-        received.map_err(|error| PeerRefusal::Failed(error.to_string()))
+        let reply = received.map_err(|error| PeerRefusal::Failed(error.to_string()))?;
+        transfer.arrived();
+        Ok(reply)
     }
 
     pub(crate) async fn peer_propose(
@@ -79,6 +135,7 @@ impl Node {
         serial: u64,
         batch: Bytes,
     ) -> Result<Forwarded, PeerRefusal> {
+        self.shared.peers.metrics_of(from).received(batch.len());
         let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
         // Whoever asked gave up at about the same time.
         let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {
@@ -92,11 +149,11 @@ impl Node {
     }
 
     pub(crate) async fn peer_read_index(&self) -> Option<u64> {
-        self.shared.consensus.read_index().await
+        self.shared.consensus.read_index().await.map(|(index, _)| index)
     }
 
     pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> LeaseAnswer {
-        self.lease_as_leader(LeaseId(query.id), query.renew, query.keys).await
+        self.lease_as_leader(query).await
     }
 
     pub(crate) async fn peer_change(&self, change: Change) -> Result<u64, ChangeRefusal> {

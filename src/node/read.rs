@@ -2,7 +2,10 @@
 
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
-use super::{Node, ProposeError, ReadError, read_index::Waiting};
+use super::{
+    Node, ProposeError, ReadError,
+    read_index::{Confirmed, Waiting},
+};
 use crate::{
     apply::{self, Outcome, Txn},
     auth::AuthStore,
@@ -13,12 +16,27 @@ use crate::{
 
 impl Node {
     /// After this, a read here sees every write that was answered before the call.
-    ///
+    pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
+        self.barrier().await.map(|_| ())
+    }
+
+    /// As [`Node::read_barrier`], and a quorum has said that this member still leads `term`, at some
+    /// moment after the call. False as soon as it is known not to.
+    pub(super) async fn confirm_leadership(&self, term: u64) -> bool {
+        let mut leadership = self.shared.leadership.clone();
+        let lost = leadership.wait_for(|now| !now.is_leader || now.term != term);
+        tokio::select! { biased;
+            _ = lost => false,
+            confirmed = self.barrier() => confirmed == Ok(Some(term)),
+        }
+    }
+
     /// Where this member is the only voter its own log is the quorum, and whatever was answered
     /// has been applied here: there is nobody to ask and nothing to wait for.
-    pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
-        if self.is_sole_leader() {
-            return Ok(());
+    async fn barrier(&self) -> Result<Confirmed, ProposeError> {
+        let leadership = self.leadership();
+        if leadership.is_leader && leadership.is_sole_voter {
+            return Ok(Some(leadership.term));
         }
         let (slot, answer) = oneshot::channel();
         let waiting = Waiting { mailbox: self.mailbox.clone(), slot };

@@ -8,12 +8,14 @@ use std::{
     panic,
     sync::{Arc, atomic::AtomicU64, mpsc as std_mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
+    time,
 };
 
 use super::{
@@ -24,7 +26,9 @@ use super::{
     forward::Forwarder,
     leader,
     mailbox::Mailbox,
-    members, random_u64,
+    members,
+    patience::Patience,
+    random_u64,
     read_index::ReadIndex,
 };
 use crate::{
@@ -39,6 +43,19 @@ use crate::{
     watch::WatchHub,
 };
 
+/// Why a member ends that was not asked to.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It does not belong to the cluster any more.
+    Removed,
+    /// It cannot go on. The text is for a person.
+    Failed(String),
+}
+
+/// How long what is under way may take when the member is asked to end. Clients are told before
+/// their connections are cut.
+const GIVE_UP: Duration = limits::DRAIN_TIMEOUT.saturating_sub(Duration::from_millis(100));
+
 /// A member at work.
 pub(crate) struct Running {
     pub(crate) node: Node,
@@ -47,7 +64,7 @@ pub(crate) struct Running {
     end_core: oneshot::Sender<Node>,
     core: JoinHandle<()>,
     background: JoinHandle<()>,
-    failure: mpsc::Receiver<String>,
+    end: mpsc::Receiver<End>,
     _data_dir: DataDir,
 }
 
@@ -76,6 +93,9 @@ where
     if !log_has_begun {
         boot::note_log_begun(&data_dir.database)?;
     }
+    if config.force_new_cluster {
+        boot::force_new_cluster(&config, data_dir.identity, &replica, &log)?;
+    }
     let (applied, applied_seen) = watch::channel(replica.applied_index());
     let checkpointing = Arc::new(Mutex::new(()));
     let tags = Arc::new(Tags::default());
@@ -93,13 +113,15 @@ where
         applied,
         own_cells: data_dir.own_cells.clone(),
         metrics: metrics.clone(),
+        slow_syncs: log.slow_syncs(),
         warning_apply_duration: config.warning_apply_duration,
+        warning_write_duration: config.warning_unary_request_duration,
     };
     let machine = RaftStateMachine::new(identity.member.0, parts);
-    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0));
+    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0, metrics.clone()));
 
     // One message is enough: the first failure ends the process.
-    let (fail, failure) = mpsc::channel(1);
+    let (fail, end) = mpsc::channel(1);
     let (stopping, stopping_seen) = watch::channel(false);
     let (durable, durable_seen) = watch::channel(0);
     let (damage, damage_seen) = watch::channel(false);
@@ -120,7 +142,7 @@ where
         let fail = fail.clone();
         move || {
             if let Err(error) = background.run() {
-                let _ = fail.try_send(format!("checkpoint failed: {error}"));
+                let _ = fail.try_send(End::Failed(format!("checkpoint failed: {error}")));
             }
         }
     });
@@ -154,14 +176,19 @@ where
                 async move {
                     let error = consensus.follow(publish).await;
                     let _ = started.send(Err(StartError::Refused(error.to_string())));
-                    let _ = fail.try_send(error.to_string());
+                    let _ = fail.try_send(End::Failed(error.to_string()));
                 }
             });
             let told_removed = {
                 let peers = peers.clone();
                 async move { peers.removed().await }
             };
-            let patience = config.request_timeout();
+            let (give_up, giving_up) = watch::channel(false);
+            let patience = Arc::new(Patience::new(
+                config.request_timeout(),
+                config.election_timeout,
+                leadership.clone(),
+            ));
             let keep = config.snapshot_catchup_entries;
             let forwarder = Arc::new(Forwarder {
                 consensus: consensus.clone(),
@@ -170,16 +197,19 @@ where
                 leadership: leadership.clone(),
                 own: identity.member.0,
                 next_serial: AtomicU64::new(random_u64().max(1)),
-                patience,
+                patience: patience.clone(),
+                giving_up: giving_up.clone(),
             });
             let read_index = ReadIndex {
                 consensus: consensus.clone(),
                 peers: peers.clone(),
                 leadership: leadership.clone(),
                 applied: applied_seen.clone(),
+                metrics: metrics.clone(),
                 own: identity.member.0,
-                patience,
+                patience: patience.limit,
                 attempt: config.election_timeout,
+                giving_up,
             };
             let shared = Shared {
                 config,
@@ -191,11 +221,13 @@ where
                 consensus: consensus.clone(),
                 leadership: leadership.clone(),
                 peers,
+                patience,
                 queue,
                 reads,
                 background: requests,
                 metrics,
                 changing: tokio::sync::Mutex::default(),
+                lease_notes: tokio::sync::Mutex::default(),
                 applied: applied_seen.clone(),
                 next_lease_id: AtomicU64::new(random_u64()),
                 stopping: stopping_seen,
@@ -210,16 +242,25 @@ where
             tokio::spawn(read_index.run(reads_out));
             tokio::spawn(serve_peers(node.clone()));
             tokio::spawn(members::promote(node.clone()));
+            tokio::spawn(members::probe(node.clone()));
             tokio::spawn({
                 let (node, started) = (node.clone(), started.clone());
                 async move {
-                    tokio::select! {
-                        () = told_removed => {}
-                        () = members::removed(&node) => {}
+                    let is_removed = tokio::select! { biased;
+                        () = told_removed => true,
+                        () = members::removed(&node) => true,
+                        () = node.stopping() => false,
+                    };
+                    if !is_removed {
+                        time::sleep(GIVE_UP).await;
+                        give_up.send_replace(true);
+                        return;
                     }
+                    give_up.send_replace(true);
                     // Whichever of the two is waited for.
                     let _ = started.send(Err(StartError::Refused(REMOVED.to_owned())));
-                    let _ = fail.try_send(REMOVED.to_owned());
+                    time::sleep(members::LAST_BREATH).await;
+                    let _ = fail.try_send(End::Removed);
                 }
             });
             tokio::spawn(async move {
@@ -239,7 +280,7 @@ where
         Ok(node) => node?,
         Err(_) => return Err(StartError::Refused("the core thread ended while starting".to_owned())),
     };
-    Ok(Running { node, stopping, end_core, core, background, failure, _data_dir: data_dir })
+    Ok(Running { node, stopping, end_core, core, background, end, _data_dir: data_dir })
 }
 
 impl Running {
@@ -248,11 +289,11 @@ impl Running {
         self.stopping.send_replace(true);
     }
 
-    /// Resolves if the member cannot go on.
-    pub(crate) async fn failed(&mut self) -> String {
-        match self.failure.recv().await {
-            Some(reason) => reason,
-            None => "the member's threads ended".to_owned(),
+    /// Resolves if the member cannot go on, or is not to.
+    pub(crate) async fn ended(&mut self) -> End {
+        match self.end.recv().await {
+            Some(end) => end,
+            None => End::Failed("the member's threads ended".to_owned()),
         }
     }
 

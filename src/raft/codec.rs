@@ -78,7 +78,7 @@ pub(crate) fn entry(at: LogPosition, kind: EntryKind, mut payload: Bytes) -> Opt
 }
 
 pub(super) fn batch(commands: Bytes, tag: Option<Tag>) -> Option<Batch> {
-    Some(Batch { commands: codec::decode(commands).ok()?.into(), tag })
+    Some(Batch { commands: codec::decode(commands).ok()?.into(), tag, began: None })
 }
 
 pub(crate) fn encode_log_id(log_id: &LogId) -> Bytes {

@@ -2,15 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    future,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use openraft::{
     ChangeMembers, Config, Instant as _, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
+    base::BoxStream,
     raft::{AppendEntriesResponse, ClientWriteResponse, ReadPolicy, SnapshotResponse},
     vote::leader_id_std::CommittedLeaderId,
 };
@@ -28,10 +34,14 @@ use super::{
     network::Network,
     peers::Peers,
     snapshot::{Header, Inbox, Outgoing, Piece},
+    stages::Began,
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
 use crate::apply::{self, Command, Outcome};
+
+/// When somebody who lost a round stands again, in parts of the election timeout.
+const STAND_AGAIN: Range<f64> = 0.1..0.35;
 
 /// Consensus could not be started, or has stopped for good.
 #[derive(Debug, Error)]
@@ -65,6 +75,8 @@ pub(crate) struct Leadership {
     pub(crate) is_sole_voter: bool,
     /// This member was asked for as a learner, and has no vote.
     pub(crate) is_learner: bool,
+    /// When this member last began to lead. It may not lead any more.
+    pub(crate) elected_at: Option<Instant>,
 }
 
 /// A change of who belongs to the cluster.
@@ -96,6 +108,7 @@ pub(crate) enum MemberChange {
 #[derive(Clone)]
 pub(crate) struct Consensus {
     id: u64,
+    peers: Arc<Peers>,
     raft: Raft,
     log: LogStore,
     inbox: Arc<Inbox>,
@@ -120,7 +133,7 @@ impl Consensus {
         let id = peers.own();
         let config = openraft_config(timing).validate().map_err(|error| fail(&error))?;
         let outgoing = Arc::new(Outgoing::default());
-        let network = Network::new(peers, outgoing.clone(), timing.election_timeout);
+        let network = Network::new(peers.clone(), outgoing.clone(), timing.election_timeout);
         let inbox = Arc::new(machine.inbox());
         let raft = Raft::new(id, Arc::new(config), network, log.clone(), machine)
             .await
@@ -130,7 +143,8 @@ impl Consensus {
         }
         let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
-        let consensus = Consensus { id, raft, log, inbox, outgoing, election_timeout, heard };
+        let consensus = Consensus { id, peers, raft, log, inbox, outgoing, election_timeout, heard };
+        tokio::spawn(stand_again(consensus.raft.clone(), election_timeout));
         if consensus.leadership().is_sole_voter {
             // Nobody can object, so there is no reason to sit out an election timeout.
             consensus.raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
@@ -142,11 +156,13 @@ impl Consensus {
     pub(crate) async fn propose(
         &self,
         commands: Arc<[Command]>,
+        began: Began,
         done: impl FnOnce(Result<Vec<Outcome>, NotProposed>) + Send + 'static,
     ) {
         let callback = Callback::new(move |result: WriteResult| done(outcomes(result)));
+        let batch = Batch { commands, tag: None, began: Some(began) };
         // If the core has stopped it drops the callback, and with it whoever waits.
-        let _ = self.raft.client_write_ff(Batch { commands, tag: None }, Some(callback)).await;
+        let _ = self.raft.client_write_ff(batch, Some(callback)).await;
     }
 
     /// Hands a batch to the log of the leader of `term`, if this member is that. Resolves once it
@@ -156,6 +172,7 @@ impl Consensus {
         term: u64,
         commands: Arc<[Command]>,
         tag: (u64, u64),
+        began: Option<Began>,
     ) -> Result<(), NotProposed> {
         let (tell, result) = oneshot::channel();
         let callback = Callback::new(move |result: WriteResult| {
@@ -163,7 +180,7 @@ impl Consensus {
             let _ = tell.send(outcomes(result).map(|_| ()));
         });
         let tag = Some(Tag { member: tag.0, serial: tag.1 });
-        let write = self.raft.write(Batch { commands, tag }).responder(callback);
+        let write = self.raft.write(Batch { commands, tag, began }).responder(callback);
         write.with_leader(CommittedLeaderId { term }).await.map_err(|_| NotProposed::Stopped)?;
         result.await.unwrap_or(Err(NotProposed::Stopped))
     }
@@ -176,7 +193,9 @@ impl Consensus {
         tag: (u64, u64),
     ) -> Result<Result<(), NotProposed>, message::Unreadable> {
         let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
-        Ok(self.propose_tagged(term, batch.commands, tag).await)
+        let now = Instant::now();
+        let began = Some(Began { queued: now, taken: now });
+        Ok(self.propose_tagged(term, batch.commands, tag, began).await)
     }
 
     /// A batch as [`Peers::propose`] takes it.
@@ -187,10 +206,10 @@ impl Consensus {
     }
 
     /// The index that a read has to wait for, confirmed by a quorum after this call. `None` if
-    /// this member does not lead, or cannot reach a quorum.
-    pub(crate) async fn read_index(&self) -> Option<u64> {
+    /// this member does not lead, or cannot reach a quorum. Comes with the term that it led then.
+    pub(crate) async fn read_index(&self) -> Option<(u64, u64)> {
         let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
-        read.ok().map(|(read, _)| read.index())
+        read.ok().map(|(read, _)| (read.index(), read.committed_leader_id().term))
     }
 
     /// Answers a peer's message.
@@ -200,9 +219,7 @@ impl Consensus {
             MessageKind::Append => {
                 let request = message::decode_append(bytes).map_err(|error| fail(&error))?;
                 let reply = self.raft.append_entries(request).await.map_err(|error| fail(&error))?;
-                if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
-                    *self.heard.lock() = Some(Instant::now());
-                }
+                note_leader(&self.heard, &reply);
                 Ok(message::encode_append_reply(&reply))
             }
             MessageKind::Vote => {
@@ -221,6 +238,37 @@ impl Consensus {
                 Ok(message::encode_transfer_reply(reply.err().map(|error| error.to_string())))
             }
         }
+    }
+
+    /// Takes in the log as its leader sends it. Messages are taken before the ones ahead of them
+    /// are on the disk, and answered in their order once they are. A message that is refused is
+    /// the last one to be answered.
+    pub(crate) fn append<S>(
+        &self,
+        messages: S,
+    ) -> impl Stream<Item = Result<Bytes, ConsensusError>> + Send + use<S>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let was_unreadable = Arc::new(AtomicBool::new(false));
+        let requests = messages.scan(was_unreadable.clone(), |was_unreadable, bytes| {
+            let request = message::decode_append(bytes).ok();
+            was_unreadable.store(request.is_none(), Ordering::Relaxed);
+            future::ready(request)
+        });
+        let heard = self.heard.clone();
+        // Boxed, for openraft's type names the borrow of its handle, though it holds none.
+        let results: BoxStream<'static, _> = Box::pin(self.raft.stream_append(requests));
+        let answers = results.map(move |answer| {
+            let reply = answer.map_err(|error| ConsensusError(error.to_string()))?.into();
+            note_leader(&heard, &reply);
+            Ok(message::encode_append_reply(&reply))
+        });
+        let refusal = stream::once(async move { was_unreadable.load(Ordering::Relaxed) });
+        answers.chain(refusal.filter_map(|was_unreadable| {
+            let error = || Err(ConsensusError(message::Unreadable.to_string()));
+            future::ready(was_unreadable.then(error))
+        }))
     }
 
     /// Receives a snapshot beside the state that is served meanwhile, and installs it.
@@ -329,13 +377,21 @@ impl Consensus {
         leadership(self.id, &self.raft.metrics().borrow_watched())
     }
 
-    /// Follows leadership until consensus stops; `gone` learns why.
+    /// Follows leadership, and where the members are, until consensus stops. Returns why.
     pub(crate) async fn follow(&self, publish: watch::Sender<Leadership>) -> ConsensusError {
         let mut metrics = self.raft.metrics();
+        let mut known_membership = None;
         loop {
             let is_alone;
             {
                 let metrics = metrics.borrow_and_update();
+                let membership = &metrics.membership_config;
+                if known_membership != Some(*membership.log_id()) {
+                    known_membership = Some(*membership.log_id());
+                    // Not only once it is committed: it may take the moved member to commit it.
+                    let nodes = membership.membership().nodes();
+                    self.peers.moved_to(nodes.map(|(&id, peer)| (id, peer.clone())).collect());
+                }
                 if let Err(fatal) = &metrics.running_state {
                     return ConsensusError(fatal.to_string());
                 }
@@ -353,6 +409,8 @@ impl Consensus {
                     now.is_leader = false;
                 }
                 publish.send_if_modified(|known| {
+                    let begins = now.is_leader && !(known.is_leader && known.term == now.term);
+                    now.elected_at = if begins { Some(Instant::now()) } else { known.elected_at };
                     let changed = *known != now;
                     *known = now;
                     changed
@@ -395,6 +453,34 @@ impl Consensus {
     pub(crate) async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "consensus did not stop cleanly");
+        }
+    }
+}
+
+/// Two members that stand in the same moment take the votes from each other, and openraft lets both
+/// sit out another election timeout. A round takes a few messages and a sync; when this member still
+/// stands well after that, nobody won, and it asks again, at a time of its own. A term is asked for
+/// once, so that somebody who cannot win does not go on at this pace; and the others say first
+/// whether they would vote, so that it takes nothing from a leader that they have.
+async fn stand_again(raft: Raft, election_timeout: Duration) {
+    let mut metrics = raft.server_metrics();
+    let mut lost = None;
+    loop {
+        let standing =
+            metrics.wait_until(|now| now.state.is_candidate() && Some(now.vote.leader_id.term) != lost);
+        let Ok(standing) = standing.await else { return };
+        let term = standing.vote.leader_id.term;
+        let pause = election_timeout.mul_f64(rand::random_range(STAND_AGAIN));
+        let decided = metrics.wait_until(|now| !now.state.is_candidate() || now.vote.leader_id.term != term);
+        match time::timeout(pause, decided).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                lost = Some(term);
+                if raft.trigger().elect(true).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }
@@ -442,6 +528,14 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
         is_leader: leader == Some(id),
         is_sole_voter: membership.voter_ids().eq([id]),
         is_learner: membership.get_node(&id).is_some_and(|own| own.is_learner),
+        elected_at: None,
+    }
+}
+
+/// A leader that this member follows was heard.
+fn note_leader(heard: &Mutex<Option<Instant>>, reply: &AppendEntriesResponse<TypeConfig>) {
+    if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+        *heard.lock() = Some(Instant::now());
     }
 }
 

@@ -12,26 +12,29 @@ use std::{
         mpsc,
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{
-    codec,
-    typ::{Entry, TypeConfig},
-    wal::{self, FrameBuffer, HardState, LogPosition, Wal},
+    stages::SlowSyncs,
+    typ::TypeConfig,
+    wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
 };
 use crate::telemetry::Metrics;
 
 /// Bytes gathered for one sync, at most. What is over waits for the next one.
 const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A sync that takes longer gets a line in the log, whether anybody waited for it or not.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
 pub(super) struct Flusher {
     wal: Mutex<State>,
+    reader: WalReader,
     /// Jobs submitted and not reported.
     pending: AtomicUsize,
     /// The last entry that is on the disk.
@@ -40,6 +43,7 @@ pub(super) struct Flusher {
     /// Started with the first job.
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     metrics: Arc<Metrics>,
+    pub(super) slow_syncs: Arc<SlowSyncs>,
 }
 
 struct State {
@@ -72,12 +76,14 @@ pub(super) enum Done {
 impl Flusher {
     pub(super) fn new(wal: Wal, last_index: u64, metrics: Arc<Metrics>) -> Flusher {
         Flusher {
+            reader: wal.reader(),
             wal: Mutex::new(State { wal, is_broken: false }),
             pending: AtomicUsize::new(0),
             flushed: Mutex::new(last_index),
             advanced: Condvar::new(),
             queue: Mutex::new(None),
             metrics,
+            slow_syncs: Arc::default(),
         }
     }
 
@@ -126,12 +132,24 @@ impl Flusher {
         });
         state.is_broken = written.is_err();
         drop(state);
+        let end = Instant::now();
+        let took = end - start;
         if let Some(last) = last_index {
+            if took > SlowSyncs::SLOW {
+                self.slow_syncs.note(last, end);
+            }
             // Whoever waits for an entry that cannot be written need not wait: this member ends.
             *self.flushed.lock() = if written.is_ok() { last } else { u64::MAX };
             self.advanced.notify_all();
         }
-        self.metrics.observe_wal_sync(start.elapsed(), bytes);
+        self.metrics.observe_wal_sync(took, bytes);
+        if took > SLOW_SYNC {
+            tracing::warn!(
+                took = %humantime::format_duration(took),
+                "expected-duration" = %humantime::format_duration(SLOW_SYNC),
+                "slow fdatasync"
+            );
+        }
         written.map_err(io::Error::other)
     }
 
@@ -187,14 +205,7 @@ impl Flusher {
         }
     }
 
-    /// Reads entries back from the files, which may be written to meanwhile.
-    pub(super) fn read_entries(&self, from: u64, until: u64) -> io::Result<Vec<Entry>> {
-        let segments = self.wal.lock().wal.segments_from(from);
-        let entries = wal::read_entries(&segments, from, until).map_err(io::Error::other)?;
-        let decode = |(at, kind, payload): (LogPosition, _, Bytes)| {
-            codec::entry(at, kind, payload)
-                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
-        };
-        entries.into_iter().map(decode).collect()
+    pub(super) fn reader(&self) -> &WalReader {
+        &self.reader
     }
 }

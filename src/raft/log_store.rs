@@ -13,7 +13,14 @@
 //! votes, truncations and purges, so the files always are a state that the log went through: an
 //! entry of a term is never there without the vote for that term.
 
-use std::{collections::VecDeque, fmt::Debug, io, ops::RangeBounds, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Debug,
+    io,
+    ops::RangeBounds,
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use openraft::{
@@ -22,15 +29,16 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task};
 
 use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
-    typ::{Entry, LogId, TypeConfig, Vote},
-    wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal},
+    stages::SlowSyncs,
+    typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
+    wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
 };
-use crate::{apply::Command, limits, storage::StorageError, telemetry::Metrics};
+use crate::{limits, storage::StorageError, telemetry::Metrics};
 
 /// Cheap to clone; the clones are the readers.
 #[derive(Clone)]
@@ -129,6 +137,55 @@ impl LogStore {
         Ok(LogStore { inner: Arc::new(Mutex::new(inner)) })
     }
 
+    /// Whether nothing was ever written to it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().last.is_none()
+    }
+
+    /// Makes this member the only one, whoever else the log names: they are lost for ever. To be
+    /// called before consensus starts on this log. `known` is the membership that the database
+    /// holds, `own_urls` where this member is reached if that does not say it. Returns who was
+    /// removed and how many entries there are behind the `applied` and committed ones; `None` if
+    /// this member was alone.
+    ///
+    /// Those entries stay. Nobody is left who could say that they were not committed, and if one
+    /// was, somebody may have been told so.
+    pub(crate) fn forget_others(
+        &self,
+        own: u64,
+        known: &Membership,
+        own_urls: &[String],
+        applied: u64,
+    ) -> io::Result<Option<(Vec<u64>, u64)>> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let in_log = inner.cache.iter().rev().find_map(|(entry, _)| match &entry.payload {
+            EntryPayload::Membership(membership) => Some(membership),
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        });
+        let membership = in_log.unwrap_or(known);
+        let others: Vec<u64> = membership.nodes().map(|(id, _)| *id).filter(|id| *id != own).collect();
+        if others.is_empty() && membership.voter_ids().eq([own]) {
+            return Ok(None);
+        }
+        let peer_urls = membership.get_node(&own).map_or(own_urls, |peer| &peer.peer_urls).to_vec();
+        let nodes = BTreeMap::from([(own, Peer { peer_urls, is_learner: false })]);
+        let alone = Membership::new(vec![BTreeSet::from([own])], nodes).expect("the one voter is a node");
+        let last = inner.last.unwrap_or_default();
+        let term = inner.hard_state.map_or(0, |state| state.term).max(last.term);
+        let at = LogPosition { term, index: last.index + 1 };
+        let entry = Entry { log_id: codec::log_id(at), payload: EntryPayload::Membership(alone) };
+        codec::push_entry(&mut inner.frame, &entry);
+        inner.write_inline(Some(at.index), Effect::None)?;
+        let bytes = weight(&entry, 0);
+        inner.cache.push_back((entry, bytes));
+        inner.cache_bytes += bytes;
+        inner.last = Some(at);
+        inner.is_alone = true;
+        let committed = inner.committed.map_or(0, |committed| committed.index).max(applied);
+        Ok(Some((others, last.index.saturating_sub(committed))))
+    }
+
     /// Files that could be given back by a purge.
     pub(crate) fn sealed_segments(&self) -> usize {
         self.flusher().sealed_segments()
@@ -139,6 +196,11 @@ impl LogStore {
     pub(crate) fn wait_for_disk(&self, index: u64) {
         let flusher = self.flusher();
         flusher.wait_for(index);
+    }
+
+    /// The syncs that were slow, as they come.
+    pub(crate) fn slow_syncs(&self) -> Arc<SlowSyncs> {
+        self.flusher().slow_syncs.clone()
     }
 
     fn flusher(&self) -> Arc<Flusher> {
@@ -224,29 +286,27 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(&start) => start + 1,
             Bound::Unbounded => 0,
         };
-        let inner = self.inner.lock();
-        let end = inner.last.map_or(0, |last| last.index + 1);
-        let until = match range.end_bound() {
-            Bound::Included(&last) => last + 1,
-            Bound::Excluded(&until) => until,
-            Bound::Unbounded => end,
-        }
-        .min(end);
-        if from >= until {
-            return Ok(Vec::new());
-        }
-        if let Some(entries) = inner.cached(from, until) {
-            return Ok(entries.cloned().collect());
-        }
         // The newest of them are in the cache and perhaps not in the files yet.
-        let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
-        let newer: Vec<Entry> = match inner.cached(cached_from, until) {
-            Some(entries) if cached_from < until => entries.cloned().collect(),
-            _ => Vec::new(),
+        let (reader, newer, until) = {
+            let inner = self.inner.lock();
+            let end = inner.last.map_or(0, |last| last.index + 1);
+            let until = match range.end_bound() {
+                Bound::Included(&last) => last + 1,
+                Bound::Excluded(&until) => until,
+                Bound::Unbounded => end,
+            }
+            .min(end);
+            let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
+            let newer: Vec<Entry> = match inner.cached(cached_from.max(from), until) {
+                Some(entries) => entries.cloned().collect(),
+                None => Vec::new(),
+            };
+            (inner.flusher.reader().clone(), newer, until.min(cached_from))
         };
-        let flusher = inner.flusher.clone();
-        drop(inner);
-        let mut entries = flusher.read_entries(from, until.min(cached_from))?;
+        if from >= until {
+            return Ok(newer);
+        }
+        let mut entries = read_back(reader, from, until, usize::MAX).await?;
         entries.extend(newer);
         Ok(entries)
     }
@@ -254,37 +314,23 @@ impl RaftLogReader<TypeConfig> for LogStore {
     /// As many as fit one message, and at least one.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let end = end.min(start + limits::APPEND_ENTRIES_MAX);
-        {
+        let (reader, until) = {
             let inner = self.inner.lock();
             let end = end.min(inner.last.map_or(0, |last| last.index + 1));
-            if let Some(first) = inner.cache.front().map(|(entry, _)| entry.log_id.index)
-                && first <= start
-            {
+            let cached_from = inner.cache.front().map_or(end, |(entry, _)| entry.log_id.index);
+            if cached_from <= start {
                 let mut bytes = 0;
-                let fitting = inner
-                    .cache
-                    .iter()
-                    .skip((start - first) as usize)
-                    .take(end.saturating_sub(start) as usize)
-                    .take_while(|(_, of_entry)| {
-                        let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
-                        bytes += of_entry;
-                        fits
-                    });
+                let cached = inner.cache.iter().skip((start - cached_from) as usize);
+                let fitting = cached.take(end.saturating_sub(start) as usize).take_while(|(_, of_entry)| {
+                    let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
+                    bytes += of_entry;
+                    fits
+                });
                 return Ok(fitting.map(|(entry, _)| entry.clone()).collect());
             }
-        }
-        let mut entries = self.try_get_log_entries(start..end).await?;
-        let mut bytes = 0;
-        let count = entries.iter().take_while(|entry| {
-            let of_entry = size(entry);
-            let fits = bytes == 0 || bytes + of_entry <= limits::APPEND_BYTES_MAX;
-            bytes += of_entry;
-            fits
-        });
-        let count = count.count();
-        entries.truncate(count);
-        Ok(entries)
+            (inner.flusher.reader().clone(), end.min(cached_from))
+        };
+        read_back(reader, start, until, limits::APPEND_BYTES_MAX).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -428,10 +474,17 @@ impl Written {
     }
 }
 
-/// About the bytes that an entry takes in a message.
-fn size(entry: &Entry) -> usize {
-    match &entry.payload {
-        EntryPayload::Normal(batch) => batch.commands.iter().map(Command::size).sum(),
-        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-    }
+/// Entries that have left the cache, as long as they are no more than `bytes` together, and one in
+/// any case. The core thread does not wait for the disk meanwhile.
+async fn read_back(reader: WalReader, from: u64, until: u64, bytes: usize) -> io::Result<Vec<Entry>> {
+    let work = move || {
+        let entries = reader.read(from, until, bytes).map_err(io::Error::other)?;
+        let decode = |(at, kind, payload): (LogPosition, _, Bytes)| {
+            // A copy of its own, or one entry would keep whatever was read with it.
+            codec::entry(at, kind, Bytes::copy_from_slice(&payload))
+                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
+        };
+        entries.into_iter().map(decode).collect()
+    };
+    task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -211,8 +211,8 @@ mod tests {
         let membership = membership.expect("every voter is a node");
         let payloads = [
             EntryPayload::Blank,
-            EntryPayload::Normal(Batch { commands: commands.clone(), tag: None }),
-            EntryPayload::Normal(Batch { commands, tag: Some(Tag { member: 7, serial: 99 }) }),
+            EntryPayload::Normal(Batch { commands: commands.clone(), tag: None, began: None }),
+            EntryPayload::Normal(Batch { commands, tag: Some(Tag { member: 7, serial: 99 }), began: None }),
             EntryPayload::Membership(membership),
         ];
         let entries = (5..).zip(payloads).map(|(index, payload)| Entry { log_id: at(index), payload });

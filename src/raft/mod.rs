@@ -12,7 +12,9 @@ mod log_store;
 mod message;
 mod network;
 mod peers;
+mod pipeline;
 mod snapshot;
+mod stages;
 mod state_machine;
 mod tags;
 mod typ;
@@ -26,6 +28,7 @@ pub(crate) use peers::{
     Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION, Peers, REMOVED,
 };
 pub(crate) use snapshot::Piece;
+pub(crate) use stages::Began;
 pub(crate) use state_machine::{Parts, RaftStateMachine, Replica};
 pub(crate) use tags::{Fate, Tags};
 pub(crate) use typ::Peer;

@@ -11,16 +11,21 @@
 //! effect is for the caller to find out from the log.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     error::Error,
-    time::Duration,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::future;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{sync::watch, time};
+use tokio::{net::TcpStream, sync::watch, time};
 use tonic::{
     Code, Status,
+    codegen::http::Uri,
     transport::{Channel, Endpoint},
 };
 
@@ -32,6 +37,7 @@ use crate::{
         ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember, change_request as pb,
         peer_client::PeerClient,
     },
+    telemetry::{Metrics, PeerMetrics},
 };
 
 /// Of the protocol between members.
@@ -45,6 +51,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// when it does not answer for as long again.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
+/// A peer that has not answered anything for so long, though it was asked, is lost.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A peer could not be asked, or did not answer in time.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("member {target:x} at {url}: {reason}")]
@@ -54,6 +63,12 @@ pub(crate) struct PeerError {
     reason: String,
     /// Whether the peer may have got the request.
     pub(crate) was_sent: bool,
+}
+
+impl PeerError {
+    fn new(target: u64, peer: &Peer, reason: String, was_sent: bool) -> PeerError {
+        PeerError { target, url: peer.to_string(), reason, was_sent }
+    }
 }
 
 /// What came of a batch that the leader was asked to put into the log.
@@ -155,20 +170,27 @@ pub(crate) struct KnownMember {
 pub(crate) struct Peers {
     cluster: u64,
     own: u64,
+    /// Where each is reached, as the newest membership has it that this member knows of.
+    addresses: Mutex<BTreeMap<u64, Peer>>,
     /// For what clients ask: not the connections that the log travels on.
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
-    /// Peers that did not answer the last time.
-    silent: Mutex<BTreeSet<u64>>,
+    /// When each peer that was asked last answered; `None` while it is lost.
+    heard: Mutex<BTreeMap<u64, Option<Instant>>>,
+    metrics: Arc<Metrics>,
+    metrics_of: Mutex<BTreeMap<u64, Arc<PeerMetrics>>>,
     removed: watch::Sender<bool>,
 }
 
 impl Peers {
-    pub(crate) fn new(cluster: u64, own: u64) -> Peers {
+    pub(crate) fn new(cluster: u64, own: u64, metrics: Arc<Metrics>) -> Peers {
         Peers {
             cluster,
             own,
+            addresses: Mutex::default(),
             channels: Mutex::default(),
-            silent: Mutex::default(),
+            heard: Mutex::default(),
+            metrics,
+            metrics_of: Mutex::default(),
             removed: watch::Sender::new(false),
         }
     }
@@ -180,6 +202,17 @@ impl Peers {
         let _ = removed.wait_for(|removed| *removed).await;
     }
 
+    /// What is counted of the traffic with a peer.
+    pub(crate) fn metrics_of(&self, peer: u64) -> Arc<PeerMetrics> {
+        let mut known = self.metrics_of.lock();
+        known.entry(peer).or_insert_with(|| Arc::new(self.metrics.peer(self.own, peer))).clone()
+    }
+
+    /// A heartbeat was not answered in time.
+    pub(super) fn heartbeat_failed(&self) {
+        self.metrics.heartbeat_failures.inc();
+    }
+
     /// Who `target` is to be told is speaking.
     pub(super) fn envelope(&self, target: u64) -> Envelope {
         Envelope { version: PROTOCOL_VERSION, cluster: self.cluster, from: self.own, to: target }
@@ -189,17 +222,35 @@ impl Peers {
         self.own
     }
 
-    /// A connection that is made when it is first used, and again after it broke.
+    /// The members are these now. Connections move to where they are reached.
+    pub(super) fn moved_to(&self, addresses: BTreeMap<u64, Peer>) {
+        *self.addresses.lock() = addresses;
+    }
+
+    /// Where `target` is reached now, if that is not as in `known`.
+    pub(super) fn moved_from(&self, target: u64, known: &Peer) -> Option<Peer> {
+        self.addresses.lock().get(&target).filter(|peer| peer.peer_urls != known.peer_urls).cloned()
+    }
+
+    /// A connection that is made when it is first used, and again after it broke, to whichever of
+    /// the peer's URLs is the first to accept it.
     pub(super) fn connect(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
-        let url = peer.peer_urls.first().cloned().unwrap_or_default();
-        Ok(Endpoint::from_shared(url)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
+        let urls = peer.peer_urls.iter().map(|url| Endpoint::from_shared(url.clone()));
+        let endpoints = urls.collect::<Result<Vec<_>, _>>()?;
+        let addresses = endpoints.iter().filter_map(|endpoint| endpoint.uri().authority());
+        let addresses: Arc<[String]> = addresses.map(|address| address.to_string()).collect();
+        let connector = tower::service_fn(move |_: Uri| {
+            let addresses = addresses.clone();
+            async move { first_to_accept(&addresses).await.map(TokioIo::new) }
+        });
+        // Without a URL this fails here, as it should.
+        let endpoint = endpoints.into_iter().next().map_or_else(|| Endpoint::from_shared(""), Ok)?;
+        Ok(endpoint
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-            .connect_lazy())
+            .connect_with_connector_lazy(connector))
     }
 
     pub(super) fn client(channel: Channel) -> PeerClient<Channel> {
@@ -216,35 +267,53 @@ impl Peers {
         patience: Duration,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, PeerError> {
-        let failed = |reason: String, was_sent| PeerError {
-            target,
-            url: peer.peer_urls.first().cloned().unwrap_or_default(),
-            reason,
-            was_sent,
-        };
         match time::timeout(patience, call).await {
             Ok(Ok(answer)) => {
-                if self.silent.lock().remove(&target) {
+                if self.heard.lock().insert(target, Some(Instant::now())).flatten().is_none() {
+                    self.metrics_of(target).found();
                     tracing::info!(peer = format_args!("{target:x}"), "peer became active");
                 }
                 Ok(answer.into_inner())
             }
-            Ok(Err(status)) => {
-                if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
-                    self.removed.send_replace(true);
-                }
-                let was_sent = !is_connect_error(&status);
-                Err(self.lost(failed(status.message().to_owned(), was_sent)))
-            }
-            Err(_) => Err(self.lost(failed(format!("no answer within {patience:?}"), true))),
+            Ok(Err(status)) => Err(self.refused(target, peer, &status)),
+            Err(_) => Err(self.silent(target, peer, patience)),
         }
     }
 
-    /// One line for each time that a peer is lost, however often it is asked.
+    /// A peer, or the way to it, has said no.
+    pub(super) fn refused(&self, target: u64, peer: &Peer, status: &Status) -> PeerError {
+        if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
+            self.removed.send_replace(true);
+        }
+        let was_sent = !is_connect_error(status);
+        self.lost(PeerError::new(target, peer, status.message().to_owned(), was_sent))
+    }
+
+    /// A peer has not answered in time.
+    pub(super) fn silent(&self, target: u64, peer: &Peer, patience: Duration) -> PeerError {
+        self.lost(PeerError::new(target, peer, format!("no answer within {patience:?}"), true))
+    }
+
+    /// One line for each time that a peer is lost, however often it is asked. One that is only
+    /// late for a heartbeat is not lost.
     fn lost(&self, error: PeerError) -> PeerError {
-        if self.silent.lock().insert(error.target) {
+        self.metrics_of(error.target).send_failed();
+        let mut heard = self.heard.lock();
+        let is_only_late = |at: Instant| error.was_sent && at.elapsed() < SILENCE;
+        let is_news = match heard.get(&error.target) {
+            Some(None) => false,
+            Some(Some(at)) if is_only_late(*at) => false,
+            Some(Some(_)) => {
+                self.metrics_of(error.target).lost();
+                true
+            }
+            None => true,
+        };
+        if is_news {
+            heard.insert(error.target, None);
             tracing::warn!(%error, "peer became inactive");
         }
+        drop(heard);
         error
     }
 
@@ -253,12 +322,8 @@ impl Peers {
         let channel = match channels.get(&target) {
             Some((known, channel)) if known == peer => channel.clone(),
             _ => {
-                let channel = Peers::connect(peer).map_err(|error| PeerError {
-                    target,
-                    url: peer.peer_urls.first().cloned().unwrap_or_default(),
-                    reason: error.to_string(),
-                    was_sent: false,
-                })?;
+                let channel = Peers::connect(peer)
+                    .map_err(|error| PeerError::new(target, peer, error.to_string(), false))?;
                 channels.insert(target, (peer.clone(), channel.clone()));
                 channel
             }
@@ -275,6 +340,7 @@ impl Peers {
         (term, serial, batch): (u64, u64, Bytes),
     ) -> Result<Forwarded, PeerError> {
         let mut client = self.channel(target, peer)?;
+        self.metrics_of(target).sent(batch.len());
         let request = ProposeRequest { envelope: Some(self.envelope(target)), term, serial, batch };
         let reply: ProposeReply = self.answer(target, peer, patience, client.propose(request)).await?;
         Ok(match reply.result() {
@@ -345,13 +411,24 @@ impl Peers {
         })
     }
 
+    /// Asks a peer whether it is there. How long that takes is a metric, and whether it is there
+    /// is known afterwards, even if nothing else is asked of it.
+    pub(crate) async fn probe(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
+        let mut client = self.channel(target, peer)?;
+        let start = Instant::now();
+        let request = MembersRequest { version: PROTOCOL_VERSION };
+        self.answer(target, peer, patience, client.members(request)).await?;
+        self.metrics_of(target).observe_round_trip(start.elapsed());
+        Ok(())
+    }
+
     /// Who belongs to the cluster of whoever listens at `url`, with its id.
     pub(crate) async fn members_at(
         url: &str,
         patience: Duration,
     ) -> Result<(u64, Vec<KnownMember>), PeerError> {
-        let failed = |reason: String| PeerError { target: 0, url: url.to_owned(), reason, was_sent: true };
         let peer = Peer { peer_urls: vec![url.to_owned()], is_learner: false };
+        let failed = |reason: String| PeerError::new(0, &peer, reason, true);
         let mut client = Peers::client(Peers::connect(&peer).map_err(|error| failed(error.to_string()))?);
         let request = MembersRequest { version: PROTOCOL_VERSION };
         let reply: MembersReply = match time::timeout(patience, client.members(request)).await {
@@ -367,6 +444,18 @@ impl Peers {
         let members = members.collect();
         Ok((reply.cluster, members))
     }
+}
+
+/// All are tried at once: one that leads nowhere must not use up the time of the others.
+async fn first_to_accept(addresses: &[String]) -> io::Result<TcpStream> {
+    let attempts = addresses.iter().map(|address| {
+        Box::pin(async move {
+            let stream = time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    });
+    future::select_ok(attempts).await.map(|(stream, _others)| stream)
 }
 
 /// Nobody was there to get the request.

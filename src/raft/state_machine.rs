@@ -28,6 +28,7 @@ use super::{
     codec,
     lease_clock::LeaseClock,
     snapshot::{self, Inbox, Received, SnapshotImage},
+    stages::{Began, SlowSyncs, Stages, Warnings},
     tags::Tags,
     typ::{
         Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
@@ -179,6 +180,7 @@ pub(crate) struct RaftStateMachine {
     parts: Parts,
     /// The term of the last applied entry.
     term: u64,
+    warnings: Warnings,
 }
 
 /// What the state machine shares with the rest of the member.
@@ -197,12 +199,15 @@ pub(crate) struct Parts {
     /// is not to be there.
     pub(crate) own_cells: Vec<(Bytes, Option<Bytes>)>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) slow_syncs: Arc<SlowSyncs>,
     pub(crate) warning_apply_duration: Duration,
+    /// Of a whole write.
+    pub(crate) warning_write_duration: Duration,
 }
 
 impl RaftStateMachine {
     pub(crate) fn new(own: u64, parts: Parts) -> RaftStateMachine {
-        RaftStateMachine { own, parts, term: 0 }
+        RaftStateMachine { own, parts, term: 0, warnings: Warnings::default() }
     }
 
     /// Where snapshots for this state machine arrive.
@@ -283,15 +288,31 @@ impl RaftStateMachine {
         }
     }
 
-    fn warn_if_slow(&self, took: Duration, commands: usize) {
-        if took > self.parts.warning_apply_duration {
-            tracing::warn!(
-                took = %humantime::format_duration(took),
-                expected = %humantime::format_duration(self.parts.warning_apply_duration),
-                commands,
-                stage = "apply",
-                "apply request took too long"
-            );
+    fn warn(&mut self, index: u64, began: Option<Began>, committed: Instant, done: Instant, commands: usize) {
+        let Some(held_back) = self.warnings.next(done) else { return };
+        let synced = began.and_then(|began| self.parts.slow_syncs.of(index, began.taken));
+        let stages = Stages::of(began, synced, committed, done);
+        let Stages { queue, fsync, quorum, apply } = stages;
+        macro_rules! line {
+            ($took:expr, $expected:expr, $message:literal) => {
+                tracing::warn!(
+                    took = ?$took,
+                    "expected-duration" = ?$expected,
+                    stage = stages.slowest(),
+                    queue = ?queue,
+                    fsync = ?fsync,
+                    quorum = ?quorum,
+                    apply = ?apply,
+                    commands,
+                    held_back,
+                    $message
+                )
+            };
+        }
+        if stages.slowest() == "apply" {
+            line!(apply, self.parts.warning_apply_duration, "apply request took too long");
+        } else {
+            line!(stages.total(), self.parts.warning_write_duration, "write took too long");
         }
     }
 }
@@ -309,10 +330,16 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
+        // What waits for those before it to be applied was committed all the same.
+        let committed = Instant::now();
+        let mut start = committed;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let start = Instant::now();
             let log_id = entry.log_id;
+            let began = match &entry.payload {
+                EntryPayload::Normal(batch) => batch.began,
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
             let own_serial = match &entry.payload {
                 EntryPayload::Normal(Batch { tag: Some(tag), .. }) if tag.member == self.own => {
                     Some(tag.serial)
@@ -328,8 +355,15 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                     hub.publish(rev, events.into());
                 }
             }
-            self.parts.metrics.observe_apply(start.elapsed(), outcomes.0.len());
-            self.warn_if_slow(start.elapsed(), outcomes.0.len());
+            let done = Instant::now();
+            let commands = outcomes.0.len();
+            self.parts.metrics.observe_apply(done - start, commands);
+            let is_slow = done - start > self.parts.warning_apply_duration
+                || began.is_some_and(|began| done - began.queued > self.parts.warning_write_duration);
+            if is_slow {
+                self.warn(log_id.index, began, committed, done, commands);
+            }
+            start = done;
             self.parts.applied.send_replace(log_id.index);
             if let Some(serial) = own_serial {
                 self.parts.tags.applied(serial, outcomes);
@@ -365,6 +399,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         let start = Instant::now();
         let (replica, database) = (self.parts.replica.clone(), self.parts.database.clone());
         let checkpointing = self.parts.checkpointing.clone();
+        self.parts.metrics.snapshot_apply_inflight.set(1);
         let work = move || install(&checkpointing, &replica, database, *received);
         let (rev, replaced) = tokio::task::spawn_blocking(work)
             .await
@@ -372,6 +407,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             .map_err(io::Error::other)?;
         // Taking a large index apart takes its time, and nobody waits for it.
         tokio::task::spawn_blocking(move || drop(replaced));
+        self.parts.metrics.snapshot_apply_inflight.set(0);
         self.parts.hub.lock().restored(rev);
         // What came of batches that the snapshot covers is not known here.
         self.parts.tags.skipped();

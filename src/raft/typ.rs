@@ -9,6 +9,7 @@ use openraft::{
     vote::leader_id_std::{CommittedLeaderId, LeaderId},
 };
 
+use super::stages::Began;
 use crate::apply::{Command, Outcome};
 
 /// The types of this Raft: a log entry is a batch of commands.
@@ -53,6 +54,8 @@ pub(crate) struct Batch {
     pub(crate) commands: Arc<[Command]>,
     /// None where nobody looks for it: in a cluster of one.
     pub(crate) tag: Option<Tag>,
+    /// Stays in memory: what is read back from the log, or came from a peer, has none.
+    pub(crate) began: Option<Began>,
 }
 
 /// Whose batch it is. The member that proposed it finds it in the log again by this, whoever

@@ -56,8 +56,12 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        self.node.change(Change::Remove { id: request.into_inner().id }).await?;
-        Ok(Response::new(MemberRemoveResponse { header: Some(self.header()), members: self.members() }))
+        let id = request.into_inner().id;
+        self.node.change(Change::Remove { id }).await?;
+        // This member may be the one, and then it does not see itself go.
+        let mut members = self.members();
+        members.retain(|member| member.id != id);
+        Ok(Response::new(MemberRemoveResponse { header: Some(self.header()), members }))
     }
 
     async fn member_update(

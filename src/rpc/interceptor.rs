@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
+use tokio::time::{self, Interval, MissedTickBehavior, interval_at};
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{
@@ -43,13 +44,11 @@ pub(crate) struct Interceptor {
 }
 
 /// What a member without a vote answers; of `Range`, the reads that need no quorum.
-const LEARNER_METHODS: [&str; 5] = [
-    "/etcdserverpb.KV/Range",
-    "/etcdserverpb.Maintenance/Status",
-    "/etcdserverpb.Maintenance/Snapshot",
-    "/grpc.health.v1.Health/Check",
-    "/grpc.health.v1.Health/Watch",
-];
+const LEARNER_METHODS: [&str; 3] =
+    ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
+
+/// Election timeouts without a leader after which a stream that requires one ends.
+const LEADERLESS_TICKS_MAX: u32 = 3;
 
 impl Interceptor {
     pub(crate) fn new(node: Node) -> Interceptor {
@@ -59,19 +58,49 @@ impl Interceptor {
     }
 
     fn check(&self, path: &str, headers: &HeaderMap, kind: GrpcKind) -> Result<(), Refusal> {
+        if self.node.leadership().is_learner && !LEARNER_METHODS.contains(&path) {
+            return Err(Refusal::NotSupportedForLearner);
+        }
         let version = match headers.get("client-api-version").map(HeaderValue::as_bytes) {
             Some(version) => str::from_utf8(version).map_err(|_| Refusal::InvalidClientApiVersion)?,
             None => "unknown",
         };
         self.client_versions.lock().requested(self.node.metrics(), version, kind);
-        let requires_leader = headers.get("hasleader").is_some_and(|value| value == "true");
-        if requires_leader && !self.node.has_leader() {
+        if requires_leader(headers) && !self.node.has_leader() {
             return Err(Refusal::NoLeader);
         }
-        if self.node.leadership().is_learner && !LEARNER_METHODS.contains(&path) {
-            return Err(Refusal::NotSupportedForLearner);
-        }
         Ok(())
+    }
+}
+
+fn requires_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
+/// Looks after the leader of a stream that requires one.
+struct LeaderWatch {
+    node: Node,
+    ticks: Interval,
+    leaderless: u32,
+}
+
+impl LeaderWatch {
+    fn new(node: &Node) -> LeaderWatch {
+        let period = node.config().election_timeout;
+        let mut ticks = interval_at(time::Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        LeaderWatch { node: node.clone(), ticks, leaderless: 0 }
+    }
+
+    /// Ready once there has been no leader for too long.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.ticks.poll_tick(cx));
+            self.leaderless = if self.node.has_leader() { 0 } else { self.leaderless + 1 };
+            if self.leaderless >= LEADERLESS_TICKS_MAX {
+                return Poll::Ready(());
+            }
+        }
     }
 }
 
@@ -174,7 +203,8 @@ where
             return Call { state: State::Running(self.service.call(request)), open: None };
         };
         let table = Arc::clone(&self.table);
-        let open = Open { table, number, start: Instant::now(), code: Code::Cancelled };
+        let requires_leader = requires_leader(request.headers());
+        let open = Open { table, number, start: Instant::now(), code: Code::Cancelled, requires_leader };
         let counters = &open.method().counters;
         counters.started.inc();
         match counters.kind {
@@ -233,6 +263,7 @@ struct Open {
     start: Instant,
     /// How it ends, as far as anybody knows.
     code: Code,
+    requires_leader: bool,
 }
 
 impl Open {
@@ -257,7 +288,8 @@ impl Open {
             // How a stream ends is known when it does.
             GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
                 let messages = MessageCounter::default();
-                Body::new(Answers { body, messages, open: self })
+                let leader = self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
+                Body::new(Answers { body: Some(body), messages, leader, open: self })
             }),
         }
     }
@@ -288,11 +320,28 @@ fn transport_status(code: Code, headers: &HeaderMap) -> Option<Status> {
     status::from_transport(&Status::from_header_map(headers)?)
 }
 
-/// The body of a stream's answer: counts its messages, and sees how it ends.
+/// The body of a stream's answer: counts its messages, and sees how it ends. If the stream requires
+/// a leader, it ends for want of one.
 struct Answers {
-    body: Body,
+    /// `None` once it was ended from here.
+    body: Option<Body>,
     messages: MessageCounter,
+    leader: Option<LeaderWatch>,
     open: Open,
+}
+
+impl Answers {
+    /// Ends the stream. Whoever still makes answers is told by the end of the body that they go
+    /// nowhere.
+    fn end(&mut self, refusal: Refusal) -> Frame<Bytes> {
+        self.body = None;
+        let status = Status::from(refusal);
+        self.open.code = status.code();
+        let mut trailers = HeaderMap::new();
+        // What it is made of are a number and a text of ours, which headers can hold.
+        let _ = status.add_header(&mut trailers);
+        Frame::trailers(trailers)
+    }
 }
 
 impl http_body::Body for Answers {
@@ -301,7 +350,13 @@ impl http_body::Body for Answers {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if let Some(leader) = &mut this.leader
+            && leader.poll_lost(cx).is_ready()
+        {
+            return Poll::Ready(Some(Ok(this.end(Refusal::NoLeader))));
+        }
+        let frame = ready!(Pin::new(body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -318,7 +373,7 @@ impl http_body::Body for Answers {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The service that members speak to each other over, on the peer URL.
 
-use futures_util::StreamExt;
+use std::{future, pin::Pin};
+
+use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -11,9 +13,9 @@ use crate::{
     limits,
     node::{Change, Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
-        self as pb, AddMember, ChangeReply, ChangeRequest, Changed, LeaseReply, LeaseRequest, MembersReply,
-        MembersRequest, ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece, UpdateMember,
+        self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, LeaseReply, LeaseRequest,
+        MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest,
+        ReadIndexReply, ReadIndexRequest, SnapshotPiece, UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -74,9 +76,31 @@ impl peer_server::Peer for Peer {
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         let request = request.into_inner();
         let kind = request.kind();
-        self.check(request.envelope)?;
-        let message = self.node.peer_message(kind, request.message).await?;
+        let from = self.check(request.envelope)?.from;
+        let message = self.node.peer_message(from, kind, request.message).await?;
         Ok(Response::new(RaftReply { message }))
+    }
+
+    type AppendStream = Pin<Box<dyn Stream<Item = Result<RaftReply, Status>> + Send>>;
+
+    /// Once it has begun, whatever ends the stream is told at its end.
+    async fn append(
+        &self,
+        request: Request<Streaming<AppendPiece>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("the log begins with an envelope"))?;
+        let from = self.check(first.envelope)?.from;
+        // A connection that breaks ends the messages; there is nobody to tell.
+        let others = pieces.take_while(|piece| future::ready(piece.is_ok()));
+        let others = others.filter_map(|piece| future::ready(piece.ok()));
+        let messages = stream::iter([first]).chain(others).map(|piece| piece.message);
+        let answers = self.node.peer_append(from, messages).map(|answer| match answer {
+            Ok(message) => Ok(RaftReply { message }),
+            Err(refusal) => Err(refusal.into()),
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn snapshot(
@@ -86,12 +110,12 @@ impl peer_server::Peer for Peer {
         let mut pieces = request.into_inner();
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        self.check(first.envelope)?;
+        let from = self.check(first.envelope)?.from;
         let pieces = pieces.map(|piece| match piece {
             Ok(piece) => Ok(Piece { data: piece.data, crc32c: piece.data_crc32c }),
             Err(status) => Err(status.message().to_owned()),
         });
-        let message = self.node.peer_snapshot(first.message, pieces).await?;
+        let message = self.node.peer_snapshot(from, first.message, pieces).await?;
         Ok(Response::new(RaftReply { message }))
     }
 

@@ -27,8 +27,9 @@ const SESSION_TTL: Duration = Duration::from_secs(60);
 /// client's business.
 pub(crate) async fn session(node: &Node, lease: LeaseId) -> Result<LeaseId, Status> {
     if lease.is_some() {
-        // If there is no such lease, the put under it is going to say so.
-        node.lease_keep_alive(lease).await?;
+        // If there is no such lease, the put under it is going to say so; and if it could not be
+        // renewed for want of a leader, the put could not be made either.
+        node.lease_keep_alive(lease).await.map_err(|_| Refusal::Timeout)?;
         return Ok(lease);
     }
     let outcome = node.lease_grant(0, SESSION_TTL.as_secs() as i64).await?;

@@ -276,6 +276,8 @@ impl From<ProposeError> for Refusal {
             ProposeError::NoLeader => Refusal::NoLeader,
             ProposeError::LeaderChanged => Refusal::LeaderChanged,
             ProposeError::Timeout => Refusal::Timeout,
+            ProposeError::TimeoutLeaderLost => Refusal::TimeoutLeaderLost,
+            ProposeError::TimeoutConnectionLost => Refusal::TimeoutConnectionLost,
             ProposeError::Stopped => Refusal::Stopped,
             ProposeError::NoSpace => Refusal::NoSpace,
         }

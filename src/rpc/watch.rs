@@ -43,9 +43,6 @@ use crate::{
 /// Shortest interval between progress notifications.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Election timeouts without a leader after which a stream that requires one ends.
-const LEADERLESS_TICKS_MAX: u32 = 3;
-
 pub(crate) struct Watch {
     node: Node,
 }
@@ -64,8 +61,7 @@ impl watch_server::Watch for Watch {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
-        let session = Session::new(self.node.clone(), request.into_inner(), needs_leader);
+        let session = Session::new(self.node.clone(), request.into_inner());
         let responses = stream::unfold(session, |mut session| async move {
             let response = session.next().await;
             Some((response, session))
@@ -83,7 +79,6 @@ enum Wake {
     Broken(Status),
     Delivery(Delivery),
     ProgressTick,
-    LeaderTick,
     Stopping,
     /// There is nothing more urgent than history.
     Stride,
@@ -104,9 +99,6 @@ struct Session<R> {
     strode: bool,
     /// Runs once some watcher has asked for progress notifications.
     progress: Option<Interval>,
-    /// Runs if the client requires a leader.
-    leader_check: Option<Interval>,
-    leaderless_ticks: u32,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -122,9 +114,8 @@ impl<R> Session<R>
 where
     R: Stream<Item = Result<WatchRequest, Status>> + Unpin,
 {
-    fn new(node: Node, requests: R, needs_leader: bool) -> Session<R> {
+    fn new(node: Node, requests: R) -> Session<R> {
         let feed = node.watch_hub().open_stream(WATCH_QUEUE);
-        let leader_check = needs_leader.then(|| ticker(node.config().election_timeout));
         let stopping = Box::pin({
             let node = node.clone();
             async move { node.stopping().await }
@@ -138,8 +129,6 @@ where
             stride: None,
             strode: false,
             progress: None,
-            leader_check,
-            leaderless_ticks: 0,
             stopping,
         }
     }
@@ -159,7 +148,6 @@ where
                 Wake::Broken(status) => return Err(status),
                 Wake::Delivery(delivery) => self.delivery(delivery)?,
                 Wake::ProgressTick => self.node.watch_hub().tick(self.feed.stream),
-                Wake::LeaderTick => self.leader_tick()?,
                 Wake::Stopping => return Err(Refusal::Stopped.into()),
                 Wake::Stride => self.stride().await?,
             }
@@ -182,7 +170,6 @@ where
             },
             Some(delivery) = self.feed.recv() => Wake::Delivery(delivery),
             Some(_) = OptionFuture::from(self.progress.as_mut().map(Interval::tick)) => Wake::ProgressTick,
-            Some(_) = OptionFuture::from(self.leader_check.as_mut().map(Interval::tick)) => Wake::LeaderTick,
             () = ready(()), if behind => Wake::Stride,
         }
     }
@@ -273,14 +260,6 @@ where
             };
             let response = WatchResponse { watch_id: share.id.0, events, ..response.clone() };
             self.push_events(response, share.fragment);
-        }
-        Ok(())
-    }
-
-    fn leader_tick(&mut self) -> Result<(), Status> {
-        self.leaderless_ticks = if self.node.has_leader() { 0 } else { self.leaderless_ticks + 1 };
-        if self.leaderless_ticks >= LEADERLESS_TICKS_MAX {
-            return Err(Refusal::NoLeader.into());
         }
         Ok(())
     }

@@ -9,14 +9,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{
     Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, Opts, Registry, TextEncoder,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::{AtomicU64, Collector, GenericCounter},
     exponential_buckets,
 };
 
 use crate::config::{Config, ETCD_VERSION, MetricsMode};
 
-use super::{GrpcMethod, grpc, process::Process};
+use super::{
+    GrpcMethod, grpc,
+    peer::{PeerFamilies, PeerMetrics},
+    process::Process,
+};
 
 /// What the node is like at the moment of a scrape.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,8 @@ pub(crate) struct NodeState {
     pub(crate) member_id: String,
     /// `3.7`; empty before it is known.
     pub(crate) cluster_version: String,
+    /// Other members.
+    pub(crate) known_peers: u64,
     pub(crate) has_leader: bool,
     pub(crate) is_leader: bool,
     pub(crate) is_learner: bool,
@@ -60,7 +66,16 @@ pub(crate) struct Metrics {
     /// `unary` or `stream`, and the client's version of the API.
     pub(crate) client_requests: IntCounterVec,
 
+    peers: PeerFamilies,
     pub(crate) leader_changes: IntCounter,
+    pub(crate) heartbeat_failures: IntCounter,
+    pub(crate) slow_read_indexes: IntCounter,
+    pub(crate) failed_read_indexes: IntCounter,
+    pub(crate) learners_promoted: IntCounter,
+    /// By reason.
+    pub(crate) learners_refused: IntCounterVec,
+    /// 1 while taking in a snapshot.
+    pub(crate) snapshot_apply_inflight: IntGauge,
     pub(crate) proposals_failed: IntCounter,
     slow_apply: IntCounter,
     apply_duration: Histogram,
@@ -119,6 +134,24 @@ impl Metrics {
                 &["type", "client_api_version"],
             ),
 
+            peers: PeerFamilies::new(&make),
+            heartbeat_failures: make.counter(
+                "etcd_server_heartbeat_send_failures_total",
+                "Heartbeats that were not answered in time.",
+            ),
+            slow_read_indexes: make
+                .counter("etcd_server_slow_read_indexes_total", "Read indexes that came late or not at all."),
+            failed_read_indexes: make
+                .counter("etcd_server_read_indexes_failed_total", "Read indexes that failed."),
+            learners_promoted: make
+                .counter("etcd_server_learner_promote_successes", "Learners promoted by this leader."),
+            learners_refused: make.counters(
+                "etcd_server_learner_promote_failures",
+                "Learners that this leader did not promote, by reason.",
+                &["Reason"],
+            ),
+            snapshot_apply_inflight: make
+                .gauge("etcd_server_snapshot_apply_in_progress_total", "1 while taking in a snapshot."),
             leader_changes: make.counter("etcd_server_leader_changes_seen_total", "Changes of leader seen."),
             proposals_failed: make.counter("etcd_server_proposals_failed_total", "Proposals that failed."),
             slow_apply: make.counter("etcd_server_slow_apply_total", "Requests that took long to apply."),
@@ -231,6 +264,11 @@ impl Metrics {
             .map(|(path, method)| (path.as_str(), method))
     }
 
+    /// What goes between this member and a peer.
+    pub(crate) fn peer(&self, local: u64, remote: u64) -> PeerMetrics {
+        self.peers.of(local, remote)
+    }
+
     /// So many bytes of the log were written and synced.
     pub(crate) fn observe_wal_sync(&self, took: Duration, bytes: usize) {
         self.wal_fsync.observe(took.as_secs_f64());
@@ -278,11 +316,6 @@ impl Metrics {
 /// What has no counterpart here, or none yet, and what dashboards ask for all the same: it stays
 /// at zero.
 fn register_idle(make: &Maker<'_>) {
-    make.counter("etcd_server_heartbeat_send_failures_total", "Heartbeats that could not be sent in time.");
-    make.counter("etcd_server_slow_read_indexes_total", "Read indexes that came late or not at all.");
-    make.counter("etcd_server_read_indexes_failed_total", "Read indexes that failed.");
-    make.counter("etcd_server_learner_promote_successes", "Learners promoted by this leader.");
-    make.gauge("etcd_server_snapshot_apply_in_progress_total", "1 while taking in a snapshot.");
     make.counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions removed by compaction.");
     make.histogram(
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
@@ -307,13 +340,13 @@ fn register_idle(make: &Maker<'_>) {
 }
 
 /// `count` buckets, each twice the one before.
-fn buckets(first: f64, count: usize) -> Vec<f64> {
+pub(super) fn buckets(first: f64, count: usize) -> Vec<f64> {
     exponential_buckets(first, 2.0, count).expect("positive")
 }
 
 /// Makes metrics and registers them. Names and labels are ours and sound: a mistake here shows in
 /// the first test.
-struct Maker<'a> {
+pub(super) struct Maker<'a> {
     registry: &'a Registry,
 }
 
@@ -328,12 +361,16 @@ impl Maker<'_> {
         self.register(GenericCounter::<AtomicU64>::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::new(name, help))
+    }
+
+    pub(super) fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn gauge_f64(&self, name: &str, help: &str) -> Gauge {
@@ -348,13 +385,20 @@ impl Maker<'_> {
         self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
     }
 
-    fn histograms(&self, name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]) -> HistogramVec {
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: Vec<f64>,
+        labels: &[&str],
+    ) -> HistogramVec {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 }
 
 /// Where a [`NodeState`] goes.
 struct StateGauges {
+    known_peers: GaugeVec,
     has_leader: IntGauge,
     is_leader: IntGauge,
     is_learner: IntGauge,
@@ -381,6 +425,7 @@ struct StateGauges {
 impl StateGauges {
     fn new(make: &Maker<'_>) -> StateGauges {
         StateGauges {
+            known_peers: make.gauges("etcd_network_known_peers", "Members that this one knows.", &["Local"]),
             has_leader: make.gauge("etcd_server_has_leader", "1 when there is a leader."),
             is_leader: make.gauge("etcd_server_is_leader", "1 when this member leads."),
             is_learner: make.gauge("etcd_server_is_learner", "1 when this member only learns."),
@@ -420,6 +465,7 @@ impl StateGauges {
         let NodeState {
             member_id,
             cluster_version,
+            known_peers,
             has_leader,
             is_leader,
             is_learner,
@@ -468,6 +514,10 @@ impl StateGauges {
             if !label.is_empty() {
                 gauge.with_label_values(&[label]).set(1.0);
             }
+        }
+        self.known_peers.reset();
+        if !member_id.is_empty() {
+            self.known_peers.with_label_values(&[member_id]).set(*known_peers as f64);
         }
         self.alarms.reset();
         for (member, kind) in alarms {
@@ -546,7 +596,7 @@ mod tests {
             "etcd_server_heartbeat_send_failures_total 0\n",
             "# TYPE etcd_server_health_success counter\netcd_server_health_success 0\n",
             "etcd_server_version{server_version=\"3.7.2\"} 1\n",
-            "etcd_server_feature_enabled{name=\"LeaseCheckpoint\",stage=\"ALPHA\"} 0\n",
+            "etcd_server_feature_enabled{name=\"LeaseCheckpoint\",stage=\"ALPHA\"} 1\n",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

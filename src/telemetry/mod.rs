@@ -8,9 +8,11 @@ mod grpc;
 mod last_words;
 mod log;
 mod metrics;
+mod peer;
 mod process;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use last_words::{fail, print, refuse};
 pub(crate) use log::init;
 pub(crate) use metrics::{Metrics, NodeState};
+pub(crate) use peer::PeerMetrics;

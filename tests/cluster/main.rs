@@ -3,13 +3,20 @@
 //! Each test founds a cluster of its own. What it expects is what holds for any order of events:
 //! what was acknowledged is there, on every member, and a read that must be current is.
 
+mod bootstrap;
 #[path = "../support/cluster.rs"]
 mod cluster;
+mod disaster;
+mod etcdctl;
 mod failover;
+mod leases;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
+mod peers;
+mod replacement;
 mod serving;
 mod snapshots;
 #[path = "../support/tools.rs"]
 mod tools;
+mod trouble;

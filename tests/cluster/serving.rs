@@ -1,11 +1,19 @@
 //! Any member serves any request.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_stream::{StreamExt, once};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Member, PATIENCE, Plan},
     pb::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest},
 };
 
@@ -67,7 +75,7 @@ async fn a_lease_is_kept_through_any_member() {
         assert_eq!(answer.ttl, 3, "through {}", member.name);
     }
     assert!(cluster.members[2].get("k").await.is_some(), "the lease lives");
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while cluster.members[2].get("k").await.is_some() {
         assert!(started.elapsed() < Duration::from_secs(20), "the lease outlives its time");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -76,5 +84,147 @@ async fn a_lease_is_kept_through_any_member() {
         let request = LeaseTimeToLiveRequest { id, keys: true };
         let left = member.leases().lease_time_to_live(request).await.expect("an answer").into_inner();
         assert_eq!(left.ttl, -1, "on {}", member.name);
+    }
+}
+
+/// A number of `/metrics`, by its name and labels.
+async fn metric(member: &Member, name: &str) -> Option<f64> {
+    let text = metrics(member).await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map(|number| number.parse().expect("a metric is a number"))
+}
+
+async fn metrics(member: &Member) -> String {
+    let mut stream = TcpStream::connect(member.endpoint()).await.expect("it serves");
+    let request = "GET /metrics HTTP/1.0\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers");
+    answer
+}
+
+/// Waits until a metric has grown to this.
+async fn metric_reaches(member: &Member, name: &str, least: f64) {
+    let since = Instant::now();
+    while metric(member, name).await.is_none_or(|value| value < least) {
+        assert!(
+            since.elapsed() < PATIENCE,
+            "{name} does not reach {least}: {:?}",
+            metric(member, name).await
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_count_what_goes_between_them() {
+    let mut cluster = Cluster::found(3);
+    let leader = cluster.leader().await;
+    let mut ids = Vec::new();
+    for member in &cluster.members {
+        ids.push(format!("{:x}", member.id().await));
+    }
+    for (number, member) in cluster.members.iter().enumerate() {
+        member.put("k", "v").await;
+        let is_leader = f64::from(u8::from(number == leader));
+        assert_eq!(metric(member, "etcd_server_has_leader").await, Some(1.0));
+        assert_eq!(metric(member, "etcd_server_is_leader").await, Some(is_leader));
+        assert_eq!(metric(member, "etcd_server_leader_changes_seen_total").await, Some(1.0));
+        let own = &ids[number];
+        let known = format!("etcd_network_known_peers{{Local=\"{own}\"}}");
+        assert_eq!(metric(member, &known).await, Some(2.0));
+        for other in ids.iter().filter(|id| *id != own) {
+            metric_reaches(
+                member,
+                &format!("etcd_network_active_peers{{Local=\"{own}\",Remote=\"{other}\"}}"),
+                1.0,
+            )
+            .await;
+            let round_trips = format!("etcd_network_peer_round_trip_time_seconds_count{{To=\"{other}\"}}");
+            metric_reaches(member, &round_trips, 1.0).await;
+        }
+        let other = if number == leader { &ids[(leader + 1) % 3] } else { &ids[leader] };
+        metric_reaches(member, &format!("etcd_network_peer_sent_bytes_total{{To=\"{other}\"}}"), 1.0).await;
+        metric_reaches(member, &format!("etcd_network_peer_received_bytes_total{{From=\"{other}\"}}"), 1.0)
+            .await;
+    }
+    let gone = (leader + 1) % 3;
+    cluster.members[gone].kill();
+    let (left, gone) = (&cluster.members[(leader + 2) % 3], &ids[gone]);
+    let own = &ids[(leader + 2) % 3];
+    let lost = format!("etcd_network_disconnected_peers_total{{Local=\"{own}\",Remote=\"{gone}\"}}");
+    metric_reaches(left, &lost, 1.0).await;
+    let active = format!("etcd_network_active_peers{{Local=\"{own}\",Remote=\"{gone}\"}}");
+    assert_eq!(metric(left, &active).await, Some(0.0), "though it only follows");
+    let lines = left.log().lines().filter(|line| line.contains("peer became inactive")).count();
+    metric_reaches(left, &format!("etcd_network_peer_sent_failures_total{{To=\"{gone}\"}}"), 3.0).await;
+    let later = left.log().lines().filter(|line| line.contains("peer became inactive")).count();
+    assert_eq!(later, lines, "one line, however often it is asked");
+}
+
+/// Dashboards find with three members what they find with a real etcd's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_of_etcd_are_there() {
+    // Parts of etcd that have no counterpart here.
+    const MISSING: &[&str] = &[
+        "etcd_debugging_disk_backend_",
+        "etcd_debugging_mvcc_range_total",
+        "etcd_debugging_snap_save_",
+        "etcd_debugging_store_",
+        "etcd_grpc_proxy_",
+        "etcd_server_go_version",
+        "etcd_snap_fsync_duration_seconds",
+        "go_",
+        "promhttp_",
+    ];
+    let (ours, etcd) = (Plan::new(3).found(), Plan::reference(3).found());
+    let mut names = BTreeSet::new();
+    for member in &etcd.members {
+        for line in metrics(member).await.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            names.insert(line.to_owned());
+        }
+    }
+    names.retain(|name| !MISSING.iter().any(|missing| name.starts_with(missing)));
+    assert!(names.len() > 50, "{names:?}");
+    for member in &ours.members {
+        let text = metrics(member).await;
+        let here: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let missing: Vec<_> = names.iter().filter(|name| !here.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}
+
+/// Whoever wonders why a write took long is told which stage it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_write_says_what_it_waited_for() {
+    let flags = ["--warning-unary-request-duration=100ms", "--election-timeout=5000"];
+    let cluster = Plan::new(3).flags(&flags).found();
+    let leader = cluster.leader().await;
+    cluster.members[leader].put("k", "v").await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        cluster.members[other].signal(Signal::STOP);
+    }
+    let mut kv = cluster.members[leader].kv();
+    let put = tokio::spawn(async move {
+        kv.put(PutRequest { key: "k".into(), value: "slow".into(), ..PutRequest::default() }).await
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for other in others {
+        cluster.members[other].signal(Signal::CONT);
+    }
+    put.await.expect("the put does not panic").expect("it is accepted");
+    let since = Instant::now();
+    let line = loop {
+        let log = cluster.members[leader].log();
+        if let Some(line) = log.lines().find(|line| line.contains("write took too long")) {
+            break line.to_owned();
+        }
+        assert!(since.elapsed() < PATIENCE, "{log}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(line.contains("\"stage\":\"quorum\""), "{line}");
+    for stage in ["queue", "fsync", "quorum", "apply"] {
+        assert!(line.contains(&format!("\"{stage}\":\"")), "{line}");
     }
 }

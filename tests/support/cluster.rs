@@ -11,7 +11,7 @@ use std::{
     env,
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
@@ -33,7 +33,7 @@ use tonic::{
 use crate::{
     pb::etcdserverpb::{
         cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
-        maintenance_client::MaintenanceClient, *,
+        maintenance_client::MaintenanceClient, watch_client::WatchClient, *,
     },
     tools,
 };
@@ -65,6 +65,16 @@ impl Plan {
     /// A real etcd in retcd's place, to be compared with.
     pub(crate) fn reference(size: usize) -> Plan {
         Plan { program: tools::etcd351("etcd"), ..Plan::new(size) }
+    }
+
+    pub(crate) fn is_reference(&self) -> bool {
+        self.program != Path::new(env!("CARGO_BIN_EXE_retcd"))
+    }
+
+    /// Any program that takes etcd's flags and says in its log when it is ready.
+    pub(crate) fn program(mut self, program: PathBuf) -> Plan {
+        self.program = program;
+        self
     }
 
     /// Each member gets these flags too.
@@ -118,8 +128,9 @@ pub(crate) struct Member {
     pub(crate) peer_port: u16,
     /// Where peers are told that it listens.
     pub(crate) advertised_peer_port: u16,
-    initial_cluster: String,
-    state: &'static str,
+    pub(crate) initial_cluster: String,
+    /// `--initial-cluster-state`.
+    pub(crate) state: &'static str,
     pub(crate) flags: Vec<String>,
     /// Variables that its process gets besides those of the test.
     pub(crate) environment: Vec<(String, String)>,
@@ -161,11 +172,18 @@ impl Cluster {
 
     /// Which of the running members leads, as soon as they agree on one of them.
     pub(crate) async fn leader(&self) -> usize {
+        let numbers = 0..self.members.len();
+        let running: Vec<_> = numbers.filter(|number| self.members[*number].running.is_some()).collect();
+        self.leader_among(&running).await
+    }
+
+    /// Which of these members leads, as soon as they agree on one of them, whatever others think.
+    pub(crate) async fn leader_among(&self, numbers: &[usize]) -> usize {
         let since = Instant::now();
         loop {
             let mut said = BTreeMap::new();
-            for (number, member) in self.members.iter().enumerate().filter(|(_, m)| m.running.is_some()) {
-                if let Ok(status) = member.try_status().await {
+            for &number in numbers {
+                if let Ok(status) = self.members[number].try_status().await {
                     let header = status.header.expect("every answer has a header");
                     said.insert(number, (header.member_id, status.leader, header.raft_term));
                 }
@@ -251,7 +269,8 @@ impl Member {
         self.wait_until_ready();
     }
 
-    fn spawn(&mut self) {
+    /// Starts the process, and does not wait for it.
+    pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
         let client_url = format!("http://{}", self.endpoint());
         let mut child = Command::new(&self.program)
@@ -342,7 +361,19 @@ impl Member {
         running.log.lock().expect("no writer of the log panics").join("\n")
     }
 
-    fn channel(&self) -> Channel {
+    /// The first line of the log with these words, as soon as it is there.
+    pub(crate) async fn wait_for_line(&self, words: &str) -> String {
+        let since = Instant::now();
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(since.elapsed() < PATIENCE, "{} does not say {words:?}", self.name);
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.endpoint()))
             .expect("a loopback address is a URL")
             .connect_timeout(Duration::from_secs(5))
@@ -357,6 +388,10 @@ impl Member {
         LeaseClient::new(self.channel())
     }
 
+    pub(crate) fn watch(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel())
+    }
+
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel())
     }
@@ -368,6 +403,12 @@ impl Member {
     pub(crate) async fn id(&self) -> u64 {
         let status = self.try_status().await.expect("a running member says how it is");
         status.header.expect("every answer has a header").member_id
+    }
+
+    /// In hexadecimal.
+    pub(crate) async fn cluster_id(&self) -> String {
+        let status = self.try_status().await.expect("a running member says how it is");
+        format!("{:x}", status.header.expect("every answer has a header").cluster_id)
     }
 
     pub(crate) async fn try_put(&self, key: &str, value: &str) -> Result<PutResponse, Status> {

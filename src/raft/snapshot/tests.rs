@@ -62,7 +62,7 @@ fn entry(index: u64, value: usize) -> Entry {
         prev_kv: false,
     };
     let commands: Arc<[Command]> = vec![Command::Put(put)].into();
-    Entry { log_id: at(index), payload: EntryPayload::Normal(Batch { commands, tag: None }) }
+    Entry { log_id: at(index), payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
 }
 
 fn metrics() -> Arc<Metrics> {
@@ -96,7 +96,9 @@ impl Member {
                 applied: watch::Sender::new(0),
                 own_cells,
                 metrics: metrics(),
+                slow_syncs: log.slow_syncs(),
                 warning_apply_duration: Duration::MAX,
+                warning_write_duration: Duration::MAX,
             },
         );
         Member { home, database, replica, machine, log }

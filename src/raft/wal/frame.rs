@@ -16,6 +16,8 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::places::Reach;
+
 pub(crate) const HEADER_LEN: usize = 24;
 const MAGIC: u16 = 0x5752;
 /// What a disk writes or does not write as a whole.
@@ -106,17 +108,23 @@ const KIND_SEAL: u8 = 6;
 #[derive(Debug)]
 pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
+    reach: Reach,
 }
 
 impl FrameBuffer {
     pub(crate) fn new() -> FrameBuffer {
-        FrameBuffer { bytes: vec![0; HEADER_LEN] }
+        FrameBuffer { bytes: vec![0; HEADER_LEN], reach: Reach::default() }
     }
 
     pub(crate) fn clear(&mut self) {
         self.bytes.truncate(HEADER_LEN);
         // One huge batch must not keep its memory for ever.
         self.bytes.shrink_to(1024 * 1024);
+        self.reach = Reach::default();
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// The room that the frame takes in the file.
@@ -127,6 +135,7 @@ impl FrameBuffer {
     /// Adds the records of another frame, which is empty afterwards.
     pub(crate) fn absorb(&mut self, other: &mut FrameBuffer) {
         self.bytes.extend_from_slice(&other.bytes[HEADER_LEN..]);
+        self.reach.absorb(other.reach);
         other.clear();
     }
 
@@ -145,6 +154,7 @@ impl FrameBuffer {
                 self.bytes.put_u8(KIND_TRUNCATE);
                 self.bytes.put_u8(u8::from(last.is_some()));
                 self.put_position(last.unwrap_or_default());
+                self.reach.cuts_from(first_after(*last));
             }
             Record::Purge { upto } => {
                 self.bytes.put_u8(KIND_PURGE);
@@ -167,6 +177,7 @@ impl FrameBuffer {
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
         let start = self.bytes.len();
+        self.reach.holds(at.index);
         self.bytes.put_u8(KIND_ENTRY);
         self.put_position(at);
         self.bytes.put_u8(kind.code());
@@ -236,7 +247,17 @@ pub(crate) enum Found {
 
 /// Judges `file[offset..]`.
 pub(crate) fn look(file: &[u8], sequence: u32, offset: usize) -> Found {
-    let rest = &file[offset..];
+    match look_at(&file[offset..], sequence, offset) {
+        Found::Frame { payload, next } => {
+            Found::Frame { payload: offset + payload.start..offset + payload.end, next: offset + next }
+        }
+        other => other,
+    }
+}
+
+/// Judges what stands at `offset` in the file and begins with `rest`; what is found is to be found in
+/// there.
+pub(crate) fn look_at(rest: &[u8], sequence: u32, offset: usize) -> Found {
     let header = &rest[..rest.len().min(HEADER_LEN)];
     let Some((payload_len, payload_crc, zero_sectors)) = parse_header(header, sequence, offset) else {
         return match rest.iter().any(|&byte| byte != 0) {
@@ -250,7 +271,7 @@ pub(crate) fn look(file: &[u8], sequence: u32, offset: usize) -> Found {
     if let Some(payload) = rest.get(HEADER_LEN..end)
         && crc32c::crc32c(payload) == payload_crc
     {
-        return Found::Frame { payload: offset + HEADER_LEN..offset + end, next: offset + padded };
+        return Found::Frame { payload: HEADER_LEN..end, next: padded };
     }
     if rest.len() < end || unwritten(&rest[..padded.min(rest.len())], offset, zero_sectors) {
         Found::Torn
@@ -304,6 +325,23 @@ pub(crate) fn frame_follows(file: &[u8], sequence: u32, from: usize) -> bool {
     (from.next_multiple_of(ALIGN)..file.len().saturating_sub(HEADER_LEN))
         .step_by(ALIGN)
         .any(|offset| file[offset] != 0 && matches!(look(file, sequence, offset), Found::Frame { .. }))
+}
+
+/// What a frame with these records does to the log.
+pub(crate) fn reach(records: &[Record]) -> Reach {
+    let mut reach = Reach::default();
+    for record in records {
+        match record {
+            Record::Entry { at, .. } => reach.holds(at.index),
+            Record::Truncate { last } => reach.cuts_from(first_after(*last)),
+            Record::HardState(_) | Record::Purge { .. } | Record::Committed { .. } | Record::Seal => {}
+        }
+    }
+    reach
+}
+
+fn first_after(last: Option<LogPosition>) -> u64 {
+    last.map_or(0, |last| last.index + 1)
 }
 
 /// The records of a frame's payload. `None` if they cannot be what this version wrote.

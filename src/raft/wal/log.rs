@@ -4,12 +4,16 @@ use std::{
     collections::VecDeque,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{
     frame::{self, EntryKind, Found, FrameBuffer, HardState, LogPosition, Record},
+    places::Places,
+    reader::WalReader,
     segment::{Segment, file_name, io_error, read_written},
 };
 use crate::storage::StorageError;
@@ -26,6 +30,7 @@ pub(crate) struct Wal {
     /// What a new segment has to begin with, so that the ones before it can go.
     hard_state: Option<HardState>,
     purged: Option<LogPosition>,
+    places: Arc<Mutex<Places>>,
 }
 
 /// What the log said when it was opened.
@@ -45,6 +50,7 @@ impl Wal {
     /// written when the machine stopped is cut off; any other damage is refused.
     pub(crate) fn open(dir: &Path, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
         let mut recovered = Recovered::default();
+        let mut places = Places::default();
         let mut sealed = VecDeque::new();
         let mut head = None;
         let sequences = sequences(dir)?;
@@ -57,7 +63,7 @@ impl Wal {
             if place > 0 && sequences[place - 1] + 1 != sequence {
                 return Err(damaged(&path, 0, "the segment before it is missing"));
             }
-            let (end, is_sealed) = replay(&path, sequence, is_last, &mut recovered)?;
+            let (end, is_sealed) = replay(&path, sequence, is_last, &mut recovered, &mut places)?;
             let last_index = recovered.entries.last().map_or(0, |(at, ..)| at.index);
             if is_sealed {
                 sealed.push_back((sequence, last_index));
@@ -90,7 +96,9 @@ impl Wal {
             }
         };
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
-        Ok((Wal { dir: dir.to_owned(), head, sealed, head_last_index, hard_state, purged }, recovered))
+        let places = Arc::new(Mutex::new(places));
+        let wal = Wal { dir: dir.to_owned(), head, sealed, head_last_index, hard_state, purged, places };
+        Ok((wal, recovered))
     }
 
     /// Writes one frame and makes it durable. `last_index` is the highest entry in it, if any.
@@ -105,8 +113,9 @@ impl Wal {
         if !self.head.has_room_for(buffer.len()) {
             self.rotate()?;
         }
-        self.head.write(buffer)?;
+        let start = self.head.write(buffer)?;
         self.head.sync()?;
+        self.places.lock().wrote(buffer.reach(), self.head.sequence, start, self.head.end());
         buffer.clear();
         self.head_last_index = last_index.unwrap_or(self.head_last_index);
         Ok(())
@@ -124,6 +133,7 @@ impl Wal {
             && last_index <= upto.index
         {
             let path = self.dir.join(file_name(sequence));
+            self.places.lock().removed(sequence);
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
             self.sealed.pop_front();
         }
@@ -144,35 +154,17 @@ impl Wal {
         Ok(())
     }
 
-    /// Where the entries from `from` on are to be found: what [`read_entries`] needs, so that it
-    /// can read while the log is written to.
-    pub(crate) fn segments_from(&self, from: u64) -> Vec<(u32, PathBuf, bool)> {
-        let sealed =
-            self.sealed.iter().filter(|(_, last)| *last >= from).map(|(sequence, _)| (*sequence, false));
-        sealed
-            .chain([(self.head.sequence, true)])
-            .map(|(sequence, is_last)| (sequence, self.dir.join(file_name(sequence)), is_last))
-            .collect()
+    /// Bytes that are read for entry `index`.
+    #[cfg(test)]
+    fn stretch(&self, index: u64) -> u32 {
+        let stretch = self.places.lock().find(index).expect("it is there");
+        stretch.end.unwrap_or(super::segment::SEGMENT_LEN) - stretch.start
     }
-}
 
-/// Reads the entries `from..until` back from files: for a peer that is far behind.
-pub(crate) fn read_entries(
-    segments: &[(u32, PathBuf, bool)],
-    from: u64,
-    until: u64,
-) -> Result<Vec<(LogPosition, EntryKind, Bytes)>, StorageError> {
-    let mut recovered = Recovered::default();
-    for (sequence, path, is_last) in segments {
-        let replayed = replay(path, *sequence, *is_last, &mut recovered);
-        if recovered.entries.last().is_some_and(|(last, ..)| last.index + 1 >= until) {
-            // What comes behind may be half written at this moment.
-            break;
-        }
-        replayed?;
+    /// Reads what is on the disk, while more is written.
+    pub(crate) fn reader(&self) -> WalReader {
+        WalReader::new(self.dir.clone(), self.places.clone())
     }
-    recovered.entries.retain(|(at, ..)| (from..until).contains(&at.index));
-    Ok(recovered.entries)
 }
 
 fn first_frame(hard_state: &Option<HardState>, purged: &Option<LogPosition>) -> FrameBuffer {
@@ -216,6 +208,7 @@ fn replay(
     sequence: u32,
     is_last: bool,
     recovered: &mut Recovered,
+    places: &mut Places,
 ) -> Result<(u32, bool), StorageError> {
     let file = Bytes::from(read_written(path)?);
     let mut offset = 0;
@@ -226,6 +219,7 @@ fn replay(
                 let records = frame::records(file.slice(payload)).ok_or_else(|| {
                     damaged(path, offset as u32, "a record is of a kind that this version does not know")
                 })?;
+                places.wrote(frame::reach(&records), sequence, offset as u32, next as u32);
                 for record in records {
                     is_sealed |= record == Record::Seal;
                     recovered.apply(record).map_err(|detail| damaged(path, offset as u32, detail))?;
@@ -245,7 +239,7 @@ fn replay(
     Ok((offset as u32, is_sealed))
 }
 
-fn damaged(path: &Path, offset: u32, detail: &str) -> StorageError {
+pub(super) fn damaged(path: &Path, offset: u32, detail: &str) -> StorageError {
     StorageError::Corrupted {
         path: path.to_owned(),
         detail: format!(

@@ -10,7 +10,10 @@
 
 mod frame;
 mod log;
+mod places;
+mod reader;
 mod segment;
 
 pub(crate) use frame::{EntryKind, FrameBuffer, HardState, LogPosition, Record};
-pub(crate) use log::{Recovered, Wal, read_entries};
+pub(crate) use log::{Recovered, Wal};
+pub(crate) use reader::WalReader;

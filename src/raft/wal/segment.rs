@@ -29,7 +29,6 @@ pub(crate) struct Segment {
     pub(crate) sequence: u32,
     pub(crate) path: PathBuf,
     file: File,
-    /// Where the next frame goes.
     end: u32,
 }
 
@@ -87,6 +86,11 @@ impl Segment {
         self.file.write_all_at(bytes, u64::from(offset)).map_err(io_error("write", &self.path))?;
         self.end = offset + len;
         Ok(offset)
+    }
+
+    /// Where the next frame goes.
+    pub(crate) fn end(&self) -> u32 {
+        self.end
     }
 
     pub(crate) fn sync(&self) -> Result<(), StorageError> {

@@ -159,7 +159,7 @@ fn change(key: &str, value: &Option<Bytes>) -> Op {
 
 fn open(node: &Node) -> (mpsc::UnboundedSender<Result<WatchRequest, Status>>, Session<Requests>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (sender, Session::new(node.clone(), UnboundedReceiverStream::new(receiver), true))
+    (sender, Session::new(node.clone(), UnboundedReceiverStream::new(receiver)))
 }
 
 fn on(key: &'static str, range_end: &'static str) -> WatchCreateRequest {

@@ -141,3 +141,93 @@ fn a_log_that_is_gone_is_not_begun_again() {
     assert!(Wal::open(dir.path(), true).is_err());
     assert!(fs::read_dir(dir.path()).expect("list").next().is_none(), "nothing was made up");
 }
+
+fn read(wal: &Wal, from: u64, until: u64, bytes: usize) -> Vec<(LogPosition, EntryKind, Bytes)> {
+    wal.reader().read(from, until, bytes).expect("the log can be read")
+}
+
+/// Whatever is asked for is found, before and after the log is opened again, however it was cut
+/// and went on meanwhile.
+#[test]
+fn entries_are_read_back_from_anywhere() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    // What the log holds, by index: the term says which of them it is.
+    let mut expected: Vec<LogPosition> = Vec::new();
+    let mut random = 12345_u64;
+    for term in 1..60 {
+        let mut buffer = FrameBuffer::new();
+        let mut other = FrameBuffer::new();
+        if term > 1 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let keep = expected.len() - (random >> 33) as usize % expected.len().min(60);
+            expected.truncate(keep);
+            buffer.push(&Record::Truncate { last: expected.last().copied() });
+        }
+        for number in 0..50 {
+            let at = LogPosition { term, index: expected.len() as u64 };
+            let payload = Bytes::from(payload(at.index));
+            let frame = if number % 2 == 0 { &mut buffer } else { &mut other };
+            frame.push(&Record::Entry { at, kind: EntryKind::Batch, payload });
+            expected.push(at);
+            // Several writes in one frame, as the flusher gathers them, and frames of one entry.
+            if number % 2 == 1 {
+                buffer.absorb(&mut other);
+            }
+            if number % (1 + term) == 0 && number % 2 == 1 {
+                wal.append(&mut buffer, Some(at.index)).expect("append");
+            }
+        }
+        wal.append(&mut buffer, Some(expected.len() as u64 - 1)).expect("append");
+    }
+    for _ in 0..2 {
+        for from in 0..expected.len() as u64 {
+            let read = read(&wal, from, from + 40, usize::MAX);
+            let until = (from as usize + 40).min(expected.len());
+            let found: Vec<LogPosition> = read.iter().map(|(at, ..)| *at).collect();
+            assert_eq!(found, expected[from as usize..until], "from {from}");
+            assert!(read.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
+        }
+        let all = read(&wal, 0, u64::MAX, usize::MAX);
+        assert_eq!(all.len(), expected.len());
+        assert!(read(&wal, expected.len() as u64, u64::MAX, usize::MAX).is_empty());
+        drop(wal);
+        wal = Wal::open(dir.path(), true).expect("open").0;
+    }
+}
+
+/// A log of several segments is read through by many small reads. What they cost is the log once.
+#[test]
+fn reading_a_long_log_costs_its_length() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    let piece = vec![7_u8; 32 * 1024];
+    let count = 5000;
+    for first in (0..count).step_by(20) {
+        let mut buffer = FrameBuffer::new();
+        for index in first..first + 20 {
+            let at = LogPosition { term: 1, index };
+            buffer.push(&Record::Entry { at, kind: EntryKind::Batch, payload: Bytes::from(piece.clone()) });
+        }
+        wal.append(&mut buffer, Some(first + 19)).expect("append");
+    }
+    assert_eq!(wal.sealed_len(), 2);
+    let (mut next, mut stretches) = (0, 0);
+    while next < count {
+        let entries = read(&wal, next, count, 1024 * 1024);
+        assert!(entries.len() <= 1024 * 1024 / piece.len(), "no more than was asked for");
+        let (first, last) = (wal.stretch(next), wal.stretch(next + entries.len() as u64 - 1));
+        for stretch in [first, last] {
+            assert!(stretch <= 1024 * 1024, "{stretch} bytes are looked through for one entry");
+        }
+        next += entries.len() as u64;
+        stretches += 1;
+    }
+    assert_eq!(stretches, count.div_ceil(32));
+    // What is purged is not there, and what is left is.
+    let upto = LogPosition { term: 1, index: 2500 };
+    wal.purge(upto).expect("purge");
+    assert_eq!(wal.sealed_len(), 1);
+    assert!(read(&wal, 0, count, usize::MAX).is_empty());
+    assert_eq!(read(&wal, 2501, count, usize::MAX).len(), 2499);
+}

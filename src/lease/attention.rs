@@ -1,0 +1,139 @@
+//! Whether the leader has been awake for long enough to say that a lease has ended.
+//!
+//! A guard at the door. Who slept, or was held up by the disk or by a stopped process, finds the
+//! deadlines passed and those who wanted to keep their leases still waiting outside. So it lets
+//! them in first: a lease ends only if the guard was awake for a grace period up to that moment.
+//!
+//! Before a deadline the guard looks up every [`LEASE_LOOK_INTERVAL`]; being late for that by more
+//! than [`LEASE_STALL`] is to have slept. One that falls asleep again and again stops waiting.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{LEASE_LOOK_INTERVAL, LEASE_STALL, LEASE_STALLS_MAX};
+
+#[derive(Debug)]
+pub(crate) struct Attention {
+    grace: Duration,
+    awake_since: Instant,
+    looked: Instant,
+    next: Option<Instant>,
+    /// Stalls since it was awake for long enough.
+    stalls: u32,
+}
+
+impl Attention {
+    pub(crate) fn new(grace: Duration, now: Instant) -> Attention {
+        Attention { grace, awake_since: now, looked: now, next: None, stalls: 0 }
+    }
+
+    /// The guard looks up. Returns by how much it was late, if that is a stall.
+    pub(crate) fn look(&mut self, now: Instant) -> Option<Duration> {
+        let late = self.next.map_or(Duration::ZERO, |next| now.saturating_duration_since(next));
+        let unseen = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        if unseen > LEASE_LOOK_INTERVAL + LEASE_STALL {
+            self.awake_since = now;
+        } else if now.saturating_duration_since(self.awake_since) >= self.grace {
+            self.stalls = 0;
+        }
+        let is_stall = late > LEASE_STALL;
+        self.stalls += u32::from(is_stall);
+        is_stall.then_some(late)
+    }
+
+    /// Whether what is due may end now.
+    pub(crate) fn is_sure(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.awake_since) >= self.grace || self.stalls > LEASE_STALLS_MAX
+    }
+
+    /// When to look up next, if the next lease ends at `deadline`.
+    pub(crate) fn next_look(&mut self, now: Instant, deadline: Option<Instant>) -> Option<Instant> {
+        self.next = deadline.map(|deadline| {
+            // A moment earlier, for a timer is never early and often a little late.
+            let ahead = self.grace + LEASE_LOOK_INTERVAL;
+            if deadline.saturating_duration_since(now) > ahead {
+                return deadline - ahead;
+            }
+            let sure = deadline.max(self.awake_since + self.grace);
+            if sure > now { sure.min(now + LEASE_LOOK_INTERVAL) } else { now + LEASE_LOOK_INTERVAL }
+        });
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(1);
+
+    /// Looks whenever it is time, until `until`. Returns the moments.
+    fn look_until(attention: &mut Attention, now: &mut Instant, deadline: Instant, until: Instant) -> usize {
+        let mut looks = 0;
+        while let Some(next) = attention.next_look(*now, Some(deadline)).filter(|next| *next <= until) {
+            *now = next;
+            assert_eq!(attention.look(*now), None);
+            looks += 1;
+        }
+        looks
+    }
+
+    #[test]
+    fn who_was_awake_is_sure_at_the_deadline() {
+        let start = Instant::now();
+        let (mut attention, mut now) = (Attention::new(GRACE, start), start);
+        let deadline = start + Duration::from_secs(60);
+        let looks = look_until(&mut attention, &mut now, deadline, deadline);
+        assert_eq!(now, deadline);
+        assert!(attention.is_sure(now), "not a moment late");
+        assert!(looks < 20, "{looks} looks: only the last second is watched");
+        assert_eq!(attention.next_look(now, None), None, "without leases it sleeps");
+    }
+
+    #[test]
+    fn who_slept_waits_for_those_who_waited() {
+        let start = Instant::now();
+        let (mut attention, mut now) = (Attention::new(GRACE, start), start);
+        let deadline = start + Duration::from_secs(60);
+        look_until(&mut attention, &mut now, deadline, deadline - Duration::from_millis(300));
+        now += Duration::from_secs(10);
+        assert!(attention.look(now).is_some_and(|late| late > Duration::from_secs(9)));
+        assert!(!attention.is_sure(now));
+        let sure = now + GRACE;
+        look_until(&mut attention, &mut now, deadline, sure - Duration::from_millis(1));
+        assert!(!attention.is_sure(now));
+        look_until(&mut attention, &mut now, deadline, sure);
+        assert!(attention.is_sure(now) && now == sure);
+    }
+
+    /// A sleep in front of the last second is nobody's loss, but what went on in it is not known.
+    #[test]
+    fn who_was_woken_early_from_a_long_sleep_has_to_stay_awake() {
+        let start = Instant::now();
+        let mut attention = Attention::new(GRACE, start);
+        attention.next_look(start, Some(start + Duration::from_secs(60)));
+        let now = start + Duration::from_secs(50);
+        assert_eq!(attention.look(now), None, "it was not late");
+        assert!(!attention.is_sure(now));
+    }
+
+    /// Else leases would never end on a member whose disk is always slow.
+    #[test]
+    fn who_cannot_stay_awake_stops_waiting() {
+        let start = Instant::now();
+        let (mut attention, mut now) = (Attention::new(GRACE, start), start);
+        for stall in 0..=LEASE_STALLS_MAX {
+            assert!(!attention.is_sure(now), "after {stall} stalls");
+            attention.next_look(now, Some(start));
+            now += LEASE_LOOK_INTERVAL + LEASE_STALL * 2;
+            assert!(attention.look(now).is_some());
+        }
+        assert!(attention.is_sure(now));
+        let rested = now + GRACE * 2;
+        look_until(&mut attention, &mut now, start, rested);
+        attention.next_look(now, Some(start));
+        now += LEASE_STALL * 2;
+        attention.look(now);
+        assert!(!attention.is_sure(now), "it has rested meanwhile, and is patient again");
+    }
+}

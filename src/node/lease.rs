@@ -1,0 +1,292 @@
+//! Leases: granted through the log, renewed and asked about in the memory of whoever leads.
+//!
+//! What a member says about a lease is true at some moment between question and answer. So it is
+//! for the leader of a term to renew, and a quorum is asked *after* it did: if this member was led
+//! by another one meanwhile, its renewal is void and nobody is told of it. A leader that slept can
+//! neither keep a lease alive that another has revoked, nor say that one has ended which another
+//! keeps.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time;
+
+use super::{Node, ProposeError, forward::known_leader};
+use crate::{
+    apply::{Command, Outcome},
+    lease::{Expiry, Renewal},
+    limits,
+    raft::{LeaseAnswer, LeaseQuery},
+    types::LeaseId,
+};
+
+/// Pause before the leader is asked again about a lease, unless news comes earlier.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a lease's holder may ask about it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LeaseInfo {
+    pub(crate) granted_secs: i64,
+    pub(crate) remaining_secs: i64,
+    pub(crate) keys: Vec<Bytes>,
+}
+
+/// What this member can do by itself for a lease that is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Renewed {
+        /// The log says, or is about to say, that less is left.
+        is_noted: bool,
+        is_being_noted: bool,
+    },
+    Ended,
+    Unknown,
+}
+
+impl Node {
+    /// Grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can keep.
+    pub(crate) async fn lease_grant(&self, id: i64, ttl_secs: i64) -> Result<Outcome, ProposeError> {
+        let id = LeaseId(if id == 0 { self.choose_lease_id() } else { id });
+        let ttl_secs = ttl_secs.max(self.lease_ttl_secs_min());
+        self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }).await
+    }
+
+    /// A lease must outlive an election: one and a half election timeouts, in whole seconds.
+    fn lease_ttl_secs_min(&self) -> i64 {
+        let millis = self.shared.config.election_timeout.as_millis() as i64 * 3 / 2;
+        (millis + 999) / 1000
+    }
+
+    /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
+    pub(crate) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
+        let query = LeaseQuery { id: id.0, renew: true, keys: false };
+        Ok(self.lease(query).await?.map(|lease| lease.granted_secs))
+    }
+
+    /// `None` if the lease does not exist or has expired.
+    pub(crate) async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        with_keys: bool,
+    ) -> Result<Option<LeaseInfo>, ProposeError> {
+        self.lease(LeaseQuery { id: id.0, renew: false, keys: with_keys }).await
+    }
+
+    /// Asks whoever leads, until somebody does or it takes too long.
+    async fn lease(&self, query: LeaseQuery) -> Result<Option<LeaseInfo>, ProposeError> {
+        match time::timeout(self.request_timeout(), self.lease_of_leader(query)).await {
+            Ok(answer) => answer,
+            Err(_) if !self.has_leader() => Err(ProposeError::NoLeader),
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    async fn lease_of_leader(&self, query: LeaseQuery) -> Result<Option<LeaseInfo>, ProposeError> {
+        let mut leadership = self.shared.leadership.clone();
+        let patience = self.shared.config.election_timeout;
+        let (_, own) = self.ids();
+        loop {
+            // Not for longer: a holder that is told so can keep its lease through another member.
+            let known = time::timeout(patience, known_leader(&mut leadership)).await;
+            let (leader, _) = known.unwrap_or(Err(ProposeError::NoLeader))?;
+            let answer = if leader == own.0 {
+                self.lease_as_leader(query).await
+            } else {
+                let asked = async {
+                    let peer = self.shared.consensus.peer(leader)?;
+                    self.shared.peers.lease(leader, &peer, patience, query).await.ok()
+                };
+                asked.await.unwrap_or(LeaseAnswer::NotLeader)
+            };
+            match answer {
+                LeaseAnswer::NotFound => return Ok(None),
+                LeaseAnswer::Found { granted_secs, remaining_secs, keys } => {
+                    return Ok(Some(LeaseInfo { granted_secs, remaining_secs, keys }));
+                }
+                LeaseAnswer::NotLeader => {
+                    let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+                }
+            }
+        }
+    }
+
+    /// The answer, if this member leads.
+    pub(super) async fn lease_as_leader(&self, query: LeaseQuery) -> LeaseAnswer {
+        let leadership = self.leadership();
+        if !leadership.is_leader {
+            return LeaseAnswer::NotLeader;
+        }
+        let id = LeaseId(query.id);
+        let answer = if query.renew {
+            self.renew_as_leader(id, leadership.term).await
+        } else {
+            self.look_as_leader(id, leadership.term, query.keys).await
+        };
+        answer.unwrap_or(LeaseAnswer::NotLeader)
+    }
+
+    /// `None` if this member does not lead `term` any more.
+    async fn look_as_leader(&self, id: LeaseId, term: u64, with_keys: bool) -> Option<LeaseAnswer> {
+        // Of the time before the quorum is asked, when nobody else can have led.
+        let asked = Instant::now();
+        if !self.confirm_leadership(term).await {
+            return None;
+        }
+        self.describe(id, term, asked, with_keys)
+    }
+
+    /// `None` if this member does not lead `term` any more.
+    async fn renew_as_leader(&self, id: LeaseId, term: u64) -> Option<LeaseAnswer> {
+        let mut kept = self.renew_here(id, term)?;
+        if kept == Kept::Unknown {
+            // Its grant may be committed and not applied here yet.
+            if !self.confirm_leadership(term).await {
+                return None;
+            }
+            kept = self.renew_here(id, term)?;
+        }
+        match kept {
+            Kept::Unknown => return Some(LeaseAnswer::NotFound),
+            Kept::Ended => {}
+            Kept::Renewed { is_noted, is_being_noted } => {
+                if is_being_noted {
+                    // What is noted has to come first in the log, and to be forgotten after it.
+                    drop(self.shared.lease_notes.lock().await);
+                }
+                if is_noted || is_being_noted {
+                    self.propose(Command::LeaseCheckpoint { remaining_millis: vec![(id, 0)] }).await.ok()?;
+                }
+            }
+        }
+        if !self.confirm_leadership(term).await {
+            return None;
+        }
+        if kept == Kept::Ended {
+            self.await_revoke(id, term).await;
+            return Some(LeaseAnswer::NotFound);
+        }
+        // It is gone if a client has revoked it meanwhile.
+        let answer = self.describe(id, term, Instant::now(), false)?;
+        if answer != LeaseAnswer::NotFound {
+            self.metrics().leases_renewed.inc();
+        }
+        Some(answer)
+    }
+
+    fn renew_here(&self, id: LeaseId, term: u64) -> Option<Kept> {
+        let replica = self.shared.replica.read();
+        let mut expiry = self.expiry();
+        if expiry.term() != Some(term) {
+            return None;
+        }
+        let Some(lease) = replica.state.lessor.get(id) else { return Some(Kept::Unknown) };
+        Some(match expiry.renew(id, lease.ttl(), Instant::now()) {
+            Renewal::Renewed { is_being_noted } => {
+                Kept::Renewed { is_noted: lease.has_checkpoint(), is_being_noted }
+            }
+            Renewal::Ended => Kept::Ended,
+            Renewal::Unknown => Kept::Unknown,
+        })
+    }
+
+    fn describe(&self, id: LeaseId, term: u64, at: Instant, with_keys: bool) -> Option<LeaseAnswer> {
+        let replica = self.shared.replica.read();
+        let expiry = self.expiry();
+        if expiry.term() != Some(term) {
+            return None;
+        }
+        let (Some(lease), Some(remaining)) = (replica.state.lessor.get(id), expiry.remaining(id, at)) else {
+            return Some(LeaseAnswer::NotFound);
+        };
+        let keys = if with_keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
+        let remaining_secs = i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX);
+        Some(LeaseAnswer::Found { granted_secs: lease.ttl_secs, remaining_secs, keys })
+    }
+
+    /// A holder that is told of the end of its lease finds its keys gone.
+    async fn await_revoke(&self, id: LeaseId, term: u64) {
+        let mut leadership = self.shared.leadership.clone();
+        let mut applied = self.shared.applied.clone();
+        let revoked = applied.wait_for(|_| !self.shared.replica.read().state.lessor.contains(id));
+        let lost = leadership.wait_for(|now| !now.is_leader || now.term != term);
+        tokio::select! { biased;
+            _ = revoked => {}
+            _ = lost => {}
+            () = time::sleep(self.request_timeout()) => {}
+        }
+    }
+
+    /// All leases, those that end first first.
+    pub(crate) fn leases(&self) -> Vec<LeaseId> {
+        let mut leases: Vec<LeaseId> =
+            self.shared.replica.read().state.lessor.leases().map(|(id, _)| id).collect();
+        let now = Instant::now();
+        let expiry = self.expiry();
+        leases.sort_by_key(|id| expiry.remaining(*id, now));
+        leases
+    }
+}
+
+/// What the leader does about leases.
+impl Node {
+    /// This member leads `term` now: every lease gets what the log says is left of it, and the time
+    /// an election may take.
+    pub(super) fn promote_leases(&self, term: u64) {
+        let replica = self.shared.replica.read();
+        let leases = replica.state.lessor.leases().map(|(id, lease)| (id, lease.remaining()));
+        self.expiry().promote(term, Instant::now(), self.shared.config.election_timeout, leases);
+    }
+
+    /// Notes in the log what is left of leases that nobody has renewed for long.
+    pub(super) async fn checkpoint_leases(&self, term: u64) {
+        let _turn = self.shared.lease_notes.lock().await;
+        let notes = self.notes(term, |expiry, now| expiry.due_notes(now, limits::LEASE_CHECKPOINT_LEASES));
+        self.note(term, &notes).await;
+    }
+
+    /// The same for all leases, before another member leads.
+    pub(super) async fn checkpoint_leases_for_successor(&self) {
+        let term = self.leadership().term;
+        if !self.shared.config.lease_checkpoint {
+            return;
+        }
+        let _turn = self.shared.lease_notes.lock().await;
+        let notes = self.notes(term, |expiry, now| expiry.all_notes(now, limits::LEASE_HANDOVER_LEASES));
+        let is_news = |(id, left): &(LeaseId, Duration)| {
+            let replica = self.shared.replica.read();
+            replica
+                .state
+                .lessor
+                .get(*id)
+                .is_some_and(|lease| lease.remaining() > *left + Duration::from_secs(1))
+        };
+        let (news, known): (Vec<_>, Vec<_>) = notes.into_iter().partition(is_news);
+        self.expiry().noted(&known);
+        // Handing over must not wait for long: without this, leases only begin anew.
+        let _ = time::timeout(self.shared.config.election_timeout / 2, self.note(term, &news)).await;
+    }
+
+    fn notes(
+        &self,
+        term: u64,
+        choose: impl FnOnce(&mut Expiry, Instant) -> Vec<(LeaseId, Duration)>,
+    ) -> Vec<(LeaseId, Duration)> {
+        let mut expiry = self.expiry();
+        if expiry.term() == Some(term) { choose(&mut expiry, Instant::now()) } else { Vec::new() }
+    }
+
+    async fn note(&self, term: u64, notes: &[(LeaseId, Duration)]) {
+        if notes.is_empty() {
+            return;
+        }
+        let millis = |left: &Duration| i64::try_from(left.as_millis()).unwrap_or(i64::MAX).max(1);
+        let commands = notes.chunks(limits::LEASE_CHECKPOINT_LEASES).map(|notes| Command::LeaseCheckpoint {
+            remaining_millis: notes.iter().map(|(id, left)| (*id, millis(left))).collect(),
+        });
+        match self.propose_in_term(term, commands.collect()).await {
+            Ok(()) | Err(ProposeError::NoLeader) => self.expiry().noted(notes),
+            // It may still come, so whoever renews one of them has to have it forgotten.
+            Err(error) => tracing::warn!(%error, count = notes.len(), "failed to checkpoint leases"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a request got no answer in time.
+//!
+//! What became of it nobody knows. What a client is told it may be due to is what this member saw
+//! meanwhile: that it took over from a leader that failed, or that it could not reach the leader.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::ProposeError;
+use crate::raft::Leadership;
+
+/// What is remembered of trouble on the way to the leader.
+pub(super) struct Patience {
+    /// How long a request may take.
+    pub(super) limit: Duration,
+    election_timeout: Duration,
+    leadership: watch::Receiver<Leadership>,
+    /// When a leader was last asked for something and could not be reached.
+    connection_lost: Mutex<Option<Instant>>,
+}
+
+impl Patience {
+    pub(super) fn new(
+        limit: Duration,
+        election_timeout: Duration,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Patience {
+        Patience { limit, election_timeout, leadership, connection_lost: Mutex::default() }
+    }
+
+    pub(super) fn connection_lost(&self) {
+        *self.connection_lost.lock() = Some(Instant::now());
+    }
+
+    /// What a request is told that began at `start` and is over its time.
+    pub(super) fn timeout(&self, start: Instant) -> ProposeError {
+        reason(start, &self.leadership.borrow(), *self.connection_lost.lock(), self.election_timeout)
+    }
+}
+
+fn reason(
+    start: Instant,
+    leadership: &Leadership,
+    connection_lost: Option<Instant>,
+    election_timeout: Duration,
+) -> ProposeError {
+    let was_leaderless = leadership
+        .elected_at
+        .is_some_and(|elected| start < elected && elected < start + 2 * election_timeout);
+    let is_follower = leadership.leader.is_some() && !leadership.is_leader;
+    if was_leaderless {
+        ProposeError::TimeoutLeaderLost
+    } else if is_follower && connection_lost.is_some_and(|lost| lost > start) {
+        ProposeError::TimeoutConnectionLost
+    } else {
+        ProposeError::Timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_blamed_on_what_was_seen_meanwhile() {
+        let election = Duration::from_secs(1);
+        let start = Instant::now() + Duration::from_secs(100);
+        let after = |millis| Some(start + Duration::from_millis(millis));
+        let follower = Leadership { leader: Some(7), ..Leadership::default() };
+        let leader = Leadership { leader: Some(7), is_leader: true, ..Leadership::default() };
+        let elected = |elected_at| Leadership { elected_at, ..leader };
+        for (leadership, lost, expected) in [
+            (Leadership::default(), None, ProposeError::Timeout),
+            (Leadership::default(), after(1), ProposeError::Timeout),
+            (follower, None, ProposeError::Timeout),
+            (follower, after(1), ProposeError::TimeoutConnectionLost),
+            (follower, Some(start), ProposeError::Timeout),
+            (leader, after(1), ProposeError::Timeout),
+            (elected(after(1999)), None, ProposeError::TimeoutLeaderLost),
+            (elected(after(2000)), None, ProposeError::Timeout),
+            (elected(Some(start)), None, ProposeError::Timeout),
+        ] {
+            assert_eq!(reason(start, &leadership, lost, election), expected, "{leadership:?}, {lost:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Where in the files an entry stands.
+//!
+//! ```text
+//! entries    ... 40 41 42 | 43 44 | 45 46 47 ...
+//! files      [  ^place      (46) ][ ^place (44 45 46) ^place ... ]
+//! ```
+//!
+//! A place is an entry and the frame that it is in. There is one for about every 64 KiB, one where
+//! each segment begins, and one wherever the log was cut and goes on otherwise. So the entries from
+//! one place up to the next stand in one stretch of one file, in order: what is read to find an
+//! entry is one stretch, however long the log is. Whatever a stretch holds beyond the next place
+//! was cut off later.
+
+use std::collections::VecDeque;
+
+/// Bytes of a file between two places, at least.
+const SPACING: u32 = 64 * 1024;
+
+/// How a frame changes the log: the lowest entry that it holds or cuts off, and whether it cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) lowest: Option<u64>,
+    pub(crate) cuts: bool,
+}
+
+impl Reach {
+    pub(crate) fn holds(&mut self, index: u64) {
+        self.lowest = Some(self.lowest.map_or(index, |lowest| lowest.min(index)));
+    }
+
+    /// Entries from `first` on are void.
+    pub(crate) fn cuts_from(&mut self, first: u64) {
+        self.holds(first);
+        self.cuts = true;
+    }
+
+    pub(crate) fn absorb(&mut self, other: Reach) {
+        if let Some(lowest) = other.lowest {
+            self.holds(lowest);
+        }
+        self.cuts |= other.cuts;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    index: u64,
+    sequence: u32,
+    offset: u32,
+}
+
+/// One stretch of one file, and the entries that are to be found there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) sequence: u32,
+    pub(crate) start: u32,
+    /// `None`: up to the end of the file.
+    pub(crate) end: Option<u32>,
+    pub(crate) first: u64,
+    /// `None`: as far as the log goes.
+    pub(crate) until: Option<u64>,
+}
+
+/// Of the whole log, as far as it is on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Both entries and places in the files grow.
+    places: VecDeque<Place>,
+    /// Where the next frame goes.
+    end: (u32, u32),
+}
+
+impl Places {
+    /// A frame that reaches so far stands in `start..end` of a segment.
+    pub(crate) fn wrote(&mut self, reach: Reach, sequence: u32, start: u32, end: u32) {
+        self.end = (sequence, end);
+        let Some(lowest) = reach.lowest else { return };
+        while self.places.back().is_some_and(|place| place.index >= lowest) {
+            self.places.pop_back();
+        }
+        let is_near = self
+            .places
+            .back()
+            .is_some_and(|place| place.sequence == sequence && start - place.offset < SPACING && !reach.cuts);
+        if !is_near {
+            self.places.push_back(Place { index: lowest, sequence, offset: start });
+        }
+    }
+
+    /// Segments up to this one are gone.
+    pub(crate) fn removed(&mut self, sequence: u32) {
+        while self.places.front().is_some_and(|place| place.sequence <= sequence) {
+            self.places.pop_front();
+        }
+    }
+
+    /// Where entry `index` is, if the log has it.
+    pub(crate) fn find(&self, index: u64) -> Option<Stretch> {
+        let behind = self.places.partition_point(|place| place.index <= index);
+        let place = self.places.get(behind.checked_sub(1)?)?;
+        let next = self.places.get(behind);
+        let end = match next {
+            Some(next) if next.sequence == place.sequence => Some(next.offset),
+            Some(_) => None,
+            None => (self.end.0 == place.sequence).then_some(self.end.1),
+        };
+        let (sequence, start) = (place.sequence, place.offset);
+        Some(Stretch { sequence, start, end, first: place.index, until: next.map(|next| next.index) })
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading entries back while the log is written to: for a peer that is behind.
+//!
+//! A reader never waits for the disk that is written to, and reads no more than the stretch that
+//! an entry stands in: to read a log from its beginning to its end costs as much as the log is
+//! long, and at any time no more memory than was asked for, and a stretch.
+
+use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    frame::{self, EntryKind, Found, LogPosition, Record},
+    log::damaged,
+    places::{Places, Stretch},
+    segment::{file_name, io_error},
+};
+use crate::storage::StorageError;
+
+type Entry = (LogPosition, EntryKind, Bytes);
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct WalReader {
+    dir: PathBuf,
+    places: Arc<Mutex<Places>>,
+}
+
+impl WalReader {
+    pub(super) fn new(dir: PathBuf, places: Arc<Mutex<Places>>) -> WalReader {
+        WalReader { dir, places }
+    }
+
+    /// The entries from `from` on that are on the disk: up to `until`, or to the one that reaches
+    /// `bytes`. None if the log does not have `from`.
+    pub(crate) fn read(&self, from: u64, until: u64, bytes: usize) -> Result<Vec<Entry>, StorageError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut next = from;
+        let mut read = 0;
+        while next < until && read < bytes {
+            let Some((stretch, file)) = self.find(next)? else { break };
+            let found = self.entries_in(stretch, &file)?;
+            let before = next;
+            for entry in found.into_iter().filter(|(at, ..)| (from..until).contains(&at.index)) {
+                if entry.0.index == next && read < bytes {
+                    next += 1;
+                    read += entry.2.len();
+                    entries.push(entry);
+                }
+            }
+            if next == before {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The file is open when this returns: it may be given back meanwhile, and is read all the same.
+    fn find(&self, index: u64) -> Result<Option<(Stretch, File)>, StorageError> {
+        let places = self.places.lock();
+        let Some(stretch) = places.find(index) else { return Ok(None) };
+        let path = self.dir.join(file_name(stretch.sequence));
+        let file = File::open(&path).map_err(io_error("open", &path))?;
+        Ok(Some((stretch, file)))
+    }
+
+    /// The entries of a stretch that the log still has.
+    fn entries_in(&self, stretch: Stretch, file: &File) -> Result<Vec<Entry>, StorageError> {
+        let path = self.dir.join(file_name(stretch.sequence));
+        let end = match stretch.end {
+            Some(end) => u64::from(end),
+            None => file.metadata().map_err(io_error("stat", &path))?.len(),
+        };
+        let mut bytes = vec![0; (end as usize).saturating_sub(stretch.start as usize)];
+        file.read_exact_at(&mut bytes, u64::from(stretch.start)).map_err(io_error("read", &path))?;
+        let bytes = Bytes::from(bytes);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let place = stretch.start as usize + at;
+            let Found::Frame { payload, next } = frame::look_at(&bytes[at..], stretch.sequence, place) else {
+                return Err(damaged(&path, place as u32, "the bytes there are not what was written"));
+            };
+            let records = frame::records(bytes.slice(at..).slice(payload));
+            let unknown = "a record is of a kind that this version does not know";
+            for record in records.ok_or_else(|| damaged(&path, place as u32, unknown))? {
+                match record {
+                    Record::Entry { at, kind, payload } => entries.push((at, kind, payload)),
+                    Record::Truncate { last } => {
+                        entries.retain(|(at, ..)| last.is_some_and(|last| at.index <= last.index));
+                    }
+                    Record::HardState(_) | Record::Purge { .. } | Record::Committed { .. } | Record::Seal => {
+                    }
+                }
+            }
+            at += next;
+        }
+        entries.retain(|(at, ..)| stretch.until.is_none_or(|until| at.index < until));
+        Ok(entries)
+    }
+}

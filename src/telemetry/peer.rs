@@ -1,0 +1,254 @@
+//! What goes between this member and the others, by member.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::metrics::{Maker, buckets};
+
+/// The metrics that have a label for the peer.
+pub(super) struct PeerFamilies {
+    active: IntGaugeVec,
+    disconnected: IntCounterVec,
+    sent_bytes: IntCounterVec,
+    sent_failures: IntCounterVec,
+    received_bytes: IntCounterVec,
+    received_failures: IntCounterVec,
+    round_trip: HistogramVec,
+    snapshots_sent: TransferFamily,
+    snapshots_received: TransferFamily,
+}
+
+struct TransferFamily {
+    inflight: IntGaugeVec,
+    successes: IntCounterVec,
+    failures: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl PeerFamilies {
+    pub(super) fn new(make: &Maker<'_>) -> PeerFamilies {
+        let (between, to, from) = (&["Local", "Remote"][..], &["To"][..], &["From"][..]);
+        PeerFamilies {
+            active: make.int_gauges("etcd_network_active_peers", "1 while a peer answers.", between),
+            disconnected: make.counters(
+                "etcd_network_disconnected_peers_total",
+                "How often a peer was lost.",
+                between,
+            ),
+            sent_bytes: make.counters("etcd_network_peer_sent_bytes_total", "Bytes sent to a peer.", to),
+            sent_failures: make.counters(
+                "etcd_network_peer_sent_failures_total",
+                "Requests to a peer that were not answered.",
+                to,
+            ),
+            received_bytes: make.counters(
+                "etcd_network_peer_received_bytes_total",
+                "Bytes received from a peer.",
+                from,
+            ),
+            received_failures: make.counters(
+                "etcd_network_peer_received_failures_total",
+                "Requests of a peer that failed here.",
+                from,
+            ),
+            round_trip: make.histograms(
+                "etcd_network_peer_round_trip_time_seconds",
+                "How long a question to a peer takes.",
+                buckets(0.0001, 16),
+                to,
+            ),
+            snapshots_sent: TransferFamily::new(make, "send", to),
+            snapshots_received: TransferFamily::new(make, "receive", from),
+        }
+    }
+
+    pub(super) fn of(&self, local: u64, remote: u64) -> PeerMetrics {
+        let (local, remote) = (format!("{local:x}"), format!("{remote:x}"));
+        let (between, remote) = (&[local.as_str(), remote.as_str()][..], &[remote.as_str()][..]);
+        PeerMetrics {
+            active: self.active.with_label_values(between),
+            disconnected: self.disconnected.with_label_values(between),
+            sent_bytes: self.sent_bytes.with_label_values(remote),
+            sent_failures: self.sent_failures.with_label_values(remote),
+            received_bytes: self.received_bytes.with_label_values(remote),
+            received_failures: self.received_failures.with_label_values(remote),
+            round_trip: self.round_trip.with_label_values(remote),
+            snapshots_sent: self.snapshots_sent.of(remote),
+            snapshots_received: self.snapshots_received.of(remote),
+        }
+    }
+}
+
+impl TransferFamily {
+    fn new(make: &Maker<'_>, direction: &str, label: &[&str]) -> TransferFamily {
+        let name = |suffix: &str| format!("etcd_network_snapshot_{direction}_{suffix}");
+        TransferFamily {
+            inflight: make.int_gauges(&name("inflights_total"), "Snapshots on their way.", label),
+            successes: make.counters(&name("success"), "Snapshots that arrived.", label),
+            failures: make.counters(&name("failures"), "Snapshots that did not arrive.", label),
+            duration: make.histograms(
+                &name("total_duration_seconds"),
+                "How long a snapshot took.",
+                buckets(0.1, 10),
+                label,
+            ),
+        }
+    }
+
+    fn of(&self, label: &[&str]) -> TransferMetrics {
+        TransferMetrics {
+            inflight: self.inflight.with_label_values(label),
+            successes: self.successes.with_label_values(label),
+            failures: self.failures.with_label_values(label),
+            duration: self.duration.with_label_values(label),
+        }
+    }
+}
+
+/// One peer's share.
+pub(crate) struct PeerMetrics {
+    /// 1 while it answers.
+    active: IntGauge,
+    disconnected: IntCounter,
+    sent_bytes: IntCounter,
+    sent_failures: IntCounter,
+    received_bytes: IntCounter,
+    received_failures: IntCounter,
+    round_trip: Histogram,
+    snapshots_sent: TransferMetrics,
+    snapshots_received: TransferMetrics,
+}
+
+struct TransferMetrics {
+    inflight: IntGauge,
+    successes: IntCounter,
+    failures: IntCounter,
+    duration: Histogram,
+}
+
+impl PeerMetrics {
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn send_failed(&self) {
+        self.sent_failures.inc();
+    }
+
+    pub(crate) fn receive_failed(&self) {
+        self.received_failures.inc();
+    }
+
+    pub(crate) fn observe_round_trip(&self, took: Duration) {
+        self.round_trip.observe(took.as_secs_f64());
+    }
+
+    /// The peer answers.
+    pub(crate) fn found(&self) {
+        self.active.set(1);
+    }
+
+    /// The peer does not answer.
+    pub(crate) fn lost(&self) {
+        self.active.set(0);
+        self.disconnected.inc();
+    }
+
+    pub(crate) fn sending_snapshot(self: &Arc<PeerMetrics>) -> Transfer {
+        Transfer::begin(self.clone(), |peer| &peer.snapshots_sent)
+    }
+
+    pub(crate) fn receiving_snapshot(self: &Arc<PeerMetrics>) -> Transfer {
+        Transfer::begin(self.clone(), |peer| &peer.snapshots_received)
+    }
+}
+
+/// A snapshot on its way. It has failed unless somebody says that it arrived.
+pub(crate) struct Transfer {
+    peer: Arc<PeerMetrics>,
+    of: fn(&PeerMetrics) -> &TransferMetrics,
+    start: Instant,
+    has_arrived: bool,
+}
+
+impl Transfer {
+    fn begin(peer: Arc<PeerMetrics>, of: fn(&PeerMetrics) -> &TransferMetrics) -> Transfer {
+        of(&peer).inflight.inc();
+        Transfer { peer, of, start: Instant::now(), has_arrived: false }
+    }
+
+    pub(crate) fn arrived(mut self) {
+        self.has_arrived = true;
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let metrics = (self.of)(&self.peer);
+        metrics.inflight.dec();
+        if self.has_arrived {
+            metrics.successes.inc();
+            metrics.duration.observe(self.start.elapsed().as_secs_f64());
+        } else {
+            metrics.failures.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        telemetry::{Metrics, NodeState},
+    };
+
+    #[test]
+    fn a_peer_is_counted_under_its_own_name() {
+        let metrics = Metrics::new(&Config::of_flags(&[]));
+        let peer = Arc::new(metrics.peer(0xa, 0xb));
+        peer.found();
+        peer.sent(100);
+        peer.received(7);
+        peer.send_failed();
+        peer.receive_failed();
+        peer.observe_round_trip(Duration::from_millis(3));
+        peer.sending_snapshot().arrived();
+        drop(peer.sending_snapshot());
+        let underway = peer.receiving_snapshot();
+        let text = metrics.render(&NodeState::default());
+        for line in [
+            "etcd_network_active_peers{Local=\"a\",Remote=\"b\"} 1\n",
+            "etcd_network_peer_sent_bytes_total{To=\"b\"} 100\n",
+            "etcd_network_peer_received_bytes_total{From=\"b\"} 7\n",
+            "etcd_network_peer_sent_failures_total{To=\"b\"} 1\n",
+            "etcd_network_peer_received_failures_total{From=\"b\"} 1\n",
+            "etcd_network_peer_round_trip_time_seconds_bucket{To=\"b\",le=\"0.0032\"} 1\n",
+            "etcd_network_snapshot_send_success{To=\"b\"} 1\n",
+            "etcd_network_snapshot_send_failures{To=\"b\"} 1\n",
+            "etcd_network_snapshot_send_inflights_total{To=\"b\"} 0\n",
+            "etcd_network_snapshot_send_total_duration_seconds_count{To=\"b\"} 1\n",
+            "etcd_network_snapshot_receive_inflights_total{From=\"b\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        drop(underway);
+        peer.lost();
+        let text = metrics.render(&NodeState::default());
+        for line in [
+            "etcd_network_active_peers{Local=\"a\",Remote=\"b\"} 0\n",
+            "etcd_network_disconnected_peers_total{Local=\"a\",Remote=\"b\"} 1\n",
+            "etcd_network_snapshot_receive_failures{From=\"b\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

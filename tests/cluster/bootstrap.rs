@@ -1,0 +1,128 @@
+//! Members whose flags do not fit: refused in etcd's words, with the remedy behind them.
+
+use crate::{
+    cluster::{Member, Plan},
+    tools::etcdctl,
+};
+
+/// A member of etcd and one of ours, each to be started with flags like these.
+fn refused(prepare: impl Fn(&mut Vec<Member>), words: &str, remedy: &str) {
+    for plan in [Plan::reference(2), Plan::new(2)] {
+        let is_reference = plan.is_reference();
+        let mut members = plan.members();
+        prepare(&mut members);
+        let words = filled(words, &members);
+        let log = members[0].start_refused().replace("\\\"", "\"");
+        assert!(log.contains(&words), "etcd: {is_reference}, {words:?} is not in:\n{log}");
+        assert!(is_reference || log.contains(remedy), "{remedy:?} is not in:\n{log}");
+    }
+}
+
+/// `{0}` and `{1}` are the peer URLs.
+fn filled(text: &str, members: &[Member]) -> String {
+    text.replace("{0}", &members[0].peer_url()).replace("{1}", &members[1].peer_url())
+}
+
+fn with_cluster(text: &'static str) -> impl Fn(&mut Vec<Member>) {
+    move |members| members[0].initial_cluster = filled(text, members)
+}
+
+fn joining(text: &'static str) -> impl Fn(&mut Vec<Member>) {
+    move |members| {
+        with_cluster(text)(members);
+        members[0].state = "existing";
+    }
+}
+
+#[test]
+fn flags_that_do_not_fit_together_are_refused() {
+    const NOT_THERE: &str = "couldn't find local name \"m0\" in the initial cluster configuration";
+    const NO_ANSWER: &str = "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs";
+    refused(
+        with_cluster("a={0},b={1}"),
+        NOT_THERE,
+        "--name must be one of the names in --initial-cluster: a,b",
+    );
+    refused(
+        with_cluster("m0={1}"),
+        "--initial-cluster has m0={1} but missing from --initial-advertise-peer-urls={0}",
+        "both must name the same URLs for this member",
+    );
+    refused(
+        with_cluster("m0={0},m0={1}"),
+        "--initial-cluster has m0={1} but missing from --initial-advertise-peer-urls={0}",
+        "both must name the same URLs for this member",
+    );
+    refused(with_cluster("m0={0},b={0}"), "initial cluster b={0},m0={0} has duplicate url", "");
+    refused(joining("a={0},b={1}"), NOT_THERE, "--name must be one of the names in --initial-cluster: a,b");
+    refused(joining("m0={0},b={0}"), "initial cluster b={0},m0={0} has duplicate url", "");
+    refused(joining("m0={0}"), NO_ANSWER, "--initial-cluster must name the running members too");
+    refused(joining("m0={0},m1={1}"), NO_ANSWER, "one of them must answer");
+}
+
+/// A member that was not added, or of which the flags say otherwise than the cluster does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_the_cluster_does_not_know_is_refused() {
+    for (plan, is_reference) in [(Plan::reference(1), true), (Plan::new(1), false)] {
+        let mut cluster = plan.found();
+        let endpoint = cluster.members[0].endpoint();
+        let log = cluster.prepare("m1").start_refused();
+        assert!(
+            log.contains("error validating peerURLs") && log.contains("member count is unequal"),
+            "{log}"
+        );
+        let added = etcdctl(&endpoint, &["member", "add", "m1", "--peer-urls=http://127.0.0.1:1"]);
+        added.expect("a member can be added");
+        let log = cluster.members[1].start_refused();
+        assert!(log.contains("error validating peerURLs"), "{log}");
+        if !is_reference {
+            // As later releases of etcd put it.
+            assert!(log.contains("unmatched member while checking PeerURLs"), "{log}");
+            assert!(
+                log.contains("--initial-cluster must name the members as `member list` shows them"),
+                "{log}"
+            );
+        }
+    }
+}
+
+/// Started as if it founded a cluster, next to one that exists. etcd starts such a member, which
+/// then is refused by all others for ever; ours says so and ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_cluster_beside_the_first_is_refused() {
+    let mut cluster = Plan::new(1).found();
+    let theirs = cluster.members[0].cluster_id().await;
+    let new = cluster.prepare("m1");
+    new.state = "new";
+    let log = new.start_refused();
+    assert!(log.contains("cluster ID mismatch") && log.contains(&theirs), "{log}");
+    assert!(log.contains("--initial-cluster-state=existing"), "{log}");
+    assert!(log.contains("--initial-cluster-token"), "{log}");
+}
+
+/// Founders that were given different tokens found different clusters. Started together they cannot
+/// ask each other first: both say why they do not speak to each other, with both ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_with_another_token_are_told_apart() {
+    let mut members = Plan::new(2).members();
+    members[1].flags.push("--initial-cluster-token=other".to_owned());
+    for member in &mut members {
+        member.spawn();
+    }
+    // Neither serves: each waits for the other's vote.
+    let ids = |text: &str| -> Option<(String, String)> {
+        let (_, ids) = text.split_once("cluster ID mismatch: the request is of cluster ")?;
+        let (theirs, ours) = ids.split_once(", this member is of cluster ")?;
+        Some((theirs.to_owned(), ours[..ours.find(|sign: char| !sign.is_ascii_hexdigit())?].to_owned()))
+    };
+    let mut said = Vec::new();
+    for member in &members {
+        let line = member.wait_for_line("cluster ID mismatch: the request").await;
+        said.push(ids(&line).unwrap_or_else(|| panic!("no ids in {line}")));
+    }
+    let (mut one, mut other) = (vec![&said[0].0, &said[0].1], vec![&said[1].0, &said[1].1]);
+    one.sort_unstable();
+    other.sort_unstable();
+    assert_eq!(one, other, "both sides name both clusters");
+    assert_ne!(one[0], one[1]);
+}

@@ -1,0 +1,86 @@
+//! Members that are reached elsewhere, at more than one place, or not at all.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::{
+    cluster::{Cluster, Member, Plan},
+    tools::etcdctl,
+};
+
+/// Kills each member but `kept` for a while: whatever is written then needs `kept`.
+async fn assert_needed(cluster: &mut Cluster, kept: usize) {
+    for other in (0..cluster.members.len()).filter(|&other| other != kept) {
+        cluster.members[other].kill();
+        cluster.members[kept].put(&format!("without-{other}"), "v").await;
+        cluster.members[other].start();
+    }
+    cluster.assert_equal().await;
+}
+
+/// It missed more than the others keep in memory, and it is not where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_moved_is_found_again() {
+    let mut cluster = Cluster::found(3);
+    let leader = cluster.leader().await;
+    let moved = (leader + 1) % 3;
+    let id = format!("{:x}", cluster.members[moved].id().await);
+    cluster.members[moved].kill();
+    let value = "x".repeat(1024 * 1024);
+    for number in 0..12 {
+        cluster.members[leader].put(&format!("big-{number}"), &value).await;
+    }
+    // Its ports are not used by anybody else.
+    let port = cluster.prepare("nobody").peer_port;
+    drop(cluster.members.pop());
+    cluster.members[moved].peer_port = port;
+    cluster.members[moved].advertised_peer_port = port;
+    let url = format!("--peer-urls={}", cluster.members[moved].peer_url());
+    let endpoint = cluster.members[leader].endpoint();
+    etcdctl(&endpoint, &["member", "update", &id, &url]).expect("its URL can be changed");
+    cluster.members[moved].start();
+    cluster.assert_equal().await;
+    assert_needed(&mut cluster, moved).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_url_of_a_member_will_do() {
+    let mut cluster = Cluster::found(3);
+    let target = (cluster.leader().await + 1) % 3;
+    let id = format!("{:x}", cluster.members[target].id().await);
+    let url = cluster.members[target].peer_url();
+    // Nobody listens at the first of them.
+    let urls = format!("--peer-urls=http://127.0.0.1:1,{url}");
+    let endpoint = cluster.members[target].endpoint();
+    etcdctl(&endpoint, &["member", "update", &id, &urls]).expect("it can have several");
+    let listed = cluster.members[target].members().await;
+    let listed = listed.iter().find(|member| format!("{:x}", member.id) == id).expect("it is listed");
+    assert_eq!(listed.peer_ur_ls, ["http://127.0.0.1:1", &url]);
+    assert_needed(&mut cluster, target).await;
+}
+
+/// One that is stopped holds up nobody, and costs nobody more than what is on its way to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_stands_still_costs_little() {
+    let cluster = Plan::new(3).found();
+    let leader = cluster.leader().await;
+    let (stopped, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.members[stopped].signal(Signal::STOP);
+    let value = "x".repeat(1024 * 1024);
+    for number in 0..100 {
+        cluster.members[leader].put(&format!("big-{}", number % 4), &value).await;
+    }
+    let (led, followed) = (resident_mib(&cluster.members[leader]), resident_mib(&cluster.members[other]));
+    assert!(led < followed + 60, "the leader uses {led} MiB, another member {followed} MiB");
+    cluster.members[stopped].signal(Signal::CONT);
+    cluster.assert_equal().await;
+}
+
+fn resident_mib(member: &Member) -> u64 {
+    let id = member.process_id().expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a process has a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it says so");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib / 1024
+}

@@ -1,0 +1,152 @@
+//! One client: what it asks next, and what it makes of the answer.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::{self, MissedTickBehavior};
+use tonic::transport::Channel;
+
+use crate::{
+    history::{Compare, Operation, Outcome, Request, Stored, Write},
+    load::{self, Shared},
+    pb::etcdserverpb::kv_client::KvClient,
+    wire,
+};
+
+/// Keys are `a/0` to `e/3`: few enough for clients to meet at each.
+pub(crate) const GROUPS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
+const GROUP_KEYS: u64 = 4;
+
+/// How long a client waits: longer than an election takes, shorter than a fault lasts.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
+
+pub(crate) struct Client {
+    number: usize,
+    /// The member that is asked next.
+    member: usize,
+    keeps_to_member: bool,
+    shared: Arc<Shared>,
+    /// By endpoint.
+    connections: BTreeMap<String, KvClient<Channel>>,
+    /// What this client last saw of keys, to compare with.
+    known: BTreeMap<String, Stored>,
+    /// A key of the last write, if nobody knows what came of that.
+    doubt: Option<String>,
+    operations: Vec<Operation>,
+}
+
+impl Client {
+    pub(crate) fn new(number: usize, keeps_to_member: bool, shared: Arc<Shared>) -> Client {
+        Client {
+            number,
+            member: number % load::MEMBERS,
+            keeps_to_member,
+            shared,
+            connections: BTreeMap::new(),
+            known: BTreeMap::new(),
+            doubt: None,
+            operations: Vec::new(),
+        }
+    }
+
+    /// Asks until the load is over.
+    pub(crate) async fn run(mut self, interval: Duration) -> Vec<Operation> {
+        let mut pace = time::interval(interval);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.shared.is_over() {
+            pace.tick().await;
+            let request = self.choose();
+            let operation = self.ask(request).await;
+            self.learn(&operation);
+            self.operations.push(operation);
+            if !self.keeps_to_member {
+                self.member = (self.member + 1) % load::MEMBERS;
+            }
+        }
+        self.operations
+    }
+
+    fn choose(&self) -> Request {
+        if let Some(key) = &self.doubt {
+            return Request::Get { key: key.clone(), serializable: false };
+        }
+        let group = GROUPS[rand::random_range(0..GROUPS.len())];
+        let number = rand::random_range(0..GROUP_KEYS);
+        let key = format!("{group}/{number}");
+        let prefix = format!("{group}/");
+        match rand::random_range(0..100) {
+            0..25 => Request::Put { key, value: self.shared.new_value() },
+            25..33 => Request::Delete { key },
+            33..51 => Request::Get { key, serializable: false },
+            51..61 => Request::Get { key, serializable: true },
+            61..69 => Request::List { prefix, serializable: false },
+            69..73 => Request::List { prefix, serializable: true },
+            _ => {
+                let another = (number + rand::random_range(1..GROUP_KEYS)) % GROUP_KEYS;
+                self.exchange(key, format!("{group}/{another}"))
+            }
+        }
+    }
+
+    /// Writes two keys if the first is as this client last saw it.
+    fn exchange(&self, key: String, another: String) -> Request {
+        let of = key.clone();
+        let known = self.known.get(&key);
+        let number = |of: fn(&Stored) -> i64| known.map_or(0, of);
+        let compare = match (rand::random_range(0..4), known) {
+            (0, Some(known)) => Compare::Value { key: of, equal: known.value },
+            (1, _) => Compare::Version { key: of, equal: number(|known| known.version) },
+            (2, _) => Compare::CreateRevision { key: of, equal: number(|known| known.create_revision) },
+            _ => Compare::ModRevision { key: of, equal: number(|known| known.mod_revision) },
+        };
+        let success = vec![
+            Write::Put { key: key.clone(), value: self.shared.new_value() },
+            Write::Put { key: another.clone(), value: self.shared.new_value() },
+            Write::Get { key: key.clone() },
+        ];
+        let otherwise = if rand::random_range(0..4) == 0 {
+            Write::Delete { key: another }
+        } else {
+            Write::Get { key: another }
+        };
+        Request::Txn { compares: vec![compare], success, failure: vec![Write::Get { key }, otherwise] }
+    }
+
+    async fn ask(&mut self, request: Request) -> Operation {
+        let endpoint = self.shared.endpoint(self.member);
+        let connection = self.connections.entry(endpoint);
+        let client = connection.or_insert_with_key(|endpoint| KvClient::new(load::connect(endpoint)));
+        let is_write = !request.writes().is_empty();
+        let called = self.shared.now();
+        let asked = time::timeout(REQUEST_TIMEOUT, wire::ask(client, &request)).await;
+        let mut returned = Some(self.shared.now());
+        let outcome = match asked {
+            Ok(Ok((header, answer))) => {
+                self.shared.told(self.number, is_write, &header);
+                Outcome::Ok(answer)
+            }
+            // A read that nobody answered changes nothing, now or later.
+            Ok(Err(status)) if !is_write || wire::is_refusal(&status) => Outcome::Refused,
+            Err(_) if !is_write => Outcome::Refused,
+            Ok(Err(_)) | Err(_) => {
+                returned = None;
+                Outcome::Unknown
+            }
+        };
+        Operation { client: self.number, member: self.member, called, returned, request, outcome }
+    }
+
+    fn learn(&mut self, operation: &Operation) {
+        let written = operation.request.writes();
+        match &operation.outcome {
+            Outcome::Ok(answer) => {
+                self.doubt = None;
+                for (key, _) in written {
+                    self.known.remove(key);
+                }
+                self.known.extend(answer.seen().map(|stored| (stored.key.clone(), stored.clone())));
+            }
+            Outcome::Unknown => self.doubt = written.first().map(|(key, _)| (*key).to_owned()),
+            Outcome::Refused => {}
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! What the clients of a cluster asked, were told and saw: the record that the checkers judge.
+//!
+//! Times are since the start of the run, of one clock for all clients. The store was empty before
+//! (revision 1), everything that wrote to it is in the record, and every put has a value of its own,
+//! so that a value that is seen names the put that wrote it.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) watched: Vec<Watched>,
+    pub(crate) compactions: Vec<Compaction>,
+    pub(crate) restarts: Vec<Restart>,
+    /// A linearizable list of all keys, after the last operation.
+    pub(crate) final_state: Vec<Stored>,
+    pub(crate) final_revision: i64,
+}
+
+/// A client has one operation under way at a time. One that is not answered in time stays under
+/// way for as long as the run goes, and the client goes on with the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) client: usize,
+    /// The member that was asked.
+    pub(crate) member: usize,
+    pub(crate) called: Duration,
+    /// When the client had the answer; `None` if it got none.
+    pub(crate) returned: Option<Duration>,
+    pub(crate) request: Request,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Get {
+        key: String,
+        serializable: bool,
+    },
+    List {
+        prefix: String,
+        serializable: bool,
+    },
+    Put {
+        key: String,
+        value: u64,
+    },
+    Delete {
+        key: String,
+    },
+    /// As in etcd, no key is written twice in one branch.
+    Txn {
+        compares: Vec<Compare>,
+        success: Vec<Write>,
+        failure: Vec<Write>,
+    },
+}
+
+/// An operation inside of a transaction.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    Put { key: String, value: u64 },
+    Delete { key: String },
+    Get { key: String },
+}
+
+/// Of a key that is not there, the numbers are 0, and no value is equal to its own.
+#[derive(Clone, Debug)]
+pub(crate) enum Compare {
+    Value { key: String, equal: u64 },
+    Version { key: String, equal: i64 },
+    CreateRevision { key: String, equal: i64 },
+    ModRevision { key: String, equal: i64 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Ok(Answer),
+    /// Certainly not done, and never will be.
+    Refused,
+    /// Perhaps done, perhaps later, perhaps never.
+    Unknown,
+}
+
+/// What does not belong to a request's kind is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The header's.
+    pub(crate) revision: i64,
+    /// Of a get or a list, in the order of keys.
+    pub(crate) kvs: Vec<Stored>,
+    /// Of a delete: how many keys.
+    pub(crate) deleted: i64,
+    /// Of a put or a delete: what it replaced. `None` if that was not asked for.
+    pub(crate) previous: Option<Vec<Stored>>,
+    /// Of a transaction: which branch it took.
+    pub(crate) succeeded: bool,
+    /// Of a transaction: one for each operation of the branch.
+    pub(crate) responses: Vec<Response>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Response {
+    Put,
+    Deleted(i64),
+    Got(Option<Stored>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) key: String,
+    pub(crate) value: u64,
+    pub(crate) create_revision: i64,
+    pub(crate) mod_revision: i64,
+    pub(crate) version: i64,
+}
+
+/// All that one watcher was sent. When its stream breaks it resumes, on any member, at the revision
+/// behind the last event or progress notice that it has, and its batches continue. It asks for
+/// previous values, and runs until it has the events up to the run's final revision.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    pub(crate) watcher: usize,
+    /// The member that it began with.
+    pub(crate) member: usize,
+    /// Empty: all keys.
+    pub(crate) prefix: String,
+    /// The first revision it has to be told of: of a watch from now, the one behind the header of
+    /// its creation.
+    pub(crate) from_revision: i64,
+    pub(crate) batches: Vec<Batch>,
+    /// The compact revision, if that ended it. A client that goes on there is another record.
+    pub(crate) compacted: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) received: Duration,
+    pub(crate) header_revision: i64,
+    pub(crate) events: Vec<Change>,
+    /// A progress notice has no events: all up to its revision were sent before.
+    pub(crate) is_progress: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: String,
+    pub(crate) kind: ChangeKind,
+    /// Of a delete as on the wire: only key and `mod_revision`, the rest is 0.
+    pub(crate) stored: Stored,
+    pub(crate) prev: Option<Stored>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChangeKind {
+    Put,
+    Delete,
+}
+
+/// A compaction that was asked for, whatever came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Compaction {
+    pub(crate) called: Duration,
+    pub(crate) revision: i64,
+}
+
+/// From here on the member may answer serializable reads from an older state than before: it was
+/// killed, or its data were wiped.
+#[derive(Clone, Debug)]
+pub(crate) struct Restart {
+    pub(crate) at: Duration,
+    pub(crate) member: usize,
+}
+
+/// Why a history cannot be one of a store that keeps its word, for somebody who has to find out
+/// how it came about.
+#[derive(Debug)]
+pub(crate) struct Violation(pub(crate) String);
+
+/// Who saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Witness<'a> {
+    Operation(&'a Operation),
+    Watched(&'a Watched),
+    End,
+}
+
+impl Operation {
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Ok(answer) => Some(answer),
+            Outcome::Refused | Outcome::Unknown => None,
+        }
+    }
+
+    /// Answered from the state of the member that was asked, however old.
+    pub(crate) fn is_serializable(&self) -> bool {
+        matches!(
+            self.request,
+            Request::Get { serializable: true, .. } | Request::List { serializable: true, .. }
+        )
+    }
+}
+
+impl Request {
+    /// What it writes, of a transaction in both of its branches: key and value, `None` to delete.
+    pub(crate) fn writes(&self) -> Vec<(&str, Option<u64>)> {
+        match self {
+            Request::Get { .. } | Request::List { .. } => Vec::new(),
+            Request::Put { key, value } => vec![(key, Some(*value))],
+            Request::Delete { key } => vec![(key, None)],
+            Request::Txn { success, failure, .. } => success
+                .iter()
+                .chain(failure)
+                .filter_map(|write| match write {
+                    Write::Put { key, value } => Some((key.as_str(), Some(*value))),
+                    Write::Delete { key } => Some((key.as_str(), None)),
+                    Write::Get { .. } => None,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Write {
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Write::Put { key, .. } | Write::Delete { key } | Write::Get { key } => key,
+        }
+    }
+
+    pub(crate) fn as_put(&self) -> Option<(&String, u64)> {
+        match self {
+            Write::Put { key, value } => Some((key, *value)),
+            Write::Delete { .. } | Write::Get { .. } => None,
+        }
+    }
+}
+
+impl Compare {
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Compare::Value { key, .. }
+            | Compare::Version { key, .. }
+            | Compare::CreateRevision { key, .. }
+            | Compare::ModRevision { key, .. } => key,
+        }
+    }
+}
+
+impl Answer {
+    /// Every key that the answer shows, wherever in it.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = &Stored> {
+        let got = self.responses.iter().filter_map(|response| match response {
+            Response::Got(stored) => stored.as_ref(),
+            Response::Put | Response::Deleted(_) => None,
+        });
+        self.kvs.iter().chain(self.previous.iter().flatten()).chain(got)
+    }
+}
+
+impl History {
+    /// Everything that anybody saw of a key, when, and who.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&Stored, Duration, Witness<'_>)> {
+        let answered = self.operations.iter().flat_map(|operation| {
+            let at = operation.returned.unwrap_or(Duration::MAX);
+            let seen = operation.answer().into_iter().flat_map(Answer::seen);
+            seen.map(move |stored| (stored, at, Witness::Operation(operation)))
+        });
+        let events = self.watched.iter().flat_map(|watched| {
+            watched.batches.iter().flat_map(move |batch| {
+                let shown = batch.events.iter().flat_map(|change| {
+                    let put = (change.kind == ChangeKind::Put).then_some(&change.stored);
+                    put.into_iter().chain(&change.prev)
+                });
+                shown.map(move |stored| (stored, batch.received, Witness::Watched(watched)))
+            })
+        });
+        let end = self.final_state.iter().map(|stored| (stored, Duration::MAX, Witness::End));
+        answered.chain(events).chain(end)
+    }
+
+    /// Who wrote a value, or would have.
+    pub(crate) fn writers(&self) -> BTreeMap<u64, &Operation> {
+        let written = self.operations.iter().flat_map(|operation| {
+            operation.request.writes().into_iter().filter_map(move |(_, value)| Some((value?, operation)))
+        });
+        written.collect()
+    }
+}
+
+/// Reads as `client 3 at member 1, 1.203456s to 1.204567s: put a/1 = 17 -> revision 9`.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client {} at member {}, {:.6}s to ", self.client, self.member, self.called.as_secs_f64())?;
+        match self.returned {
+            Some(returned) => write!(f, "{:.6}s", returned.as_secs_f64())?,
+            None => f.write_str("no answer")?,
+        }
+        write!(f, ": {} -> ", self.request)?;
+        match &self.outcome {
+            Outcome::Ok(answer) => {
+                write!(f, "revision {}", answer.revision)?;
+                match self.request {
+                    Request::Get { .. } | Request::List { .. } => write!(f, " {}", All(&answer.kvs))?,
+                    Request::Delete { .. } => write!(f, " deleted {}", answer.deleted)?,
+                    Request::Put { .. } => {}
+                    Request::Txn { .. } => {
+                        let branch = if answer.succeeded { "success" } else { "failure" };
+                        write!(f, " {branch} {}", All(&answer.responses))?;
+                    }
+                }
+                answer.previous.iter().try_for_each(|previous| write!(f, " previous {}", All(previous)))
+            }
+            Outcome::Refused => f.write_str("refused"),
+            Outcome::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = |serializable: &bool| if *serializable { " serializably" } else { "" };
+        match self {
+            Request::Get { key, serializable } => write!(f, "get {key}{}", how(serializable)),
+            Request::List { prefix, serializable } => write!(f, "list {prefix}*{}", how(serializable)),
+            Request::Put { key, value } => write!(f, "put {key} = {value}"),
+            Request::Delete { key } => write!(f, "delete {key}"),
+            Request::Txn { compares, success, failure } => {
+                write!(f, "if {} then {} else {}", All(compares), All(success), All(failure))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Write::Put { key, value } => write!(f, "put {key} = {value}"),
+            Write::Delete { key } => write!(f, "delete {key}"),
+            Write::Get { key } => write!(f, "get {key}"),
+        }
+    }
+}
+
+impl fmt::Display for Compare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compare::Value { key, equal } => write!(f, "value {key} = {equal}"),
+            Compare::Version { key, equal } => write!(f, "version {key} = {equal}"),
+            Compare::CreateRevision { key, equal } => write!(f, "create {key} = {equal}"),
+            Compare::ModRevision { key, equal } => write!(f, "mod {key} = {equal}"),
+        }
+    }
+}
+
+impl fmt::Display for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Response::Put => f.write_str("put"),
+            Response::Deleted(count) => write!(f, "deleted {count}"),
+            Response::Got(Some(stored)) => stored.fmt(f),
+            Response::Got(None) => f.write_str("nothing"),
+        }
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stored { key, value, create_revision, mod_revision, version } = self;
+        write!(f, "{key} = {value} (create {create_revision}, mod {mod_revision}, version {version})")
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ChangeKind::Put => write!(f, "put {}", self.stored)?,
+            ChangeKind::Delete => write!(f, "delete {} (mod {})", self.key, self.stored.mod_revision)?,
+        }
+        self.prev.iter().try_for_each(|prev| write!(f, " of {prev}"))
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Watched { watcher, member, prefix, from_revision, .. } = self;
+        write!(f, "watcher {watcher} of {prefix}* from revision {from_revision}, begun at member {member}")
+    }
+}
+
+impl fmt::Display for Witness<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Witness::Operation(operation) => operation.fmt(f),
+            Witness::Watched(watched) => watched.fmt(f),
+            Witness::End => f.write_str("the final state"),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Several of a kind, in brackets.
+pub(crate) struct All<'a, T>(pub(crate) &'a [T]);
+
+impl<T: fmt::Display> fmt::Display for All<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (number, each) in self.0.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            write!(f, "{separator}{each}")?;
+        }
+        f.write_str("]")
+    }
+}

@@ -1,0 +1,819 @@
+//! The history, judged without revisions: is there an order of the operations in which every answer
+//! is right, and in which nothing comes before what was answered before it was called?
+//!
+//! The search is Wing's and Gong's, in Lowe's form: it walks along the record and keeps every
+//! situation that the store may be in. A situation is the values, which of the operations under way
+//! took effect already, and which of those that were never answered did. When an operation is
+//! answered, each situation is led, by effects of operations under way, to those in which it has
+//! taken effect; where no situation is left, no order explains the answer. So each window of the
+//! record is one event long, and what is carried over is the set of all possible states.
+//!
+//! What keeps that set small, without losing an order:
+//! * Keys that no transaction and no list joins are judged apart.
+//! * A value is put once, so a situation that has lost one which somebody is still to see is lost.
+//! * What takes effect without changing anything does so as soon as its answer is right.
+//! * Before an answer, only operations take effect that touch the same keys, directly or by others.
+//! * One that was never answered takes effect only where it makes a condition true, unless it
+//!   touches several keys. Of two situations with the same values, one that needed less of them is
+//!   enough. And it has taken effect, if ever, when anybody sees its value; one whose value nobody
+//!   ever sees, no watcher of all keys either, has not.
+//!
+//! Values are unique, so a compare of `mod_revision` is one of the value that was seen with it. Of
+//! other numbers only "is it there" is modelled. Serializable reads are not judged here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Write as _,
+    time::Duration,
+};
+
+use crate::history::{Compare, History, Operation, Outcome, Request, Response, Stored, Violation, Write};
+
+/// Situations looked at for one group of keys. A search that needs more has failed as well.
+const STEPS_MAX: usize = 500_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) operations: usize,
+    pub(crate) groups: usize,
+    /// Situations looked at.
+    pub(crate) steps: usize,
+    /// The most that were possible at once.
+    pub(crate) situations_max: usize,
+}
+
+pub(crate) fn check(history: &History) -> Result<Summary, Violation> {
+    check_within(history, STEPS_MAX)
+}
+
+/// With another bound than the usual one.
+pub(crate) fn check_within(history: &History, steps_max: usize) -> Result<Summary, Violation> {
+    let names = Names::new(history);
+    let mut summary = Summary::default();
+    for keys in groups(history) {
+        let mut group = Group::new(history, &keys, &names)?;
+        group.run(steps_max)?;
+        summary.groups += 1;
+        summary.operations += group.judged;
+        summary.steps += group.steps;
+        summary.situations_max = summary.situations_max.max(group.situations_max);
+    }
+    Ok(summary)
+}
+
+/// What revisions and values stand for.
+struct Names<'a> {
+    /// The value that a key had with a `mod_revision`.
+    values: BTreeMap<(&'a str, i64), u64>,
+    /// When a value was first seen.
+    seen: BTreeMap<u64, Duration>,
+}
+
+impl<'a> Names<'a> {
+    fn new(history: &'a History) -> Names<'a> {
+        let mut names = Names { values: BTreeMap::new(), seen: BTreeMap::new() };
+        for (stored, time, _) in history.seen() {
+            names.values.insert((&stored.key, stored.mod_revision), stored.value);
+            let first = names.seen.entry(stored.value).or_insert(time);
+            *first = time.min(*first);
+        }
+        for operation in &history.operations {
+            let Some(answer) = operation.answer() else { continue };
+            let put = match &operation.request {
+                Request::Put { key, value } => vec![(key, *value)],
+                Request::Txn { success, failure, .. } => {
+                    let branch = if answer.succeeded { success } else { failure };
+                    branch.iter().filter_map(Write::as_put).collect()
+                }
+                Request::Get { .. } | Request::List { .. } | Request::Delete { .. } => Vec::new(),
+            };
+            for (key, value) in put {
+                names.values.insert((key, answer.revision), value);
+            }
+        }
+        names
+    }
+}
+
+/// What must be true of a key for an operation to take effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Is(Option<u64>),
+    Exists,
+    Never,
+}
+
+impl Condition {
+    fn holds(self, value: Option<u64>) -> bool {
+        match self {
+            Condition::Is(expected) => value == expected,
+            Condition::Exists => value.is_some(),
+            Condition::Never => false,
+        }
+    }
+}
+
+/// One way for an operation to take effect. Keys are indexes in the group's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Effect {
+    holds: Vec<(usize, Condition)>,
+    /// If there are any, one of them must not hold.
+    unless: Vec<(usize, Condition)>,
+    writes: Vec<(usize, Option<u64>)>,
+}
+
+impl Effect {
+    fn is_possible(&self, values: &[Option<u64>]) -> bool {
+        let holds = |(key, condition): &(usize, Condition)| condition.holds(values[*key]);
+        self.holds.iter().all(holds) && (self.unless.is_empty() || !self.unless.iter().all(holds))
+    }
+
+    /// Whether writing these would make a condition true that is not.
+    fn is_helped(&self, values: &[Option<u64>], writes: &[(usize, Option<u64>)]) -> bool {
+        let after = |key| writes.iter().find(|(written, _)| *written == key).map(|(_, value)| *value);
+        let becomes = |(key, condition): &(usize, Condition), is: bool| {
+            condition.holds(values[*key]) != is
+                && after(*key).is_some_and(|value| condition.holds(value) == is)
+        };
+        let is_refuted = self.unless.iter().all(|(key, condition)| condition.holds(values[*key]));
+        self.holds.iter().any(|condition| becomes(condition, true))
+            || (is_refuted && self.unless.iter().any(|condition| becomes(condition, false)))
+    }
+
+    /// Of several keys: that it does not help at once does not mean that it is not needed.
+    fn is_wide(&self) -> bool {
+        (self.read_mask() | self.write_mask()).count_ones() > 1
+    }
+
+    fn puts(&self) -> impl Iterator<Item = u64> {
+        self.writes.iter().filter_map(|(_, value)| *value)
+    }
+
+    fn read_mask(&self) -> u128 {
+        self.holds.iter().chain(&self.unless).fold(0, |mask, (key, _)| mask | 1 << key)
+    }
+
+    fn write_mask(&self) -> u128 {
+        self.writes.iter().fold(0, |mask, (key, _)| mask | 1 << key)
+    }
+}
+
+/// At the same time calls come first: of the others, none was before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Called,
+    Answered,
+    /// Somebody sees what was put by one that is not answered.
+    Seen,
+}
+
+/// An operation as far as its group of keys is concerned.
+struct Item<'a> {
+    /// `None`: the final state.
+    operation: Option<&'a Operation>,
+    /// Of an answered one, the only way that its answer allows.
+    effects: Vec<Effect>,
+    is_answered: bool,
+    stage: Stage,
+    reads: u128,
+    writes: u128,
+    /// An earlier one that was not answered either and would do just the same: it goes first.
+    twin: Option<usize>,
+}
+
+/// How far one is that is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Coming,
+    /// With its place in `Situation::done`.
+    UnderWay(usize),
+    Answered,
+}
+
+impl Item<'_> {
+    fn text(&self) -> String {
+        self.operation.map_or_else(|| "the final state".to_owned(), Operation::to_string)
+    }
+}
+
+/// By key.
+type Values = Vec<Option<u64>>;
+
+#[derive(Clone, Debug)]
+struct Situation {
+    values: Values,
+    /// By slot: the operations under way that took effect.
+    done: u128,
+    /// Those that were not answered and took effect nevertheless, as sorted indexes of the items.
+    used: Vec<usize>,
+}
+
+/// Situations by values and what is done: of each the fewest that had to be used.
+#[derive(Default)]
+struct Situations {
+    all: BTreeMap<(Values, u128), Vec<Vec<usize>>>,
+    count: usize,
+}
+
+impl Situations {
+    /// Whether it is one that no other replaces.
+    fn insert(&mut self, situation: &Situation) -> bool {
+        let used = self.all.entry((situation.values.clone(), situation.done)).or_default();
+        if used.iter().any(|fewer| is_subset(fewer, &situation.used)) {
+            return false;
+        }
+        self.count -= used.len();
+        used.retain(|more| !is_subset(&situation.used, more));
+        used.push(situation.used.clone());
+        self.count += used.len();
+        true
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Situation> {
+        self.all.into_iter().flat_map(|((values, done), used)| {
+            used.into_iter().map(move |used| Situation { values: values.clone(), done, used })
+        })
+    }
+}
+
+fn is_subset(fewer: &[usize], more: &[usize]) -> bool {
+    fewer.len() <= more.len() && fewer.iter().all(|each| more.binary_search(each).is_ok())
+}
+
+struct Group<'a> {
+    keys: &'a [String],
+    items: Vec<Item<'a>>,
+    /// In the order of time, with the item that it is about.
+    events: Vec<(Event, usize)>,
+    /// The answered ones that see a value of a key.
+    wanting: BTreeMap<(usize, u64), Vec<usize>>,
+    /// The answered ones that are under way, by slot.
+    slots: Vec<Option<usize>>,
+    /// Whether situations are dropped in which a value is gone that somebody is still to see.
+    looks_ahead: bool,
+    /// Those called so far that are never answered, and whose value nobody saw yet.
+    unanswered: Vec<usize>,
+    situations: Vec<Situation>,
+    judged: usize,
+    steps: usize,
+    situations_max: usize,
+}
+
+impl<'a> Group<'a> {
+    fn new(history: &'a History, keys: &'a [String], names: &Names<'_>) -> Result<Group<'a>, Violation> {
+        if keys.len() > u128::BITS as usize {
+            return Err(Violation(format!(
+                "gave up: {} keys hang together, beginning with {}",
+                keys.len(),
+                keys[0]
+            )));
+        }
+        let translation = Translation { keys, names };
+        let mut items: Vec<Item<'a>> = Vec::new();
+        let mut times = Vec::new();
+        let mut operations: Vec<&Operation> = history.operations.iter().collect();
+        operations.sort_by_key(|operation| operation.called);
+        for operation in operations {
+            let effects = translation.effects(operation)?;
+            if effects.is_empty() {
+                continue;
+            }
+            let index = items.len();
+            let returned = operation.answer().and(operation.returned);
+            let twin = match returned {
+                Some(_) => None,
+                None => {
+                    let same = |item: &Item<'_>| !item.is_answered && item.effects == effects;
+                    items.iter().rposition(same)
+                }
+            };
+            items.push(Item::new(Some(operation), effects, returned.is_some(), twin));
+            times.push((operation.called, Event::Called, index));
+            match returned {
+                Some(returned) => times.push((returned, Event::Answered, index)),
+                None => {
+                    times.extend(translation.first_seen(&items[index]).map(|at| (at, Event::Seen, index)))
+                }
+            }
+        }
+        times.sort_unstable();
+        let mut events: Vec<(Event, usize)> =
+            times.into_iter().map(|(_, event, index)| (event, index)).collect();
+        let end = items.len();
+        items.push(Item::new(
+            None,
+            vec![translation.exactly(0..keys.len(), &history.final_state)],
+            true,
+            None,
+        ));
+        events.extend([(Event::Called, end), (Event::Answered, end)]);
+        let mut wanting: BTreeMap<(usize, u64), Vec<usize>> = BTreeMap::new();
+        for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_answered) {
+            for (key, condition) in item.effects.iter().flat_map(|effect| &effect.holds) {
+                if let Condition::Is(Some(value)) = condition {
+                    wanting.entry((*key, *value)).or_default().push(index);
+                }
+            }
+        }
+        let nothing = Situation { values: vec![None; keys.len()], done: 0, used: Vec::new() };
+        Ok(Group {
+            keys,
+            items,
+            events,
+            wanting,
+            slots: Vec::new(),
+            looks_ahead: true,
+            unanswered: Vec::new(),
+            situations: vec![nothing],
+            judged: 0,
+            steps: 0,
+            situations_max: 1,
+        })
+    }
+
+    fn run(&mut self, steps_max: usize) -> Result<(), Violation> {
+        for (event, index) in std::mem::take(&mut self.events) {
+            match event {
+                Event::Called if self.items[index].is_answered => self.called(index)?,
+                Event::Called => self.unanswered.push(index),
+                Event::Answered => self.answered(index, steps_max)?,
+                Event::Seen => self.seen(index, steps_max)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn called(&mut self, index: usize) -> Result<(), Violation> {
+        let slot = match self.slots.iter().position(Option::is_none) {
+            Some(free) => free,
+            None if self.slots.len() == u128::BITS as usize => {
+                return Err(Violation(
+                    "gave up: more operations are under way than can be followed".to_owned(),
+                ));
+            }
+            None => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+        };
+        self.slots[slot] = Some(index);
+        self.items[index].stage = Stage::UnderWay(slot);
+        let (slots, items) = (&self.slots, &self.items);
+        self.situations.iter_mut().for_each(|situation| observe(situation, slots, items));
+        Ok(())
+    }
+
+    fn answered(&mut self, index: usize, steps_max: usize) -> Result<(), Violation> {
+        let mut reached = self.search(index, steps_max)?;
+        if reached.count == 0 && self.looks_ahead {
+            // Something is wrong, perhaps only with an answer that is still to come. That is the one
+            // to report.
+            self.looks_ahead = false;
+            reached = self.search(index, steps_max)?;
+        }
+        if reached.count == 0 {
+            return Err(self.violation("no order of the operations explains", index));
+        }
+        let Stage::UnderWay(slot) = std::mem::replace(&mut self.items[index].stage, Stage::Answered) else {
+            return Err(Violation(format!("answered before it was called: {}", self.items[index].text())));
+        };
+        self.slots[slot] = None;
+        let without = |situation: Situation| Situation { done: situation.done & !(1 << slot), ..situation };
+        self.situations_max = self.situations_max.max(reached.count);
+        self.situations = reached.into_iter().map(without).collect();
+        self.judged += 1;
+        Ok(())
+    }
+
+    /// It has taken effect, or never will: nobody needs to remember. That it has, and was replaced
+    /// unseen, is the same as that it has not.
+    fn seen(&mut self, index: usize, steps_max: usize) -> Result<(), Violation> {
+        let mut reached = self.search(index, steps_max)?;
+        let puts = self.items[index].effects.iter().flat_map(|effect| &effect.writes);
+        let is_wanted = puts.clone().any(|(key, value)| self.is_wanted(*key, *value, 0));
+        if !is_wanted {
+            for situation in &self.situations {
+                reached.insert(situation);
+            }
+        }
+        let mut rest = Situations::default();
+        for mut situation in reached.into_iter() {
+            situation.used.retain(|other| *other != index);
+            rest.insert(&situation);
+        }
+        if rest.count == 0 {
+            // As for an answer: the one to report is still to come.
+            self.looks_ahead = false;
+            return self.seen(index, steps_max);
+        }
+        self.situations_max = self.situations_max.max(rest.count);
+        self.situations = rest.into_iter().collect();
+        self.unanswered.retain(|other| *other != index);
+        Ok(())
+    }
+
+    /// All situations in which the item has taken effect.
+    fn search(&mut self, index: usize, steps_max: usize) -> Result<Situations, Violation> {
+        let relevant = self.relevant(index);
+        let mut reached = Situations::default();
+        let mut met = Situations::default();
+        let mut waiting = VecDeque::new();
+        for situation in &self.situations {
+            if self.is_spent(situation, index) {
+                reached.insert(situation);
+            } else if met.insert(situation) {
+                waiting.push_back(situation.clone());
+            }
+        }
+        while let Some(situation) = waiting.pop_front() {
+            for next in self.next(&situation, index, &relevant) {
+                self.steps += 1;
+                if self.is_spent(&next, index) {
+                    reached.insert(&next);
+                } else if met.insert(&next) {
+                    waiting.push_back(next);
+                }
+            }
+            if self.steps > steps_max {
+                return Err(self.violation("gave up: too many orders are possible at", index));
+            }
+        }
+        Ok(reached)
+    }
+
+    /// Whether somebody who is answered later than now will have seen this value, and has not yet.
+    fn is_wanted(&self, key: usize, value: Option<u64>, done: u128) -> bool {
+        let Some(wanting) = value.and_then(|value| self.wanting.get(&(key, value))) else { return false };
+        if !self.looks_ahead {
+            return false;
+        }
+        wanting.iter().any(|index| match self.items[*index].stage {
+            Stage::Coming => true,
+            Stage::UnderWay(slot) => done >> slot & 1 == 0,
+            Stage::Answered => false,
+        })
+    }
+
+    /// What touches the keys of an item, directly or by others, in such a way that the order
+    /// matters: items under way, the item itself included.
+    fn relevant(&self, index: usize) -> Vec<usize> {
+        let mut relevant = vec![index];
+        let (mut reads, mut writes) = (self.items[index].reads, self.items[index].writes);
+        let mut others: Vec<usize> = self.slots.iter().flatten().chain(&self.unanswered).copied().collect();
+        others.retain(|other| *other != index);
+        loop {
+            let before = others.len();
+            others.retain(|&other| {
+                let item = &self.items[other];
+                let is_apart = item.writes & (reads | writes) == 0 && item.reads & writes == 0;
+                if !is_apart {
+                    relevant.push(other);
+                    reads |= item.reads;
+                    writes |= item.writes;
+                }
+                is_apart
+            });
+            if others.len() == before {
+                return relevant;
+            }
+        }
+    }
+
+    /// The situations that one effect leads to.
+    fn next(&self, situation: &Situation, target: usize, relevant: &[usize]) -> Vec<Situation> {
+        let mut reached = Vec::new();
+        for &index in relevant.iter().filter(|index| !self.is_spent(situation, **index)) {
+            let item = &self.items[index];
+            for effect in &item.effects {
+                if !effect.is_possible(&situation.values) {
+                    continue;
+                }
+                let mut next = situation.clone();
+                if let Stage::UnderWay(slot) = item.stage {
+                    next.done |= 1 << slot;
+                } else {
+                    let waits_for_twin = item.twin.is_some_and(|twin| !self.is_spent(situation, twin));
+                    let is_due =
+                        index == target || effect.is_wide() || self.is_help(situation, effect, relevant);
+                    if waits_for_twin || !is_due {
+                        continue;
+                    }
+                    let at = next.used.partition_point(|other| *other < index);
+                    next.used.insert(at, index);
+                }
+                let is_too_early =
+                    |(key, _): &(usize, Option<u64>)| self.is_wanted(*key, situation.values[*key], next.done);
+                if effect.writes.iter().any(is_too_early) {
+                    continue;
+                }
+                for (key, value) in &effect.writes {
+                    next.values[*key] = *value;
+                }
+                observe(&mut next, &self.slots, &self.items);
+                reached.push(next);
+            }
+        }
+        reached
+    }
+
+    fn is_spent(&self, situation: &Situation, index: usize) -> bool {
+        match self.items[index].stage {
+            Stage::UnderWay(slot) => situation.done >> slot & 1 == 1,
+            Stage::Coming | Stage::Answered => situation.used.binary_search(&index).is_ok(),
+        }
+    }
+
+    /// Whether an effect makes way for another that has not been.
+    fn is_help(&self, situation: &Situation, effect: &Effect, relevant: &[usize]) -> bool {
+        relevant.iter().filter(|index| !self.is_spent(situation, **index)).any(|&index| {
+            let item = &self.items[index];
+            // Of those without an answer, only compares are worth making true.
+            let is_worth = |effect: &Effect| {
+                let is_compare = |(_, condition): &(usize, Condition)| matches!(condition, Condition::Is(_));
+                item.is_answered || effect.holds.iter().any(is_compare) || !effect.unless.is_empty()
+            };
+            let is_helped =
+                |other: &Effect| is_worth(other) && other.is_helped(&situation.values, &effect.writes);
+            item.effects.iter().any(is_helped)
+        })
+    }
+
+    fn violation(&self, what: &str, index: usize) -> Violation {
+        let relevant = self.relevant(index);
+        let item = &self.items[index];
+        let mut text = format!("{what}\n  {}", item.text());
+        let touched = item.reads | item.writes;
+        let (keys, rest) = (self.keys.iter().enumerate(), self.situations.len().saturating_sub(SHOWN));
+        let keys: Vec<(usize, &String)> = keys.filter(|(key, _)| touched >> key & 1 == 1).collect();
+        for situation in self.situations.iter().take(SHOWN) {
+            text.push_str("\n  possible before it:");
+            for (key, name) in &keys {
+                let _ = match situation.values[*key] {
+                    Some(value) => write!(text, " {name} = {value}"),
+                    None => write!(text, " no {name}"),
+                };
+            }
+        }
+        if rest > 0 {
+            let _ = write!(text, "\n  and {rest} more");
+        }
+        for &other in relevant.iter().filter(|other| **other != index).take(4 * SHOWN) {
+            let _ = write!(text, "\n  under way: {}", self.items[other].text());
+        }
+        let until = item.operation.and_then(|operation| operation.returned);
+        let is_before =
+            |other: &&Operation| until.is_none_or(|until| other.returned.is_some_and(|it| it < until));
+        let is_near = |other: &&Item<'_>| other.is_answered && (other.reads | other.writes) & touched != 0;
+        let near = self.items.iter().filter(is_near).filter_map(|other| other.operation);
+        let mut before: Vec<&Operation> = near.filter(is_before).collect();
+        before.sort_by_key(|operation| operation.returned);
+        for operation in &before[before.len().saturating_sub(2 * SHOWN)..] {
+            let _ = write!(text, "\n  before: {operation}");
+        }
+        Violation(text)
+    }
+}
+
+/// Of each kind, in the text of a violation.
+const SHOWN: usize = 4;
+
+/// What changes nothing takes effect as soon as it can: nothing is ever gained by waiting.
+fn observe(situation: &mut Situation, slots: &[Option<usize>], items: &[Item<'_>]) {
+    for (slot, index) in slots.iter().enumerate() {
+        let Some(index) = index else { continue };
+        let item = &items[*index];
+        if situation.done >> slot & 1 == 0
+            && item.writes == 0
+            && item.effects.iter().any(|effect| effect.is_possible(&situation.values))
+        {
+            situation.done |= 1 << slot;
+        }
+    }
+}
+
+impl<'a> Item<'a> {
+    fn new(
+        operation: Option<&'a Operation>,
+        effects: Vec<Effect>,
+        is_answered: bool,
+        twin: Option<usize>,
+    ) -> Item<'a> {
+        let reads = effects.iter().fold(0, |mask, effect| mask | effect.read_mask());
+        let writes = effects.iter().fold(0, |mask, effect| mask | effect.write_mask());
+        Item { operation, effects, is_answered, stage: Stage::Coming, reads, writes, twin }
+    }
+}
+
+/// From requests and answers to conditions and writes.
+struct Translation<'a> {
+    /// Sorted.
+    keys: &'a [String],
+    names: &'a Names<'a>,
+}
+
+impl Translation<'_> {
+    /// Nothing for what is of another group, or says nothing about it.
+    fn effects(&self, operation: &Operation) -> Result<Vec<Effect>, Violation> {
+        let is_ours = match &operation.request {
+            Request::List { prefix, .. } => self.keys.iter().any(|key| key.starts_with(prefix)),
+            request => keys_of(request).first().is_some_and(|key| self.key(key).is_some()),
+        };
+        if !is_ours || operation.is_serializable() {
+            return Ok(Vec::new());
+        }
+        let mut effects = match &operation.outcome {
+            Outcome::Refused => Vec::new(),
+            Outcome::Unknown => self.unanswered(&operation.request),
+            Outcome::Ok(_) => return Ok(vec![self.answered(operation)]),
+        };
+        let is_seen = |effect: &Effect| effect.puts().all(|value| self.names.seen.contains_key(&value));
+        effects.retain(|effect| !effect.writes.is_empty() && is_seen(effect));
+        Ok(effects)
+    }
+
+    /// Of a request that was not answered: nothing if it puts nothing.
+    fn first_seen(&self, item: &Item<'_>) -> Option<Duration> {
+        let puts = item.effects.iter().flat_map(Effect::puts);
+        puts.filter_map(|value| self.names.seen.get(&value).copied()).min()
+    }
+
+    fn answered(&self, operation: &Operation) -> Effect {
+        let mut effect = Effect::default();
+        let Some(answer) = operation.answer() else { return effect };
+        match &operation.request {
+            Request::Get { key, .. } => {
+                let value = answer.kvs.first().map(|stored| stored.value);
+                effect.holds.extend(self.key(key).map(|key| (key, Condition::Is(value))));
+            }
+            Request::List { prefix, .. } => {
+                let inside = (0..self.keys.len()).filter(|&key| self.keys[key].starts_with(prefix));
+                effect = self.exactly(inside, &answer.kvs);
+            }
+            Request::Put { key, value } => {
+                if let Some(previous) = &answer.previous {
+                    effect = self.exactly(self.key(key), previous);
+                }
+                effect.writes.extend(self.key(key).map(|key| (key, Some(*value))));
+            }
+            Request::Delete { key } => {
+                if let Some(previous) = &answer.previous {
+                    effect = self.exactly(self.key(key), previous);
+                }
+                self.delete(key, answer.deleted, &mut effect);
+            }
+            Request::Txn { compares, success, failure } => {
+                self.compares(compares, answer.succeeded, &mut effect);
+                let branch = if answer.succeeded { success } else { failure };
+                if branch.len() != answer.responses.len() {
+                    effect.holds.push((0, Condition::Never));
+                }
+                for (write, response) in branch.iter().zip(&answer.responses) {
+                    self.write(write, response, &mut effect);
+                }
+            }
+        }
+        effect
+    }
+
+    fn write(&self, write: &Write, response: &Response, effect: &mut Effect) {
+        let Some(key) = self.key(write.key()) else { return };
+        match (write, response) {
+            (Write::Put { value, .. }, Response::Put) => effect.writes.push((key, Some(*value))),
+            (Write::Delete { key, .. }, Response::Deleted(deleted)) => self.delete(key, *deleted, effect),
+            (Write::Get { .. }, Response::Got(stored)) => {
+                let value = stored.as_ref().map(|stored| stored.value);
+                // It sees what the transaction wrote before it.
+                match effect.writes.iter().find(|(written, _)| *written == key) {
+                    Some((_, written)) if *written == value => {}
+                    Some(_) => effect.holds.push((key, Condition::Never)),
+                    None => effect.holds.push((key, Condition::Is(value))),
+                }
+            }
+            _ => effect.holds.push((key, Condition::Never)),
+        }
+    }
+
+    fn delete(&self, key: &str, deleted: i64, effect: &mut Effect) {
+        let Some(key) = self.key(key) else { return };
+        if deleted > 0 {
+            effect.holds.push((key, Condition::Exists));
+            effect.writes.push((key, None));
+        } else {
+            effect.holds.push((key, Condition::Is(None)));
+        }
+    }
+
+    /// What may come of a request that nobody answered.
+    fn unanswered(&self, request: &Request) -> Vec<Effect> {
+        match request {
+            Request::Get { .. } | Request::List { .. } => Vec::new(),
+            Request::Put { key, value } => {
+                let writes = self.key(key).map(|key| (key, Some(*value)));
+                vec![Effect { writes: writes.into_iter().collect(), ..Effect::default() }]
+            }
+            Request::Delete { key } => {
+                let mut effect = Effect::default();
+                self.delete(key, 1, &mut effect);
+                vec![effect]
+            }
+            Request::Txn { compares, success, failure } => {
+                let branch = |succeeded: bool, writes: &[Write]| {
+                    let mut effect = Effect::default();
+                    self.compares(compares, succeeded, &mut effect);
+                    effect.writes = writes.iter().filter_map(|write| self.unconditional(write)).collect();
+                    effect
+                };
+                vec![branch(true, success), branch(false, failure)]
+            }
+        }
+    }
+
+    fn unconditional(&self, write: &Write) -> Option<(usize, Option<u64>)> {
+        match write {
+            Write::Put { key, value } => Some((self.key(key)?, Some(*value))),
+            Write::Delete { key } => Some((self.key(key)?, None)),
+            Write::Get { .. } => None,
+        }
+    }
+
+    /// What the branch that was taken says about the state before it.
+    fn compares(&self, compares: &[Compare], succeeded: bool, effect: &mut Effect) {
+        let mut is_exact = true;
+        let mut conditions = Vec::new();
+        for compare in compares {
+            let Some(key) = self.key(compare.key()) else { continue };
+            let (condition, exact) = match compare {
+                Compare::Value { equal, .. } => (Condition::Is(Some(*equal)), true),
+                Compare::Version { equal: 0, .. }
+                | Compare::CreateRevision { equal: 0, .. }
+                | Compare::ModRevision { equal: 0, .. } => (Condition::Is(None), true),
+                Compare::ModRevision { key, equal } => match self.names.values.get(&(key.as_str(), *equal)) {
+                    Some(value) => (Condition::Is(Some(*value)), true),
+                    None => (Condition::Exists, false),
+                },
+                Compare::Version { .. } | Compare::CreateRevision { .. } => (Condition::Exists, false),
+            };
+            conditions.push((key, condition));
+            is_exact &= exact;
+        }
+        match succeeded {
+            true => effect.holds.extend(conditions),
+            false if conditions.is_empty() => effect.holds.push((0, Condition::Never)),
+            false if is_exact => effect.unless = conditions,
+            false => {}
+        }
+    }
+
+    /// That these keys have these values, and no others.
+    fn exactly(&self, keys: impl IntoIterator<Item = usize>, kvs: &[Stored]) -> Effect {
+        let value =
+            |key: usize| kvs.iter().find(|stored| stored.key == self.keys[key]).map(|stored| stored.value);
+        let holds = keys.into_iter().map(|key| (key, Condition::Is(value(key)))).collect();
+        Effect { holds, ..Effect::default() }
+    }
+
+    fn key(&self, name: &str) -> Option<usize> {
+        self.keys.binary_search_by(|key| key.as_str().cmp(name)).ok()
+    }
+}
+
+/// The keys that a request names.
+fn keys_of(request: &Request) -> Vec<&str> {
+    match request {
+        Request::List { .. } => Vec::new(),
+        Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key } => vec![key],
+        Request::Txn { compares, success, failure } => {
+            let writes = success.iter().chain(failure).map(Write::key);
+            compares.iter().map(Compare::key).chain(writes).collect()
+        }
+    }
+}
+
+/// Keys that hang together, each group sorted.
+fn groups(history: &History) -> Vec<Vec<String>> {
+    let requests = history.operations.iter().flat_map(|operation| keys_of(&operation.request));
+    let seen = history.seen().map(|(stored, ..)| stored.key.as_str());
+    let all: BTreeSet<&str> = requests.chain(seen).collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    let mut group_of: Vec<usize> = (0..all.len()).collect();
+    let mut joined: BTreeSet<Vec<&str>> = BTreeSet::new();
+    for operation in &history.operations {
+        let keys = match &operation.request {
+            Request::List { prefix, serializable: false } => {
+                all.iter().copied().filter(|key| key.starts_with(prefix.as_str())).collect()
+            }
+            request => keys_of(request),
+        };
+        if keys.len() > 1 && joined.insert(keys.clone()) {
+            let indexes: Vec<usize> = keys.iter().filter_map(|key| all.binary_search(key).ok()).collect();
+            let group = group_of[indexes[0]];
+            let old: BTreeSet<usize> = indexes.iter().map(|index| group_of[*index]).collect();
+            group_of.iter_mut().filter(|of| old.contains(of)).for_each(|of| *of = group);
+        }
+    }
+    let mut groups: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (key, group) in all.iter().zip(group_of) {
+        groups.entry(group).or_default().push((*key).to_owned());
+    }
+    groups.into_values().collect()
+}

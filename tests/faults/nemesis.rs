@@ -1,0 +1,222 @@
+//! What breaks, one test for each.
+//!
+//! A fault has to show that it was there: the process stood still, bytes were held, syncs waited,
+//! another member leads. And where a quorum is left, writes must go on while it lasts.
+
+use std::{fs, time::Duration};
+
+use tokio::{
+    task::block_in_place,
+    time::{self, Instant},
+};
+
+use crate::{
+    cluster::PATIENCE,
+    run::{Disks, FLAGS, Run, under_load},
+    tools::etcdctl,
+};
+
+/// How long a fault lasts: several election timeouts, and more than a client waits for an answer.
+const FAULT: Duration = Duration::from_secs(4);
+
+/// How long a leader stands still: longer than any timeout of any peer, client or connection.
+const LONG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Less than an election timeout, so that the slow member stays in the game.
+const SYNC_DELAY: Duration = Duration::from_millis(300);
+const SYNCS_DELAYED: u64 = 5;
+
+#[test]
+fn every_member_is_killed_in_turn() {
+    under_load("members killed in turn", Disks::Plain, async |run| {
+        for number in 0..3 {
+            run.cluster.members[number].kill();
+            run.go_on().await;
+            time::sleep(FAULT / 4).await;
+            run.start(&[number]);
+            run.cluster.leader().await;
+            run.load.reach_everybody().await;
+        }
+        assert!(run.elections() > 0, "one of them led");
+    });
+}
+
+#[test]
+fn all_members_are_killed_at_once() {
+    under_load("all members killed", Disks::Plain, async |run| {
+        for member in &mut run.cluster.members {
+            member.kill();
+        }
+        time::sleep(FAULT / 4).await;
+        run.start(&[0, 1, 2]);
+        run.cluster.leader().await;
+        assert!(run.elections() > 0);
+    });
+}
+
+/// When it goes on it has questions and answers before it that are older than its successor.
+#[test]
+fn the_leader_stands_still() {
+    under_load("leader stopped", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let since = Instant::now();
+        run.pause(leader).await;
+        run.leader_other_than(leader, &run.others(leader)).await;
+        run.go_on().await;
+        time::sleep_until(since + LONG_PAUSE).await;
+        run.resume(leader);
+    });
+}
+
+/// Short stops, at which a member finds questions that are still waited for.
+#[test]
+fn leaders_stand_still_again_and_again() {
+    under_load("leaders stopped for a short while", Disks::Plain, async |run| {
+        for _ in 0..4 {
+            let leader = run.cluster.leader().await;
+            run.pause(leader).await;
+            run.leader_other_than(leader, &run.others(leader)).await;
+            run.go_on().await;
+            run.resume(leader);
+            run.go_on().await;
+        }
+    });
+}
+
+#[test]
+fn a_follower_stands_still() {
+    under_load("follower stopped", Disks::Plain, async |run| {
+        let follower = run.others(run.cluster.leader().await)[0];
+        run.pause(follower).await;
+        run.go_on().await;
+        time::sleep(FAULT).await;
+        run.resume(follower);
+    });
+}
+
+#[test]
+fn the_leader_is_cut_off() {
+    under_load("leader cut off", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let [a, b] = run.others(leader);
+        run.cut(&[(leader, a), (leader, b), (a, leader), (b, leader)]).await;
+        run.leader_other_than(leader, &[a, b]).await;
+        run.go_on().await;
+        time::sleep(FAULT).await;
+    });
+}
+
+#[test]
+fn the_leader_is_heard_and_hears_nobody() {
+    under_load("leader deaf", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let [a, b] = run.others(leader);
+        run.cut(&[(a, leader), (b, leader)]).await;
+        run.leader_other_than(leader, &[a, b]).await;
+        run.go_on().await;
+        time::sleep(FAULT).await;
+    });
+}
+
+#[test]
+fn the_leader_hears_and_is_not_heard() {
+    under_load("leader mute", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let [a, b] = run.others(leader);
+        run.cut(&[(leader, a), (leader, b)]).await;
+        run.leader_other_than(leader, &[a, b]).await;
+        run.go_on().await;
+        time::sleep(FAULT).await;
+    });
+}
+
+#[test]
+fn a_follower_is_heard_and_hears_nobody() {
+    under_load("follower deaf", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let [follower, other] = run.others(leader);
+        // The other one has nothing to say to it that could be waited for.
+        run.network.cut([(other, follower)]);
+        run.cut(&[(leader, follower)]).await;
+        run.go_on().await;
+        time::sleep(FAULT).await;
+    });
+}
+
+#[test]
+fn a_follower_hears_and_is_not_heard() {
+    under_load("follower mute", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let [follower, other] = run.others(leader);
+        run.network.cut([(follower, other)]);
+        run.cut(&[(follower, leader)]).await;
+        run.go_on().await;
+        time::sleep(FAULT).await;
+    });
+}
+
+async fn slow_down(run: &Run, number: usize) {
+    let disk = &run.disks[number];
+    let before = disk.delayed();
+    disk.slow_down(SYNC_DELAY);
+    run.go_on().await;
+    time::sleep(FAULT).await;
+    run.wait_until("syncs have waited", || disk.delayed() >= before + SYNCS_DELAYED).await;
+    disk.recover();
+}
+
+#[test]
+fn the_leaders_disk_is_slow() {
+    under_load("leader's disk slow", Disks::Slowable, async |run| {
+        slow_down(run, run.cluster.leader().await).await;
+    });
+}
+
+#[test]
+fn a_followers_disk_is_slow() {
+    under_load("follower's disk slow", Disks::Slowable, async |run| {
+        slow_down(run, run.others(run.cluster.leader().await)[0]).await;
+    });
+}
+
+/// The new one shows that it has everything by carrying a majority.
+#[test]
+fn a_wiped_member_is_replaced() {
+    under_load("wiped member replaced", Disks::Plain, async |run| {
+        let leader = run.cluster.leader().await;
+        let [number, other] = run.others(leader);
+        let old = format!("{:x}", run.cluster.members[number].id().await);
+        run.cluster.members[number].kill();
+        fs::remove_dir_all(run.cluster.members[number].data_dir()).expect("it was there");
+        drop(run.cluster.members.remove(number));
+        let endpoint = run.cluster.endpoints();
+        block_in_place(|| etcdctl(&endpoint, &["member", "remove", &old]))
+            .expect("a dead member can be removed");
+        let new = run.cluster.prepare("m3");
+        new.flags = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        let url = format!("--peer-urls={}", new.peer_url());
+        block_in_place(|| etcdctl(&endpoint, &["member", "add", "m3", &url])).expect("a member can be added");
+        let new = run.cluster.members.pop().expect("it was just prepared");
+        run.load.redirect(number, new.endpoint());
+        run.cluster.members.insert(number, new);
+        run.start(&[number]);
+        run.load.reach_everybody().await;
+
+        wait_for_vote(run, number).await;
+        run.pause(other).await;
+        run.cluster.leader_among(&[leader, number]).await;
+        run.go_on().await;
+        run.resume(other);
+    });
+}
+
+/// Only the log of whoever leads says that a member has its vote.
+async fn wait_for_vote(run: &Run, number: usize) {
+    let id = format!("{:x}", run.cluster.members[number].id().await);
+    let has_vote = || {
+        let logs = run.cluster.members.iter().map(|member| member.log());
+        logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
+            .any(|line| line.contains("votes from now on") && line.contains(&id))
+    };
+    time::timeout(PATIENCE, run.wait_until("it votes", has_vote)).await.expect("it waits no longer itself");
+}

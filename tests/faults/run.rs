@@ -1,0 +1,184 @@
+//! One run: a cluster under load, one fault, and the judgement.
+//!
+//! ```text
+//! found -> load reaches its floor -> the fault, which must prove that it happened -> heal ->
+//! load reaches its floor again, every client is answered -> quiet -> members equal -> judge
+//! ```
+//!
+//! Runs take turns: each wants both cores, or its load would say little.
+
+use std::{
+    fs,
+    io::{self, Write},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::{runtime::Builder, task::block_in_place, time};
+
+use crate::{
+    cluster::{Cluster, PATIENCE, Plan},
+    disk::Disk,
+    judge,
+    load::Load,
+    proxy::{Network, Wire},
+};
+
+/// Often enough that watchers have many of them to be wrong about.
+pub(crate) const FLAGS: &[&str] = &["--watch-progress-notify-interval=200ms"];
+
+/// Acknowledged writes that show that those who are left go on.
+const GOING_ON: u64 = 50;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+pub(crate) struct Run {
+    pub(crate) cluster: Cluster,
+    pub(crate) network: Network,
+    pub(crate) load: Load,
+    /// One for each member, where the run asked for them.
+    pub(crate) disks: Vec<Disk>,
+    /// That of the leader before the fault.
+    first_term: u64,
+}
+
+/// Whether a run slows down disks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disks {
+    Plain,
+    Slowable,
+}
+
+/// Founds a cluster, lets `fault` happen to it under load, and judges what clients saw.
+pub(crate) fn under_load(name: &str, disks: Disks, fault: impl AsyncFnOnce(&mut Run)) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the system can start threads");
+    runtime.block_on(async {
+        let mut run = Run::found(disks);
+        run.cluster.leader().await;
+        run.load.reach_floor("before the fault").await;
+        run.first_term = run.load.term();
+        fault(&mut run).await;
+        run.network.mend();
+        run.cluster.leader().await;
+        run.load.reach_everybody().await;
+        run.load.reach_floor("after the fault").await;
+        run.judge(name).await;
+    });
+}
+
+impl Run {
+    fn found(disks: Disks) -> Run {
+        let network = Network::new();
+        let mut members = Plan::new(3).proxied().flags(FLAGS).members();
+        let slowable = members.iter_mut().filter(|_| disks == Disks::Slowable);
+        let disks = slowable.map(Disk::under).collect();
+        for (number, member) in members.iter().enumerate() {
+            network.lay(number, member.advertised_peer_port, member.peer_port);
+        }
+        let endpoints = members.iter().map(|member| member.endpoint()).collect();
+        let mut cluster = Cluster { members };
+        start(&mut cluster, &network, &[0, 1, 2]);
+        Run { cluster, network, load: Load::start(endpoints), disks, first_term: 0 }
+    }
+
+    /// Starts members again, together, and waits until all of them serve.
+    pub(crate) fn start(&mut self, numbers: &[usize]) {
+        for &number in numbers {
+            self.load.restarts(number);
+        }
+        start(&mut self.cluster, &self.network, numbers);
+    }
+
+    /// Terms that were begun since the fault.
+    pub(crate) fn elections(&self) -> u64 {
+        self.load.term() - self.first_term
+    }
+
+    /// The other two.
+    pub(crate) fn others(&self, than: usize) -> [usize; 2] {
+        [(than + 1) % 3, (than + 2) % 3]
+    }
+
+    /// Stops a member's process, as a hypervisor or an operator may, and makes sure that it stands.
+    pub(crate) async fn pause(&self, number: usize) {
+        self.cluster.members[number].signal(Signal::STOP);
+        self.wait_until("the process stands still", || self.is_paused(number)).await;
+    }
+
+    pub(crate) fn resume(&self, number: usize) {
+        assert!(self.is_paused(number), "it stood still all the time");
+        self.cluster.members[number].signal(Signal::CONT);
+    }
+
+    fn is_paused(&self, number: usize) -> bool {
+        let process = self.cluster.members[number].process_id().expect("it runs");
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+        // The name before it is in parentheses, and may be anything.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
+    /// Cuts wires, and waits until something was held at each of them.
+    pub(crate) async fn cut(&self, wires: &[Wire]) {
+        let before: Vec<u64> = wires.iter().map(|wire| self.network.held(*wire)).collect();
+        self.network.cut(wires.iter().copied());
+        self.wait_until("every cut wire holds something", || {
+            wires.iter().zip(&before).all(|(wire, before)| self.network.held(*wire) > *before)
+        })
+        .await;
+    }
+
+    /// Waits until those of `numbers` are led by somebody other than `old`. Returns by whom.
+    pub(crate) async fn leader_other_than(&self, old: usize, numbers: &[usize]) -> usize {
+        let since = Instant::now();
+        loop {
+            let leader = self.cluster.leader_among(numbers).await;
+            if leader != old {
+                return leader;
+            }
+            assert!(since.elapsed() < PATIENCE, "{old} leads on");
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until writes that began from now on have been acknowledged.
+    pub(crate) async fn go_on(&self) {
+        self.load.more_writes(GOING_ON).await;
+    }
+
+    pub(crate) async fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let since = Instant::now();
+        while !is_so() {
+            assert!(since.elapsed() < PATIENCE, "not so after {PATIENCE:?}: {what}");
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn judge(self, name: &str) {
+        let elections = self.elections();
+        let Run { cluster, load, .. } = self;
+        let history = load.finish(&cluster).await;
+        cluster.assert_equal().await;
+        let summary = judge::judge(name, &history);
+        // Past the test program's capture: what was shown is of interest when all is well, too.
+        let _ = writeln!(io::stderr(), "{name}: {summary}, {elections} elections");
+    }
+}
+
+fn start(cluster: &mut Cluster, network: &Network, numbers: &[usize]) {
+    for &number in numbers {
+        let member = &mut cluster.members[number];
+        member.spawn();
+        network.introduce(number, member.process_id().expect("it was just started"));
+    }
+    block_in_place(|| {
+        for &number in numbers {
+            cluster.members[number].wait_until_ready();
+        }
+    });
+}
