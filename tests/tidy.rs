@@ -111,6 +111,7 @@ const PROTOBUF: &[&str] = &[
     "src/raft/message.rs",
     "src/raft/network.rs",
     "src/raft/peers.rs",
+    "src/raft/pipeline.rs",
     "src/raft/snapshot.rs",
 ];
 

@@ -205,10 +205,14 @@ mod tests {
     use openraft::{raft::StreamAppendError, vote::leader_id_std::LeaderId};
 
     use super::*;
-    use crate::raft::{
-        codec,
-        typ::{Entry, Vote},
-        wal::LogPosition,
+    use crate::{
+        apply::Command,
+        raft::{
+            codec,
+            typ::{Batch, Entry, Vote},
+            wal::LogPosition,
+        },
+        types::LeaseId,
     };
 
     /// Only waited for where no answer comes.
@@ -232,6 +236,8 @@ mod tests {
         Ok(RaftReply { message: message::encode_append_reply(&reply) })
     }
 
+    type Fed<S> = Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>;
+
     struct FarEnd {
         arriving: ReceiverStream<AppendPiece>,
         answers: mpsc::Sender<Result<RaftReply, Status>>,
@@ -254,7 +260,7 @@ mod tests {
     }
 
     /// Lets the pipeline send what there is room for; no answer has come.
-    fn fill<S>(pipeline: &mut Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>)
+    fn fill<S>(pipeline: &mut Fed<S>)
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
     {
@@ -262,17 +268,11 @@ mod tests {
     }
 
     /// The log from entry 1 on, without an end, and a peer at the other end of the stream.
-    fn endless() -> (
-        Pipeline<
-            impl Stream<Item = AppendEntriesRequest<TypeConfig>>,
-            ReceiverStream<Result<RaftReply, Status>>,
-        >,
-        FarEnd,
-    ) {
+    fn endless() -> (Fed<impl Stream<Item = AppendEntriesRequest<TypeConfig>>>, FarEnd) {
         with_peer(stream::iter((2..).map(request)))
     }
 
-    fn with_peer<S>(requests: S) -> (Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>, FarEnd) {
+    fn with_peer<S>(requests: S) -> (Fed<S>, FarEnd) {
         let peers = Arc::new(Peers::new(1, 7));
         let (outgoing, arriving) = outgoing(peers.envelope(8), &request(1));
         let (answers, answers_in) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
@@ -288,6 +288,20 @@ mod tests {
         assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
         assert_eq!(peer.arrived(), limits::APPENDS_IN_FLIGHT);
         assert!(pipeline.next().await.is_none(), "it is over");
+    }
+
+    #[tokio::test]
+    async fn large_messages_fill_it_sooner() {
+        let commands: Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(i64::MAX) }; 50_000].into();
+        let payload = openraft::EntryPayload::Normal(Batch { commands, tag: None });
+        let large = move |index| {
+            let entries = vec![Entry { log_id: at(index), payload: payload.clone() }];
+            AppendEntriesRequest { entries, ..request(index) }
+        };
+        let bytes = message::encode_append(&large(2)).len();
+        let (mut pipeline, mut peer) = with_peer(stream::iter((2..).map(large)));
+        fill(&mut pipeline);
+        assert_eq!(peer.arrived(), 1 + limits::APPENDS_IN_FLIGHT_BYTES.div_ceil(bytes));
     }
 
     #[tokio::test]
