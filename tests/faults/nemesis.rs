@@ -5,6 +5,7 @@
 
 use std::{fs, time::Duration};
 
+use rustix::process::Signal;
 use tokio::{
     task::block_in_place,
     time::{self, Instant},
@@ -44,6 +45,10 @@ fn every_member_is_killed_in_turn() {
 #[test]
 fn all_members_are_killed_at_once() {
     under_load("all members killed", async |run| {
+        // All of them are on their way before the first is waited for.
+        for member in &run.cluster.members {
+            member.signal(Signal::KILL);
+        }
         for member in &mut run.cluster.members {
             member.kill();
         }
