@@ -3,6 +3,12 @@
 //! It takes everything that has gathered since its last turn, writes it as one frame, syncs, and
 //! then reports completion in the order in which things came. After an error nothing is written
 //! any more, and everybody who waits hears of it.
+//!
+//! The queue has no bound of its own, for the core must not wait for it; what can be in it is
+//! bounded by who waits for completion. On a leader that is every proposal: each member has four
+//! batches under way and no more (`node::core`). On a follower it is the leader: what it has sent
+//! and has no answer to stays within `limits::APPENDS_IN_FLIGHT` and `APPENDS_IN_FLIGHT_BYTES`.
+//! Votes, truncations and purges are waited for one by one.
 
 use std::{
     io,
@@ -158,7 +164,6 @@ impl Flusher {
         flusher.pending.fetch_add(1, Ordering::AcqRel);
         let mut queue = flusher.queue.lock();
         let queue = queue.get_or_insert_with(|| {
-            // Bounded by what openraft has under way, which waits for completion.
             let (queue, jobs) = mpsc::channel();
             let flusher = flusher.clone();
             thread::Builder::new()

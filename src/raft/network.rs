@@ -144,7 +144,7 @@ fn unreadable(error: Unreadable) -> RPCError<TypeConfig> {
 /// A stream of entries and its answers, as openraft sees it.
 enum Session<'s, S> {
     Begins(&'s mut PeerConnection, S),
-    Runs(Pipeline<S, Streaming<RaftReply>>),
+    Runs(Box<Pipeline<S, Streaming<RaftReply>>>),
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerConnection {
@@ -192,7 +192,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
                             // The pause after a failure is in here: no connection before that.
                             let first = requests.next().await?;
                             match connection.open(&first, requests).await {
-                                Ok(pipeline) => pipeline,
+                                Ok(pipeline) => Box::new(pipeline),
                                 Err(error) => return Some((Err(error), None)),
                             }
                         }

@@ -211,13 +211,15 @@ mod tests {
 
     use super::*;
     use crate::{
+        apply::Command,
         config::Config,
         raft::{
             codec,
-            typ::{Entry, Vote},
+            typ::{Batch, Entry, Vote},
             wal::LogPosition,
         },
         telemetry::Metrics,
+        types::LeaseId,
     };
 
     /// Only waited for where no answer comes.
@@ -241,6 +243,8 @@ mod tests {
         Ok(RaftReply { message: message::encode_append_reply(&reply) })
     }
 
+    type Fed<S> = Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>;
+
     struct FarEnd {
         arriving: ReceiverStream<AppendPiece>,
         answers: mpsc::Sender<Result<RaftReply, Status>>,
@@ -263,7 +267,7 @@ mod tests {
     }
 
     /// Lets the pipeline send what there is room for; no answer has come.
-    fn fill<S>(pipeline: &mut Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>)
+    fn fill<S>(pipeline: &mut Fed<S>)
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
     {
@@ -271,17 +275,11 @@ mod tests {
     }
 
     /// The log from entry 1 on, without an end, and a peer at the other end of the stream.
-    fn endless() -> (
-        Pipeline<
-            impl Stream<Item = AppendEntriesRequest<TypeConfig>>,
-            ReceiverStream<Result<RaftReply, Status>>,
-        >,
-        FarEnd,
-    ) {
+    fn endless() -> (Fed<impl Stream<Item = AppendEntriesRequest<TypeConfig>>>, FarEnd) {
         with_peer(stream::iter((2..).map(request)))
     }
 
-    fn with_peer<S>(requests: S) -> (Pipeline<S, ReceiverStream<Result<RaftReply, Status>>>, FarEnd) {
+    fn with_peer<S>(requests: S) -> (Fed<S>, FarEnd) {
         let metrics = Metrics::new(&Config::of_flags(&[]));
         let peers = Arc::new(Peers::new(1, 7, Arc::new(metrics)));
         let (outgoing, arriving) = outgoing(peers.envelope(8), &request(1), peers.metrics_of(8));
@@ -298,6 +296,20 @@ mod tests {
         assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
         assert_eq!(peer.arrived(), limits::APPENDS_IN_FLIGHT);
         assert!(pipeline.next().await.is_none(), "it is over");
+    }
+
+    #[tokio::test]
+    async fn large_messages_fill_it_sooner() {
+        let commands: Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(i64::MAX) }; 50_000].into();
+        let payload = openraft::EntryPayload::Normal(Batch { commands, tag: None, began: None });
+        let large = move |index| {
+            let entries = vec![Entry { log_id: at(index), payload: payload.clone() }];
+            AppendEntriesRequest { entries, ..request(index) }
+        };
+        let bytes = message::encode_append(&large(2)).len();
+        let (mut pipeline, mut peer) = with_peer(stream::iter((2..).map(large)));
+        fill(&mut pipeline);
+        assert_eq!(peer.arrived(), 1 + limits::APPENDS_IN_FLIGHT_BYTES.div_ceil(bytes));
     }
 
     #[tokio::test]

@@ -43,8 +43,8 @@ const PINNED: usize = 6;
 const CEILING: u32 = 1000;
 const FLOOR: u64 = 100;
 
-/// Requests that a run has to be judged by.
-pub(crate) const OPERATIONS_MIN: usize = 1000;
+/// Requests with an answer that a run has to be judged by.
+const ANSWERS_MIN: u64 = 1000;
 
 /// History is forgotten up to where it was this long ago, each time that this has passed: a watcher
 /// that is behind by a usual fault still finds what it missed, the one behind a long pause does not.
@@ -132,14 +132,18 @@ impl Load {
         self.wait_until("every client is answered", answered).await;
     }
 
+    /// Waits until there is enough to judge by.
+    pub(crate) async fn reach_enough(&self) {
+        self.wait_until("there is enough to judge by", || self.shared.answers() >= ANSWERS_MIN).await;
+    }
+
     /// Waits for a second in which enough was answered.
     pub(crate) async fn reach_floor(&self, when: &str) {
         let since = Instant::now();
-        let total = || self.shared.answered.iter().map(|answered| answered.load(Relaxed)).sum::<u64>();
         loop {
-            let before = total();
+            let before = self.shared.answers();
             time::sleep(Duration::from_secs(1)).await;
-            let answered = total() - before;
+            let answered = self.shared.answers() - before;
             if answered >= FLOOR {
                 return;
             }
@@ -194,6 +198,10 @@ impl Shared {
     /// A watcher has come so far.
     pub(crate) fn sees(&self, watcher: usize, member: usize, seen: Option<i64>) {
         self.watching.lock().expect("nobody panics with it").insert(watcher, (member, seen));
+    }
+
+    fn answers(&self) -> u64 {
+        self.answered.iter().map(|answered| answered.load(Relaxed)).sum()
     }
 
     pub(crate) fn new_value(&self) -> u64 {

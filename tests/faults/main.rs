@@ -8,7 +8,6 @@
 mod client;
 #[path = "../support/cluster.rs"]
 mod cluster;
-mod disk;
 mod history;
 mod judge;
 mod linearize;
@@ -21,6 +20,7 @@ mod planted;
 mod proxy;
 mod replay;
 mod run;
+mod shim;
 mod simulated;
 #[path = "../support/tools.rs"]
 mod tools;

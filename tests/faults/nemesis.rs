@@ -5,6 +5,7 @@
 
 use std::{fs, time::Duration};
 
+use rustix::process::Signal;
 use tokio::{
     task::block_in_place,
     time::{self, Instant},
@@ -12,7 +13,7 @@ use tokio::{
 
 use crate::{
     cluster::PATIENCE,
-    run::{Disks, FLAGS, Run, under_load},
+    run::{FLAGS, Run, under_load},
     tools::etcdctl,
 };
 
@@ -28,7 +29,7 @@ const SYNCS_DELAYED: u64 = 5;
 
 #[test]
 fn every_member_is_killed_in_turn() {
-    under_load("members killed in turn", Disks::Plain, async |run| {
+    under_load("members killed in turn", async |run| {
         for number in 0..3 {
             run.cluster.members[number].kill();
             run.go_on().await;
@@ -43,7 +44,11 @@ fn every_member_is_killed_in_turn() {
 
 #[test]
 fn all_members_are_killed_at_once() {
-    under_load("all members killed", Disks::Plain, async |run| {
+    under_load("all members killed", async |run| {
+        // All of them are on their way before the first is waited for.
+        for member in &run.cluster.members {
+            member.signal(Signal::KILL);
+        }
         for member in &mut run.cluster.members {
             member.kill();
         }
@@ -57,7 +62,7 @@ fn all_members_are_killed_at_once() {
 /// When it goes on it has questions and answers before it that are older than its successor.
 #[test]
 fn the_leader_stands_still() {
-    under_load("leader stopped", Disks::Plain, async |run| {
+    under_load("leader stopped", async |run| {
         let leader = run.cluster.leader().await;
         let since = Instant::now();
         run.pause(leader).await;
@@ -71,7 +76,7 @@ fn the_leader_stands_still() {
 /// Short stops, at which a member finds questions that are still waited for.
 #[test]
 fn leaders_stand_still_again_and_again() {
-    under_load("leaders stopped for a short while", Disks::Plain, async |run| {
+    under_load("leaders stopped for a short while", async |run| {
         for _ in 0..4 {
             let leader = run.cluster.leader().await;
             run.pause(leader).await;
@@ -85,7 +90,7 @@ fn leaders_stand_still_again_and_again() {
 
 #[test]
 fn a_follower_stands_still() {
-    under_load("follower stopped", Disks::Plain, async |run| {
+    under_load("follower stopped", async |run| {
         let follower = run.others(run.cluster.leader().await)[0];
         run.pause(follower).await;
         run.go_on().await;
@@ -96,7 +101,7 @@ fn a_follower_stands_still() {
 
 #[test]
 fn the_leader_is_cut_off() {
-    under_load("leader cut off", Disks::Plain, async |run| {
+    under_load("leader cut off", async |run| {
         let leader = run.cluster.leader().await;
         let [a, b] = run.others(leader);
         run.cut(&[(leader, a), (leader, b), (a, leader), (b, leader)]).await;
@@ -108,7 +113,7 @@ fn the_leader_is_cut_off() {
 
 #[test]
 fn the_leader_is_heard_and_hears_nobody() {
-    under_load("leader deaf", Disks::Plain, async |run| {
+    under_load("leader deaf", async |run| {
         let leader = run.cluster.leader().await;
         let [a, b] = run.others(leader);
         run.cut(&[(a, leader), (b, leader)]).await;
@@ -120,7 +125,7 @@ fn the_leader_is_heard_and_hears_nobody() {
 
 #[test]
 fn the_leader_hears_and_is_not_heard() {
-    under_load("leader mute", Disks::Plain, async |run| {
+    under_load("leader mute", async |run| {
         let leader = run.cluster.leader().await;
         let [a, b] = run.others(leader);
         run.cut(&[(leader, a), (leader, b)]).await;
@@ -132,7 +137,7 @@ fn the_leader_hears_and_is_not_heard() {
 
 #[test]
 fn a_follower_is_heard_and_hears_nobody() {
-    under_load("follower deaf", Disks::Plain, async |run| {
+    under_load("follower deaf", async |run| {
         let leader = run.cluster.leader().await;
         let [follower, other] = run.others(leader);
         // The other one has nothing to say to it that could be waited for.
@@ -145,7 +150,7 @@ fn a_follower_is_heard_and_hears_nobody() {
 
 #[test]
 fn a_follower_hears_and_is_not_heard() {
-    under_load("follower mute", Disks::Plain, async |run| {
+    under_load("follower mute", async |run| {
         let leader = run.cluster.leader().await;
         let [follower, other] = run.others(leader);
         run.network.cut([(follower, other)]);
@@ -156,25 +161,24 @@ fn a_follower_hears_and_is_not_heard() {
 }
 
 async fn slow_down(run: &Run, number: usize) {
-    let disk = &run.disks[number];
-    let before = disk.delayed();
-    disk.slow_down(SYNC_DELAY);
+    let before = run.shims.delayed(number);
+    run.shims.slow_down(number, SYNC_DELAY);
     run.go_on().await;
     time::sleep(FAULT).await;
-    run.wait_until("syncs have waited", || disk.delayed() >= before + SYNCS_DELAYED).await;
-    disk.recover();
+    run.wait_until("syncs have waited", || run.shims.delayed(number) >= before + SYNCS_DELAYED).await;
+    run.shims.slow_down(number, Duration::ZERO);
 }
 
 #[test]
 fn the_leaders_disk_is_slow() {
-    under_load("leader's disk slow", Disks::Slowable, async |run| {
+    under_load("leader's disk slow", async |run| {
         slow_down(run, run.cluster.leader().await).await;
     });
 }
 
 #[test]
 fn a_followers_disk_is_slow() {
-    under_load("follower's disk slow", Disks::Slowable, async |run| {
+    under_load("follower's disk slow", async |run| {
         slow_down(run, run.others(run.cluster.leader().await)[0]).await;
     });
 }
@@ -182,7 +186,7 @@ fn a_followers_disk_is_slow() {
 /// The new one shows that it has everything by carrying a majority.
 #[test]
 fn a_wiped_member_is_replaced() {
-    under_load("wiped member replaced", Disks::Plain, async |run| {
+    under_load("wiped member replaced", async |run| {
         let leader = run.cluster.leader().await;
         let [number, other] = run.others(leader);
         let old = format!("{:x}", run.cluster.members[number].id().await);
@@ -199,6 +203,7 @@ fn a_wiped_member_is_replaced() {
         let new = run.cluster.members.pop().expect("it was just prepared");
         run.load.redirect(number, new.endpoint());
         run.cluster.members.insert(number, new);
+        run.shims.put_under(number, &mut run.cluster.members[number]);
         run.start(&[number]);
         run.load.reach_everybody().await;
 

@@ -5,19 +5,17 @@
 //!                                            <==pump (1, 0)==
 //! ```
 //!
-//! A wire is a pair (from, to), whoever of the two dialled: that is found out by asking the kernel
-//! whose socket the dialling one is. What is sent over a cut wire is held, the end of a connection
+//! A wire is a pair (from, to), whoever of the two dialled: each member dials from an address of its
+//! own. What is sent over a cut wire is held, the end of a connection
 //! included, and a connection between two members that cannot both hear each other gets no answer.
 //! Once mended the wire carries what was held, late, as TCP does when lost packets are sent again:
 //! this is worse for the members than a reset would be, for they are told what was true long ago.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
+    io,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
 };
 
 use tokio::{
@@ -28,14 +26,11 @@ use tokio::{
     },
     runtime::{Builder, Handle},
     sync::{oneshot, watch},
-    time,
 };
 
-const BUFFER_BYTES: usize = 64 * 1024;
+use crate::shim;
 
-/// A process that was just started is not known by its id yet.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-const LOOKS_MAX: usize = 500;
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Members by number: from whom, and to whom.
 pub(crate) type Wire = (usize, usize);
@@ -52,17 +47,11 @@ struct Switchboard {
     cut: watch::Sender<BTreeSet<Wire>>,
     /// Bytes that came to a cut wire.
     held: Mutex<BTreeMap<Wire, u64>>,
-    /// The process of each member.
-    processes: Mutex<BTreeMap<usize, u32>>,
 }
 
 impl Network {
     pub(crate) fn new() -> Network {
-        let switchboard = Switchboard {
-            cut: watch::Sender::new(BTreeSet::new()),
-            held: Mutex::default(),
-            processes: Mutex::default(),
-        };
+        let switchboard = Switchboard { cut: watch::Sender::new(BTreeSet::new()), held: Mutex::default() };
         let runtime = Builder::new_current_thread().enable_all().build().expect("there are descriptors left");
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
@@ -79,17 +68,14 @@ impl Network {
         let listener = TcpListener::from_std(listener).expect("the runtime takes it");
         let switchboard = self.switchboard.clone();
         self.runtime.spawn(async move {
-            while let Ok((dialled, _)) = listener.accept().await {
+            while let Ok((dialled, address)) = listener.accept().await {
+                // Nobody else speaks to members.
+                let Some(from) = shim::member_at(address.ip()) else { continue };
                 let switchboard = switchboard.clone();
                 // An error is the end of a connection, and nothing else.
-                tokio::spawn(async move { switchboard.connect(dialled, member, port).await });
+                tokio::spawn(async move { switchboard.connect(dialled, (from, member), port).await });
             }
         });
-    }
-
-    /// Says which process a member is, so that it is known when it dials.
-    pub(crate) fn introduce(&self, member: usize, process: u32) {
-        self.switchboard.processes.lock().expect("nobody panics with it").insert(member, process);
     }
 
     /// From now on nothing gets through from the first of each pair to the second.
@@ -110,8 +96,7 @@ impl Network {
 }
 
 impl Switchboard {
-    async fn connect(self: Arc<Self>, dialled: TcpStream, to: usize, port: u16) -> io::Result<()> {
-        let from = self.dialler(&dialled).await?;
+    async fn connect(self: Arc<Self>, dialled: TcpStream, (from, to): Wire, port: u16) -> io::Result<()> {
         let mut cut = self.cut.subscribe();
         // It takes both directions to make a connection.
         let open = cut.wait_for(|cut| !cut.contains(&(from, to)) && !cut.contains(&(to, from))).await;
@@ -152,78 +137,37 @@ impl Switchboard {
             }
         }
     }
-
-    /// Which member the other end of a connection is. Whoever has gone before anybody looked is
-    /// not waited for: under load that would hold up those who have not.
-    async fn dialler(&self, dialled: &TcpStream) -> io::Result<usize> {
-        let (near, far) = (dialled.local_addr()?.port(), dialled.peer_addr()?.port());
-        for _ in 0..LOOKS_MAX {
-            let Some(socket) = socket_between(far, near)? else { break };
-            let processes = self.processes.lock().expect("nobody panics with it").clone();
-            let owner = processes.into_iter().find(|(_, process)| has_open(*process, &socket));
-            if let Some((member, _)) = owner {
-                return Ok(member);
-            }
-            time::sleep(LOOK_AGAIN).await;
-        }
-        Err(io::Error::other("nobody knows who dials"))
-    }
 }
 
-/// The kernel's name for the socket of a connection on loopback, if its dialler still has it open.
-fn socket_between(local_port: u16, remote_port: u16) -> io::Result<Option<String>> {
-    const ESTABLISHED: &str = "01";
-    let table = fs::read_to_string("/proc/net/tcp")?;
-    let (local, remote) = (format!("0100007F:{local_port:04X}"), format!("0100007F:{remote_port:04X}"));
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let socket = rows.filter_map(|row| match row[..] {
-        [_, from, to, ESTABLISHED, _, _, _, _, _, inode, ..] if from == local && to == remote => {
-            Some(format!("socket:[{inode}]"))
-        }
-        _ => None,
-    });
-    Ok(socket.last())
-}
-
-fn has_open(process: u32, socket: &str) -> bool {
-    let Ok(open) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
-    open.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|target| target == Path::new(socket)))
-}
-
-/// This very process plays both members.
-#[test]
-fn a_wire_is_cut_in_one_direction() {
-    use std::io::{Read, Write};
+#[tokio::test]
+async fn a_wire_is_cut_in_one_direction() {
+    use std::time::Duration;
+    use tokio::{net::TcpSocket, time};
 
     let network = Network::new();
-    network.introduce(0, std::process::id());
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it is bound").port();
-    let advertised = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|free| free.local_addr())
-        .expect("a port is free")
-        .port();
-    network.lay(1, advertised, port);
+    let free = TcpListener::bind("127.0.0.1:0").await.and_then(|free| free.local_addr());
+    let advertised = free.expect("a port is free");
+    network.lay(1, advertised.port(), port);
 
-    let mut near = std::net::TcpStream::connect(("127.0.0.1", advertised)).expect("somebody listens");
-    let (mut far, _) = listener.accept().expect("it is led on");
-    let mut heard = [0; 1];
-    near.write_all(b"a").expect("connected");
-    far.read_exact(&mut heard).expect("connected");
+    let socket = TcpSocket::new_v4().expect("there are descriptors left");
+    socket.bind((shim::address_of(0), 0).into()).expect("all of 127 is here");
+    let mut near = socket.connect(advertised).await.expect("somebody listens");
+    let (mut far, _) = listener.accept().await.expect("it is led on");
+    near.write_all(b"a").await.expect("connected");
+    assert_eq!(far.read_u8().await.expect("connected"), b'a');
 
     network.cut([(0, 1)]);
-    near.write_all(b"b").expect("it is not known that the wire is cut");
+    near.write_all(b"b").await.expect("it is not known that the wire is cut");
     while network.held((0, 1)) == 0 {
-        thread::yield_now();
+        time::sleep(Duration::from_millis(1)).await;
     }
-    far.set_nonblocking(true).expect("a socket can be asked not to wait");
-    assert!(far.read(&mut heard).is_err(), "nothing gets through");
-    far.set_nonblocking(false).expect("a socket can be asked to wait");
-    far.write_all(b"c").expect("connected");
-    near.read_exact(&mut heard).expect("the other direction is whole");
-    assert_eq!((heard, network.held((1, 0))), (*b"c", 0));
+    assert!(far.try_read(&mut [0]).is_err(), "nothing gets through");
+    far.write_all(b"c").await.expect("connected");
+    assert_eq!(near.read_u8().await.expect("the other direction is whole"), b'c');
+    assert_eq!(network.held((1, 0)), 0);
 
     network.mend();
-    far.read_exact(&mut heard).expect("what was held comes late");
-    assert_eq!(heard, *b"b");
+    assert_eq!(far.read_u8().await.expect("what was held comes late"), b'b');
 }

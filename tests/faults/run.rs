@@ -19,10 +19,10 @@ use tokio::{runtime::Builder, task::block_in_place, time};
 
 use crate::{
     cluster::{Cluster, PATIENCE, Plan},
-    disk::Disk,
     judge,
     load::Load,
     proxy::{Network, Wire},
+    shim::Shims,
 };
 
 /// Often enough that watchers have many of them to be wrong about.
@@ -37,21 +37,13 @@ pub(crate) struct Run {
     pub(crate) cluster: Cluster,
     pub(crate) network: Network,
     pub(crate) load: Load,
-    /// One for each member, where the run asked for them.
-    pub(crate) disks: Vec<Disk>,
+    pub(crate) shims: Shims,
     /// That of the leader before the fault.
     first_term: u64,
 }
 
-/// Whether a run slows down disks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Disks {
-    Plain,
-    Slowable,
-}
-
 /// Founds a cluster, lets `fault` happen to it under load, and judges what clients saw.
-pub(crate) fn under_load(name: &str, disks: Disks, fault: impl AsyncFnOnce(&mut Run)) {
+pub(crate) fn under_load(name: &str, fault: impl AsyncFnOnce(&mut Run)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -59,7 +51,7 @@ pub(crate) fn under_load(name: &str, disks: Disks, fault: impl AsyncFnOnce(&mut 
         .build()
         .expect("the system can start threads");
     runtime.block_on(async {
-        let mut run = Run::found(disks);
+        let mut run = Run::found();
         run.cluster.leader().await;
         run.load.reach_floor("before the fault").await;
         run.first_term = run.load.term();
@@ -68,23 +60,24 @@ pub(crate) fn under_load(name: &str, disks: Disks, fault: impl AsyncFnOnce(&mut 
         run.cluster.leader().await;
         run.load.reach_everybody().await;
         run.load.reach_floor("after the fault").await;
+        run.load.reach_enough().await;
         run.judge(name).await;
     });
 }
 
 impl Run {
-    fn found(disks: Disks) -> Run {
+    fn found() -> Run {
         let network = Network::new();
         let mut members = Plan::new(3).proxied().flags(FLAGS).members();
-        let slowable = members.iter_mut().filter(|_| disks == Disks::Slowable);
-        let disks = slowable.map(Disk::under).collect();
-        for (number, member) in members.iter().enumerate() {
+        let shims = Shims::compile();
+        for (number, member) in members.iter_mut().enumerate() {
             network.lay(number, member.advertised_peer_port, member.peer_port);
+            shims.put_under(number, member);
         }
         let endpoints = members.iter().map(|member| member.endpoint()).collect();
         let mut cluster = Cluster { members };
-        start(&mut cluster, &network, &[0, 1, 2]);
-        Run { cluster, network, load: Load::start(endpoints), disks, first_term: 0 }
+        start(&mut cluster, &[0, 1, 2]);
+        Run { cluster, network, load: Load::start(endpoints), shims, first_term: 0 }
     }
 
     /// Starts members again, together, and waits until all of them serve.
@@ -92,7 +85,7 @@ impl Run {
         for &number in numbers {
             self.load.restarts(number);
         }
-        start(&mut self.cluster, &self.network, numbers);
+        start(&mut self.cluster, numbers);
     }
 
     /// Terms that were begun since the fault.
@@ -161,7 +154,8 @@ impl Run {
 
     async fn judge(self, name: &str) {
         let elections = self.elections();
-        let Run { cluster, load, .. } = self;
+        // The rest lasts for as long as the members do.
+        let Run { cluster, load, network: _network, shims: _shims, .. } = self;
         let history = load.finish(&cluster).await;
         cluster.assert_equal().await;
         let summary = judge::judge(name, &history);
@@ -170,11 +164,9 @@ impl Run {
     }
 }
 
-fn start(cluster: &mut Cluster, network: &Network, numbers: &[usize]) {
+fn start(cluster: &mut Cluster, numbers: &[usize]) {
     for &number in numbers {
-        let member = &mut cluster.members[number];
-        member.spawn();
-        network.introduce(number, member.process_id().expect("it was just started"));
+        cluster.members[number].spawn();
     }
     block_in_place(|| {
         for &number in numbers {

@@ -154,7 +154,7 @@ impl FrameBuffer {
                 self.bytes.put_u8(KIND_TRUNCATE);
                 self.bytes.put_u8(u8::from(last.is_some()));
                 self.put_position(last.unwrap_or_default());
-                self.reach.cuts_from(first_after(*last));
+                self.reach.to(first_after(*last));
             }
             Record::Purge { upto } => {
                 self.bytes.put_u8(KIND_PURGE);
@@ -177,7 +177,7 @@ impl FrameBuffer {
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
         let start = self.bytes.len();
-        self.reach.holds(at.index);
+        self.reach.to(at.index);
         self.bytes.put_u8(KIND_ENTRY);
         self.put_position(at);
         self.bytes.put_u8(kind.code());
@@ -332,8 +332,8 @@ pub(crate) fn reach(records: &[Record]) -> Reach {
     let mut reach = Reach::default();
     for record in records {
         match record {
-            Record::Entry { at, .. } => reach.holds(at.index),
-            Record::Truncate { last } => reach.cuts_from(first_after(*last)),
+            Record::Entry { at, .. } => reach.to(at.index),
+            Record::Truncate { last } => reach.to(first_after(*last)),
             Record::HardState(_) | Record::Purge { .. } | Record::Committed { .. } | Record::Seal => {}
         }
     }

@@ -5,40 +5,30 @@
 //! files      [  ^place      (46) ][ ^place (44 45 46) ^place ... ]
 //! ```
 //!
-//! A place is an entry and the frame that it is in. There is one for about every 64 KiB, one where
-//! each segment begins, and one wherever the log was cut and goes on otherwise. So the entries from
-//! one place up to the next stand in one stretch of one file, in order: what is read to find an
-//! entry is one stretch, however long the log is. Whatever a stretch holds beyond the next place
-//! was cut off later.
+//! A place is an entry and the frame that it is in. There is one for about every 64 KiB, and one
+//! where the first entries of each segment are. Where the log was cut, the places behind the cut are
+//! gone. So an entry is to be found by reading one stretch of one file, from its place to the next,
+//! however long the log is: the records there are followed in order, cuts among them, and what is
+//! left of them up to the next place is what the log holds.
 
 use std::collections::VecDeque;
 
 /// Bytes of a file between two places, at least.
 const SPACING: u32 = 64 * 1024;
 
-/// How a frame changes the log: the lowest entry that it holds or cuts off, and whether it cuts.
+/// How far back a frame changes the log: the lowest entry that it holds or cuts off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reach {
-    pub(crate) lowest: Option<u64>,
-    pub(crate) cuts: bool,
-}
+pub(crate) struct Reach(Option<u64>);
 
 impl Reach {
-    pub(crate) fn holds(&mut self, index: u64) {
-        self.lowest = Some(self.lowest.map_or(index, |lowest| lowest.min(index)));
-    }
-
-    /// Entries from `first` on are void.
-    pub(crate) fn cuts_from(&mut self, first: u64) {
-        self.holds(first);
-        self.cuts = true;
+    pub(crate) fn to(&mut self, index: u64) {
+        self.0 = Some(self.0.map_or(index, |lowest| lowest.min(index)));
     }
 
     pub(crate) fn absorb(&mut self, other: Reach) {
-        if let Some(lowest) = other.lowest {
-            self.holds(lowest);
+        if let Some(lowest) = other.0 {
+            self.to(lowest);
         }
-        self.cuts |= other.cuts;
     }
 }
 
@@ -74,14 +64,14 @@ impl Places {
     /// A frame that reaches so far stands in `start..end` of a segment.
     pub(crate) fn wrote(&mut self, reach: Reach, sequence: u32, start: u32, end: u32) {
         self.end = (sequence, end);
-        let Some(lowest) = reach.lowest else { return };
+        let Some(lowest) = reach.0 else { return };
         while self.places.back().is_some_and(|place| place.index >= lowest) {
             self.places.pop_back();
         }
         let is_near = self
             .places
             .back()
-            .is_some_and(|place| place.sequence == sequence && start - place.offset < SPACING && !reach.cuts);
+            .is_some_and(|place| place.sequence == sequence && start - place.offset < SPACING);
         if !is_near {
             self.places.push_back(Place { index: lowest, sequence, offset: start });
         }
