@@ -504,9 +504,9 @@ fn openraft_config(timing: Timing) -> Config {
         // A restarted leader must not serve before it has won again: its state machine may be
         // behind what clients have seen.
         enable_leader_restore: Some(false),
-        // The checkpointer decides when the log may go.
+        // The checkpointer decides when the log may go, and how much of it: see `release_log`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
+        max_in_snapshot_log_to_keep: u64::MAX,
         // Who has the log gets the log, however far behind.
         replication_lag_threshold: u64::MAX / 2,
         install_snapshot_timeout: 30 * 60 * 1000,
