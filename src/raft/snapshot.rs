@@ -104,7 +104,7 @@ pub(super) fn pinned(reader: Reader, meta: SnapshotMeta) -> Snapshot {
 
 /// The calling thread gives way to others from now on.
 fn give_way() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+    if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::warn!(%error, "a snapshot is transferred at full priority");
     }
 }
