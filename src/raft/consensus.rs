@@ -510,8 +510,9 @@ fn openraft_config(timing: Timing) -> Config {
         election_timeout_max: longest,
         enable_pre_vote: Some(timing.pre_vote),
         // A leader that is heard and hears nobody falls silent now and then, so that the others
-        // can elect one.
-        quorum_loss_probe_interval: Some(longest * 2),
+        // can elect one. Each time for this long: a follower waits twice the longest timeout at
+        // most, and the election itself has to happen before the old leader is heard again.
+        quorum_loss_probe_interval: Some(longest * 4),
         // A restarted leader must not serve before it has won again: its state machine may be
         // behind what clients have seen.
         enable_leader_restore: Some(false),
