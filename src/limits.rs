@@ -123,6 +123,9 @@ pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// The network buffer that a command in memory keeps alive, roughly.
 pub(crate) const COMMAND_BUFFER_BYTES: usize = 2 * 1024;
 
+/// Full segments of the log that are kept for peers that are a little behind, at most; 64 MiB each.
+pub(crate) const LOG_SEGMENTS_KEPT: usize = 2;
+
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
 pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 

@@ -38,7 +38,10 @@ use super::{
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
-use crate::apply::{self, Command, Outcome};
+use crate::{
+    apply::{self, Command, Outcome},
+    limits,
+};
 
 /// When somebody who lost a round stands again, in parts of the election timeout.
 const STAND_AGAIN: Range<f64> = 0.1..0.35;
@@ -434,15 +437,23 @@ impl Consensus {
         self.raft.metrics().borrow_watched().local_committed.as_ref().map_or(0, |committed| committed.index)
     }
 
-    /// Lets go of log files whose entries the database holds up to `durable_index`, keeping
-    /// `keep` entries for peers that are a little behind.
+    /// Lets go of log files whose entries the database holds up to `durable_index`. For peers that
+    /// are a little behind, `keep` entries stay, or as many of them as fit the segments that may be
+    /// kept; what a peer needs that is being sent a snapshot stays in any case.
     pub(crate) async fn release_log(&self, durable_index: u64, keep: u64) -> Result<(), ConsensusError> {
-        let mut upto = durable_index.saturating_sub(keep);
+        let is_alone = self.leadership().is_sole_voter;
+        let kept_segments = if is_alone { 0 } else { limits::LOG_SEGMENTS_KEPT };
+        let keep = if is_alone { 0 } else { keep };
+        if self.log.purgeable(0).is_none() {
+            return Ok(());
+        }
+        let beyond_room = self.log.purgeable(kept_segments).unwrap_or(0).min(durable_index);
+        let mut upto = durable_index.saturating_sub(keep).max(beyond_room);
         // Whoever installs a snapshot needs the log behind it next.
         if let Some(needed_after) = self.outgoing.needed_after(&self.progress()) {
             upto = upto.min(needed_after);
         }
-        if self.log.sealed_segments() == 0 {
+        if upto == 0 {
             return Ok(());
         }
         let trigger = self.raft.trigger();
@@ -499,14 +510,16 @@ fn openraft_config(timing: Timing) -> Config {
         election_timeout_max: longest,
         enable_pre_vote: Some(timing.pre_vote),
         // A leader that is heard and hears nobody falls silent now and then, so that the others
-        // can elect one.
-        quorum_loss_probe_interval: Some(longest * 2),
+        // can elect one. Each time for this long: a follower waits twice the longest timeout at
+        // most, and the election itself has to happen before the old leader is heard again.
+        quorum_loss_probe_interval: Some(longest * 4),
         // A restarted leader must not serve before it has won again: its state machine may be
         // behind what clients have seen.
         enable_leader_restore: Some(false),
-        // The checkpointer decides when the log may go, and how much of it: see `release_log`.
+        // The checkpointer decides when the log may go.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX,
+        // And how much of it: it is purged only when it says so.
+        max_in_snapshot_log_to_keep: u64::MAX / 2,
         // Who has the log gets the log, however far behind.
         replication_lag_threshold: u64::MAX / 2,
         install_snapshot_timeout: 30 * 60 * 1000,

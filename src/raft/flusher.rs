@@ -43,6 +43,8 @@ pub(super) struct Flusher {
     reader: WalReader,
     /// Jobs submitted and not reported.
     pending: AtomicUsize,
+    /// As [`Wal::sealed`], for those who must not wait for a sync.
+    sealed: Mutex<Vec<u64>>,
     /// The last entry that is on the disk.
     flushed: Mutex<u64>,
     advanced: Condvar,
@@ -83,6 +85,7 @@ impl Flusher {
     pub(super) fn new(wal: Wal, last_index: u64, metrics: Arc<Metrics>) -> Flusher {
         Flusher {
             reader: wal.reader(),
+            sealed: Mutex::new(wal.sealed().collect()),
             wal: Mutex::new(State { wal, is_broken: false }),
             pending: AtomicUsize::new(0),
             flushed: Mutex::new(last_index),
@@ -97,8 +100,9 @@ impl Flusher {
         self.pending.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn sealed_segments(&self) -> usize {
-        self.wal.lock().wal.sealed_len()
+    /// The last entry of each sealed segment, oldest first. Does not wait for the disk.
+    pub(super) fn sealed(&self) -> Vec<u64> {
+        self.sealed.lock().clone()
     }
 
     pub(super) fn flushed(&self) -> u64 {
@@ -137,6 +141,15 @@ impl Flusher {
             Ok(())
         });
         state.is_broken = written.is_err();
+        {
+            let mut sealed = self.sealed.lock();
+            // Purged from the front, grown at the back.
+            if state.wal.sealed().len() != sealed.len()
+                || state.wal.sealed().next() != sealed.first().copied()
+            {
+                *sealed = state.wal.sealed().collect();
+            }
+        }
         drop(state);
         let end = Instant::now();
         let took = end - start;

@@ -115,6 +115,14 @@ impl LogStore {
             let bytes = weight(&entry, bytes);
             cache_bytes += bytes;
             cache.push_back((entry, bytes));
+            // What the database holds is asked for by peers only, if at all.
+            while cache_bytes > limits::LOG_CACHE_BYTES
+                && let Some((_, bytes)) = cache.pop_front_if(|(entry, _)| {
+                    entry.log_id.index <= applied.map_or(0, |applied| applied.index)
+                })
+            {
+                cache_bytes -= bytes;
+            }
         }
         let last = cache.back().map(|(entry, _)| codec::position(&entry.log_id)).or(purged);
         let is_alone = members <= 1
@@ -186,9 +194,11 @@ impl LogStore {
         Ok(Some((others, last.index.saturating_sub(committed))))
     }
 
-    /// Files that could be given back by a purge.
-    pub(crate) fn sealed_segments(&self) -> usize {
-        self.flusher().sealed_segments()
+    /// Up to which entry a purge gives files back, if all but the last `kept` of those that are full
+    /// may go. `None`: there are no others.
+    pub(crate) fn purgeable(&self, kept: usize) -> Option<u64> {
+        let sealed = self.flusher().sealed();
+        sealed.len().checked_sub(kept + 1).map(|last| sealed[last])
     }
 
     /// Blocks until the files hold entry `index`, or never will. The database must not get ahead

@@ -103,8 +103,34 @@ impl PeerConnection {
         self.client.clone().ok_or_else(|| Unreachable::from_string("its peer URL is none"))
     }
 
+    /// On this connection.
     async fn send(
         &mut self,
+        kind: MessageKind,
+        message: Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, Unreachable<TypeConfig>> {
+        let client = self.client()?;
+        self.send_over(client, kind, message, patience).await
+    }
+
+    /// On the connection that this member keeps to the peer anyway. Whoever asks for votes was given
+    /// this one for nothing else, and an election is no time to make connections.
+    async fn send_at_once(
+        &mut self,
+        kind: MessageKind,
+        message: Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, Unreachable<TypeConfig>> {
+        let moved = self.peers.moved_from(self.target, &self.peer);
+        let kept = self.peers.channel(self.target, moved.as_ref().unwrap_or(&self.peer));
+        let client = kept.map_err(|error| Unreachable::new(&error))?;
+        self.send_over(client, kind, message, patience).await
+    }
+
+    async fn send_over(
+        &self,
+        mut client: PeerClient<Channel>,
         kind: MessageKind,
         message: Bytes,
         patience: Duration,
@@ -112,7 +138,6 @@ impl PeerConnection {
         let envelope = Some(self.peers.envelope(self.target));
         self.metrics.sent(message.len());
         let request = RaftRequest { envelope, kind: kind.into(), message };
-        let mut client = self.client()?;
         let answer = self.peers.answer(self.target, &self.peer, patience, client.raft(request)).await;
         let reply = answer.map_err(|error| Unreachable::new(&error))?.message;
         self.metrics.received(reply.len());
@@ -211,7 +236,8 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let reply = self.send(MessageKind::Vote, message::encode_vote(&request), option.soft_ttl()).await?;
+        let reply =
+            self.send_at_once(MessageKind::Vote, message::encode_vote(&request), option.hard_ttl()).await?;
         message::decode_vote_reply(reply).map_err(unreadable)
     }
 
@@ -220,8 +246,9 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let reply =
-            self.send(MessageKind::PreVote, message::encode_vote(&request), option.soft_ttl()).await?;
+        let reply = self
+            .send_at_once(MessageKind::PreVote, message::encode_vote(&request), option.hard_ttl())
+            .await?;
         message::decode_vote_reply(reply).map_err(unreadable)
     }
 
@@ -248,7 +275,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let encoded = message::encode_transfer(&request);
-        let reply = self.send(MessageKind::TransferLeader, encoded, option.soft_ttl()).await?;
+        let reply = self.send_at_once(MessageKind::TransferLeader, encoded, option.soft_ttl()).await?;
         if let Err(reason) = message::decode_transfer_reply(reply).map_err(unreadable)? {
             tracing::warn!(target_member = self.target, reason, "leadership was not taken over");
         }

@@ -317,7 +317,8 @@ impl Peers {
         error
     }
 
-    fn channel(&self, target: u64, peer: &Peer) -> Result<PeerClient<Channel>, PeerError> {
+    /// The connection that is kept to a peer.
+    pub(super) fn channel(&self, target: u64, peer: &Peer) -> Result<PeerClient<Channel>, PeerError> {
         let mut channels = self.channels.lock();
         let channel = match channels.get(&target) {
             Some((known, channel)) if known == peer => channel.clone(),

@@ -72,11 +72,12 @@ async fn a_member_that_stands_still_costs_little() {
     let (stopped, other) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.members[stopped].signal(Signal::STOP);
     let value = "x".repeat(1024 * 1024);
-    for number in 0..100 {
+    // Less than a segment of the log, which is kept as a whole.
+    for number in 0..50 {
         cluster.members[leader].put(&format!("big-{}", number % 4), &value).await;
     }
     let (led, followed) = (resident_mib(&cluster.members[leader]), resident_mib(&cluster.members[other]));
-    assert!(led < followed + 60, "the leader uses {led} MiB, another member {followed} MiB");
+    assert!(led < followed + 30, "the leader uses {led} MiB, another member {followed} MiB");
     cluster.members[stopped].signal(Signal::CONT);
     cluster.assert_equal().await;
 }

@@ -369,7 +369,7 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
 /// Different in every run; nothing else depends on it.
 fn rand_byte() -> u8 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    (now.expect("after 1970").subsec_nanos() / 1000) as u8
+    now.expect("after 1970").subsec_micros() as u8
 }
 
 /// Two members receive at once, and whoever sends goes away in the middle: the next leader begins

@@ -65,6 +65,18 @@ impl Client {
         self.operations
     }
 
+    /// Reads what is current at `member`, once, and keeps the connection.
+    pub(crate) async fn read_at(&mut self, member: usize) {
+        self.member = member;
+        let key = format!("{}/{}", GROUPS[self.number % GROUPS.len()], 0);
+        let operation = self.ask(Request::Get { key, serializable: false }).await;
+        self.operations.push(operation);
+    }
+
+    pub(crate) fn into_operations(self) -> Vec<Operation> {
+        self.operations
+    }
+
     fn choose(&self) -> Request {
         if let Some(key) = &self.doubt {
             return Request::Get { key: key.clone(), serializable: false };

@@ -36,6 +36,9 @@ pub(crate) const MEMBERS: usize = 3;
 const CLIENTS: usize = 8;
 const PINNED: usize = 6;
 
+/// Reads that wait for a member to stand up again.
+const QUESTIONS: usize = 24;
+
 /// Requests a second of all clients together: no more, so that the checkers and a machine of two
 /// cores keep up; and no less in some second before and in some second after the fault, or the run
 /// shows nothing. An unoptimised build on two idle cores comes close to the ceiling, so the floor
@@ -105,6 +108,27 @@ impl Load {
     /// A member is about to be started that was killed before.
     pub(crate) fn restarts(&mut self, member: usize) {
         self.restarts.push(Restart { at: self.shared.began.elapsed(), member });
+    }
+
+    /// Clients that are connected to a member, and ask nothing by themselves.
+    pub(crate) async fn connect(&self, member: usize) -> Vec<Client> {
+        let numbers = self.clients.len()..self.clients.len() + QUESTIONS;
+        let mut clients: Vec<_> =
+            numbers.map(|number| Client::new(number, true, self.shared.clone())).collect();
+        for client in &mut clients {
+            client.read_at(member).await;
+        }
+        clients
+    }
+
+    /// Has each of those clients ask what is current. The answers come when they come.
+    pub(crate) fn question(&mut self, clients: Vec<Client>, member: usize) {
+        self.clients.extend(clients.into_iter().map(|mut client| {
+            tokio::spawn(async move {
+                client.read_at(member).await;
+                client.into_operations()
+            })
+        }));
     }
 
     /// From now on a member is reached elsewhere.
@@ -210,7 +234,9 @@ impl Shared {
 
     /// A client was answered.
     pub(crate) fn told(&self, client: usize, is_write: bool, header: &ResponseHeader) {
-        self.answered[client].fetch_add(1, Relaxed);
+        if let Some(answered) = self.answered.get(client) {
+            answered.fetch_add(1, Relaxed);
+        }
         self.acknowledged.fetch_add(is_write.into(), Relaxed);
         self.term.fetch_max(header.raft_term, Relaxed);
         self.revision.fetch_max(header.revision, Relaxed);

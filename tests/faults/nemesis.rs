@@ -65,11 +65,12 @@ fn the_leader_stands_still() {
     under_load("leader stopped", async |run| {
         let leader = run.cluster.leader().await;
         let since = Instant::now();
-        run.pause(leader).await;
-        run.leader_other_than(leader, &run.others(leader)).await;
-        run.go_on().await;
-        time::sleep_until(since + LONG_PAUSE).await;
-        run.resume(leader);
+        run.pause(leader, async |run| {
+            run.leader_other_than(leader, &run.others(leader)).await;
+            run.go_on().await;
+            time::sleep_until(since + LONG_PAUSE).await;
+        })
+        .await;
     });
 }
 
@@ -79,10 +80,11 @@ fn leaders_stand_still_again_and_again() {
     under_load("leaders stopped for a short while", async |run| {
         for _ in 0..4 {
             let leader = run.cluster.leader().await;
-            run.pause(leader).await;
-            run.leader_other_than(leader, &run.others(leader)).await;
-            run.go_on().await;
-            run.resume(leader);
+            run.pause(leader, async |run| {
+                run.leader_other_than(leader, &run.others(leader)).await;
+                run.go_on().await;
+            })
+            .await;
             run.go_on().await;
         }
     });
@@ -92,10 +94,11 @@ fn leaders_stand_still_again_and_again() {
 fn a_follower_stands_still() {
     under_load("follower stopped", async |run| {
         let follower = run.others(run.cluster.leader().await)[0];
-        run.pause(follower).await;
-        run.go_on().await;
-        time::sleep(FAULT).await;
-        run.resume(follower);
+        run.pause(follower, async |run| {
+            run.go_on().await;
+            time::sleep(FAULT).await;
+        })
+        .await;
     });
 }
 
@@ -208,10 +211,11 @@ fn a_wiped_member_is_replaced() {
         run.load.reach_everybody().await;
 
         wait_for_vote(run, number).await;
-        run.pause(other).await;
-        run.cluster.leader_among(&[leader, number]).await;
-        run.go_on().await;
-        run.resume(other);
+        run.pause(other, async |run| {
+            run.cluster.leader_among(&[leader, number]).await;
+            run.go_on().await;
+        })
+        .await;
     });
 }
 

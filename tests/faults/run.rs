@@ -31,6 +31,9 @@ pub(crate) const FLAGS: &[&str] = &["--watch-progress-notify-interval=200ms"];
 /// Acknowledged writes that show that those who are left go on.
 const GOING_ON: u64 = 50;
 
+/// What a question takes to a member's socket, at most. If it takes more, less is shown.
+const QUESTIONS_ARRIVE: Duration = Duration::from_millis(200);
+
 static TURN: Mutex<()> = Mutex::new(());
 
 pub(crate) struct Run {
@@ -98,13 +101,17 @@ impl Run {
         [(than + 1) % 3, (than + 2) % 3]
     }
 
-    /// Stops a member's process, as a hypervisor or an operator may, and makes sure that it stands.
-    pub(crate) async fn pause(&self, number: usize) {
+    /// Has a member's process stand still while `meanwhile` happens, as a hypervisor or an operator
+    /// may. When it goes on it finds questions that were asked while it did not know the answer,
+    /// before any news of what that is now.
+    pub(crate) async fn pause(&mut self, number: usize, meanwhile: impl AsyncFnOnce(&mut Run)) {
+        let clients = self.load.connect(number).await;
         self.cluster.members[number].signal(Signal::STOP);
         self.wait_until("the process stands still", || self.is_paused(number)).await;
-    }
-
-    pub(crate) fn resume(&self, number: usize) {
+        meanwhile(self).await;
+        self.load.question(clients, number);
+        // Until they are in its sockets.
+        time::sleep(QUESTIONS_ARRIVE).await;
         assert!(self.is_paused(number), "it stood still all the time");
         self.cluster.members[number].signal(Signal::CONT);
     }
@@ -116,12 +123,14 @@ impl Run {
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     }
 
-    /// Cuts wires, and waits until something was held at each of them.
+    /// Cuts wires, and waits until something was held between each two whose wires were cut. Where
+    /// one does not hear the other it may have nothing to say.
     pub(crate) async fn cut(&self, wires: &[Wire]) {
-        let before: Vec<u64> = wires.iter().map(|wire| self.network.held(*wire)).collect();
+        let held = |(from, to): Wire| self.network.held((from, to)) + self.network.held((to, from));
+        let before: Vec<u64> = wires.iter().map(|wire| held(*wire)).collect();
         self.network.cut(wires.iter().copied());
-        self.wait_until("every cut wire holds something", || {
-            wires.iter().zip(&before).all(|(wire, before)| self.network.held(*wire) > *before)
+        self.wait_until("something is held by cut wires", || {
+            wires.iter().zip(&before).all(|(wire, before)| held(*wire) > *before)
         })
         .await;
     }

@@ -140,9 +140,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Sealed segments that are still kept.
-    pub(crate) fn sealed_len(&self) -> usize {
-        self.sealed.len()
+    /// The last entry of each sealed segment that is still kept, oldest first.
+    pub(crate) fn sealed(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.sealed.iter().map(|(_, last_index)| *last_index)
     }
 
     /// Starts a new segment.

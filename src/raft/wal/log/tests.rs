@@ -61,14 +61,14 @@ fn segments_rotate_and_are_deleted_once_purged() {
     for index in 0..20 {
         write(&mut wal, index, &big);
     }
-    assert_eq!(wal.sealed_len(), 2);
+    assert_eq!(wal.sealed().len(), 2);
     wal.set_hard_state(HardState { term: 3, voted_for: 1, committed: true });
     let upto = LogPosition { term: 1, index: 8 };
     let mut buffer = FrameBuffer::new();
     buffer.push(&Record::Purge { upto });
     wal.append(&mut buffer, None).expect("append");
     wal.purge(upto).expect("purge");
-    assert_eq!(wal.sealed_len(), 1);
+    assert_eq!(wal.sealed().len(), 1);
     drop(wal);
 
     let (_, recovered) = Wal::open(dir.path(), false).expect("open");
@@ -211,7 +211,7 @@ fn reading_a_long_log_costs_its_length() {
         }
         wal.append(&mut buffer, Some(first + 19)).expect("append");
     }
-    assert_eq!(wal.sealed_len(), 2);
+    assert_eq!(wal.sealed().len(), 2);
     let (mut next, mut stretches) = (0, 0);
     while next < count {
         let entries = read(&wal, next, count, 1024 * 1024);
@@ -227,7 +227,7 @@ fn reading_a_long_log_costs_its_length() {
     // What is purged is not there, and what is left is.
     let upto = LogPosition { term: 1, index: 2500 };
     wal.purge(upto).expect("purge");
-    assert_eq!(wal.sealed_len(), 1);
+    assert_eq!(wal.sealed().len(), 1);
     assert!(read(&wal, 0, count, usize::MAX).is_empty());
     assert_eq!(read(&wal, 2501, count, usize::MAX).len(), 2499);
 }
