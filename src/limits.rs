@@ -65,6 +65,10 @@ pub(crate) const RANGE_STRIDE_KEYS: usize = 1024;
 /// not go there. The oldest leave when it is full.
 pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
+/// Memory for the records that no checkpoint has stored yet. Half of it calls for a checkpoint
+/// before its time; when it is full, what is committed waits in the log until that is done.
+pub(crate) const UNSAVED_BYTES: usize = 128 * 1024 * 1024;
+
 /// Removals in one checkpoint, so that a large compaction does not hold up the durability of what
 /// is written meanwhile. What is over waits for the next one.
 pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;

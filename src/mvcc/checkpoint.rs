@@ -41,6 +41,7 @@ impl Store {
         let records = self.recent.changes(self.rev_captured.next());
         let records = records.map(|(revision, record)| (revision, record.clone())).collect();
         self.rev_captured = self.rev_current;
+        self.recent.captured();
         let (removed, more) = self.compaction.capture(CHECKPOINT_REMOVALS_MAX);
         let cell = |key: &'static [u8], number: i64| {
             let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
@@ -65,6 +66,7 @@ impl Store {
         assert_eq!(rev, self.rev_captured, "captures become durable in order");
         self.body = Arc::new(self.database.reader()?);
         self.rev_checkpointed = rev;
+        self.recent.checkpointed();
         self.compaction.rev_finished = self.compaction.rev_captured;
         self.size.remove(removed_bytes);
         self.recent.trim(rev, RECENT_CACHE_BYTES);

@@ -17,6 +17,9 @@ pub(super) struct Recent {
     first: Rev,
     revs: VecDeque<Changes>,
     bytes: usize,
+    /// Of those, what has not been checkpointed, and what of that a checkpoint has in hand.
+    unsaved_bytes: usize,
+    captured_bytes: usize,
 }
 
 /// The records of one revision, by sub-revision.
@@ -32,7 +35,7 @@ const RECORD_OVERHEAD_BYTES: usize = 96;
 impl Recent {
     /// Empty, after everything up to and including `rev`.
     pub(super) fn after(rev: Rev) -> Recent {
-        Recent { first: rev.next(), revs: VecDeque::new(), bytes: 0 }
+        Recent { first: rev.next(), revs: VecDeque::new(), bytes: 0, unsaved_bytes: 0, captured_bytes: 0 }
     }
 
     /// The oldest revision that is here, or the next one to come.
@@ -48,6 +51,7 @@ impl Recent {
     /// Adds a change to the newest revision or begins the next one.
     pub(super) fn push(&mut self, revision: Revision, record: Record) {
         self.bytes += cost(&record);
+        self.unsaved_bytes += cost(&record);
         if revision.sub == 0 {
             assert_eq!(revision.main, self.last().next());
             self.revs.push_back(Changes::One(record));
@@ -82,6 +86,21 @@ impl Recent {
             let revisions = (0..).map(move |sub| Revision { main, sub });
             revisions.zip(records)
         })
+    }
+
+    /// Memory for what is here and nowhere else.
+    pub(super) fn unsaved_bytes(&self) -> usize {
+        self.unsaved_bytes
+    }
+
+    /// A checkpoint has taken everything that is here.
+    pub(super) fn captured(&mut self) {
+        self.captured_bytes = self.unsaved_bytes;
+    }
+
+    /// That checkpoint is durable.
+    pub(super) fn checkpointed(&mut self) {
+        self.unsaved_bytes -= std::mem::take(&mut self.captured_bytes);
     }
 
     /// Drops the oldest revisions up to `until` for as long as there is more than `max_bytes`.

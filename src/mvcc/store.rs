@@ -119,6 +119,11 @@ impl Store {
         self.size
     }
 
+    /// Memory for the records that no checkpoint has stored yet.
+    pub(crate) fn unsaved_bytes(&self) -> usize {
+        self.recent.unsaved_bytes()
+    }
+
     /// Keys that exist.
     pub(crate) fn keys_live(&self) -> usize {
         self.index.count(&KeyRange::all(), None)

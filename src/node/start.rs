@@ -103,10 +103,16 @@ where
     let replica = Arc::new(RwLock::new(replica));
     let leases = Arc::new(LeaseClock::default());
     let identity = data_dir.identity;
+    let (requests, requests_in) = std_mpsc::sync_channel(limits::DISK_QUEUE);
     let parts = Parts {
         replica: replica.clone(),
         database: data_dir.database.clone(),
         checkpointing: checkpointing.clone(),
+        ask_for_checkpoint: {
+            let requests = requests.clone();
+            // If the queue is full, the answer is dropped, and that is an answer.
+            Box::new(move |answer| drop(requests.try_send(Request::Checkpoint(answer))))
+        },
         hub: hub.clone(),
         leases: leases.clone(),
         tags: tags.clone(),
@@ -125,7 +131,6 @@ where
     let (stopping, stopping_seen) = watch::channel(false);
     let (durable, durable_seen) = watch::channel(0);
     let (damage, damage_seen) = watch::channel(false);
-    let (requests, requests_in) = std_mpsc::sync_channel(limits::DISK_QUEUE);
     let background = Background {
         replica: replica.clone(),
         database: data_dir.database.clone(),

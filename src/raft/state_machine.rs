@@ -22,7 +22,7 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine as RaftStateMachineTrait},
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     codec,
@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     apply::{Applied, Captured, Command, StateMachine},
+    limits,
     storage::{Checkpoint, Database, Reader, StorageError, Table},
     telemetry::Metrics,
     types::{Event, MemberId, Rev},
@@ -180,6 +181,8 @@ pub(crate) struct RaftStateMachine {
     parts: Parts,
     /// The term of the last applied entry.
     term: u64,
+    /// A checkpoint that was asked for.
+    checkpoint: Option<oneshot::Receiver<()>>,
     warnings: Warnings,
 }
 
@@ -190,6 +193,8 @@ pub(crate) struct Parts {
     /// Held while the database and the replica change together: through a checkpoint, and while
     /// a snapshot takes their place.
     pub(crate) checkpointing: Arc<Mutex<()>>,
+    /// Asks for a checkpoint before its time, and to be told when it is done.
+    pub(crate) ask_for_checkpoint: Box<dyn Fn(oneshot::Sender<()>) + Send + Sync>,
     pub(crate) hub: Arc<Mutex<WatchHub>>,
     pub(crate) leases: Arc<LeaseClock>,
     pub(crate) tags: Arc<Tags>,
@@ -207,7 +212,7 @@ pub(crate) struct Parts {
 
 impl RaftStateMachine {
     pub(crate) fn new(own: u64, parts: Parts) -> RaftStateMachine {
-        RaftStateMachine { own, parts, term: 0, warnings: Warnings::default() }
+        RaftStateMachine { own, parts, term: 0, warnings: Warnings::default(), checkpoint: None }
     }
 
     /// Where snapshots for this state machine arrive.
@@ -257,6 +262,30 @@ impl RaftStateMachine {
         }
         replica.applied = Some(log_id);
         Ok((outcomes, revisions))
+    }
+}
+
+impl RaftStateMachine {
+    /// A member that catches up applies faster than its disk takes it. What it has not applied is in
+    /// its log, and costs no memory.
+    async fn keep_unsaved_within_bounds(&mut self) {
+        let unsaved = self.parts.replica.read().state.mvcc.unsaved_bytes();
+        if unsaved <= limits::UNSAVED_BYTES / 2 {
+            return;
+        }
+        let asked = self.checkpoint.take();
+        // It is also over if the member ends, or everybody asks for something of the disk.
+        let under_way = asked.filter(|done| done.is_empty());
+        let done = under_way.unwrap_or_else(|| {
+            let (tell, done) = oneshot::channel();
+            (self.parts.ask_for_checkpoint)(tell);
+            done
+        });
+        if unsaved > limits::UNSAVED_BYTES {
+            let _ = done.await;
+        } else {
+            self.checkpoint = Some(done);
+        }
     }
 }
 
@@ -377,6 +406,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                 self.term = log_id.leader_id.term;
                 self.parts.tags.term_began(self.term);
             }
+            self.keep_unsaved_within_bounds().await;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use openraft::{
 };
 use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     part::{Part, Parts},
@@ -44,6 +44,8 @@ struct Member {
     replica: Arc<RwLock<Replica>>,
     machine: RaftStateMachine,
     log: LogStore,
+    /// Checkpoints that it asks for, each to be answered.
+    asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
 }
 
 fn at(index: u64) -> LogId {
@@ -84,12 +86,14 @@ impl Member {
         let log = log.expect("a log that fits the database");
         let rev = replica.state.mvcc.rev_current();
         let replica = Arc::new(RwLock::new(replica));
+        let (ask, asked) = mpsc::unbounded_channel();
         let machine = RaftStateMachine::new(
             1,
             StateMachineParts {
                 replica: replica.clone(),
                 database: database.clone(),
                 checkpointing: Arc::default(),
+                ask_for_checkpoint: Box::new(move |answer| drop(ask.send(answer))),
                 hub: Arc::new(Mutex::new(WatchHub::new(rev))),
                 leases: Arc::new(LeaseClock::default()),
                 tags: Arc::new(Tags::default()),
@@ -101,7 +105,7 @@ impl Member {
                 warning_write_duration: Duration::MAX,
             },
         );
-        Member { home, database, replica, machine, log }
+        Member { home, database, replica, machine, log, asked }
     }
 
     fn new(own: &'static str) -> Member {
@@ -115,6 +119,10 @@ impl Member {
         let entries = entries.map(|entry| Ok((entry, None))).collect::<Vec<_>>();
         self.machine.apply(stream::iter(entries)).await.expect("entries can be applied");
         self.log.wait_for_disk(self.replica.read().applied_index());
+        self.checkpoint();
+    }
+
+    fn checkpoint(&self) {
         let (captured, meta) = self.replica.write().capture().expect("something changed");
         let removed = self.database.commit(&captured.checkpoint).expect("a checkpoint");
         self.replica.write().checkpointed(captured.rev, removed, meta).expect("a checkpoint");
@@ -227,6 +235,34 @@ async fn a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one()
     leader.write((501..=510).map(|index| entry(index, 10))).await;
     let (applied, rev, hash, _) = leader.summary().await;
     assert_eq!(behind.crashed().summary().await, (applied, rev, hash, (500, 510)));
+}
+
+/// A member that catches up applies faster than its disk takes it.
+#[tokio::test]
+async fn what_is_not_on_the_disk_is_bounded() {
+    let Member { replica, mut machine, mut asked, .. } = Member::new("behind");
+    let entries = limits::UNSAVED_BYTES as u64 / 1_000_000 + 20;
+    let applied = async {
+        let entries = (0..entries).map(|index| Ok((entry(index, 1_000_000), None)));
+        machine.apply(stream::iter(entries)).await.expect("entries can be applied");
+        drop(machine);
+    };
+    let answered = async {
+        let mut reached = Vec::new();
+        while let Some(answer) = asked.recv().await {
+            let unsaved = replica.read().state.mvcc.unsaved_bytes();
+            assert!(unsaved < limits::UNSAVED_BYTES + 2_000_000, "{unsaved}");
+            reached.push(replica.read().applied_index());
+            let captured = replica.write().capture();
+            let (captured, meta) = captured.expect("something was applied");
+            replica.write().checkpointed(captured.rev, 0, meta).expect("it is told so");
+            answer.send(()).expect("it is waited for");
+        }
+        reached
+    };
+    let ((), reached) = tokio::join!(applied, answered);
+    assert_eq!(reached.len(), 1, "it was asked for early, and waited for once: {reached:?}");
+    assert!(reached[0] < entries - 1 && reached[0] > entries / 2, "{reached:?}");
 }
 
 /// A purge that goes beyond the log's end is the end of the log on the disk, too: checkpoints wait
