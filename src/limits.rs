@@ -152,13 +152,13 @@ pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
 /// Pieces of a snapshot that have arrived and are not in a file yet. When full, the sender waits.
 pub(crate) const SNAPSHOT_PIECES: usize = 4;
 
-/// What a member that receives a snapshot puts on its disk in one go: little enough for the disk
-/// to be there for others in between, and for the memory of one transaction.
-pub(crate) const SNAPSHOT_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// What a member that receives a snapshot puts on its disk in one go: so little that a log on the
+/// same disk hardly waits for it.
+pub(crate) const SNAPSHOT_COMMIT_BYTES: usize = 1024 * 1024;
 
-/// How fast a snapshot is sent to one peer: a gigabyte in a quarter of a minute, and something
-/// left of the disk, the network and a core for those who write meanwhile.
-pub(crate) const SNAPSHOT_BYTES_PER_SEC: u64 = 64 * 1024 * 1024;
+/// How fast a snapshot is sent to one peer: a gigabyte in less than a minute, and most of the disk,
+/// the network and a core left for those who write meanwhile.
+pub(crate) const SNAPSHOT_BYTES_PER_SEC: u64 = 24 * 1024 * 1024;
 
 /// Connections on their way from the acceptor to a reactor. When full the acceptor waits, and
 /// with it the kernel's own queue of connections fills.

@@ -516,9 +516,8 @@ fn openraft_config(timing: Timing) -> Config {
         // A restarted leader must not serve before it has won again: its state machine may be
         // behind what clients have seen.
         enable_leader_restore: Some(false),
-        // The checkpointer decides when the log may go.
+        // The checkpointer decides when the log may go, and how much of it: see `release_log`.
         snapshot_policy: SnapshotPolicy::Never,
-        // And how much of it: it is purged only when it says so.
         max_in_snapshot_log_to_keep: u64::MAX / 2,
         // Who has the log gets the log, however far behind.
         replication_lag_threshold: u64::MAX / 2,

@@ -44,7 +44,7 @@ use crate::storage::{Database, Reader};
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How much the threads of a transfer give way to others, as `nice` does.
-const NICENESS: i32 = 5;
+const NICENESS: i32 = 10;
 
 /// A state that can be sent, or one that was received.
 pub(crate) enum SnapshotImage {

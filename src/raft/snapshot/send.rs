@@ -43,6 +43,9 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 const REST_MIN: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(10);
 
+/// How late the next piece may be and be followed at once by another.
+const LATENESS_MAX: Duration = Duration::from_millis(50);
+
 /// The transfers of this member to others.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
@@ -262,8 +265,8 @@ fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece>
                 progress.advance(part.content.records.len() as u64, data.len());
                 let share =
                     Duration::from_secs_f64(data.len() as f64 / limits::SNAPSHOT_BYTES_PER_SEC as f64);
-                // Time that was lost is not made up for.
-                let due = due.max(Instant::now()) + share;
+                // Time that was lost is not made up for, but for what a clock is late.
+                let due = due.max(Instant::now() - LATENESS_MAX) + share;
                 let data_crc32c = crc32c::crc32c(&data);
                 let piece = SnapshotPiece { data, data_crc32c, ..SnapshotPiece::default() };
                 Some((piece, (parts, progress, due)))
