@@ -340,7 +340,7 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
     cluster.members[late].kill();
     outgrow_the_log(&[&cluster.members[leader]]).await;
     let mut lives = 0;
-    // Each life is longer than the one before, until one is long enough.
+    // Each life is about twice as long as the one before, until one is long enough.
     while {
         cluster.members[late].start();
         let member = &cluster.members[late];
@@ -353,7 +353,7 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(lives * 60 + u64::from(rand_byte()) % 60)).await;
+        tokio::time::sleep(Duration::from_millis((60 << lives) + u64::from(rand_byte()) % 60)).await;
         !member.log().contains(INSTALLED) && member.try_get("meanwhile", true).await.ok().flatten().is_none()
     } {
         assert_eq!(
