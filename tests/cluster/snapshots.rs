@@ -274,6 +274,9 @@ async fn a_member_that_installs_a_snapshot_is_like_the_others_and_its_watchers_m
     cluster.assert_equal().await;
 }
 
+/// Megabytes: more than the leader has under way to a member, and its sockets hold.
+const FILL: usize = 16;
+
 /// Watchers that stood where history is gone are told from where there is some.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it() {
@@ -290,10 +293,15 @@ async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it
     let mut from_now = Tape::of(target, 0).await;
     let mut from_early = Tape::of(target, script.0[1].0).await;
     from_early.until(known).await;
-    let compact = known + 7;
+    let compact = known + FILL as i64 + 7;
     let mut from_compact = Tape::of(target, compact).await;
 
     target.signal(Signal::STOP);
+    // What is on its way to a member that stands still arrives when it goes on. This is all of it.
+    let filling = "x".repeat(1024 * 1024);
+    for _ in 0..FILL {
+        source.put("filling", &filling).await;
+    }
     for number in 0..10 {
         script.put(source, &format!("missed-{}", number % 2), 0).await;
     }
@@ -332,7 +340,7 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
     cluster.members[late].kill();
     outgrow_the_log(&[&cluster.members[leader]]).await;
     let mut lives = 0;
-    // Each life is longer than the one before, until one is long enough.
+    // Each life is about twice as long as the one before, until one is long enough.
     while {
         cluster.members[late].start();
         let member = &cluster.members[late];
@@ -345,7 +353,7 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(lives * 60 + u64::from(rand_byte()) % 60)).await;
+        tokio::time::sleep(Duration::from_millis((60 << lives) + u64::from(rand_byte()) % 60)).await;
         !member.log().contains(INSTALLED) && member.try_get("meanwhile", true).await.ok().flatten().is_none()
     } {
         assert_eq!(
