@@ -160,15 +160,23 @@ async fn move_leader(cluster: &Cluster, to: usize) {
     assert_eq!(cluster.leader().await, to);
 }
 
+async fn write_megabytes(member: &Member, megabytes: usize) {
+    let value = "x".repeat(1024 * 1024);
+    for number in 0..megabytes {
+        member.put(&format!("big-{:02}", number % 20), &value).await;
+    }
+}
+
+/// Fills what is on its way to a member that is stopped: what is written from now on, it learns
+/// from the snapshot alone.
+const ON_ITS_WAY_MEGABYTES: usize = 12;
+
 /// Writes until the first file of the log is gone from all of `members`: who is away now needs a
 /// snapshot, whichever of them leads.
 async fn outgrow_the_log(members: &[&Member]) {
     let member = members[0];
     let oldest = |member: &&Member| member.data_dir().join("member/wal/00000001.wal");
-    let value = "x".repeat(1024 * 1024);
-    for number in 0..66 {
-        member.put(&format!("big-{:02}", number % 20), &value).await;
-    }
+    write_megabytes(member, 66).await;
     let since = Instant::now();
     while members.iter().map(oldest).any(|file| file.exists()) {
         assert!(since.elapsed() < PATIENCE, "the log is never let go of");
@@ -224,9 +232,10 @@ async fn a_member_that_installs_a_snapshot_is_like_the_others_and_its_watchers_m
     let mut from_early = Tape::of(target, early).await;
     assert_eq!(from_early.until(known).await, script.since(early));
     let mut unread = Tape::of(target, early).await;
-    let mut from_future = Tape::of(target, known + 5).await;
+    let mut from_future = Tape::of(target, known + ON_ITS_WAY_MEGABYTES as i64 + 5).await;
 
     target.signal(Signal::STOP);
+    write_megabytes(source, ON_ITS_WAY_MEGABYTES).await;
     for number in 0..10 {
         script.put(source, &format!("missed-{number}"), 0).await;
         script.delete(source, &format!("before-{number}")).await;
@@ -246,7 +255,7 @@ async fn a_member_that_installs_a_snapshot_is_like_the_others_and_its_watchers_m
     assert_eq!(from_now.until(last).await, script.since(known + 1));
     assert_eq!(from_early.until(last).await, script.since(known + 1));
     assert_eq!(unread.until(last).await, script.since(early));
-    assert_eq!(from_future.until(last).await, script.since(known + 5));
+    assert_eq!(from_future.until(last).await, script.since(known + ON_ITS_WAY_MEGABYTES as i64 + 5));
     assert_eq!(Tape::of(target, early).await.until(last).await, script.since(early));
     cluster.assert_equal().await;
     assert_eq!(leases(target).await, [77, 78]);
@@ -297,6 +306,7 @@ async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it
     let mut from_compact = Tape::of(target, compact).await;
 
     target.signal(Signal::STOP);
+    write_megabytes(source, ON_ITS_WAY_MEGABYTES).await;
     // What is on its way to a member that stands still arrives when it goes on. This is all of it.
     let filling = "x".repeat(1024 * 1024);
     for _ in 0..FILL {
