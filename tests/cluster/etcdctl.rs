@@ -230,6 +230,10 @@ fn without_times(text: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let hex = rest.find(|digit: char| !digit.is_ascii_hexdigit()).unwrap_or(rest.len());
         if hex >= 12 {
+            // An id that begins with zeros is printed without them, and blanks in their place.
+            while out.ends_with("  ") {
+                out.pop();
+            }
             out.push_str("ID");
             rest = &rest[hex..];
         } else if let Some((word, after)) = ["took = ", "took ", "\"took\":\""]
