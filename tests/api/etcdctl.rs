@@ -3,17 +3,14 @@
 //! sizes and ports.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
+    process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal};
-
 use crate::{
-    server::{Launch, PATIENCE, Server},
+    running::Running,
+    server::{Launch, Server},
     tools,
 };
 
@@ -83,56 +80,9 @@ fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Se
     }
 }
 
-/// A command that runs until it is told to stop, read line by line.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    fn start(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Running {
-        let mut child = command(release.program(), server, arguments).spawn().expect("etcdctl starts");
-        let mut input = child.stdin.take().expect("it is piped");
-        input.write_all(stdin.as_bytes()).expect("etcdctl reads");
-        let stdout = child.stdout.take().expect("it is piped");
-        let mut stderr = child.stderr.take().expect("it is piped");
-        let (found, lines) = mpsc::channel();
-        thread::spawn(move || {
-            // An interactive watch ends with its input: keep it open as long as it talks.
-            let _input = input;
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                found.send(line).ok();
-            }
-            let mut rest = String::new();
-            stderr.read_to_string(&mut rest).ok();
-            found.send(format!("standard error: {rest}")).ok();
-        });
-        Running { child, lines }
-    }
-
-    fn lines(&self, count: usize) -> Vec<String> {
-        (0..count)
-            .map(|number| {
-                self.lines
-                    .recv_timeout(PATIENCE)
-                    .unwrap_or_else(|_| panic!("line {} of {count} did not come", number + 1))
-            })
-            .collect()
-    }
-
-    /// As a user does with Ctrl-C.
-    fn interrupt(&mut self) {
-        let id = Pid::from_raw(self.child.id().cast_signed()).expect("a child's id is positive");
-        rustix::process::kill_process(id, Signal::INT).expect("it runs");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+/// A command that talks until it is told to stop.
+fn started(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Running {
+    Running::start(command(release.program(), server, arguments), stdin)
 }
 
 impl Pair {
@@ -167,7 +117,7 @@ impl Pair {
         stdin: &str,
         count: usize,
     ) -> (Vec<String>, Running, Running) {
-        let start = |server: &Server| Running::start(self.release, server, arguments, stdin);
+        let start = |server: &Server| started(self.release, server, arguments, stdin);
         let (reference, subject) = (start(&self.reference), start(&self.subject));
         let lines = |running: &Running, server: &Server| {
             running.lines(count).iter().map(|line| blotted(line, server)).collect::<Vec<_>>()
@@ -598,8 +548,8 @@ fn a_mirror_follows_its_source() {
         }
         let copy = Launch::subject().start();
         let destination = copy.endpoint();
-        let _mirror = Running::start(release, source, &["make-mirror", "--prefix", "a/", &destination], "");
-        let events = Running::start(release, &copy, &["watch", "--prefix", "", "--rev=1"], "");
+        let _mirror = started(release, source, &["make-mirror", "--prefix", "a/", &destination], "");
+        let events = started(release, &copy, &["watch", "--prefix", "", "--rev=1"], "");
         assert_eq!(events.lines(6), ["PUT", "a/1", "one", "PUT", "a/2", "two"]);
         run(release, source, &["put", "a/3", "three"], "");
         run(release, source, &["del", "a/1"], "");

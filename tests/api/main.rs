@@ -22,6 +22,8 @@ mod maintenance;
 mod pb;
 mod quota;
 mod restore;
+#[path = "../support/running.rs"]
+mod running;
 mod server;
 mod startup;
 #[path = "../support/tools.rs"]

@@ -15,18 +15,14 @@
 //! * An added voter has a vote when it has caught up, and not before. What the tool shows is the same.
 
 use std::{
-    io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal};
-
 use crate::{
     cluster::{Cluster, Member, PATIENCE, Plan},
+    running::Running,
     tools,
 };
 
@@ -142,7 +138,7 @@ impl Side {
     }
 
     fn start(&self, release: Release, endpoint: &str, arguments: &[&str]) -> Running {
-        Running::start(self.command(release, endpoint, arguments))
+        Running::start(self.command(release, endpoint, arguments), "")
     }
 }
 
@@ -333,53 +329,6 @@ fn cells_without(separator: char, columns: &'static [usize]) -> impl Fn(&str) ->
             shown.collect::<Vec<_>>().join("|") + "\n"
         });
         in_any_order(&lines.collect::<String>())
-    }
-}
-
-/// A command that runs until it is told to stop, read line by line.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Running {
-        // Standard input stays open for as long as the value lives.
-        let mut child = command.stdin(Stdio::piped()).spawn().expect("etcdctl starts");
-        let stdout = child.stdout.take().expect("it is piped");
-        let mut stderr = child.stderr.take().expect("it is piped");
-        let (found, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                found.send(line).ok();
-            }
-            let mut rest = String::new();
-            stderr.read_to_string(&mut rest).ok();
-            found.send(format!("standard error: {rest}")).ok();
-        });
-        Running { child, lines }
-    }
-
-    fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line comes")
-    }
-
-    fn is_silent(&self) -> bool {
-        self.lines.try_recv().is_err()
-    }
-
-    /// As a user does with Ctrl-C.
-    fn interrupt(&mut self) {
-        let id = Pid::from_raw(self.child.id().cast_signed()).expect("a child's id is positive");
-        rustix::process::kill_process(id, Signal::INT).expect("it runs");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

@@ -15,6 +15,8 @@ mod membership;
 mod pb;
 mod peers;
 mod replacement;
+#[path = "../support/running.rs"]
+mod running;
 mod serving;
 mod snapshots;
 #[path = "../support/tools.rs"]

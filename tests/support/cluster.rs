@@ -361,18 +361,6 @@ impl Member {
         running.log.lock().expect("no writer of the log panics").join("\n")
     }
 
-    /// The first line of the log with these words, as soon as it is there.
-    pub(crate) async fn wait_for_line(&self, words: &str) -> String {
-        let since = Instant::now();
-        loop {
-            if let Some(line) = self.log().lines().find(|line| line.contains(words)) {
-                return line.to_owned();
-            }
-            assert!(since.elapsed() < PATIENCE, "{} does not say {words:?}", self.name);
-            time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.endpoint()))
             .expect("a loopback address is a URL")
