@@ -1,4 +1,6 @@
-//! How long a cluster's clients stand still when its leader goes.
+//! What a cluster's clients notice of its troubles.
+//!
+//! `cargo bench --bench cluster -- catch-up` is described in `bench_catch_up.rs`.
 //!
 //! ```text
 //! load ---------------|fault|---- silence ----|first answer|---- all agree again ---- next run
@@ -38,6 +40,8 @@ use self::{
     pb::etcdserverpb::{MoveLeaderRequest, PutRequest, RangeRequest, kv_client::KvClient},
 };
 
+#[path = "bench_catch_up.rs"]
+mod catch_up;
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
 #[path = "../tests/support/pb.rs"]
@@ -53,6 +57,10 @@ const AFTERWARDS: Duration = Duration::from_millis(1500);
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 /// A survivor that does not write for so long is a failure of the run.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+const USAGE: &str = "what is to be measured?
+  failover [--runs N] [--members N] [--program PATH|etcd] [--only FAULT]
+  catch-up [--gigabytes N] [--members N] [--program PATH|etcd]";
 
 type Failure = Box<dyn Error>;
 
@@ -77,12 +85,6 @@ fn main() -> Result<(), Failure> {
         // `cargo test --all-targets` runs this too, and means something else.
         return Ok(());
     }
-    if !args.iter().any(|arg| arg == "failover") {
-        return Err(
-            "what is to be measured? failover [--runs N] [--members N] [--program PATH|etcd] [--only FAULT]"
-                .into(),
-        );
-    }
     let runs = number(&args, "--runs", 20)?;
     let members = number(&args, "--members", 3)?;
     let mut plan = Plan::new(members);
@@ -91,7 +93,11 @@ fn main() -> Result<(), Failure> {
         plan = plan.program(if is_etcd { tools::etcd351("etcd") } else { PathBuf::from(program) });
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(failover(plan.found(), runs, value(&args, "--only")))
+    match args.iter().map(String::as_str).find(|arg| !arg.starts_with("--")) {
+        Some("failover") => runtime.block_on(failover(plan.found(), runs, value(&args, "--only"))),
+        Some("catch-up") => runtime.block_on(catch_up::run(plan, number(&args, "--gigabytes", 1)?)),
+        _ => Err(USAGE.into()),
+    }
 }
 
 fn value<'a>(args: &'a [String], name: &str) -> Option<&'a str> {

@@ -124,6 +124,19 @@ pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
+/// What of a database is read, sent or written in one go when all of it is: so little that a log on
+/// the same disk hardly waits for it. A single larger record still passes.
+pub(crate) const STRETCH_BYTES: usize = 64 * 1024;
+
+/// How far ahead of where it is read such a database is fetched from the disk.
+pub(crate) const PREFETCH_BYTES: u64 = 1024 * 1024;
+
+/// Pages kept in memory of a database that is written whole. Half of it may be what is not in the
+/// file yet, which a stretch has to fit into.
+pub(crate) const DRAFT_CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+const _: () = assert!(DRAFT_CACHE_BYTES / 2 > REQUEST_BYTES_MAX + 2 * STRETCH_BYTES);
+
 /// The network buffer that a command in memory keeps alive, roughly.
 pub(crate) const COMMAND_BUFFER_BYTES: usize = 2 * 1024;
 
@@ -150,15 +163,8 @@ const _: () = assert!(APPENDS_IN_FLIGHT_BYTES >= APPEND_BYTES_MAX);
 /// at most a batch or one request, and those are bounded.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of one piece of a snapshot on its way to a peer. A single larger record still passes.
-pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
-
 /// Pieces of a snapshot that have arrived and are not in a file yet. When full, the sender waits.
 pub(crate) const SNAPSHOT_PIECES: usize = 4;
-
-/// What a member that receives a snapshot puts on its disk in one go: so little that a log on the
-/// same disk hardly waits for it.
-pub(crate) const SNAPSHOT_COMMIT_BYTES: usize = 1024 * 1024;
 
 /// How fast a snapshot is sent to one peer: a gigabyte in less than a minute, and most of the disk,
 /// the network and a core left for those who write meanwhile.

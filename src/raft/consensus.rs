@@ -33,15 +33,13 @@ use super::{
     message::{self, MessageKind},
     network::Network,
     peers::Peers,
+    retention::Retention,
     snapshot::{Header, Inbox, Outgoing, Piece},
     stages::Began,
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
-use crate::{
-    apply::{self, Command, Outcome},
-    limits,
-};
+use crate::apply::{self, Command, Outcome};
 
 /// When somebody who lost a round stands again, in parts of the election timeout.
 const STAND_AGAIN: Range<f64> = 0.1..0.35;
@@ -441,21 +439,15 @@ impl Consensus {
     /// are a little behind, `keep` entries stay, or as many of them as fit the segments that may be
     /// kept; what a peer needs that is being sent a snapshot stays in any case.
     pub(crate) async fn release_log(&self, durable_index: u64, keep: u64) -> Result<(), ConsensusError> {
-        let is_alone = self.leadership().is_sole_voter;
-        let kept_segments = if is_alone { 0 } else { limits::LOG_SEGMENTS_KEPT };
-        let keep = if is_alone { 0 } else { keep };
-        if self.log.purgeable(0).is_none() {
-            return Ok(());
-        }
-        let beyond_room = self.log.purgeable(kept_segments).unwrap_or(0).min(durable_index);
-        let mut upto = durable_index.saturating_sub(keep).max(beyond_room);
-        // Whoever installs a snapshot needs the log behind it next.
-        if let Some(needed_after) = self.outgoing.needed_after(&self.progress()) {
-            upto = upto.min(needed_after);
-        }
-        if upto == 0 {
-            return Ok(());
-        }
+        let retention = Retention {
+            durable_index,
+            sealed: &self.log.sealed(),
+            is_alone: self.leadership().is_sole_voter,
+            keep_entries: keep,
+            // Whoever installs a snapshot needs the log behind it next.
+            needed_after: self.outgoing.needed_after(&self.progress()),
+        };
+        let Some(upto) = retention.released_upto() else { return Ok(()) };
         let trigger = self.raft.trigger();
         trigger.snapshot().await.map_err(|error| ConsensusError(error.to_string()))?;
         trigger.purge_log(upto).await.map_err(|error| ConsensusError(error.to_string()))

@@ -194,11 +194,9 @@ impl LogStore {
         Ok(Some((others, last.index.saturating_sub(committed))))
     }
 
-    /// Up to which entry a purge gives files back, if all but the last `kept` of those that are full
-    /// may go. `None`: there are no others.
-    pub(crate) fn purgeable(&self, kept: usize) -> Option<u64> {
-        let sealed = self.flusher().sealed();
-        sealed.len().checked_sub(kept + 1).map(|last| sealed[last])
+    /// The last entry of each segment that is full, oldest first. A purge gives whole ones back.
+    pub(crate) fn sealed(&self) -> Vec<u64> {
+        self.flusher().sealed()
     }
 
     /// Blocks until the files hold entry `index`, or never will. The database must not get ahead
@@ -497,4 +495,78 @@ async fn read_back(reader: WalReader, from: u64, until: u64, bytes: usize) -> io
         entries.into_iter().map(decode).collect()
     };
     task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        apply::{Command, Put},
+        config::{Config, Invocation},
+        raft::typ::Batch,
+        types::LeaseId,
+    };
+
+    const ENTRIES: u64 = 20;
+    const VALUE_BYTES: usize = 512 * 1024;
+
+    fn open(home: &TempDir, has_begun: bool, applied: Option<u64>) -> LogStore {
+        let Ok(Invocation::Serve(config)) = Config::load(&[], &[]) else {
+            panic!("etcd starts without flags")
+        };
+        let applied = applied.map(|index| codec::log_id(LogPosition { term: 1, index }));
+        let metrics = Arc::new(Metrics::new(&config));
+        let log = LogStore::open(&home.path().join("wal"), has_begun, applied.as_ref(), None, 3, metrics);
+        log.expect("a sound log")
+    }
+
+    fn entry(index: u64) -> Entry {
+        let put = Put {
+            key: "k".into(),
+            value: Some(vec![index as u8; VALUE_BYTES].into()),
+            lease: Some(LeaseId::NONE),
+            prev_kv: false,
+        };
+        let commands: Arc<[Command]> = vec![Command::Put(put)].into();
+        let log_id = codec::log_id(LogPosition { term: 1, index });
+        Entry { log_id, payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
+    }
+
+    fn indexes(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.log_id.index).collect()
+    }
+
+    /// More than the cache may hold.
+    async fn written() -> TempDir {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("wal")).expect("a directory");
+        let mut log = open(&home, false, None);
+        log.append((0..=ENTRIES).map(entry).collect::<Vec<_>>(), IOFlushed::noop()).await.expect("an append");
+        log.wait_for_disk(ENTRIES);
+        home
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_opened_keeps_in_memory_what_the_database_lacks() {
+        let home = written().await;
+        let log = open(&home, true, Some(2));
+        let cached: Vec<u64> = log.inner.lock().cache.iter().map(|(entry, _)| entry.log_id.index).collect();
+        assert_eq!(cached, (3..=ENTRIES).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_opened_keeps_little_in_memory_of_what_the_database_has() {
+        let home = written().await;
+        let mut log = open(&home, true, Some(ENTRIES));
+        let cache_bytes = log.inner.lock().cache_bytes;
+        assert!(cache_bytes <= limits::LOG_CACHE_BYTES, "{cache_bytes} bytes");
+        assert!(log.inner.lock().cache.len() > 2, "what fits is kept");
+        let all = log.try_get_log_entries(0..=ENTRIES).await.expect("all of it can be read");
+        assert_eq!(indexes(&all), (0..=ENTRIES).collect::<Vec<_>>());
+        let EntryPayload::Normal(batch) = &all[5].payload else { panic!("commands were written") };
+        let Command::Put(put) = &batch.commands[0] else { panic!("a put was written") };
+        assert_eq!(put.value.as_deref(), Some([5; VALUE_BYTES].as_slice()));
+    }
 }

@@ -8,18 +8,26 @@
 //! old file finish on it; a crash at any step leaves one file or the other.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
+    fs::{self, File},
+    io,
+    num::NonZeroU64,
+    ops::Range,
+    path::Path,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
+use rustix::fs::{Advice, fadvise};
 
 use crate::{
     storage::{
-        Record, StorageError, Table, meta,
+        Record, StorageError, Table,
+        draft::{self, Draft},
+        error::io_error,
+        meta,
+        stretches::Stretches,
         tables::{self, FORMAT_VERSION, RECORDS, RecordKey},
     },
     types::Revision,
@@ -45,7 +53,7 @@ pub(crate) struct Database {
     path: Arc<Path>,
     cache_bytes: usize,
     /// Replaced when the file is.
-    redb: RwLock<Arc<redb::Database>>,
+    opened: RwLock<Arc<Opened>>,
     /// Held while the file is written or replaced, never while it is read.
     writing: Mutex<()>,
 }
@@ -54,13 +62,16 @@ impl Database {
     /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
         // What a creation or a defragmentation that was cut short left behind.
-        remove_if_present(&unfinished_path(path))?;
+        draft::sweep(path)?;
         let is_new = !path.exists();
-        let redb = if is_new { create(path, cache_bytes)? } else { open_redb(path, cache_bytes)? };
+        if is_new {
+            create(path)?;
+        }
+        let opened = open_file(path, cache_bytes)?;
         let database = Database {
             path: path.into(),
             cache_bytes,
-            redb: RwLock::new(Arc::new(redb)),
+            opened: RwLock::new(Arc::new(opened)),
             writing: Mutex::new(()),
         };
         if !is_new {
@@ -71,49 +82,23 @@ impl Database {
 
     /// A snapshot of what the last commit left.
     pub(crate) fn reader(&self) -> Result<Reader, StorageError> {
-        let redb = Arc::clone(&self.redb.read());
-        let transaction = redb.begin_read()?;
+        let opened = Arc::clone(&self.opened.read());
+        let transaction = opened.redb.begin_read()?;
         let records = transaction.open_table(RECORDS)?;
-        Ok(Reader { records, transaction, path: Arc::clone(&self.path), _redb: redb })
+        Ok(Reader { records, transaction, path: Arc::clone(&self.path), opened })
     }
 
     /// Makes a checkpoint durable, all of it or nothing. Returns the footprint of the records
     /// that it removed. After an error the file is as it was, and this process must not go on.
     pub(crate) fn commit(&self, checkpoint: &Checkpoint) -> Result<u64, StorageError> {
         let _writing = self.writing.lock();
-        let redb = Arc::clone(&self.redb.read());
-        let transaction = begin_write(&redb)?;
-        let mut stored = Vec::new();
-        let removed_bytes;
-        {
-            let mut records = transaction.open_table(RECORDS)?;
-            for (revision, record) in &checkpoint.records {
-                let key = tables::record_key(*revision);
-                tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
-                records.insert(&key, stored.as_slice())?;
-            }
-            removed_bytes = remove_records(&mut records, &checkpoint.removed)
-                .and_then(|removed| removed.map_err(|revision| self.corrupted(missing(revision))))?;
-        }
+        let opened = Arc::clone(&self.opened.read());
+        let transaction = begin_write(&opened.redb)?;
+        put_records(&transaction, &checkpoint.records)?;
+        let removed_bytes = remove_records(&transaction, &checkpoint.removed)?
+            .map_err(|revision| self.corrupted(missing(revision)))?;
         put_record_count(&transaction)?;
-        for table in Table::ALL {
-            let mut changed = checkpoint.cells.iter().filter(|(of, ..)| *of == table).peekable();
-            if changed.peek().is_none() {
-                continue;
-            }
-            let mut cells = transaction.open_table(table.definition())?;
-            for (_, key, bytes) in changed {
-                match bytes {
-                    Some(bytes) => {
-                        tables::seal_cell(key, bytes, &mut stored);
-                        cells.insert(key.as_ref(), stored.as_slice())?;
-                    }
-                    None => {
-                        cells.remove(key.as_ref())?;
-                    }
-                }
-            }
-        }
+        put_cells(&transaction, &checkpoint.cells)?;
         transaction.commit()?;
         Ok(removed_bytes)
     }
@@ -121,17 +106,14 @@ impl Database {
     /// Rewrites the file without the holes that removals left in it.
     pub(crate) fn defragment(&self) -> Result<(), StorageError> {
         let _writing = self.writing.lock();
-        let reader = self.reader()?;
-        let copy = write_file(&self.path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
-        *self.redb.write() = Arc::new(copy);
+        copy_all(self.reader()?, &self.path)?;
+        *self.opened.write() = Arc::new(open_file(&self.path, self.cache_bytes)?);
         Ok(())
     }
 
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
     pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
-        let reader = self.reader()?;
-        write_file(path, self.cache_bytes, |transaction| copy_all(&reader, transaction))?;
-        Ok(())
+        copy_all(self.reader()?, path)
     }
 
     /// Puts the file of `image`, which is in the same directory, in the place of this one; `image`
@@ -140,9 +122,9 @@ impl Database {
     pub(crate) fn replace_with(&self, image: &Database) -> Result<(), StorageError> {
         let _writing = self.writing.lock();
         fs::rename(&image.path, &self.path).map_err(io_error("rename", &image.path))?;
-        sync_directory(&self.path)?;
-        let redb = Arc::clone(&image.redb.read());
-        let replaced = std::mem::replace(&mut *self.redb.write(), redb);
+        draft::sync_directory(&self.path)?;
+        let opened = Arc::clone(&image.opened.read());
+        let replaced = std::mem::replace(&mut *self.opened.write(), opened);
         // Nobody waits for what closing a file takes.
         drop(replaced);
         Ok(())
@@ -216,13 +198,20 @@ impl Database {
     }
 }
 
+/// A file, and what reads and writes it.
+struct Opened {
+    redb: redb::Database,
+    /// To tell the kernel what is about to be read.
+    file: File,
+}
+
 /// A snapshot of the file. It sees neither later commits nor later removals.
 pub(crate) struct Reader {
     // In this order: the table and the transaction end before their database does.
     records: ReadOnlyTable<&'static RecordKey, &'static [u8]>,
     transaction: ReadTransaction,
     path: Arc<Path>,
-    _redb: Arc<redb::Database>,
+    opened: Arc<Opened>,
 }
 
 impl Reader {
@@ -259,6 +248,24 @@ impl Reader {
     pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
         let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
         Ok(Cells { range, table, path: Arc::clone(&self.path) })
+    }
+
+    /// All there is: records in the order of their revisions, then the cells of every table.
+    pub(crate) fn into_stretches(self) -> Result<Stretches, StorageError> {
+        Stretches::of(self)
+    }
+
+    /// Length of the file, holes included.
+    pub(super) fn file_bytes(&self) -> Result<u64, StorageError> {
+        self.opened.file.metadata().map(|metadata| metadata.len()).map_err(io_error("measure", &self.path))
+    }
+
+    /// Part of the file will be read soon. Returns at once; nothing is lost if the kernel does not
+    /// take the hint.
+    pub(super) fn prefetch(&self, span: Range<u64>) {
+        if let Some(bytes) = NonZeroU64::new(span.end.saturating_sub(span.start)) {
+            let _ = fadvise(&self.opened.file, span.start, Some(bytes), Advice::WillNeed);
+        }
     }
 
     /// An error that names this file.
@@ -304,71 +311,47 @@ impl Iterator for Cells {
     }
 }
 
-fn create(path: &Path, cache_bytes: usize) -> Result<redb::Database, StorageError> {
-    write_file(path, cache_bytes, |transaction| {
-        transaction.open_table(RECORDS)?;
-        for table in Table::ALL {
-            transaction.open_table(table.definition())?;
-        }
-        put_record_count(transaction)?;
-        let mut version = Vec::new();
-        tables::seal_cell(meta::FORMAT_VERSION, &FORMAT_VERSION.to_be_bytes(), &mut version);
-        let mut cells = transaction.open_table(Table::Meta.definition())?;
-        cells.insert(meta::FORMAT_VERSION, version.as_slice())?;
-        Ok(())
-    })
+/// An empty database.
+fn create(path: &Path) -> Result<(), StorageError> {
+    let draft = Draft::begin(path)?;
+    let number = |key: &'static [u8], number: u64| {
+        (Table::Meta, Bytes::from_static(key), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
+    };
+    let cells = vec![number(meta::RECORD_COUNT, 0), number(meta::FORMAT_VERSION, FORMAT_VERSION)];
+    draft.add(&Checkpoint { cells, ..Checkpoint::default() })?;
+    draft.finish()
 }
 
-/// Copies every table. Checksums are checked on the way, so that damage is found now and not
-/// passed on.
-fn copy_all(reader: &Reader, transaction: &WriteTransaction) -> Result<(), StorageError> {
-    let mut stored = Vec::new();
-    {
-        let mut records = transaction.open_table(RECORDS)?;
-        for item in reader.records(Revision::default())? {
-            let (revision, record) = item?;
-            let key = tables::record_key(revision);
-            tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
-            records.insert(&key, stored.as_slice())?;
-        }
+/// Writes all that the reader sees to a file of its own. Checksums are checked on the way, so that
+/// damage is found now and not passed on.
+fn copy_all(reader: Reader, path: &Path) -> Result<(), StorageError> {
+    let draft = Draft::begin(path)?;
+    for stretch in reader.into_stretches()? {
+        draft.add(&stretch?)?;
     }
+    draft.finish()
+}
+
+pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), StorageError> {
+    transaction.open_table(RECORDS)?;
     for table in Table::ALL {
-        let mut cells = transaction.open_table(table.definition())?;
-        for item in reader.cells(table)? {
-            let (key, bytes) = item?;
-            tables::seal_cell(&key, &bytes, &mut stored);
-            cells.insert(key.as_ref(), stored.as_slice())?;
-        }
+        transaction.open_table(table.definition())?;
     }
     Ok(())
 }
 
-/// Puts a new file at `path` in one step: it is written and made durable beside it, then renamed.
-fn write_file(
-    path: &Path,
-    cache_bytes: usize,
-    fill: impl FnOnce(&WriteTransaction) -> Result<(), StorageError>,
-) -> Result<redb::Database, StorageError> {
-    let unfinished = unfinished_path(path);
-    remove_if_present(&unfinished)?;
-    let redb = open_redb(&unfinished, cache_bytes)?;
-    let transaction = begin_write(&redb)?;
-    fill(&transaction)?;
-    transaction.commit()?;
-    fs::rename(&unfinished, path).map_err(io_error("rename", &unfinished))?;
-    sync_directory(path)?;
-    Ok(redb)
+fn open_file(path: &Path, cache_bytes: usize) -> Result<Opened, StorageError> {
+    let redb = redb::Builder::new().set_cache_size(cache_bytes).create(path);
+    let redb = redb.map_err(|error| not_opened(error, path))?;
+    let file = File::open(path).map_err(io_error("open", path))?;
+    Ok(Opened { redb, file })
 }
 
-fn unfinished_path(path: &Path) -> PathBuf {
-    path.with_added_extension("unfinished")
-}
-
-fn open_redb(path: &Path, cache_bytes: usize) -> Result<redb::Database, StorageError> {
+pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageError {
     use redb::{DatabaseError, StorageError as RedbError};
 
     let foreign = |detail: String| StorageError::Foreign { path: path.to_path_buf(), detail };
-    redb::Builder::new().set_cache_size(cache_bytes).create(path).map_err(|error| match error {
+    match error {
         DatabaseError::DatabaseAlreadyOpen => foreign("another process has it open".to_owned()),
         DatabaseError::UpgradeRequired(version) => {
             foreign(format!("it has redb's file format {version}, which this version does not read"))
@@ -381,15 +364,57 @@ fn open_redb(path: &Path, cache_bytes: usize) -> Result<redb::Database, StorageE
             corrupted(path, format!("{detail}; {REMEDY}"))
         }
         other => other.into(),
-    })
+    }
 }
 
 /// Every commit saves what is needed to open the file at once after a crash, instead of after a
 /// walk through all of it.
-fn begin_write(redb: &redb::Database) -> Result<WriteTransaction, StorageError> {
+pub(super) fn begin_write(redb: &redb::Database) -> Result<WriteTransaction, StorageError> {
     let mut transaction = redb.begin_write()?;
     transaction.set_quick_repair(true);
     Ok(transaction)
+}
+
+/// Stores records that are newer than all that is stored.
+pub(super) fn put_records(
+    transaction: &WriteTransaction,
+    records: &[(Revision, Record)],
+) -> Result<(), StorageError> {
+    let mut table = transaction.open_table(RECORDS)?;
+    let mut stored = Vec::new();
+    for (revision, record) in records {
+        let key = tables::record_key(*revision);
+        tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
+        table.insert(&key, stored.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Stores cells, and removes those that are to go.
+pub(super) fn put_cells(
+    transaction: &WriteTransaction,
+    cells: &[(Table, Bytes, Option<Bytes>)],
+) -> Result<(), StorageError> {
+    let mut stored = Vec::new();
+    for table in Table::ALL {
+        let mut changed = cells.iter().filter(|(of, ..)| *of == table).peekable();
+        if changed.peek().is_none() {
+            continue;
+        }
+        let mut cells = transaction.open_table(table.definition())?;
+        for (_, key, bytes) in changed {
+            match bytes {
+                Some(bytes) => {
+                    tables::seal_cell(key, bytes, &mut stored);
+                    cells.insert(key.as_ref(), stored.as_slice())?;
+                }
+                None => {
+                    cells.remove(key.as_ref())?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes what is listed, in order, and returns its footprint, or the revision that is missing.
@@ -397,9 +422,10 @@ fn begin_write(redb: &redb::Database) -> Result<WriteTransaction, StorageError> 
 /// redb removes many neighbours at once far faster than one by one, but has to look at all that
 /// lies between. So the list is cut where the gaps are wide.
 fn remove_records(
-    records: &mut redb::Table<'_, &'static RecordKey, &'static [u8]>,
+    transaction: &WriteTransaction,
     removed: &[Revision],
 ) -> Result<Result<u64, Revision>, StorageError> {
+    let mut records = transaction.open_table(RECORDS)?;
     let mut bytes = 0;
     for run in removed.chunk_by(|a, b| b.main.0 - a.main.0 <= REMOVAL_GAP_MAX) {
         let (first, last) = (tables::record_key(run[0]), tables::record_key(run[run.len() - 1]));
@@ -449,27 +475,6 @@ fn corrupted(path: &Path, detail: String) -> StorageError {
 
 fn missing(revision: Revision) -> String {
     format!("revision {revision} is not there")
-}
-
-fn remove_if_present(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Makes a renaming in the file's directory durable.
-fn sync_directory(path: &Path) -> Result<(), StorageError> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let synced = fs::File::open(directory).and_then(|opened| opened.sync_all());
-    synced.map_err(io_error("sync", directory))
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
-    move |source| StorageError::Io { action, path: path.to_path_buf(), source }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What can go wrong with this node's own disk.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -23,4 +26,8 @@ impl<E: Into<redb::Error>> From<E> for StorageError {
     fn from(error: E) -> StorageError {
         StorageError::Redb(Box::new(error.into()))
     }
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    move |source| StorageError::Io { action, path: path.to_path_buf(), source }
 }

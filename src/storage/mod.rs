@@ -9,11 +9,15 @@
 
 mod codec;
 mod database;
+mod draft;
 mod error;
 mod record;
+mod stretches;
 mod tables;
 
-pub(crate) use database::{Cells, Checkpoint, Database, Reader, Records};
+pub(crate) use database::{Checkpoint, Database, Reader};
+pub(crate) use draft::Draft;
 pub(crate) use error::StorageError;
 pub(crate) use record::Record;
+pub(crate) use stretches::Stretches;
 pub(crate) use tables::{Table, footprint, meta};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,38 @@ async fn what_one_member_wrote_all_read() {
             assert_eq!(reader.get(&key).await.as_deref(), Some("value"), "{} on {}", key, reader.name);
         }
     }
+    cluster.assert_equal().await;
+}
+
+/// A leader that hears from nobody may have been replaced, and then what it has is old. It does not
+/// know that yet, and would answer at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_asks_a_quorum_before_it_answers_a_linearizable_read() {
+    let cluster = Cluster::found(3);
+    let number = cluster.leader().await;
+    let leader = &cluster.members[number];
+    leader.put("k", "v").await;
+    let others: Vec<_> = cluster.members.iter().filter(|member| member.name != leader.name).collect();
+    for other in &others {
+        other.signal(Signal::STOP);
+    }
+    let mut read = pin!(leader.try_get("k", false));
+    let answered = tokio::time::timeout(Duration::from_millis(500), &mut read).await;
+    assert!(!matches!(answered, Ok(Ok(_))), "nobody can have said that it still leads: {answered:?}");
+    let own = leader.try_get("k", true).await.expect("a serializable read is answered");
+    assert_eq!(own.as_deref(), Some("v"), "it serves, all the same");
+    // One of them makes a quorum.
+    others[0].signal(Signal::CONT);
+    let late = match answered {
+        Ok(refused) => refused,
+        Err(_) => read.await,
+    };
+    if late.is_err() {
+        assert_eq!(leader.get("k").await.as_deref(), Some("v"));
+    } else {
+        assert_eq!(late.ok().flatten().as_deref(), Some("v"));
+    }
+    others[1].signal(Signal::CONT);
     cluster.assert_equal().await;
 }
 

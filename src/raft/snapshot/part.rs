@@ -4,14 +4,15 @@
 //! A part is small enough to be a message. The last one says that it is: a stream that ends
 //! without it broke off.
 
+use std::iter::Peekable;
+
 use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    limits,
     pb::retcd::raft as pb,
     raft::message::Unreadable,
-    storage::{Cells, Checkpoint, Reader, Record, Records, StorageError, Table},
+    storage::{Checkpoint, Reader, Record, StorageError, Stretches, Table},
     types::Revision,
 };
 
@@ -64,42 +65,12 @@ impl Part {
 /// All that a reader sees. Checksums are checked on the way, so that damage is found here and not
 /// passed on.
 pub(super) struct Parts {
-    reader: Box<Reader>,
-    records: Records,
-    tables: std::array::IntoIter<Table, { Table::ALL.len() }>,
-    cells: Option<(Table, Cells)>,
-    is_done: bool,
+    stretches: Peekable<Stretches>,
 }
 
 impl Parts {
-    pub(super) fn of(reader: Box<Reader>) -> Result<Parts, StorageError> {
-        let records = reader.records(Revision::default())?;
-        let tables = Table::ALL.into_iter();
-        Ok(Parts { reader, records, tables, cells: None, is_done: false })
-    }
-
-    fn part(&mut self) -> Result<Part, StorageError> {
-        let mut content = Checkpoint::default();
-        let mut bytes = 0;
-        let mut is_last = false;
-        while bytes < limits::SNAPSHOT_PIECE_BYTES && !is_last {
-            if let Some(item) = self.records.next() {
-                let (revision, record) = item?;
-                bytes += record.bytes().len();
-                content.records.push((revision, record));
-            } else if let Some((table, cells)) = &mut self.cells
-                && let Some(cell) = cells.next()
-            {
-                let (key, cell) = cell?;
-                bytes += key.len() + cell.len();
-                content.cells.push((*table, key, Some(cell)));
-            } else if let Some(table) = self.tables.next() {
-                self.cells = Some((table, self.reader.cells(table)?));
-            } else {
-                is_last = true;
-            }
-        }
-        Ok(Part { content, is_last })
+    pub(super) fn of(reader: Reader) -> Result<Parts, StorageError> {
+        Ok(Parts { stretches: reader.into_stretches()?.peekable() })
     }
 }
 
@@ -107,11 +78,7 @@ impl Iterator for Parts {
     type Item = Result<Part, StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_done {
-            return None;
-        }
-        let part = self.part();
-        self.is_done = part.as_ref().map_or(true, |part| part.is_last);
-        Some(part)
+        let stretch = self.stretches.next()?;
+        Some(stretch.map(|content| Part { content, is_last: self.stretches.peek().is_none() }))
     }
 }

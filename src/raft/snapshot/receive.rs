@@ -27,7 +27,7 @@ use crate::{
         state_machine::{INSTALLED_CELL, Replica},
         typ::{Snapshot, SnapshotMeta, Vote},
     },
-    storage::{Checkpoint, Database, Table},
+    storage::{Checkpoint, Database, Draft, Table},
 };
 
 /// How long a stream may be silent. Whoever is at its other end retries much sooner.
@@ -156,45 +156,36 @@ fn make(
         )
     };
     let mut progress = Progress::new("receiving a snapshot", header.vote.leader_id.voted_for, header.records);
-    let database =
-        Database::open(&file.path, limits::DATABASE_CACHE_BYTES).map_err(|error| failed(&error))?;
-    let mut gathered = Checkpoint::default();
-    let mut gathered_bytes = 0;
+    let draft = Draft::begin(&file.path).map_err(|error| failed(&error))?;
     loop {
         let piece = pieces.blocking_recv();
         let piece = piece.ok_or_else(|| format!("it broke off after {} bytes", progress.bytes))?;
         if crc32c::crc32c(&piece.data) != piece.crc32c {
             return Err(format!("the piece after byte {} is damaged", progress.bytes));
         }
-        gathered_bytes += piece.data.len();
         let bytes = piece.data.len();
         let part = Part::decode(piece.data).map_err(|error| error.to_string())?;
         progress.advance(part.content.records.len() as u64, bytes);
-        gathered.records.extend(part.content.records);
-        gathered.cells.extend(part.content.cells);
+        draft.add(&part.content).map_err(|error| failed(&error))?;
         if part.is_last {
             break;
         }
-        if gathered_bytes >= limits::SNAPSHOT_COMMIT_BYTES {
-            database.commit(&gathered).map_err(|error| failed(&error))?;
-            gathered = Checkpoint::default();
-            gathered_bytes = 0;
-        }
     }
     // In place of the sender's own.
-    gathered.cells.extend(own_cells.into_iter().map(|(key, cell)| (Table::Meta, key, cell)));
+    let mut cells: Vec<_> = own_cells.into_iter().map(|(key, cell)| (Table::Meta, key, cell)).collect();
     if let Some(last) = &header.meta.last_log_id {
-        gathered.cells.push((Table::Meta, INSTALLED_CELL.into(), Some(codec::encode_log_id(last))));
+        cells.push((Table::Meta, INSTALLED_CELL.into(), Some(codec::encode_log_id(last))));
     }
-    database.commit(&gathered).map_err(|error| failed(&error))?;
-    drop(gathered);
+    let own = Checkpoint { cells, ..Checkpoint::default() };
+    draft.add(&own).and_then(|()| draft.finish()).map_err(|error| failed(&error))?;
     tracing::info!(
         bytes = progress.bytes,
         bytes_per_second = progress.bytes_per_second(),
         took = %progress.took(),
         "received a snapshot; opening it"
     );
-    let database = Arc::new(database);
+    let database = Database::open(&file.path, limits::DATABASE_CACHE_BYTES);
+    let database = Arc::new(database.map_err(|error| error.to_string())?);
     let replica = Replica::open(database.clone()).map_err(|error| error.to_string())?;
     if *replica.durable() != header.meta {
         return Err(format!("what arrived is not the state at {} that was announced", header.index()));

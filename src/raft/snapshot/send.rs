@@ -240,7 +240,7 @@ async fn transfer(
         message: message::encode_snapshot_header(vote, meta, records),
         ..SnapshotPiece::default()
     };
-    let parts = Parts::of(reader).map_err(|error| Failure::broken(&error))?;
+    let parts = Parts::of(*reader).map_err(|error| Failure::broken(&error))?;
     let pieces = pieces(parts, Progress::new("sending a snapshot", target, records));
     let mut client = Peers::client(Peers::connect(peer).map_err(|error| Failure::broken(&error))?);
     let pieces = stream::once(async { header }).chain(pieces);

@@ -135,7 +135,7 @@ impl Member {
         let SnapshotImage::Pinned(reader) = snapshot.snapshot else { panic!("it was not received") };
         let records = reader.record_count().expect("a count");
         let header = message::encode_snapshot_header(&leader_vote(), &snapshot.meta, records);
-        let parts = Parts::of(reader).expect("parts").map(|part| {
+        let parts = Parts::of(*reader).expect("parts").map(|part| {
             let data = part.expect("a sound part").encode();
             Ok(Piece { crc32c: crc32c::crc32c(&data), data })
         });
@@ -376,7 +376,7 @@ async fn a_part_is_read_as_it_was_written() {
     let mut records = 0;
     for (number, piece) in pieces.iter().enumerate() {
         let data = &piece.as_ref().expect("a piece").data;
-        assert!(data.len() < limits::SNAPSHOT_PIECE_BYTES + 4096, "{}", data.len());
+        assert!(data.len() < limits::STRETCH_BYTES + 4096, "{}", data.len());
         let part = Part::decode(data.clone()).expect("a part");
         assert_eq!(part.is_last, number == pieces.len() - 1);
         assert_eq!(part.encode(), data);

@@ -1,0 +1,226 @@
+//! A database that is written whole and then put where it belongs.
+//!
+//! Whatever breaks off leaves nothing at the path: the file is written beside it, made durable
+//! once, at the end, and renamed. Until then it need not survive a crash, so nobody waits for the
+//! disk; but the kernel is asked to write each stretch as soon as it is there. A flood at the end,
+//! or a sync every few moments, would hold up the log of this member, and those of others on the
+//! same disk.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    num::NonZeroU64,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use parking_lot::Mutex;
+use redb::{StorageBackend, backends::FileBackend};
+use rustix::fs::{Advice, fadvise};
+
+use crate::{
+    limits,
+    storage::{
+        Checkpoint, StorageError,
+        database::{begin_write, create_tables, not_opened, put_cells, put_records},
+        error::io_error,
+    },
+};
+
+/// See the module.
+pub(crate) struct Draft {
+    path: PathBuf,
+    redb: redb::Database,
+    file: File,
+    // The last to go.
+    unfinished: Unfinished,
+}
+
+impl Draft {
+    /// Begins a file that will be at `path`. What an earlier attempt left goes.
+    pub(crate) fn begin(path: &Path) -> Result<Draft, StorageError> {
+        sweep(path)?;
+        let unfinished = Unfinished(unfinished_path(path));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished.0);
+        let file = file.map_err(io_error("create", &unfinished.0))?;
+        let redb = SteadyFile::new(&file).and_then(|steady| {
+            redb::Builder::new().set_cache_size(limits::DRAFT_CACHE_BYTES).create_with_backend(steady)
+        });
+        let redb = redb.map_err(|error| not_opened(error, &unfinished.0))?;
+        let transaction = begin_write(&redb)?;
+        create_tables(&transaction)?;
+        transaction.commit()?;
+        Ok(Draft { path: path.to_owned(), redb, file, unfinished })
+    }
+
+    /// Adds a stretch: records that are newer than all before them, and cells. Nothing is removed
+    /// from a draft.
+    pub(crate) fn add(&self, stretch: &Checkpoint) -> Result<(), StorageError> {
+        assert!(stretch.removed.is_empty(), "what a draft is not to have is not put into it");
+        // Pages that are in the file before their transaction ends are written a second time at
+        // its end. So each stretch is one, and fits into the cache.
+        let transaction = self.redb.begin_write()?;
+        put_records(&transaction, &stretch.records)?;
+        put_cells(&transaction, &stretch.cells)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Puts the file in its place, durable and complete.
+    pub(crate) fn finish(self) -> Result<(), StorageError> {
+        let Draft { path, redb, file, unfinished } = self;
+        begin_write(&redb)?.commit()?;
+        drop(redb);
+        file.sync_all().map_err(io_error("sync", &unfinished.0))?;
+        fs::rename(&unfinished.0, &path).map_err(io_error("rename", &unfinished.0))?;
+        sync_directory(&path)
+    }
+}
+
+/// A file that goes, unless it has been renamed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn unfinished_path(path: &Path) -> PathBuf {
+    path.with_added_extension("unfinished")
+}
+
+/// Removes what a crash left of a draft for `path`.
+pub(super) fn sweep(path: &Path) -> Result<(), StorageError> {
+    let path = unfinished_path(path);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a renaming in the file's directory durable.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let synced = File::open(directory).and_then(|opened| opened.sync_all());
+    synced.map_err(io_error("sync", directory))
+}
+
+/// A file that is not waited for, but is on its way to the disk.
+#[derive(Debug)]
+struct SteadyFile {
+    backend: FileBackend,
+    file: File,
+    /// What was written since the kernel was last asked.
+    unasked: Mutex<Vec<Range<u64>>>,
+}
+
+impl SteadyFile {
+    fn new(file: &File) -> Result<SteadyFile, redb::DatabaseError> {
+        let backend = FileBackend::new(file.try_clone()?)?;
+        Ok(SteadyFile { backend, file: file.try_clone()?, unasked: Mutex::default() })
+    }
+}
+
+impl StorageBackend for SteadyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.backend.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.backend.set_len(len)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.backend.write(offset, data)?;
+        self.unasked.lock().push(offset..offset + data.len() as u64);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut unasked = std::mem::take(&mut *self.unasked.lock());
+        unasked.sort_unstable_by_key(|span| span.start);
+        for run in unasked.chunk_by(|span, next| span.end == next.start) {
+            let (start, end) = (run[0].start, run[run.len() - 1].end);
+            // Linux begins to write what of this is not on the disk yet, and returns. It also lets
+            // go of what is, so nothing but this is named: all of it is read when it is opened.
+            // Elsewhere it is a hint, and nothing is lost if it is not taken.
+            let _ = fadvise(&self.file, start, NonZeroU64::new(end - start), Advice::DontNeed);
+        }
+        Ok(())
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.backend.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        storage::{Database, Record, Table, meta},
+        types::{KeyValue, Rev, Revision},
+    };
+
+    fn record(main: i64) -> (Revision, Record) {
+        let kv = KeyValue {
+            key: "k".into(),
+            value: vec![main as u8; 3000].into(),
+            mod_rev: Rev(main),
+            version: 1,
+            ..KeyValue::default()
+        };
+        (Revision::new(main, 0), Record::put(&kv))
+    }
+
+    fn number(key: &'static [u8], number: u64) -> (Table, Bytes, Option<Bytes>) {
+        (Table::Meta, key.into(), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("a directory");
+        entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name")).collect()
+    }
+
+    #[test]
+    fn a_finished_draft_has_all_that_was_added_and_is_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("db");
+        let draft = Draft::begin(&path).expect("a draft");
+        for stretch in 0..40 {
+            let records = (0..50).map(|at| record(2 + stretch * 50 + at)).collect();
+            draft.add(&Checkpoint { records, ..Checkpoint::default() }).expect("there is room");
+            assert_eq!(names(directory.path()), ["db.unfinished"]);
+        }
+        let cells = vec![number(meta::FORMAT_VERSION, 1), number(meta::RECORD_COUNT, 2000)];
+        draft.add(&Checkpoint { cells, ..Checkpoint::default() }).expect("there is room");
+        draft.finish().expect("there is room");
+        assert_eq!(names(directory.path()), ["db"]);
+
+        let reader = Database::open(&path, 1 << 20).expect("a database").reader().expect("a reader");
+        let found: Vec<_> =
+            reader.records(Revision::default()).expect("records").map(Result::unwrap).collect();
+        assert!(found.into_iter().eq((2..2002).map(record)));
+        assert_eq!(reader.record_count().expect("a count"), 2000);
+    }
+
+    #[test]
+    fn an_abandoned_draft_leaves_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("db");
+        fs::write(path.with_added_extension("unfinished"), "of an earlier attempt").expect("a file");
+        let draft = Draft::begin(&path).expect("a draft");
+        draft.add(&Checkpoint { records: vec![record(2)], ..Checkpoint::default() }).expect("there is room");
+        drop(draft);
+        assert!(names(directory.path()).is_empty());
+    }
+}

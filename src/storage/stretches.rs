@@ -1,0 +1,87 @@
+//! All of a database, a stretch at a time.
+
+use super::{
+    Checkpoint, Reader, StorageError, Table,
+    database::{Cells, Records},
+};
+use crate::{limits, types::Revision};
+
+/// See [`Reader::into_stretches`]. A stretch has about [`limits::STRETCH_BYTES`]; a single larger
+/// record is one of its own.
+pub(crate) struct Stretches {
+    reader: Reader,
+    records: Records,
+    tables: std::array::IntoIter<Table, { Table::ALL.len() }>,
+    cells: Option<(Table, Cells)>,
+    ahead: Ahead,
+}
+
+impl Stretches {
+    pub(super) fn of(reader: Reader) -> Result<Stretches, StorageError> {
+        let records = reader.records(Revision::default())?;
+        let ahead =
+            Ahead { file_bytes: reader.file_bytes()?, records: reader.record_count()?, passed: 0, asked: 0 };
+        Ok(Stretches { reader, records, tables: Table::ALL.into_iter(), cells: None, ahead })
+    }
+
+    /// Empty at the end.
+    fn stretch(&mut self) -> Result<Checkpoint, StorageError> {
+        self.ahead.ask(&self.reader);
+        let mut content = Checkpoint::default();
+        let mut bytes = 0;
+        while bytes < limits::STRETCH_BYTES {
+            if let Some(item) = self.records.next() {
+                let (revision, record) = item?;
+                bytes += record.bytes().len();
+                content.records.push((revision, record));
+            } else if let Some((table, cells)) = &mut self.cells
+                && let Some(cell) = cells.next()
+            {
+                let (key, cell) = cell?;
+                bytes += key.len() + cell.len();
+                content.cells.push((*table, key, Some(cell)));
+            } else if let Some(table) = self.tables.next() {
+                self.cells = Some((table, self.reader.cells(table)?));
+            } else {
+                break;
+            }
+        }
+        self.ahead.passed += content.records.len() as u64;
+        Ok(content)
+    }
+}
+
+impl Iterator for Stretches {
+    type Item = Result<Checkpoint, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let stretch = self.stretch();
+        let is_end = |content: &Checkpoint| content.records.is_empty() && content.cells.is_empty();
+        (!stretch.as_ref().is_ok_and(is_end)).then_some(stretch)
+    }
+}
+
+/// What of the file is to be in memory before it is read.
+///
+/// Records are written in the order of their revisions, and lie in the file much in that order. So
+/// whoever has passed a part of them is about as far in the file. Where the file is not in memory,
+/// a read for each page would be slow, and what a kernel reads ahead on its own can be so much at
+/// once that a log on the same disk waits for it.
+struct Ahead {
+    file_bytes: u64,
+    records: u64,
+    /// How many of them.
+    passed: u64,
+    /// Up to which byte of the file the kernel was asked.
+    asked: u64,
+}
+
+impl Ahead {
+    fn ask(&mut self, reader: &Reader) {
+        let reached = u128::from(self.file_bytes) * u128::from(self.passed) / u128::from(self.records.max(1));
+        let reached = u64::try_from(reached).unwrap_or(self.file_bytes);
+        let until = (reached + limits::PREFETCH_BYTES).min(self.file_bytes);
+        reader.prefetch(self.asked..until);
+        self.asked = self.asked.max(until);
+    }
+}
