@@ -131,38 +131,41 @@ impl Node {
 
     /// Before this member stops, or is removed: leadership goes to the voter that has most of the
     /// log. That round may be lost like any other, and then this member can be the one that wins
-    /// the next: it tries until somebody else leads. Without that, whoever is left elects a leader,
-    /// but only after a timeout.
+    /// the next: it tries until somebody else leads, or nobody is there any more. Without that,
+    /// whoever is left elects a leader, but only after a timeout.
     pub(super) async fn step_aside(&self) {
         let election_timeout = self.shared.config.election_timeout;
-        let mut leadership = self.shared.leadership.clone();
-        if !leadership.borrow().is_leader {
+        if !self.leadership().is_leader {
             tracing::info!("skipped leadership transfer; local server is not leader");
             return;
         }
+        let mut leadership = self.shared.leadership.clone();
         let handed_over = async {
-            while let Ok(true) =
-                leadership.wait_for(|now| now.leader.is_some()).await.map(|leadership| leadership.is_leader)
-            {
-                let Some(best) = self.successor() else {
-                    tracing::info!("skipped leadership transfer; there is no other voter");
+            let round = election_timeout / 2;
+            let mut silence_max = election_timeout;
+            while leadership.borrow().is_leader {
+                let Some(best) = self.successor(silence_max) else {
+                    tracing::info!("skipped leadership transfer; there is no other voter that answers");
                     return;
                 };
-                if let Err(error) = self.hand_over(best, election_timeout / 2).await {
+                if let Err(error) = self.hand_over(best, round).await {
                     tracing::warn!(%error, "leadership was not handed over");
                 }
+                // Whoever is still there has said something since that round began, or elects
+                // somebody now.
+                silence_max = round;
+                let _ = time::timeout(round, leadership.wait_for(|now| now.leader.is_some())).await;
             }
         };
         let _ = time::timeout(election_timeout * STEP_ASIDE_TIMEOUTS, handed_over).await;
     }
 
     /// The other voter that answered lately and has most of the log.
-    fn successor(&self) -> Option<MemberId> {
+    fn successor(&self, silence_max: Duration) -> Option<MemberId> {
         let (_, own) = self.ids();
         let progress = self.shared.consensus.progress();
         let heard_of = self.shared.consensus.heard_of();
-        let is_there =
-            |id: &u64| heard_of.get(id).is_some_and(|ago| *ago < self.shared.config.election_timeout);
+        let is_there = |id: &u64| heard_of.get(id).is_some_and(|silence| *silence < silence_max);
         let replica = self.shared.replica.read();
         let others = replica.membership().voter_ids().filter(|id| *id != own.0 && is_there(id));
         others.max_by_key(|id| progress.get(id).copied()).map(MemberId)

@@ -116,6 +116,27 @@ async fn all_members_killed_cost_no_acknowledged_write() {
 }
 
 /// A leader that is asked to end hands over first: nobody has to sit out a timeout.
+/// As a terminal does it on ^C: the leader's successors end with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_told_to_end_together_end_well() {
+    let mut cluster = Cluster::found(3);
+    cluster.members[0].put("k", "v").await;
+    for member in &cluster.members {
+        member.signal(Signal::INT);
+    }
+    for member in &mut cluster.members {
+        let (status, log) = member.wait_for_end();
+        assert!(status.success(), "{} ended with {status}: {log}", member.name);
+    }
+    for member in &mut cluster.members {
+        member.spawn();
+    }
+    for member in &mut cluster.members {
+        member.wait_until_ready();
+    }
+    assert_eq!(cluster.members[1].get("k").await.as_deref(), Some("v"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_ends_hands_over() {
     let mut cluster = Cluster::found(3);
