@@ -11,32 +11,8 @@ use std::{
 use crate::{
     running::Running,
     server::{Launch, Server},
-    tools,
+    tools::{Release, Seen},
 };
-
-/// What a command left behind.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Seen {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-/// One release of the tool.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Release {
-    V34,
-    V35,
-}
-
-impl Release {
-    fn program(self) -> PathBuf {
-        match self {
-            Release::V34 => tools::etcdctl34(),
-            Release::V35 => tools::etcd351("etcdctl"),
-        }
-    }
-}
 
 /// A real etcd and the server under test, driven by the same commands.
 struct Pair {
@@ -73,11 +49,7 @@ fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Se
     // Dropping standard input ends it.
     child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()).ok();
     let output = child.wait_with_output().expect("etcdctl ends");
-    Seen {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Seen::of(&output)
 }
 
 /// A command that talks until it is told to stop.

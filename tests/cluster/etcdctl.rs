@@ -15,7 +15,6 @@
 //! * An added voter has a vote when it has caught up, and not before. What the tool shows is the same.
 
 use std::{
-    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -23,34 +22,11 @@ use std::{
 use crate::{
     cluster::{Cluster, Member, PATIENCE, Plan},
     running::Running,
-    tools,
+    tools::{self, Release, Seen},
 };
 
 /// How long members of 3.5.1 must have been connected to count as healthy.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What a command left behind.
-#[derive(Debug, PartialEq)]
-struct Seen {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Release {
-    V34,
-    V35,
-}
-
-impl Release {
-    fn program(self) -> PathBuf {
-        match self {
-            Release::V34 => tools::etcdctl34(),
-            Release::V35 => tools::etcd351("etcdctl"),
-        }
-    }
-}
 
 /// A cluster with what its members are called.
 struct Side {
@@ -107,8 +83,9 @@ impl Side {
         let names = self.ids.iter().enumerate().map(|(number, id)| (id, format!("{{id{number}}}")));
         for (id, name) in names.chain([(&self.cluster_id, "{cluster}".to_owned())]) {
             let decimal = u64::from_str_radix(id, 16).expect("an id is hexadecimal").to_string();
-            // The tool pads an id that happens to be short.
-            text = text.replace(&format!("{id:>16}"), &name).replace(id, &name).replace(&decimal, &name);
+            // The tool pads an id that happens to be short, in some of its lines.
+            let padded = (format!(" {id:>16}"), format!(" {name}"));
+            text = text.replace(&padded.0, &padded.1).replace(id, &name).replace(&decimal, &name);
         }
         without_times(&text)
     }
@@ -130,11 +107,7 @@ impl Side {
 
     fn run(&self, release: Release, endpoint: &str, arguments: &[&str]) -> Seen {
         let output = self.command(release, endpoint, arguments).output().expect("etcdctl starts");
-        Seen {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Seen::of(&output)
     }
 
     fn start(&self, release: Release, endpoint: &str, arguments: &[&str]) -> Running {

@@ -6,7 +6,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 /// `etcd`, `etcdctl` or `etcdutl` of release 3.5.1.
@@ -24,6 +24,37 @@ pub(crate) fn etcdctl34() -> PathBuf {
 fn present(tool: PathBuf) -> PathBuf {
     assert!(tool.is_file(), "{} is missing: run scripts/test, which installs it", tool.display());
     tool
+}
+
+/// A release of etcdctl.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Release {
+    V34,
+    V35,
+}
+
+impl Release {
+    pub(crate) fn program(self) -> PathBuf {
+        match self {
+            Release::V34 => etcdctl34(),
+            Release::V35 => etcd351("etcdctl"),
+        }
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Seen {
+    pub(crate) fn of(output: &Output) -> Seen {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Seen { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
 }
 
 /// What etcdctl prints, or what it complains of.

@@ -1,0 +1,127 @@
+//! Replicas agree with one another and with the model.
+
+use proptest::prelude::*;
+
+use super::{replica::Replica, users::dump_auth};
+use crate::{
+    apply::{Applied, Command, Op, Txn, admission, arbitrary, codec, model::Model},
+    mvcc::Range,
+    types::KeyValue,
+};
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    GoOn,
+    Capture,
+    Commit,
+    Compact,
+    Crash,
+}
+
+fn then() -> impl Strategy<Value = Then> {
+    prop_oneof![
+        8 => Just(Then::GoOn),
+        3 => Just(Then::Capture),
+        3 => Just(Then::Commit),
+        1 => Just(Then::Compact),
+        1 => Just(Then::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Replicas that applied the same log are the same, whatever became of them on the way.
+    #[test]
+    fn replicas_agree(log in prop::collection::vec((arbitrary::command(), then()), 1..60)) {
+        let commands: Vec<Command> = log.iter().map(|(command, _)| command.clone()).collect();
+        let mut quiet = Replica::new();
+        let expected: Vec<Applied> = commands.iter().map(|command| quiet.apply(command)).collect();
+
+        let mut bytes = Vec::new();
+        codec::encode(&commands, &mut bytes);
+        let commands = codec::decode(bytes.into()).expect("it was just encoded");
+        let mut shaken = Replica::new();
+        for (at, (_, then)) in log.iter().enumerate() {
+            // After a crash the log is read again from where the database is.
+            for replayed in shaken.applied..=at {
+                let applied = shaken.apply(&commands[replayed]);
+                prop_assert_eq!(&applied, &expected[replayed], "command {}: {:?}", replayed, &commands[replayed]);
+            }
+            match then {
+                Then::GoOn => {}
+                Then::Capture => shaken.capture(),
+                Then::Commit => shaken.commit(),
+                Then::Compact => { shaken.state.mvcc.compaction_stride(2); }
+                Then::Crash => shaken = shaken.crash(),
+            }
+        }
+        let mut shaken = shaken.crash();
+        for command in &commands[shaken.applied..] {
+            shaken.apply(command);
+        }
+        prop_assert_eq!(shaken.dump(), quiet.dump());
+    }
+
+    /// And it is what the rules say.
+    #[test]
+    fn as_the_model_says(commands in arbitrary::commands(60)) {
+        let mut replica = Replica::new();
+        let mut model = Model::new();
+        for mut command in commands {
+            if let Command::Txn(txn) = &mut command {
+                simplify(txn);
+            }
+            prop_assert_eq!(replica.apply(&command), model.apply(&command), "{:?}", &command);
+        }
+        let keys: Vec<KeyValue> = model.map().values().cloned().collect();
+        for (id, lease) in replica.leases() {
+            let attached = keys.iter().filter(|kv| kv.lease == id).map(|kv| kv.key.clone());
+            prop_assert_eq!(lease.keys, attached.collect());
+        }
+        prop_assert_eq!(replica.keys(), keys);
+    }
+
+    #[test]
+    fn users_and_roles_are_as_the_model_says(
+        commands in prop::collection::vec(arbitrary::auth_command(), 1..80)
+    ) {
+        let mut replica = Replica::new();
+        let mut model = Model::new();
+        for command in commands.into_iter().map(Command::Auth) {
+            prop_assert_eq!(replica.apply(&command), model.apply(&command), "{:?}", &command);
+            prop_assert_eq!(dump_auth(&replica.state.auth), model.auth().dump());
+        }
+    }
+
+    /// A read-only transaction answers as it would from the log.
+    #[test]
+    fn reading_only_is_the_same_without_the_log(
+        commands in arbitrary::commands(30),
+        compares in prop::collection::vec(arbitrary::compare(), 0..3),
+        ranges in prop::collection::vec(arbitrary::range(), 1..4),
+    ) {
+        let mut replica = Replica::new();
+        commands.iter().for_each(|command| { replica.apply(command); });
+        let ops: Vec<Op> = ranges.into_iter().map(Op::Range).collect();
+        let txn = Txn { compares, success: ops.clone(), failure: ops };
+        let read = admission::run_read_only(&replica.state, &txn).expect("the disk is well");
+        let applied = replica.apply(&Command::Txn(txn));
+        prop_assert_eq!(&read, &applied.outcome);
+        prop_assert!(applied.events.is_empty());
+    }
+}
+
+/// Leaves out of the ranges what the model does not know.
+fn simplify(txn: &mut Txn) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match op {
+            Op::Range(range) => {
+                let Range { range: keys, rev, limit, keys_only, count_only, .. } = range.clone();
+                *range = Range { rev, limit, keys_only, count_only, ..Range::of(keys) };
+            }
+            Op::Txn(inner) => simplify(inner),
+            Op::Put(_) | Op::DeleteRange(_) => {}
+        }
+    }
+}

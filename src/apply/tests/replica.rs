@@ -1,0 +1,124 @@
+//! What the tests of this room run commands on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use expect_test::Expect;
+use tempfile::TempDir;
+
+use crate::{
+    apply::{Applied, Captured, Command, StateMachine, tape},
+    lease::Lease,
+    mvcc::{HashWalk, Range, RangeResult, Step as WalkStep},
+    storage::{Database, Table},
+    types::{KeyRange, KeyValue, LeaseId},
+};
+
+/// A state machine with its own database, and the log's place in it.
+pub(super) struct Replica {
+    directory: TempDir,
+    database: Arc<Database>,
+    pub(super) state: StateMachine,
+    /// Captured and not yet committed.
+    captured: Option<Captured>,
+    /// How many commands of the log are applied.
+    pub(super) applied: usize,
+}
+
+const APPLIED: &[u8] = b"applied";
+
+impl Replica {
+    pub(super) fn new() -> Replica {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (database, state) = open(&directory);
+        Replica { directory, database, state, captured: None, applied: 0 }
+    }
+
+    pub(super) fn apply(&mut self, command: &Command) -> Applied {
+        self.applied += 1;
+        self.state.apply(command, true).expect("the disk is well")
+    }
+
+    pub(super) fn capture(&mut self) {
+        if self.captured.is_none() {
+            let applied = Bytes::copy_from_slice(&self.applied.to_be_bytes());
+            self.captured = Some(self.state.capture(vec![(Bytes::from_static(APPLIED), applied)]));
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        if let Some(Captured { checkpoint, rev, .. }) = self.captured.take() {
+            let removed_bytes = self.database.commit(&checkpoint).expect("the disk is well");
+            self.state.checkpointed(rev, removed_bytes).expect("the disk is well");
+        }
+    }
+
+    /// What was not committed is gone.
+    pub(super) fn crash(self) -> Replica {
+        let Replica { directory, database, state, .. } = self;
+        drop((state, database));
+        let (database, state) = open(&directory);
+        let reader = database.reader().expect("the disk is well");
+        let applied = reader.cell(Table::Meta, APPLIED).expect("the disk is well");
+        let applied = applied
+            .map_or(0, |cell| usize::from_be_bytes(cell.as_ref().try_into().expect("as it was written")));
+        Replica { directory, database, state, captured: None, applied }
+    }
+
+    pub(super) fn keys(&self) -> Vec<KeyValue> {
+        let range = Range::of(KeyRange::all());
+        let (_, RangeResult { kvs, .. }) =
+            self.state.mvcc.range(&range).expect("the disk is well").expect("the newest is readable");
+        kvs
+    }
+
+    pub(super) fn leases(&self) -> Vec<(LeaseId, Lease)> {
+        self.state.lessor.leases().map(|(id, lease)| (id, lease.clone())).collect()
+    }
+
+    /// Everything on which replicas have to agree.
+    pub(super) fn dump(&mut self) -> String {
+        let mut walk = HashWalk::new(0);
+        while walk.step(&self.state.mvcc).expect("the newest is readable") == WalkStep::More {}
+        let hash = walk.finish().expect("the disk is well");
+        self.commit();
+        self.capture();
+        self.commit();
+        let reader = self.database.reader().expect("the disk is well");
+        let tables = [
+            Table::Lease,
+            Table::Alarm,
+            Table::Member,
+            Table::MemberRemoved,
+            Table::AuthUser,
+            Table::AuthRole,
+        ];
+        let cells = tables.map(|table| {
+            let cells = reader.cells(table).expect("the disk is well");
+            cells.collect::<Result<Vec<_>, _>>().expect("the disk is well")
+        });
+        let alarms: Vec<_> = self.state.alarms.active().collect();
+        let members: Vec<_> = self.state.members.iter().collect();
+        let (keys, leases) = (self.keys(), self.leases());
+        let auth = &self.state.auth;
+        format!("{hash:#?}\n{keys:#?}\n{leases:#?}\n{alarms:#?}\n{members:#?}\n{auth:#?}\n{cells:#?}")
+    }
+}
+
+fn open(directory: &TempDir) -> (Arc<Database>, StateMachine) {
+    let database = Database::open(&directory.path().join("db"), 1 << 20).expect("the disk is well");
+    let database = Arc::new(database);
+    let state = StateMachine::open(Arc::clone(&database)).expect("the disk is well");
+    (database, state)
+}
+
+/// Says what each command does, with nobody watching for previous pairs.
+pub(super) fn check(script: &str, expected: Expect) {
+    let mut replica = Replica::new();
+    let mut out = String::new();
+    for (words, command) in tape::parse(script) {
+        let applied = replica.state.apply(&command, false).expect("the disk is well");
+        out += &format!("{words}\n  {}\n", tape::print(&applied));
+    }
+    expected.assert_eq(&out);
+}

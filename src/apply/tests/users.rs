@@ -1,0 +1,144 @@
+//! Users and roles.
+
+use bytes::Bytes;
+use expect_test::expect;
+
+use super::replica::{Replica, check};
+use crate::{
+    apply::tape,
+    auth::{AuthError, AuthStore},
+};
+
+#[test]
+fn users_and_roles() {
+    check(
+        "user add ann h; user add ann h; user grant ann reader; role add reader; role add reader;
+         user grant ann reader; user grant bob reader; user grant ann root; role permit reader read a..c;
+         role permit reader write a..c; role permit reader read c..a; role permit writer read a..c;
+         role forbid reader a; role forbid reader a..c; role del reader; role del reader;
+         user revoke ann reader; user revoke ann root; user password bob h; user del ann; user del ann",
+        expect![[r#"
+            user add ann h
+              1: done
+            user add ann h
+              1: refused: user name already exists
+            user grant ann reader
+              1: refused: role name not found
+            role add reader
+              1: done
+            role add reader
+              1: refused: role name already exists
+            user grant ann reader
+              1: done
+            user grant bob reader
+              1: refused: user name not found
+            user grant ann root
+              1: done
+            role permit reader read a..c
+              1: done
+            role permit reader write a..c
+              1: done
+            role permit reader read c..a
+              1: refused: invalid auth management
+            role permit writer read a..c
+              1: refused: role name not found
+            role forbid reader a
+              1: refused: permission is not granted to the role
+            role forbid reader a..c
+              1: done
+            role del reader
+              1: done
+            role del reader
+              1: refused: role name not found
+            user revoke ann reader
+              1: refused: role is not granted to the user
+            user revoke ann root
+              1: done
+            user password bob h
+              1: refused: user name not found
+            user del ann
+              1: done
+            user del ann
+              1: refused: user name not found
+        "#]],
+    );
+}
+
+#[test]
+fn no_alarm_stands_against_users_and_roles() {
+    check(
+        "alarm nospace 1; alarm corrupt 1; user add ann h; role add r; user grant ann r",
+        expect![[r#"
+        alarm nospace 1
+          1: alarms [NoSpace of 1]
+        alarm corrupt 1
+          1: alarms [Corrupt of 1]
+        user add ann h
+          1: done
+        role add r
+          1: done
+        user grant ann r
+          1: done
+    "#]],
+    );
+}
+
+/// In the order of names and of keys, and after a restart.
+#[test]
+fn users_and_roles_are_kept() {
+    let mut replica = Replica::new();
+    let script = "role add b; role add a; user add eve _; user add ann h; user password eve h;
+        user grant ann b; user grant ann a; role permit a write b; role permit a read a..;
+        role permit a readwrite a..b; role permit a readwrite a.. ; user del nobody; role add c; role del c";
+    for (_, command) in tape::parse(script) {
+        replica.apply(&command);
+    }
+    replica.capture();
+    replica.commit();
+    let before = replica.state.auth.clone();
+    let mut replica = replica.crash();
+    assert_eq!(replica.state.auth, before);
+    expect![[r#"
+        14
+        ann: "h" false ["a", "b"]
+        eve: "" true []
+        a: [(2, b"a", b"\0"), (2, b"a", b"b"), (1, b"b", b"")]
+        b: []
+        None
+    "#]]
+    .assert_eq(&dump_auth(&replica.state.auth));
+    for (_, command) in tape::parse("user del eve; role del a") {
+        replica.apply(&command);
+    }
+    replica.capture();
+    replica.commit();
+    let before = replica.state.auth.clone();
+    assert_eq!(replica.crash().state.auth, before);
+    assert_eq!((before.users().count(), before.roles().count(), before.rev()), (1, 1, 16));
+}
+
+/// As [`Auth::dump`](crate::apply::model::Auth::dump).
+pub(super) fn dump_auth(auth: &AuthStore) -> String {
+    let mut out = format!("{}\n", auth.rev());
+    for (name, user) in auth.users() {
+        let roles: Vec<&String> = user.roles.iter().collect();
+        out += &format!("{name}: {:?} {} {roles:?}\n", user.password_hash, user.no_password);
+    }
+    for name in auth.roles() {
+        let permissions = auth.permissions(name).expect("it is in the list");
+        let permissions: Vec<(i32, Bytes, Bytes)> = permissions
+            .iter()
+            .map(|permission| {
+                let (key, range_end) = permission.range.to_wire();
+                (permission.kind.number(), key, range_end)
+            })
+            .collect();
+        out += &format!("{name}: {permissions:?}\n");
+    }
+    let holds_root = match auth.check_root() {
+        Ok(()) => Some(true),
+        Err(AuthError::RootRoleNotExist) => Some(false),
+        Err(_) => None,
+    };
+    out + &format!("{holds_root:?}\n")
+}
