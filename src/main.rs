@@ -86,8 +86,9 @@ async fn run(config: Config) -> Result<(), String> {
     let peer_listeners = bind_peers(&config).await?;
     let metrics = Arc::new(Metrics::new(&config));
     let serve_peers = |node| rpc::serve_peers(node, peer_listeners);
-    let mut running = node::start(config, metrics, serve_peers).map_err(|error| error.to_string())?;
-    let front = Front::start(&running.node);
+    let mut running = node::open(config, metrics).map_err(|error| error.to_string())?.run(serve_peers);
+    let node = running.ready().await.map_err(|error| error.to_string())?;
+    let front = Front::start(&node);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
 

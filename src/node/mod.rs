@@ -46,7 +46,9 @@ pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, Sto
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use restore::restore;
 pub(crate) use snapshot::Snapshot;
-pub(crate) use start::{End, Running, start};
+#[cfg(test)]
+pub(crate) use start::start;
+pub(crate) use start::{End, Running, open};
 
 pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
 pub(crate) use members::ChangeError;

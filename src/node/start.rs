@@ -5,6 +5,7 @@
 //! background thread with one more checkpoint, so that the next start has nothing to replay.
 
 use std::{
+    collections::BTreeMap,
     panic,
     sync::{Arc, atomic::AtomicU64, mpsc as std_mpsc},
     thread::{self, JoinHandle},
@@ -21,7 +22,7 @@ use tokio::{
 use super::{
     Node, ProposeError, Shared, StartError,
     background::{Background, Request},
-    boot::{self, DataDir},
+    boot::{self, DataDir, Identity},
     compactor, core,
     forward::Forwarder,
     leader,
@@ -36,9 +37,10 @@ use crate::{
     config::Config,
     limits,
     raft::{
-        Consensus, Leadership, LeaseClock, LogStore, Parts, Peers, REMOVED, RaftStateMachine, Replica, Tags,
-        Timing,
+        Consensus, Leadership, LeaseClock, LogStore, Parts, Peer, Peers, REMOVED, RaftStateMachine, Replica,
+        Tags, Timing,
     },
+    storage::Database,
     telemetry::Metrics,
     watch::WatchHub,
 };
@@ -56,28 +58,31 @@ pub(crate) enum End {
 /// their connections are cut.
 const GIVE_UP: Duration = limits::DRAIN_TIMEOUT.saturating_sub(Duration::from_millis(100));
 
+/// A data directory that has been read. No thread of the member runs yet, and nothing is written:
+/// a process that ends now loses nothing.
+pub(crate) struct Opened {
+    config: Config,
+    metrics: Arc<Metrics>,
+    data_dir: DataDir,
+    replica: Replica,
+    log: LogStore,
+}
+
 /// A member at work.
 pub(crate) struct Running {
-    pub(crate) node: Node,
     stopping: watch::Sender<bool>,
     /// Ends the core.
-    end_core: oneshot::Sender<Node>,
+    end_core: oneshot::Sender<()>,
     core: JoinHandle<()>,
+    requests: std_mpsc::SyncSender<Request>,
     background: JoinHandle<()>,
+    ready: mpsc::Receiver<Result<Node, StartError>>,
     end: mpsc::Receiver<End>,
     _data_dir: DataDir,
 }
 
-/// Opens the data directory and starts the member's threads. Returns when this member knows its
-/// leader and can serve. `serve_peers` runs on the core thread, from before the first election.
-pub(crate) fn start<F>(
-    config: Config,
-    metrics: Arc<Metrics>,
-    serve_peers: impl FnOnce(Node) -> F + Send + 'static,
-) -> Result<Running, StartError>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
+/// Opens the data directory, and reads the database and the log.
+pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, StartError> {
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
     let members = replica.membership().nodes().count().max(data_dir.founders.len());
@@ -96,199 +101,238 @@ where
     if config.force_new_cluster {
         boot::force_new_cluster(&config, data_dir.identity, &replica, &log)?;
     }
-    let (applied, applied_seen) = watch::channel(replica.applied_index());
-    let checkpointing = Arc::new(Mutex::new(()));
-    let tags = Arc::new(Tags::default());
-    let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
-    let replica = Arc::new(RwLock::new(replica));
-    let leases = Arc::new(LeaseClock::default());
-    let identity = data_dir.identity;
-    let (requests, requests_in) = std_mpsc::sync_channel(limits::DISK_QUEUE);
-    let parts = Parts {
-        replica: replica.clone(),
-        database: data_dir.database.clone(),
-        checkpointing: checkpointing.clone(),
-        ask_for_checkpoint: {
-            let requests = requests.clone();
-            // If the queue is full, the answer is dropped, and that is an answer.
-            Box::new(move |answer| drop(requests.try_send(Request::Checkpoint(answer))))
-        },
-        hub: hub.clone(),
-        leases: leases.clone(),
-        tags: tags.clone(),
-        applied,
-        own_cells: data_dir.own_cells.clone(),
-        metrics: metrics.clone(),
-        slow_syncs: log.slow_syncs(),
-        warning_apply_duration: config.warning_apply_duration,
-        warning_write_duration: config.warning_unary_request_duration,
-    };
-    let machine = RaftStateMachine::new(identity.member.0, parts);
-    let peers = Arc::new(Peers::new(identity.cluster.0, identity.member.0, metrics.clone()));
+    Ok(Opened { config, metrics, data_dir, replica, log })
+}
 
-    // One message is enough: the first failure ends the process.
-    let (fail, end) = mpsc::channel(1);
-    let (stopping, stopping_seen) = watch::channel(false);
-    let (durable, durable_seen) = watch::channel(0);
-    let (damage, damage_seen) = watch::channel(false);
-    let background = Background {
-        replica: replica.clone(),
-        database: data_dir.database.clone(),
-        log: log.clone(),
-        checkpointing,
-        metrics: metrics.clone(),
-        requests: requests_in,
-        durable,
-        compaction_stride_keys: config.compaction_batch_limit,
-        compaction_pause: config.compaction_sleep_interval,
-        damage,
-    };
-    let background = spawn("retcd-disk", {
-        let fail = fail.clone();
-        move || {
-            if let Err(error) = background.run() {
-                let _ = fail.try_send(End::Failed(format!("checkpoint failed: {error}")));
-            }
-        }
-    });
+impl Opened {
+    /// Starts the member's threads. `serve_peers` runs on the core thread, from before the first
+    /// election.
+    pub(crate) fn run<F>(self, serve_peers: impl FnOnce(Node) -> F + Send + 'static) -> Running
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Opened { config, metrics, data_dir, replica, log } = self;
+        let (applied, applied_seen) = watch::channel(replica.applied_index());
+        let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
+        let replica = Arc::new(RwLock::new(replica));
+        let checkpointing = Arc::new(Mutex::new(()));
+        let leases = Arc::new(LeaseClock::default());
+        let tags = Arc::new(Tags::default());
+        let (requests, requests_in) = std_mpsc::sync_channel(limits::DISK_QUEUE);
+        let (durable, durable_seen) = watch::channel(0);
+        let (damage, damage_seen) = watch::channel(false);
+        // One message is enough: the first failure ends the process.
+        let (fail, end) = mpsc::channel(1);
+        let (tell_ready, ready) = mpsc::channel(1);
+        let (stopping, stopping_seen) = watch::channel(false);
+        let (end_core, core_ends) = oneshot::channel();
 
-    let (queue, queue_out) = mpsc::channel(limits::PROPOSAL_QUEUE);
-    let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
-    let (started, starting) = std_mpsc::channel();
-    let (end_core, core_ends) = oneshot::channel();
-    let database = data_dir.database.clone();
-    let founders = data_dir.founders.clone();
-    let core = spawn("retcd-core", move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
-        runtime.block_on(async move {
-            let timing = Timing {
-                heartbeat: config.heartbeat,
-                election_timeout: config.election_timeout,
-                pre_vote: config.pre_vote,
-            };
-            let consensus = Consensus::start(peers.clone(), founders, timing, log, machine).await;
-            let consensus = match consensus {
-                Ok(consensus) => consensus,
-                Err(error) => {
-                    let _ = started.send(Err(StartError::Refused(error.to_string())));
-                    return;
+        let background = Background {
+            replica: replica.clone(),
+            database: data_dir.database.clone(),
+            log: log.clone(),
+            checkpointing: checkpointing.clone(),
+            metrics: metrics.clone(),
+            requests: requests_in,
+            durable,
+            compaction_stride_keys: config.compaction_batch_limit,
+            compaction_pause: config.compaction_sleep_interval,
+            damage,
+        };
+        let background = spawn("retcd-disk", {
+            let fail = fail.clone();
+            move || {
+                if let Err(error) = background.run() {
+                    let _ = fail.try_send(End::Failed(format!("checkpoint failed: {error}")));
                 }
-            };
-            let (publish, leadership) = watch::channel(Leadership::default());
-            tokio::spawn({
-                let (consensus, fail, started) = (consensus.clone(), fail.clone(), started.clone());
-                async move {
-                    let error = consensus.follow(publish).await;
-                    let _ = started.send(Err(StartError::Refused(error.to_string())));
-                    let _ = fail.try_send(End::Failed(error.to_string()));
-                }
-            });
-            let told_removed = {
-                let peers = peers.clone();
-                async move { peers.removed().await }
-            };
-            let (give_up, giving_up) = watch::channel(false);
-            let patience = Arc::new(Patience::new(
-                config.request_timeout(),
-                config.election_timeout,
-                leadership.clone(),
-            ));
-            let keep = config.snapshot_catchup_entries;
-            let forwarder = Arc::new(Forwarder {
-                consensus: consensus.clone(),
-                peers: peers.clone(),
-                tags,
-                leadership: leadership.clone(),
-                own: identity.member.0,
-                next_serial: AtomicU64::new(random_u64().max(1)),
-                patience: patience.clone(),
-                giving_up: giving_up.clone(),
-            });
-            let read_index = ReadIndex {
-                consensus: consensus.clone(),
-                peers: peers.clone(),
-                leadership: leadership.clone(),
-                applied: applied_seen.clone(),
-                metrics: metrics.clone(),
-                own: identity.member.0,
-                patience: patience.limit,
-                attempt: config.election_timeout,
-                giving_up,
-            };
-            let shared = Shared {
-                config,
-                identity,
-                replica,
-                hub,
-                leases,
-                database,
-                consensus: consensus.clone(),
-                leadership: leadership.clone(),
-                peers,
-                patience,
-                queue,
-                reads,
-                background: requests,
-                metrics,
-                changing: tokio::sync::Mutex::default(),
-                lease_notes: tokio::sync::Mutex::default(),
-                applied: applied_seen.clone(),
-                next_lease_id: AtomicU64::new(random_u64()),
-                stopping: stopping_seen,
-            };
-            let node = Node { shared: Arc::new(shared), mailbox: Arc::new(Mailbox::default()) };
-            tokio::spawn(node.mailbox.clone().hand_out());
-            tokio::spawn(leader::run(node.clone(), leadership));
-            tokio::spawn(compactor::run(node.clone()));
-            tokio::spawn(release_log(consensus.clone(), keep, durable_seen));
-            tokio::spawn(report_damage(node.clone(), damage_seen));
-            tokio::spawn(core::gather(queue_out, forwarder));
-            tokio::spawn(read_index.run(reads_out));
-            tokio::spawn(serve_peers(node.clone()));
-            tokio::spawn(members::promote(node.clone()));
-            tokio::spawn(members::probe(node.clone()));
-            tokio::spawn({
-                let (node, started) = (node.clone(), started.clone());
-                async move {
-                    let is_removed = tokio::select! { biased;
-                        () = told_removed => true,
-                        () = members::removed(&node) => true,
-                        () = node.stopping() => false,
-                    };
-                    if !is_removed {
-                        time::sleep(GIVE_UP).await;
-                        give_up.send_replace(true);
-                        return;
-                    }
-                    give_up.send_replace(true);
-                    // Whichever of the two is waited for.
-                    let _ = started.send(Err(StartError::Refused(REMOVED.to_owned())));
-                    time::sleep(members::LAST_BREATH).await;
-                    let _ = fail.try_send(End::Removed);
-                }
-            });
-            tokio::spawn(async move {
-                node.publish().await;
-                let _ = started.send(Ok(node));
-            });
-            // Ends when `Running` says so, or is gone.
-            if let Ok(node) = core_ends.await {
-                let node: Node = node;
-                node.step_aside().await;
             }
-            consensus.stop().await;
         });
-    });
+        let parts = Parts {
+            replica: replica.clone(),
+            database: data_dir.database.clone(),
+            checkpointing,
+            ask_for_checkpoint: {
+                let requests = requests.clone();
+                // If the queue is full, the answer is dropped, and that is an answer.
+                Box::new(move |answer| drop(requests.try_send(Request::Checkpoint(answer))))
+            },
+            hub: hub.clone(),
+            leases: leases.clone(),
+            tags: tags.clone(),
+            applied,
+            own_cells: data_dir.own_cells.clone(),
+            metrics: metrics.clone(),
+            slow_syncs: log.slow_syncs(),
+            warning_apply_duration: config.warning_apply_duration,
+            warning_write_duration: config.warning_unary_request_duration,
+        };
+        let core = Core {
+            machine: RaftStateMachine::new(data_dir.identity.member.0, parts),
+            identity: data_dir.identity,
+            founders: data_dir.founders.clone(),
+            database: data_dir.database.clone(),
+            config,
+            metrics,
+            log,
+            replica,
+            hub,
+            leases,
+            tags,
+            requests: requests.clone(),
+            applied: applied_seen,
+            durable: durable_seen,
+            damage: damage_seen,
+            stopping: stopping_seen,
+            fail,
+            ready: tell_ready,
+        };
+        let core = spawn("retcd-core", move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
+            runtime.block_on(core.run(serve_peers, core_ends));
+        });
+        Running { stopping, end_core, core, requests, background, ready, end, _data_dir: data_dir }
+    }
+}
 
-    let node = match starting.recv() {
-        Ok(node) => node?,
-        Err(_) => return Err(StartError::Refused("the core thread ended while starting".to_owned())),
-    };
-    Ok(Running { node, stopping, end_core, core, background, end, _data_dir: data_dir })
+/// The whole way at once, for a member that is alone.
+#[cfg(test)]
+pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> (Running, Node) {
+    let mut running = open(config, metrics).expect("the directory can be opened").run(|_| async {});
+    // On a thread of its own, for whoever calls this may be on a runtime already.
+    let ready = thread::scope(|scope| scope.spawn(|| running.ready.blocking_recv()).join());
+    let node = ready.expect("waiting does not panic").expect("the core runs").expect("the member starts");
+    (running, node)
+}
+
+/// What the core thread begins with.
+struct Core {
+    config: Config,
+    identity: Identity,
+    founders: BTreeMap<u64, Peer>,
+    metrics: Arc<Metrics>,
+    database: Arc<Database>,
+    log: LogStore,
+    machine: RaftStateMachine,
+    replica: Arc<RwLock<Replica>>,
+    hub: Arc<Mutex<WatchHub>>,
+    leases: Arc<LeaseClock>,
+    tags: Arc<Tags>,
+    requests: std_mpsc::SyncSender<Request>,
+    /// Index of the last applied entry.
+    applied: watch::Receiver<u64>,
+    /// Index of the last entry that the database holds.
+    durable: watch::Receiver<u64>,
+    damage: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
+    fail: mpsc::Sender<End>,
+    /// Whether the member can serve, or why it never will. The first message counts.
+    ready: mpsc::Sender<Result<Node, StartError>>,
+}
+
+impl Core {
+    /// Runs the member until `Running` ends it, or is gone.
+    async fn run<F>(self, serve_peers: impl FnOnce(Node) -> F, core_ends: oneshot::Receiver<()>)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let peers =
+            Arc::new(Peers::new(self.identity.cluster.0, self.identity.member.0, self.metrics.clone()));
+        let timing = Timing {
+            heartbeat: self.config.heartbeat,
+            election_timeout: self.config.election_timeout,
+            pre_vote: self.config.pre_vote,
+        };
+        let consensus = Consensus::start(peers.clone(), self.founders, timing, self.log, self.machine).await;
+        let consensus = match consensus {
+            Ok(consensus) => consensus,
+            Err(error) => {
+                let _ = self.ready.try_send(Err(StartError::Refused(error.to_string())));
+                return;
+            }
+        };
+        let (publish, leadership) = watch::channel(Leadership::default());
+        tokio::spawn(follow(consensus.clone(), publish, self.ready.clone(), self.fail.clone()));
+
+        let (give_up, giving_up) = watch::channel(false);
+        let patience = Arc::new(Patience::new(
+            self.config.request_timeout(),
+            self.config.election_timeout,
+            leadership.clone(),
+        ));
+        let forwarder = Arc::new(Forwarder {
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+            tags: self.tags,
+            leadership: leadership.clone(),
+            own: self.identity.member.0,
+            next_serial: AtomicU64::new(random_u64().max(1)),
+            patience: patience.clone(),
+            giving_up: giving_up.clone(),
+        });
+        let read_index = ReadIndex {
+            consensus: consensus.clone(),
+            peers: peers.clone(),
+            leadership: leadership.clone(),
+            applied: self.applied.clone(),
+            metrics: self.metrics.clone(),
+            own: self.identity.member.0,
+            patience: patience.limit,
+            attempt: self.config.election_timeout,
+            giving_up,
+        };
+        let (queue, queue_out) = mpsc::channel(limits::PROPOSAL_QUEUE);
+        let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
+        let keep = self.config.snapshot_catchup_entries;
+        let shared = Shared {
+            config: self.config,
+            identity: self.identity,
+            replica: self.replica,
+            hub: self.hub,
+            leases: self.leases,
+            database: self.database,
+            consensus: consensus.clone(),
+            leadership: leadership.clone(),
+            peers: peers.clone(),
+            patience,
+            queue,
+            reads,
+            background: self.requests,
+            metrics: self.metrics,
+            changing: tokio::sync::Mutex::default(),
+            lease_notes: tokio::sync::Mutex::default(),
+            applied: self.applied,
+            next_lease_id: AtomicU64::new(random_u64()),
+            stopping: self.stopping,
+        };
+        let node = Node { shared: Arc::new(shared), mailbox: Arc::new(Mailbox::default()) };
+
+        tokio::spawn(node.mailbox.clone().hand_out());
+        tokio::spawn(leader::run(node.clone(), leadership));
+        tokio::spawn(compactor::run(node.clone()));
+        tokio::spawn(release_log(consensus.clone(), keep, self.durable));
+        tokio::spawn(report_damage(node.clone(), self.damage));
+        tokio::spawn(core::gather(queue_out, forwarder));
+        tokio::spawn(read_index.run(reads_out));
+        tokio::spawn(serve_peers(node.clone()));
+        tokio::spawn(members::promote(node.clone()));
+        tokio::spawn(members::probe(node.clone()));
+        tokio::spawn(end_when_removed(node.clone(), peers, give_up, self.ready.clone(), self.fail));
+        tokio::spawn(publish_and_tell(node.clone(), self.ready));
+        if core_ends.await.is_ok() {
+            node.step_aside().await;
+        }
+        consensus.stop().await;
+    }
 }
 
 impl Running {
+    /// Resolves once this member knows its leader and can serve, or never will.
+    pub(crate) async fn ready(&mut self) -> Result<Node, StartError> {
+        let ended = || Err(StartError::Refused("the core thread ended while starting".to_owned()));
+        self.ready.recv().await.unwrap_or_else(ended)
+    }
+
     /// Tells everybody who waits on [`Node::stopping`].
     pub(crate) fn announce_stop(&self) {
         self.stopping.send_replace(true);
@@ -306,11 +350,56 @@ impl Running {
     pub(crate) fn stop(self) {
         self.announce_stop();
         // If the core has ended by itself there is nobody to tell.
-        let _ = self.end_core.send(self.node.clone());
+        let _ = self.end_core.send(());
         join(self.core);
-        let _ = self.node.shared.background.send(Request::Stop);
+        let _ = self.requests.send(Request::Stop);
         join(self.background);
     }
+}
+
+/// Follows who leads until consensus ends, which ends the member.
+async fn follow(
+    consensus: Consensus,
+    publish: watch::Sender<Leadership>,
+    ready: mpsc::Sender<Result<Node, StartError>>,
+    fail: mpsc::Sender<End>,
+) {
+    let error = consensus.follow(publish).await;
+    // Whichever of the two is waited for.
+    let _ = ready.try_send(Err(StartError::Refused(error.to_string())));
+    let _ = fail.try_send(End::Failed(error.to_string()));
+}
+
+/// Ends the member when it is removed from the cluster; when it is asked to stop, ends what still
+/// waits for a quorum.
+async fn end_when_removed(
+    node: Node,
+    peers: Arc<Peers>,
+    give_up: watch::Sender<bool>,
+    ready: mpsc::Sender<Result<Node, StartError>>,
+    fail: mpsc::Sender<End>,
+) {
+    let is_removed = tokio::select! { biased;
+        () = peers.removed() => true,
+        () = members::removed(&node) => true,
+        () = node.stopping() => false,
+    };
+    if !is_removed {
+        time::sleep(GIVE_UP).await;
+        give_up.send_replace(true);
+        return;
+    }
+    give_up.send_replace(true);
+    // Whichever of the two is waited for.
+    let _ = ready.try_send(Err(StartError::Refused(REMOVED.to_owned())));
+    time::sleep(members::LAST_BREATH).await;
+    let _ = fail.try_send(End::Removed);
+}
+
+/// The last step of the start.
+async fn publish_and_tell(node: Node, ready: mpsc::Sender<Result<Node, StartError>>) {
+    node.publish().await;
+    let _ = ready.try_send(Ok(node));
 }
 
 impl Node {

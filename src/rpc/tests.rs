@@ -14,7 +14,7 @@ use tonic::{Code, Status, body::Body, codegen::Service, service::Routes};
 use super::routes;
 use crate::{
     config::{Config, Invocation},
-    node::{self, Running},
+    node::{self, Node, Running},
     pb::{
         authpb,
         etcdserverpb::{
@@ -39,6 +39,7 @@ use crate::{
 /// A member of its own for a test.
 struct Member {
     running: Option<Running>,
+    node: Node,
     metrics: Arc<Metrics>,
     routes: Routes,
     _dir: TempDir,
@@ -55,10 +56,10 @@ impl Member {
             _ => panic!("the flags are sound"),
         };
         let metrics = Arc::new(Metrics::new(&config));
-        let running = node::start(config, metrics.clone(), |_| async {}).expect("an empty directory is fine");
-        let (node, hand_out) = running.node.for_reactor();
+        let (running, node) = node::start(config, metrics.clone());
+        let (node, hand_out) = node.for_reactor();
         tokio::spawn(hand_out);
-        Member { routes: routes(&node), running: Some(running), metrics, _dir: dir }
+        Member { routes: routes(&node), running: Some(running), node, metrics, _dir: dir }
     }
 
     /// One unary call, under way as soon as it is polled.
@@ -351,8 +352,7 @@ async fn users_are_kept_with_the_hash_of_their_password() {
     assert_eq!(refused("ann", "other").await, twice);
 
     let hash = async |name: &str| {
-        let node = &member.running.as_ref().expect("it runs").node;
-        let (_, user) = node.ask_auth(|auth| auth.user(name).cloned()).await.expect("it leads");
+        let (_, user) = member.node.ask_auth(|auth| auth.user(name).cloned()).await.expect("it leads");
         user.expect("it was added").password_hash
     };
     let ann = hash("ann").await;

@@ -35,8 +35,7 @@ impl Stage {
         let data_dir_flag = format!("--data-dir={}", data_dir.path().display());
         let config = Config::of_flags(&[&data_dir_flag, "--watch-progress-notify-interval=100ms"]);
         let metrics = Arc::new(Metrics::new(&config));
-        let running = node::start(config, metrics, |_| async {}).expect("the node starts");
-        let node = running.node.clone();
+        let (running, node) = node::start(config, metrics);
         let (requests, session) = open(&node);
         Stage {
             node,
