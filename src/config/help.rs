@@ -12,8 +12,10 @@ retcd: a distributed key-value store that speaks etcd's v3 API
 
 Usage:
   retcd [flags]
-  retcd snapshot restore FILE [--data-dir DIR]   makes a data directory of what
+  retcd snapshot restore FILE [--data-dir DIR]   makes a data directory from a file that
                                                  `etcdctl snapshot save FILE` saved
+  retcd version                                  prints the version, as --version does
+  retcd help                                     prints this text, as --help does
 
 Without flags it runs a cluster of one, with its data in ./default.etcd, and serves clients at
 http://localhost:2379. Then, in another terminal:
@@ -55,7 +57,7 @@ pub(super) fn help() -> String {
             write_flag(&mut text, flag);
         }
     }
-    write_names(&mut text, "Not supported yet (refused when set)", |standing| {
+    write_names(&mut text, "Not supported yet (any value but the default is refused)", |standing| {
         matches!(standing, Standing::Unsupported(_))
     });
     write_names(&mut text, "Accepted, without effect here", |standing| *standing == Standing::NoEffect);
@@ -82,12 +84,18 @@ fn write_names(text: &mut String, title: &str, wanted: impl Fn(&Standing) -> boo
     write!(text, "\n{title}:").expect("a String takes everything");
     let mut column = usize::MAX;
     for flag in FLAGS.iter().filter(|flag| wanted(&flag.standing)) {
-        let width = flag.name.len() + 3;
+        let default = match (flag.standing, flag.default) {
+            (Standing::Unsupported(_), default) if !default.is_empty() && flag.kind != Kind::Bool => {
+                format!(" [{default}]")
+            }
+            _ => String::new(),
+        };
+        let width = flag.name.len() + default.len() + 3;
         if column.saturating_add(width) > 100 {
             text.push_str("\n ");
             column = 1;
         }
-        write!(text, " --{}", flag.name).expect("a String takes everything");
+        write!(text, " --{}{default}", flag.name).expect("a String takes everything");
         column += width;
     }
     text.push('\n');

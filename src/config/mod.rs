@@ -4,11 +4,11 @@
 //! public fields. Between the two stand two gates: syntax (`flags`, exit code 2) and sense
 //! (`validate`, exit code 1). Behind them nobody parses or doubts a setting again.
 
+mod command;
 mod file;
 mod flags;
 mod help;
 mod identity;
-mod restore;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -190,11 +190,10 @@ pub(crate) struct ConfigError {
 impl Config {
     /// `args` are those behind the program's name.
     pub(crate) fn load(args: &[String], env: &[(String, String)]) -> Result<Invocation, ConfigError> {
-        if let [noun, verb, rest @ ..] = args
-            && noun == "snapshot"
-            && verb == "restore"
+        if let [command, rest @ ..] = args
+            && !command.starts_with('-')
         {
-            return restore::invocation(rest);
+            return command::invocation(command, rest);
         }
         let flags = Flags::parse(args, env)?;
         if flags.help {

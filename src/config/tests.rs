@@ -120,13 +120,18 @@ fn what_cannot_be_read_exits_with_2() {
 #[test]
 fn what_makes_no_sense_exits_with_1() {
     let cases = [
-        ("serve", "\"serve\" is not a valid flag"),
         ("--name a serve", "\"serve\" is not a valid flag"),
         ("--pre-vote false", "\"false\" is not a valid flag (did you mean --pre-vote=false?)"),
         ("-- x", "\"x\" is not a valid flag"),
         (
             "--listen-client-urls http://127.0.0.1:1",
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly; it tells clients where \
+             to reach this member, for example --advertise-client-urls http://127.0.0.1:1",
+        ),
+        (
+            "--listen-client-urls http://0.0.0.0:1",
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly; it tells clients where \
+             to reach this member, for example --advertise-client-urls http://10.0.0.1:1",
         ),
         (
             "--listen-peer-urls http://example.com:1",
@@ -145,14 +150,30 @@ fn what_makes_no_sense_exits_with_1() {
             "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
         ),
         ("--heartbeat-interval 0", "--heartbeat-interval must be >0 (set to 0ms)"),
-        ("--auto-compaction-mode=never", "unknown auto-compaction-mode \"never\""),
-        ("--auto-compaction-retention=soon", "error parsing CompactionRetention: \"soon\""),
+        (
+            "--auto-compaction-mode=never",
+            "unknown auto-compaction-mode \"never\"; want --auto-compaction-mode=periodic or revision",
+        ),
+        (
+            "--auto-compaction-retention=1x",
+            "--auto-compaction-retention: error parsing CompactionRetention: \"1x\"; want hours or a duration such as \
+             10m with --auto-compaction-mode=periodic, a number of revisions with --auto-compaction-mode=revision",
+        ),
         ("--initial-cluster=http://a:1", "--initial-cluster: \"http://a:1\" is not of the form name=url"),
-        ("--metrics=all", "unknown metrics mode \"all\", want basic or extensive"),
-        ("--log-level=loud", "unrecognized level: \"loud\""),
+        ("--metrics=all", "--metrics: unknown metrics mode \"all\", want basic or extensive"),
+        (
+            "--log-level=loud",
+            "--log-level: unrecognized level: \"loud\"; want debug, info, warn, error, dpanic, panic or fatal",
+        ),
+        ("--log-format=xml", "--log-format: unknown log format \"xml\", want \"json\" or \"console\""),
         ("--bcrypt-cost=3", "--bcrypt-cost 3 must be between 4 and 31"),
         ("--max-concurrent-streams=4294967296", "--max-concurrent-streams 4294967296 is out of range"),
-        ("--feature-gates=Surprise=true", "unrecognized feature gate: Surprise"),
+        (
+            "--feature-gates=Surprise=true",
+            "--feature-gates: unrecognized feature gate: Surprise; known gates are StopGRPCServiceOnDefrag, \
+             InitialCorruptCheck, CompactHashCheck, TxnModeWriteWithSharedBuffer, LeaseCheckpoint, \
+             LeaseCheckpointPersist, SetMemberLocalAddr, FastLeaseKeepAlive, PriorityRequest",
+        ),
     ];
     for (args, message) in cases {
         assert_eq!(refusal(args), (1, message.to_owned()), "{args}");

@@ -62,9 +62,11 @@ impl TryFrom<&Flags> for Config {
         let advertise_client_urls = advertised(flags, "advertise-client-urls", &mut notices)?;
         let initial_advertise_peer_urls = advertised(flags, "initial-advertise-peer-urls", &mut notices)?;
         if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
-            return invalid(
-                "--advertise-client-urls is required when --listen-client-urls is set explicitly",
-            );
+            return invalid(format!(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly; it tells clients where \
+                 to reach this member, for example --advertise-client-urls {}",
+                advertise_example(&flags.urls("listen-client-urls"))
+            ));
         }
 
         let name = flags.text("name").to_owned();
@@ -134,14 +136,18 @@ impl TryFrom<&Flags> for Config {
                 "json" => Some(LogFormat::Json),
                 "console" => Some(LogFormat::Console),
                 other => {
-                    return invalid(format!("unknown log format {other:?}, want \"json\" or \"console\""));
+                    return invalid(format!(
+                        "--log-format: unknown log format {other:?}, want \"json\" or \"console\""
+                    ));
                 }
             },
             log_outputs: log_outputs(flags.text("log-outputs"), &mut notices)?,
             metrics: match flags.text("metrics") {
                 "basic" => MetricsMode::Basic,
                 "extensive" => MetricsMode::Extensive,
-                other => return invalid(format!("unknown metrics mode {other:?}, want basic or extensive")),
+                other => {
+                    return invalid(format!("--metrics: unknown metrics mode {other:?}, want basic or extensive"));
+                }
             },
             lease_checkpoint: features
                 .iter()
@@ -252,6 +258,15 @@ fn narrow<T: TryFrom<i128>>(flags: &Flags, name: &'static str) -> Result<T, Conf
 fn bind_addresses(flags: &Flags, name: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
     let addresses = flags.urls(name).iter().map(Url::bind_address).collect::<Result<_, _>>();
     addresses.map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))
+}
+
+/// What `--advertise-client-urls` may look like beside these URLs to listen on.
+fn advertise_example(listen: &[Url]) -> String {
+    let Some(mut url) = listen.first().cloned() else { return "http://10.0.0.1:2379".to_owned() };
+    if url.host == "0.0.0.0" || url.host == "::" {
+        url.host = "10.0.0.1".to_owned();
+    }
+    url.to_string()
 }
 
 fn check_listeners(
@@ -379,7 +394,12 @@ fn keepalive(flags: &Flags) -> Option<Keepalive> {
 /// A plain number means hours or revisions, whichever the mode counts in.
 fn auto_compaction(flags: &Flags) -> Result<AutoCompaction, ConfigError> {
     let retention = flags.text("auto-compaction-retention");
-    let wrong = || ConfigError::invalid(format!("error parsing CompactionRetention: {retention:?}"));
+    let wrong = || {
+        ConfigError::invalid(format!(
+            "--auto-compaction-retention: error parsing CompactionRetention: {retention:?}; want hours or a duration such \
+             as 10m with --auto-compaction-mode=periodic, a number of revisions with --auto-compaction-mode=revision"
+        ))
+    };
     let number: Option<u32> = retention.parse().ok();
     match (flags.text("auto-compaction-mode"), number) {
         ("periodic" | "revision", Some(0)) => Ok(AutoCompaction::Off),
@@ -394,8 +414,10 @@ fn auto_compaction(flags: &Flags) -> Result<AutoCompaction, ConfigError> {
             Ok(revisions) if revisions > 0 => Ok(AutoCompaction::Revision(revisions)),
             _ => Err(wrong()),
         },
-        ("", _) => invalid("undefined auto-compaction-mode"),
-        (mode, _) => invalid(format!("unknown auto-compaction-mode {mode:?}")),
+        ("", _) => invalid("undefined auto-compaction-mode; want --auto-compaction-mode=periodic or revision"),
+        (mode, _) => invalid(format!(
+            "unknown auto-compaction-mode {mode:?}; want --auto-compaction-mode=periodic or revision"
+        )),
     }
 }
 
@@ -413,14 +435,16 @@ fn log_level(flags: &Flags) -> Result<LogLevel, ConfigError> {
         "warn" => Ok(LogLevel::Warn),
         "error" => Ok(LogLevel::Error),
         "dpanic" | "panic" | "fatal" => Ok(LogLevel::Fatal),
-        other => invalid(format!("unrecognized level: {other:?}")),
+        other => invalid(format!(
+            "--log-level: unrecognized level: {other:?}; want debug, info, warn, error, dpanic, panic or fatal"
+        )),
     }
 }
 
 fn log_outputs(text: &str, notices: &mut Vec<Notice>) -> Result<Vec<LogOutput>, ConfigError> {
     let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     if items.len() > 1 && items.contains(&"default") {
-        return invalid(format!("multi logoutput for {:?} is not supported yet", "default"));
+        return invalid("--log-outputs: \"default\" cannot be combined with other outputs; name stderr in its place");
     }
     let mut outputs: Vec<LogOutput> = Vec::new();
     for item in items {
@@ -449,7 +473,9 @@ fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, Co
     for item in flags.gates() {
         let (name, text) = item.split_once('=').unwrap_or((item, ""));
         let Ok(on) = parse_bool(text.trim()) else {
-            return invalid(format!("invalid value of feature gate {item:?}, want Name=true or Name=false"));
+            return invalid(format!(
+                "--feature-gates: invalid value of feature gate {item:?}, want Name=true or Name=false"
+            ));
         };
         let name = name.trim();
         let stage = match name {
@@ -471,7 +497,11 @@ fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, Co
             }
         }
         if !known {
-            return invalid(format!("unrecognized feature gate: {name}"));
+            let known: Vec<&str> = features.iter().map(|feature| feature.name).collect();
+            return invalid(format!(
+                "--feature-gates: unrecognized feature gate: {name}; known gates are {}",
+                known.join(", ")
+            ));
         }
     }
     Ok(features)
