@@ -8,11 +8,16 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal};
 
-use crate::{server::Launch, tools};
+use crate::{
+    server::{Launch, Server},
+    tools,
+};
 
 struct Block {
     script: String,
@@ -35,16 +40,23 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
+/// Runs a page twice in the same store: a reader's store is seldom a new one.
 fn run_page(name: &str, etcdctl: &Path) {
+    let server = Launch::subject().start();
+    let tools = server.home().join("tools");
+    fs::create_dir(&tools).expect("a test may write");
+    std::os::unix::fs::symlink(etcdctl, tools.join("etcdctl")).expect("a test may link");
+    for _ in 0..2 {
+        run_page_once(name, &server, &tools);
+    }
+}
+
+fn run_page_once(name: &str, server: &Server, tools: &Path) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name);
     let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
     let blocks = blocks(&page);
     assert!(blocks.iter().filter(|block| block.expected.is_some()).count() >= 5, "a page without examples");
 
-    let server = Launch::subject().start();
-    let tools = server.home().join("tools");
-    fs::create_dir(&tools).expect("a test may write");
-    std::os::unix::fs::symlink(etcdctl, tools.join("etcdctl")).expect("a test may link");
     let mut script = "set -euo pipefail\n".to_owned();
     for block in &blocks {
         script.push_str(&block.script);
@@ -64,17 +76,30 @@ fn run_page(name: &str, etcdctl: &Path) {
         .spawn();
     let mut child = child.expect("bash starts");
     let status = child.wait().expect("bash ends");
-    // What the examples have left running in the background goes with them.
+    // A reader's terminal must not keep processes of the page, and its keep-alives no keys.
     let group = Pid::from_raw(child.id().cast_signed()).expect("a child's id is positive");
+    let left_running = !ends_soon(group);
     rustix::process::kill_process_group(group, Signal::KILL).ok();
     let read = |file: &str| fs::read_to_string(server.home().join(file)).expect("the shell wrote it");
     let (out, errors) = (read("out"), read("err"));
+    assert!(!left_running, "{name} leaves processes running\n{out}\n{errors}");
     assert!(status.success(), "{name} ended with {status}\n{out}\n{errors}");
     let printed: Vec<&str> = out.split("@@\n").collect();
     for (block, printed) in blocks.iter().zip(printed) {
         let expected = block.expected.as_deref().unwrap_or_default();
         assert_eq!(printed.trim_end(), expected.trim_end(), "{name}:\n{}\n{errors}", block.script);
     }
+}
+
+/// Whether all processes of a group end within ten seconds.
+fn ends_soon(group: Pid) -> bool {
+    (0..500).any(|_| {
+        let has_ended = rustix::process::test_kill_process_group(group).is_err();
+        if !has_ended {
+            thread::sleep(Duration::from_millis(20));
+        }
+        has_ended
+    })
 }
 
 fn both_releases() -> [PathBuf; 2] {
