@@ -146,7 +146,9 @@ impl TryFrom<&Flags> for Config {
                 "basic" => MetricsMode::Basic,
                 "extensive" => MetricsMode::Extensive,
                 other => {
-                    return invalid(format!("--metrics: unknown metrics mode {other:?}, want basic or extensive"));
+                    return invalid(format!(
+                        "--metrics: unknown metrics mode {other:?}, want basic or extensive"
+                    ));
                 }
             },
             lease_checkpoint: features
@@ -414,7 +416,9 @@ fn auto_compaction(flags: &Flags) -> Result<AutoCompaction, ConfigError> {
             Ok(revisions) if revisions > 0 => Ok(AutoCompaction::Revision(revisions)),
             _ => Err(wrong()),
         },
-        ("", _) => invalid("undefined auto-compaction-mode; want --auto-compaction-mode=periodic or revision"),
+        ("", _) => {
+            invalid("undefined auto-compaction-mode; want --auto-compaction-mode=periodic or revision")
+        }
         (mode, _) => invalid(format!(
             "unknown auto-compaction-mode {mode:?}; want --auto-compaction-mode=periodic or revision"
         )),
@@ -444,7 +448,9 @@ fn log_level(flags: &Flags) -> Result<LogLevel, ConfigError> {
 fn log_outputs(text: &str, notices: &mut Vec<Notice>) -> Result<Vec<LogOutput>, ConfigError> {
     let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     if items.len() > 1 && items.contains(&"default") {
-        return invalid("--log-outputs: \"default\" cannot be combined with other outputs; name stderr in its place");
+        return invalid(
+            "--log-outputs: \"default\" cannot be combined with other outputs; name stderr in its place",
+        );
     }
     let mut outputs: Vec<LogOutput> = Vec::new();
     for item in items {
