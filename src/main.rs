@@ -26,30 +26,55 @@ mod rpc;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod serve;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod signals;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
-use std::{env, net::TcpListener, path::Path, process::ExitCode, sync::Arc};
-
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
+use std::{
+    env,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{self, ExitCode},
+    sync::Arc,
+    time::Duration,
 };
+
+use tokio::{runtime, task, time};
 
 use crate::{
     config::{Config, Invocation},
     http::Protocols,
     node::{End, Running},
     serve::{Front, Listener},
+    signals::{Asked, Signals},
     telemetry::Metrics,
 };
 
-#[allow(clippy::disallowed_methods)]
+/// How long a member that has not served anybody may take to stop. What it has in hand is in its
+/// log, and the next start goes on from there.
+const WAITING_STOP_TIMEOUT: Duration = Duration::from_millis(1500);
+
 fn main() -> ExitCode {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
+    let code = runtime.block_on(run());
+    // A thread that is not waited for any more is reading, or writing what a kill could interrupt
+    // as well.
+    runtime.shutdown_background();
+    code
+}
+
+#[allow(clippy::disallowed_methods)]
+async fn run() -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return telemetry::fail("listen for signals", &error.to_string()),
+    };
     let args: Vec<String> = env::args().skip(1).collect();
     let variables: Vec<(String, String)> = env::vars().collect();
     let config = match Config::load(&args, &variables) {
         Ok(Invocation::Print(text)) => return telemetry::print(&text),
-        Ok(Invocation::Restore { file, data_dir }) => return restore(&file, &data_dir),
+        Ok(Invocation::Restore { file, data_dir }) => return restore(file, data_dir, signals).await,
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
     };
@@ -57,18 +82,27 @@ fn main() -> ExitCode {
         return telemetry::fail("start logging", &message);
     }
     config.log_notices();
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
-    match runtime.block_on(run(config)) {
+    match serve(&config, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
+            telemetry::tell_status(&message);
             tracing::error!(error = message, "retcd cannot go on");
             ExitCode::FAILURE
         }
     }
 }
 
-fn restore(file: &Path, data_dir: &Path) -> ExitCode {
+/// Restores a snapshot, unless a signal comes before that is done: then the process ends as if the
+/// signal had ended it.
+async fn restore(file: PathBuf, data_dir: PathBuf, mut signals: Signals) -> ExitCode {
+    let restoring = task::spawn_blocking(move || restore_now(&file, &data_dir));
+    tokio::select! { biased;
+        asked = signals.next() => ExitCode::from(asked.exit_code()),
+        code = restoring => code.expect("a restore does not panic"),
+    }
+}
+
+fn restore_now(file: &Path, data_dir: &Path) -> ExitCode {
     match node::restore(file, data_dir) {
         Ok(restored) => telemetry::print(&format!(
             "restored {} keys at revision {} into {}\n",
@@ -81,16 +115,25 @@ fn restore(file: &Path, data_dir: &Path) -> ExitCode {
 }
 
 /// Serves until a signal or a failure ends it. The error is a line for a person.
-async fn run(config: Config) -> Result<(), String> {
-    let listeners = bind(&config).await?;
-    let peer_listeners = bind_peers(&config).await?;
-    let metrics = Arc::new(Metrics::new(&config));
-    let serve_peers = |node| rpc::serve_peers(node, peer_listeners);
-    let mut running = node::open(config, metrics).map_err(|error| error.to_string())?.run(serve_peers);
-    let node = running.ready().await.map_err(|error| error.to_string())?;
+async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
+    let (listeners, mut running) = tokio::select! { biased;
+        asked = signals.next() => {
+            // Nobody was served, and the directory is read only: there is nothing to stop.
+            begin_to_stop(config, asked);
+            tell_closed(config);
+            return Ok(());
+        }
+        opened = open(config) => opened?,
+    };
+    let node = tokio::select! { biased;
+        asked = signals.next() => {
+            begin_to_stop(config, asked);
+            stop(config, running, None, Some(WAITING_STOP_TIMEOUT), signals).await;
+            return Ok(());
+        }
+        node = running.ready() => node.map_err(|error| error.to_string())?,
+    };
     let front = Front::start(&node);
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
 
     tracing::info!("ready to serve client requests");
     for listener in &listeners {
@@ -102,34 +145,96 @@ async fn run(config: Config) -> Result<(), String> {
             );
         }
     }
-    let end = tokio::select! { biased;
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        end = running.ended() => Some(end),
-        _ = futures_util::future::join_all(listeners.into_iter().map(|listener| front.accept(listener))) => None,
-    };
-    match end {
-        None => {
-            tracing::info!("received signal; shutting down");
-            stop(running, front);
-            tracing::info!("closed etcd server");
-            Ok(())
-        }
-        Some(End::Removed) => {
-            tracing::warn!("the member has been permanently removed from the cluster; shutting down");
-            stop(running, front);
-            tracing::info!("closed etcd server");
-            Ok(())
-        }
-        // What is in memory is in the log too; a damaged disk is better not written to again.
-        Some(End::Failed(reason)) => Err(reason),
+    telemetry::tell_ready("serving client requests");
+    tokio::select! { biased;
+        asked = signals.next() => begin_to_stop(config, asked),
+        end = running.ended() => match end {
+            End::Removed => {
+                telemetry::tell_stopping();
+                tracing::warn!("the member has been permanently removed from the cluster; shutting down");
+            }
+            // What is in memory is in the log too; a damaged disk is better not written to again.
+            End::Failed(reason) => return Err(reason),
+        },
+        _ = futures_util::future::join_all(listeners.into_iter().map(|listener| front.accept(listener))) => {}
     }
+    stop(config, running, Some(front), None, signals).await;
+    Ok(())
 }
 
-fn stop(running: Running, front: Front) {
-    running.announce_stop();
-    front.stop();
-    running.stop();
+/// Binds all sockets, reads the data directory, and starts the member's threads.
+async fn open(config: &Config) -> Result<(Vec<Listener>, Running), String> {
+    let listeners = bind(config).await?;
+    let peer_listeners = bind_peers(config).await?;
+    let opening = {
+        let config = config.clone();
+        let metrics = Arc::new(Metrics::new(&config));
+        // Elsewhere, for it takes as long as there is data, and a signal must be heard meanwhile.
+        task::spawn_blocking(move || node::open(config, metrics))
+    };
+    let opened = opening.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    Ok((listeners, opened.run(|node| rpc::serve_peers(node, peer_listeners))))
+}
+
+fn begin_to_stop(config: &Config, asked: Asked) {
+    telemetry::tell_stopping();
+    tracing::info!(signal = asked.name(), "received signal; shutting down");
+    tracing::info!(
+        name = config.name,
+        "data-dir" = %config.data_dir.display(),
+        "advertise-peer-urls" = ?config.initial_advertise_peer_urls,
+        "advertise-client-urls" = ?config.advertise_client_urls,
+        "closing etcd server"
+    );
+}
+
+/// Ends the member: those who ask first, the disk last. It takes a thread that waits for the
+/// member's; this one hears a second signal meanwhile, which ends the process at once.
+#[allow(clippy::disallowed_methods)]
+async fn stop(
+    config: &Config,
+    running: Running,
+    front: Option<Front>,
+    patience: Option<Duration>,
+    signals: &mut Signals,
+) {
+    let stopping = task::spawn_blocking(move || {
+        running.announce_stop();
+        if let Some(front) = front {
+            front.stop();
+        }
+        running.stop();
+    });
+    let out_of_time = async {
+        match patience {
+            Some(patience) => time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! { biased;
+        stopped = stopping => stopped.expect("no thread of the member has panicked"),
+        asked = signals.next() => {
+            tracing::warn!(
+                signal = asked.name(),
+                "received a second signal; ending at once. Nothing that was answered is lost: it is in the log"
+            );
+            process::exit(asked.exit_code().into());
+        }
+        () = out_of_time => tracing::warn!(
+            "a thread did not end in time and is not waited for. Nothing is lost: the next start replays the log"
+        ),
+    }
+    tell_closed(config);
+}
+
+fn tell_closed(config: &Config) {
+    tracing::info!(
+        name = config.name,
+        "data-dir" = %config.data_dir.display(),
+        "advertise-peer-urls" = ?config.initial_advertise_peer_urls,
+        "advertise-client-urls" = ?config.advertise_client_urls,
+        "closed etcd server"
+    );
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, String> {

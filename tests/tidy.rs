@@ -83,6 +83,7 @@ const ROOMS: &[Room] = &[
         &["types", "limits", "mvcc", "lease", "auth", "watch", "apply", "node", "config", "telemetry"],
         &["openraft", "redb", "prost"],
     ),
+    room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),
     room("serve", &["limits", "node", "rpc", "http", "config", "telemetry"], &["openraft", "redb", "prost"]),
     room(
         "config",

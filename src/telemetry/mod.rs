@@ -1,4 +1,4 @@
-//! What operators see: the log and the metrics.
+//! What operators see: the log and the metrics, and what their service manager is told.
 //!
 //! Both keep etcd's names and shapes, so that its dashboards, alert rules and log queries work
 //! unchanged. Handles are plain and cheap to bump; what merely mirrors the node's state is not
@@ -10,9 +10,11 @@ mod log;
 mod metrics;
 mod peer;
 mod process;
+mod supervisor;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use last_words::{fail, print, refuse};
 pub(crate) use log::init;
 pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::PeerMetrics;
+pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};

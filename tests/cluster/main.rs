@@ -19,6 +19,7 @@ mod replacement;
 mod running;
 mod serving;
 mod snapshots;
+mod stopping;
 #[path = "../support/tools.rs"]
 mod tools;
 mod trouble;

@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    ffi::OsString,
     io::{BufRead, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -132,6 +133,8 @@ pub(crate) struct Member {
     /// `--initial-cluster-state`.
     pub(crate) state: &'static str,
     pub(crate) flags: Vec<String>,
+    /// A program that starts the member's, with its arguments.
+    wrapper: Vec<OsString>,
     /// Variables that its process gets besides those of the test.
     pub(crate) environment: Vec<(String, String)>,
     running: Option<Running>,
@@ -237,6 +240,7 @@ impl Member {
             initial_cluster: String::new(),
             state: "new",
             flags: Vec::new(),
+            wrapper: Vec::new(),
             environment: Vec::new(),
             running: None,
         }
@@ -260,8 +264,19 @@ impl Member {
         format!("{}={}", self.name, self.peer_url())
     }
 
+    /// Room for a test's own files, beside the data directory.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
+    }
+
+    /// Has `command` start the member's program, whose name and arguments come behind its own.
+    pub(crate) fn wrap(&mut self, command: &Command) {
+        let program = [command.get_program()].into_iter();
+        self.wrapper = program.chain(command.get_args()).map(OsString::from).collect();
     }
 
     pub(crate) fn start(&mut self) {
@@ -273,7 +288,9 @@ impl Member {
     pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
         let client_url = format!("http://{}", self.endpoint());
-        let mut child = Command::new(&self.program)
+        let mut program = self.wrapper.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
+        let mut child = Command::new(program.next().expect("there is a program"))
+            .args(program)
             .arg(format!("--name={}", self.name))
             .arg(format!("--data-dir={}", self.data_dir().display()))
             .arg(format!("--listen-client-urls={client_url}"))
@@ -359,6 +376,18 @@ impl Member {
     pub(crate) fn log(&self) -> String {
         let running = self.running.as_ref().expect("it runs");
         running.log.lock().expect("no writer of the log panics").join("\n")
+    }
+
+    /// Waits until the running member has written a line with these words. Returns the line.
+    pub(crate) fn wait_for_line(&self, words: &str) -> String {
+        let since = Instant::now();
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(since.elapsed() < PATIENCE, "{} did not say {words:?}:\n{}", self.name, self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn channel(&self) -> Channel {

@@ -1,0 +1,137 @@
+//! What the service manager that started this process is told of its state.
+//!
+//! systemd passes the address of a datagram socket in `NOTIFY_SOCKET` to a unit of `Type=notify`,
+//! and takes the unit for started once `READY=1` arrives there. Like etcd, a member says so when it
+//! serves, which it does once it knows a leader. Without the variable there is nobody to tell. A
+//! message that cannot be sent costs a line in the log and nothing else: whether the member serves
+//! does not depend on who supervises it.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
+
+/// How long a service manager that does not read its socket may hold up the start and the stop.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The member serves from now on.
+pub(crate) fn tell_ready(status: &str) {
+    if let Some(socket) = socket() {
+        tracing::info!("notifying init daemon");
+        match send(&socket, &message("READY=1\n", status), Some(SEND_TIMEOUT)) {
+            Ok(()) => tracing::info!("successfully notified init daemon"),
+            Err(error) => tracing::error!(
+                %error,
+                socket = %socket.display(),
+                "failed to notify systemd for readiness; a unit of Type=notify will be taken for not started"
+            ),
+        }
+    }
+}
+
+/// The member has begun to stop.
+pub(crate) fn tell_stopping() {
+    tell("STOPPING=1\n", "stopping", Some(SEND_TIMEOUT));
+}
+
+/// A line about the member's state, for `systemctl status`. It is dropped when the service manager
+/// is behind with reading: the thread that tells has others to serve.
+pub(crate) fn tell_status(status: &str) {
+    tell("", status, None);
+}
+
+fn tell(assignments: &str, status: &str, patience: Option<Duration>) {
+    if let Some(socket) = socket()
+        && let Err(error) = send(&socket, &message(assignments, status), patience)
+    {
+        tracing::debug!(%error, socket = %socket.display(), "could not notify the service manager");
+    }
+}
+
+fn socket() -> Option<OsString> {
+    env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
+/// A value ends with its line.
+fn message(assignments: &str, status: &str) -> String {
+    format!("{assignments}STATUS={}\n", status.replace('\n', " "))
+}
+
+/// Sends one datagram. Without `patience` it does not wait for room in the receiver's queue.
+fn send(socket: &OsStr, message: &str, patience: Option<Duration>) -> io::Result<()> {
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(socket)?,
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "NOTIFY_SOCKET is neither an absolute path nor an abstract name that begins with @",
+            ));
+        }
+    };
+    let sender = UnixDatagram::unbound()?;
+    match patience {
+        Some(_) => sender.set_write_timeout(patience)?,
+        None => sender.set_nonblocking(true)?,
+    }
+    sender.send_to_addr(message.as_bytes(), &address)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 4096];
+        let len = socket.recv(&mut buffer).expect("a datagram came");
+        String::from_utf8(buffer[..len].to_vec()).expect("it is text")
+    }
+
+    #[test]
+    fn a_message_arrives_at_a_path_and_at_an_abstract_name() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("notify");
+        let by_path = UnixDatagram::bind(&path).expect("the path is free");
+        let name = format!("retcd-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let by_name = UnixDatagram::bind_addr(&address).expect("the name is free");
+        let message = message("READY=1\n", "two\nlines");
+        assert_eq!(message, "READY=1\nSTATUS=two lines\n");
+        for (socket, receiver) in
+            [(path.into_os_string(), by_path), (OsString::from(format!("@{name}")), by_name)]
+        {
+            for patience in [Some(SEND_TIMEOUT), None] {
+                send(&socket, &message, patience).expect("somebody listens");
+                assert_eq!(received(&receiver), message);
+            }
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_reads_is_an_error_and_holds_up_nobody() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("notify");
+        let nobody = send(path.as_os_str(), "READY=1\n", Some(SEND_TIMEOUT)).expect_err("there is no socket");
+        assert_eq!(nobody.kind(), io::ErrorKind::NotFound);
+        for address in ["relative/path", "vsock:2:1234"] {
+            let error = send(OsStr::new(address), "READY=1\n", None).expect_err("no such form");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{address}");
+        }
+        let _full = UnixDatagram::bind(&path).expect("the path is free");
+        let refusal = (0..100_000).find_map(|_| send(path.as_os_str(), "STATUS=x\n", None).err());
+        assert_eq!(refusal.expect("a queue has an end").kind(), io::ErrorKind::WouldBlock);
+        let impatient = Some(Duration::from_millis(10));
+        let error = send(path.as_os_str(), "READY=1\n", impatient).expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+}

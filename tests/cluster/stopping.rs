@@ -1,0 +1,174 @@
+//! Signals, and what the service manager is told: a member can be stopped whatever it is doing.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal};
+
+use crate::cluster::{Member, PATIENCE, Plan};
+
+/// The lines that etcd ends with.
+#[track_caller]
+fn assert_stopped_well(ended: (ExitStatus, String), signal: &str) {
+    let (status, log) = ended;
+    assert_eq!(status.code(), Some(0), "{status}\n{log}");
+    for line in ["received signal; shutting down", "closing etcd server", "closed etcd server"] {
+        assert!(log.contains(line), "{line:?} is not in:\n{log}");
+    }
+    assert!(log.contains(&format!("\"signal\":\"{signal}\"")), "{log}");
+}
+
+/// One of three, alone.
+fn waiting_member() -> Member {
+    let mut member = Plan::new(3).members().swap_remove(0);
+    member.spawn();
+    member.wait_for_line("peer became inactive");
+    member
+}
+
+#[test]
+fn a_member_that_waits_for_a_quorum_can_be_stopped() {
+    for (signal, name) in [(Signal::TERM, "terminated"), (Signal::INT, "interrupt")] {
+        let mut member = waiting_member();
+        member.signal(signal);
+        assert_stopped_well(member.wait_for_end(), name);
+    }
+}
+
+/// It has asked a peer who belongs to the cluster, which does not answer.
+#[test]
+fn a_member_that_has_not_opened_its_directory_can_be_stopped() {
+    let mut members = Plan::new(2).members();
+    let silent = TcpListener::bind(("127.0.0.1", members[1].peer_port)).expect("the port is free");
+    let member = &mut members[0];
+    member.state = "existing";
+    member.spawn();
+    let _asked = silent.accept().expect("the member asks");
+    member.signal(Signal::TERM);
+    assert_stopped_well(member.wait_for_end(), "terminated");
+}
+
+/// The others are frozen, so a leader that is asked to end takes its time to find a successor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_member_at_once() {
+    let mut cluster = Plan::new(3).flags(&["--election-timeout=4000"]).found();
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    for &other in &others {
+        cluster.members[other].signal(Signal::STOP);
+    }
+    let member = &mut cluster.members[leader];
+    member.signal(Signal::TERM);
+    member.wait_for_line("leadership transfer started");
+    member.signal(Signal::TERM);
+    let (status, log) = member.wait_for_end();
+    assert_eq!(status.code(), Some(128 + Signal::TERM.as_raw()), "{log}");
+    assert!(log.contains("received a second signal") && !log.contains("closed etcd server"), "{log}");
+    for &other in &others {
+        cluster.members[other].signal(Signal::CONT);
+    }
+    // Nothing was lost, and nothing is left that keeps it from starting again.
+    cluster.members[leader].start();
+}
+
+/// The kernel keeps signals from the first process of a container unless that listens for them.
+#[test]
+fn the_first_process_of_a_container_can_be_stopped_while_it_waits() {
+    let unshare = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).args(arguments).stdin(Stdio::null());
+        command
+    };
+    let allowed = unshare(&["true"]).stderr(Stdio::null()).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("left out: this user may not make a namespace of processes (unshare --pid)");
+        return;
+    }
+    let mut member = Plan::new(3).members().swap_remove(0);
+    member.wrap(&unshare(&[]));
+    member.spawn();
+    member.wait_for_line("peer became inactive");
+    let outside = child_of(member.process_id().expect("it runs"));
+    rustix::process::kill_process(outside, Signal::TERM).expect("it runs");
+    assert_stopped_well(member.wait_for_end(), "terminated");
+}
+
+/// The only child of a process.
+fn child_of(parent: u32) -> Pid {
+    let is_child = |status: &str| status.lines().any(|line| line == format!("PPid:\t{parent}"));
+    let processes = fs::read_dir("/proc").expect("there is /proc").flatten();
+    let children = processes.filter_map(|process| {
+        let status = fs::read_to_string(process.path().join("status")).ok()?;
+        let id = process.file_name().to_str()?.parse().ok()?;
+        is_child(&status).then_some(id)
+    });
+    Pid::from_raw(children.last().expect("it has a child")).expect("a process id is positive")
+}
+
+/// A service manager, as far as a unit of Type=notify is concerned.
+struct Manager {
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn listen(path: &Path) -> Manager {
+        let socket = UnixDatagram::bind(path).expect("the path is free");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Manager { socket }
+    }
+
+    fn told(&self) -> String {
+        let mut buffer = [0; 4096];
+        let len = self.socket.recv(&mut buffer).expect("the member says something");
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    }
+
+    /// Everything up to the first message that begins like this, which is the last one.
+    fn told_until(&self, start: &str) -> Vec<String> {
+        let mut messages = Vec::new();
+        while messages.last().is_none_or(|last: &String| !last.starts_with(start)) {
+            messages.push(self.told());
+        }
+        messages
+    }
+}
+
+#[test]
+fn a_service_manager_hears_when_a_member_serves_and_when_it_stops() {
+    let mut members = Plan::new(2).members();
+    let manager = Manager::listen(&members[0].home().join("notify"));
+    let address = members[0].home().join("notify").display().to_string();
+    members[0].environment.push(("NOTIFY_SOCKET".to_owned(), address));
+    members[0].spawn();
+    members[0].wait_for_line("peer became inactive");
+    members[1].spawn();
+    let told = manager.told_until("READY=1\n");
+    assert_eq!(told.iter().filter(|message| message.contains("READY")).count(), 1, "{told:?}");
+    members[0].wait_for_line("successfully notified init daemon");
+    for member in &mut members {
+        member.wait_until_ready();
+    }
+    members[0].signal(Signal::TERM);
+    manager.told_until("STOPPING=1\n");
+    let (status, log) = members[0].wait_for_end();
+    assert!(status.success(), "{log}");
+}
+
+/// Whoever is to be told may be gone, or never have been there.
+#[test]
+fn a_member_serves_though_nobody_can_be_told() {
+    for address in ["/nowhere/at/all", "@retcd-test-nobody-is-here", "no/path", ""] {
+        let mut member = Plan::new(1).members().swap_remove(0);
+        member.environment.push(("NOTIFY_SOCKET".to_owned(), address.to_owned()));
+        member.start();
+        member.signal(Signal::TERM);
+        let (status, log) = member.wait_for_end();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(log.contains("failed to notify systemd"), !address.is_empty(), "{log}");
+    }
+}
