@@ -99,11 +99,11 @@ impl Store {
         })
     }
 
-    /// The file that this store was opened from is that of `database` now.
-    pub(crate) fn moved_to(&mut self, database: Arc<Database>) -> Result<(), StorageError> {
-        self.body = Arc::new(database.reader()?);
+    /// The file that this store was opened from is that of `database` now, and `body` is what it
+    /// holds.
+    pub(crate) fn moved_to(&mut self, database: Arc<Database>, body: Reader) {
+        self.body = Arc::new(body);
         self.database = database;
-        Ok(())
     }
 
     pub(crate) fn rev_current(&self) -> Rev {

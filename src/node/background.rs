@@ -201,9 +201,13 @@ impl Background {
         tracing::info!(current_db_size_bytes = before, "starting defragment");
         {
             let _checkpointing = self.checkpointing.lock();
-            if let Err(error) = self.database.defragment() {
-                tracing::error!(%error, "defragment failed; the database is as it was");
-                return Ok(Err(error.to_string()));
+            match self.database.defragment() {
+                Ok(()) => {}
+                Err(error @ StorageError::Unsettled { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "defragment failed; the database is as it was");
+                    return Ok(Err(error.to_string()));
+                }
             }
             self.replica.write().state.mvcc.defragmented()?;
         }

@@ -11,9 +11,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -30,7 +30,7 @@ use crate::{
     config::{self, ClusterState, Config},
     limits,
     raft::{KnownMember, LogStore, Peer, Peers, Replica},
-    storage::{Checkpoint, Database, StorageError, Table},
+    storage::{self, Checkpoint, Database, StorageError, Table},
     types::{ClusterId, MemberId},
 };
 
@@ -162,7 +162,7 @@ fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
 }
 
 fn create_dir(dir: &Path) -> Result<(), StartError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+    storage::create_directory(dir).map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => {
                 "give this user the right to write there, or choose another --data-dir"

@@ -466,8 +466,10 @@ fn install(
     let rev = installed.state.mvcc.rev_current();
     let replaced = {
         let _checkpointing = checkpointing.lock();
-        database.replace_with(&image)?;
-        installed.state.mvcc.moved_to(database)?;
+        // Between the file's swap and the replica's nothing may fail: a checkpoint of the old state
+        // must never get into the new file.
+        let body = database.replace_with(&image)?;
+        installed.state.mvcc.moved_to(database, body);
         std::mem::replace(&mut *replica.write(), installed)
     };
     Ok((rev, replaced))

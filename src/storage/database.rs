@@ -4,11 +4,12 @@
 //! thread, the checkpointer, commits [`Checkpoint`]s and defragments; each commit is one durable
 //! transaction, so the file always is what some checkpoint made it.
 //!
-//! Defragmenting writes a new file beside the old one and renames it into place. Readers of the
-//! old file finish on it; a crash at any step leaves one file or the other.
+//! Defragmenting writes a new file beside the old one, opens it, and gives it the old one's name
+//! ([`Place`]). Readers of the old file finish on it; a crash at any step leaves one file or the
+//! other. After a swap that failed half way nothing is written any more.
 
 use std::{
-    fs::{self, File},
+    fs::{File, OpenOptions},
     io,
     num::NonZeroU64,
     ops::Range,
@@ -17,16 +18,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
 use rustix::fs::{Advice, fadvise};
 
 use crate::{
     storage::{
         Record, StorageError, Table,
-        draft::{self, Draft},
+        draft::{self, Complete, Draft},
         error::io_error,
         meta,
+        place::{Place, SwapError},
         stretches::Stretches,
         tables::{self, FORMAT_VERSION, RECORDS, RecordKey},
     },
@@ -50,12 +52,19 @@ pub(crate) struct Checkpoint {
 }
 
 pub(crate) struct Database {
-    path: Arc<Path>,
+    place: Place,
     cache_bytes: usize,
     /// Replaced when the file is.
     opened: RwLock<Arc<Opened>>,
     /// Held while the file is written or replaced, never while it is read.
-    writing: Mutex<()>,
+    writing: Mutex<Writing>,
+}
+
+/// Whether the file may be written to.
+#[derive(Debug, Default)]
+struct Writing {
+    /// Why not: a swap that may or may not have happened.
+    unsettled: Option<String>,
 }
 
 impl Database {
@@ -63,17 +72,14 @@ impl Database {
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
         // What a creation or a defragmentation that was cut short left behind.
         draft::sweep(path)?;
+        let place = Place::at(path)?;
         let is_new = !path.exists();
         if is_new {
-            create(path)?;
+            place.give_to(empty(path)?).map_err(|error| error.about(path))?;
         }
-        let opened = open_file(path, cache_bytes)?;
-        let database = Database {
-            path: path.into(),
-            cache_bytes,
-            opened: RwLock::new(Arc::new(opened)),
-            writing: Mutex::new(()),
-        };
+        let opened = Opened::at(path, path, cache_bytes)?;
+        let database =
+            Database { place, cache_bytes, opened: RwLock::new(Arc::new(opened)), writing: Mutex::default() };
         if !is_new {
             database.check_format()?;
         }
@@ -83,15 +89,13 @@ impl Database {
     /// A snapshot of what the last commit left.
     pub(crate) fn reader(&self) -> Result<Reader, StorageError> {
         let opened = Arc::clone(&self.opened.read());
-        let transaction = opened.redb.begin_read()?;
-        let records = transaction.open_table(RECORDS)?;
-        Ok(Reader { records, transaction, path: Arc::clone(&self.path), opened })
+        Reader::of(opened, Arc::clone(&self.place.path))
     }
 
     /// Makes a checkpoint durable, all of it or nothing. Returns the footprint of the records
     /// that it removed. After an error the file is as it was, and this process must not go on.
     pub(crate) fn commit(&self, checkpoint: &Checkpoint) -> Result<u64, StorageError> {
-        let _writing = self.writing.lock();
+        let _writing = self.begin_writing()?;
         let opened = Arc::clone(&self.opened.read());
         let transaction = begin_write(&opened.redb)?;
         put_records(&transaction, &checkpoint.records)?;
@@ -103,36 +107,68 @@ impl Database {
         Ok(removed_bytes)
     }
 
-    /// Rewrites the file without the holes that removals left in it.
+    /// Rewrites the file without the holes that removals left in it. After an error the file is as
+    /// it was and goes on being used, unless the error is [`StorageError::Unsettled`]: then this
+    /// process must not go on.
     pub(crate) fn defragment(&self) -> Result<(), StorageError> {
-        let _writing = self.writing.lock();
-        copy_all(self.reader()?, &self.path)?;
-        *self.opened.write() = Arc::new(open_file(&self.path, self.cache_bytes)?);
+        let mut writing = self.begin_writing()?;
+        let complete = copy_all(self.reader()?, &self.place.path)?;
+        let next = Opened::at(complete.path(), &self.place.path, self.cache_bytes)?;
+        self.settle(&mut writing, self.place.give_to(complete))?;
+        self.go_on_in(Arc::new(next));
         Ok(())
     }
 
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
     pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
-        copy_all(self.reader()?, path)
+        let draft = Draft::begin(path)?;
+        fill(&draft, self.reader()?)?;
+        draft.finish()
     }
 
-    /// Puts the file of `image`, which is in the same directory, in the place of this one; `image`
-    /// is not to be written to any more. A crash leaves one or the other; readers of the old file
-    /// finish on it.
-    pub(crate) fn replace_with(&self, image: &Database) -> Result<(), StorageError> {
-        let _writing = self.writing.lock();
-        fs::rename(&image.path, &self.path).map_err(io_error("rename", &image.path))?;
-        draft::sync_directory(&self.path)?;
-        let opened = Arc::clone(&image.opened.read());
-        let replaced = std::mem::replace(&mut *self.opened.write(), opened);
+    /// Puts the file of `image`, which is durable and in the same directory, in the place of this
+    /// one; `image` is not to be written to any more. Returns a snapshot of it. A crash leaves one
+    /// or the other; readers of the old file finish on it. After an error this process must not go
+    /// on; what is written all the same goes to the old file and only if that still has its name.
+    pub(crate) fn replace_with(&self, image: &Database) -> Result<Reader, StorageError> {
+        let mut writing = self.begin_writing()?;
+        let next = Arc::clone(&image.opened.read());
+        // All that can fail comes first.
+        let reader = Reader::of(Arc::clone(&next), Arc::clone(&self.place.path))?;
+        self.settle(&mut writing, self.place.give_to_file_at(&image.place.path, &next.file))?;
+        self.go_on_in(next);
+        Ok(reader)
+    }
+
+    /// The file may be written to for as long as this is held.
+    fn begin_writing(&self) -> Result<MutexGuard<'_, Writing>, StorageError> {
+        let writing = self.writing.lock();
+        match &writing.unsettled {
+            None => Ok(writing),
+            Some(detail) => {
+                Err(StorageError::Unsettled { path: self.place.path.to_path_buf(), detail: detail.clone() })
+            }
+        }
+    }
+
+    /// Takes note of how a swap ended.
+    fn settle(&self, writing: &mut Writing, swapped: Result<(), SwapError>) -> Result<(), StorageError> {
+        if let Err(SwapError::Unsettled(error)) = &swapped {
+            writing.unsettled = Some(error.to_string());
+        }
+        swapped.map_err(|error| error.about(&self.place.path))
+    }
+
+    /// From now on the file is `next`, which has the name.
+    fn go_on_in(&self, next: Arc<Opened>) {
+        let replaced = std::mem::replace(&mut *self.opened.write(), next);
         // Nobody waits for what closing a file takes.
         drop(replaced);
-        Ok(())
     }
 
     /// The directory that the file is in.
     pub(crate) fn dir(&self) -> &Path {
-        self.path.parent().expect("a file is in a directory")
+        self.place.path.parent().expect("a file is in a directory")
     }
 
     /// A hash of every record and every cell but those of the meta table, which differ between
@@ -157,7 +193,8 @@ impl Database {
 
     /// Length of the file, holes included.
     pub(crate) fn file_bytes(&self) -> Result<u64, StorageError> {
-        fs::metadata(&self.path).map(|metadata| metadata.len()).map_err(io_error("measure", &self.path))
+        let opened = Arc::clone(&self.opened.read());
+        opened.file_bytes(&self.place.path)
     }
 
     /// Checks the records from `from` on, `max_records` of them at most. Returns where to go on,
@@ -176,11 +213,11 @@ impl Database {
 
     /// An error that names this file.
     pub(crate) fn corrupted(&self, detail: String) -> StorageError {
-        corrupted(&self.path, detail)
+        corrupted(&self.place.path, detail)
     }
 
     fn check_format(&self) -> Result<(), StorageError> {
-        let foreign = |detail: String| StorageError::Foreign { path: self.path.to_path_buf(), detail };
+        let foreign = |detail: String| StorageError::Foreign { path: self.place.path.to_path_buf(), detail };
         let reader = match self.reader() {
             Err(StorageError::Redb(error)) if matches!(*error, redb::Error::TableDoesNotExist(_)) => {
                 return Err(foreign("it is a database of something else".to_owned()));
@@ -201,8 +238,24 @@ impl Database {
 /// A file, and what reads and writes it.
 struct Opened {
     redb: redb::Database,
-    /// To tell the kernel what is about to be read.
+    /// To tell the kernel what is about to be read, and to know the file by.
     file: File,
+}
+
+impl Opened {
+    /// Opens the file at `path`. Errors name it `name`, which it has or is to have.
+    fn at(path: &Path, name: &Path, cache_bytes: usize) -> Result<Opened, StorageError> {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", name))?;
+        let shared = file.try_clone().map_err(io_error("open", name))?;
+        let redb = redb::Builder::new().set_cache_size(cache_bytes).create_file(shared);
+        let redb = redb.map_err(|error| not_opened(error, name))?;
+        Ok(Opened { redb, file })
+    }
+
+    /// Length of the file, holes included.
+    fn file_bytes(&self, name: &Path) -> Result<u64, StorageError> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(io_error("measure", name))
+    }
 }
 
 /// A snapshot of the file. It sees neither later commits nor later removals.
@@ -215,6 +268,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    fn of(opened: Arc<Opened>, path: Arc<Path>) -> Result<Reader, StorageError> {
+        let transaction = opened.redb.begin_read()?;
+        let records = transaction.open_table(RECORDS)?;
+        Ok(Reader { records, transaction, path, opened })
+    }
+
     /// The record of a revision that is known to be stored.
     pub(crate) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
         let key = tables::record_key(revision);
@@ -234,7 +293,7 @@ impl Reader {
     /// All records from `from` on, in order.
     pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
         let range = self.records.range::<&RecordKey>(&tables::record_key(from)..)?;
-        Ok(Records { range, path: Arc::clone(&self.path) })
+        Ok(Records { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
 
     pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
@@ -247,7 +306,7 @@ impl Reader {
     /// All cells of a table with their keys, in the order of the keys.
     pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
         let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
-        Ok(Cells { range, table, path: Arc::clone(&self.path) })
+        Ok(Cells { range, table, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
 
     /// All there is: records in the order of their revisions, then the cells of every table.
@@ -257,7 +316,7 @@ impl Reader {
 
     /// Length of the file, holes included.
     pub(super) fn file_bytes(&self) -> Result<u64, StorageError> {
-        self.opened.file.metadata().map(|metadata| metadata.len()).map_err(io_error("measure", &self.path))
+        self.opened.file_bytes(&self.path)
     }
 
     /// Part of the file will be read soon. Returns at once; nothing is lost if the kernel does not
@@ -276,8 +335,10 @@ impl Reader {
 
 /// See [`Reader::records`]. It keeps its snapshot alive by itself.
 pub(crate) struct Records {
+    // In this order: the range ends before its database does, which may have been replaced meanwhile.
     range: redb::Range<'static, &'static RecordKey, &'static [u8]>,
     path: Arc<Path>,
+    _opened: Arc<Opened>,
 }
 
 impl Iterator for Records {
@@ -294,9 +355,11 @@ impl Iterator for Records {
 
 /// See [`Reader::cells`]. It keeps its snapshot alive by itself.
 pub(crate) struct Cells {
+    // In this order, as in `Records`.
     range: redb::Range<'static, &'static [u8], &'static [u8]>,
     table: Table,
     path: Arc<Path>,
+    _opened: Arc<Opened>,
 }
 
 impl Iterator for Cells {
@@ -312,24 +375,29 @@ impl Iterator for Cells {
 }
 
 /// An empty database.
-fn create(path: &Path) -> Result<(), StorageError> {
+fn empty(path: &Path) -> Result<Complete, StorageError> {
     let draft = Draft::begin(path)?;
     let number = |key: &'static [u8], number: u64| {
         (Table::Meta, Bytes::from_static(key), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
     };
     let cells = vec![number(meta::RECORD_COUNT, 0), number(meta::FORMAT_VERSION, FORMAT_VERSION)];
     draft.add(&Checkpoint { cells, ..Checkpoint::default() })?;
-    draft.finish()
+    draft.complete()
 }
 
-/// Writes all that the reader sees to a file of its own. Checksums are checked on the way, so that
-/// damage is found now and not passed on.
-fn copy_all(reader: Reader, path: &Path) -> Result<(), StorageError> {
+/// All that the reader sees, in a file that is to be at `path`.
+fn copy_all(reader: Reader, path: &Path) -> Result<Complete, StorageError> {
     let draft = Draft::begin(path)?;
+    fill(&draft, reader)?;
+    draft.complete()
+}
+
+/// Checksums are checked on the way, so that damage is found now and not passed on.
+fn fill(draft: &Draft, reader: Reader) -> Result<(), StorageError> {
     for stretch in reader.into_stretches()? {
         draft.add(&stretch?)?;
     }
-    draft.finish()
+    Ok(())
 }
 
 pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), StorageError> {
@@ -338,13 +406,6 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), Storag
         transaction.open_table(table.definition())?;
     }
     Ok(())
-}
-
-fn open_file(path: &Path, cache_bytes: usize) -> Result<Opened, StorageError> {
-    let redb = redb::Builder::new().set_cache_size(cache_bytes).create(path);
-    let redb = redb.map_err(|error| not_opened(error, path))?;
-    let file = File::open(path).map_err(io_error("open", path))?;
-    Ok(Opened { redb, file })
 }
 
 pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageError {
@@ -479,7 +540,11 @@ fn missing(revision: Revision) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::{
+        fs,
+        os::unix::fs::MetadataExt,
+        panic::{AssertUnwindSafe, catch_unwind},
+    };
 
     use proptest::prelude::*;
     use tempfile::TempDir;
@@ -603,6 +668,142 @@ mod tests {
         let reader = open(&directory).expect("the new file").reader().expect("a reader");
         assert_eq!(contents(&reader).expect("contents").0.len(), 101);
         assert_eq!(reader.record_count().expect("a count"), 101);
+    }
+
+    /// A database with something in it, and all of that.
+    fn filled(directory: &TempDir) -> (Database, Contents) {
+        let database = open(directory).expect("a new database");
+        let records = (2..50).map(|main| put(main, vec![main as u8; 2000])).collect();
+        let cells = vec![cell(Table::Member, "m", Some("x"))];
+        database.commit(&Checkpoint { records, cells, ..Checkpoint::default() }).expect("a commit");
+        let all = contents(&database.reader().expect("a reader")).expect("contents");
+        (database, all)
+    }
+
+    fn one_more() -> Checkpoint {
+        Checkpoint { records: vec![put(50, vec![])], ..Checkpoint::default() }
+    }
+
+    /// What a start finds after a crash at this moment.
+    fn after_a_crash(directory: &TempDir) -> Contents {
+        let copy = tempfile::tempdir().expect("a directory");
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            fs::copy(&path, copy.path().join(path.file_name().expect("a name"))).expect("a copy");
+        }
+        let database = open(&copy).expect("a sound database");
+        let names: Vec<_> = fs::read_dir(&copy).expect("a directory").map(Result::unwrap).collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        contents(&database.reader().expect("a reader")).expect("contents")
+    }
+
+    #[test]
+    fn a_crash_at_any_step_of_a_swap_leaves_one_file_or_the_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (database, all) = filled(&directory);
+        let path = &database.place.path;
+        let draft = Draft::begin(path).expect("a draft");
+        assert_eq!(after_a_crash(&directory), all, "nothing is in the new file yet");
+        fill(&draft, database.reader().expect("a reader")).expect("there is room");
+        assert_eq!(after_a_crash(&directory), all, "the new file is not durable yet");
+        let complete = draft.complete().expect("a file");
+        assert_eq!(after_a_crash(&directory), all, "the new file does not have its name yet");
+        let next = Opened::at(complete.path(), path, CACHE_BYTES).expect("the new file");
+        assert_eq!(after_a_crash(&directory), all, "the new file is open");
+        database.place.give_to(complete).unwrap_or_else(|_| panic!("the disk is well"));
+        assert_eq!(after_a_crash(&directory), all, "the new file is not used yet");
+        database.go_on_in(Arc::new(next));
+        database.commit(&one_more()).expect("a commit");
+        assert_eq!(after_a_crash(&directory).0.len(), all.0.len() + 1);
+    }
+
+    /// Of an install, everything up to the swap; then the image, in which there is one record more.
+    fn with_image(directory: &TempDir) -> (Database, Contents, Database) {
+        let (database, all) = filled(directory);
+        let path = directory.path().join("image-peer-0.tmp");
+        database.copy_to(&path).expect("there is room");
+        let image = Database::open(&path, CACHE_BYTES).expect("an image");
+        image.commit(&one_more()).expect("a commit");
+        (database, all, image)
+    }
+
+    #[test]
+    fn a_swap_that_did_not_happen_leaves_the_old_file_in_use() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (database, all, image) = with_image(&directory);
+        let other = tempfile::tempdir().expect("a directory");
+        let replaced = fs::rename(database.dir().join("db"), other.path().join("db"));
+        replaced.and_then(|()| fs::create_dir(database.dir().join("db"))).expect("a rename will fail");
+        for failed in [database.defragment(), database.replace_with(&image).map(drop)] {
+            assert!(matches!(failed, Err(StorageError::Io { action: "rename", .. })), "{failed:?}");
+        }
+        assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), all);
+        database.commit(&one_more()).expect("a commit to the old file");
+        drop(database);
+        let reader = open(&other).expect("the old file").reader().expect("a reader");
+        assert_eq!(contents(&reader).expect("contents").0.len(), all.0.len() + 1);
+    }
+
+    /// Whether the rename survives a crash is not known. So nothing is written that would be lost
+    /// if it does not, or if it does.
+    #[test]
+    fn after_a_swap_that_may_have_happened_nothing_is_written() {
+        for is_install in [false, true] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (mut database, all, image) = with_image(&directory);
+            database.place.directory.break_sync();
+            let failed = match is_install {
+                true => database.replace_with(&image).map(drop),
+                false => database.defragment(),
+            };
+            assert!(matches!(failed, Err(StorageError::Unsettled { .. })), "{failed:?}");
+            let refused = database.commit(&one_more()).expect_err("it may go to a file without a name");
+            let text = refused.to_string();
+            assert!(text.contains("/db was being replaced when the disk failed: sync "), "{text}");
+            assert!(text.ends_with("check the disk, and start the server again"), "{text}");
+            assert!(database.defragment().is_err() && database.replace_with(&image).is_err());
+            assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), all);
+            drop((database, image));
+            let _ = fs::remove_file(directory.path().join("image-peer-0.tmp"));
+            let found = after_a_crash(&directory);
+            assert_eq!(found.0.len(), all.0.len() + usize::from(is_install));
+        }
+    }
+
+    /// Whoever reads does not notice that the file is replaced meanwhile, though what it reads is not
+    /// in memory.
+    #[test]
+    fn a_scan_outlives_its_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        let records: Vec<_> = (2..52).map(|main| put(main, vec![main as u8; 100_000])).collect();
+        database.commit(&Checkpoint { records: records.clone(), ..Checkpoint::default() }).expect("a commit");
+        for replace in [
+            |database: &Database| database.defragment(),
+            |database: &Database| {
+                let path = database.dir().join("image-peer-0.tmp");
+                database.copy_to(&path)?;
+                database.replace_with(&Database::open(&path, CACHE_BYTES)?).map(drop)
+            },
+        ] {
+            let mut scan = database.reader().expect("a reader").records(Revision::default()).expect("a scan");
+            let first = scan.next().expect("a record").expect("a sound one");
+            replace(&database).expect("a swap");
+            let others = scan.collect::<Result<Vec<_>, _>>().expect("sound records");
+            assert_eq!([vec![first], others].concat(), records);
+        }
+    }
+
+    #[test]
+    fn only_the_owner_can_read_a_database() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (database, ..) = with_image(&directory);
+        database.defragment().expect("a new file");
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let mode = entry.metadata().expect("metadata").mode();
+            assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A database that is written whole and then put where it belongs.
 //!
 //! Whatever breaks off leaves nothing at the path: the file is written beside it, made durable
-//! once, at the end, and renamed. Until then it need not survive a crash, so nobody waits for the
+//! once, at the end, and renamed; where the name is one that something is found under already, by
+//! [`Place`](super::place::Place). Until then it need not survive a crash, so nobody waits for the
 //! disk; but the kernel is asked to write each stretch as soon as it is there. A flood at the end,
 //! or a sync every few moments, would hold up the log of this member, and those of others on the
 //! same disk.
@@ -11,6 +12,7 @@ use std::{
     io,
     num::NonZeroU64,
     ops::Range,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +29,9 @@ use crate::{
     },
 };
 
+/// Nobody but the user that the server runs as reads what clients store.
+const OWNER_ONLY: u32 = 0o600;
+
 /// See the module.
 pub(crate) struct Draft {
     path: PathBuf,
@@ -41,7 +46,9 @@ impl Draft {
     pub(crate) fn begin(path: &Path) -> Result<Draft, StorageError> {
         sweep(path)?;
         let unfinished = Unfinished(unfinished_path(path));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished.0);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(OWNER_ONLY);
+        let file = options.open(&unfinished.0);
         let file = file.map_err(io_error("create", &unfinished.0))?;
         let redb = SteadyFile::new(&file).and_then(|steady| {
             redb::Builder::new().set_cache_size(limits::DRAFT_CACHE_BYTES).create_with_backend(steady)
@@ -65,14 +72,37 @@ impl Draft {
         Ok(transaction.commit()?)
     }
 
-    /// Puts the file in its place, durable and complete.
+    /// Puts the file at its path. The file is durable and complete; its name is not durable, which
+    /// is enough for a file that the next start removes.
     pub(crate) fn finish(self) -> Result<(), StorageError> {
-        let Draft { path, redb, file, unfinished } = self;
+        let path = self.path.clone();
+        let complete = self.complete()?;
+        fs::rename(complete.path(), &path).map_err(io_error("rename", complete.path()))
+    }
+
+    /// Makes the file durable. It does not have its name yet.
+    pub(super) fn complete(self) -> Result<Complete, StorageError> {
+        let Draft { path: _, redb, file, unfinished } = self;
         begin_write(&redb)?.commit()?;
         drop(redb);
         file.sync_all().map_err(io_error("sync", &unfinished.0))?;
-        fs::rename(&unfinished.0, &path).map_err(io_error("rename", &unfinished.0))?;
-        sync_directory(&path)
+        Ok(Complete { file, unfinished })
+    }
+}
+
+/// A file that has everything but its name. It goes, unless it is given one.
+pub(super) struct Complete {
+    file: File,
+    unfinished: Unfinished,
+}
+
+impl Complete {
+    pub(super) fn path(&self) -> &Path {
+        &self.unfinished.0
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 }
 
@@ -96,16 +126,6 @@ pub(super) fn sweep(path: &Path) -> Result<(), StorageError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
         _ => Ok(()),
     }
-}
-
-/// Makes a renaming in the file's directory durable.
-pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let synced = File::open(directory).and_then(|opened| opened.sync_all());
-    synced.map_err(io_error("sync", directory))
 }
 
 /// A file that is not waited for, but is on its way to the disk.

@@ -18,6 +18,14 @@ pub(crate) enum StorageError {
     /// The directory belongs to something else, or to a newer version.
     #[error("{} cannot be used: {detail}", path.display())]
     Foreign { path: PathBuf, detail: String },
+    /// A file was being replaced, and nobody knows which of the two has the name after a crash.
+    #[error(
+        "{} was being replaced when the disk failed: {detail}. Nothing is written to it any more, for after a \
+         crash that name may lead to the old file or to the new one. Either has everything that is not in the log: \
+         check the disk, and start the server again",
+        path.display()
+    )]
+    Unsettled { path: PathBuf, detail: String },
     #[error("database: {0}")]
     Redb(Box<redb::Error>),
 }
