@@ -14,14 +14,14 @@ use super::{
     frame::{self, EntryKind, Found, FrameBuffer, HardState, LogPosition, Record},
     places::Places,
     reader::WalReader,
-    segment::{Segment, file_name, io_error, read_written},
+    segment::{Segment, cut_behind_seal, file_name, io_error, read_written},
 };
-use crate::storage::StorageError;
+use crate::storage::{Directory, StorageError};
 
 /// The log as it can be written to.
 #[derive(Debug)]
 pub(crate) struct Wal {
-    dir: PathBuf,
+    dir: Directory,
     head: Segment,
     /// Sealed segments, oldest first, each with the highest entry index that it holds.
     sealed: VecDeque<(u32, u64)>,
@@ -52,6 +52,7 @@ impl Wal {
         let mut recovered = Recovered::default();
         let mut places = Places::default();
         let mut sealed = VecDeque::new();
+        let mut ends = Vec::new();
         let mut head = None;
         let sequences = sequences(dir)?;
         if has_begun && sequences.is_empty() {
@@ -67,12 +68,9 @@ impl Wal {
             let last_index = recovered.entries.last().map_or(0, |(at, ..)| at.index);
             if is_sealed {
                 sealed.push_back((sequence, last_index));
+                ends.push((path, end));
             } else if is_last {
-                let segment = Segment::reopen(path.clone(), sequence, end)?;
-                if recovered.repaired.is_some() {
-                    segment.erase_tail()?;
-                }
-                head = Some((segment, last_index));
+                head = Some((Segment::reopen(path.clone(), sequence, end)?, last_index));
             } else {
                 return Err(damaged(&path, end, "it ends without a seal, though another segment follows"));
             }
@@ -81,13 +79,23 @@ impl Wal {
         if recovered.entries.first().is_some_and(|(first, ..)| first.index != first_needed) {
             return Err(damaged(dir, 0, "the oldest entries are missing"));
         }
+        // Nothing is changed before all of it is known to be sound.
+        let dir = Directory::open(dir)?;
+        for (path, end) in ends {
+            cut_behind_seal(&path, end)?;
+        }
         let (head, head_last_index) = match head {
-            Some(head) => head,
+            Some((segment, last_index)) => {
+                if recovered.repaired.is_some() {
+                    segment.erase_tail()?;
+                }
+                (segment, last_index)
+            }
             None => {
                 let sequence = sequences.last().map_or(1, |last| last + 1);
                 (
                     Segment::create(
-                        dir,
+                        &dir,
                         sequence,
                         &mut first_frame(&recovered.hard_state, &recovered.purged),
                     )?,
@@ -97,7 +105,7 @@ impl Wal {
         };
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
         let places = Arc::new(Mutex::new(places));
-        let wal = Wal { dir: dir.to_owned(), head, sealed, head_last_index, hard_state, purged, places };
+        let wal = Wal { dir, head, sealed, head_last_index, hard_state, purged, places };
         Ok((wal, recovered))
     }
 
@@ -132,9 +140,11 @@ impl Wal {
         while let Some(&(sequence, last_index)) = self.sealed.front()
             && last_index <= upto.index
         {
-            let path = self.dir.join(file_name(sequence));
+            let path = self.dir.path().join(file_name(sequence));
             self.places.lock().removed(sequence);
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            // One by one: a power loss must not bring back an older segment without a newer one.
+            self.dir.sync()?;
             self.sealed.pop_front();
         }
         Ok(())
@@ -158,12 +168,12 @@ impl Wal {
     #[cfg(test)]
     fn stretch(&self, index: u64) -> u32 {
         let stretch = self.places.lock().find(index).expect("it is there");
-        stretch.end.unwrap_or(super::segment::SEGMENT_LEN) - stretch.start
+        stretch.end - stretch.start
     }
 
     /// Reads what is on the disk, while more is written.
     pub(crate) fn reader(&self) -> WalReader {
-        WalReader::new(self.dir.clone(), self.places.clone())
+        WalReader::new(self.dir.path().to_owned(), self.places.clone())
     }
 }
 
@@ -213,6 +223,10 @@ fn replay(
     let file = Bytes::from(read_written(path)?);
     let mut offset = 0;
     let mut is_sealed = false;
+    if matches!(frame::look(&file, sequence, 0), Found::End | Found::Torn) {
+        // A segment gets its name when its first frame is on the disk, and that may hold a vote.
+        return Err(damaged(path, 0, "the segment has a name and not the frame that it began with"));
+    }
     while offset < file.len() && !is_sealed {
         match frame::look(&file, sequence, offset) {
             Found::Frame { payload, next } => {

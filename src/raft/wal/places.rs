@@ -44,8 +44,7 @@ struct Place {
 pub(crate) struct Stretch {
     pub(crate) sequence: u32,
     pub(crate) start: u32,
-    /// `None`: up to the end of the file.
-    pub(crate) end: Option<u32>,
+    pub(crate) end: u32,
     pub(crate) first: u64,
     /// `None`: as far as the log goes.
     pub(crate) until: Option<u64>,
@@ -56,14 +55,18 @@ pub(crate) struct Stretch {
 pub(crate) struct Places {
     /// Both entries and places in the files grow.
     places: VecDeque<Place>,
-    /// Where the next frame goes.
-    end: (u32, u32),
+    /// Where the frames of each segment end, oldest first. Its file may go on behind them: space that
+    /// is reserved, or that a crash kept from being given back.
+    ends: VecDeque<(u32, u32)>,
 }
 
 impl Places {
     /// A frame that reaches so far stands in `start..end` of a segment.
     pub(crate) fn wrote(&mut self, reach: Reach, sequence: u32, start: u32, end: u32) {
-        self.end = (sequence, end);
+        match self.ends.back_mut() {
+            Some((last, last_end)) if *last == sequence => *last_end = end,
+            _ => self.ends.push_back((sequence, end)),
+        }
         let Some(lowest) = reach.0 else { return };
         while self.places.back().is_some_and(|place| place.index >= lowest) {
             self.places.pop_back();
@@ -82,6 +85,9 @@ impl Places {
         while self.places.front().is_some_and(|place| place.sequence <= sequence) {
             self.places.pop_front();
         }
+        while self.ends.front().is_some_and(|(ended, _)| *ended <= sequence) {
+            self.ends.pop_front();
+        }
     }
 
     /// Where entry `index` is, if the log has it.
@@ -90,9 +96,11 @@ impl Places {
         let place = self.places.get(behind.checked_sub(1)?)?;
         let next = self.places.get(behind);
         let end = match next {
-            Some(next) if next.sequence == place.sequence => Some(next.offset),
-            Some(_) => None,
-            None => (self.end.0 == place.sequence).then_some(self.end.1),
+            Some(next) if next.sequence == place.sequence => next.offset,
+            _ => {
+                let segment = self.ends.binary_search_by_key(&place.sequence, |(sequence, _)| *sequence);
+                self.ends[segment.expect("a place is in a segment that was written to")].1
+            }
         };
         let (sequence, start) = (place.sequence, place.offset);
         Some(Stretch { sequence, start, end, first: place.index, until: next.map(|next| next.index) })

@@ -67,11 +67,7 @@ impl WalReader {
     /// The entries of a stretch that the log still has.
     fn entries_in(&self, stretch: Stretch, file: &File) -> Result<Vec<Entry>, StorageError> {
         let path = self.dir.join(file_name(stretch.sequence));
-        let end = match stretch.end {
-            Some(end) => u64::from(end),
-            None => file.metadata().map_err(io_error("stat", &path))?.len(),
-        };
-        let mut bytes = vec![0; (end as usize).saturating_sub(stretch.start as usize)];
+        let mut bytes = vec![0; (stretch.end - stretch.start) as usize];
         file.read_exact_at(&mut bytes, u64::from(stretch.start)).map_err(io_error("read", &path))?;
         let bytes = Bytes::from(bytes);
         let mut entries: Vec<Entry> = Vec::new();

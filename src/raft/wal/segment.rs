@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::frame::{self, FrameBuffer};
-use crate::storage::StorageError;
+use crate::storage::{Directory, StorageError};
 
 /// Bytes of a segment. A frame never spans two.
 pub(crate) const SEGMENT_LEN: u32 = 64 * 1024 * 1024;
@@ -44,11 +44,11 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
 impl Segment {
     /// A new segment that begins with `first`, durable under its name when this returns.
     pub(crate) fn create(
-        dir: &Path,
+        dir: &Directory,
         sequence: u32,
         first: &mut FrameBuffer,
     ) -> Result<Segment, StorageError> {
-        let path = dir.join(file_name(sequence));
+        let path = dir.path().join(file_name(sequence));
         let draft = path.with_extension("new");
         let file = OpenOptions::new()
             .read(true)
@@ -64,7 +64,7 @@ impl Segment {
         segment.write(first)?;
         segment.file.sync_all().map_err(io_error("sync", &draft))?;
         fs::rename(&draft, &path).map_err(io_error("rename", &draft))?;
-        sync_dir(dir)?;
+        dir.sync()?;
         Ok(segment)
     }
 
@@ -105,7 +105,8 @@ impl Segment {
         self.file.sync_all().map_err(io_error("sync", &self.path))
     }
 
-    /// Closes the segment for good and gives back the space that it did not use.
+    /// Closes the segment for good and gives back the space that it did not use. A crash in between
+    /// leaves that to the next start: whoever reads the segment stops where its frames end.
     pub(crate) fn seal(&mut self) -> Result<(), StorageError> {
         let mut buffer = FrameBuffer::new();
         buffer.push(&super::Record::Seal);
@@ -113,6 +114,17 @@ impl Segment {
         self.sync()?;
         self.file.set_len(u64::from(self.end)).map_err(io_error("truncate", &self.path))
     }
+}
+
+/// Gives back what a sealed segment whose frames end at `end` did not use, if a crash came between
+/// the seal and that.
+pub(crate) fn cut_behind_seal(path: &Path, end: u32) -> Result<(), StorageError> {
+    let len = fs::metadata(path).map_err(io_error("stat", path))?.len();
+    if len > u64::from(end) {
+        let file = OpenOptions::new().write(true).open(path).map_err(io_error("open", path))?;
+        file.set_len(u64::from(end)).map_err(io_error("truncate", path))?;
+    }
+    Ok(())
 }
 
 /// What has ever been written to a segment: everything up to its last stretch of data. The rest
@@ -140,8 +152,4 @@ pub(crate) fn read_written(path: &Path) -> Result<Vec<u8>, StorageError> {
     let mut bytes = vec![0; written as usize];
     file.read_exact_at(&mut bytes, 0).map_err(io_error("read", path))?;
     Ok(bytes)
-}
-
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
 }

@@ -1,6 +1,9 @@
 //! What survives, what is repaired, what is refused.
 
-use std::{fs, os::unix::fs::FileExt};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, MetadataExt},
+};
 
 use super::*;
 use crate::raft::wal::{frame::SECTOR, segment::SEGMENT_LEN};
@@ -194,6 +197,112 @@ fn entries_are_read_back_from_anywhere() {
         drop(wal);
         wal = Wal::open(dir.path(), true).expect("open").0;
     }
+}
+
+/// Three segments, of which two are sealed. Each entry has four megabytes.
+fn three_segments(dir: &Path) -> (Wal, u64) {
+    let (mut wal, _) = Wal::open(dir, false).expect("open");
+    let piece = vec![7_u8; 4 * 1024 * 1024];
+    let mut count = 0;
+    while wal.sealed().len() < 2 {
+        write(&mut wal, count, &piece);
+        count += 1;
+    }
+    (wal, count)
+}
+
+fn bytes_on_disk(dir: &Path, sequence: u32) -> u64 {
+    fs::metadata(dir.join(file_name(sequence))).expect("stat").len()
+}
+
+fn reserve_again(dir: &Path, sequence: u32) {
+    let file = fs::File::options().write(true).open(dir.join(file_name(sequence))).expect("open");
+    file.set_len(u64::from(SEGMENT_LEN)).expect("set the length");
+}
+
+/// The seal is on the disk, and what the segment did not use was not given back.
+#[test]
+fn a_segment_that_goes_on_behind_its_seal_is_read_to_the_seal() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (wal, count) = three_segments(dir.path());
+    let sealed_bytes = [1, 2].map(|sequence| bytes_on_disk(dir.path(), sequence));
+    assert!(sealed_bytes.iter().all(|bytes| *bytes < u64::from(SEGMENT_LEN)));
+    for sequence in [1, 2] {
+        reserve_again(dir.path(), sequence);
+    }
+    // While the log is open.
+    assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
+    drop(wal);
+    let (wal, recovered) = Wal::open(dir.path(), true).expect("open");
+    assert_eq!(indexes(&recovered), (0..count).collect::<Vec<_>>());
+    assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
+    assert_eq!([1, 2].map(|sequence| bytes_on_disk(dir.path(), sequence)), sealed_bytes);
+}
+
+/// The crash came before the next segment was begun, too.
+#[test]
+fn a_log_whose_last_segment_is_sealed_goes_on_in_a_new_one() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (wal, count) = three_segments(dir.path());
+    drop(wal);
+    fs::remove_file(dir.path().join(file_name(3))).expect("remove");
+    fs::write(dir.path().join("00000003.new"), "not even a frame").expect("write");
+    reserve_again(dir.path(), 2);
+    let (mut wal, recovered) = Wal::open(dir.path(), true).expect("open");
+    let until = count - 1;
+    assert_eq!(indexes(&recovered), (0..until).collect::<Vec<_>>());
+    assert!(!dir.path().join("00000003.new").exists());
+    write(&mut wal, until, b"in the third segment");
+    assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
+    // What is purged goes, however long its file is.
+    reserve_again(dir.path(), 1);
+    let upto = LogPosition { term: 1, index: until - 1 };
+    wal.purge(upto).expect("purge");
+    assert_eq!(wal.sealed().len(), 0);
+    assert_eq!(read(&wal, until, u64::MAX, usize::MAX).len(), 1);
+}
+
+#[test]
+fn a_segment_without_the_frame_that_it_began_with_is_refused() {
+    for contents in [vec![], vec![0; 4096], vec![0; SEGMENT_LEN as usize]] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (wal, _) = three_segments(dir.path());
+        drop(wal);
+        let path = dir.path().join(file_name(3));
+        fs::write(&path, &contents).expect("write");
+        let error = Wal::open(dir.path(), true).expect_err("a vote may be missing").to_string();
+        assert!(error.contains("00000003.wal is damaged: at byte 0"), "{error}");
+        assert_eq!(fs::metadata(&path).expect("stat").len(), contents.len() as u64, "nothing was changed");
+    }
+}
+
+/// The name of a segment that may not survive a crash is no place to write to.
+#[test]
+fn a_segment_whose_name_is_not_durable_is_not_written_to() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, count) = three_segments(dir.path());
+    wal.dir.break_sync();
+    let piece = vec![7_u8; 4 * 1024 * 1024];
+    let mut buffer = FrameBuffer::new();
+    let refused = (count..).find_map(|index| {
+        let at = LogPosition { term: 1, index };
+        buffer.clear();
+        buffer.push(&Record::Entry { at, kind: EntryKind::Batch, payload: piece.clone().into() });
+        wal.append(&mut buffer, Some(index)).err().map(|error| (index, error.to_string()))
+    });
+    let (index, error) = refused.expect("a fourth segment is needed");
+    assert!(error.starts_with("sync "), "{error}");
+    drop(wal);
+    let (_, recovered) = Wal::open(dir.path(), true).expect("open");
+    assert_eq!(indexes(&recovered), (0..index).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_the_owner_can_read_a_segment() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    drop(Wal::open(dir.path(), false).expect("open"));
+    let mode = fs::metadata(head_file(dir.path())).expect("stat").mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 /// A log of several segments is read through by many small reads. What they cost is the log once.
