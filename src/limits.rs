@@ -69,6 +69,18 @@ pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// before its time; when it is full, what is committed waits in the log until that is done.
 pub(crate) const UNSAVED_BYTES: usize = 128 * 1024 * 1024;
 
+/// Compactions that were accepted and wait for the ones before them. One that finds as many takes
+/// the place of the last of them: what both remove goes in one go, and `HashKV` at either revision
+/// answers as after a restart.
+pub(crate) const COMPACTIONS_WAITING: usize = if cfg!(test) { 2 } else { 16 };
+
+/// Compactions whose hashes are remembered, as many as in etcd. The oldest is forgotten first.
+pub(crate) const COMPACTION_HASHES: usize = if cfg!(test) { 3 } else { 10 };
+
+/// Bytes of records that a compaction or the scrubber reads in one go, so that a checkpoint does
+/// not wait for a thousand large values. The record that reaches them is the last.
+pub(crate) const READ_STRIDE_BYTES: usize = 1024 * 1024;
+
 /// Removals in one checkpoint, so that a large compaction does not hold up the durability of what
 /// is written meanwhile. What is over waits for the next one.
 pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;

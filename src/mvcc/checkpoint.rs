@@ -58,7 +58,7 @@ impl Store {
 
     /// Whether a capture would hold anything that the last one did not.
     pub(crate) fn has_changes(&self) -> bool {
-        self.rev_captured != self.rev_current || self.compaction.rev_captured != self.compaction.rev_walked
+        self.rev_captured != self.rev_current || self.compaction.has_changes()
     }
 
     /// The newest capture, which holds `rev`, is durable and took `removed_bytes` off the disk.

@@ -1,49 +1,126 @@
 //! Forgetting the past.
 //!
-//! Compaction takes effect at once: from then on older revisions are refused. Taking them out of
-//! the index happens later, in strides, and out of the database with the checkpoints that follow.
-//! Everybody may see a different part of that work done; nobody can tell from the answers.
+//! A compaction takes effect at once: from then on older revisions are refused. The work happens
+//! later, in strides, one compaction after the other, each in two walks. The first walk takes what
+//! nobody can read any more out of the index. The second walk reads the records of the database up
+//! to the compacted revision, in the order of the disk: what the index does not know any more is
+//! removed with the checkpoints that follow, and what was there is hashed ([`CompactionHashes`]).
+//! Everybody may see a different part of that work done; nobody can tell from the answers, but for
+//! the hash at the compacted revision, which is what etcd answers too.
 
-use std::collections::BTreeSet;
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use crate::{
-    mvcc::{RevError, Store},
+    limits::{CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES, COMPACTIONS_WAITING, READ_STRIDE_BYTES},
+    mvcc::{
+        RevError, Store,
+        hash::{self, KvHash},
+    },
+    storage::{Reader, Record, StorageError},
     types::{Rev, Revision},
 };
 
 /// How far the work is.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    walk: Option<IndexWalk>,
-    /// The index holds nothing older.
-    pub(super) rev_walked: Rev,
-    /// Out of the index, still to go from the database.
-    removed: BTreeSet<Revision>,
+    /// Accepted and not begun, the oldest first.
+    waiting: VecDeque<Span>,
+    walk: Option<Walk>,
+    /// Removals that no checkpoint has taken, in the order of the disk.
+    removed: VecDeque<Revision>,
+    /// The walks up to here are done.
+    rev_walked: Rev,
     /// A captured checkpoint leaves nothing older in the database.
     pub(super) rev_captured: Rev,
     /// The database holds nothing older.
     pub(super) rev_finished: Rev,
+    pub(super) hashes: CompactionHashes,
 }
 
-/// One pass over the index. What it takes out goes from the database after its end, because
-/// removing in the order of the disk is much faster than in the order of the keys.
-#[derive(Debug)]
-struct IndexWalk {
-    /// Revision to compact to.
+/// One compaction: from the revision of the compaction before it to its own.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    prev: Rev,
     rev: Rev,
-    /// The key that was visited last.
-    after: Option<Box<[u8]>>,
-    removed: BTreeSet<Revision>,
+    /// All that the compaction before it left is there, so that its hash is the same on every
+    /// member.
+    is_hashed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
+enum Walk {
+    Index {
+        span: Span,
+        /// The key that was visited last.
+        after: Option<Box<[u8]>>,
+        /// The index holds changes up to `span.rev`: what a range at that revision sees, and
+        /// tombstones of exactly that revision.
+        any_kept: bool,
+    },
+    Disk {
+        span: Span,
+        any_kept: bool,
+        /// The next record to look at.
+        from: Revision,
+        hash: u32,
+    },
+}
+
+#[derive(Debug)]
 pub(crate) enum CompactionStep {
     /// There is nothing to do.
     Idle,
     More,
-    /// Nothing older than this is in the index. It is off the disk when
-    /// [`Store::rev_compact_finished`] says so, which takes a checkpoint or more.
+    /// Records are to be read, without the store; [`Store::judge`] tells which of them go, and
+    /// [`Store::judged`] takes them.
+    Read(CompactionStride),
+    /// It goes on after the next checkpoint: the records are not in the database yet, or what the
+    /// compaction before this one removed is not off it, or as many removals wait as one checkpoint
+    /// takes.
+    AwaitsCheckpoint,
+    /// The walks up to this revision are done. What they found is off the disk when
+    /// [`Store::rev_compact_finished`] says so, which takes another checkpoint.
     Finished(Rev),
+}
+
+/// A stretch of the second walk, not read yet.
+pub(crate) struct CompactionStride {
+    body: Arc<Reader>,
+    from: Revision,
+    upto: Rev,
+    records_max: usize,
+}
+
+/// The records of a stride.
+pub(crate) struct CompactionRecords {
+    records: Vec<(Revision, Record)>,
+    /// The first record that is not what was written. None of those goes, and nothing is hashed.
+    pub(crate) damage: Option<StorageError>,
+    /// Where the walk goes on; `None` at its end.
+    next: Option<Revision>,
+}
+
+/// What is to become of the records of a stride.
+pub(crate) struct Judged {
+    removed: Vec<Revision>,
+    is_damaged: bool,
+    hash: u32,
+    next: Option<Revision>,
+}
+
+/// The hashes that the last compactions found, by revision, as [`COMPACTION_HASHES`] says.
+///
+/// Once a compaction is done, the hash of the history up to its revision cannot be found again,
+/// for what it removed is covered too. etcd's members compare these hashes, and etcd answers them
+/// to whoever asks for the hash at one of these revisions; a restart forgets them, as in etcd.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CompactionHashes(VecDeque<CompactionHash>);
+
+#[derive(Clone, Copy, Debug)]
+struct CompactionHash {
+    prev: Rev,
+    rev: Rev,
+    hash: u32,
 }
 
 impl Store {
@@ -55,26 +132,85 @@ impl Store {
         if rev > self.rev_current {
             return Err(RevError::Future { asked: rev, current: self.rev_current });
         }
-        self.rev_compacted = rev;
+        let prev = std::mem::replace(&mut self.rev_compacted, rev);
+        self.compaction.schedule(prev, rev);
         Ok(())
     }
 
-    /// Takes what has been compacted out of the index, `keys_max` keys at a time.
-    pub(crate) fn compaction_stride(&mut self, keys_max: usize) -> CompactionStep {
-        let compaction = &mut self.compaction;
-        if compaction.walk.is_none() && compaction.rev_walked == self.rev_compacted {
-            return CompactionStep::Idle;
+    /// Does the next part of the work: visits `max` keys of the index at most, or says what else is
+    /// to be done.
+    pub(crate) fn compaction_stride(&mut self, max: usize) -> CompactionStep {
+        let Some(walk) = self.compaction.next_walk() else { return CompactionStep::Idle };
+        match walk {
+            Walk::Index { span, after, mut any_kept } => {
+                let (last, found) = self.index.compact(after.as_deref(), max, span.rev);
+                any_kept |= found;
+                self.compaction.walk = Some(match last {
+                    Some(_) => Walk::Index { span, after: last, any_kept },
+                    None => {
+                        Walk::Disk { span, any_kept, from: Revision::default(), hash: hash::of_nothing() }
+                    }
+                });
+                CompactionStep::More
+            }
+            Walk::Disk { span, any_kept, from, hash } => {
+                self.compaction.walk = Some(Walk::Disk { span, any_kept, from, hash });
+                let compaction = &self.compaction;
+                let is_full = compaction.removed.len() >= CHECKPOINT_REMOVALS_MAX;
+                // What the compaction before it removed must not be found a second time.
+                let is_after_last = compaction.rev_finished == compaction.rev_walked;
+                if is_full || !is_after_last || self.rev_checkpointed < span.rev {
+                    return CompactionStep::AwaitsCheckpoint;
+                }
+                let body = Arc::clone(&self.body);
+                CompactionStep::Read(CompactionStride { body, from, upto: span.rev, records_max: max })
+            }
         }
-        let begin = || IndexWalk { rev: self.rev_compacted, after: None, removed: BTreeSet::new() };
-        let IndexWalk { rev, after, mut removed } = compaction.walk.take().unwrap_or_else(begin);
-        let last = self.index.compact(after.as_deref(), keys_max, rev, &mut removed);
-        if last.is_some() {
-            compaction.walk = Some(IndexWalk { rev, after: last, removed });
+    }
+
+    /// Which records of a stride go, and what they add to the hash. The stride has to be the last
+    /// that was handed out.
+    pub(crate) fn judge(&self, stride: CompactionRecords) -> Judged {
+        let Some(Walk::Disk { span, any_kept, hash, .. }) = self.compaction.walk else {
+            panic!("records are judged while they are walked over")
+        };
+        let CompactionRecords { records, damage, next } = stride;
+        let mut removed = Vec::new();
+        let mut hash = hash;
+        for (revision, record) in records {
+            let known = self.index.get(record.parts().key);
+            let is_kept = known.is_some_and(|changes| changes.oldest() == revision);
+            // As in etcd: if nothing at all is kept, then all that is there is hashed.
+            let is_compacted_before = revision.main <= span.prev && any_kept && !is_kept;
+            if !is_compacted_before {
+                hash = hash::add(hash, span.prev, revision, &record);
+            }
+            if !is_kept {
+                removed.push(revision);
+            }
+        }
+        Judged { removed, is_damaged: damage.is_some(), hash, next }
+    }
+
+    /// Takes what [`Store::judge`] said of the last stride.
+    pub(crate) fn judged(&mut self, judged: Judged) -> CompactionStep {
+        let compaction = &mut self.compaction;
+        let Some(Walk::Disk { mut span, any_kept, from, .. }) = compaction.walk.take() else {
+            panic!("records are judged while they are walked over")
+        };
+        let Judged { removed, is_damaged, hash, next } = judged;
+        span.is_hashed &= !is_damaged;
+        compaction.removed.extend(removed);
+        if let Some(next) = next {
+            assert!(next > from, "the walk goes on from {from} to {next}");
+            compaction.walk = Some(Walk::Disk { span, any_kept, from: next, hash });
             return CompactionStep::More;
         }
-        compaction.removed.append(&mut removed);
-        compaction.rev_walked = rev;
-        CompactionStep::Finished(rev)
+        compaction.rev_walked = span.rev;
+        if span.is_hashed {
+            compaction.hashes.remember(CompactionHash { prev: span.prev, rev: span.rev, hash });
+        }
+        CompactionStep::Finished(span.rev)
     }
 
     /// The revision up to which compaction has reached the disk.
@@ -82,28 +218,116 @@ impl Store {
     pub(crate) fn rev_compact_finished(&self) -> Rev {
         self.compaction.rev_finished
     }
+
+    /// Keeps the hashes that the store before this one found.
+    pub(crate) fn remember_hashes_of(&mut self, before: &Store) {
+        self.compaction.hashes = before.compaction.hashes.clone();
+    }
 }
 
 impl Compaction {
-    /// Of a store whose file holds nothing older than `rev_finished`.
-    pub(super) fn after(rev_finished: Rev) -> Compaction {
+    /// Of a store whose file holds nothing older than `rev_finished`, and which is compacted up to
+    /// `rev_scheduled`.
+    pub(super) fn after(rev_finished: Rev, rev_scheduled: Rev) -> Compaction {
+        let mut waiting = VecDeque::new();
+        if rev_finished < rev_scheduled {
+            // Part of it may have been done before.
+            waiting.push_back(Span { prev: rev_finished, rev: rev_scheduled, is_hashed: false });
+        }
         Compaction {
+            waiting,
             walk: None,
+            removed: VecDeque::new(),
             rev_walked: rev_finished,
-            removed: BTreeSet::new(),
             rev_captured: rev_finished,
             rev_finished,
+            hashes: CompactionHashes::default(),
         }
+    }
+
+    /// A compaction that finds too many before it takes the place of the last of them: what both
+    /// are to remove is removed in one go, and the hash of neither is known.
+    fn schedule(&mut self, prev: Rev, rev: Rev) {
+        // Whoever asks for the hash at 0 asks for the newest.
+        let mut span = Span { prev, rev, is_hashed: rev > Rev(0) };
+        if self.waiting.len() >= COMPACTIONS_WAITING
+            && let Some(last) = self.waiting.pop_back()
+        {
+            span = Span { prev: last.prev, rev, is_hashed: false };
+        }
+        self.waiting.push_back(span);
+    }
+
+    fn next_walk(&mut self) -> Option<Walk> {
+        let begin = |span| Walk::Index { span, after: None, any_kept: false };
+        self.walk.take().or_else(|| self.waiting.pop_front().map(begin))
+    }
+
+    /// Whether a capture would hold anything of it that the last one did not.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.removed.is_empty() || self.rev_captured != self.rev_walked
     }
 
     /// The next removals, in the order of the disk, and whether there are more. With the last of
     /// them, what was compacted is gone.
     pub(super) fn capture(&mut self, removals_max: usize) -> (Vec<Revision>, bool) {
-        let removed = std::iter::from_fn(|| self.removed.pop_first()).take(removals_max).collect();
+        let count = self.removed.len().min(removals_max);
+        let removed = self.removed.drain(..count).collect();
         let more = !self.removed.is_empty();
         if !more {
             self.rev_captured = self.rev_walked;
         }
         (removed, more)
+    }
+}
+
+impl fmt::Debug for CompactionStride {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CompactionStride({} to {})", self.from, self.upto)
+    }
+}
+
+impl CompactionStride {
+    pub(crate) fn load(self) -> Result<CompactionRecords, StorageError> {
+        let CompactionStride { body, from, upto, records_max } = self;
+        let mut stride = CompactionRecords { records: Vec::new(), damage: None, next: None };
+        let mut bytes = 0;
+        for item in body.records(from)? {
+            let (revision, record) = match item {
+                Ok(item) => item,
+                Err(damage @ StorageError::Corrupted { .. }) => {
+                    stride.damage.get_or_insert(damage);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if revision.main > upto {
+                break;
+            }
+            if stride.records.len() >= records_max || bytes >= READ_STRIDE_BYTES {
+                stride.next = Some(revision);
+                break;
+            }
+            bytes += record.bytes().len();
+            stride.records.push((revision, record));
+        }
+        Ok(stride)
+    }
+}
+
+impl CompactionHashes {
+    fn remember(&mut self, found: CompactionHash) {
+        let newest = self.0.back().map_or(Rev::NEVER_COMPACTED, |last| last.rev);
+        assert!(found.rev > newest, "compactions are done in order");
+        self.0.push_back(found);
+        while self.0.len() > COMPACTION_HASHES {
+            self.0.pop_front();
+        }
+    }
+
+    pub(super) fn at(&self, rev: Rev, rev_current: Rev) -> Option<KvHash> {
+        let found = self.0.iter().find(|found| found.rev == rev)?;
+        let CompactionHash { prev: rev_compacted, rev: rev_hashed, hash } = *found;
+        Some(KvHash { hash, rev_compacted, rev_hashed, rev_current })
     }
 }

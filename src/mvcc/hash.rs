@@ -3,6 +3,9 @@
 //! It covers every record that is stored up to a revision, in order, and must not depend on how
 //! far compaction has come. So of what has been compacted it covers only what is still there at
 //! the hashed revision, the *keep set*: the walk collects it from the index.
+//!
+//! At the revision of one of the last compactions the answer is another: the hash that the
+//! compaction found, of the history as it was before it.
 
 use std::sync::Arc;
 
@@ -28,6 +31,8 @@ pub(crate) struct HashWalk {
     /// As it was asked for: 0 is the newest.
     asked: i64,
     captured: Option<Captured>,
+    /// What a compaction found at that revision.
+    remembered: Option<KvHash>,
 }
 
 struct Captured {
@@ -56,7 +61,7 @@ struct KeepSet {
 
 impl HashWalk {
     pub(crate) fn new(asked: i64) -> HashWalk {
-        HashWalk { asked, captured: None }
+        HashWalk { asked, captured: None, remembered: None }
     }
 
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
@@ -68,7 +73,13 @@ impl HashWalk {
         let captured = match self.captured.take() {
             // Compacted under way: what is to be kept is another question now.
             Some(captured) if captured.compacted == store.rev_compacted => captured,
-            _ => Captured::begin(self.asked, store)?,
+            _ => {
+                self.remembered = store.compaction.hashes.at(Rev(self.asked), store.rev_current);
+                if self.remembered.is_some() {
+                    return Ok(Step::Done);
+                }
+                Captured::begin(self.asked, store)?
+            }
         };
         let captured = self.captured.insert(captured);
         let after = captured.after.take();
@@ -93,16 +104,17 @@ impl HashWalk {
     }
 
     pub(crate) fn finish(self) -> Result<KvHash, StorageError> {
+        if let Some(remembered) = self.remembered {
+            return Ok(remembered);
+        }
         let captured = self.captured.expect("a walk is finished after its last step");
         let Captured { current, compacted, rev, body, head, keep, .. } = captured;
         let mut kept = if keep.any_live { keep.live } else { keep.left };
         kept.sort_unstable();
-        let mut hash = crc32c::crc32c(b"key");
-        let mut add = |revision: Revision, record: &Record| {
-            let is_kept = revision.main > compacted || kept.binary_search(&revision).is_ok();
-            if is_kept && !(record.is_tombstone() && revision.main == compacted) {
-                hash = crc32c::crc32c_append(hash, &etcd_key(revision, record.is_tombstone()));
-                hash = crc32c::crc32c_append(hash, record.bytes());
+        let mut hash = of_nothing();
+        let mut take = |revision: Revision, record: &Record| {
+            if revision.main > compacted || kept.binary_search(&revision).is_ok() {
+                hash = add(hash, compacted, revision, record);
             }
         };
         for item in body.records(Revision::default())? {
@@ -110,9 +122,9 @@ impl HashWalk {
             if revision.main > rev {
                 break;
             }
-            add(revision, &record);
+            take(revision, &record);
         }
-        head.iter().for_each(|(revision, record)| add(*revision, record));
+        head.iter().for_each(|(revision, record)| take(*revision, record));
         Ok(KvHash { hash, rev_compacted: compacted, rev_hashed: rev, rev_current: current })
     }
 }
@@ -133,6 +145,21 @@ impl Captured {
         let body = Arc::clone(&store.body);
         Ok(Captured { current, compacted, rev, body, head, after: None, keep: KeepSet::default() })
     }
+}
+
+/// The hash before the first record.
+pub(super) fn of_nothing() -> u32 {
+    crc32c::crc32c(b"key")
+}
+
+/// Adds a record to a hash of a history that is compacted up to `compacted`. A tombstone of exactly
+/// that revision does not count: etcd kept it in some releases and removed it in others.
+pub(super) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record) -> u32 {
+    if record.is_tombstone() && revision.main == compacted {
+        return hash;
+    }
+    let hash = crc32c::crc32c_append(hash, &etcd_key(revision, record.is_tombstone()));
+    crc32c::crc32c_append(hash, record.bytes())
 }
 
 /// The key under which etcd stores a record.

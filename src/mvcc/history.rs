@@ -1,6 +1,8 @@
 //! Reading the tape forwards, for watchers that are behind.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
 
 use crate::{
     limits::HISTORY_BYTES,
@@ -13,6 +15,7 @@ use crate::{
 pub(crate) struct HistoryStride {
     source: Source,
     revs_max: usize,
+    compacted: Rev,
     current: Rev,
 }
 
@@ -64,7 +67,7 @@ impl Store {
             }
             Source::Head { from, revs }
         };
-        Ok(HistoryStride { source, revs_max, current: self.rev_current })
+        Ok(HistoryStride { source, revs_max, compacted: self.rev_compacted, current: self.rev_current })
     }
 
     /// What the keys of these events held just before them.
@@ -91,7 +94,10 @@ impl HistoryStride {
             }
             Source::Body { body, from, until } => read(&body, from, until, self.revs_max)?,
         };
-        let revs = revs.into_iter().map(|(rev, records)| {
+        let revs = revs.into_iter().map(|(rev, mut records)| {
+            if rev == self.compacted {
+                keep_newest_of_each_key(&mut records);
+            }
             let events = records.iter().map(|record| event(rev, record)).collect();
             (rev, events)
         });
@@ -125,6 +131,18 @@ fn read(body: &Reader, from: Rev, until: Rev, revs_max: usize) -> Result<(Revs, 
         }
     }
     Ok((revs, until))
+}
+
+/// What a revision did and took back itself goes with the compaction to that revision. Whether it
+/// is off the disk yet, or still in memory, must not show.
+fn keep_newest_of_each_key(records: &mut Vec<Record>) {
+    let mut seen: BTreeSet<Bytes> = BTreeSet::new();
+    let mut is_newest = |record: &Record| seen.insert(record.bytes().slice_ref(record.parts().key));
+    // From the end, for the newest change of a key is its last.
+    let mut kept: Vec<Record> =
+        std::mem::take(records).into_iter().rev().filter(|record| is_newest(record)).collect();
+    kept.reverse();
+    *records = kept;
 }
 
 fn event(rev: Rev, record: &Record) -> Event {

@@ -5,12 +5,12 @@
 //! exist in it now: counting walks over the keys at both ends of a range, and over segments between.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     ops::Bound::{self, Excluded, Included, Unbounded},
 };
 
 use crate::{
-    mvcc::key_index::{KeyIndex, Live},
+    mvcc::key_index::{Kept, KeyIndex, Live},
     storage::Record,
     types::{KeyRange, LeaseId, Rev, Revision},
 };
@@ -105,21 +105,23 @@ impl Index {
     }
 
     /// Compacts the next `keys_max` keys after `after`. Returns the last of them, or nothing at the
-    /// end.
+    /// end; and whether changes up to `rev` were kept.
     pub(super) fn compact(
         &mut self,
         after: Option<&[u8]>,
         keys_max: usize,
         rev: Rev,
-        removed: &mut BTreeSet<Revision>,
-    ) -> Option<Box<[u8]>> {
+    ) -> (Option<Box<[u8]>>, bool) {
         let mut emptied: Vec<Box<[u8]>> = Vec::new();
         let mut visited = 0;
+        let mut any_kept = false;
         let mut last = None;
         let lower = after.map_or(Unbounded, Excluded);
         for (key, changes) in self.keys.range_mut::<[u8], _>((lower, Unbounded)) {
-            if !changes.compact(rev, removed) {
-                emptied.push(key.clone());
+            match changes.compact(rev) {
+                Kept::Nothing => emptied.push(key.clone()),
+                Kept::Later => {}
+                Kept::Newest => any_kept = true,
             }
             visited += 1;
             if visited == keys_max {
@@ -131,7 +133,7 @@ impl Index {
             self.keys.remove(&key);
             self.shrink_segment(&key);
         }
-        last
+        (last, any_kept)
     }
 
     /// Takes in a stored record; records come in order. Says what is wrong with one that cannot

@@ -63,6 +63,16 @@ pub(super) struct Live {
     pub(super) version: i64,
 }
 
+/// What a compaction left of a key's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Nothing,
+    /// Only changes after the compacted revision.
+    Later,
+    /// The newest change up to the compacted revision, and those after it.
+    Newest,
+}
+
 impl KeyIndex {
     /// A key whose oldest known change is this put.
     pub(super) fn of_put(put: Live, lease: LeaseId) -> KeyIndex {
@@ -111,24 +121,29 @@ impl KeyIndex {
         self.lease
     }
 
-    /// Forgets what nobody can read at `rev` or later, and reports it. False if nothing is left.
+    /// The oldest change that is known.
+    pub(super) fn oldest(&self) -> Revision {
+        self.changes()[0].revision()
+    }
+
+    /// Forgets what nobody can read at `rev` or later.
     ///
     /// What remains of the past is the newest change up to `rev`: a put because it is still
-    /// readable, a tombstone only if it is exactly at `rev`, for watchers that start there.
-    pub(super) fn compact(&mut self, rev: Rev, removed: &mut impl Extend<Revision>) -> bool {
+    /// readable, a tombstone only if it is exactly at `rev`, for watchers that start there. After
+    /// [`Kept::Nothing`] the key is to go.
+    pub(super) fn compact(&mut self, rev: Rev) -> Kept {
         let count = self.count_until(rev);
         let changes = self.changes();
-        let Some(last) = count.checked_sub(1) else { return true };
+        let Some(last) = count.checked_sub(1) else { return Kept::Later };
         let keeps_last = !changes[last].is_tombstone() || changes[last].main.get() == rev.0;
         let first = if keeps_last { last } else { count };
-        removed.extend(changes[..first].iter().map(|change| change.revision()));
         if first == changes.len() {
-            return false;
+            return Kept::Nothing;
         }
         if first > 0 {
             self.cut(first);
         }
-        true
+        if keeps_last { Kept::Newest } else { Kept::Later }
     }
 
     /// Generations from the oldest on, for people: a tombstone is the last of its slice.

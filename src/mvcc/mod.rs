@@ -9,7 +9,7 @@
 //! not touch the disk but to read a record that is no longer in memory. What takes long is done in
 //! two halves: a short one that borrows the store and captures what it needs, in strides, and one
 //! that does the work on what was captured ([`RangeWalk`], [`HistoryStride`], [`PrevLookup`],
-//! [`HashWalk`], [`StoreCheckpoint`]).
+//! [`HashWalk`], [`CompactionStep`], [`StoreCheckpoint`]).
 
 mod checkpoint;
 mod compaction;

@@ -92,7 +92,7 @@ impl Store {
             recent: Recent::after(cells.rev_current),
             rev_current: cells.rev_current,
             rev_compacted: cells.rev_compact_scheduled,
-            compaction: Compaction::after(cells.rev_compact_finished),
+            compaction: Compaction::after(cells.rev_compact_finished, cells.rev_compact_scheduled),
             rev_captured: cells.rev_current,
             rev_checkpointed: cells.rev_current,
             size,

@@ -87,7 +87,7 @@ impl Background {
         };
         loop {
             if work.compacting {
-                work.compacting = self.compact_stride();
+                work.compacting = self.compact_stride()?;
             }
             let idle = work.checkpoint_due.saturating_duration_since(Instant::now());
             match self.next_event(if work.compacting { self.compaction_pause } else { idle }) {
@@ -171,23 +171,38 @@ impl Background {
         Ok(())
     }
 
-    /// Frees the history of some keys. True if there is more to do.
-    fn compact_stride(&self) -> bool {
+    /// Frees the history of some keys, or removes what was freed from some of the database. True
+    /// if there is more to do.
+    fn compact_stride(&self) -> Result<bool, StorageError> {
         let start = Instant::now();
-        let step = self.replica.write().state.mvcc.compaction_stride(self.compaction_stride_keys);
-        match step {
-            CompactionStep::Idle => false,
-            CompactionStep::More => {
+        match self.compaction_step()? {
+            CompactionStep::Idle => return Ok(false),
+            CompactionStep::AwaitsCheckpoint => {
+                self.checkpoint()?;
+            }
+            CompactionStep::More | CompactionStep::Read(_) => {
                 self.metrics.observe_compaction_pause(start.elapsed());
-                true
             }
             CompactionStep::Finished(rev) => {
                 tracing::info!(compact_revision = rev.0, "finished scheduled compaction");
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.metrics.compaction_last.set(now.as_secs() as i64);
-                true
             }
         }
+        Ok(true)
+    }
+
+    fn compaction_step(&self) -> Result<CompactionStep, StorageError> {
+        // A snapshot that is installed meanwhile would bring another database and another index.
+        let _checkpointing = self.checkpointing.lock();
+        let step = self.replica.write().state.mvcc.compaction_stride(self.compaction_stride_keys);
+        let CompactionStep::Read(stride) = step else { return Ok(step) };
+        let records = stride.load()?;
+        if let Some(damage) = &records.damage {
+            self.report_damage(damage);
+        }
+        let judged = self.replica.read().state.mvcc.judge(records);
+        Ok(self.replica.write().state.mvcc.judged(judged))
     }
 
     /// Rewrites the database without its holes. Reads and writes go on: writes gather in memory
@@ -195,7 +210,7 @@ impl Background {
     fn defragment(&self) -> Result<Result<(), String>, StorageError> {
         let _timer = self.metrics.backend_defrag.start_timer();
         let start = Instant::now();
-        while self.compact_stride() {}
+        while self.compact_stride()? {}
         self.checkpoint_all()?;
         let before = self.database.file_bytes()?;
         tracing::info!(current_db_size_bytes = before, "starting defragment");
@@ -227,14 +242,18 @@ impl Background {
         match self.database.verify_stride(from, limits::SCRUB_RECORDS) {
             Ok(next) => next.unwrap_or_default(),
             Err(error) => {
-                tracing::error!(
-                    %error,
-                    "found damage in the database; what is damaged is not served. Replace the disk, and restore \
-                     this member from a backup or from its peers"
-                );
-                self.damage.send_replace(true);
+                self.report_damage(&error);
                 Revision { main: from.main.next(), sub: 0 }
             }
         }
+    }
+
+    fn report_damage(&self, error: &StorageError) {
+        tracing::error!(
+            %error,
+            "found damage in the database; what is damaged is not served. Replace the disk, and restore \
+             this member from a backup or from its peers"
+        );
+        self.damage.send_replace(true);
     }
 }

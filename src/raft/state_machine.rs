@@ -466,6 +466,7 @@ fn install(
     let rev = installed.state.mvcc.rev_current();
     let replaced = {
         let _checkpointing = checkpointing.lock();
+        installed.state.mvcc.remember_hashes_of(&replica.read().state.mvcc);
         // Between the file's swap and the replica's nothing may fail: a checkpoint of the old state
         // must never get into the new file.
         let body = database.replace_with(&image)?;

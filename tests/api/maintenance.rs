@@ -7,7 +7,7 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    client::{accepted, refused, revision},
+    client::{Client, accepted, refused, revision},
     pb::{authpb, etcdserverpb::*},
     server::{serve, subject_is_retcd},
 };
@@ -177,6 +177,41 @@ async fn the_hash_of_one_put_is_the_one_etcd_computes() {
     bytes.extend([0, 0, 0, 0, 0, 0, 0, 2, b'_', 0, 0, 0, 0, 0, 0, 0, 0]);
     bytes.extend([0x0a, 1, b'k', 0x10, 2, 0x18, 2, 0x20, 1, 0x2a, 1, b'v']);
     assert_eq!(accepted("hash", client.try_hash_kv(0).await).hash, crc32c::crc32c(&bytes));
+}
+
+/// The numbers are those of etcd 3.7.3. At the revision of a compaction it answers what the
+/// compaction found, also after later ones, until it is started again.
+#[tokio::test]
+async fn hash_kv_at_a_compacted_revision_is_what_the_compaction_found() {
+    let (mut server, client) = serve();
+    if !client.has((3, 5, 16), "tombstones at the compacted revision").await {
+        return;
+    }
+    async fn at(client: &Client, rev: i64) -> Option<(u32, i64)> {
+        let answer = client.try_hash_kv(rev).await.ok()?;
+        Some((answer.hash, answer.compact_revision))
+    }
+    for value in ["1", "2", "3", "4"] {
+        client.put("k", value).await;
+    }
+    client.delete("k").await;
+    assert_eq!(at(&client, 6).await, Some((1_089_738_655, -1)));
+    accepted("compact", client.try_compact(6, true).await);
+    assert_eq!(at(&client, 6).await, Some((1_089_738_655, -1)));
+    assert_eq!(at(&client, 0).await, Some((1_084_519_789, 6)));
+    client.put("k", "5").await;
+    client.put("l", "1").await;
+    accepted("compact", client.try_compact(7, true).await);
+    let found = [at(&client, 6).await, at(&client, 7).await, at(&client, 8).await];
+    let (at_7, at_8) = (2_490_569_164, 693_667_369);
+    assert_eq!(found, [Some((1_089_738_655, -1)), Some((at_7, 6)), Some((at_8, 7))]);
+    server.stop();
+    server.start();
+    let client = server.client();
+    // Without the compaction before it, the hash at 7 is that of the one put that is left.
+    assert_eq!(at(&client, 6).await, None);
+    assert_eq!(at(&client, 7).await, Some((at_7, 7)));
+    assert_eq!(at(&client, 8).await, Some((at_8, 7)));
 }
 
 #[tokio::test]

@@ -660,3 +660,74 @@ async fn a_watcher_resumes_after_a_restart_where_it_was() {
     client.put("k", "3").await;
     assert_eq!(lines(&stream.events(2).await), ["put k=2 @3", "put k=3 @4"]);
 }
+
+/// One watcher on everything from `start_revision` on, with what its keys held before: what it is
+/// told until `last` has been told.
+async fn told_from(client: &Client, start_revision: i64, last: &str) -> Vec<String> {
+    let mut stream = client.watch(WatchCreateRequest { start_revision, prev_kv: true, ..on_all() }).await;
+    let mut told = Vec::new();
+    while told.last().is_none_or(|line: &String| !line.starts_with(last)) {
+        let response = stream.next().await;
+        if response.canceled {
+            return vec![format!("canceled at {}", response.compact_revision)];
+        }
+        told.extend(response.events.iter().map(|event| {
+            let before = event.prev_kv.as_ref().map(|kv| format!(", before {}", kv.mod_revision));
+            line(event) + &before.unwrap_or_default()
+        }));
+    }
+    told
+}
+
+/// What revision 4 did and took back itself is told until the compaction to it. Then it is gone,
+/// whether the records are still in memory, on the disk, or neither.
+#[tokio::test]
+async fn a_watch_from_the_compacted_revision_is_the_same_after_a_restart() {
+    let nested = |op: RequestOp| {
+        let txn = TxnRequest { success: vec![op], ..Default::default() };
+        RequestOp { request: Some(Request::RequestTxn(txn)) }
+    };
+    let delete_op = |key: &'static str| {
+        let delete = DeleteRangeRequest { key: key.into(), ..Default::default() };
+        RequestOp { request: Some(Request::RequestDeleteRange(delete)) }
+    };
+    let (mut server, client) = serve();
+    client.put("a", "1").await;
+    client.put("b", "1").await;
+    // The only way for one revision to change a key twice.
+    let success =
+        vec![nested(put_op("a", "2")), nested(put_op("c", "1")), nested(delete_op("a")), put_op("d", "1")];
+    client.txn(TxnRequest { success, ..Default::default() }).await;
+    client.put("a", "3").await;
+    client.put("b", "2").await;
+    client.put("last", "").await;
+    assert_eq!(
+        told_from(&client, 4, "put last").await,
+        [
+            "put a=2 @4, before 2",
+            "put c=1 @4",
+            "delete a @4, before 2",
+            "put d=1 @4",
+            "put a=3 @5",
+            "put b=2 @6, before 3",
+            "put last= @7"
+        ]
+    );
+    accepted("compact", client.try_compact(4, true).await);
+    for run in ["before a restart", "after it"] {
+        let client = server.client();
+        assert_eq!(told_from(&client, 3, "put last").await, ["canceled at 4"], "{run}");
+        assert_eq!(
+            told_from(&client, 4, "put last").await,
+            ["put c=1 @4", "delete a @4", "put d=1 @4", "put a=3 @5", "put b=2 @6, before 3", "put last= @7"],
+            "{run}"
+        );
+        assert_eq!(
+            told_from(&client, 5, "put last").await,
+            ["put a=3 @5", "put b=2 @6, before 3", "put last= @7"],
+            "{run}"
+        );
+        server.stop();
+        server.start();
+    }
+}

@@ -15,7 +15,10 @@ use tokio_stream::{StreamExt, once};
 
 use crate::{
     cluster::{Cluster, Member, PATIENCE, Plan},
-    pb::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest},
+    pb::etcdserverpb::{
+        CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+        LeaseTimeToLiveRequest, PutRequest,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,6 +69,28 @@ async fn a_leader_asks_a_quorum_before_it_answers_a_linearizable_read() {
     }
     others[1].signal(Signal::CONT);
     cluster.assert_equal().await;
+}
+
+/// Whichever member is asked, and whether it leads or not: see the test of a single member for what
+/// the numbers are.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_remembers_the_hash_that_a_compaction_found() {
+    let cluster = Cluster::found(3);
+    for value in ["1", "2", "3", "4"] {
+        cluster.members[0].put("k", value).await;
+    }
+    let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
+    let deleted = cluster.members[0].kv().delete_range(delete).await.expect("it is deleted").into_inner();
+    assert_eq!(deleted.header.expect("every answer has a header").revision, 6);
+    for (number, member) in cluster.members.iter().enumerate() {
+        let compact = CompactionRequest { revision: 6, physical: true };
+        let compacted = member.kv().compact(compact).await;
+        // That there is nothing to do is said once the member has done it.
+        assert_eq!(compacted.is_ok(), number == 0, "{compacted:?}");
+        let hash = member.maintenance().hash_kv(HashKvRequest { revision: 6 }).await;
+        let hash = hash.expect("HashKV needs no quorum").into_inner();
+        assert_eq!((hash.hash, hash.compact_revision, hash.hash_revision), (1_089_738_655, -1, 6));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

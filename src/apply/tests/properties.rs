@@ -52,7 +52,7 @@ proptest! {
                 Then::GoOn => {}
                 Then::Capture => shaken.capture(),
                 Then::Commit => shaken.commit(),
-                Then::Compact => { shaken.state.mvcc.compaction_stride(2); }
+                Then::Compact => shaken.compaction_step(),
                 Then::Crash => shaken = shaken.crash(),
             }
         }

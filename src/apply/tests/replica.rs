@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::{
     apply::{Applied, Captured, Command, StateMachine, tape},
     lease::Lease,
-    mvcc::{HashWalk, Range, RangeResult, Step as WalkStep},
+    mvcc::{CompactionStep, HashWalk, Range, RangeResult, Step as WalkStep},
     storage::{Database, Table},
     types::{KeyRange, KeyValue, LeaseId},
 };
@@ -63,6 +63,15 @@ impl Replica {
         let applied = applied
             .map_or(0, |cell| usize::from_be_bytes(cell.as_ref().try_into().expect("as it was written")));
         Replica { directory, database, state, captured: None, applied }
+    }
+
+    /// One stride of a compaction, over the index or over the disk.
+    pub(super) fn compaction_step(&mut self) {
+        let store = &mut self.state.mvcc;
+        if let CompactionStep::Read(stride) = store.compaction_stride(2) {
+            let judged = store.judge(stride.load().expect("the disk is well"));
+            store.judged(judged);
+        }
     }
 
     pub(super) fn keys(&self) -> Vec<KeyValue> {

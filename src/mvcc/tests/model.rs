@@ -3,16 +3,17 @@
 //! Checkpoints, crashes, compactions and defragmentations come in between, also between the halves
 //! of whatever is read in halves. None of them may show in an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
 use super::scripts::Bench;
 use crate::{
+    limits::{COMPACTION_HASHES, COMPACTIONS_WAITING},
     mvcc::{
-        HashWalk, History, KeyMeta, Range, RangeResult, RangeWalk, RevBounds, RevError, Size, Sort,
-        SortOrder, SortTarget, Step, StoreCheckpoint,
+        CompactionStep, HashWalk, History, KeyMeta, KvHash, Range, RangeResult, RangeWalk, RevBounds,
+        RevError, Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
         history::HistoryStride,
         write::{Committed, Deleted, PutDone},
     },
@@ -32,8 +33,8 @@ struct Model {
 enum Op {
     Write(Vec<Change>),
     Compact(Pick),
-    CompactIndex {
-        keys_max: usize,
+    CompactStride {
+        max: usize,
     },
     Capture,
     Commit,
@@ -150,14 +151,34 @@ impl Model {
 
     /// The bytes that are hashed, by the words of the definition.
     fn hash(&self, rev: Rev, compacted: Rev) -> u32 {
-        let live_at = |rev| self.at(rev).into_values().map(|(revision, _)| revision).collect::<Vec<_>>();
-        let keep = live_at(rev);
-        let left = live_at(compacted);
+        self.hash_keeping(&self.live_at(rev), rev, compacted)
+    }
+
+    /// What the compaction from `prev` to `rev` finds: it keeps tombstones of exactly `rev`, too.
+    fn compaction_hash(&self, prev: Rev, rev: Rev) -> u32 {
+        let mut keep = self.live_at(rev);
+        let newest = self.events.iter().filter(|(revision, _)| revision.main == rev);
+        let tombstones = newest.filter(|(_, event)| event.kind == EventKind::Delete);
+        let is_last = |revision: &Revision, key: &Bytes| {
+            let mut later = self.events.iter().filter(|(other, _)| other > revision && other.main == rev);
+            !later.any(|(_, event)| event.kv.key == *key)
+        };
+        let tombstones = tombstones.filter(|(revision, event)| is_last(revision, &event.kv.key));
+        keep.extend(tombstones.map(|(revision, _)| *revision));
+        self.hash_keeping(&keep, rev, prev)
+    }
+
+    fn live_at(&self, rev: Rev) -> Vec<Revision> {
+        self.at(rev).into_values().map(|(revision, _)| revision).collect()
+    }
+
+    fn hash_keeping(&self, keep: &[Revision], rev: Rev, compacted: Rev) -> u32 {
+        let left = self.live_at(compacted);
         let mut bytes = b"key".to_vec();
         for (revision, event) in self.events.iter().filter(|(revision, _)| revision.main <= rev) {
             let is_tombstone = event.kind == EventKind::Delete;
             if revision.main <= compacted {
-                let kept = if keep.is_empty() { &left } else { &keep };
+                let kept = if keep.is_empty() { &left } else { keep };
                 if !kept.contains(revision) {
                     continue;
                 }
@@ -176,7 +197,7 @@ impl Model {
     }
 
     /// One list of events for each revision of `from..until`. Of the revision that is `compacted`,
-    /// what the same revision took back may be gone, so it is left out.
+    /// what the same revision took back is gone.
     fn history(&self, from: Rev, until: Rev, compacted: Rev) -> Vec<(Rev, Vec<Event>)> {
         let mut revs: Vec<(Rev, Vec<Event>)> = Vec::new();
         for (revision, event) in &self.events {
@@ -217,6 +238,22 @@ struct Trial<'a> {
     history: Option<(Rev, Rev, HistoryStride)>,
     hash: Option<(Rev, HashWalk)>,
     hash_is_done: bool,
+    compactions: Compactions,
+}
+
+/// What the compactions since the start are to be remembered for.
+#[derive(Default)]
+struct Compactions {
+    waiting: VecDeque<Span>,
+    begun: Option<Span>,
+    /// Revision, the one compacted to before it, and the hash.
+    remembered: Vec<(Rev, Rev, u32)>,
+}
+
+struct Span {
+    prev: Rev,
+    rev: Rev,
+    is_hashed: bool,
 }
 
 impl<'a> Trial<'a> {
@@ -231,6 +268,7 @@ impl<'a> Trial<'a> {
             history: None,
             hash: None,
             hash_is_done: false,
+            compactions: Compactions::default(),
         }
     }
 
@@ -258,12 +296,14 @@ impl<'a> Trial<'a> {
                 };
                 assert_eq!(store.compact(rev), expected);
                 if expected.is_ok() {
-                    model.compacted = rev;
+                    let prev = std::mem::replace(&mut model.compacted, rev);
+                    let waiting = &mut self.compactions.waiting;
+                    let is_hashed = waiting.len() < COMPACTIONS_WAITING;
+                    let prev = if is_hashed { prev } else { waiting.pop_back().expect("many wait").prev };
+                    waiting.push_back(Span { prev, rev, is_hashed: is_hashed && rev > Rev(0) });
                 }
             }
-            Op::CompactIndex { keys_max } => {
-                store.compaction_stride(*keys_max);
-            }
+            Op::CompactStride { max } => self.compaction_step(*max),
             Op::Capture => {
                 captured.get_or_insert_with(|| (store.capture(), model.clone()));
             }
@@ -272,6 +312,12 @@ impl<'a> Trial<'a> {
                 (self.captured, self.walk, self.history, self.hash) = (None, None, None, None);
                 self.bench = self.bench.reopen();
                 self.model = self.durable.clone();
+                // A restart forgets the hashes, and does not know that of what goes on from before.
+                let (prev, rev) = (self.bench.store.rev_compact_finished(), self.model.compacted);
+                self.compactions = Compactions::default();
+                if prev < rev {
+                    self.compactions.waiting.push_back(Span { prev, rev, is_hashed: false });
+                }
             }
             Op::Defragment => {
                 bench.database.defragment().expect("a new file");
@@ -328,7 +374,7 @@ impl<'a> Trial<'a> {
                     let History { revs, next, current } = stride.load().expect("a sound database");
                     assert!(next > from || from > current, "it makes progress");
                     let expected = model.history(from, next, compacted);
-                    assert_eq!(keep_last_at(compacted, revs), expected);
+                    assert_eq!(revs, expected);
                 }
             }
             Op::Prev(pick) => {
@@ -359,7 +405,7 @@ impl<'a> Trial<'a> {
                 }
                 if let Some((_, walk)) = self.hash.take() {
                     let hash = walk.finish().expect("a sound database");
-                    assert_eq!(hash.hash, self.model.hash(hash.rev_hashed, hash.rev_compacted));
+                    self.check_hash(hash);
                 }
             }
         }
@@ -445,6 +491,35 @@ impl<'a> Trial<'a> {
         }
     }
 
+    fn compaction_step(&mut self, max: usize) {
+        let Compactions { waiting, begun, remembered } = &mut self.compactions;
+        let span = begun.take().or_else(|| waiting.pop_front());
+        match (self.bench.compaction_step(max), span) {
+            (CompactionStep::Idle, None) => {}
+            (CompactionStep::More | CompactionStep::AwaitsCheckpoint, Some(span)) => *begun = Some(span),
+            (CompactionStep::Finished(rev), Some(span)) => {
+                assert_eq!(rev, span.rev);
+                if span.is_hashed {
+                    let hash = self.model.compaction_hash(span.prev, rev);
+                    remembered.push((rev, span.prev, hash));
+                    remembered.drain(..remembered.len().saturating_sub(COMPACTION_HASHES));
+                }
+            }
+            (step, span) => panic!("{step:?} with {} compaction begun", usize::from(span.is_some())),
+        }
+    }
+
+    fn check_hash(&self, hash: KvHash) {
+        let remembered = self.compactions.remembered.iter();
+        let mut remembered =
+            remembered.filter(|(rev, prev, _)| (*rev, *prev) == (hash.rev_hashed, hash.rev_compacted));
+        let expected = match remembered.next() {
+            Some((_, _, hash)) => *hash,
+            None => self.model.hash(hash.rev_hashed, hash.rev_compacted),
+        };
+        assert_eq!(hash.hash, expected, "at {}", hash.rev_hashed);
+    }
+
     fn hash_step(&mut self) {
         let Some((rev, walk)) = self.hash.as_mut().filter(|_| !self.hash_is_done) else { return };
         match walk.step_of(&self.bench.store, 2) {
@@ -495,19 +570,26 @@ impl<'a> Trial<'a> {
                 let expected = self.model.range(&all, Rev(rev));
                 let found = self.bench.store.range(&all).expect("a sound database");
                 assert_eq!(found, Ok((self.model.current, expected)));
-                let mut walk = HashWalk::new(rev);
-                while walk.step(&self.bench.store) == Ok(Step::More) {}
-                let hash = walk.finish().expect("a sound database").hash;
-                assert_eq!(hash, self.model.hash(Rev(rev), self.model.compacted), "at {rev}");
+                let hash = self.hash_at(rev);
+                self.check_hash(hash);
+            }
+            for &(rev, rev_compacted, hash) in &self.compactions.remembered {
+                let rev_current = self.model.current;
+                assert_eq!(self.hash_at(rev.0), KvHash { hash, rev_compacted, rev_hashed: rev, rev_current });
             }
             self.commit();
-            self.bench.compact_index(3);
-            self.bench.compact_index(3);
             self.bench.checkpoint();
             assert_eq!(self.bench.store.rev_compact_finished(), self.model.compacted);
             self.check_size();
             self.bench = self.bench.reopen();
+            self.compactions = Compactions::default();
         }
+    }
+
+    fn hash_at(&self, rev: i64) -> KvHash {
+        let mut walk = HashWalk::new(rev);
+        while walk.step(&self.bench.store) == Ok(Step::More) {}
+        walk.finish().expect("a sound database")
     }
 }
 
@@ -573,7 +655,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => vec(change(), 0..4).prop_map(Op::Write),
         2 => pick().prop_map(Op::Compact),
-        4 => (1_usize..4).prop_map(|keys_max| Op::CompactIndex { keys_max }),
+        6 => (1_usize..4).prop_map(|max| Op::CompactStride { max }),
         3 => Just(Op::Capture),
         3 => Just(Op::Commit),
         1 => Just(Op::Crash),

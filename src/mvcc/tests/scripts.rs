@@ -12,7 +12,7 @@ use expect_test::{Expect, expect};
 use tempfile::TempDir;
 
 use crate::{
-    limits::CHECKPOINT_REMOVALS_MAX,
+    limits::{CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES},
     mvcc::{
         CompactionStep, HashWalk, History, KeyMeta, KvHash, Range, RangeResult, RangeWalk, RevBounds,
         RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write,
@@ -51,13 +51,22 @@ impl Bench {
         Bench { store, database, directory }
     }
 
-    /// Writes down all there is, in as many checkpoints as it takes.
+    /// Writes down all there is, and removes all that was compacted, in as many checkpoints as it
+    /// takes.
     pub(super) fn checkpoint(&mut self) {
+        self.checkpoint_once();
+        loop {
+            match self.compaction_step(usize::MAX) {
+                CompactionStep::Idle => break,
+                CompactionStep::AwaitsCheckpoint => drop(self.checkpoint_once()),
+                CompactionStep::More | CompactionStep::Read(_) | CompactionStep::Finished(_) => {}
+            }
+        }
         while self.checkpoint_once() {}
     }
 
     /// True if there is more.
-    fn checkpoint_once(&mut self) -> bool {
+    pub(super) fn checkpoint_once(&mut self) -> bool {
         let StoreCheckpoint { records, removed, cells, rev, more } = self.store.capture();
         let checkpoint = Checkpoint { records, removed, cells };
         let removed_bytes = self.database.commit(&checkpoint).expect("a commit");
@@ -65,8 +74,20 @@ impl Bench {
         more
     }
 
-    pub(super) fn compact_index(&mut self, keys_max: usize) {
-        while self.store.compaction_stride(keys_max) == CompactionStep::More {}
+    /// One stride of the compaction, over the index or over the disk.
+    pub(super) fn compaction_step(&mut self, max: usize) -> CompactionStep {
+        match self.store.compaction_stride(max) {
+            CompactionStep::Read(stride) => {
+                let judged = self.store.judge(stride.load().expect("a sound database"));
+                self.store.judged(judged)
+            }
+            step => step,
+        }
+    }
+
+    /// As far as it goes without a checkpoint.
+    pub(super) fn compact_index(&mut self, max: usize) {
+        while matches!(self.compaction_step(max), CompactionStep::More | CompactionStep::Finished(_)) {}
     }
 
     fn run(mut self, script: &str) -> Bench {
@@ -350,8 +371,8 @@ fn versions_go_on_after_compaction_and_reopening() {
 fn an_unfinished_compaction_is_taken_up_again() {
     let mut bench = run("put a 1; put a 2; put b 1; put b 2; checkpoint");
     bench.store.compact(Rev(5)).expect("a revision to compact to");
-    assert_eq!(bench.store.compaction_stride(1), CompactionStep::More);
-    bench.checkpoint();
+    assert!(matches!(bench.compaction_step(1), CompactionStep::More));
+    bench.checkpoint_once();
     let mut bench = bench.reopen();
     expect![[r#"
         a: {2.0v1, 3.0v2}
@@ -371,7 +392,7 @@ fn an_unfinished_compaction_is_taken_up_again() {
         current 5 compacted 5 finished 5
     "#]]
     .assert_eq(&dump(&bench));
-    assert_eq!(bench.store.compaction_stride(1), CompactionStep::Idle);
+    assert!(matches!(bench.compaction_step(1), CompactionStep::Idle));
 }
 
 #[test]
@@ -703,7 +724,8 @@ fn the_hash_is_that_of_the_definition() {
     let bench = run("put a 1; put b 1; put a 2; checkpoint; { del b, put c 1 }; { del a, del c }");
     let value = |store: &Store, rev| hash(store, rev).map(|hash| hash.hash);
     assert_eq!(value(&bench.store, 4), Ok(hash_of(&[a2.clone(), b3.clone(), a4.clone()])));
-    let all = hash_of(&[a2, b3, a4.clone(), b5, c5.clone(), a6.clone(), c6.clone()]);
+    let upto_5 = [a2, b3, a4.clone(), b5, c5.clone()];
+    let all = hash_of(&[&upto_5[..], &[a6.clone(), c6.clone()]].concat());
     assert_eq!(value(&bench.store, 0), Ok(all));
     assert_eq!(
         hash(&bench.store, 6),
@@ -711,21 +733,158 @@ fn the_hash_is_that_of_the_definition() {
     );
     assert!(matches!(hash(&bench.store, 7), Err(RevError::Future { .. })));
 
-    // Compacted, but nothing removed yet; then removed; then on disk; then reopened.
+    // Compacted, but nothing removed yet; then out of the index; then off the disk; then reopened.
     let mut bench = bench;
     bench.store.compact(Rev(5)).expect("a revision to compact to");
-    let check = |bench: &Bench| {
+    let at_compacted = hash_of(&[a4.clone(), c5.clone()]);
+    let check = |bench: &Bench, at_5: u32, rev_compacted: i64| {
         assert!(matches!(hash(&bench.store, 4), Err(RevError::Compacted { .. })));
-        assert_eq!(value(&bench.store, 5), Ok(hash_of(&[a4.clone(), c5.clone()])));
+        let rev_compacted = Rev(rev_compacted);
+        assert_eq!(
+            hash(&bench.store, 5),
+            Ok(KvHash { hash: at_5, rev_compacted, rev_hashed: Rev(5), rev_current: Rev(6) })
+        );
         // Nothing is live at 6, so etcd leaves nothing out.
         assert_eq!(value(&bench.store, 6), Ok(hash_of(&[a4.clone(), c5.clone(), a6.clone(), c6.clone()])));
     };
-    check(&bench);
+    check(&bench, at_compacted, 5);
     bench.compact_index(1);
-    check(&bench);
+    check(&bench, at_compacted, 5);
     bench.checkpoint();
-    check(&bench);
-    check(&bench.reopen());
+    // The compaction remembers what was there before it.
+    check(&bench, hash_of(&upto_5), -1);
+    check(&bench.reopen(), at_compacted, 5);
+}
+
+/// The numbers are those of etcd 3.7.3.
+#[test]
+fn the_hash_at_a_compacted_revision_is_what_the_compaction_found() {
+    let show = |bench: &Bench, revs: &[i64]| {
+        let show = |rev: &i64| match hash(&bench.store, *rev) {
+            Ok(KvHash { hash, rev_compacted, rev_hashed, .. }) => {
+                format!("{rev_hashed}: {hash} after {rev_compacted}\n")
+            }
+            Err(_) => format!("{rev}: refused\n"),
+        };
+        revs.iter().map(show).collect::<String>()
+    };
+    let bench = run("put k 1; put k 2; put k 3; put k 4; del k");
+    let before = show(&bench, &[6]);
+    let bench = bench.run("compact 6; checkpoint");
+    assert_eq!(show(&bench, &[6]), before, "it is that of before the compaction");
+    expect![[r#"
+        6: 1084519789 after 6
+        5: refused
+        6: 1089738655 after -1
+    "#]]
+    .assert_eq(&show(&bench, &[0, 5, 6]));
+    expect![[r#"
+        6: 1084519789 after 6
+    "#]]
+    .assert_eq(&show(&bench.reopen(), &[6]));
+
+    let bench = run("put k 1; put l 1; put k 2; put l 2; put k 3; put l 3; put k 4; put l 4");
+    let bench = bench.run("compact 5; checkpoint; del l; del k; checkpoint");
+    expect![[r#"
+        11: 3061572127 after 5
+        5: 2586732911 after -1
+    "#]]
+    .assert_eq(&show(&bench, &[11, 5]));
+    let bench = bench.run("compact 11; checkpoint");
+    expect![[r#"
+        11: 3019416021 after 5
+        5: 2586732911 after -1
+    "#]]
+    .assert_eq(&show(&bench, &[11, 5]));
+    let bench = bench.reopen().run("put k new; checkpoint; compact 12; checkpoint");
+    expect![[r#"
+        12: 3935039486 after 11
+        11: refused
+        5: refused
+    "#]]
+    .assert_eq(&show(&bench, &[12, 11, 5]));
+}
+
+#[test]
+fn the_hashes_of_the_last_compactions_are_remembered() {
+    let mut bench = Bench::new();
+    for rev in 2..10 {
+        bench = bench.run(&format!("put k {rev}; compact {rev}; checkpoint"));
+    }
+    let known: Vec<i64> = (2..10).filter(|rev| hash(&bench.store, *rev).is_ok()).collect();
+    assert_eq!(known, (10 - COMPACTION_HASHES as i64..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn compactions_that_wait_are_done_one_after_the_other() {
+    let mut bench = run("put a 1; put a 2; put a 3; put a 4; put a 5");
+    let mut expected = Vec::new();
+    for rev in 3..=5 {
+        expected.push(hash(&bench.store, rev).map(|hash| hash.hash));
+        bench.store.compact(Rev(rev)).expect("a revision to compact to");
+    }
+    bench.checkpoint();
+    assert_eq!(bench.store.rev_compact_finished(), Rev(5));
+    // The third found two waiting, and took the place of the second.
+    let found = |rev| hash(&bench.store, rev).map(|hash| (hash.rev_compacted, hash.hash));
+    assert_eq!(found(3), expected[0].map(|hash| (Rev(-1), hash)));
+    assert!(matches!(found(4), Err(RevError::Compacted { .. })));
+    assert_eq!(found(5).map(|(rev_compacted, _)| rev_compacted), Ok(Rev(5)));
+}
+
+/// Memory for removals is bounded by what one checkpoint takes, however much was compacted.
+#[test]
+fn removals_do_not_gather() {
+    let mut bench = Bench::new();
+    let mut write = bench.store.begin();
+    let count = CHECKPOINT_REMOVALS_MAX + 10;
+    for number in 0..count {
+        write.put(Bytes::from(number.to_string()), bytes("old"), LeaseId::NONE, false).expect("a put");
+    }
+    write.delete_range(&KeyRange::all(), false).expect("a deletion");
+    write.commit();
+    bench = bench.run("put a 1");
+    bench.store.compact(Rev(3)).expect("a revision to compact to");
+    let mut removed = 0;
+    loop {
+        match bench.compaction_step(1000) {
+            CompactionStep::Idle => break,
+            CompactionStep::AwaitsCheckpoint => {}
+            CompactionStep::More | CompactionStep::Read(_) | CompactionStep::Finished(_) => continue,
+        }
+        let captured = bench.store.capture();
+        assert!(captured.removed.len() < CHECKPOINT_REMOVALS_MAX + 1000);
+        removed += captured.removed.len();
+        let StoreCheckpoint { records, removed, cells, rev, .. } = captured;
+        let bytes = bench.database.commit(&Checkpoint { records, removed, cells }).expect("a commit");
+        bench.store.checkpointed(rev, bytes).expect("a reader");
+    }
+    removed += bench.store.capture().removed.len();
+    assert_eq!(removed, 2 * count);
+}
+
+/// What a revision did and took back itself is told up to the compaction to it, from then on not:
+/// from memory, from the disk, and whatever the compaction has done of its work.
+#[test]
+fn a_watch_from_the_compacted_revision_does_not_tell_memory_from_disk() {
+    let told = |bench: &Bench, from| {
+        let History { revs, .. } = history(&bench.store, from, 9).expect("a sound database");
+        let events = revs.iter().flat_map(|(_, events)| events);
+        events.map(show_event).collect::<String>().replace('\n', "; ")
+    };
+    let mut bench = run("put a 1; { put a 2, put b 1, del a, put a 3, put c 1, del c }; put a 4");
+    assert_eq!(told(&bench, 3).matches(';').count(), 7);
+    bench.store.compact(Rev(3)).expect("a revision to compact to");
+    let expected = told(&bench, 3);
+    expect!["put | b=1 3-3 v1 l0, before; put | a=3 3-3 v1 l0, before; delete | c= 0-3 v0 l0, before; put | a=4 3-4 v2 l0, before; "].assert_eq(&expected);
+    bench.compact_index(1);
+    assert_eq!(told(&bench, 3), expected, "out of the index");
+    bench.checkpoint_once();
+    assert_eq!(told(&bench, 3), expected, "on the disk");
+    bench.checkpoint();
+    assert_eq!(told(&bench, 3), expected, "off the disk");
+    let bench = bench.reopen();
+    assert_eq!(told(&bench, 3), expected, "after a restart");
 }
 
 #[test]
@@ -767,11 +926,13 @@ fn compaction_is_finished_with_its_last_removal() {
     }
     bench.checkpoint();
     bench.store.compact(Rev(3)).expect("a revision to compact to");
-    bench.compact_index(usize::MAX);
-    assert!(bench.checkpoint_once());
+    let stride = CHECKPOINT_REMOVALS_MAX;
+    bench.compact_index(stride);
+    assert!(matches!(bench.compaction_step(stride), CompactionStep::AwaitsCheckpoint));
+    bench.checkpoint_once();
     assert_eq!(bench.store.rev_compact_finished(), Rev::NEVER_COMPACTED);
     let mut bench = bench.reopen();
-    assert_eq!(bench.store.compaction_stride(usize::MAX), CompactionStep::Finished(Rev(3)));
+    bench.compact_index(stride);
     assert!(!bench.checkpoint_once());
     assert_eq!(bench.store.rev_compact_finished(), Rev(3));
     let records = bench.store.body.record_count().expect("a count");
