@@ -183,7 +183,7 @@ impl Node {
         NodeState {
             member_id: id.to_string(),
             cluster_version: ETCD_CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
-            known_peers: replica.membership().nodes().filter(|(other, _)| **other != id.0).count() as u64,
+            known_peers: replica.membership().nodes().map(|(id, _)| MemberId(*id).to_string()).collect(),
             has_leader: leadership.leader.is_some(),
             is_leader: leadership.is_leader,
             is_learner: status.is_learner,

@@ -157,6 +157,7 @@ impl Background {
         drop(replica);
         // A quorum of others may have committed what this member's own log does not hold yet.
         self.log.wait_for_disk(index);
+        self.metrics.compacted_revisions.inc_by(captured.checkpoint.removed.len() as u64);
         let committing = Instant::now();
         let removed_bytes = self.database.commit(&captured.checkpoint)?;
         self.metrics.observe_checkpoint(committing.elapsed());

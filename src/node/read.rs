@@ -1,5 +1,7 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
+use std::time::Instant;
+
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{
@@ -62,6 +64,13 @@ impl Node {
     /// serves comes first.
     pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         self.metrics().ranges.inc();
+        let start = Instant::now();
+        let result = self.walk(query).await;
+        self.metrics().observe_range(result.is_ok(), start.elapsed());
+        result
+    }
+
+    async fn walk(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         let mut walk = RangeWalk::new(query);
         while let Step::More = self.step(&mut walk)? {
             tokio::task::yield_now().await;
@@ -72,9 +81,15 @@ impl Node {
     /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
     /// `counted` the walk ends where the limit is reached.
     pub(crate) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
-        let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
-        while let Step::More = self.step(&mut walk)? {}
-        Ok(walk.finish()?)
+        let start = Instant::now();
+        let read = || {
+            let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
+            while let Step::More = self.step(&mut walk)? {}
+            Ok(walk.finish()?)
+        };
+        let result = read();
+        self.metrics().observe_range(result.is_ok(), start.elapsed());
+        result
     }
 
     fn step(&self, walk: &mut RangeWalk<'_>) -> Result<Step, RevError> {

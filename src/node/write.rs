@@ -13,14 +13,41 @@ use tokio::{
 use super::{Node, ProposeError, background::Request, core::Proposal, mailbox::Ticket};
 use crate::{
     apply::{Alarm, AlarmKind, Command, Outcome, admission},
-    raft::NotProposed,
+    raft::{self, NotProposed},
+    telemetry::{Metrics, RequestKind},
     types::Rev,
 };
+
+/// A request on its way through the log, for the metrics. Dropped without an answer it has failed: it was refused,
+/// it timed out, or its client gave it up.
+struct Timed<'a> {
+    metrics: &'a Metrics,
+    kind: RequestKind,
+    start: Instant,
+    is_proposed: bool,
+    has_answer: bool,
+}
+
+impl Timed<'_> {
+    fn begin(metrics: &Metrics, kind: RequestKind) -> Timed<'_> {
+        Timed { metrics, kind, start: Instant::now(), is_proposed: false, has_answer: false }
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.metrics.observe_request(self.kind, self.has_answer, self.start.elapsed());
+        if self.is_proposed && !self.has_answer {
+            self.metrics.proposals_failed.inc();
+        }
+    }
+}
 
 impl Node {
     /// Puts a command into the log. The answer is what all replicas agree on; an error says that
     /// it was not accepted, or that nobody knows.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let mut request = Timed::begin(self.metrics(), raft::request_kind(&command));
         if command.size() > self.shared.config.max_request_bytes {
             return Err(ProposeError::RequestTooLarge);
         }
@@ -34,6 +61,7 @@ impl Node {
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
         }
+        request.is_proposed = true;
         let answer = async { answer.await.unwrap_or(Err(ProposeError::Stopped)) };
         let outcome = if self.is_sole_leader() {
             answer.await
@@ -44,9 +72,7 @@ impl Node {
                 Err(_) => Err(self.shared.patience.timeout(start)),
             }
         };
-        if outcome.is_err() {
-            self.metrics().proposals_failed.inc();
-        }
+        request.has_answer = outcome.is_ok();
         outcome
     }
 

@@ -130,7 +130,9 @@ impl Flusher {
         if state.is_broken {
             return Err(io::Error::other("the log could not be written to before"));
         }
-        let written = state.wal.append(frame, last_index).and_then(|()| {
+        let mut sync_began = start;
+        let written = state.wal.append(frame, last_index).and_then(|written| {
+            sync_began = written;
             for effect in effects {
                 match effect {
                     Effect::None => {}
@@ -161,7 +163,7 @@ impl Flusher {
             *self.flushed.lock() = if written.is_ok() { last } else { u64::MAX };
             self.advanced.notify_all();
         }
-        self.metrics.observe_wal_sync(took, bytes);
+        self.metrics.observe_wal_append(sync_began - start, end - sync_began, bytes);
         if took > SLOW_SYNC {
             tracing::warn!(
                 took = %humantime::format_duration(took),

@@ -30,6 +30,6 @@ pub(crate) use peers::{
 };
 pub(crate) use snapshot::Piece;
 pub(crate) use stages::Began;
-pub(crate) use state_machine::{Parts, RaftStateMachine, Replica};
+pub(crate) use state_machine::{Parts, RaftStateMachine, Replica, request_kind};
 pub(crate) use tags::{Fate, Tags};
 pub(crate) use typ::Peer;

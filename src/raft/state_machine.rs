@@ -35,10 +35,10 @@ use super::{
     },
 };
 use crate::{
-    apply::{Applied, Captured, Command, StateMachine},
+    apply::{Applied, ApplyError, AuthCommand, Captured, Command, StateMachine},
     limits,
     storage::{Checkpoint, Database, Reader, StorageError, Table},
-    telemetry::Metrics,
+    telemetry::{Metrics, RequestKind},
     types::{Event, MemberId, Rev},
     watch::WatchHub,
 };
@@ -217,7 +217,7 @@ impl RaftStateMachine {
 
     /// Where snapshots for this state machine arrive.
     pub(super) fn inbox(&self) -> Inbox {
-        Inbox::new(self.parts.database.dir(), self.parts.own_cells.clone())
+        Inbox::new(self.parts.database.dir(), self.parts.own_cells.clone(), self.parts.metrics.clone())
     }
 
     /// What the database holds now, pinned.
@@ -245,8 +245,16 @@ impl RaftStateMachine {
             EntryPayload::Blank => {}
             EntryPayload::Normal(batch) => {
                 outcomes.0.reserve(batch.commands.len());
+                let mut start = Instant::now();
                 for command in batch.commands.iter() {
                     let applied = replica.state.apply(command, want_prev)?;
+                    let end = Instant::now();
+                    self.parts.metrics.observe_apply(
+                        request_kind(command),
+                        is_success(&applied),
+                        end - start,
+                    );
+                    start = end;
                     self.parts.leases.applied(command, &applied.outcome);
                     self.count(command, &applied);
                     if !applied.events.is_empty() {
@@ -287,6 +295,37 @@ impl RaftStateMachine {
             self.checkpoint = Some(done);
         }
     }
+}
+
+/// What etcd calls this request in its metrics.
+pub(crate) fn request_kind(command: &Command) -> RequestKind {
+    match command {
+        Command::Put(_) => RequestKind::Put,
+        Command::DeleteRange(_) => RequestKind::DeleteRange,
+        Command::Txn(_) => RequestKind::Txn,
+        Command::Compact { .. } => RequestKind::Compaction,
+        Command::LeaseGrant { .. } => RequestKind::LeaseGrant,
+        Command::LeaseRevoke { .. } => RequestKind::LeaseRevoke,
+        Command::LeaseCheckpoint { .. } => RequestKind::LeaseCheckpoint,
+        Command::AlarmActivate(_) | Command::AlarmDeactivate(_) => RequestKind::Alarm,
+        Command::MemberPublish { .. } => RequestKind::ClusterMemberAttrSet,
+        Command::Auth(command) => match command {
+            AuthCommand::UserAdd { .. } => RequestKind::AuthUserAdd,
+            AuthCommand::UserDelete { .. } => RequestKind::AuthUserDelete,
+            AuthCommand::UserChangePassword { .. } => RequestKind::AuthUserChangePassword,
+            AuthCommand::UserGrantRole { .. } => RequestKind::AuthUserGrantRole,
+            AuthCommand::UserRevokeRole { .. } => RequestKind::AuthUserRevokeRole,
+            AuthCommand::RoleAdd { .. } => RequestKind::AuthRoleAdd,
+            AuthCommand::RoleDelete { .. } => RequestKind::AuthRoleDelete,
+            AuthCommand::RoleGrantPermission { .. } => RequestKind::AuthRoleGrantPermission,
+            AuthCommand::RoleRevokePermission { .. } => RequestKind::AuthRoleRevokePermission,
+        },
+    }
+}
+
+/// As etcd counts it: asking for what has been compacted is no failure.
+fn is_success(applied: &Applied) -> bool {
+    matches!(applied.outcome.result, Ok(_) | Err(ApplyError::Compacted { .. }))
 }
 
 impl RaftStateMachine {
@@ -386,7 +425,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             }
             let done = Instant::now();
             let commands = outcomes.0.len();
-            self.parts.metrics.observe_apply(done - start, commands);
+            self.parts.metrics.observe_applied_entry(done - start, commands);
             let is_slow = done - start > self.parts.warning_apply_duration
                 || began.is_some_and(|began| done - began.queued > self.parts.warning_write_duration);
             if is_slow {

@@ -4,7 +4,10 @@
 //! that an old answer will do. Everything that may write goes through the log, and its answer
 //! is what came of it here.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use futures_util::stream::{self, BoxStream};
 use prost::Message;
@@ -26,6 +29,7 @@ use crate::{
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest,
         TxnResponse, kv_server,
     },
+    telemetry::RequestKind,
     types::{KeyRange, Rev},
 };
 
@@ -59,8 +63,11 @@ impl Kv {
 
     async fn do_range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
         let query = parse::range(request)?;
-        self.barrier(request.serializable).await?;
-        let (rev, result) = self.node.range(&query).await?;
+        let read = async {
+            self.barrier(request.serializable).await?;
+            Ok(self.node.range(&query).await?)
+        };
+        let (rev, result) = self.timed(RequestKind::Range, read).await?;
         Ok(render::range(render::header(&self.node, rev), result))
     }
 
@@ -88,8 +95,11 @@ impl Kv {
         let (txn, access) = parse::txn(request, self.txn_ops_max)?;
         let outcome: Outcome = match access {
             Access::Read { serializable } => {
-                self.barrier(serializable).await?;
-                self.node.read_txn(&txn)?
+                let read = async {
+                    self.barrier(serializable).await?;
+                    Ok(self.node.read_txn(&txn)?)
+                };
+                self.timed(RequestKind::ReadonlyTxn, read).await?
             }
             Access::Write => self.node.propose_with_quota(Command::Txn(txn)).await?,
         };
@@ -97,6 +107,18 @@ impl Kv {
             apply::Response::Txn(result) => Ok(render::txn(self.header(outcome.rev), result)),
             other => Err(wrong_kind(&other)),
         }
+    }
+
+    /// Counts how long a read took, its barrier included.
+    async fn timed<A>(
+        &self,
+        kind: RequestKind,
+        read: impl Future<Output = Result<A, Status>>,
+    ) -> Result<A, Status> {
+        let start = Instant::now();
+        let answer = read.await;
+        self.node.metrics().observe_request(kind, answer.is_ok(), start.elapsed());
+        answer
     }
 
     /// After it, a read here sees every write that was answered before the request came in.

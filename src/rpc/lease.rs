@@ -1,7 +1,7 @@
 //! Leases: granted and revoked through the log, renewed and asked about in memory.
 
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{render, status, wrong_kind};
 use crate::{
@@ -77,10 +77,13 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let state = (self.clone(), requests.into_inner());
         let answers = stream::try_unfold(state, |(lease, mut requests)| async move {
-            let request = requests
-                .message()
-                .await
-                .map_err(|status| status::from_transport(&status).unwrap_or(status))?;
+            let request = requests.message().await.map_err(|status| {
+                if status.code() != Code::Cancelled {
+                    let failures = &lease.node.metrics().stream_failures;
+                    failures.with_label_values(&["receive", "lease-keepalive"]).inc();
+                }
+                status::from_transport(&status).unwrap_or(status)
+            })?;
             let Some(request) = request else { return Ok(None) };
             let answer = lease.keep_alive(request).await?;
             Ok(Some((answer, (lease, requests))))

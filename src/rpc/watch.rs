@@ -139,18 +139,43 @@ where
             if let Some(response) = self.outbox.pop_front() {
                 return Ok(response);
             }
-            match self.wake().await {
-                Wake::Request(request) => self.request(request),
+            let wake = self.wake().await;
+            let start = Instant::now();
+            match wake {
+                Wake::Request(request) => {
+                    self.request(request);
+                    self.node.metrics().observe_watch_control(start.elapsed());
+                }
                 Wake::HalfClosed => self.requests = None,
                 Wake::Broken(status) if status.code() == Code::Cancelled => {
                     return Err(Refusal::WatchCanceled.into());
                 }
-                Wake::Broken(status) => return Err(status),
-                Wake::Delivery(delivery) => self.delivery(delivery)?,
-                Wake::ProgressTick => self.node.watch_hub().tick(self.feed.stream),
+                Wake::Broken(status) => {
+                    self.node.metrics().stream_failures.with_label_values(&["receive", "watch"]).inc();
+                    return Err(status);
+                }
+                Wake::Delivery(delivery) => {
+                    self.delivery(delivery)?;
+                    self.observe_send(start);
+                }
+                Wake::ProgressTick => {
+                    self.node.watch_hub().tick(self.feed.stream);
+                    self.node.metrics().observe_watch_progress(start.elapsed());
+                }
                 Wake::Stopping => return Err(Refusal::Stopped.into()),
-                Wake::Stride => self.stride().await?,
+                Wake::Stride => {
+                    self.stride().await?;
+                    self.observe_send(start);
+                }
             }
+        }
+    }
+
+    /// Counts what one turn since `start` has put into the outbox, if there are events in it.
+    fn observe_send(&self, start: Instant) {
+        let events = self.outbox.iter().map(|response| response.events.len()).sum();
+        if events > 0 {
+            self.node.metrics().observe_watch_send(start.elapsed(), events);
         }
     }
 

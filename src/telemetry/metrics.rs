@@ -20,6 +20,7 @@ use super::{
     GrpcMethod, grpc,
     peer::{PeerFamilies, PeerMetrics},
     process::Process,
+    requests::{DurationsByKind, RequestKind},
 };
 
 /// What the node is like at the moment of a scrape.
@@ -29,8 +30,8 @@ pub(crate) struct NodeState {
     pub(crate) member_id: String,
     /// `3.7`; empty before it is known.
     pub(crate) cluster_version: String,
-    /// Other members.
-    pub(crate) known_peers: u64,
+    /// The ids of all members, this one included, in hex.
+    pub(crate) known_peers: Vec<String>,
     pub(crate) has_leader: bool,
     pub(crate) is_leader: bool,
     pub(crate) is_learner: bool,
@@ -78,8 +79,18 @@ pub(crate) struct Metrics {
     pub(crate) snapshot_apply_inflight: IntGauge,
     pub(crate) proposals_failed: IntCounter,
     slow_apply: IntCounter,
-    apply_duration: Histogram,
+    apply_duration: DurationsByKind,
     apply_is_slow: Duration,
+    request_duration: DurationsByKind,
+    /// By success.
+    range_duration: HistogramVec,
+    range_duration_ok: Histogram,
+    /// `send` or `receive`, and `watch` or `lease-keepalive`.
+    pub(crate) stream_failures: IntCounterVec,
+    watch_send: Histogram,
+    watch_send_per_event: Histogram,
+    watch_control: Histogram,
+    watch_progress: Histogram,
 
     pub(crate) health_success: IntCounter,
     pub(crate) health_failures: IntCounter,
@@ -105,12 +116,22 @@ pub(crate) struct Metrics {
     pub(crate) lease_ttl_secs: Histogram,
 
     wal_fsync: Histogram,
+    wal_write: Histogram,
     wal_write_bytes: IntGauge,
     backend_commit: Histogram,
+    backend_commit_write: Histogram,
+    /// Durable writes of a snapshot that was received, up to and without its rename.
+    pub(crate) snap_db_fsync: Histogram,
+    /// From the first piece of a received snapshot until it is installed.
+    pub(crate) snap_db_save: Histogram,
+    pub(crate) compacted_revisions: IntCounter,
     pub(crate) backend_snapshot: Histogram,
     pub(crate) backend_defrag: Histogram,
     /// 1 while defragmenting.
     pub(crate) defrag_inflight: IntGauge,
+
+    scrapes: IntCounterVec,
+    scrapes_inflight: IntGauge,
 }
 
 impl Metrics {
@@ -119,6 +140,12 @@ impl Metrics {
         let make = Maker { registry: &registry };
         let disk = || buckets(0.001, 14);
         let apply = || buckets(0.0001, 20);
+        let range_duration = make.histograms(
+            "etcd_server_range_duration_seconds",
+            "How long reading a range took.",
+            apply(),
+            &["success"],
+        );
         let metrics = Metrics {
             state: StateGauges::new(&make),
             process: ProcessGauges::new(&make),
@@ -158,13 +185,49 @@ impl Metrics {
             apply_duration: {
                 let applies = make.histograms(
                     "etcd_server_apply_duration_seconds",
-                    "How long applying a log entry took.",
+                    "How long applying a request took.",
                     apply(),
                     &["version", "op", "success"],
                 );
-                applies.with_label_values(&["v3", "Batch", "true"])
+                DurationsByKind::new(applies, |kind, success| vec!["v3", kind, success])
             },
             apply_is_slow: config.warning_apply_duration,
+            request_duration: {
+                let requests = make.histograms(
+                    "etcd_server_request_duration_seconds",
+                    "How long requests took, by type.",
+                    disk(),
+                    &["type", "success"],
+                );
+                DurationsByKind::new(requests, |kind, success| vec![kind, success])
+            },
+            range_duration_ok: range_duration.with_label_values(&["true"]),
+            range_duration,
+            stream_failures: make.counters(
+                "etcd_network_server_stream_failures_total",
+                "Streams that broke, by direction and API.",
+                &["Type", "API"],
+            ),
+            watch_send: make.histogram(
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+                "How long one answer with events took to be made and handed over.",
+                disk(),
+            ),
+            watch_send_per_event: make.histogram(
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+                "The same, divided by the number of events.",
+                disk(),
+            ),
+            watch_control: make.histogram(
+                "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+                "How long one request to create or cancel a watcher took.",
+                disk(),
+            ),
+            watch_progress: make.histogram(
+                "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+                "How long one round of progress notifications took.",
+                disk(),
+            ),
 
             health_success: make.counter("etcd_server_health_success", "Health checks that succeeded."),
             health_failures: make.counter("etcd_server_health_failures", "Health checks that failed."),
@@ -220,12 +283,34 @@ impl Metrics {
                 "How long the log's fsync took.",
                 disk(),
             ),
+            wal_write: make.histogram(
+                "etcd_disk_wal_write_duration_seconds",
+                "How long writing to the log took, without the fsync.",
+                disk(),
+            ),
             wal_write_bytes: make.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
             backend_commit: make.histogram(
                 "etcd_disk_backend_commit_duration_seconds",
                 "How long commits of the database took.",
                 disk(),
             ),
+            backend_commit_write: make.histogram(
+                "etcd_debugging_disk_backend_commit_write_duration_seconds",
+                "How long writing and syncing the pages of a commit took.",
+                disk(),
+            ),
+            snap_db_fsync: make.histogram(
+                "etcd_snap_db_fsync_duration_seconds",
+                "How long the fsync of a received snapshot took.",
+                disk(),
+            ),
+            snap_db_save: make.histogram(
+                "etcd_snap_db_save_total_duration_seconds",
+                "How long receiving and storing a snapshot took.",
+                buckets(0.1, 10),
+            ),
+            compacted_revisions: make
+                .counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions removed by compaction."),
             backend_snapshot: make.histogram(
                 "etcd_disk_backend_snapshot_duration_seconds",
                 "How long snapshots took.",
@@ -238,9 +323,20 @@ impl Metrics {
             ),
             defrag_inflight: make.gauge("etcd_disk_defrag_inflight", "1 while defragmenting."),
 
+            scrapes: make.counters(
+                "promhttp_metric_handler_requests_total",
+                "Scrapes, by HTTP status code.",
+                &["code"],
+            ),
+            scrapes_inflight: make
+                .gauge("promhttp_metric_handler_requests_in_flight", "Scrapes that are being answered."),
+
             registry: registry.clone(),
         };
         register_idle(&make);
+        for code in ["200", "500", "503"] {
+            metrics.scrapes.with_label_values(&[code]);
+        }
         let version = make.gauges(
             "etcd_server_version",
             "The version of etcd this is compatible with.",
@@ -269,15 +365,18 @@ impl Metrics {
         self.peers.of(local, remote)
     }
 
-    /// So many bytes of the log were written and synced.
-    pub(crate) fn observe_wal_sync(&self, took: Duration, bytes: usize) {
-        self.wal_fsync.observe(took.as_secs_f64());
+    /// So many bytes of the log were written, and then synced.
+    pub(crate) fn observe_wal_append(&self, write: Duration, sync: Duration, bytes: usize) {
+        self.wal_write.observe(write.as_secs_f64());
+        self.wal_fsync.observe(sync.as_secs_f64());
         self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A checkpoint was committed to the database.
     pub(crate) fn observe_checkpoint(&self, took: Duration) {
         self.backend_commit.observe(took.as_secs_f64());
+        // etcd rebalances and spills pages first. redb does all of it while it writes.
+        self.backend_commit_write.observe(took.as_secs_f64());
     }
 
     /// One stride of a compaction.
@@ -285,13 +384,48 @@ impl Metrics {
         self.compaction_pause_ms.observe(took.as_secs_f64() * 1000.0);
     }
 
-    /// One log entry, with so many commands in it, was applied. They are timed together: nobody
-    /// waits for less, and timing each would cost more than many of them do.
-    pub(crate) fn observe_apply(&self, took: Duration, commands: usize) {
-        self.apply_duration.observe(took.as_secs_f64());
+    /// One command was applied.
+    pub(crate) fn observe_apply(&self, kind: RequestKind, success: bool, took: Duration) {
+        self.apply_duration.observe(kind, success, took);
+    }
+
+    /// One log entry, with so many commands in it, was applied and its events were published. A slow one counts
+    /// for each of its commands, since each of them was answered late.
+    pub(crate) fn observe_applied_entry(&self, took: Duration, commands: usize) {
         if took > self.apply_is_slow {
             self.slow_apply.inc_by(commands as u64);
         }
+    }
+
+    /// A request has been answered, or given up by its client.
+    pub(crate) fn observe_request(&self, kind: RequestKind, success: bool, took: Duration) {
+        self.request_duration.observe(kind, success, took);
+    }
+
+    /// The keys of a range were read.
+    pub(crate) fn observe_range(&self, success: bool, took: Duration) {
+        let took = took.as_secs_f64();
+        if success {
+            self.range_duration_ok.observe(took);
+        } else {
+            self.range_duration.with_label_values(&["false"]).observe(took);
+        }
+    }
+
+    /// An answer with so many events was handed to a watch stream.
+    pub(crate) fn observe_watch_send(&self, took: Duration, events: usize) {
+        self.watch_send.observe(took.as_secs_f64());
+        self.watch_send_per_event.observe(took.as_secs_f64() / events.max(1) as f64);
+    }
+
+    /// A request to create or cancel a watcher was answered.
+    pub(crate) fn observe_watch_control(&self, took: Duration) {
+        self.watch_control.observe(took.as_secs_f64());
+    }
+
+    /// A stream's watchers were asked whether they are due for a progress notification.
+    pub(crate) fn observe_watch_progress(&self, took: Duration) {
+        self.watch_progress.observe(took.as_secs_f64());
     }
 
     /// The result of one check of `/livez` or `/readyz`.
@@ -303,12 +437,15 @@ impl Metrics {
 
     /// Everything, in Prometheus' text format.
     pub(crate) fn render(&self, state: &NodeState) -> String {
+        self.scrapes_inflight.inc();
         self.state.set(state);
         if let Some(process) = Process::look() {
             self.process.set(&process);
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("a Vec takes everything");
+        self.scrapes_inflight.dec();
+        self.scrapes.with_label_values(&["200"]).inc();
         String::from_utf8(text).expect("the text format is UTF-8")
     }
 }
@@ -316,7 +453,6 @@ impl Metrics {
 /// What has no counterpart here, or none yet, and what dashboards ask for all the same: it stays
 /// at zero.
 fn register_idle(make: &Maker<'_>) {
-    make.counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions removed by compaction.");
     make.histogram(
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
         "How long compactions took.",
@@ -327,16 +463,27 @@ fn register_idle(make: &Maker<'_>) {
         "How long compacting the index held it.",
         buckets(0.5, 14),
     );
-    make.histogram(
-        "etcd_snap_db_fsync_duration_seconds",
-        "How long the fsync of a received snapshot took.",
-        buckets(0.001, 14),
-    );
-    make.histogram(
-        "etcd_snap_db_save_total_duration_seconds",
-        "How long saving a received snapshot took.",
-        buckets(0.1, 10),
-    );
+    // Phases of a commit that redb does not have.
+    for phase in ["rebalance", "spill"] {
+        make.histogram(
+            &format!("etcd_debugging_disk_backend_commit_{phase}_duration_seconds"),
+            "Always 0: commits have no such phase here.",
+            buckets(0.001, 14),
+        );
+    }
+    // etcd writes a small file of its version 2 store beside each snapshot.
+    for name in [
+        "etcd_snap_fsync_duration_seconds",
+        "etcd_debugging_snap_save_total_duration_seconds",
+        "etcd_debugging_snap_save_marshalling_duration_seconds",
+    ] {
+        make.histogram(name, "Always 0: there are no files of the version 2 store.", buckets(0.001, 14));
+    }
+    // The version 2 store itself.
+    const NO_STORE: &str = "Always 0: there is no version 2 store.";
+    make.counter("etcd_debugging_store_expires_total", NO_STORE);
+    make.counter("etcd_debugging_store_watch_requests_total", NO_STORE);
+    make.gauge("etcd_debugging_store_watchers", NO_STORE);
 }
 
 /// `count` buckets, each twice the one before.
@@ -425,7 +572,11 @@ struct StateGauges {
 impl StateGauges {
     fn new(make: &Maker<'_>) -> StateGauges {
         StateGauges {
-            known_peers: make.gauges("etcd_network_known_peers", "Members that this one knows.", &["Local"]),
+            known_peers: make.gauges(
+                "etcd_network_known_peers",
+                "1 for each member that this one knows.",
+                &["Local", "Remote"],
+            ),
             has_leader: make.gauge("etcd_server_has_leader", "1 when there is a leader."),
             is_leader: make.gauge("etcd_server_is_leader", "1 when this member leads."),
             is_learner: make.gauge("etcd_server_is_learner", "1 when this member only learns."),
@@ -516,8 +667,8 @@ impl StateGauges {
             }
         }
         self.known_peers.reset();
-        if !member_id.is_empty() {
-            self.known_peers.with_label_values(&[member_id]).set(*known_peers as f64);
+        for remote in known_peers {
+            self.known_peers.with_label_values(&[member_id, remote]).set(1.0);
         }
         self.alarms.reset();
         for (member, kind) in alarms {
@@ -535,6 +686,8 @@ struct ProcessGauges {
     start_seconds: Gauge,
     open_fds: [Gauge; 2],
     max_fds: [Gauge; 2],
+    received_bytes: Counter,
+    sent_bytes: Counter,
 }
 
 impl ProcessGauges {
@@ -550,12 +703,26 @@ impl ProcessGauges {
                 .map(|name| make.gauge_f64(name, "Open file descriptors.")),
             max_fds: ["process_max_fds", "os_fd_limit"]
                 .map(|name| make.gauge_f64(name, "Most file descriptors.")),
+            received_bytes: make.register(Counter::new(
+                "process_network_receive_bytes_total",
+                "Bytes that the process's network namespace received.",
+            )),
+            sent_bytes: make.register(Counter::new(
+                "process_network_transmit_bytes_total",
+                "Bytes that the process's network namespace sent.",
+            )),
         }
     }
 
     fn set(&self, process: &Process) {
         // Two scrapes at once may look in one order and come here in the other.
-        self.cpu_seconds.inc_by((process.cpu_seconds - self.cpu_seconds.get()).max(0.0));
+        for (counter, now) in [
+            (&self.cpu_seconds, process.cpu_seconds),
+            (&self.received_bytes, process.received_bytes),
+            (&self.sent_bytes, process.sent_bytes),
+        ] {
+            counter.inc_by((now - counter.get()).max(0.0));
+        }
         self.resident_bytes.set(process.resident_bytes);
         self.virtual_bytes.set(process.virtual_bytes);
         self.virtual_bytes_max.set(process.virtual_bytes_max);
@@ -654,16 +821,29 @@ mod tests {
     #[test]
     fn timings_land_under_their_labels() {
         let metrics = Metrics::new(&Config::of_flags(&[]));
-        metrics.observe_apply(Duration::from_micros(150), 1);
-        metrics.observe_apply(Duration::from_secs(1), 7);
-        metrics.observe_wal_sync(Duration::from_millis(3), 4096);
+        metrics.observe_apply(RequestKind::Put, true, Duration::from_micros(150));
+        metrics.observe_apply(RequestKind::Txn, false, Duration::from_micros(150));
+        metrics.observe_applied_entry(Duration::from_micros(150), 1);
+        metrics.observe_applied_entry(Duration::from_secs(1), 7);
+        metrics.observe_request(RequestKind::DeleteRange, true, Duration::from_millis(3));
+        metrics.observe_range(true, Duration::from_micros(150));
+        metrics.observe_range(false, Duration::from_micros(150));
+        metrics.observe_wal_append(Duration::from_micros(1500), Duration::from_millis(3), 4096);
+        metrics.observe_watch_send(Duration::from_millis(7), 4);
         metrics.observe_checkpoint(Duration::from_millis(3));
         metrics.observe_compaction_pause(Duration::from_millis(3));
         metrics.checked("/readyz", "data_corruption", true);
         metrics.checked("/readyz", "data_corruption", false);
         let text = metrics.render(&NodeState::default());
         for line in [
-            "etcd_server_apply_duration_seconds_bucket{op=\"Batch\",success=\"true\",version=\"v3\",le=\"0.0002\"} 1\n",
+            "etcd_server_apply_duration_seconds_bucket{op=\"Put\",success=\"true\",version=\"v3\",le=\"0.0002\"} 1\n",
+            "etcd_server_apply_duration_seconds_bucket{op=\"Txn\",success=\"false\",version=\"v3\",le=\"0.0002\"} 1\n",
+            "etcd_server_request_duration_seconds_bucket{success=\"true\",type=\"DeleteRange\",le=\"0.004\"} 1\n",
+            "etcd_server_range_duration_seconds_bucket{success=\"true\",le=\"0.0002\"} 1\n",
+            "etcd_server_range_duration_seconds_bucket{success=\"false\",le=\"0.0002\"} 1\n",
+            "etcd_disk_wal_write_duration_seconds_bucket{le=\"0.002\"} 1\n",
+            "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds_bucket{le=\"0.008\"} 1\n",
+            "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds_bucket{le=\"0.002\"} 1\n",
             "etcd_server_slow_apply_total 7\n",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1\n",
             "etcd_disk_wal_write_bytes_total 4096\n",

@@ -10,6 +10,7 @@ mod log;
 mod metrics;
 mod peer;
 mod process;
+mod requests;
 mod supervisor;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
@@ -17,4 +18,5 @@ pub(crate) use last_words::{fail, print, refuse};
 pub(crate) use log::init;
 pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::PeerMetrics;
+pub(crate) use requests::RequestKind;
 pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};

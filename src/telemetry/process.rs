@@ -16,6 +16,9 @@ pub(super) struct Process {
     pub(super) max_fds: f64,
     /// Since the epoch.
     pub(super) start_seconds: f64,
+    /// Of the network namespace, over IP.
+    pub(super) received_bytes: f64,
+    pub(super) sent_bytes: f64,
 }
 
 impl Process {
@@ -29,6 +32,7 @@ impl Process {
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
         let (user, system, start) = (field(14)?, field(15)?, field(22)?);
         let limit = |resource| getrlimit(resource).current.map_or(UNLIMITED, |limit| limit as f64);
+        let (received_bytes, sent_bytes) = network_bytes().unwrap_or_default();
         Some(Process {
             cpu_seconds: (user + system) / ticks_per_second,
             resident_bytes: field(24)? * rustix::param::page_size() as f64,
@@ -37,12 +41,27 @@ impl Process {
             open_fds: count_fds().ok()?,
             max_fds: limit(Resource::Nofile),
             start_seconds: boot_seconds()? + start / ticks_per_second,
+            received_bytes,
+            sent_bytes,
         })
     }
 }
 
 fn count_fds() -> io::Result<f64> {
     Ok(fs::read_dir("/proc/self/fd")?.count() as f64)
+}
+
+/// Bytes received and sent: of the two lines that begin with `IpExt:` the first has the names of the columns and the
+/// second their values.
+fn network_bytes() -> Option<(f64, f64)> {
+    let netstat = fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let column = |wanted: &str| {
+        let place = names.split_whitespace().position(|name| name == wanted)?;
+        values.split_whitespace().nth(place)?.parse().ok()
+    };
+    Some((column("InOctets")?, column("OutOctets")?))
 }
 
 fn boot_seconds() -> Option<f64> {
@@ -63,6 +82,7 @@ mod tests {
         assert!(process.resident_bytes > 100_000.0 && process.resident_bytes < process.virtual_bytes);
         assert!(process.virtual_bytes <= process.virtual_bytes_max);
         assert!(process.open_fds >= 3.0 && process.open_fds <= process.max_fds);
+        assert!(process.received_bytes >= 0.0 && process.sent_bytes >= 0.0);
         assert!(process.cpu_seconds >= 0.0 && process.cpu_seconds < 3600.0);
         assert!(process.start_seconds > now - 3600.0 && process.start_seconds < now + 2.0);
     }

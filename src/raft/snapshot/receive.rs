@@ -28,6 +28,7 @@ use crate::{
         typ::{Snapshot, SnapshotMeta, Vote},
     },
     storage::{Checkpoint, Database, Draft, Table},
+    telemetry::Metrics,
 };
 
 /// How long a stream may be silent. Whoever is at its other end retries much sooner.
@@ -61,11 +62,13 @@ pub(crate) struct Inbox {
     newest: watch::Sender<u64>,
     /// Held by the thread that makes a replica of one.
     turn: Arc<Mutex<()>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Inbox {
-    pub(crate) fn new(dir: &Path, own_cells: Vec<(Bytes, Option<Bytes>)>) -> Inbox {
-        Inbox { dir: dir.to_owned(), own_cells, newest: watch::Sender::default(), turn: Arc::default() }
+    pub(crate) fn new(dir: &Path, own_cells: Vec<(Bytes, Option<Bytes>)>, metrics: Arc<Metrics>) -> Inbox {
+        let (dir, newest, turn) = (dir.to_owned(), watch::Sender::default(), Arc::default());
+        Inbox { dir, own_cells, newest, turn, metrics }
     }
 
     /// Makes a replica of the pieces, ready to be installed. A stream that cannot go on says why.
@@ -97,8 +100,18 @@ impl Inbox {
         let (tell, made) = oneshot::channel();
         let work = {
             let (dir, own_cells) = (self.dir.clone(), self.own_cells.clone());
+            let metrics = self.metrics.clone();
             // Whoever waited may have gone.
-            move || drop(tell.send(make(&dir, header, own_cells, pieces_fed, turn)))
+            move || {
+                let timer = metrics.snap_db_save.start_timer();
+                let made = make(&dir, header, own_cells, pieces_fed, turn, &metrics);
+                if made.is_ok() {
+                    timer.observe_duration()
+                } else {
+                    timer.stop_and_discard();
+                };
+                drop(tell.send(made));
+            }
         };
         let spawned = thread::Builder::new().name("retcd-snapshot".to_owned()).spawn(work);
         spawned.map_err(|error| error.to_string())?;
@@ -146,6 +159,7 @@ fn make(
     own_cells: Vec<(Bytes, Option<Bytes>)>,
     mut pieces: mpsc::Receiver<Piece>,
     _turn: OwnedMutexGuard<()>,
+    metrics: &Metrics,
 ) -> Result<Snapshot, String> {
     give_way();
     let file = TemporaryFile::new(dir);
@@ -177,7 +191,10 @@ fn make(
         cells.push((Table::Meta, INSTALLED_CELL.into(), Some(codec::encode_log_id(last))));
     }
     let own = Checkpoint { cells, ..Checkpoint::default() };
-    draft.add(&own).and_then(|()| draft.finish()).map_err(|error| failed(&error))?;
+    draft.add(&own).map_err(|error| failed(&error))?;
+    let timer = metrics.snap_db_fsync.start_timer();
+    draft.finish().map_err(|error| failed(&error))?;
+    timer.observe_duration();
     tracing::info!(
         bytes = progress.bytes,
         bytes_per_second = progress.bytes_per_second(),

@@ -330,7 +330,7 @@ async fn a_snapshot_that_cannot_be_stored_says_where_and_what_to_do() {
     let (header, pieces) = leader.pieces().await;
     let dir = behind.home.path().join("nowhere");
     let header = Header::decode(header).expect("a header");
-    let error = Inbox::new(&dir, Vec::new()).receive(header, stream::iter(pieces)).await;
+    let error = Inbox::new(&dir, Vec::new(), metrics()).receive(header, stream::iter(pieces)).await;
     let error = error.expect_err("there is no such directory");
     let file = dir.join("image-peer-");
     assert!(error.contains(&format!("cannot be stored in {}", file.display())), "{error}");

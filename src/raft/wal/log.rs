@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -110,23 +111,24 @@ impl Wal {
     }
 
     /// Writes one frame and makes it durable. `last_index` is the highest entry in it, if any.
-    /// The buffer is empty afterwards.
+    /// The buffer is empty afterwards. Returns when the frame had been written and its sync began.
     ///
     /// After an error the log must not be written to again: what is on the disk is unknown.
     pub(crate) fn append(
         &mut self,
         buffer: &mut FrameBuffer,
         last_index: Option<u64>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Instant, StorageError> {
         if !self.head.has_room_for(buffer.len()) {
             self.rotate()?;
         }
         let start = self.head.write(buffer)?;
+        let written = Instant::now();
         self.head.sync()?;
         self.places.lock().wrote(buffer.reach(), self.head.sequence, start, self.head.end());
         buffer.clear();
         self.head_last_index = last_index.unwrap_or(self.head_last_index);
-        Ok(())
+        Ok(written)
     }
 
     pub(crate) fn set_hard_state(&mut self, state: HardState) {
