@@ -18,6 +18,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod metrics;
 #[path = "../support/pb.rs"]
 mod pb;
 mod quota;
