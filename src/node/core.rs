@@ -34,6 +34,14 @@ pub(crate) struct Proposal {
     pub(crate) queued: Option<Instant>,
 }
 
+impl Proposal {
+    /// A client that is gone, or whose deadline has passed, has dropped the other end. What was not
+    /// put into the log in its time is not put there later.
+    fn is_waited_for(&self) -> bool {
+        self.ticket.is_waited_for()
+    }
+}
+
 /// Batches between the queue and their answers. More than one lets a batch be replicated while
 /// the one before it is still on its way; few keep batches large.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -52,6 +60,10 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
         }
         if waiting.is_empty() && queue.recv_many(&mut waiting, limits::BATCH_COMMANDS_MAX).await == 0 {
             return;
+        }
+        waiting.retain(Proposal::is_waited_for);
+        if waiting.is_empty() {
+            continue;
         }
         let taken = Instant::now();
         let (commands, tickets, queued) = take_batch(&mut waiting);

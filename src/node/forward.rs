@@ -31,6 +31,10 @@ use crate::{
 /// Pause before somebody who does not lead (any more) is asked again, unless news comes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// While there is no leader, how often those are looked for who do not wait any more: a batch that
+/// nobody waits for makes room for the next.
+const LEADERLESS_LOOK: Duration = Duration::from_millis(100);
+
 pub(crate) struct Forwarder {
     pub(crate) consensus: Consensus,
     pub(crate) peers: Arc<Peers>,
@@ -54,14 +58,14 @@ impl Forwarder {
     /// Takes a batch to its end and answers those who wait for it.
     pub(crate) async fn see_through(
         self: Arc<Self>,
-        commands: Arc<[Command]>,
-        tickets: Vec<Ticket>,
+        mut commands: Arc<[Command]>,
+        mut tickets: Vec<Ticket>,
         began: Began,
         _batch_permit: OwnedSemaphorePermit,
     ) {
         let start = Instant::now();
         let outcomes = tokio::select! { biased;
-            outcomes = self.run(&commands, &tickets, began) => outcomes,
+            outcomes = self.run(&mut commands, &mut tickets, began) => outcomes,
             () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
             () = time::sleep(self.patience.limit) => Err(self.patience.timeout(start)),
         };
@@ -73,17 +77,20 @@ impl Forwarder {
 
     async fn run(
         &self,
-        commands: &Arc<[Command]>,
-        tickets: &[Ticket],
+        commands: &mut Arc<[Command]>,
+        tickets: &mut Vec<Ticket>,
         began: Began,
     ) -> Result<Vec<Outcome>, ProposeError> {
         let mut leadership = self.leadership.clone();
         loop {
-            let (leader, term) = known_leader(&mut leadership).await?;
-            if tickets.iter().all(|ticket| ticket.slot.is_closed()) {
-                // Nobody waits: what was not done in time is not done late.
+            let known = time::timeout(LEADERLESS_LOOK, known_leader(&mut leadership)).await;
+            // Nothing of the batch is in the log now, or will be.
+            leave_out_forsaken(commands, tickets);
+            if tickets.is_empty() {
                 return Err(ProposeError::Timeout);
             }
+            let Ok(known) = known else { continue };
+            let (leader, term) = known?;
             let expected = Expected::new(self, term);
             match self.attempt(leader, term, expected, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
@@ -141,6 +148,22 @@ impl Forwarder {
     }
 }
 
+/// Takes those commands out of a batch whose clients have gone, or whose deadlines have passed: what
+/// was not done in time is not done late.
+fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket>) {
+    if tickets.iter().all(Ticket::is_waited_for) {
+        return;
+    }
+    // Each is asked once, for a client may go at any moment.
+    let (kept, waited_for): (Vec<Command>, Vec<Ticket>) = commands
+        .iter()
+        .zip(tickets.drain(..))
+        .filter(|(_, ticket)| ticket.is_waited_for())
+        .map(|(command, ticket)| (command.clone(), ticket))
+        .unzip();
+    (*commands, *tickets) = (kept.into(), waited_for);
+}
+
 /// Waits until there is a leader. Returns it and its term.
 pub(super) async fn known_leader(
     leadership: &mut watch::Receiver<Leadership>,
@@ -181,5 +204,57 @@ impl<'a> Expected<'a> {
 impl Drop for Expected<'_> {
     fn drop(&mut self) {
         self.tags.forget(self.serial);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        apply::{DeleteRange, Put},
+        node::mailbox::Mailbox,
+        types::KeyRange,
+    };
+
+    fn put(key: &'static str) -> Command {
+        let key = key.into();
+        Command::Put(Put { key, value: Some("v".into()), lease: None, prev_kv: false })
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_left_out_of_a_batch_that_is_not_in_the_log() {
+        let mailbox = Arc::new(Mailbox::default());
+        let (mut tickets, mut waiting): (Vec<_>, Vec<_>) = (0..4)
+            .map(|_| {
+                let (slot, answer) = oneshot::channel();
+                (Ticket { mailbox: mailbox.clone(), slot }, answer)
+            })
+            .unzip();
+        let range = KeyRange::Point("d".into());
+        let delete = Command::DeleteRange(DeleteRange { range, prev_kv: false });
+        let mut commands: Arc<[Command]> = vec![put("a"), put("b"), delete.clone(), put("c")].into();
+        let all = commands.clone();
+        leave_out_forsaken(&mut commands, &mut tickets);
+        assert!(Arc::ptr_eq(&commands, &all), "nothing is copied while all wait");
+
+        // The first and the last client go.
+        drop((waiting.remove(3), waiting.remove(0)));
+        leave_out_forsaken(&mut commands, &mut tickets);
+        assert_eq!(commands[..], [put("b"), delete]);
+        let answered = tickets.into_iter().zip(&mut waiting).map(|(ticket, answer)| {
+            drop(ticket.slot.send(Err(ProposeError::Stopped)));
+            answer.try_recv()
+        });
+        assert!(answered.into_iter().all(|answer| answer == Ok(Err(ProposeError::Stopped))));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_batch_that_nobody_waits_for() {
+        let (slot, answer) = oneshot::channel();
+        drop(answer);
+        let mut tickets = vec![Ticket { mailbox: Arc::new(Mailbox::default()), slot }];
+        let mut commands: Arc<[Command]> = vec![put("a")].into();
+        leave_out_forsaken(&mut commands, &mut tickets);
+        assert!(commands.is_empty() && tickets.is_empty());
     }
 }

@@ -61,6 +61,12 @@ pub(crate) struct Ticket {
     pub(crate) slot: oneshot::Sender<Answer>,
 }
 
+impl Ticket {
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.slot.is_closed()
+    }
+}
+
 /// Sends each answer to its ticket's mailbox, ringing once per mailbox.
 pub(crate) fn deliver(tickets: Vec<Ticket>, answers: impl Iterator<Item = Answer>) {
     let mut waiting: Vec<(Ticket, Answer)> = tickets.into_iter().zip(answers).collect();

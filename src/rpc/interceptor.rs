@@ -5,7 +5,7 @@
 //! while a unary call goes well: the counters of each method are at hand.
 //!
 //! A call is counted once when it begins and once when it ends, however it ends; a client that
-//! goes away ends it as `Canceled`.
+//! goes away ends it as `Canceled`. A call that has a [`Deadline`] ends there at the latest.
 
 use std::{
     convert::Infallible,
@@ -26,6 +26,7 @@ use tokio::time::{self, Interval, MissedTickBehavior, interval_at};
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{
+    deadline::{Deadline, MalformedTimeout},
     slow,
     slow::Stats,
     status::{self, Refusal},
@@ -197,14 +198,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Call<S::Future> {
+        let start = Instant::now();
+        let deadline = match Deadline::parse(request.headers(), start) {
+            Ok(deadline) => deadline,
+            Err(error) => return Call { state: State::Malformed(error), open: None, deadline: None },
+        };
         let path = request.uri().path();
         let Some(number) = self.table.methods.iter().position(|method| method.path == path) else {
             // The service knows no such method either, and says so.
-            return Call { state: State::Running(self.service.call(request)), open: None };
+            return Call { state: State::Running(self.service.call(request)), open: None, deadline };
         };
         let table = Arc::clone(&self.table);
         let requires_leader = requires_leader(request.headers());
-        let open = Open { table, number, start: Instant::now(), code: Code::Cancelled, requires_leader };
+        let open = Open { table, number, start, code: Code::Cancelled, requires_leader };
         let counters = &open.method().counters;
         counters.started.inc();
         match counters.kind {
@@ -220,7 +226,7 @@ where
             Ok(()) => State::Running(self.service.call(request)),
             Err(refusal) => State::Refused(refusal),
         };
-        Call { state, open: Some(open) }
+        Call { state, open: Some(open), deadline }
     }
 }
 
@@ -229,9 +235,11 @@ pub(crate) struct Call<F> {
     state: State<F>,
     /// `None` once it has been counted as ended, or is counted by the body of its answer.
     open: Option<Open>,
+    deadline: Option<Deadline>,
 }
 
 enum State<F> {
+    Malformed(MalformedTimeout),
     Refused(Refusal),
     Running(F),
 }
@@ -244,7 +252,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if let Some(deadline) = &mut this.deadline
+            && deadline.poll_passed(cx).is_ready()
+        {
+            // In place of the handler, which is dropped with all that it waits for.
+            this.state = State::Refused(Refusal::DeadlinePassed);
+        }
         let response = match &mut this.state {
+            State::Malformed(error) => error.clone().into_http(),
             State::Refused(refusal) => Status::from(*refusal).into_http(),
             State::Running(call) => match Pin::new(call).poll(cx) {
                 Poll::Ready(Ok(response)) => response,
@@ -252,7 +267,7 @@ where
             },
         };
         let Some(open) = this.open.take() else { return Poll::Ready(Ok(response)) };
-        Poll::Ready(Ok(open.answered(response)))
+        Poll::Ready(Ok(open.answered(response, this.deadline.take())))
     }
 }
 
@@ -272,7 +287,7 @@ impl Open {
     }
 
     /// The answer is there, or at least begins.
-    fn answered(mut self, response: Response<Body>) -> Response<Body> {
+    fn answered(mut self, response: Response<Body>, deadline: Option<Deadline>) -> Response<Body> {
         if let Some(code) = code_in(response.headers()) {
             // The headers tell of trouble, and then they are all there is.
             let reworded = transport_status(code, response.headers());
@@ -289,7 +304,7 @@ impl Open {
             GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
                 let messages = MessageCounter::default();
                 let leader = self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
-                Body::new(Answers { body: Some(body), messages, leader, open: self })
+                Body::new(Answers { body: Some(body), messages, leader, deadline, open: self })
             }),
         }
     }
@@ -321,12 +336,13 @@ fn transport_status(code: Code, headers: &HeaderMap) -> Option<Status> {
 }
 
 /// The body of a stream's answer: counts its messages, and sees how it ends. If the stream requires
-/// a leader, it ends for want of one.
+/// a leader, it ends for want of one; if it has a deadline, it ends there.
 struct Answers {
     /// `None` once it was ended from here.
     body: Option<Body>,
     messages: MessageCounter,
     leader: Option<LeaderWatch>,
+    deadline: Option<Deadline>,
     open: Open,
 }
 
@@ -355,6 +371,11 @@ impl http_body::Body for Answers {
             && leader.poll_lost(cx).is_ready()
         {
             return Poll::Ready(Some(Ok(this.end(Refusal::NoLeader))));
+        }
+        if let Some(deadline) = &mut this.deadline
+            && deadline.poll_passed(cx).is_ready()
+        {
+            return Poll::Ready(Some(Ok(this.end(Refusal::DeadlinePassed))));
         }
         let frame = ready!(Pin::new(body).poll_frame(cx));
         match &frame {

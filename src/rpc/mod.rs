@@ -7,6 +7,7 @@
 
 mod auth;
 mod cluster;
+mod deadline;
 mod election;
 mod interceptor;
 mod kv;

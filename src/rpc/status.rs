@@ -92,6 +92,7 @@ pub(crate) enum Refusal {
     WatchCanceled,
     Canceled,
     DeadlineExceeded,
+    DeadlinePassed,
     // The lock and election recipes.
     SessionExpired,
     MissingLeaderKey,
@@ -218,6 +219,7 @@ impl Refusal {
             Refusal::WatchCanceled => (Cancelled, "etcdserver: watch canceled"),
             Refusal::Canceled => (Cancelled, "etcdserver: request canceled"),
             Refusal::DeadlineExceeded => (DeadlineExceeded, "etcdserver: context deadline exceeded"),
+            Refusal::DeadlinePassed => (DeadlineExceeded, "context deadline exceeded"),
 
             Refusal::SessionExpired => (Unknown, "mutex: session is expired"),
             Refusal::MissingLeaderKey => (Unknown, "\"leader\" field must be provided"),
@@ -376,6 +378,7 @@ mod tests {
 Cancelled: etcdserver: request canceled
 Cancelled: etcdserver: watch canceled
 DataLoss: etcdserver: corrupt cluster
+DeadlineExceeded: context deadline exceeded
 DeadlineExceeded: etcdserver: context deadline exceeded
 FailedPrecondition: etcdserver: Peer URLs already exists
 FailedPrecondition: etcdserver: authentication is not enabled
@@ -521,6 +524,7 @@ Unknown: not a primary lessor"#;
             WatchCanceled,
             Canceled,
             DeadlineExceeded,
+            DeadlinePassed,
             SessionExpired,
             MissingLeaderKey,
             ElectionNoLeader,

@@ -11,6 +11,7 @@
 mod client;
 mod concurrency;
 mod crash;
+mod deadline;
 mod differential;
 mod etcdctl;
 mod examples;

@@ -6,6 +6,7 @@
 mod bootstrap;
 #[path = "../support/cluster.rs"]
 mod cluster;
+mod deadline;
 mod disaster;
 mod etcdctl;
 mod failover;
