@@ -182,9 +182,35 @@ pub(crate) const SNAPSHOT_PIECES: usize = 4;
 /// the network and a core left for those who write meanwhile.
 pub(crate) const SNAPSHOT_BYTES_PER_SEC: u64 = 24 * 1024 * 1024;
 
-/// Connections on their way from the acceptor to a reactor. When full the acceptor waits, and
-/// with it the kernel's own queue of connections fills.
+/// Connections on their way from the acceptor to one reactor. When it is full, another reactor
+/// gets the next connection; when all are, the acceptor waits, and with it the kernel's own queue
+/// of connections fills.
 pub(crate) const ACCEPT_QUEUE: usize = 64;
+
+/// Connections that the kernel keeps until they are accepted. Beyond it clients are told to try
+/// again.
+pub(crate) const LISTEN_BACKLOG: i32 = 1024;
+
+/// The pause after a connection could not be accepted.
+pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+/// Descriptors that clients' connections leave to the server, as many as etcd keeps back. Here
+/// they go to files (logs, database, log segments, snapshots, a defragmentation: 40), listeners
+/// and the threads' event queues (20), connections made to peers (26), and the two below. A member
+/// that is not left that many does not start.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 150;
+/// What each reactor needs for itself.
+pub(crate) const DESCRIPTORS_PER_REACTOR: u64 = 4;
+/// Connections to the peer port. Each peer makes four at most. When more are open, new ones wait.
+pub(crate) const PEER_CONNECTIONS: usize = 48;
+/// Connections to the ports of --listen-metrics-urls. When more are open, new ones wait.
+pub(crate) const METRICS_CONNECTIONS: usize = 16;
+
+const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= DESCRIPTORS_RESERVED as usize);
+
+/// How long a connection to the peer port may be silent before its first byte. It is closed then:
+/// peers speak at once, and the places are few.
+pub(crate) const PEER_FIRST_BYTES: Duration = Duration::from_secs(10);
 
 /// How long connections may take to finish what they are answering when the server stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);

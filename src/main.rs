@@ -28,11 +28,12 @@ mod serve;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod signals;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod sockets;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
 use std::{
     env,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
@@ -45,8 +46,9 @@ use crate::{
     config::{Config, Invocation},
     http::Protocols,
     node::{End, Running},
-    serve::{Front, Listener},
+    serve::{Front, Port},
     signals::{Asked, Signals},
+    sockets::{Bound, Descriptors},
     telemetry::Metrics,
 };
 
@@ -116,7 +118,7 @@ fn restore_now(file: &Path, data_dir: &Path) -> ExitCode {
 
 /// Serves until a signal or a failure ends it. The error is a line for a person.
 async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
-    let (listeners, mut running) = tokio::select! { biased;
+    let (ports, mut running) = tokio::select! { biased;
         asked = signals.next() => {
             // Nobody was served, and the directory is read only: there is nothing to stop.
             begin_to_stop(config, asked);
@@ -136,14 +138,12 @@ async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
     let front = Front::start(&node);
 
     tracing::info!("ready to serve client requests");
-    for listener in &listeners {
-        if let Ok(address) = listener.socket.local_addr() {
-            tracing::info!(
-                address = %address,
-                traffic = listener.protocols.as_str(),
-                "serving client traffic insecurely; this is strongly discouraged!"
-            );
-        }
+    for port in &ports {
+        tracing::info!(
+            address = %port.listener.address(),
+            traffic = port.protocols.as_str(),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
     }
     telemetry::tell_ready("serving client requests");
     tokio::select! { biased;
@@ -156,16 +156,17 @@ async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
             // What is in memory is in the log too; a damaged disk is better not written to again.
             End::Failed(reason) => return Err(reason),
         },
-        _ = futures_util::future::join_all(listeners.into_iter().map(|listener| front.accept(listener))) => {}
+        _ = futures_util::future::join_all(ports.into_iter().map(|port| front.accept(port))) => {}
     }
     stop(config, running, Some(front), None, signals).await;
     Ok(())
 }
 
 /// Binds all sockets, reads the data directory, and starts the member's threads.
-async fn open(config: &Config) -> Result<(Vec<Listener>, Running), String> {
-    let listeners = bind(config).await?;
-    let peer_listeners = bind_peers(config).await?;
+async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
+    let descriptors = Descriptors::within(sockets::raise_limit(), config.reactors)?;
+    let ports = bind(config, &descriptors)?;
+    let peer_sockets = bind_peers(config)?;
     let opening = {
         let config = config.clone();
         let metrics = Arc::new(Metrics::new(&config));
@@ -173,7 +174,7 @@ async fn open(config: &Config) -> Result<(Vec<Listener>, Running), String> {
         task::spawn_blocking(move || node::open(config, metrics))
     };
     let opened = opening.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    Ok((listeners, opened.run(|node| rpc::serve_peers(node, peer_listeners))))
+    Ok((ports, opened.run(|node| rpc::serve_peers(node, peer_sockets, descriptors.peers))))
 }
 
 fn begin_to_stop(config: &Config, asked: Asked) {
@@ -237,28 +238,24 @@ fn tell_closed(config: &Config) {
     );
 }
 
-async fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+fn bind(config: &Config, descriptors: &Descriptors) -> Result<Vec<Port>, String> {
     let split = !config.listen_client_http_urls.is_empty();
     let client = if split { Protocols::Grpc } else { Protocols::GrpcAndHttp };
     let wanted = [
-        ("listen-client-urls", &config.listen_client_urls, client),
-        ("listen-client-http-urls", &config.listen_client_http_urls, Protocols::Http),
-        ("listen-metrics-urls", &config.listen_metrics_urls, Protocols::Metrics),
+        ("listen-client-urls", &config.listen_client_urls, client, &descriptors.clients),
+        ("listen-client-http-urls", &config.listen_client_http_urls, Protocols::Http, &descriptors.clients),
+        ("listen-metrics-urls", &config.listen_metrics_urls, Protocols::Metrics, &descriptors.metrics),
     ];
-    let mut listeners = Vec::new();
-    for (flag, addresses, protocols) in wanted {
-        for &address in addresses {
-            listeners.push(Listener { socket: serve::bind(address, flag).await?, protocols });
+    let mut ports = Vec::new();
+    for (flag, urls, protocols, places) in wanted {
+        for url in urls {
+            let listener = sockets::bind(url, flag)?.listen(places.clone());
+            ports.push(Port { listener: listener.map_err(|error| error.to_string())?, protocols });
         }
     }
-    Ok(listeners)
+    Ok(ports)
 }
 
-async fn bind_peers(config: &Config) -> Result<Vec<TcpListener>, String> {
-    let mut listeners = Vec::new();
-    for &address in &config.listen_peer_urls {
-        let listener = serve::bind(address, "listen-peer-urls").await?;
-        listeners.push(listener.into_std().map_err(|error| error.to_string())?);
-    }
-    Ok(listeners)
+fn bind_peers(config: &Config) -> Result<Vec<Bound>, String> {
+    config.listen_peer_urls.iter().map(|url| sockets::bind(url, "listen-peer-urls")).collect()
 }

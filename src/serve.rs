@@ -9,17 +9,18 @@
 //! request is ever moved between threads but for its command, on the way to the core and back.
 
 use std::{
-    io,
-    net::{SocketAddr, TcpStream as StdTcpStream},
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
+use futures_util::future;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime,
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time,
 };
 
@@ -28,68 +29,47 @@ use crate::{
     limits,
     node::Node,
     rpc,
+    sockets::{Accepted, Listener},
 };
 
-/// A socket that clients can connect to, and what is spoken on it.
-pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
+/// Where clients connect, and what is spoken there.
+pub(crate) struct Port {
+    pub(crate) listener: Listener,
     pub(crate) protocols: Protocols,
 }
 
-/// Binds `address`. The error is a line for a person.
-pub(crate) async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                format!("another process (a running etcd or retcd?) uses that port; stop it or set --{flag}")
-            }
-            io::ErrorKind::PermissionDenied => format!("ports below 1024 need privileges; set --{flag}"),
-            _ => format!("set --{flag} to an address of this machine"),
-        };
-        format!("cannot listen on {address}: {error}; {remedy}")
-    })
-}
-
 /// An accepted connection on its way to its reactor.
-type Handover = (StdTcpStream, Protocols);
+type Handover = (Accepted, Protocols);
 
 /// The reactors, at work.
 pub(crate) struct Front {
-    reactors: Vec<(mpsc::Sender<Handover>, JoinHandle<()>)>,
+    handovers: Vec<mpsc::Sender<Handover>>,
+    threads: Vec<JoinHandle<()>>,
     stop: Arc<watch::Sender<bool>>,
 }
 
 impl Front {
     pub(crate) fn start(node: &Node) -> Front {
         let (stop, stopping) = watch::channel(false);
-        let reactors = (0..node.config().reactors)
-            .map(|number| {
-                let (handover, connections) = mpsc::channel(limits::ACCEPT_QUEUE);
-                let (node, stopping) = (node.clone(), stopping.clone());
-                let thread = thread::Builder::new()
-                    .name(format!("retcd-reactor-{number}"))
-                    .spawn(move || reactor(&node, connections, stopping))
-                    .expect("the system can start a thread");
-                (handover, thread)
-            })
-            .collect();
-        Front { reactors, stop: Arc::new(stop) }
+        let (mut handovers, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..node.config().reactors {
+            let (handover, connections) = mpsc::channel(limits::ACCEPT_QUEUE);
+            let (node, stopping) = (node.clone(), stopping.clone());
+            let thread = thread::Builder::new()
+                .name(format!("retcd-reactor-{number}"))
+                .spawn(move || reactor(&node, connections, stopping))
+                .expect("the system can start a thread");
+            handovers.push(handover);
+            threads.push(thread);
+        }
+        Front { handovers, threads, stop: Arc::new(stop) }
     }
 
-    /// Accepts on `listener` and deals the connections out in turn, until dropped.
-    pub(crate) async fn accept(&self, listener: Listener) {
-        for (handover, _) in self.reactors.iter().cycle() {
-            let stream = loop {
-                match listener.socket.accept().await.and_then(|(stream, _)| stream.into_std()) {
-                    Ok(stream) => break stream,
-                    Err(error) => {
-                        // Out of descriptors, most likely: the connections that are open go on.
-                        tracing::warn!(%error, "cannot accept a connection");
-                        time::sleep(limits::DRAIN_TIMEOUT).await;
-                    }
-                }
-            };
-            if handover.send((stream, listener.protocols)).await.is_err() {
+    /// Accepts at `port` and deals the connections out in turn, until dropped.
+    pub(crate) async fn accept(&self, port: Port) {
+        for turn in 0.. {
+            let connection = (port.listener.accept().await, port.protocols);
+            if deal(&self.handovers, turn % self.handovers.len(), connection).await.is_err() {
                 return;
             }
         }
@@ -98,12 +78,44 @@ impl Front {
     /// Lets the connections finish what they are answering, for a moment, and closes them.
     pub(crate) fn stop(self) {
         self.stop.send_replace(true);
-        for (handover, thread) in self.reactors {
-            drop(handover);
+        drop(self.handovers);
+        for thread in self.threads {
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
             }
         }
+    }
+}
+
+/// All reactors have ended.
+#[derive(Debug)]
+struct Gone;
+
+/// Gives a connection to the reactor where the fewest wait; of equals, to the first from `turn` on.
+/// So a reactor that is held up gets no more of them than it takes, and holds up nobody else.
+async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -> Result<(), Gone> {
+    loop {
+        let (before, from) = reactors.split_at(turn);
+        let in_turn = from.iter().chain(before).filter(|reactor| !reactor.is_closed());
+        // The last of equals would be found otherwise.
+        let emptiest = in_turn.rev().max_by_key(|reactor| reactor.capacity()).ok_or(Gone)?;
+        connection = match emptiest.try_send(connection) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(connection)) => connection,
+            Err(TrySendError::Full(connection)) => {
+                let open = reactors.iter().filter(|reactor| !reactor.is_closed());
+                let mut rooms = open.map(|reactor| Box::pin(reactor.reserve())).peekable();
+                if rooms.peek().is_none() {
+                    return Err(Gone);
+                }
+                // One that has ended meanwhile is left out the next time.
+                if let (Ok(room), ..) = future::select_all(rooms).await {
+                    room.send(connection);
+                    return Ok(());
+                }
+                connection
+            }
+        };
     }
 }
 
@@ -120,8 +132,8 @@ fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping:
             tokio::select! { biased;
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 connection = connections.recv() => match connection {
-                    Some((stream, protocols)) => match TcpStream::from_std(stream) {
-                        Ok(stream) => services.serve(stream, protocols, &graceful),
+                    Some((connection, protocols)) => match connection.into_io() {
+                        Ok(io) => services.serve(io, protocols, &graceful),
                         Err(error) => tracing::warn!(%error, "cannot take over a connection"),
                     },
                     None => break,
@@ -133,4 +145,55 @@ fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping:
     });
     // Blocking work that nobody waits for any more must not hold up the end.
     runtime.shutdown_background();
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reactor_that_takes_nothing_holds_up_nobody() {
+        let (stuck, mut waiting) = mpsc::channel(limits::ACCEPT_QUEUE);
+        let (quick, mut served) = mpsc::channel(limits::ACCEPT_QUEUE);
+        let reactors = [stuck, quick];
+        let count = 3 * limits::ACCEPT_QUEUE;
+        let mut taken = 0;
+        for number in 0..count {
+            deal(&reactors, number % 2, number).now_or_never().expect("there is room").expect("both run");
+            while served.try_recv().is_ok() {
+                taken += 1;
+            }
+        }
+        assert_eq!((taken, waiting.len()), (count - 1, 1), "only the first of its own waits there");
+        assert_eq!(waiting.recv().await, Some(0));
+    }
+
+    #[tokio::test]
+    async fn connections_are_dealt_out_in_turn() {
+        let (reactors, mut queues): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel(4)).unzip();
+        for number in 0..9 {
+            deal(&reactors, number % 3, number).await.expect("all run");
+        }
+        for (number, queue) in queues.iter_mut().enumerate() {
+            let dealt: Vec<usize> = (0..3).map(|_| queue.try_recv().expect("dealt")).collect();
+            assert_eq!(dealt, [number, number + 3, number + 6]);
+        }
+    }
+
+    #[tokio::test]
+    async fn when_all_are_full_the_first_to_have_room_gets_it() {
+        let (reactors, mut queues): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(1)).unzip();
+        for number in 0..2 {
+            deal(&reactors, number, number).await.expect("both run");
+        }
+        let mut next = Box::pin(deal(&reactors, 0, 2));
+        assert!((&mut next).now_or_never().is_none(), "both are full");
+        queues[1].recv().await.expect("one is taken");
+        next.await.expect("there is room now");
+        assert_eq!(queues[1].recv().await, Some(2));
+        drop(queues);
+        assert!(deal(&reactors, 0, 3).await.is_err(), "both have ended");
+    }
 }

@@ -12,7 +12,8 @@ use std::{
 use super::{
     ConfigError, Notice, file,
     table::{FLAGS, Flag, GATE_FLAGS, Kind, Standing, find, find_experimental},
-    value::{Url, parse_bool, parse_duration, parse_int, parse_uint, parse_urls},
+    url::{Url, parse_urls},
+    value::{parse_bool, parse_duration, parse_int, parse_uint},
 };
 
 const SHADOWED: &str = "conflicting environment variable is shadowed by corresponding command-line flag \
@@ -86,8 +87,11 @@ impl Flags {
         parse_duration(self.text(name)).expect("checked when it was set")
     }
 
+    /// Each URL once, however often it was given.
     pub(super) fn urls(&self, name: &'static str) -> Vec<Url> {
-        parse_urls(self.text(name)).expect("checked when it was set")
+        let mut urls = parse_urls(self.text(name)).expect("checked when it was set");
+        urls.dedup();
+        urls
     }
 
     /// `Name=true` items: of `--feature-gates`, and of old flags that became gates.

@@ -12,12 +12,14 @@ mod identity;
 mod table;
 #[cfg(test)]
 mod tests;
+mod url;
 mod validate;
 mod value;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
+pub(crate) use url::{ListenAddress, ListenUrl, Place, Url};
 
 use flags::Flags;
 
@@ -34,11 +36,11 @@ pub(crate) struct Config {
     /// `None`: the log lives inside the data directory.
     pub(crate) wal_dir: Option<PathBuf>,
 
-    pub(crate) listen_client_urls: Vec<SocketAddr>,
+    pub(crate) listen_client_urls: Vec<ListenUrl>,
     /// When there are any, the client URLs serve gRPC only.
-    pub(crate) listen_client_http_urls: Vec<SocketAddr>,
-    pub(crate) listen_peer_urls: Vec<SocketAddr>,
-    pub(crate) listen_metrics_urls: Vec<SocketAddr>,
+    pub(crate) listen_client_http_urls: Vec<ListenUrl>,
+    pub(crate) listen_peer_urls: Vec<ListenUrl>,
+    pub(crate) listen_metrics_urls: Vec<ListenUrl>,
     pub(crate) advertise_client_urls: Vec<String>,
     /// Sorted, as the member id needs them.
     pub(crate) initial_advertise_peer_urls: Vec<String>,

@@ -342,7 +342,10 @@ pub(super) fn find_experimental(name: &str) -> Option<&'static Flag> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::value::{parse_bool, parse_duration, parse_int, parse_uint, parse_urls};
+    use crate::config::{
+        url::parse_urls,
+        value::{parse_bool, parse_duration, parse_int, parse_uint},
+    };
 
     #[test]
     fn names_are_unique_and_defaults_have_the_syntax_of_their_kind() {

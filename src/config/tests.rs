@@ -1,9 +1,9 @@
 //! The whole way from a command line to a configuration, or to the words of refusal.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use super::{
-    AutoCompaction, ClusterState, Config, ConfigError, Invocation, LogFormat, LogLevel, LogOutput,
+    AutoCompaction, ClusterState, Config, ConfigError, Invocation, ListenUrl, LogFormat, LogLevel, LogOutput,
     MetricsMode,
 };
 
@@ -44,8 +44,14 @@ fn warnings(args: &str) -> Vec<String> {
     config(args).notices.into_iter().filter(|notice| notice.warn).map(|notice| notice.message).collect()
 }
 
-fn socket(text: &str) -> SocketAddr {
-    text.parse().expect(text)
+/// Where a list of URLs listens.
+fn addresses(urls: &[ListenUrl]) -> Vec<String> {
+    urls.iter().map(|url| url.address.to_string()).collect()
+}
+
+/// Compares URLs by their text alone.
+fn same_text(ours: &[String], theirs: &[String]) -> Result<(), String> {
+    if ours == theirs { Ok(()) } else { Err("they differ".to_owned()) }
 }
 
 #[test]
@@ -54,7 +60,7 @@ fn no_arguments_are_a_cluster_of_one_on_localhost() {
     assert_eq!(config.name, "default");
     assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
     assert_eq!(config.wal_dir, None);
-    assert_eq!(config.listen_client_urls, [socket("127.0.0.1:2379")]);
+    assert_eq!(addresses(&config.listen_client_urls), ["127.0.0.1:2379"]);
     assert_eq!(config.advertise_client_urls, ["http://localhost:2379"]);
     assert_eq!(config.initial_cluster_text(), "default=http://localhost:2380");
     assert_eq!(config.initial_cluster_state, ClusterState::New);
@@ -71,7 +77,7 @@ fn no_arguments_are_a_cluster_of_one_on_localhost() {
     assert_eq!((config.cors.as_ref(), config.host_whitelist.as_ref()), (None, None));
     assert!(config.pre_vote && config.reactors > 0);
     assert_eq!(config.notices, []);
-    assert_eq!(config.verify_bootstrap(), Ok(()));
+    assert_eq!(config.verify_bootstrap(same_text), Ok(()));
 }
 
 #[test]
@@ -306,9 +312,9 @@ fn clusters_are_described_by_name_and_url() {
     let args = "--name b --initial-advertise-peer-urls http://h:2,http://h:1 --initial-cluster b=http://h:2,b=http://h:1";
     let cluster = config(args);
     assert_eq!(cluster.initial_cluster_text(), "b=http://h:1,b=http://h:2");
-    assert_eq!(cluster.verify_bootstrap(), Ok(()));
+    assert_eq!(cluster.verify_bootstrap(same_text), Ok(()));
 
-    let verdict = |args: &str| config(args).verify_bootstrap().expect_err(args).to_string();
+    let verdict = |args: &str| config(args).verify_bootstrap(same_text).expect_err(args).to_string();
     assert_eq!(
         verdict("--name c --initial-cluster a=http://g:1"),
         "couldn't find local name \"c\" in the initial cluster configuration; --name must be one of the names in \
@@ -316,15 +322,32 @@ fn clusters_are_described_by_name_and_url() {
     );
     assert_eq!(
         verdict("--name a --initial-cluster a=http://g:1"),
-        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380; \
-         both must name the same URLs for this member"
+        "--initial-cluster has a=http://g:1 but missing from --initial-advertise-peer-urls=http://localhost:2380 \
+         (they differ); both must name the same URLs for this member"
     );
     assert_eq!(
         verdict("--name a --initial-cluster a=http://g:1,b=http://g:1"),
         "initial cluster a=http://g:1,b=http://g:1 has duplicate url"
     );
     let three = config("--initial-cluster default=http://localhost:2380,b=http://g:1,c=http://h:1");
-    assert!(three.verify_bootstrap().is_ok());
+    assert!(three.verify_bootstrap(same_text).is_ok());
+}
+
+#[test]
+fn the_same_url_twice_is_one_url() {
+    let config = config(
+        "--listen-client-urls http://127.0.0.1:1,http://127.0.0.1:1,http://localhost:1,unix://a,unix:a \
+         --advertise-client-urls http://a:1,http://a:1 --listen-peer-urls http://127.0.0.1:0,http://127.0.0.1:0 \
+         --listen-metrics-urls http://[::1]:1,http://[0:0:0:0:0:0:0:1]:1",
+    );
+    assert_eq!(addresses(&config.listen_client_urls), ["127.0.0.1:1", "a"]);
+    assert_eq!(addresses(&config.listen_metrics_urls), ["[::1]:1"]);
+    assert_eq!(config.advertise_client_urls, ["http://a:1"]);
+    assert_eq!(addresses(&config.listen_peer_urls), ["127.0.0.1:0"], "typed twice is once, at any port");
+    assert_eq!(
+        refusal("--listen-metrics-urls http://127.0.0.1:2380").1,
+        "--listen-peer-urls and --listen-metrics-urls both listen on 127.0.0.1:2380"
+    );
 }
 
 #[test]
@@ -333,7 +356,7 @@ fn a_name_or_peer_url_alone_makes_a_cluster_of_one() {
         config("--name a --initial-advertise-peer-urls http://h:1 --listen-peer-urls http://0.0.0.0:1");
     assert_eq!(config.initial_cluster_text(), "a=http://h:1");
     assert_eq!(config.data_dir, PathBuf::from("a.etcd"));
-    assert_eq!(config.verify_bootstrap(), Ok(()));
+    assert_eq!(config.verify_bootstrap(same_text), Ok(()));
 }
 
 #[test]

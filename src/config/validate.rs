@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     path::PathBuf,
     thread,
     time::Duration,
@@ -19,7 +18,8 @@ use super::{
     MetricsMode, Notice,
     flags::Flags,
     table::Standing,
-    value::{Url, parse_bool, parse_duration, parse_urls},
+    url::{ListenAddress, ListenUrl, Place, Url, parse_urls},
+    value::{parse_bool, parse_duration},
 };
 
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -52,11 +52,16 @@ impl TryFrom<&Flags> for Config {
         let mut notices = flags.notices.clone();
         check_standing(flags, &mut notices)?;
 
-        let listen_client_urls = bind_addresses(flags, "listen-client-urls")?;
-        let listen_client_http_urls = bind_addresses(flags, "listen-client-http-urls")?;
-        let listen_peer_urls = bind_addresses(flags, "listen-peer-urls")?;
-        let listen_metrics_urls = bind_addresses(flags, "listen-metrics-urls")?;
-        check_listeners(&listen_client_urls, &listen_client_http_urls, &listen_peer_urls)?;
+        let listen_client_urls = listen_urls(flags, "listen-client-urls")?;
+        let listen_client_http_urls = listen_urls(flags, "listen-client-http-urls")?;
+        let listen_peer_urls = listen_urls(flags, "listen-peer-urls")?;
+        let listen_metrics_urls = listen_urls(flags, "listen-metrics-urls")?;
+        check_listeners(&[
+            ("listen-client-urls", &listen_client_urls, true),
+            ("listen-client-http-urls", &listen_client_http_urls, false),
+            ("listen-peer-urls", &listen_peer_urls, true),
+            ("listen-metrics-urls", &listen_metrics_urls, false),
+        ])?;
 
         let features = features(flags, &mut notices)?;
         let advertise_client_urls = advertised(flags, "advertise-client-urls", &mut notices)?;
@@ -163,30 +168,33 @@ impl TryFrom<&Flags> for Config {
 impl Config {
     /// What must hold to start a cluster from nothing; with data in the directory, the flags of
     /// the first start no longer matter.
-    pub(crate) fn verify_bootstrap(&self) -> Result<(), ConfigError> {
+    ///
+    /// `same_places` says whether two lists of URLs lead to the same places, or what differs.
+    pub(crate) fn verify_bootstrap(
+        &self,
+        same_places: impl FnOnce(&[String], &[String]) -> Result<(), String>,
+    ) -> Result<(), ConfigError> {
         let urls = self.verify_join()?;
         let advertised = &self.initial_advertise_peer_urls;
+        let Err(difference) = same_places(advertised, urls) else { return Ok(()) };
         let missing = |urls: &[String], from: &[String]| {
             let missing: Vec<String> = urls.iter().filter(|url| !from.contains(url)).cloned().collect();
             missing
         };
         let (not_advertised, not_listed) = (missing(urls, advertised), missing(advertised, urls));
-        const REMEDY: &str = "; both must name the same URLs for this member";
+        let remedy = format!(" ({difference}); both must name the same URLs for this member");
         if !not_advertised.is_empty() {
             return invalid(format!(
-                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}{REMEDY}",
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}{remedy}",
                 join(not_advertised.iter().map(|url| format!("{}={url}", self.name))),
                 join(advertised),
             ));
         }
-        if !not_listed.is_empty() {
-            return invalid(format!(
-                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}{REMEDY}",
-                join(&not_listed),
-                join(urls.iter().map(|url| format!("{}={url}", self.name))),
-            ));
-        }
-        Ok(())
+        invalid(format!(
+            "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}{remedy}",
+            join(&not_listed),
+            join(urls.iter().map(|url| format!("{}={url}", self.name))),
+        ))
     }
 
     /// What must hold to start with others at all. Returns the peer URLs that `--initial-cluster`
@@ -257,37 +265,36 @@ fn narrow<T: TryFrom<i128>>(flags: &Flags, name: &'static str) -> Result<T, Conf
     T::try_from(number).or_else(|_| invalid(format!("--{name} {text} is out of range")))
 }
 
-fn bind_addresses(flags: &Flags, name: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
-    let addresses = flags.urls(name).iter().map(Url::bind_address).collect::<Result<_, _>>();
-    addresses.map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))
+/// Each address once: two spellings of one address are one socket.
+fn listen_urls(flags: &Flags, name: &'static str) -> Result<Vec<ListenUrl>, ConfigError> {
+    let urls = flags.urls(name).iter().map(Url::listen).collect::<Result<Vec<_>, _>>();
+    let urls = urls.map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))?;
+    let mut seen = BTreeSet::new();
+    let is_new = |url: &ListenUrl| !url.address.is_one_place() || seen.insert(url.clone());
+    Ok(urls.into_iter().filter(is_new).collect())
 }
 
 /// What `--advertise-client-urls` may look like beside these URLs to listen on.
 fn advertise_example(listen: &[Url]) -> String {
-    let Some(mut url) = listen.first().cloned() else { return "http://10.0.0.1:2379".to_owned() };
-    if url.host == "0.0.0.0" || url.host == "::" {
-        url.host = "10.0.0.1".to_owned();
+    match listen.first().map(|url| (url, &url.place)) {
+        None => "http://10.0.0.1:2379".to_owned(),
+        Some((url, Place::Host { host, port })) if host == "0.0.0.0" || host == "::" => {
+            format!("{}://10.0.0.1:{port}", url.scheme.as_str())
+        }
+        Some((url, _)) => url.to_string(),
     }
-    url.to_string()
 }
 
-fn check_listeners(
-    clients: &[SocketAddr],
-    http: &[SocketAddr],
-    peers: &[SocketAddr],
-) -> Result<(), ConfigError> {
-    for (name, addresses) in [("listen-client-urls", clients), ("listen-peer-urls", peers)] {
-        if addresses.is_empty() {
+/// The URLs of each flag, and whether there must be one.
+fn check_listeners(listeners: &[(&'static str, &[ListenUrl], bool)]) -> Result<(), ConfigError> {
+    let mut owners: BTreeMap<&ListenAddress, &str> = BTreeMap::new();
+    for (name, urls, is_needed) in listeners {
+        if *is_needed && urls.is_empty() {
             return invalid(format!("--{name} must name at least one URL"));
         }
-    }
-    let mut owners: BTreeMap<SocketAddr, &str> = BTreeMap::new();
-    for (name, addresses) in
-        [("listen-client-urls", clients), ("listen-client-http-urls", http), ("listen-peer-urls", peers)]
-    {
-        for address in addresses.iter().filter(|address| address.port() != 0) {
-            match owners.insert(*address, name) {
-                Some(other) if other != name => {
+        for address in urls.iter().map(|url| &url.address).filter(|address| address.is_one_place()) {
+            match owners.insert(address, name) {
+                Some(other) if other != *name => {
                     return invalid(format!("--{other} and --{name} both listen on {address}"));
                 }
                 _ => {}
@@ -304,16 +311,15 @@ fn advertised(
 ) -> Result<Vec<String>, ConfigError> {
     let urls = flags.urls(name);
     for url in &urls {
-        if url.scheme == "https" || url.scheme == "unixs" {
-            return invalid(format!("--{name}: {}:// URLs are not supported yet ({url})", url.scheme));
-        }
-        if url.port.is_some() && url.host.is_empty() {
+        url.without_tls().map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))?;
+        let Place::Host { host, .. } = &url.place else { continue };
+        if host.is_empty() {
             return invalid(format!(
                 "--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))",
                 url.to_string()
             ));
         }
-        if url.host == "0.0.0.0" || url.host == "::" {
+        if host == "0.0.0.0" || host == "::" {
             warn(notices, format!("--{name} {url} is an address that nobody can reach this member at"));
         }
     }
@@ -327,8 +333,11 @@ fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, ConfigError
         if name.is_empty() || url.is_empty() {
             return invalid(format!("--initial-cluster: {item:?} is not of the form name=url"));
         }
-        let urls =
-            parse_urls(url).map_err(|error| ConfigError::invalid(format!("--initial-cluster: {error}")))?;
+        let urls = parse_urls(url).and_then(|urls| {
+            urls.iter().try_for_each(Url::without_tls)?;
+            Ok(urls)
+        });
+        let urls = urls.map_err(|error| ConfigError::invalid(format!("--initial-cluster: {error}")))?;
         members.entry(name).or_default().extend(urls.iter().map(Url::to_string));
     }
     let sorted = |(name, mut urls): (&str, Vec<String>)| {

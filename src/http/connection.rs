@@ -20,13 +20,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
 
-use crate::{config::Config, limits, telemetry::Metrics};
+use crate::{config::Config, limits, sockets::Io, telemetry::Metrics};
 
 use super::{Probe, authority::FirstRequest, router};
 
@@ -77,11 +74,7 @@ impl Services {
 
     /// Serves the connection in a task of its own until it closes, or until `graceful` shuts down
     /// and what has begun is answered.
-    pub(crate) fn serve(&self, stream: TcpStream, protocols: Protocols, graceful: &GracefulShutdown) {
-        // Answers are small and waited for: never hold one back to send it with the next.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot switch off Nagle's algorithm");
-        }
+    pub(crate) fn serve(&self, stream: Io, protocols: Protocols, graceful: &GracefulShutdown) {
         let (grpc, http, builder) = match protocols {
             Protocols::GrpcAndHttp => (&self.grpc, &self.http, self.builder.clone()),
             Protocols::Grpc => (&self.grpc, &self.grpc, self.builder.clone().http2_only()),
@@ -146,7 +139,7 @@ impl HyperService<Request<Incoming>> for ByVersion {
 
 /// A socket whose gRPC traffic is counted: frames and headers included, as a network sees it.
 struct Counted {
-    stream: TcpStream,
+    stream: Io,
     peer: Peer,
     first_request: FirstRequest,
     metrics: Arc<Metrics>,

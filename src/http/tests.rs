@@ -18,6 +18,7 @@ use super::{Probe, Protocols, Services, Versions, router};
 use crate::{
     apply::AlarmKind,
     config::Config,
+    sockets::Io,
     telemetry::{Metrics, NodeState},
 };
 
@@ -266,7 +267,7 @@ async fn port(node: &FakeNode, protocols: Protocols) -> String {
     tokio::spawn(async move {
         let graceful = GracefulShutdown::new();
         while let Ok((stream, _)) = listener.accept().await {
-            services.serve(stream, protocols, &graceful);
+            services.serve(Io::tcp(stream), protocols, &graceful);
         }
     });
     address
@@ -339,7 +340,7 @@ async fn a_graceful_end_waits_for_nobody_idle() {
     let graceful = GracefulShutdown::new();
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (stream, _) = listener.accept().await.expect("a connection");
-    services.serve(stream, Protocols::GrpcAndHttp, &graceful);
+    services.serve(Io::tcp(stream), Protocols::GrpcAndHttp, &graceful);
     client.write_all(GET_VERSION.replace("Connection: close\r\n", "").as_bytes()).await.expect("sent");
     let mut answer = [0; 12];
     client.read_exact(&mut answer).await.expect("an answer");

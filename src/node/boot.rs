@@ -30,6 +30,7 @@ use crate::{
     config::{self, ClusterState, Config},
     limits,
     raft::{KnownMember, LogStore, Peer, Peers, Replica},
+    sockets::{self, Resolver},
     storage::{self, Checkpoint, Database, StorageError, Table},
     types::{ClusterId, MemberId},
 };
@@ -232,7 +233,8 @@ fn founders(config: &Config, identity: Identity) -> BTreeMap<u64, Peer> {
 /// The identity of a first member, as etcd would compute it.
 fn found(config: &Config) -> Result<Identity, StartError> {
     let refused = |error: &dyn std::fmt::Display| StartError::Refused(error.to_string());
-    config.verify_bootstrap().map_err(|error| refused(&error))?;
+    let same_places = |ours: &[String], theirs: &[String]| Resolver::new().same_places(ours, theirs);
+    config.verify_bootstrap(same_places).map_err(|error| refused(&error))?;
     let ids: Vec<(MemberId, &str)> =
         first_members(config).map(|(id, (name, _))| (id, name.as_str())).collect();
     let own = ids.iter().find(|(_, name)| *name == config.name);
@@ -265,7 +267,7 @@ fn found(config: &Config) -> Result<Identity, StartError> {
 
 /// The identity that the cluster has given to whoever comes with this member's peer URLs.
 fn join(config: &Config) -> Result<Identity, StartError> {
-    let own_urls = config.verify_join().map_err(|error| StartError::Refused(error.to_string()))?;
+    config.verify_join().map_err(|error| StartError::Refused(error.to_string()))?;
     let Some((cluster, members)) = ask_others(config) else {
         return Err(StartError::Refused(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
@@ -283,19 +285,7 @@ fn join(config: &Config) -> Result<Identity, StartError> {
     if members.len() != config.initial_cluster.len() {
         return Err(unmatched("member count is unequal".to_owned()));
     }
-    let find = |urls: &[String]| {
-        members.iter().find(|member| {
-            let mut theirs = member.peer_urls.clone();
-            theirs.sort_unstable();
-            theirs == urls
-        })
-    };
-    for (name, urls) in &config.initial_cluster {
-        if find(urls).is_none() {
-            return Err(unmatched(format!("unmatched member while checking PeerURLs ({name}={urls:?})")));
-        }
-    }
-    let own = find(own_urls).ok_or_else(|| unmatched(format!("none has {own_urls:?}")))?;
+    let own = match_members(config, &members).map_err(unmatched)?;
     if own.is_started {
         return Err(StartError::Refused(format!(
             "member {} has already been bootstrapped; if its data is lost, remove the member from the cluster and \
@@ -304,6 +294,43 @@ fn join(config: &Config) -> Result<Identity, StartError> {
         )));
     }
     Ok(Identity { cluster: ClusterId(cluster), member: MemberId(own.id) })
+}
+
+/// The member that `--initial-cluster` has as this one. Each of the running members must be in there
+/// once, with URLs that lead where its own do.
+fn match_members<'a>(config: &Config, members: &'a [KnownMember]) -> Result<&'a KnownMember, String> {
+    let mut left: Vec<&KnownMember> = members.iter().collect();
+    let mut own = None;
+    let mut take = |left: &mut Vec<&'a KnownMember>, at: usize, name: &String| {
+        let member = left.remove(at);
+        if *name == config.name {
+            own = Some(member);
+        }
+    };
+    // Whoever is written alike need not be looked up; the host of a member that is gone may have no
+    // address any more.
+    let mut unmatched = Vec::new();
+    for (name, urls) in &config.initial_cluster {
+        match left.iter().position(|member| sockets::are_written_alike(urls, &member.peer_urls)) {
+            Some(at) => take(&mut left, at, name),
+            None => unmatched.push((name, urls)),
+        }
+    }
+    let mut resolver = Resolver::new();
+    for (name, urls) in unmatched {
+        let differences: Vec<Option<String>> =
+            left.iter().map(|member| resolver.same_places(urls, &member.peer_urls).err()).collect();
+        match differences.iter().position(Option::is_none) {
+            Some(at) => take(&mut left, at, name),
+            None => {
+                let differences = differences.into_iter().flatten().collect::<Vec<_>>().join("; ");
+                return Err(format!(
+                    "unmatched member while checking PeerURLs ({name}={urls:?}): {differences}"
+                ));
+            }
+        }
+    }
+    own.ok_or_else(|| format!("none is named {}", config.name))
 }
 
 /// What the first of the other members that answers says about its cluster.
@@ -318,7 +345,10 @@ fn ask_others(config: &Config) -> Option<(u64, Vec<KnownMember>)> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
         runtime.block_on(async {
-            let asked = others.iter().map(|url| Box::pin(Peers::members_at(url, ASK_TIMEOUT)));
+            let asked = others.iter().map(|url| {
+                let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
+                Box::pin(async move { Peers::members_at(&peer, ASK_TIMEOUT).await })
+            });
             future::select_ok(asked).await.ok().map(|(answer, _)| answer)
         })
     };

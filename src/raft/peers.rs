@@ -13,16 +13,14 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::future;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, sync::watch, time};
+use tokio::{sync::watch, time};
 use tonic::{
     Code, Status,
     codegen::http::Uri,
@@ -37,6 +35,7 @@ use crate::{
         ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember, change_request as pb,
         peer_client::PeerClient,
     },
+    sockets::Dialer,
     telemetry::{Metrics, PeerMetrics},
 };
 
@@ -46,7 +45,6 @@ pub(crate) const PROTOCOL_VERSION: u32 = 1;
 /// How a member is told that it does not belong to the cluster any more.
 pub(crate) const REMOVED: &str = "the member has been permanently removed from the cluster";
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that has been silent for this long is asked whether it is there, and given up
 /// when it does not answer for as long again.
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -235,16 +233,12 @@ impl Peers {
     /// A connection that is made when it is first used, and again after it broke, to whichever of
     /// the peer's URLs is the first to accept it.
     pub(super) fn connect(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
-        let urls = peer.peer_urls.iter().map(|url| Endpoint::from_shared(url.clone()));
-        let endpoints = urls.collect::<Result<Vec<_>, _>>()?;
-        let addresses = endpoints.iter().filter_map(|endpoint| endpoint.uri().authority());
-        let addresses: Arc<[String]> = addresses.map(|address| address.to_string()).collect();
+        let dialer = Dialer::new(&peer.peer_urls);
+        let endpoint = Endpoint::from_shared(format!("http://{}", dialer.authority()))?;
         let connector = tower::service_fn(move |_: Uri| {
-            let addresses = addresses.clone();
-            async move { first_to_accept(&addresses).await.map(TokioIo::new) }
+            let dialer = dialer.clone();
+            async move { dialer.dial().await.map(TokioIo::new) }
         });
-        // Without a URL this fails here, as it should.
-        let endpoint = endpoints.into_iter().next().map_or_else(|| Endpoint::from_shared(""), Ok)?;
         Ok(endpoint
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
@@ -423,14 +417,13 @@ impl Peers {
         Ok(())
     }
 
-    /// Who belongs to the cluster of whoever listens at `url`, with its id.
+    /// Who belongs to the cluster of whoever listens at one of `peer`'s URLs, with its id.
     pub(crate) async fn members_at(
-        url: &str,
+        peer: &Peer,
         patience: Duration,
     ) -> Result<(u64, Vec<KnownMember>), PeerError> {
-        let peer = Peer { peer_urls: vec![url.to_owned()], is_learner: false };
-        let failed = |reason: String| PeerError::new(0, &peer, reason, true);
-        let mut client = Peers::client(Peers::connect(&peer).map_err(|error| failed(error.to_string()))?);
+        let failed = |reason: String| PeerError::new(0, peer, reason, true);
+        let mut client = Peers::client(Peers::connect(peer).map_err(|error| failed(error.to_string()))?);
         let request = MembersRequest { version: PROTOCOL_VERSION };
         let reply: MembersReply = match time::timeout(patience, client.members(request)).await {
             Ok(Ok(reply)) => reply.into_inner(),
@@ -445,18 +438,6 @@ impl Peers {
         let members = members.collect();
         Ok((reply.cluster, members))
     }
-}
-
-/// All are tried at once: one that leads nowhere must not use up the time of the others.
-async fn first_to_accept(addresses: &[String]) -> io::Result<TcpStream> {
-    let attempts = addresses.iter().map(|address| {
-        Box::pin(async move {
-            let stream = time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        })
-    });
-    future::select_ok(attempts).await.map(|(stream, _others)| stream)
 }
 
 /// Nobody was there to get the request.

@@ -228,12 +228,11 @@ async fn transfer(
     reader: Box<Reader>,
 ) -> Result<SnapshotResponse<TypeConfig>, Failure> {
     // Before anything is read: whether somebody is there to take it.
-    let url = peer.peer_urls.first().map_or("", String::as_str);
-    let answer = Peers::members_at(url, PROBE_PATIENCE).await;
+    let answer = Peers::members_at(peer, PROBE_PATIENCE).await;
     answer.map_err(|error| Failure::Absent(error.to_string()))?;
     let records = reader.record_count().map_err(|error| Failure::broken(&error))?;
     let index = meta.last_log_id.as_ref().map_or(0, |last| last.index);
-    tracing::info!(to = format_args!("{target:x}"), url, index, records, "sending a snapshot");
+    tracing::info!(to = format_args!("{target:x}"), urls = %peer, index, records, "sending a snapshot");
     let began = Instant::now();
     let header = SnapshotPiece {
         envelope: Some(peers.envelope(target)),

@@ -1,0 +1,281 @@
+//! URLs of members: where to listen, and where others are reached.
+//!
+//! A URL is kept as it was typed, for ids are computed from that text and people search for it;
+//! beside the text stands what it means. [`ListenUrl`] is the part of it that a socket is made of.
+//! What is spoken over a connection follows from its scheme, so the scheme goes along to the socket.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+};
+
+/// Bytes of the path of a Unix socket. The system's own limit: a `sockaddr_un` holds 108, with the
+/// zero that ends them.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+    Unix,
+    Unixs,
+}
+
+impl Scheme {
+    /// Go's parser takes schemes in any case and writes them in lower case.
+    fn of(text: &str) -> Option<Scheme> {
+        let known = [Scheme::Http, Scheme::Https, Scheme::Unix, Scheme::Unixs];
+        known.into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme.as_str()))
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Unix => "unix",
+            Scheme::Unixs => "unixs",
+        }
+    }
+
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Scheme::Https | Scheme::Unixs)
+    }
+}
+
+/// Where a URL leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// The host as it was written; an IPv6 address has lost its brackets.
+    Host { host: String, port: u16 },
+    /// The file of a Unix socket; a relative path is relative to the working directory.
+    Socket(PathBuf),
+}
+
+/// `scheme://host:port` or `unix:///path`, with nothing behind it. URLs are ordered by their text,
+/// as etcd orders them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Url {
+    /// As it was typed, but for the scheme, which is in lower case.
+    text: String,
+    pub(crate) scheme: Scheme,
+    pub(crate) place: Place,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Url {
+    /// The error is a fragment for the end of a sentence.
+    pub(crate) fn parse(text: &str) -> Result<Url, String> {
+        let wrong_scheme = || format!("URL scheme must be http, https, unix, or unixs: {text}");
+        let (scheme, rest) = text.split_once(':').ok_or_else(wrong_scheme)?;
+        let scheme = Scheme::of(scheme).ok_or_else(wrong_scheme)?;
+        let place = match scheme {
+            Scheme::Http | Scheme::Https => {
+                let address = rest.strip_prefix("//").ok_or_else(wrong_scheme)?;
+                parse_host(address, text)?
+            }
+            // `unix:/path` has no host, `unix://dir/file` takes the host for the first part.
+            Scheme::Unix | Scheme::Unixs => parse_socket(rest.strip_prefix("//").unwrap_or(rest), text)?,
+        };
+        Ok(Url { text: format!("{}:{rest}", scheme.as_str()), scheme, place })
+    }
+
+    /// Where to bind: an address, never a name that could mean something else tomorrow.
+    pub(super) fn listen(&self) -> Result<ListenUrl, String> {
+        self.without_tls()?;
+        let address = match &self.place {
+            Place::Socket(path) => ListenAddress::Unix(path.clone()),
+            Place::Host { host, port } => {
+                let ip = match host.as_str() {
+                    "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    host => host.parse().map_err(|_| format!("expected IP in URL for binding ({self})"))?,
+                };
+                ListenAddress::Tcp(SocketAddr::new(ip, *port))
+            }
+        };
+        Ok(ListenUrl { scheme: self.scheme, address })
+    }
+
+    pub(super) fn without_tls(&self) -> Result<(), String> {
+        if self.scheme.is_tls() {
+            return Err(format!("{}:// URLs are not supported yet ({self})", self.scheme.as_str()));
+        }
+        Ok(())
+    }
+}
+
+fn parse_host(address: &str, text: &str) -> Result<Place, String> {
+    let wrong_address = || format!("URL address does not have the form \"host:port\": {text}");
+    let (address, path) = address.find('/').map_or((address, ""), |at| address.split_at(at));
+    if !path.is_empty() {
+        return Err(format!("URL must not contain a path: {text}"));
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong_address)?;
+    let port = port.parse().map_err(|_| wrong_address())?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6,
+        None if host.contains(':') => return Err(wrong_address()),
+        None => host,
+    };
+    Ok(Place::Host { host: host.to_owned(), port })
+}
+
+fn parse_socket(path: &str, text: &str) -> Result<Place, String> {
+    let path = percent_decoded(path).ok_or_else(|| format!("invalid URL escape in {text}"))?;
+    match path.len() {
+        0 => Err(format!("URL must name the file of a socket, as in unix:///run/etcd.sock: {text}")),
+        len if len > SOCKET_PATH_BYTES_MAX => Err(format!(
+            "the path of a Unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and this has {len}; choose a \
+             shorter one: {text}"
+        )),
+        _ if path.as_bytes().contains(&0) => {
+            Err(format!("the path of a Unix socket has a zero byte: {text}"))
+        }
+        _ => Ok(Place::Socket(path.into())),
+    }
+}
+
+/// `None` where a percent sign is not followed by two hexadecimal digits.
+fn percent_decoded(text: &str) -> Option<OsString> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        bytes.push((high * 16 + low) as u8);
+    }
+    Some(OsString::from_vec(bytes))
+}
+
+/// A comma-separated list; blanks around the commas are forgiven. Sorted, as etcd sorts them: the
+/// member id is computed from that order.
+pub(super) fn parse_urls(text: &str) -> Result<Vec<Url>, String> {
+    let mut urls = text
+        .split(',')
+        .map(str::trim)
+        .filter(|url| !url.is_empty())
+        .map(Url::parse)
+        .collect::<Result<Vec<_>, _>>()?;
+    urls.sort();
+    Ok(urls)
+}
+
+/// A URL to listen on: what the socket is bound to, and what is spoken on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ListenUrl {
+    pub(crate) scheme: Scheme,
+    pub(crate) address: ListenAddress,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ListenAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether a second socket on it would be another one: port 0 is a new port each time.
+    pub(super) fn is_one_place(&self) -> bool {
+        !matches!(self, ListenAddress::Tcp(address) if address.port() == 0)
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_comes_back_as_it_was_written() {
+        for text in [
+            "http://localhost:2379",
+            "http://[::1]:2379",
+            "http://[0:0:0:0:0:0:0:1]:2379",
+            "http://HOST:02380",
+            "https://10.0.0.1:1",
+            "unix://etcd.sock:1",
+            "unix:/run/etcd.sock",
+            "unixs:///run/a%20b.sock",
+        ] {
+            assert_eq!(Url::parse(text).expect(text).to_string(), text);
+        }
+        assert_eq!(Url::parse("HTTP://Host:1").expect("a URL").to_string(), "http://Host:1");
+    }
+
+    #[test]
+    fn bad_urls_say_what_is_wrong() {
+        let cases = [
+            ("localhost:2379", "URL scheme must be http, https, unix, or unixs: localhost:2379"),
+            ("http:a:1", "URL scheme must be http, https, unix, or unixs: http:a:1"),
+            ("ftp://a:1", "URL scheme must be http, https, unix, or unixs: ftp://a:1"),
+            ("http://localhost", "URL address does not have the form \"host:port\": http://localhost"),
+            ("http://a:99999", "URL address does not have the form \"host:port\": http://a:99999"),
+            ("http://::1:80", "URL address does not have the form \"host:port\": http://::1:80"),
+            ("http://a:1/", "URL must not contain a path: http://a:1/"),
+            ("unix://", "URL must name the file of a socket, as in unix:///run/etcd.sock: unix://"),
+            ("unix:///a%2", "invalid URL escape in unix:///a%2"),
+            ("unix:///a%00", "the path of a Unix socket has a zero byte: unix:///a%00"),
+        ];
+        for (text, error) in cases {
+            assert_eq!(Url::parse(text), Err(error.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_socket_is_a_file_whose_path_fits() {
+        let path = |text: &str| match Url::parse(text).expect(text).place {
+            Place::Socket(path) => path.display().to_string(),
+            Place::Host { .. } => panic!("{text} is no file"),
+        };
+        assert_eq!(path("unix:///run/etcd.sock"), "/run/etcd.sock");
+        assert_eq!(path("unix:/run/etcd.sock"), "/run/etcd.sock");
+        assert_eq!(path("unix://run/etcd.sock"), "run/etcd.sock");
+        assert_eq!(path("unix://etcd.sock:1"), "etcd.sock:1");
+        assert_eq!(path("unixs:///a%20b"), "/a b");
+        assert_eq!(path(&format!("unix:///{}", "x".repeat(106))).len(), 107);
+        let error = Url::parse(&format!("unix:///{}", "x".repeat(107))).expect_err("too long");
+        assert!(error.contains("at most 107 bytes, and this has 108"), "{error}");
+    }
+
+    #[test]
+    fn binding_takes_addresses_only() {
+        let bind = |text: &str| {
+            let listen = Url::parse(text).expect(text).listen();
+            listen.map(|listen| listen.address.to_string())
+        };
+        assert_eq!(bind("http://localhost:2379").expect("localhost"), "127.0.0.1:2379");
+        assert_eq!(bind("http://[::]:2379").expect("v6"), "[::]:2379");
+        assert_eq!(bind("http://[0:0:0:0:0:0:0:1]:1").expect("v6"), "[::1]:1");
+        assert_eq!(bind("unix://x").expect("a file"), "x");
+        for name in ["http://example.com:1", "http://LOCALHOST:1", "http://:1"] {
+            assert!(bind(name).expect_err(name).contains("expected IP in URL for binding"));
+        }
+        assert!(bind("https://127.0.0.1:1").expect_err("TLS").contains("not supported yet"));
+        assert!(bind("unixs://x").expect_err("TLS").contains("not supported yet"));
+    }
+
+    #[test]
+    fn url_lists_are_sorted() {
+        let urls = parse_urls("http://b:1, http://a:1,").expect("a list");
+        assert_eq!(urls.iter().map(Url::to_string).collect::<Vec<_>>(), ["http://a:1", "http://b:1"]);
+    }
+}

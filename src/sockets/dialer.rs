@@ -1,0 +1,144 @@
+//! Dialling a member: at all of its URLs at once, and at all addresses of a name.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, future, stream::FuturesUnordered};
+use tokio::{
+    net::{self, TcpStream, UnixStream},
+    time,
+};
+
+use super::Io;
+use crate::config::{Place, Url};
+
+/// How long it may take to find a name's addresses, or one address to accept.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What one address of a name is given before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Makes connections to whichever of some URLs is the first to accept.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialer {
+    urls: Arc<[Result<Url, String>]>,
+}
+
+impl Dialer {
+    pub(crate) fn new(urls: &[String]) -> Dialer {
+        Dialer { urls: urls.iter().map(|url| Url::parse(url)).collect() }
+    }
+
+    /// What a request over such a connection names as its authority.
+    pub(crate) fn authority(&self) -> String {
+        let first = self.urls.iter().flatten().find_map(|url| match &url.place {
+            Place::Host { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
+            Place::Host { host, port } => Some(format!("{host}:{port}")),
+            Place::Socket(_) => None,
+        });
+        // As other clients do that speak HTTP over a Unix socket.
+        first.unwrap_or_else(|| "localhost".to_owned())
+    }
+
+    /// All are tried at once: one that leads nowhere must not use up the time of the others.
+    pub(crate) async fn dial(&self) -> io::Result<Io> {
+        if self.urls.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no URL"));
+        }
+        let attempts = self.urls.iter().map(|url| {
+            Box::pin(async move {
+                let url =
+                    url.as_ref().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, &**error))?;
+                dial(url).await
+            })
+        });
+        future::select_ok(attempts).await.map(|(io, _others)| io)
+    }
+}
+
+async fn dial(url: &Url) -> io::Result<Io> {
+    if url.scheme.is_tls() {
+        let text = format!("{}:// URLs are not supported yet", url.scheme.as_str());
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    match &url.place {
+        Place::Socket(path) => Ok(Io::unix(in_time(UnixStream::connect(path)).await?)),
+        Place::Host { host, port } => {
+            let addresses = in_time(net::lookup_host((host.as_str(), *port))).await?.collect();
+            Ok(Io::tcp(first_to_accept(addresses).await?))
+        }
+    }
+}
+
+/// They are tried in the order that the resolver prefers, and the next one before the last one has
+/// failed for good.
+async fn first_to_accept(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut left = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        match left.next() {
+            Some(address) => attempts.push(in_time(TcpStream::connect(address))),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        tokio::select! { biased;
+            Some(attempt) = attempts.next() => match attempt {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            },
+            () = time::sleep(HEAD_START), if left.len() > 0 => {}
+        }
+    }
+}
+
+async fn in_time<T>(attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    time::timeout(CONNECT_TIMEOUT, attempt).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Somebody listens at the first, nobody at the second.
+    async fn two_addresses() -> (TcpListener, SocketAddr, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (open, closed) = (listener.local_addr(), free.local_addr());
+        (listener, open.expect("an address"), closed.expect("an address"))
+    }
+
+    #[tokio::test]
+    async fn whichever_url_accepts_is_used() {
+        let (_listener, open, closed) = two_addresses().await;
+        let urls = [
+            format!("http://{closed}"),
+            "https://127.0.0.1:1".to_owned(),
+            "unix:///none".to_owned(),
+            "none".to_owned(),
+            format!("http://{open}"),
+        ];
+        assert!(Dialer::new(&urls).dial().await.is_ok());
+        assert!(Dialer::new(&urls[..4]).dial().await.is_err());
+        assert!(Dialer::new(&[]).dial().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_tried() {
+        let (_listener, open, closed) = two_addresses().await;
+        let stream = first_to_accept(vec![closed, open]).await.expect("the second accepts");
+        assert_eq!(stream.peer_addr().expect("connected"), open);
+        let error = first_to_accept(vec![closed, closed]).await.expect_err("none accepts");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(first_to_accept(vec![]).await.expect_err("none").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn an_authority_is_a_host_wherever_there_is_one() {
+        let authority = |url: &str| Dialer::new(&[url.to_owned()]).authority();
+        assert_eq!(authority("http://a:1"), "a:1");
+        assert_eq!(authority("http://[::1]:1"), "[::1]:1");
+        assert_eq!(authority("unix:///run/etcd.sock"), "localhost");
+    }
+}

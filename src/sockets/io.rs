@@ -1,0 +1,152 @@
+//! One connection's bytes, whatever carries them.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::{self, Sleep},
+};
+
+use super::descriptors::Place;
+
+/// After this much silence the kernel asks whether a TCP peer is still there, and again each time
+/// it does not answer: a machine that lost its power does not hold a descriptor for ever.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A connection.
+pub(crate) struct Io {
+    stream: Stream,
+    /// Goes off if nothing has arrived by then.
+    first_bytes_due: Option<Pin<Box<Sleep>>>,
+    /// Of those that were accepted: freed when the connection closes.
+    _place: Option<Place>,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Io {
+    pub(crate) fn tcp(stream: TcpStream) -> Io {
+        // Messages are small and waited for: none is held back to be sent with the next.
+        let options = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
+        if let Err(error) = options {
+            tracing::debug!(%error, "cannot set the options of a connection");
+        }
+        Io { stream: Stream::Tcp(stream), first_bytes_due: None, _place: None }
+    }
+
+    pub(super) fn unix(stream: UnixStream) -> Io {
+        Io { stream: Stream::Unix(stream), first_bytes_due: None, _place: None }
+    }
+
+    pub(super) fn on(self, place: Place) -> Io {
+        Io { _place: Some(place), ..self }
+    }
+
+    /// Fails unless the other side says something within this time.
+    pub(crate) fn expecting_bytes_within(self, patience: Duration) -> Io {
+        Io { first_bytes_due: Some(Box::pin(time::sleep(patience))), ..self }
+    }
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, TCP_KEEPALIVE)?;
+    rustix::net::sockopt::set_tcp_keepintvl(stream, TCP_KEEPALIVE)?;
+    Ok(())
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        let Some(due) = &mut self.first_bytes_due else { return read };
+        if read.is_pending() {
+            let is_late = due.as_mut().poll(context).is_ready();
+            let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the other side said nothing"));
+            return if is_late { Poll::Ready(late()) } else { Poll::Pending };
+        }
+        self.first_bytes_due = None;
+        read
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_says_nothing_is_not_waited_for() {
+        let (near, _far) = UnixStream::pair().expect("a pair");
+        let mut silent = Io::unix(near).expecting_bytes_within(Duration::from_millis(1));
+        let error = silent.read_u8().await.expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        let mut talking = Io::unix(near).expecting_bytes_within(Duration::from_secs(60));
+        far.write_u8(7).await.expect("sent");
+        assert_eq!(talking.read_u8().await.expect("it has come"), 7);
+        assert!(talking.first_bytes_due.is_none(), "having spoken once, it may be silent");
+    }
+}

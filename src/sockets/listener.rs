@@ -1,0 +1,332 @@
+//! Listening and accepting.
+//!
+//! Accepting never ends by itself: an error is told and tried again after a pause, for the next
+//! connection may come through.
+
+use std::{
+    fs, io,
+    net::{TcpListener as StdTcpListener, TcpStream as StdTcpStream},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt},
+        net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    time,
+};
+
+use super::{
+    Io, Reminder,
+    descriptors::{Place, Places},
+};
+use crate::{
+    config::{ListenAddress, ListenUrl},
+    limits,
+};
+
+/// A socket that connections can be made to, though nobody accepts them yet. It belongs to no
+/// runtime.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    socket: BoundSocket,
+    address: ListenAddress,
+    file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+/// Binds what `--{flag}` names. The error is a line for a person.
+pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
+    let address = &url.address;
+    let bound = match address {
+        ListenAddress::Tcp(socket) => StdTcpListener::bind(socket).and_then(|socket| {
+            rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(Bound {
+                // With the port that the system chose where 0 was asked for.
+                address: ListenAddress::Tcp(socket.local_addr()?),
+                socket: BoundSocket::Tcp(socket),
+                file: None,
+            })
+        }),
+        ListenAddress::Unix(path) => bind_file(path),
+    };
+    bound.map_err(|error| {
+        let remedy = match (error.kind(), address) {
+            (io::ErrorKind::AddrInUse, ListenAddress::Tcp(_)) => {
+                format!("another process (a running etcd or retcd?) uses that port; stop it or set --{flag}")
+            }
+            (io::ErrorKind::AddrInUse, ListenAddress::Unix(_)) => {
+                format!("another process (a running etcd or retcd?) listens there; stop it or set --{flag}")
+            }
+            (io::ErrorKind::PermissionDenied, ListenAddress::Tcp(_)) => {
+                format!("ports below 1024 need privileges; set --{flag}")
+            }
+            (io::ErrorKind::PermissionDenied, ListenAddress::Unix(_)) => {
+                format!("give this user the right to write to that directory, or set --{flag}")
+            }
+            (io::ErrorKind::NotFound, ListenAddress::Unix(_)) => {
+                format!("create the directory that the socket is to be in, or set --{flag}")
+            }
+            (io::ErrorKind::AlreadyExists, ListenAddress::Unix(_)) => {
+                format!("move it away, or set --{flag}")
+            }
+            (_, ListenAddress::Tcp(_)) => format!("set --{flag} to an address of this machine"),
+            (_, ListenAddress::Unix(_)) => format!("set --{flag} to a path that a socket can be created at"),
+        };
+        format!("cannot listen on {address}: {error}; {remedy}")
+    })
+}
+
+/// The socket is created with the permissions that the umask leaves, as etcd's is.
+fn bind_file(path: &Path) -> io::Result<Bound> {
+    remove_abandoned(path)?;
+    let socket = StdUnixListener::bind(path)?;
+    rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let metadata = fs::symlink_metadata(path)?;
+    Ok(Bound {
+        socket: BoundSocket::Unix(socket),
+        address: ListenAddress::Unix(path.to_owned()),
+        file: Some(SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) }),
+    })
+}
+
+/// Removes the socket that a process has left behind which did not end well. One that somebody
+/// listens on is left alone, and so is everything that is no socket.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+    }
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {
+        Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path),
+        Err(error) if error != rustix::io::Errno::AGAIN => Err(error.into()),
+        // Accepted, or too many wait to be.
+        Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// The file of a Unix socket, which goes with the socket.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if is_ours {
+            // If it cannot be removed, the next start removes it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Bound {
+    /// Makes it accept on the runtime that this is called on, as many at a time as there are
+    /// `places`.
+    pub(crate) fn listen(self, places: Places) -> io::Result<Listener> {
+        let socket = match self.socket {
+            BoundSocket::Tcp(socket) => Socket::Tcp(TcpListener::from_std(socket)?),
+            BoundSocket::Unix(socket) => Socket::Unix(UnixListener::from_std(socket)?),
+        };
+        Ok(Listener {
+            socket,
+            address: self.address,
+            places,
+            reminder: Reminder::default(),
+            _file: self.file,
+        })
+    }
+}
+
+/// A socket that connections are accepted on.
+pub(crate) struct Listener {
+    socket: Socket,
+    address: ListenAddress,
+    places: Places,
+    reminder: Reminder,
+    _file: Option<SocketFile>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    pub(crate) fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// The next connection. While there is no place for it, it waits, and further ones wait in the
+    /// kernel's queue.
+    pub(crate) async fn accept(&self) -> Accepted {
+        loop {
+            match self.socket.accept().await {
+                Ok(stream) => return Accepted { stream, place: self.places.take().await },
+                // The client has given up already.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if self.reminder.is_due() {
+                        tracing::warn!(%error, address = %self.address, "cannot accept connections; will retry");
+                    }
+                    time::sleep(limits::ACCEPT_RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<AcceptedStream> {
+        Ok(match self {
+            Socket::Tcp(socket) => AcceptedStream::Tcp(socket.accept().await?.0.into_std()?),
+            Socket::Unix(socket) => AcceptedStream::Unix(socket.accept().await?.0.into_std()?),
+        })
+    }
+}
+
+/// A connection on its way to the runtime that it is served on.
+pub(crate) struct Accepted {
+    stream: AcceptedStream,
+    place: Place,
+}
+
+enum AcceptedStream {
+    Tcp(StdTcpStream),
+    Unix(StdUnixStream),
+}
+
+impl Accepted {
+    /// Gives the connection to the runtime that this is called on.
+    pub(crate) fn into_io(self) -> io::Result<Io> {
+        let io = match self.stream {
+            AcceptedStream::Tcp(stream) => Io::tcp(TcpStream::from_std(stream)?),
+            AcceptedStream::Unix(stream) => Io::unix(UnixStream::from_std(stream)?),
+        };
+        Ok(io.on(self.place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{config::Config, sockets::Dialer};
+
+    /// The URL to listen on in a configuration.
+    fn listen_url(url: &str) -> ListenUrl {
+        let listen = format!("--listen-peer-urls={url}");
+        Config::of_flags(&[&listen]).listen_peer_urls.remove(0)
+    }
+
+    fn in_dir(dir: &tempfile::TempDir) -> (PathBuf, ListenUrl) {
+        let path = dir.path().join("s");
+        (path.clone(), listen_url(&format!("unix://{}", path.display())))
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_over_each_kind_of_socket() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, unix) = in_dir(&dir);
+        for url in [unix, listen_url("http://127.0.0.1:0"), listen_url("http://[::1]:0")] {
+            let Ok(bound) = bind(&url, "listen-peer-urls") else {
+                assert!(url.address.to_string().starts_with("[::1]"), "only IPv6 may be missing here");
+                continue;
+            };
+            let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
+            let dialled = match listener.address() {
+                ListenAddress::Tcp(address) => format!("http://{address}"),
+                ListenAddress::Unix(path) => format!("unix://{}", path.display()),
+            };
+            let dialer = Dialer::new(&[dialled]);
+            let (mut near, accepted) = tokio::join!(dialer.dial(), listener.accept());
+            let near = near.as_mut().expect("a connection");
+            let mut far = accepted.into_io().expect("a connection");
+            near.write_all(b"ping").await.expect("sent");
+            let mut received = [0; 4];
+            far.read_exact(&mut received).await.expect("received");
+            assert_eq!(&received, b"ping");
+        }
+        assert!(!path.exists(), "the file goes with its socket");
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_waits_for_another_to_close() {
+        let bound = bind(&listen_url("http://127.0.0.1:0"), "x").expect("a port");
+        let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
+        let url = format!("http://{}", listener.address());
+        let (first, second) = (Dialer::new(&[url.clone()]), Dialer::new(&[url]));
+        let _near = first.dial().await.expect("a connection");
+        let far = listener.accept().await;
+        let _waiting = second.dial().await.expect("the kernel takes it");
+        let mut next = Box::pin(listener.accept());
+        tokio::select! { biased;
+            _ = &mut next => panic!("there is one place, and it is taken"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(far);
+        next.await;
+    }
+
+    #[test]
+    fn the_socket_of_a_process_that_is_gone_is_taken_over() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, url) = in_dir(&dir);
+        drop(StdUnixListener::bind(&path).expect("a socket"));
+        assert!(path.exists(), "nobody has removed it");
+        let bound = bind(&url, "x").expect("nobody listens there");
+        let error = bind(&url, "listen-peer-urls").expect_err("somebody listens there");
+        assert!(error.contains("another process") && error.contains("--listen-peer-urls"), "{error}");
+        assert!(path.exists(), "it is in use");
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_not_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, url) = in_dir(&dir);
+        fs::File::create(&path).and_then(|mut file| file.write_all(b"precious")).expect("a file");
+        let error = bind(&url, "x").expect_err("the path is taken");
+        assert!(error.contains("no socket; move it away"), "{error}");
+        assert_eq!(fs::read(&path).expect("it is there"), b"precious");
+        let error = bind(&listen_url(&format!("unix://{}/none/s", dir.path().display())), "x");
+        assert!(error.expect_err("no directory").contains("create the directory"));
+    }
+
+    #[test]
+    fn a_socket_that_another_has_replaced_is_not_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, url) = in_dir(&dir);
+        let bound = bind(&url, "x").expect("a socket");
+        // Bound under another name first, so that the inode is another one too.
+        let other = StdUnixListener::bind(dir.path().join("other")).expect("a socket");
+        fs::rename(dir.path().join("other"), &path).expect("renamed");
+        drop(bound);
+        assert!(path.exists());
+        drop(other);
+    }
+}

@@ -1,0 +1,281 @@
+//! Whether two lists of URLs lead to the same places.
+//!
+//! A member may be known by its address and call itself by its name. So URLs are compared as etcd
+//! compares them: by what is written, then by where their hosts lead. Two things are taken over as
+//! they are. `localhost` is not looked up, for on each machine it means another one; and a name
+//! that cannot be found yet is asked for again, because the name service may be starting as well.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, ToSocketAddrs},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::config::{Place, Url};
+
+/// How long all names that are compared may take, and the pause before a name is asked for again.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Asks the system where a name leads.
+type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
+
+/// Compares URLs, and remembers what it has found out about their hosts. It blocks the thread.
+pub(crate) struct Resolver {
+    lookup: Lookup,
+    known: BTreeMap<String, BTreeSet<IpAddr>>,
+    give_up: Instant,
+}
+
+/// What a host is compared by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Named(String),
+    At(BTreeSet<IpAddr>),
+}
+
+impl Resolver {
+    pub(crate) fn new() -> Resolver {
+        Resolver::with(|host| Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    }
+
+    fn with(lookup: Lookup) -> Resolver {
+        Resolver { lookup, known: BTreeMap::new(), give_up: Instant::now() + PATIENCE }
+    }
+
+    /// `Ok` if each of `ours` leads to where another of `theirs` does, and all are paired. The
+    /// error says what differs.
+    pub(crate) fn same_places(&mut self, ours: &[String], theirs: &[String]) -> Result<(), String> {
+        let (ours, theirs) = (parsed(ours)?, parsed(theirs)?);
+        if ours.len() != theirs.len() {
+            return Err(format!("{} and {} URLs", ours.len(), theirs.len()));
+        }
+        if can_be_paired(&ours, &theirs, &|a, b| written_alike(a, b)) {
+            return Ok(());
+        }
+        let ours_found = self.hosts(&ours, &theirs)?;
+        let theirs_found = self.hosts(&theirs, &ours)?;
+        let ours: Vec<(Host, &Url)> = ours_found.into_iter().zip(&ours).collect();
+        let theirs: Vec<(Host, &Url)> = theirs_found.into_iter().zip(&theirs).collect();
+        if can_be_paired(&ours, &theirs, &|(a, a_url), (b, b_url)| {
+            written_alike(a_url, b_url) || (differ_in_host_alone(a_url, b_url) && a.meets(b))
+        }) {
+            return Ok(());
+        }
+        let describe = |urls: &[(Host, &Url)]| {
+            let one = |(host, url): &(Host, &Url)| match host {
+                Host::At(ips) => {
+                    let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+                    format!("{url} ({})", ips.join(" "))
+                }
+                Host::Named(_) => url.to_string(),
+            };
+            urls.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        Err(format!("{} leads elsewhere than {}", describe(&ours), describe(&theirs)))
+    }
+
+    /// Where `urls` lead. A name that is among `others` too needs no looking up.
+    fn hosts(&mut self, urls: &[Url], others: &[Url]) -> Result<Vec<Host>, String> {
+        let host = |url: &Url| match &url.place {
+            Place::Host { host, .. } if others.iter().any(|other| written_alike(url, other)) => {
+                Ok(Host::Named(host.clone()))
+            }
+            Place::Host { host, .. } => self.host(host),
+            Place::Socket(path) => Ok(Host::Named(path.display().to_string())),
+        };
+        urls.iter().map(host).collect()
+    }
+
+    fn host(&mut self, host: &str) -> Result<Host, String> {
+        if host == "localhost" {
+            return Ok(Host::Named(host.to_owned()));
+        }
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(Host::At(BTreeSet::from([ip.to_canonical()])));
+        }
+        let name = host.to_ascii_lowercase();
+        loop {
+            if let Some(ips) = self.known.get(&name) {
+                return Ok(Host::At(ips.clone()));
+            }
+            match (self.lookup)(&name) {
+                Ok(ips) => {
+                    let ips = ips.into_iter().map(|ip| ip.to_canonical()).collect();
+                    tracing::info!(host = name, addresses = ?ips, "resolved the host of a URL");
+                    self.known.insert(name.clone(), ips);
+                }
+                Err(error) if Instant::now() + PAUSE >= self.give_up => {
+                    return Err(format!("the host {host:?} cannot be resolved: {error}"));
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        host,
+                        %error,
+                        retry_interval = %humantime::format_duration(PAUSE),
+                        "failed to resolve the host of a URL; will retry"
+                    );
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+}
+
+/// Whether two lists of URLs are the same but for how a host may be written.
+pub(crate) fn are_written_alike(ours: &[String], theirs: &[String]) -> bool {
+    match (parsed(ours), parsed(theirs)) {
+        (Ok(ours), Ok(theirs)) => {
+            ours.len() == theirs.len() && can_be_paired(&ours, &theirs, &|a, b| written_alike(a, b))
+        }
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
+fn parsed(urls: &[String]) -> Result<Vec<Url>, String> {
+    urls.iter().map(|url| Url::parse(url)).collect()
+}
+
+impl Host {
+    /// A name with several addresses leads to each of them.
+    fn meets(&self, other: &Host) -> bool {
+        match (self, other) {
+            (Host::Named(a), Host::Named(b)) => a == b,
+            (Host::At(a), Host::At(b)) => !a.is_disjoint(b),
+            (Host::Named(_), Host::At(_)) | (Host::At(_), Host::Named(_)) => false,
+        }
+    }
+}
+
+/// Whether two URLs are the same but for how a host may be written: a name in either case, an
+/// address in each of its forms.
+fn written_alike(a: &Url, b: &Url) -> bool {
+    let host = |host: &str| match host.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().to_string(),
+        Err(_) => host.to_ascii_lowercase(),
+    };
+    match (&a.place, &b.place) {
+        (Place::Host { host: a_host, .. }, Place::Host { host: b_host, .. }) => {
+            differ_in_host_alone(a, b) && host(a_host) == host(b_host)
+        }
+        (a_place, b_place) => a.scheme == b.scheme && a_place == b_place,
+    }
+}
+
+fn differ_in_host_alone(a: &Url, b: &Url) -> bool {
+    let ports = match (&a.place, &b.place) {
+        (Place::Host { port: a, .. }, Place::Host { port: b, .. }) => a == b,
+        _ => false,
+    };
+    a.scheme == b.scheme && ports
+}
+
+/// Whether all can be paired with one of the others each, such that every pair is `alike`.
+fn can_be_paired<T>(ours: &[T], theirs: &[T], alike: &dyn Fn(&T, &T) -> bool) -> bool {
+    // Where each of theirs has its partner among ours.
+    let mut partners: Vec<Option<usize>> = vec![None; theirs.len()];
+    (0..ours.len()).all(|our| {
+        let mut tried = vec![false; theirs.len()];
+        find_partner(our, ours, theirs, alike, &mut partners, &mut tried)
+    })
+}
+
+/// Finds a partner for one of ours; whoever has it already may have to take another.
+fn find_partner<T>(
+    our: usize,
+    ours: &[T],
+    theirs: &[T],
+    alike: &dyn Fn(&T, &T) -> bool,
+    partners: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    for their in 0..theirs.len() {
+        if tried[their] || !alike(&ours[our], &theirs[their]) {
+            continue;
+        }
+        tried[their] = true;
+        let is_free = match partners[their] {
+            None => true,
+            Some(rival) => find_partner(rival, ours, theirs, alike, partners, tried),
+        };
+        if is_free {
+            partners[their] = Some(our);
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small world of names.
+    fn lookup(host: &str) -> io::Result<Vec<IpAddr>> {
+        let ips: &[&str] = match host {
+            "a.example" | "also-a.example" => &["10.0.0.1"],
+            "b.example" => &["10.0.0.2", "fd00::2"],
+            "both.example" => &["10.0.0.1", "10.0.0.2"],
+            "localhost" => &["127.0.0.1"],
+            _ => return Err(io::Error::new(io::ErrorKind::NotFound, "no such host")),
+        };
+        Ok(ips.iter().map(|ip| ip.parse().expect("an address")).collect())
+    }
+
+    fn compare(ours: &str, theirs: &str) -> Result<(), String> {
+        let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        // Nothing is asked for twice here.
+        let mut resolver = Resolver { give_up: Instant::now(), ..Resolver::with(lookup) };
+        resolver.same_places(&list(ours), &list(theirs))
+    }
+
+    #[test]
+    fn what_leads_to_the_same_place_is_the_same() {
+        for (ours, theirs) in [
+            ("http://x:1", "http://x:1"),
+            ("http://X.Example:1", "http://x.example:1"),
+            ("http://LOCALHOST:1", "http://localhost:1"),
+            ("http://LOCALHOST:1", "http://127.0.0.1:1"),
+            ("http://[::1]:1", "http://[0:0:0:0:0:0:0:1]:1"),
+            ("http://[::ffff:10.0.0.1]:1", "http://10.0.0.1:1"),
+            ("http://a.example:1", "http://10.0.0.1:1"),
+            ("http://10.0.0.1:1", "http://A.EXAMPLE:1"),
+            ("http://a.example:1", "http://also-a.example:1"),
+            ("http://b.example:1", "http://[fd00:0::2]:1"),
+            ("http://a.example:1,http://b.example:1", "http://10.0.0.2:1,http://10.0.0.1:1"),
+            ("http://both.example:1,http://a.example:1", "http://10.0.0.1:1,http://10.0.0.2:1"),
+            ("http://x:1,http://a.example:2", "http://10.0.0.1:2,http://x:1"),
+            ("unix:/s", "unix:///s"),
+        ] {
+            assert_eq!(compare(ours, theirs), Ok(()), "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn what_leads_elsewhere_is_another() {
+        for (ours, theirs) in [
+            ("http://a.example:1", "http://a.example:2"),
+            ("http://a.example:1", "https://10.0.0.1:1"),
+            ("http://a.example:1", "http://10.0.0.2:1"),
+            // Each machine has its own.
+            ("http://localhost:1", "http://127.0.0.1:1"),
+            ("http://a.example:1", "http://a.example:1,http://a.example:2"),
+            ("http://a.example:1,http://also-a.example:1", "http://10.0.0.1:1,http://10.0.0.2:1"),
+            ("http://none.example:1", "http://10.0.0.1:1"),
+            ("unix:///s", "unix:///t"),
+            ("unix:///s", "http://10.0.0.1:1"),
+            ("none", "http://10.0.0.1:1"),
+        ] {
+            assert!(compare(ours, theirs).is_err(), "{ours} {theirs}");
+        }
+        let error = compare("http://b.example:1", "http://10.0.0.1:1").expect_err("elsewhere");
+        assert_eq!(
+            error,
+            "http://b.example:1 (10.0.0.2 fd00::2) leads elsewhere than http://10.0.0.1:1 (10.0.0.1)"
+        );
+        let error = compare("http://none.example:1", "http://10.0.0.1:1").expect_err("unknown");
+        assert_eq!(error, "the host \"none.example\" cannot be resolved: no such host");
+    }
+}
