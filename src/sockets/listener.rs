@@ -278,10 +278,10 @@ mod tests {
         let bound = bind(&listen_url("http://127.0.0.1:0"), "x").expect("a port");
         let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
         let url = format!("http://{}", listener.address());
-        let (first, second) = (Dialer::new(&[url.clone()]), Dialer::new(&[url]));
-        let _near = first.dial().await.expect("a connection");
+        let dialer = Dialer::new(&[url]);
+        let _near = dialer.dial().await.expect("a connection");
         let far = listener.accept().await;
-        let _waiting = second.dial().await.expect("the kernel takes it");
+        let _waiting = dialer.dial().await.expect("the kernel takes it");
         let mut next = Box::pin(listener.accept());
         tokio::select! { biased;
             _ = &mut next => panic!("there is one place, and it is taken"),

@@ -27,6 +27,7 @@ mod restore;
 #[path = "../support/running.rs"]
 mod running;
 mod server;
+mod sockets;
 mod startup;
 #[path = "../support/tools.rs"]
 mod tools;

@@ -46,6 +46,8 @@ pub(crate) struct Launch {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     default_flags: bool,
+    /// Arguments of the shell's `ulimit`, to be set before the server starts.
+    limits: Option<String>,
 }
 
 /// A running server, or one between two runs on the same directory and ports.
@@ -97,7 +99,7 @@ impl Launch {
     }
 
     fn of(program: PathBuf) -> Launch {
-        Launch { program, flags: Vec::new(), environment: Vec::new(), default_flags: true }
+        Launch { program, flags: Vec::new(), environment: Vec::new(), default_flags: true, limits: None }
     }
 
     /// Adds `--name=value`.
@@ -114,6 +116,12 @@ impl Launch {
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Launch {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a limit of the process, as `ulimit` takes it: `-n 256`.
+    pub(crate) fn limits(mut self, arguments: &str) -> Launch {
+        self.limits = Some(arguments.to_owned());
         self
     }
 
@@ -167,6 +175,11 @@ impl Server {
         self.data_dir().join("member").join("snap").join("db")
     }
 
+    /// As [`Launch::flag`], for what is known now only.
+    pub(crate) fn set_flag(&mut self, name: &str, value: impl Display) {
+        self.launch.flags.push(format!("--{name}={value}"));
+    }
+
     /// Starts the process and waits until it serves. Panics with its log when it does not.
     pub(crate) fn start(&mut self) {
         self.spawn();
@@ -212,7 +225,19 @@ impl Server {
 
     fn spawn(&mut self) {
         assert!(self.running.is_none(), "the server already runs");
-        let mut child = Command::new(&self.launch.program)
+        let mut command = match &self.launch.limits {
+            None => Command::new(&self.launch.program),
+            Some(limits) => {
+                let mut shell = Command::new("/bin/sh");
+                // The shell becomes the server, under the same process id.
+                shell
+                    .arg("-c")
+                    .arg(format!("ulimit {limits} && exec \"$0\" \"$@\""))
+                    .arg(&self.launch.program);
+                shell
+            }
+        };
+        let mut child = command
             .args(self.arguments())
             .envs(self.launch.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home.path())

@@ -64,6 +64,78 @@ async fn any_url_of_a_member_will_do() {
     assert_needed(&mut cluster, target).await;
 }
 
+/// It is behind the log that is kept, so what it needs is a snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_too_goes_to_any_url_of_a_member() {
+    let flags = ["--snapshot-catchup-entries=10", "--heartbeat-interval=300", "--election-timeout=3000"];
+    let mut cluster = Plan::new(3).flags(&flags).found();
+    let leader = cluster.leader().await;
+    let target = (leader + 1) % 3;
+    let id = format!("{:x}", cluster.members[target].id().await);
+    let urls = format!("--peer-urls=http://127.0.0.1:1,{}", cluster.members[target].peer_url());
+    etcdctl(&cluster.members[leader].endpoint(), &["member", "update", &id, &urls])
+        .expect("it can have several");
+    cluster.members[target].kill();
+    let value = "x".repeat(1024 * 1024);
+    // Three segments of the log.
+    for number in 0..200 {
+        cluster.members[leader].put(&format!("big-{}", number % 4), &value).await;
+    }
+    cluster.members[target].start();
+    cluster.assert_equal().await;
+    assert!(cluster.members[target].log().contains("installed a snapshot from the leader"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_reach_each_other_over_unix_sockets() {
+    let mut cluster = Plan::new(3).on_unix_sockets().found();
+    for number in 0..3 {
+        cluster.members[number].put(&format!("by-{number}"), "v").await;
+    }
+    let leader = cluster.leader().await;
+    // It leaves the file of its socket behind.
+    cluster.members[leader].kill();
+    cluster.members[(leader + 1) % 3].put("without", "v").await;
+    cluster.members[leader].start();
+    assert_eq!(cluster.members[leader].get("without").await.as_deref(), Some("v"));
+
+    // One more joins, which is reached over TCP.
+    let joining = cluster.prepare("m3");
+    let url = format!("--peer-urls={}", joining.peer_url());
+    etcdctl(&cluster.members[0].endpoint(), &["member", "add", "m3", &url]).expect("it is added");
+    cluster.members[3].start();
+    cluster.assert_equal().await;
+    let id = format!("{:x}", cluster.members[3].id().await);
+    etcdctl(&cluster.members[0].endpoint(), &["member", "remove", &id]).expect("it is removed");
+}
+
+/// One of the two names the loopback address, in a spelling that is looked up: `localhost` is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_may_be_known_by_its_name_or_its_address() {
+    const NAMED: &str = "http://LocalHost:";
+    const ADDRESSED: &str = "http://127.0.0.1:";
+    let mut members = Plan::new(3).members();
+    for member in &mut members[..2] {
+        let url = member.peer_url().replace(ADDRESSED, NAMED);
+        member.flags.push(format!("--initial-advertise-peer-urls={url}"));
+    }
+    for member in &mut members {
+        member.spawn();
+    }
+    for member in &mut members {
+        member.wait_until_ready();
+    }
+    let mut cluster = Cluster { members };
+    // The cluster knows addresses, and is asked to let in one that has names for all of them.
+    let joining = cluster.prepare("m3");
+    joining.initial_cluster = joining.initial_cluster.replace(ADDRESSED, NAMED);
+    let url = format!("--peer-urls={}", joining.peer_url());
+    etcdctl(&cluster.members[0].endpoint(), &["member", "add", "m3", &url]).expect("it is added");
+    cluster.members[3].start();
+    cluster.members[3].put("k", "v").await;
+    cluster.assert_equal().await;
+}
+
 /// One that is stopped holds up nobody, and costs nobody more than what is on its way to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_stands_still_costs_little() {

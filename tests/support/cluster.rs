@@ -54,13 +54,14 @@ pub(crate) struct Plan {
     program: PathBuf,
     flags: Vec<String>,
     is_proxied: bool,
+    is_on_unix_sockets: bool,
 }
 
 impl Plan {
     /// New members of retcd.
     pub(crate) fn new(size: usize) -> Plan {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_retcd"));
-        Plan { size, program, flags: Vec::new(), is_proxied: false }
+        Plan { size, program, flags: Vec::new(), is_proxied: false, is_on_unix_sockets: false }
     }
 
     /// A real etcd in retcd's place, to be compared with.
@@ -90,6 +91,12 @@ impl Plan {
         self
     }
 
+    /// Members reach each other over Unix sockets.
+    pub(crate) fn on_unix_sockets(mut self) -> Plan {
+        self.is_on_unix_sockets = true;
+        self
+    }
+
     /// The members, none of which runs.
     pub(crate) fn members(self) -> Vec<Member> {
         let mut members: Vec<Member> =
@@ -97,6 +104,11 @@ impl Plan {
         if self.is_proxied {
             for member in &mut members {
                 member.advertised_peer_port = free_port();
+            }
+        }
+        if self.is_on_unix_sockets {
+            for member in &mut members {
+                member.move_to_unix_socket();
             }
         }
         let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
@@ -129,6 +141,8 @@ pub(crate) struct Member {
     pub(crate) peer_port: u16,
     /// Where peers are told that it listens.
     pub(crate) advertised_peer_port: u16,
+    /// The directory of the Unix socket where it listens to peers, if it does that there.
+    socket_dir: Option<TempDir>,
     pub(crate) initial_cluster: String,
     /// `--initial-cluster-state`.
     pub(crate) state: &'static str,
@@ -237,6 +251,7 @@ impl Member {
             client_port: free_port(),
             peer_port,
             advertised_peer_port: peer_port,
+            socket_dir: None,
             initial_cluster: String::new(),
             state: "new",
             flags: Vec::new(),
@@ -252,7 +267,23 @@ impl Member {
 
     /// As other members know it.
     pub(crate) fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.advertised_peer_port)
+        match &self.socket_dir {
+            Some(directory) => format!("unix://{}", directory.path().join("peer.sock").display()),
+            None => format!("http://127.0.0.1:{}", self.advertised_peer_port),
+        }
+    }
+
+    fn listen_peer_url(&self) -> String {
+        match &self.socket_dir {
+            Some(_) => self.peer_url(),
+            None => format!("http://127.0.0.1:{}", self.peer_port),
+        }
+    }
+
+    /// From its next start on. The directory is not below the build's, whose path may be too long
+    /// for a socket.
+    pub(crate) fn move_to_unix_socket(&mut self) {
+        self.socket_dir = Some(tempfile::tempdir().expect("a temporary directory"));
     }
 
     /// The process, while it runs.
@@ -295,7 +326,7 @@ impl Member {
             .arg(format!("--data-dir={}", self.data_dir().display()))
             .arg(format!("--listen-client-urls={client_url}"))
             .arg(format!("--advertise-client-urls={client_url}"))
-            .arg(format!("--listen-peer-urls=http://127.0.0.1:{}", self.peer_port))
+            .arg(format!("--listen-peer-urls={}", self.listen_peer_url()))
             .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
             .arg(format!("--initial-cluster={}", self.initial_cluster))
             .arg(format!("--initial-cluster-state={}", self.state))

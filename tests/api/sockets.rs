@@ -1,0 +1,150 @@
+//! What clients connect to, and how many may: descriptors, Unix sockets, URLs to listen on.
+
+use std::{fs, net::TcpStream, process::Command};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{
+    http,
+    server::{Launch, Server, serve_with, subject_is_retcd},
+    tools::{Release, Seen},
+};
+
+/// Connections that nobody uses.
+fn idle(port: u16, count: usize) -> Vec<TcpStream> {
+    let connect = |_| TcpStream::connect(("127.0.0.1", port)).expect("the kernel takes a connection");
+    (0..count).map(connect).collect()
+}
+
+/// As many as a test needs for its own end of them.
+fn raise_own_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("it is ours to raise");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_leave_descriptors_to_the_log() {
+    raise_own_limit();
+    // Seventy of them are more than a segment of the log.
+    let value = "x".repeat(1024 * 1024);
+    let (server, client) = serve_with(Launch::subject().limits("-n 256"));
+    client.put("first", "served").await;
+    let at_clients = idle(server.client_port, 300);
+    let at_peers = idle(server.peer_port, 300);
+    for number in 0..70 {
+        client.put(format!("key-{}", number % 4), value.clone()).await;
+    }
+    let segments = fs::read_dir(server.wal_dir()).expect("the log has a directory").count();
+    assert!(segments > 1, "the log has turned over");
+    // Whoever comes now waits, and is served once there is room.
+    let late = server.client();
+    let waits = tokio::spawn(async move { late.get("first").await });
+    drop((at_clients, at_peers));
+    waits.await.expect("no panic");
+    client.put("last", "served").await;
+}
+
+#[test]
+fn a_limit_that_leaves_nothing_for_clients_is_refused() {
+    let ended = Launch::subject().limits("-n 150").prepare().start_refused();
+    assert_eq!(ended.status.code(), Some(1), "{:#?}", ended.log);
+    let words = if subject_is_retcd() {
+        "the limit of open files is 150"
+    } else {
+        "limit of etcd process is too low"
+    };
+    assert!(ended.log.iter().any(|line| line.contains(words)), "{:#?}", ended.log);
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_to_the_hard_one() {
+    let server = Launch::subject().limits("-Sn 100").start();
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let limit = http::metric(&server, "process_max_fds").expect("it is a metric");
+    // Go stays one below it.
+    assert!(hard.is_none_or(|hard| limit + 1.0 >= hard as f64), "{limit} of {hard:?}");
+}
+
+/// Serves clients at nothing but two Unix sockets: one in its working directory, one elsewhere.
+fn on_unix_sockets(directory: &tempfile::TempDir) -> (Server, String) {
+    let absolute = format!("unix://{}", directory.path().join("client.sock").display());
+    let launch = Launch::subject()
+        .flag("listen-client-urls", format!("unix://client:1,{absolute}"))
+        .flag("advertise-client-urls", &absolute)
+        .flag("listen-metrics-urls", "unix://metrics:1");
+    (launch.start(), absolute)
+}
+
+fn etcdctl(release: Release, server: &Server, endpoint: &str, arguments: &[&str]) -> Seen {
+    let output = Command::new(release.program())
+        .env_clear()
+        .env("ETCDCTL_API", "3")
+        .current_dir(server.home())
+        .arg(format!("--endpoints={endpoint}"))
+        .args(arguments)
+        .output()
+        .expect("etcdctl can be started");
+    Seen::of(&output)
+}
+
+#[test]
+fn clients_are_served_over_unix_sockets() {
+    // A path of its own, for that of a build may be too long for a socket.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (mut server, absolute) = on_unix_sockets(&directory);
+    for release in [Release::V34, Release::V35] {
+        assert_eq!(etcdctl(release, &server, "unix://client:1", &["put", "k", "v"]).stdout, "OK\n");
+        assert_eq!(etcdctl(release, &server, "unix://client:1", &["get", "k"]).stdout, "k\nv\n");
+    }
+    let members = etcdctl(Release::V35, &server, "unix://client:1", &["member", "list"]);
+    assert!(members.stdout.contains(&absolute), "{members:?}");
+    let file = directory.path().join("client.sock");
+
+    // What a crash leaves behind is in nobody's way.
+    server.kill();
+    assert!(file.exists(), "nobody was left to remove it");
+    server.start();
+    assert_eq!(etcdctl(Release::V35, &server, "unix://client:1", &["get", "k"]).stdout, "k\nv\n");
+    server.stop();
+    assert!(!file.exists() && !server.home().join("client:1").exists(), "a server takes its sockets away");
+}
+
+#[test]
+fn a_socket_in_use_and_a_file_in_the_way_are_refused() {
+    // etcd takes both away.
+    if !subject_is_retcd() {
+        return;
+    }
+    let first = Launch::subject()
+        .flag("listen-client-urls", "unix://client:1")
+        .flag("advertise-client-urls", "unix://client:1")
+        .start();
+    let path = first.home().join("client:1");
+    let refused = |path: &std::path::Path| {
+        let url = format!("unix://{}", path.display());
+        let launch = Launch::subject().flag("listen-client-urls", &url).flag("advertise-client-urls", &url);
+        launch.prepare().start_refused().log.join("\n")
+    };
+    if path.as_os_str().len() <= 107 {
+        let log = refused(&path);
+        assert!(log.contains("another process") && log.contains("--listen-client-urls"), "{log}");
+        assert!(path.exists());
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("precious");
+    fs::write(&file, "data").expect("a test may write");
+    assert!(refused(&file).contains("no socket; move it away"));
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "data");
+    let long = directory.path().join("x".repeat(107));
+    assert!(refused(&long).contains("has at most 107 bytes"));
+}
+
+#[tokio::test]
+async fn a_url_to_listen_on_may_be_given_twice() {
+    let mut server = Launch::subject().prepare();
+    let twice = |port: u16| format!("http://127.0.0.1:{port},http://127.0.0.1:{port}");
+    server.set_flag("listen-client-urls", twice(server.client_port));
+    server.set_flag("listen-peer-urls", twice(server.peer_port));
+    server.start();
+    server.client().put("k", "v").await;
+}
