@@ -14,6 +14,16 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// etcd's refusal rather than a transport error.
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
 
+/// The largest `--max-request-bytes` that is put into effect: what goes into the log has to travel
+/// to every member that there is or will be. Larger values count as this one, and the start says so.
+pub(crate) const REQUEST_BYTES_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Bytes of one command as it stands in the log and travels. A request whose many small operations
+/// make more of it than they count is refused like one that is too large.
+pub(crate) const COMMAND_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+const _: () = assert!(REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= COMMAND_BYTES_MAX);
+
 /// What a client may send before the server has read it: on one stream, so that the largest
 /// request arrives without a pause, and on one connection. A client that has used up its window
 /// waits.
@@ -122,6 +132,22 @@ pub(crate) const BATCH_COMMANDS_MAX: usize = 4096;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
+const _: () = assert!(BATCH_BYTES_MAX <= COMMAND_BYTES_MAX);
+
+/// A lease's id and what is left of it in a log entry, and what surrounds them, at most. What a
+/// leader proposes of its own makes entries that are no larger than a batch.
+const LEASE_COMMAND_BYTES: usize = 48;
+
+const _: () = assert!(LEASE_HANDOVER_LEASES * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
+const _: () = assert!(LEASE_REVOKES_PER_ROUND * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
+
+/// Bytes of one log entry: a batch of commands or a single larger one, and whose it is.
+pub(crate) const ENTRY_BYTES_MAX: usize = COMMAND_BYTES_MAX + 16;
+
+/// Bytes of the peer URLs of all members together, which travel and are stored as one, with what
+/// each takes beside itself. A change that needs more is refused like a request that is too large.
+pub(crate) const MEMBERSHIP_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const URL_BYTES: usize = 8;
 
 /// Time between two checkpoints. What was applied since the last one is in memory and in the log:
 /// it bounds both, and the replay after a crash.
@@ -171,9 +197,38 @@ pub(crate) const APPENDS_IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(APPENDS_IN_FLIGHT_BYTES >= APPEND_BYTES_MAX);
 
-/// Bytes of one message from a peer. Larger ones are refused; none is ever sent, for an entry is
-/// at most a batch or one request, and those are bounded.
-pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that are gathered into one frame of the log. The entry that reaches them is still in it.
+pub(crate) const FRAME_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of one message from a peer. Larger ones are refused, and none is ever sent: see the
+/// assertions below.
+pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// What a message to a peer says beside what it carries: envelope, vote, positions, tags and lengths.
+const PEER_ENVELOPE_BYTES: usize = 1024;
+/// The same for each entry that it carries.
+const PEER_ENTRY_BYTES: usize = 64;
+
+/// Everything that a peer is sent fits: entries, a batch that is taken to the leader, a change of the
+/// members as a client asked for it, all members with their URLs, a piece of a snapshot. Other
+/// messages have nothing in them whose size a client decides.
+const _: () = {
+    let entries = PEER_ENVELOPE_BYTES + APPEND_ENTRIES_MAX as usize * PEER_ENTRY_BYTES;
+    assert!(entries + APPEND_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
+    assert!(entries + ENTRY_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
+    assert!(PEER_ENVELOPE_BYTES + REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= PEER_MESSAGE_BYTES_MAX);
+    // As much again for ids and for members that have no URL.
+    assert!(PEER_ENVELOPE_BYTES + 2 * MEMBERSHIP_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
+    assert!(PEER_ENVELOPE_BYTES + SNAPSHOT_PIECE_BYTES <= PEER_MESSAGE_BYTES_MAX);
+};
+
+/// How slow the way to a peer and its disk may be together. A large message may take as long as this
+/// makes it beyond the time that any message has.
+pub(crate) const PEER_BYTES_PER_SEC_MIN: usize = 4 * 1024 * 1024;
+
+/// Bytes of a part of a snapshot in one piece. A part that is larger, for it holds a single larger
+/// record or cell, travels in several.
+pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
 
 /// Pieces of a snapshot that have arrived and are not in a file yet. When full, the sender waits.
 pub(crate) const SNAPSHOT_PIECES: usize = 4;

@@ -58,6 +58,84 @@ pub(crate) fn encode(commands: &[Command], out: &mut Vec<u8>) {
     }
 }
 
+/// Bytes that [`encode`] makes of one command. On the path of every write, so that keys, values and
+/// operations are counted where they are.
+pub(crate) fn encoded_len(command: &Command) -> usize {
+    nested(nested(match command {
+        Command::Put(put) => put_len(put),
+        Command::DeleteRange(delete) => delete_len(delete),
+        Command::Txn(txn) => txn_len(txn),
+        Command::Compact { .. }
+        | Command::LeaseGrant { .. }
+        | Command::LeaseRevoke { .. }
+        | Command::LeaseCheckpoint { .. }
+        | Command::AlarmActivate(_)
+        | Command::AlarmDeactivate(_)
+        | Command::MemberPublish { .. }
+        | Command::Auth(_) => {
+            return nested(PbCommand { command: Some(command_to_pb(command)) }.encoded_len());
+        }
+    }))
+}
+
+/// Of a field whose number is below 16 and that says how long it is.
+fn nested(len: usize) -> usize {
+    1 + prost::length_delimiter_len(len) + len
+}
+
+/// The same, left out if there is nothing in it.
+fn bytes_len(len: usize) -> usize {
+    if len == 0 { 0 } else { nested(len) }
+}
+
+fn integer_len(value: i64) -> usize {
+    if value == 0 { 0 } else { 1 + prost::encoding::encoded_len_varint(value as u64) }
+}
+
+fn flag_len(is_set: bool) -> usize {
+    2 * usize::from(is_set)
+}
+
+fn range_len(range: &KeyRange) -> usize {
+    match range {
+        KeyRange::Point(key) => bytes_len(key.len()),
+        KeyRange::Span(start, end) => bytes_len(start.len()) + bytes_len(end.len()),
+        KeyRange::From(start) => bytes_len(start.len()) + bytes_len(1),
+    }
+}
+
+fn put_len(put: &Put) -> usize {
+    bytes_len(put.key.len())
+        + bytes_len(put.value.as_ref().map_or(0, Bytes::len))
+        + integer_len(put.lease.unwrap_or_default().0)
+        + flag_len(put.prev_kv)
+        + flag_len(put.value.is_none())
+        + flag_len(put.lease.is_none())
+}
+
+fn delete_len(delete: &DeleteRange) -> usize {
+    range_len(&delete.range) + flag_len(delete.prev_kv)
+}
+
+fn txn_len(txn: &Txn) -> usize {
+    let compares: usize = txn.compares.iter().map(|compare| nested(compare_len(compare))).sum();
+    let ops = txn.success.iter().chain(&txn.failure);
+    compares + ops.map(|op| nested(nested(op_len(op)))).sum::<usize>()
+}
+
+fn op_len(op: &Op) -> usize {
+    match op {
+        Op::Range(range) => range_to_pb(range).encoded_len(),
+        Op::Put(put) => put_len(put),
+        Op::DeleteRange(delete) => delete_len(delete),
+        Op::Txn(txn) => txn_len(txn),
+    }
+}
+
+fn compare_len(compare: &Compare) -> usize {
+    compare_to_pb(compare).encoded_len()
+}
+
 pub(crate) fn decode(batch: Bytes) -> Result<Vec<Command>, DecodeError> {
     Batch::decode(batch)?.commands.into_iter().map(command_from_pb).collect()
 }
@@ -398,6 +476,12 @@ mod tests {
         fn what_goes_in_comes_out(commands in arbitrary::commands(12)) {
             let bytes = encoded(&commands);
             prop_assert_eq!(decode(bytes).expect("it was just encoded"), commands);
+        }
+
+        #[test]
+        fn the_length_is_known_before(commands in arbitrary::commands(12)) {
+            let lengths: usize = commands.iter().map(encoded_len).sum();
+            prop_assert_eq!(encoded(&commands).len(), lengths);
         }
 
         #[test]

@@ -54,6 +54,18 @@ fn same_text(ours: &[String], theirs: &[String]) -> Result<(), String> {
     if ours == theirs { Ok(()) } else { Err("they differ".to_owned()) }
 }
 
+/// What is accepted has to travel to other members.
+#[test]
+fn requests_are_no_larger_than_what_travels() {
+    for (asked, effective) in [("67108864", 67_108_864), ("67108865", 67_108_864), ("2147483647", 67_108_864)]
+    {
+        let flags = format!("--max-request-bytes={asked}");
+        assert_eq!(config(&flags).max_request_bytes, effective);
+        let is_told = warnings(&flags).iter().any(|warning| warning.contains("counts as 67108864"));
+        assert_eq!(is_told, asked != "67108864", "{:?}", warnings(&flags));
+    }
+}
+
 #[test]
 fn no_arguments_are_a_cluster_of_one_on_localhost() {
     let config = config("");

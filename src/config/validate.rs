@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::limits::QUOTA_BYTES_DEFAULT;
+use crate::limits::{QUOTA_BYTES_DEFAULT, REQUEST_BYTES_LIMIT};
 
 use super::{
     AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel, LogOutput,
@@ -372,11 +372,19 @@ fn max_request_bytes(flags: &Flags, notices: &mut Vec<Notice>) -> Result<usize, 
     if flags.uint("max-request-bytes") > REQUEST_BYTES_MAX {
         return invalid(format!("--max-request-bytes must not be greater than {REQUEST_BYTES_MAX}"));
     }
-    let bytes = narrow(flags, "max-request-bytes")?;
-    if bytes > REQUEST_BYTES_SUGGESTED_MAX {
+    let bytes: usize = narrow(flags, "max-request-bytes")?;
+    if bytes > REQUEST_BYTES_LIMIT {
+        warn(
+            notices,
+            format!(
+                "--max-request-bytes {bytes} counts as {REQUEST_BYTES_LIMIT}: larger requests do not travel between \
+                 members, and are refused with `etcdserver: request is too large`"
+            ),
+        );
+    } else if bytes > REQUEST_BYTES_SUGGESTED_MAX {
         warn(notices, format!("--max-request-bytes {bytes} exceeds the recommended 10 MiB"));
     }
-    Ok(bytes)
+    Ok(bytes.min(REQUEST_BYTES_LIMIT))
 }
 
 fn quota(flags: &Flags, notices: &mut Vec<Notice>) -> Option<i64> {

@@ -29,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Proposal {
     pub(crate) command: Command,
+    /// That it takes in an entry.
+    pub(crate) bytes: usize,
     pub(crate) ticket: Ticket,
     /// Only of those that found the queue empty.
     pub(crate) queued: Option<Instant>,
@@ -140,8 +142,8 @@ fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket>, Opti
     let count = waiting
         .iter()
         .take_while(|proposal| {
-            let fits = bytes == 0 || bytes + proposal.command.size() <= limits::BATCH_BYTES_MAX;
-            bytes += proposal.command.size();
+            let fits = bytes == 0 || bytes + proposal.bytes <= limits::BATCH_BYTES_MAX;
+            bytes += proposal.bytes;
             fits
         })
         .count();

@@ -59,8 +59,8 @@ impl Node {
 
     /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
     pub(crate) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
-        let query = LeaseQuery { id: id.0, renew: true, keys: false };
-        Ok(self.lease(query).await?.map(|lease| lease.granted_secs))
+        let query = LeaseQuery { id: id.0, renew: true };
+        Ok(self.lease(query, false).await?.map(|lease| lease.granted_secs))
     }
 
     /// `None` if the lease does not exist or has expired.
@@ -69,19 +69,40 @@ impl Node {
         id: LeaseId,
         with_keys: bool,
     ) -> Result<Option<LeaseInfo>, ProposeError> {
-        self.lease(LeaseQuery { id: id.0, renew: false, keys: with_keys }).await
+        self.lease(LeaseQuery { id: id.0, renew: false }, with_keys).await
     }
 
     /// Asks whoever leads, until somebody does or it takes too long.
-    async fn lease(&self, query: LeaseQuery) -> Result<Option<LeaseInfo>, ProposeError> {
-        match time::timeout(self.request_timeout(), self.lease_of_leader(query)).await {
+    async fn lease(&self, query: LeaseQuery, with_keys: bool) -> Result<Option<LeaseInfo>, ProposeError> {
+        let answer = async {
+            let Some((mut lease, applied)) = self.lease_of_leader(query).await? else { return Ok(None) };
+            if with_keys {
+                match self.keys_of_lease(LeaseId(query.id), applied).await? {
+                    Some(keys) => lease.keys = keys,
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(lease))
+        };
+        match time::timeout(self.request_timeout(), answer).await {
             Ok(answer) => answer,
             Err(_) if !self.has_leader() => Err(ProposeError::NoLeader),
             Err(_) => Err(ProposeError::Timeout),
         }
     }
 
-    async fn lease_of_leader(&self, query: LeaseQuery) -> Result<Option<LeaseInfo>, ProposeError> {
+    /// The keys of a lease, not older than log entry `applied`. They are not asked of the leader: a
+    /// lease may have more of them than fits a message. `None` if it was revoked meanwhile.
+    async fn keys_of_lease(&self, id: LeaseId, applied: u64) -> Result<Option<Vec<Bytes>>, ProposeError> {
+        let mut applied_here = self.shared.applied.clone();
+        let caught_up = applied_here.wait_for(|here| *here >= applied).await;
+        caught_up.map_err(|_| ProposeError::Stopped)?;
+        let replica = self.shared.replica.read();
+        Ok(replica.state.lessor.get(id).map(|lease| lease.keys.iter().cloned().collect()))
+    }
+
+    /// What the leader says, and how far it had applied the log.
+    async fn lease_of_leader(&self, query: LeaseQuery) -> Result<Option<(LeaseInfo, u64)>, ProposeError> {
         let mut leadership = self.shared.leadership.clone();
         let patience = self.shared.config.election_timeout;
         let (_, own) = self.ids();
@@ -100,8 +121,9 @@ impl Node {
             };
             match answer {
                 LeaseAnswer::NotFound => return Ok(None),
-                LeaseAnswer::Found { granted_secs, remaining_secs, keys } => {
-                    return Ok(Some(LeaseInfo { granted_secs, remaining_secs, keys }));
+                LeaseAnswer::Found { granted_secs, remaining_secs, applied } => {
+                    let lease = LeaseInfo { granted_secs, remaining_secs, keys: Vec::new() };
+                    return Ok(Some((lease, applied)));
                 }
                 LeaseAnswer::NotLeader => {
                     let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
@@ -120,19 +142,19 @@ impl Node {
         let answer = if query.renew {
             self.renew_as_leader(id, leadership.term).await
         } else {
-            self.look_as_leader(id, leadership.term, query.keys).await
+            self.look_as_leader(id, leadership.term).await
         };
         answer.unwrap_or(LeaseAnswer::NotLeader)
     }
 
     /// `None` if this member does not lead `term` any more.
-    async fn look_as_leader(&self, id: LeaseId, term: u64, with_keys: bool) -> Option<LeaseAnswer> {
+    async fn look_as_leader(&self, id: LeaseId, term: u64) -> Option<LeaseAnswer> {
         // Of the time before the quorum is asked, when nobody else can have led.
         let asked = Instant::now();
         if !self.confirm_leadership(term).await {
             return None;
         }
-        self.describe(id, term, asked, with_keys)
+        self.describe(id, term, asked)
     }
 
     /// `None` if this member does not lead `term` any more.
@@ -166,7 +188,7 @@ impl Node {
             return Some(LeaseAnswer::NotFound);
         }
         // It is gone if a client has revoked it meanwhile.
-        let answer = self.describe(id, term, Instant::now(), false)?;
+        let answer = self.describe(id, term, Instant::now())?;
         if answer != LeaseAnswer::NotFound {
             self.metrics().leases_renewed.inc();
         }
@@ -189,7 +211,7 @@ impl Node {
         })
     }
 
-    fn describe(&self, id: LeaseId, term: u64, at: Instant, with_keys: bool) -> Option<LeaseAnswer> {
+    fn describe(&self, id: LeaseId, term: u64, at: Instant) -> Option<LeaseAnswer> {
         let replica = self.shared.replica.read();
         let expiry = self.expiry();
         if expiry.term() != Some(term) {
@@ -198,9 +220,9 @@ impl Node {
         let (Some(lease), Some(remaining)) = (replica.state.lessor.get(id), expiry.remaining(id, at)) else {
             return Some(LeaseAnswer::NotFound);
         };
-        let keys = if with_keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
         let remaining_secs = i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX);
-        Some(LeaseAnswer::Found { granted_secs: lease.ttl_secs, remaining_secs, keys })
+        let applied = replica.applied_index();
+        Some(LeaseAnswer::Found { granted_secs: lease.ttl_secs, remaining_secs, applied })
     }
 
     /// A holder that is told of the end of its lease finds its keys gone.

@@ -16,7 +16,7 @@ use tokio::time;
 
 use super::{Member, Node, ProposeError, forward::known_leader};
 use crate::{
-    config,
+    config, limits,
     raft::{Change, ChangeRefusal, Leadership, MemberChange, NotProposed, Peer},
     types::MemberId,
 };
@@ -200,6 +200,11 @@ impl Node {
             let others = members.iter().filter(|member| member.id != MemberId(by_other_than));
             others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
         };
+        let are_too_long = |urls: &[String], of: u64| {
+            let others = members.iter().filter(|member| member.id != MemberId(of));
+            let all = others.flat_map(|member| &member.peer_urls).chain(urls);
+            all.map(|url| url.len() + limits::URL_BYTES).sum::<usize>() > limits::MEMBERSHIP_BYTES_MAX
+        };
         let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
         let started = voters.iter().filter(|member| !member.name.is_empty()).count();
         let is_strict = self.config().strict_reconfig_check;
@@ -222,6 +227,9 @@ impl Node {
                 }
                 if url_is_used(&peer_urls, id) {
                     return Err(ChangeRefusal::UrlExists);
+                }
+                if are_too_long(&peer_urls, id) {
+                    return Err(ChangeRefusal::TooManyUrls);
                 }
                 let learners = members.len() - voters.len();
                 if is_learner && learners >= self.config().max_learners {
@@ -248,6 +256,9 @@ impl Node {
                 let member = find(id)?;
                 if url_is_used(&peer_urls, id) {
                     return Err(ChangeRefusal::UrlExists);
+                }
+                if are_too_long(&peer_urls, id) {
+                    return Err(ChangeRefusal::TooManyUrls);
                 }
                 Ok(MemberChange::Update { id, peer: Peer { peer_urls, is_learner: member.is_learner } })
             }

@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{Node, ProposeError, background::Request, core::Proposal, mailbox::Ticket};
 use crate::{
-    apply::{Alarm, AlarmKind, Command, Outcome, admission},
+    apply::{Alarm, AlarmKind, Command, Outcome, admission, codec},
+    limits,
     raft::{self, NotProposed},
     telemetry::{Metrics, RequestKind},
     types::Rev,
@@ -48,14 +49,16 @@ impl Node {
     /// it was not accepted, or that nobody knows.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         let mut request = Timed::begin(self.metrics(), raft::request_kind(&command));
-        if command.size() > self.shared.config.max_request_bytes {
+        let bytes = codec::encoded_len(&command);
+        if command.size() > self.shared.config.max_request_bytes || bytes > limits::COMMAND_BYTES_MAX {
             return Err(ProposeError::RequestTooLarge);
         }
         let (slot, answer) = oneshot::channel();
         let queue = &self.shared.queue;
         // Those behind it in the queue wait no longer than the first.
         let queued = (queue.capacity() == queue.max_capacity()).then(Instant::now);
-        let proposal = Proposal { command, ticket: Ticket { mailbox: self.mailbox.clone(), slot }, queued };
+        let ticket = Ticket { mailbox: self.mailbox.clone(), slot };
+        let proposal = Proposal { command, bytes, ticket, queued };
         match queue.try_send(proposal) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),

@@ -39,7 +39,10 @@ use super::{
     state_machine::RaftStateMachine,
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
-use crate::apply::{self, Command, Outcome};
+use crate::{
+    apply::{self, Command, Outcome},
+    limits,
+};
 
 /// When somebody who lost a round stands again, in parts of the election timeout.
 const STAND_AGAIN: Range<f64> = 0.1..0.35;
@@ -193,6 +196,10 @@ impl Consensus {
         batch: Bytes,
         tag: (u64, u64),
     ) -> Result<Result<(), NotProposed>, message::Unreadable> {
+        if batch.len() > limits::COMMAND_BYTES_MAX {
+            // It could not travel on.
+            return Err(message::Unreadable);
+        }
         let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
         let now = Instant::now();
         let began = Some(Began { queued: now, taken: now });
@@ -203,6 +210,7 @@ impl Consensus {
     pub(crate) fn encode(commands: &[Command]) -> Bytes {
         let mut bytes = Vec::new();
         apply::codec::encode(commands, &mut bytes);
+        assert!(bytes.len() <= limits::COMMAND_BYTES_MAX, "a batch of {} bytes cannot travel", bytes.len());
         bytes.into()
     }
 

@@ -79,6 +79,8 @@ pub(super) enum Effect {
 pub(super) enum Done {
     Append(IOFlushed<TypeConfig>),
     Waiter(oneshot::Sender<io::Result<()>>),
+    /// Whoever waits, waits for a later one.
+    Nobody,
 }
 
 impl Flusher {
@@ -221,6 +223,7 @@ impl Flusher {
                 Done::Append(callback) => callback.io_completed(result),
                 // Whoever waited is gone with the core; the disk has it all the same.
                 Done::Waiter(waiter) => drop(waiter.send(result)),
+                Done::Nobody => {}
             }
         }
     }

@@ -40,6 +40,9 @@ use super::{
 };
 use crate::{limits, storage::StorageError, telemetry::Metrics};
 
+/// What a record of the log says beside its entry, and what aligns it.
+const ENTRY_RECORD_BYTES: usize = 64;
+
 /// Cheap to clone; the clones are the readers.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -397,13 +400,30 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         for entry in entries {
             let before = inner.frame.len();
             codec::push_entry(&mut inner.frame, &entry);
-            let bytes = weight(&entry, inner.frame.len() - before);
+            let encoded_bytes = inner.frame.len() - before;
+            assert!(
+                encoded_bytes <= limits::ENTRY_BYTES_MAX + ENTRY_RECORD_BYTES,
+                "entry {} cannot travel",
+                entry.log_id
+            );
+            let bytes = weight(&entry, encoded_bytes);
             if let EntryPayload::Membership(membership) = &entry.payload {
                 inner.is_alone = membership.nodes().count() <= 1;
             }
             inner.last = Some(codec::position(&entry.log_id()));
             inner.cache_bytes += bytes;
             inner.cache.push_back((entry, bytes));
+            if inner.frame.len() >= limits::FRAME_BYTES {
+                // What comes before in the log may be on the disk before.
+                let last_index = inner.last.map(|last| last.index);
+                if !inner.writes_inline() {
+                    inner.write_behind(last_index, Effect::None, Done::Nobody);
+                } else if let Err(error) = inner.write_inline(last_index, Effect::None) {
+                    drop(guard);
+                    callback.io_completed(Err(io::Error::other(error.to_string())));
+                    return Err(error);
+                }
+            }
         }
         inner.evict();
         let last_index = inner.last.map(|last| last.index);
@@ -523,15 +543,28 @@ mod tests {
     }
 
     fn entry(index: u64) -> Entry {
+        large_entry(index, VALUE_BYTES)
+    }
+
+    fn large_entry(index: u64, bytes: usize) -> Entry {
         let put = Put {
             key: "k".into(),
-            value: Some(vec![index as u8; VALUE_BYTES].into()),
+            value: Some(vec![index as u8; bytes].into()),
             lease: Some(LeaseId::NONE),
             prev_kv: false,
         };
         let commands: Arc<[Command]> = vec![Command::Put(put)].into();
         let log_id = codec::log_id(LogPosition { term: 1, index });
         Entry { log_id, payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
+    }
+
+    fn is_equal(some: &[Entry], others: &[Entry]) -> bool {
+        let commands = |entry: &Entry| match &entry.payload {
+            EntryPayload::Normal(batch) => batch.commands.clone(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => panic!("commands were written"),
+        };
+        some.len() == others.len()
+            && some.iter().zip(others).all(|(a, b)| a.log_id == b.log_id && commands(a) == commands(b))
     }
 
     fn indexes(entries: &[Entry]) -> Vec<u64> {
@@ -568,5 +601,48 @@ mod tests {
         let EntryPayload::Normal(batch) = &all[5].payload else { panic!("commands were written") };
         let Command::Put(put) = &batch.commands[0] else { panic!("a put was written") };
         assert_eq!(put.value.as_deref(), Some([5; VALUE_BYTES].as_slice()));
+    }
+
+    /// What is read back for a peer is a message, and fits one.
+    #[tokio::test]
+    async fn entries_that_are_read_back_are_no_more_than_a_message() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("wal")).expect("a directory");
+        let mut log = open(&home, false, None);
+        // The fourth does not fit beside the others, nor does anything beside it.
+        let sizes = [100_000, 100_000, 100_000, 3 * limits::APPEND_BYTES_MAX, 100_000, 100_000];
+        let entries: Vec<Entry> = (0..).zip(sizes).map(|(index, bytes)| large_entry(index, bytes)).collect();
+        log.append(entries, IOFlushed::noop()).await.expect("an append");
+        log.wait_for_disk(5);
+        let reader = log.inner.lock().flusher.reader().clone();
+        let mut messages = Vec::new();
+        let mut next = 0;
+        while next < 6 {
+            let read =
+                read_back(reader.clone(), next, 6, limits::APPEND_BYTES_MAX).await.expect("a sound log");
+            messages.push(indexes(&read));
+            next += read.len() as u64;
+        }
+        assert_eq!(messages, [vec![0, 1, 2], vec![3], vec![4, 5]]);
+    }
+
+    /// However much is appended at once, and however large an entry is.
+    #[tokio::test]
+    async fn a_large_append_is_several_frames_and_comes_back() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("wal")).expect("a directory");
+        let mut log = open(&home, false, None);
+        // The last is larger than a segment.
+        let sizes = [limits::FRAME_BYTES, 10, limits::FRAME_BYTES, 10, limits::REQUEST_BYTES_LIMIT, 10];
+        let entries: Vec<Entry> = (0..).zip(sizes).map(|(index, bytes)| large_entry(index, bytes)).collect();
+        log.append(entries.clone(), IOFlushed::noop()).await.expect("an append");
+        log.wait_for_disk(5);
+        drop(log);
+        let mut log = open(&home, true, None);
+        let read = log.try_get_log_entries(0..=5).await.expect("a sound log");
+        assert!(is_equal(&read, &entries));
+        let reader = log.inner.lock().flusher.reader().clone();
+        let read = read_back(reader, 0, 6, usize::MAX).await.expect("a sound log");
+        assert!(is_equal(&read, &entries));
     }
 }

@@ -155,7 +155,9 @@ impl PeerConnection {
             pipeline::outgoing(self.peers.envelope(self.target), first, self.metrics.clone());
         let mut client = self.client()?;
         let answers = client.append(pieces);
-        let answers = self.peers.answer(self.target, &self.peer, self.append_timeout, answers).await;
+        // The peer has all of the first message when it answers.
+        let patience = self.append_timeout + outgoing.way();
+        let answers = self.peers.answer(self.target, &self.peer, patience, answers).await;
         let answers = answers.map_err(|error| Unreachable::new(&error))?;
         let (peers, peer) = (self.peers.clone(), self.peer.clone());
         Ok(Pipeline::new(peers, self.target, peer, self.append_timeout, requests, outgoing, answers))

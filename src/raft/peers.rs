@@ -84,7 +84,6 @@ pub(crate) enum Forwarded {
 pub(crate) struct LeaseQuery {
     pub(crate) id: i64,
     pub(crate) renew: bool,
-    pub(crate) keys: bool,
 }
 
 /// What the leader says about a lease.
@@ -96,7 +95,8 @@ pub(crate) enum LeaseAnswer {
     Found {
         granted_secs: i64,
         remaining_secs: i64,
-        keys: Vec<Bytes>,
+        /// How far the leader had applied the log.
+        applied: u64,
     },
 }
 
@@ -130,11 +130,13 @@ pub(crate) enum ChangeRefusal {
     NotLearner,
     #[error("can only promote a learner member which is in sync with leader")]
     LearnerNotReady,
+    #[error("the peer URLs of all members are too long together")]
+    TooManyUrls,
 }
 
 impl ChangeRefusal {
     /// As it travels between members.
-    const CODES: [(ChangeRefusal, Changed); 9] = [
+    const CODES: [(ChangeRefusal, Changed); 10] = [
         (ChangeRefusal::NotLeader, Changed::ChangeNotLeader),
         (ChangeRefusal::NotFound, Changed::MemberNotFound),
         (ChangeRefusal::Exists, Changed::MemberExists),
@@ -144,6 +146,7 @@ impl ChangeRefusal {
         (ChangeRefusal::Unhealthy, Changed::Unhealthy),
         (ChangeRefusal::NotLearner, Changed::NotLearner),
         (ChangeRefusal::LearnerNotReady, Changed::LearnerNotReady),
+        (ChangeRefusal::TooManyUrls, Changed::TooManyUrls),
     ];
 
     pub(crate) fn code(self) -> i32 {
@@ -367,8 +370,8 @@ impl Peers {
         query: LeaseQuery,
     ) -> Result<LeaseAnswer, PeerError> {
         let mut client = self.channel(target, peer)?;
-        let LeaseQuery { id, renew, keys } = query;
-        let request = LeaseRequest { envelope: Some(self.envelope(target)), id, renew, keys };
+        let LeaseQuery { id, renew } = query;
+        let request = LeaseRequest { envelope: Some(self.envelope(target)), id, renew };
         let reply = self.answer(target, peer, patience, client.lease(request)).await?;
         Ok(match reply.found {
             _ if reply.not_leader => LeaseAnswer::NotLeader,
@@ -376,7 +379,7 @@ impl Peers {
             true => LeaseAnswer::Found {
                 granted_secs: reply.granted_secs,
                 remaining_secs: reply.remaining_secs,
-                keys: reply.keys,
+                applied: reply.applied,
             },
         })
     }

@@ -57,6 +57,13 @@ struct Unanswered {
     last: Option<LogId>,
     bytes: usize,
     since: Instant,
+    /// How long it and what was ahead of it may take on a slow way.
+    way: Duration,
+}
+
+/// How long so many bytes may take to get to a peer's disk, beyond the patience for any message.
+pub(super) fn way_of(bytes: usize) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / limits::PEER_BYTES_PER_SEC_MIN as f64)
 }
 
 /// What is to be sent, beginning with `first`.
@@ -72,6 +79,13 @@ pub(super) fn outgoing(
 }
 
 impl Outgoing {
+    /// How long what was put on the belt may take to arrive.
+    pub(super) fn way(&self) -> Duration {
+        way_of(self.bytes)
+    }
+}
+
+impl Outgoing {
     fn has_room(&self) -> bool {
         self.queue.is_some()
             && self.unanswered.len() < limits::APPENDS_IN_FLIGHT
@@ -83,8 +97,9 @@ impl Outgoing {
         let previous = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id()).or(previous);
         let bytes = message.len();
-        self.unanswered.push_back(Unanswered { previous, last, bytes, since: Instant::now() });
         self.bytes += bytes;
+        let way = way_of(self.bytes);
+        self.unanswered.push_back(Unanswered { previous, last, bytes, since: Instant::now(), way });
         self.metrics.sent(bytes);
         if let Some(queue) = &self.queue {
             // There is room for whatever is unanswered. A stream that has broken says so where the
@@ -99,8 +114,9 @@ impl Outgoing {
         Some(oldest)
     }
 
-    fn oldest(&self) -> Option<Instant> {
-        self.unanswered.front().map(|oldest| oldest.since)
+    /// When the oldest request should be answered, given the patience for a small one.
+    fn due(&self, patience: Duration) -> Option<Instant> {
+        self.unanswered.front().map(|oldest| oldest.since + oldest.way + patience)
     }
 }
 
@@ -109,7 +125,7 @@ pub(super) struct Pipeline<S, A> {
     peers: Arc<Peers>,
     target: u64,
     peer: Peer,
-    /// How long a request may go without its answer.
+    /// How long a small request may go without its answer.
     patience: Duration,
     requests: S,
     outgoing: Outgoing,
@@ -164,7 +180,7 @@ impl<S, A> Pipeline<S, A> {
     /// Whether the oldest request has waited for too long. If not, the alarm is set anew.
     fn is_overdue(&mut self) -> bool {
         let now = Instant::now();
-        let due = self.outgoing.oldest().unwrap_or(now) + self.patience;
+        let due = self.outgoing.due(self.patience).unwrap_or(now + self.patience);
         self.alarm.as_mut().reset(due);
         due <= now
     }
@@ -177,7 +193,7 @@ where
 {
     /// The next answer. `None` once there is nothing more to send and everything is answered.
     pub(super) async fn next(&mut self) -> Option<Answer> {
-        while !self.is_over && (self.outgoing.queue.is_some() || self.outgoing.oldest().is_some()) {
+        while !self.is_over && (self.outgoing.queue.is_some() || !self.outgoing.unanswered.is_empty()) {
             tokio::select! { biased;
                 answer = self.answers.next() => return Some(match answer {
                     Some(Ok(reply)) => self.settle(reply),
@@ -310,6 +326,25 @@ mod tests {
         let (mut pipeline, mut peer) = with_peer(stream::iter((2..).map(large)));
         fill(&mut pipeline);
         assert_eq!(peer.arrived(), 1 + limits::APPENDS_IN_FLIGHT_BYTES.div_ceil(bytes));
+    }
+
+    /// Or an entry that takes longer than the patience for a small one would be sent for ever.
+    #[test]
+    fn a_large_message_may_take_longer() {
+        let metrics = Metrics::new(&Config::of_flags(&[]));
+        let peers = Peers::new(1, 7, Arc::new(metrics));
+        let (mut outgoing, _arriving) = outgoing(peers.envelope(8), &request(1), peers.metrics_of(8));
+        let small = outgoing.unanswered[0].way;
+        assert!(small < Duration::from_millis(1));
+        assert_eq!(outgoing.due(PATIENCE), Some(outgoing.unanswered[0].since + small + PATIENCE));
+        let commands: Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(i64::MAX) }; 100_000].into();
+        let payload = openraft::EntryPayload::Normal(Batch { commands, tag: None, began: None });
+        let entries = vec![Entry { log_id: at(2), payload }];
+        outgoing.send(None, &AppendEntriesRequest { entries, ..request(2) });
+        outgoing.answered().expect("the small one");
+        let large = &outgoing.unanswered[0];
+        assert!(large.bytes > 1_000_000 && large.way >= way_of(large.bytes));
+        assert_eq!(outgoing.due(PATIENCE), Some(large.since + large.way + PATIENCE));
     }
 
     #[tokio::test]

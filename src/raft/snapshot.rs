@@ -38,7 +38,10 @@ use super::{
     state_machine::Replica,
     typ::{Snapshot, SnapshotMeta},
 };
-use crate::storage::{Database, Reader};
+use crate::{
+    limits,
+    storage::{Database, Reader},
+};
 
 /// Time between two lines about a transfer that takes long.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -95,6 +98,23 @@ impl Drop for TemporaryFile {
 pub(crate) struct Piece {
     pub(crate) data: Bytes,
     pub(crate) crc32c: u32,
+    /// The part goes on in the next piece.
+    pub(crate) is_continued: bool,
+}
+
+impl Piece {
+    /// An encoded part, in pieces that fit a message whatever is in it.
+    fn of(mut part: Bytes) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        loop {
+            let data = part.split_to(part.len().min(limits::SNAPSHOT_PIECE_BYTES));
+            let is_continued = !part.is_empty();
+            pieces.push(Piece { crc32c: crc32c::crc32c(&data), data, is_continued });
+            if !is_continued {
+                return pieces;
+            }
+        }
+    }
 }
 
 /// A snapshot of what `reader` sees.

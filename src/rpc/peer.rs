@@ -143,7 +143,9 @@ impl peer_server::Peer for Peer {
         let first = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
         let from = self.check(first.envelope)?.from;
         let pieces = pieces.map(|piece| match piece {
-            Ok(piece) => Ok(Piece { data: piece.data, crc32c: piece.data_crc32c }),
+            Ok(SnapshotPiece { data, data_crc32c: crc32c, is_continued, .. }) => {
+                Ok(Piece { data, crc32c, is_continued })
+            }
             Err(status) => Err(status.message().to_owned()),
         });
         let message = self.node.peer_snapshot(from, first.message, pieces).await?;
@@ -170,13 +172,13 @@ impl peer_server::Peer for Peer {
     }
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
-        let LeaseRequest { envelope, id, renew, keys } = request.into_inner();
+        let LeaseRequest { envelope, id, renew } = request.into_inner();
         self.check(envelope)?;
-        Ok(Response::new(match self.node.peer_lease(LeaseQuery { id, renew, keys }).await {
+        Ok(Response::new(match self.node.peer_lease(LeaseQuery { id, renew }).await {
             LeaseAnswer::NotLeader => LeaseReply { not_leader: true, ..LeaseReply::default() },
             LeaseAnswer::NotFound => LeaseReply::default(),
-            LeaseAnswer::Found { granted_secs, remaining_secs, keys } => {
-                LeaseReply { not_leader: false, found: true, granted_secs, remaining_secs, keys }
+            LeaseAnswer::Found { granted_secs, remaining_secs, applied } => {
+                LeaseReply { not_leader: false, found: true, granted_secs, remaining_secs, applied }
             }
         }))
     }

@@ -334,6 +334,7 @@ impl From<ChangeError> for Status {
                 ChangeRefusal::Unhealthy => Refusal::Unhealthy,
                 ChangeRefusal::NotLearner => Refusal::MemberNotLearner,
                 ChangeRefusal::LearnerNotReady => Refusal::LearnerNotReady,
+                ChangeRefusal::TooManyUrls => Refusal::RequestTooLarge,
             },
         };
         refusal.into()

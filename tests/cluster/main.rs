@@ -10,6 +10,7 @@ mod deadline;
 mod disaster;
 mod etcdctl;
 mod failover;
+mod large;
 mod leases;
 mod membership;
 #[path = "../support/pb.rs"]

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch},
@@ -172,14 +172,9 @@ fn make(
     let mut progress = Progress::new("receiving a snapshot", header.vote.leader_id.voted_for, header.records);
     let draft = Draft::begin(&file.path).map_err(|error| failed(&error))?;
     loop {
-        let piece = pieces.blocking_recv();
-        let piece = piece.ok_or_else(|| format!("it broke off after {} bytes", progress.bytes))?;
-        if crc32c::crc32c(&piece.data) != piece.crc32c {
-            return Err(format!("the piece after byte {} is damaged", progress.bytes));
-        }
-        let bytes = piece.data.len();
-        let part = Part::decode(piece.data).map_err(|error| error.to_string())?;
-        progress.advance(part.content.records.len() as u64, bytes);
+        let data = receive_part(&mut pieces, &mut progress)?;
+        let part = Part::decode(data).map_err(|error| error.to_string())?;
+        progress.advance(part.content.records.len() as u64, 0);
         draft.add(&part.content).map_err(|error| failed(&error))?;
         if part.is_last {
             break;
@@ -209,4 +204,25 @@ fn make(
     }
     let received = Received { replica, database, file };
     Ok(Snapshot { meta: header.meta, snapshot: SnapshotImage::Received(Box::new(received)) })
+}
+
+/// The next part, put together from its pieces.
+fn receive_part(pieces: &mut mpsc::Receiver<Piece>, progress: &mut Progress) -> Result<Bytes, String> {
+    let mut begun = BytesMut::new();
+    loop {
+        let piece = pieces.blocking_recv();
+        let Piece { data, crc32c, is_continued } =
+            piece.ok_or_else(|| format!("it broke off after {} bytes", progress.bytes))?;
+        if crc32c::crc32c(&data) != crc32c {
+            return Err(format!("the piece after byte {} is damaged", progress.bytes));
+        }
+        progress.advance(0, data.len());
+        if begun.is_empty() && !is_continued {
+            return Ok(data);
+        }
+        begun.extend_from_slice(&data);
+        if !is_continued {
+            return Ok(begun.freeze());
+        }
+    }
 }

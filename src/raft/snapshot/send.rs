@@ -21,7 +21,7 @@ use openraft::{
 use parking_lot::Mutex;
 use tokio::{runtime, sync::oneshot, time};
 
-use super::{Progress, SnapshotImage, give_way, part::Parts};
+use super::{Piece, Progress, SnapshotImage, give_way, part::Parts};
 use crate::{
     limits,
     pb::retcd::peer::SnapshotPiece,
@@ -256,24 +256,29 @@ async fn transfer(
 /// The parts as messages, not faster than is good for others. A part that cannot be read ends
 /// them early, which the other side notices.
 fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece> {
-    stream::unfold((parts, progress, Instant::now()), |(mut parts, mut progress, due)| async move {
-        time::sleep_until(due.into()).await;
-        match parts.next()? {
-            Ok(part) => {
-                let data = part.encode();
-                progress.advance(part.content.records.len() as u64, data.len());
-                let share =
-                    Duration::from_secs_f64(data.len() as f64 / limits::SNAPSHOT_BYTES_PER_SEC as f64);
-                // Time that was lost is not made up for, but for what a clock is late.
-                let due = due.max(Instant::now() - LATENESS_MAX) + share;
-                let data_crc32c = crc32c::crc32c(&data);
-                let piece = SnapshotPiece { data, data_crc32c, ..SnapshotPiece::default() };
-                Some((piece, (parts, progress, due)))
+    let parts =
+        stream::unfold((parts, progress, Instant::now()), |(mut parts, mut progress, due)| async move {
+            time::sleep_until(due.into()).await;
+            match parts.next()? {
+                Ok(part) => {
+                    let data = part.encode();
+                    progress.advance(part.content.records.len() as u64, data.len());
+                    let share =
+                        Duration::from_secs_f64(data.len() as f64 / limits::SNAPSHOT_BYTES_PER_SEC as f64);
+                    // Time that was lost is not made up for, but for what a clock is late.
+                    let due = due.max(Instant::now() - LATENESS_MAX) + share;
+                    Some((Piece::of(data), (parts, progress, due)))
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the state cannot be read to be sent");
+                    None
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "the state cannot be read to be sent");
-                None
-            }
-        }
+        });
+    parts.flat_map(stream::iter).map(|Piece { data, crc32c, is_continued }| SnapshotPiece {
+        data,
+        data_crc32c: crc32c,
+        is_continued,
+        ..SnapshotPiece::default()
     })
 }

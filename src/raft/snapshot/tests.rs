@@ -135,11 +135,9 @@ impl Member {
         let SnapshotImage::Pinned(reader) = snapshot.snapshot else { panic!("it was not received") };
         let records = reader.record_count().expect("a count");
         let header = message::encode_snapshot_header(&leader_vote(), &snapshot.meta, records);
-        let parts = Parts::of(*reader).expect("parts").map(|part| {
-            let data = part.expect("a sound part").encode();
-            Ok(Piece { crc32c: crc32c::crc32c(&data), data })
-        });
-        (header, parts.collect())
+        let parts = Parts::of(*reader).expect("parts");
+        let pieces = parts.flat_map(|part| Piece::of(part.expect("a sound part").encode()));
+        (header, pieces.map(Ok).collect())
     }
 
     async fn receive(&self, header: &Bytes, pieces: Vec<Result<Piece, String>>) -> Result<Snapshot, String> {
@@ -384,6 +382,36 @@ async fn a_part_is_read_as_it_was_written() {
     }
     assert_eq!(records, 501);
     assert!(Part::decode(Bytes::from_static(b"\xff\xff")).is_err());
+}
+
+/// Records and cells of any size travel, for no piece is larger than a message may be.
+#[tokio::test]
+async fn what_is_larger_than_a_piece_travels_in_several() {
+    let (mut leader, mut behind) = (leader().await, behind().await);
+    leader.write([entry(501, 3 * limits::SNAPSHOT_PIECE_BYTES + 77)].into_iter()).await;
+    let granted = |bytes: usize| {
+        let mut role = [0_i32.to_be_bytes(), u32::try_from(bytes).expect("a length").to_be_bytes()].concat();
+        role.resize(role.len() + bytes, b'k');
+        role.extend_from_slice(&0_u32.to_be_bytes());
+        (Table::AuthRole, Bytes::from_static(b"role"), Some(role.into()))
+    };
+    let cells = vec![granted(5 * limits::SNAPSHOT_PIECE_BYTES)];
+    let checkpoint = crate::storage::Checkpoint { cells, ..Default::default() };
+    leader.database.commit(&checkpoint).expect("a commit");
+
+    let (header, pieces) = leader.pieces().await;
+    let lengths = pieces.iter().map(|piece| piece.as_ref().expect("a piece").data.len());
+    assert_eq!(lengths.max(), Some(limits::SNAPSHOT_PIECE_BYTES));
+    let received = behind.receive(&header, pieces).await.expect("it is complete");
+    behind.machine.install_snapshot(&received.meta, received.snapshot).await.expect("it can be installed");
+    assert_eq!(behind.summary().await.2, leader.summary().await.2);
+
+    // A part that does not come to its end is none.
+    let (header, mut pieces) = leader.pieces().await;
+    let in_the_middle = pieces.iter().rposition(|piece| piece.as_ref().is_ok_and(|piece| piece.is_continued));
+    pieces.truncate(in_the_middle.expect("a cell is larger than a piece") + 1);
+    let error = behind.receive(&header, pieces).await.expect_err("it is not complete");
+    assert!(error.starts_with("it broke off after"), "{error}");
 }
 
 /// The log behind a snapshot is kept from when it is pinned until the peer is known to have it.

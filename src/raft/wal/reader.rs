@@ -31,22 +31,26 @@ impl WalReader {
         WalReader { dir, places }
     }
 
-    /// The entries from `from` on that are on the disk: up to `until`, or to the one that reaches
-    /// `bytes`. None if the log does not have `from`.
+    /// The entries from `from` on that are on the disk, before `until`: as many as have no more than
+    /// `bytes` together, and one in any case. None if the log does not have `from`.
     pub(crate) fn read(&self, from: u64, until: u64, bytes: usize) -> Result<Vec<Entry>, StorageError> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from;
         let mut read = 0;
-        while next < until && read < bytes {
+        while next < until {
             let Some((stretch, file)) = self.find(next)? else { break };
             let found = self.entries_in(stretch, &file)?;
             let before = next;
             for entry in found.into_iter().filter(|(at, ..)| (from..until).contains(&at.index)) {
-                if entry.0.index == next && read < bytes {
-                    next += 1;
-                    read += entry.2.len();
-                    entries.push(entry);
+                if entry.0.index != next {
+                    continue;
                 }
+                if !entries.is_empty() && entry.2.len() > bytes.saturating_sub(read) {
+                    return Ok(entries);
+                }
+                next += 1;
+                read += entry.2.len();
+                entries.push(entry);
             }
             if next == before {
                 break;

@@ -1,0 +1,118 @@
+//! The largest requests: what is accepted travels to every member, and what cannot is refused.
+
+use tonic::Code;
+
+use crate::{
+    cluster::{Cluster, Member, Plan},
+    pb::etcdserverpb::{
+        LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        kv_client::KvClient, lease_client::LeaseClient, request_op::Request,
+    },
+    tools::etcdctl,
+};
+
+/// More than travels.
+const FLAGS: &[&str] = &[
+    "--max-request-bytes=2147483647",
+    "--snapshot-catchup-entries=1",
+    // A busy machine is no reason for elections.
+    "--heartbeat-interval=500",
+    "--election-timeout=10000",
+];
+
+const LIMIT: usize = 64 * 1024 * 1024;
+
+fn kv(member: &Member) -> KvClient<tonic::transport::Channel> {
+    member.kv().max_decoding_message_size(usize::MAX)
+}
+
+fn put(key: &str, bytes: usize) -> PutRequest {
+    PutRequest { key: key.to_owned().into(), value: vec![7; bytes].into(), ..PutRequest::default() }
+}
+
+async fn length(member: &Member, key: &str) -> usize {
+    let request = RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() };
+    let answer = kv(member).range(request).await.expect("a read is answered").into_inner();
+    answer.kvs.first().map_or(0, |kv| kv.value.len())
+}
+
+/// A member that was alone, and then one that comes when there is something large.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_travels_to_every_member() {
+    let mut cluster = Plan::new(1).flags(FLAGS).found();
+    assert!(cluster.members[0].log().contains("--max-request-bytes 2147483647 counts as 67108864"));
+    kv(&cluster.members[0]).put(put("large", LIMIT - 100)).await.expect("the largest request");
+    let endpoint = cluster.members[0].endpoint();
+    let new = cluster.prepare("m1");
+    new.flags = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+    let url = format!("--peer-urls={}", new.peer_url());
+    etcdctl(&endpoint, &["member", "add", "m1", &url]).expect("a member can be added");
+    new.start();
+    let new = &cluster.members[1];
+    assert_eq!(length(new, "large").await, LIMIT - 100);
+
+    // From the new one to the leader and back.
+    kv(new).put(put("larger", LIMIT - 100)).await.expect("the largest request");
+    let refused = kv(new).put(put("too large", LIMIT)).await.expect_err("it is too large");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.message(), "etcdserver: request is too large");
+    // The answer is larger than any request.
+    let ops = ["large", "larger"].map(|key| {
+        Request::RequestRange(RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() })
+    });
+    let ops = ops.into_iter().chain([Request::RequestPut(put("small", 1))]);
+    let success = ops.map(|request| RequestOp { request: Some(request) }).collect();
+    let answer = kv(new).txn(TxnRequest { success, ..TxnRequest::default() }).await;
+    assert_eq!(answer.expect("a transaction").into_inner().responses.len(), 3);
+
+    cluster.members[0].put("after", "v").await;
+    for member in &cluster.members {
+        assert_eq!(member.get("after").await.as_deref(), Some("v"));
+        assert_eq!(length(member, "larger").await, LIMIT - 100);
+    }
+    cluster.assert_equal().await;
+}
+
+/// More of them than fit a message between members.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_has_as_many_keys_as_it_likes() {
+    const KEYS: usize = 70;
+    const KEY_BYTES: usize = 1024 * 1024;
+    let cluster = Cluster::found(2);
+    let leader = cluster.leader().await;
+    let grant = LeaseGrantRequest { id: 7, ttl: 600 };
+    cluster.members[leader].leases().lease_grant(grant).await.expect("a lease is granted");
+    for number in 0..KEYS {
+        let key = format!("{number:03}{}", "k".repeat(KEY_BYTES - 3));
+        let put = PutRequest { key: key.into(), lease: 7, ..PutRequest::default() };
+        cluster.members[leader].kv().put(put).await.expect("a put is accepted");
+    }
+    for member in &cluster.members {
+        let mut leases: LeaseClient<_> = member.leases().max_decoding_message_size(usize::MAX);
+        let request = LeaseTimeToLiveRequest { id: 7, keys: true };
+        let answer = leases.lease_time_to_live(request).await.expect("a lease is described").into_inner();
+        assert_eq!((answer.granted_ttl, answer.keys.len()), (600, KEYS));
+    }
+}
+
+/// A change of who belongs to the cluster is an entry, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn urls_that_are_too_long_together_are_refused() {
+    let cluster = Cluster::found(1);
+    let urls = |bytes: usize| vec![format!("http://127.0.0.1:1/{}", "x".repeat(bytes))];
+    let update = async |urls: Vec<String>| {
+        let mut client =
+            crate::pb::etcdserverpb::cluster_client::ClusterClient::new(cluster.members[0].channel());
+        let id = cluster.members[0].id().await;
+        client
+            .member_update(crate::pb::etcdserverpb::MemberUpdateRequest { id, peer_ur_ls: urls })
+            .await
+            .map(drop)
+            .map_err(|status| status.message().to_owned())
+    };
+    let refused = update(urls(1024 * 1024)).await;
+    assert_eq!(refused, Err("etcdserver: request is too large".to_owned()));
+    let refused = update(vec![String::new(); 150_000]).await;
+    assert_eq!(refused, Err("etcdserver: request is too large".to_owned()));
+    cluster.members[0].put("k", "v").await;
+}
