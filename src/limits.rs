@@ -230,6 +230,11 @@ pub(crate) const PEER_BYTES_PER_SEC_MIN: usize = 4 * 1024 * 1024;
 /// record or cell, travels in several.
 pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
 
+/// Senders of refused peer requests that are remembered, so that each is told of once in a while. Of
+/// more nothing is told until some of these are quiet: who they are is what they say, and a log can
+/// be filled with that.
+pub(crate) const REFUSED_PEERS: usize = 64;
+
 /// Pieces of a snapshot that have arrived and are not in a file yet. When full, the sender waits.
 pub(crate) const SNAPSHOT_PIECES: usize = 4;
 

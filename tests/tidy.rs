@@ -149,6 +149,7 @@ const PROTOBUF: &[&str] = &[
     "src/raft/network.rs",
     "src/raft/peers.rs",
     "src/raft/pipeline.rs",
+    "src/raft/reach.rs",
     "src/raft/snapshot/part.rs",
     "src/raft/snapshot/send.rs",
 ];

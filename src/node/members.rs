@@ -316,7 +316,7 @@ impl Node {
     }
 }
 
-fn quorum(members: usize) -> usize {
+pub(super) fn quorum(members: usize) -> usize {
     members / 2 + 1
 }
 

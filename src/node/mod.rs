@@ -26,6 +26,7 @@ mod read_index;
 mod restore;
 mod snapshot;
 mod start;
+mod waiting;
 mod write;
 
 use std::{
@@ -55,7 +56,7 @@ pub(crate) use members::ChangeError;
 
 use self::{
     background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, patience::Patience,
-    read_index::Waiting,
+    peer::ToldRefusals, read_index::Waiting,
 };
 use crate::{
     config::Config,
@@ -96,6 +97,7 @@ struct Shared {
     lease_notes: tokio::sync::Mutex<()>,
     applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    told_refusals: ToldRefusals,
 }
 
 impl Node {

@@ -1,14 +1,20 @@
 //! What peers ask of this member.
 
-use std::future;
+use std::{
+    collections::BTreeMap,
+    future,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time;
 
 use super::Node;
 use crate::{
+    limits,
     raft::{
         Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed,
         PROTOCOL_VERSION, Piece, REMOVED,
@@ -41,7 +47,40 @@ pub(crate) enum PeerRefusal {
     Failed(String),
 }
 
+/// How long a refusal stands for the next ones of the same kind.
+const REFUSAL_REPEAT: Duration = Duration::from_secs(10);
+
+/// What each peer was last refused for, and when that was told. A peer that is refused tries again
+/// at once, for as long as it runs.
+#[derive(Debug, Default)]
+pub(super) struct ToldRefusals(Mutex<BTreeMap<u64, (PeerRefusal, Instant)>>);
+
+impl ToldRefusals {
+    /// Whether this is worth a line now. Its caller writes it.
+    fn is_news(&self, from: u64, refusal: &PeerRefusal, now: Instant) -> bool {
+        let mut told = self.0.lock();
+        if told.get(&from).is_some_and(|(known, at)| known == refusal && now < *at + REFUSAL_REPEAT) {
+            return false;
+        }
+        if told.len() >= limits::REFUSED_PEERS {
+            told.retain(|_, (_, at)| now < *at + REFUSAL_REPEAT);
+        }
+        if told.len() >= limits::REFUSED_PEERS && !told.contains_key(&from) {
+            return false;
+        }
+        told.insert(from, (refusal.clone(), now));
+        true
+    }
+}
+
 impl Node {
+    /// One line for each reason that a peer is refused for, and again after a while.
+    pub(crate) fn tell_refusal(&self, from: u64, refusal: &PeerRefusal) {
+        if self.shared.told_refusals.is_news(from, refusal, Instant::now()) {
+            tracing::warn!(from = %MemberId(from), %refusal, "refused a request of a peer");
+        }
+    }
+
     /// Whether a request is for this member, from a member of its cluster.
     pub(crate) fn check_envelope(&self, envelope: Envelope) -> Result<(), PeerRefusal> {
         let (cluster, own) = self.ids();
@@ -168,5 +207,27 @@ impl Node {
             peer_urls: member.peer_urls,
         });
         members.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_once_in_a_while() {
+        let told = ToldRefusals::default();
+        let now = Instant::now();
+        let version = |theirs| PeerRefusal::Version { ours: 1, theirs };
+        assert!(told.is_news(1, &version(2), now));
+        assert!(!told.is_news(1, &version(2), now));
+        assert!(told.is_news(1, &version(3), now), "another reason is news");
+        assert!(told.is_news(2, &version(3), now), "and so is another peer");
+        assert!(told.is_news(1, &version(3), now + REFUSAL_REPEAT));
+        let strangers = (100..100 + 2 * limits::REFUSED_PEERS as u64)
+            .filter(|from| told.is_news(*from, &version(2), now));
+        assert_eq!(strangers.count() + 2, limits::REFUSED_PEERS, "no more are remembered, nor told");
+        assert!(told.is_news(1, &version(4), now + REFUSAL_REPEAT), "a known one still is");
+        assert!(told.is_news(99, &version(2), now + 3 * REFUSAL_REPEAT), "there is room again");
     }
 }

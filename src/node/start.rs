@@ -29,8 +29,10 @@ use super::{
     mailbox::Mailbox,
     members,
     patience::Patience,
+    peer::ToldRefusals,
     random_u64,
     read_index::ReadIndex,
+    waiting,
 };
 use crate::{
     apply::{Alarm, AlarmKind, Command},
@@ -304,6 +306,7 @@ impl Core {
             applied: self.applied,
             next_lease_id: AtomicU64::new(random_u64()),
             stopping: self.stopping,
+            told_refusals: ToldRefusals::default(),
         };
         let node = Node { shared: Arc::new(shared), mailbox: Arc::new(Mailbox::default()) };
 
@@ -317,6 +320,7 @@ impl Core {
         tokio::spawn(serve_peers(node.clone()));
         tokio::spawn(members::promote(node.clone()));
         tokio::spawn(members::probe(node.clone()));
+        tokio::spawn(waiting::report(node.clone()));
         tokio::spawn(end_when_removed(node.clone(), peers, give_up, self.ready.clone(), self.fail));
         tokio::spawn(publish_and_tell(node.clone(), self.ready));
         if core_ends.await.is_ok() {

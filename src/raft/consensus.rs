@@ -348,6 +348,25 @@ impl Consensus {
         metrics.membership_config.membership().get_node(&id).cloned()
     }
 
+    /// Resolves once this member knows of any members, which takes a moment when it has just started.
+    pub(crate) async fn knows_members(&self) {
+        let mut metrics = self.raft.metrics();
+        while metrics.borrow_and_update().membership_config.membership().nodes().next().is_none() {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Who votes, and all members with where they are reached, as far as this member's log goes.
+    pub(crate) fn membership(&self) -> (BTreeSet<u64>, BTreeMap<u64, Peer>) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let nodes = membership.nodes().map(|(&id, peer)| (id, peer.clone())).collect();
+        (membership.voter_ids().collect(), nodes)
+    }
+
     /// Whether the membership is between an old one and a new one.
     pub(crate) fn is_changing(&self) -> bool {
         let metrics = self.raft.metrics();

@@ -13,6 +13,7 @@ mod message;
 mod network;
 mod peers;
 mod pipeline;
+mod reach;
 mod retention;
 mod snapshot;
 mod stages;

@@ -27,7 +27,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::typ::Peer;
+use super::{reach, typ::Peer};
 use crate::{
     limits,
     pb::retcd::peer::{
@@ -66,6 +66,10 @@ pub(crate) struct PeerError {
 impl PeerError {
     fn new(target: u64, peer: &Peer, reason: String, was_sent: bool) -> PeerError {
         PeerError { target, url: peer.to_string(), reason, was_sent }
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
     }
 }
 
@@ -283,7 +287,7 @@ impl Peers {
             self.removed.send_replace(true);
         }
         let was_sent = !is_connect_error(status);
-        self.lost(PeerError::new(target, peer, status.message().to_owned(), was_sent))
+        self.lost(PeerError::new(target, peer, reach::reason(status), was_sent))
     }
 
     /// A peer has not answered in time.

@@ -12,9 +12,9 @@ use crate::{
     limits,
     node::{Change, Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
-        self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, LeaseReply, LeaseRequest,
-        MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest,
-        ReadIndexReply, ReadIndexRequest, SnapshotPiece, UpdateMember,
+        self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, HelloReply, HelloRequest,
+        LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed,
+        RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -86,7 +86,7 @@ impl Peer {
         let pb::Envelope { version, cluster, from, to } = envelope;
         let envelope = Envelope { version, cluster, from, to };
         if let Err(refusal) = self.node.check_envelope(envelope) {
-            tracing::warn!(from = format_args!("{from:x}"), %refusal, "refused a request of a peer");
+            self.node.tell_refusal(from, &refusal);
             return Err(refusal.into());
         }
         Ok(envelope)
@@ -199,6 +199,11 @@ impl peer_server::Peer for Peer {
             Ok(index) => ChangeReply { result: Changed::Done.into(), index },
             Err(refusal) => ChangeReply { result: refusal.code(), index: 0 },
         }))
+    }
+
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        self.check(request.into_inner().envelope)?;
+        Ok(Response::new(HelloReply {}))
     }
 
     async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

@@ -86,6 +86,24 @@ fn targets(level: LogLevel, more: Option<&str>) -> Targets {
     }
 }
 
+/// A field that is a list. It is one in a line of JSON too, and not a text that looks like one.
+pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> impl fmt::Debug + '_ {
+    List(items)
+}
+
+struct List<'a, T>(&'a [T]);
+
+/// Stands before the JSON of a list, for tracing hands on what a field is only as text. A text from
+/// elsewhere that begins like this becomes what it says it is, and is still one value of one field.
+const LIST_MARK: char = '\u{1e}';
+
+impl<T: AsRef<str>> fmt::Debug for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let items: Vec<&str> = self.0.iter().map(AsRef::as_ref).collect();
+        write!(f, "{LIST_MARK}{}", Value::from(items))
+    }
+}
+
 /// Where lines go: to all of them.
 #[derive(Clone)]
 struct Outputs(Arc<[Output]>);
@@ -243,7 +261,9 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, Value::from(format!("{value:?}")));
+        let text = format!("{value:?}");
+        let list = text.strip_prefix(LIST_MARK).and_then(|list| serde_json::from_str(list).ok());
+        self.push(field, list.unwrap_or_else(|| Value::from(text)));
     }
 }
 
@@ -334,6 +354,8 @@ mod tests {
                 offset = -1,
                 name = "a \"b\"\n",
                 id = %7,
+                urls = ?list(&["http://a:1", "b \"c\""]),
+                none = ?list(&[""; 0]),
                 "ready to serve client requests"
             );
         });
@@ -347,6 +369,8 @@ mod tests {
         assert_eq!(value["offset"], -1);
         assert_eq!(value["name"], "a \"b\"\n");
         assert_eq!(value["id"], "7");
+        assert_eq!(value["urls"], serde_json::json!(["http://a:1", "b \"c\""]));
+        assert_eq!(value["none"], serde_json::json!([]));
         let caller = value["caller"].as_str().expect("a caller");
         assert!(caller.starts_with("telemetry/log.rs:"), "{caller}");
         let time = value["ts"].as_str().expect("a time");

@@ -4,6 +4,7 @@
 //! unchanged. Handles are plain and cheap to bump; what merely mirrors the node's state is not
 //! kept up to date but asked for when somebody looks ([`NodeState`]).
 
+mod duration;
 mod grpc;
 mod last_words;
 mod log;
@@ -13,9 +14,10 @@ mod process;
 mod requests;
 mod supervisor;
 
+pub(crate) use duration::GoDuration;
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use last_words::{fail, print, refuse};
-pub(crate) use log::init;
+pub(crate) use log::{init, list};
 pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::PeerMetrics;
 pub(crate) use requests::RequestKind;

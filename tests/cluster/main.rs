@@ -25,3 +25,4 @@ mod stopping;
 #[path = "../support/tools.rs"]
 mod tools;
 mod trouble;
+mod waiting;

@@ -411,9 +411,14 @@ impl Member {
 
     /// Waits until the running member has written a line with these words. Returns the line.
     pub(crate) fn wait_for_line(&self, words: &str) -> String {
+        self.wait_for_line_behind(0, words)
+    }
+
+    /// As [`Member::wait_for_line`], behind the first `known` lines.
+    pub(crate) fn wait_for_line_behind(&self, known: usize, words: &str) -> String {
         let since = Instant::now();
         loop {
-            if let Some(line) = self.log().lines().find(|line| line.contains(words)) {
+            if let Some(line) = self.log().lines().skip(known).find(|line| line.contains(words)) {
                 return line.to_owned();
             }
             assert!(since.elapsed() < PATIENCE, "{} did not say {words:?}:\n{}", self.name, self.log());

@@ -1,0 +1,162 @@
+//! A member that waits for others says for whom, and why, and says when that is over.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    cluster::{Cluster, Member, Plan},
+    tools::etcdctl,
+};
+
+const QUORUM: &str = "waiting for other members";
+const JOINING: &str = "waiting to be contacted by the leader";
+const OVER: &str = "the wait is over";
+
+fn said(member: &Member, words: &str) -> Value {
+    said_behind(member, 0, words)
+}
+
+fn said_behind(member: &Member, known: usize, words: &str) -> Value {
+    serde_json::from_str(&member.wait_for_line_behind(known, words)).expect("a line of the log is JSON")
+}
+
+fn lines(member: &Member) -> usize {
+    member.log().lines().count()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().map(|text| text.as_str().expect("of texts")).collect()
+}
+
+/// That a line is a warning, counts the members, and says where the manual has more.
+#[track_caller]
+fn assert_counts(line: &Value, answering: u64, members: u64) {
+    assert_eq!(line["level"], "warn", "{line}");
+    assert_eq!(
+        (line["answering"].as_u64(), line["members"].as_u64()),
+        (Some(answering), Some(members)),
+        "{line}"
+    );
+    let manual = include_str!("../../docs/operations.md");
+    let (page, section) = line["see"].as_str().and_then(|see| see.split_once(", ")).expect("a place");
+    assert_eq!(page, "docs/operations.md");
+    assert!(manual.contains(&format!("\n## {}\n", section.trim_matches('"'))), "{section}");
+}
+
+/// One founder alone, beside one that is not there, one that does not answer, and one whose name leads
+/// nowhere.
+#[test]
+fn a_founder_says_who_is_not_there_and_why() {
+    let mut members = Plan::new(4).members();
+    let _silent = TcpListener::bind(("127.0.0.1", members[2].peer_port)).expect("the port is free");
+    // Longer than a part of a name can be: nobody has to be asked to know that it leads nowhere.
+    let nowhere = format!("m3=http://{}:{}", "x".repeat(64), members[3].peer_port);
+    let known = format!("m3={}", members[3].peer_url());
+    let member = &mut members[0];
+    member.initial_cluster = member.initial_cluster.replace(&known, &nowhere);
+    member.spawn();
+    let line = said(member, QUORUM);
+    assert_counts(&line, 1, 4);
+    assert_eq!(line["needed"], 3, "{line}");
+    let missing = texts(&line["waiting-for"]);
+    assert_eq!(missing.len(), 3, "{line}");
+    for (name, reason) in
+        [("m1 (", "connection refused"), ("m2 (", "no answer within 1s"), ("m3 (", "lookup")]
+    {
+        assert!(
+            missing.iter().any(|text| text.starts_with(name) && text.contains(reason)),
+            "{reason}: {line}"
+        );
+    }
+}
+
+#[test]
+fn founders_say_when_the_wait_is_over() {
+    let mut members = Plan::new(3).members();
+    members[0].spawn();
+    assert_counts(&said(&members[0], QUORUM), 1, 3);
+    members[1].spawn();
+    let over = said(&members[0], OVER);
+    assert_eq!(over["level"], "info", "{over}");
+    assert!(over["leader"].is_string() && over["waited"].is_string(), "{over}");
+    members[0].wait_until_ready();
+}
+
+#[test]
+fn founders_of_different_clusters_say_so() {
+    let mut members = Plan::new(3).members();
+    members[1].flags.push("--initial-cluster-token=other".to_owned());
+    // They have to come up together: whoever comes late is refused.
+    members[0].spawn();
+    members[1].spawn();
+    let refused = |member: &Member| {
+        let line = said(member, QUORUM);
+        texts(&line["waiting-for"]).iter().any(|text| text.contains("cluster ID mismatch"))
+    };
+    // One of them may have looked before the other was there, and says it ten seconds later; or it
+    // came late and has ended.
+    let said = |member: &Member| member.log().contains("cluster ID mismatch");
+    assert!(members[..2].iter().any(|member| said(member) || refused(member)));
+}
+
+/// What is lost is a majority; what is left says so, and when it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_quorum_is_told() {
+    let mut cluster = Cluster::found(3);
+    let leader = cluster.leader().await;
+    let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.members[other].kill();
+    cluster.members[leader].put("k", "v").await;
+    // One of three is no reason to wait; what was said before was said while they started.
+    let known = lines(&cluster.members[leader]);
+    cluster.members[third].signal(Signal::STOP);
+    let line = said_behind(&cluster.members[leader], known, QUORUM);
+    assert_counts(&line, 1, 3);
+    let missing = texts(&line["waiting-for"]);
+    assert!(missing.iter().any(|text| text.contains("connection refused")), "{line}");
+    assert!(missing.iter().any(|text| text.contains("no answer within 1s")), "{line}");
+    cluster.members[third].signal(Signal::CONT);
+    said_behind(&cluster.members[leader], known, OVER);
+    cluster.members[leader].put("k", "w").await;
+}
+
+/// A new leader is found in a moment, which is no reason to warn of anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_election_is_no_wait() {
+    let mut cluster = Cluster::found(3);
+    let leader = cluster.leader().await;
+    let known: Vec<usize> = cluster.members.iter().map(lines).collect();
+    cluster.members[leader].signal(Signal::TERM);
+    cluster.members[leader].wait_for_end();
+    let next = cluster.leader().await;
+    cluster.members[next].put("k", "v").await;
+    let log = cluster.members[next].log();
+    assert!(!log.lines().skip(known[next]).any(|line| line.contains("waiting")), "{log}");
+}
+
+/// Added under one address and started under another: the leader never finds it.
+#[test]
+fn a_member_that_advertises_another_address_than_the_cluster_has_says_so() {
+    let mut cluster = Plan::new(1).found();
+    let endpoint = cluster.members[0].endpoint();
+    let new = cluster.prepare("m1");
+    let known = new.peer_url();
+    etcdctl(&endpoint, &["member", "add", "m1", &format!("--peer-urls={known}")]).expect("it can be added");
+    let elsewhere = std::mem::replace(&mut new.advertised_peer_port, 1);
+    new.peer_port = new.client_port + 1;
+    new.spawn();
+    let line = said(new, JOINING);
+    assert_counts(&line, 1, 1);
+    let obstacles = texts(&line["obstacles"]);
+    let [address, reach] = obstacles[..] else { panic!("{line}") };
+    assert!(address.contains(&known) && address.contains("http://127.0.0.1:1"), "{line}");
+    assert!(address.contains("etcdctl member update"), "{line}");
+    assert!(reach.contains("connection refused") && reach.contains("--listen-peer-urls"), "{line}");
+    // It is found as soon as it listens where it is looked for.
+    new.signal(Signal::TERM);
+    new.wait_for_end();
+    (new.advertised_peer_port, new.peer_port) = (elsewhere, elsewhere);
+    new.start();
+}
