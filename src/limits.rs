@@ -10,6 +10,10 @@ pub(crate) const TXN_DEPTH_MAX: usize = 32;
 /// Bytes of one request, unless `--max-request-bytes` says otherwise. Larger ones are refused.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 
+/// The least that `--max-request-bytes` may be: room for a put with a short key and value. Lower
+/// values are refused. What the member itself puts into the log is not held against that flag.
+pub(crate) const REQUEST_BYTES_MIN: usize = 128;
+
 /// What the gRPC layer accepts beyond [`REQUEST_BYTES_MAX`], so that an oversized request gets
 /// etcd's refusal rather than a transport error.
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -250,6 +254,19 @@ pub(crate) const ACCEPT_QUEUE: usize = 64;
 /// Connections that the kernel keeps until they are accepted. Beyond it clients are told to try
 /// again.
 pub(crate) const LISTEN_BACKLOG: i32 = 1024;
+
+/// The pause before a member tries again to tell the cluster its name and client URLs.
+pub(crate) const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause before a compaction that failed is tried again, however short `--auto-compaction-retention` is.
+pub(crate) const COMPACTION_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Reactors: each is a thread. More are refused.
+pub(crate) const REACTORS_MAX: usize = 1024;
+
+/// How long a connection is silent at least before its client is asked whether it is there. Lower
+/// values of `--grpc-keepalive-interval` are raised to it, as gRPC for Go does.
+pub(crate) const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The pause after a connection could not be accepted.
 pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);

@@ -34,6 +34,7 @@ mod telemetry;
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
@@ -72,8 +73,8 @@ async fn run() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return telemetry::fail("listen for signals", &error.to_string()),
     };
-    let args: Vec<String> = env::args().skip(1).collect();
-    let variables: Vec<(String, String)> = env::vars().collect();
+    let args: Vec<OsString> = env::args_os().skip(1).collect();
+    let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
     let config = match Config::load(&args, &variables) {
         Ok(Invocation::Print(text)) => return telemetry::print(&text),
         Ok(Invocation::Restore { file, data_dir }) => return restore(file, data_dir, signals).await,

@@ -1,16 +1,20 @@
 //! The commands beside serving: `help`, `version` and `snapshot restore`.
 
-use std::path::PathBuf;
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
-use super::{ConfigError, Invocation, help};
+use super::{ConfigError, Invocation, flags::split_value, help};
 
 const RESTORE_USAGE: &str =
     "usage: retcd snapshot restore FILE [--data-dir DIR]; DIR is default.etcd unless given";
 
 /// What a command line that begins with the word `command` asks for.
-pub(super) fn invocation(command: &str, args: &[String]) -> Result<Invocation, ConfigError> {
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match (command, words.as_slice()) {
+pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocation, ConfigError> {
+    // Every word that has a meaning here is text.
+    let words: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap_or_default()).collect();
+    match (command.to_str().unwrap_or_default(), words.as_slice()) {
         ("help", _) => Ok(Invocation::Print(help::help())),
         ("version", _) => Ok(Invocation::Print(help::version())),
         ("snapshot", ["help" | "-h" | "--help"] | ["restore", "-h" | "--help"]) => {
@@ -18,9 +22,10 @@ pub(super) fn invocation(command: &str, args: &[String]) -> Result<Invocation, C
         }
         ("snapshot", ["restore", ..]) => restore(&args[1..]),
         ("snapshot", []) => Err(ConfigError::usage(RESTORE_USAGE.to_owned())),
-        ("snapshot", [verb, ..]) => Err(ConfigError::usage(format!(
-            "there is no command \"snapshot {verb}\"; {RESTORE_USAGE}. To save a snapshot of a running server, \
-             use `etcdctl snapshot save FILE`"
+        ("snapshot", [..]) => Err(ConfigError::usage(format!(
+            "there is no command \"snapshot {}\"; {RESTORE_USAGE}. To save a snapshot of a running server, \
+             use `etcdctl snapshot save FILE`",
+            args[0].display()
         ))),
         _ => Err(ConfigError::invalid(format!(
             "{command:?} is not a valid flag, and not a command: those are `snapshot restore`, `help` and `version`. \
@@ -30,23 +35,26 @@ pub(super) fn invocation(command: &str, args: &[String]) -> Result<Invocation, C
 }
 
 /// `args` are those behind `snapshot restore`.
-fn restore(args: &[String]) -> Result<Invocation, ConfigError> {
+fn restore(args: &[OsString]) -> Result<Invocation, ConfigError> {
+    let usage = || ConfigError::usage(RESTORE_USAGE.to_owned());
     let mut file = None;
     let mut data_dir = PathBuf::from("default.etcd");
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let name = arg.trim_start_matches('-');
-        match name.split_once('=') {
-            Some(("data-dir", dir)) if name != arg => data_dir = dir.into(),
-            None if name == "data-dir" && name != arg => {
-                let dir = args.next().ok_or_else(|| ConfigError::usage(RESTORE_USAGE.to_owned()))?;
-                data_dir = dir.into();
-            }
-            _ if name == arg && file.is_none() => file = Some(PathBuf::from(arg)),
-            _ => return Err(ConfigError::usage(format!("{arg:?} is not understood here; {RESTORE_USAGE}"))),
+        if !arg.as_encoded_bytes().starts_with(b"-") && file.is_none() {
+            file = Some(PathBuf::from(arg));
+            continue;
         }
+        let (head, given) = split_value(arg);
+        if head != "-data-dir" && head != "--data-dir" {
+            return Err(ConfigError::usage(format!("{arg:?} is not understood here; {RESTORE_USAGE}")));
+        }
+        data_dir = match given {
+            Some(dir) => dir.into(),
+            None => args.next().ok_or_else(usage)?.into(),
+        };
     }
-    let file = file.ok_or_else(|| ConfigError::usage(RESTORE_USAGE.to_owned()))?;
+    let file = file.ok_or_else(usage)?;
     Ok(Invocation::Restore { file, data_dir })
 }
 
@@ -56,7 +64,7 @@ mod tests {
 
     /// File and directory, or `None` if the line is refused.
     fn parse(line: &str) -> Option<(PathBuf, PathBuf)> {
-        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         match restore(&args) {
             Ok(Invocation::Restore { file, data_dir }) => Some((file, data_dir)),
             _ => None,
@@ -82,7 +90,7 @@ mod tests {
     #[test]
     fn a_word_that_is_no_flag_is_a_command_or_refused_with_those_there_are() {
         let answer = |line: &str| {
-            let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
             match invocation(&args[0], &args[1..]) {
                 Ok(Invocation::Print(text)) => text,
                 Ok(_) => "another command".to_owned(),

@@ -4,7 +4,7 @@
 //! plain numbers of nanoseconds, lists may be lists, and TLS settings stand in blocks of their
 //! own. What comes out is what one would have typed, so that the same rules apply to it.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
 
@@ -29,9 +29,9 @@ const RENAMED: [(&str, &str); 3] = [
 ];
 
 /// Flags and their values, as one would type them.
-pub(super) fn read(path: &str, notices: &mut Vec<Notice>) -> Result<Vec<(String, String)>, ConfigError> {
+pub(super) fn read(path: &Path, notices: &mut Vec<Notice>) -> Result<Vec<(String, String)>, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| {
-        ConfigError::invalid(format!("cannot read the configuration file {path}: {error}"))
+        ConfigError::invalid(format!("cannot read the configuration file {}: {error}", path.display()))
     })?;
     parse(&text, notices).map_err(|error| error.in_file(path))
 }

@@ -3,9 +3,16 @@
 //! `-x v`, `--x v`, `-x=v` and `--x=v` mean the same; a boolean flag takes its value only behind
 //! an `=`. Every flag can be set by `ETCD_<NAME>` as well, but not by both. After [`Flags::parse`]
 //! every value has the syntax of its kind; whether it makes sense is for `validate` to say.
+//!
+//! Arguments and variables are bytes that need not be text. A path is taken as it is; any other
+//! value that is not text is refused by its flag's name.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
     time::Duration,
 };
 
@@ -25,9 +32,9 @@ const ENV_OTHERS: [&str; 3] = ["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY", "ETCD_VER
 /// The flags that were set, by their names of today, and what to tell about them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags {
-    values: BTreeMap<&'static str, String>,
+    values: BTreeMap<&'static str, OsString>,
     /// Set by a name of 3.5 or 3.6, which wins over today's name wherever it stands.
-    values_experimental: BTreeMap<&'static str, String>,
+    values_experimental: BTreeMap<&'static str, OsString>,
     /// `Gate=true`, in the order given by old flags that are feature gates today.
     gates: Vec<String>,
     pub(super) help: bool,
@@ -37,7 +44,7 @@ pub(super) struct Flags {
 impl Flags {
     /// Reads the arguments behind the program's name, then the environment; or, where one of them
     /// names a configuration file, nothing but that file.
-    pub(super) fn parse(args: &[String], env: &[(String, String)]) -> Result<Flags, ConfigError> {
+    pub(super) fn parse(args: &[OsString], env: &[(OsString, OsString)]) -> Result<Flags, ConfigError> {
         let mut flags = Flags::default();
         let typed = flags.set_from_args(args)?;
         if flags.help || flags.bool("version") {
@@ -48,10 +55,11 @@ impl Flags {
             None => env.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE").map(|(_, path)| path),
         };
         if let Some(path) = config_file.filter(|path| !path.is_empty()) {
+            let path = Path::new(path);
             let mut from_file = Flags::default();
-            from_file.notice(format!("loaded server configuration from {path}, other configuration command line flags and environment variables will be ignored if provided"));
+            from_file.notice(format!("loaded server configuration from {}, other configuration command line flags and environment variables will be ignored if provided", path.display()));
             for (name, text) in file::read(path, &mut from_file.notices)? {
-                from_file.set(&name, text).map_err(|error| error.in_file(path))?;
+                from_file.set(&name, text.into()).map_err(|error| error.in_file(path))?;
             }
             return Ok(from_file);
         }
@@ -65,9 +73,18 @@ impl Flags {
 
     /// What the flag says: as typed, or its default.
     pub(super) fn text(&self, name: &'static str) -> &str {
+        self.value(name).to_str().expect("checked when it was set")
+    }
+
+    /// The same of a flag for a path.
+    pub(super) fn path(&self, name: &'static str) -> &Path {
+        Path::new(self.value(name))
+    }
+
+    fn value(&self, name: &'static str) -> &OsStr {
         match self.values_experimental.get(name).or_else(|| self.values.get(name)) {
-            Some(text) => text,
-            None => find(name).expect("asked for a flag that is in the table").default,
+            Some(value) => value,
+            None => OsStr::new(find(name).expect("asked for a flag that is in the table").default),
         }
     }
 
@@ -100,60 +117,60 @@ impl Flags {
         listed.chain(self.gates.iter().map(String::as_str))
     }
 
-    /// Every flag that was set, with its value.
-    pub(super) fn iter_set(&self) -> impl Iterator<Item = (&'static Flag, &str)> {
-        FLAGS.iter().filter(|flag| self.is_set(flag.name)).map(|flag| (flag, self.text(flag.name)))
+    /// Every flag that was set, with its value as it can be shown.
+    pub(super) fn iter_set(&self) -> impl Iterator<Item = (&'static Flag, Cow<'_, str>)> {
+        let set = FLAGS.iter().filter(|flag| self.is_set(flag.name));
+        set.map(|flag| (flag, self.value(flag.name).to_string_lossy()))
     }
 
     /// Returns the names as they were typed.
-    fn set_from_args(&mut self, args: &[String]) -> Result<BTreeSet<String>, ConfigError> {
+    fn set_from_args(&mut self, args: &[OsString]) -> Result<BTreeSet<String>, ConfigError> {
         let mut args = args.iter();
         let mut typed = BTreeSet::new();
-        let mut last: Option<&str> = None;
+        let mut last: Option<String> = None;
         while let Some(arg) = args.next() {
-            let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
-                return Err(not_a_flag(arg, last));
+            let (head, given) = split_value(arg);
+            let Some(name) = head.strip_prefix("--").or_else(|| head.strip_prefix('-')) else {
+                return Err(not_a_flag(arg, last.as_deref()));
             };
             if arg == "-" {
-                return Err(not_a_flag(arg, last));
+                return Err(not_a_flag(arg, last.as_deref()));
             }
             if arg == "--" {
                 return args.next().map_or(Ok(typed), |arg| Err(not_a_flag(arg, None)));
             }
-            if body.is_empty() || body.starts_with(['-', '=']) {
-                return Err(ConfigError::usage(format!("bad flag syntax: {arg}")));
+            if name.is_empty() || name.starts_with('-') {
+                return Err(ConfigError::usage(format!("bad flag syntax: {}", arg.display())));
             }
-            let (name, given) = match body.split_once('=') {
-                Some((name, text)) => (name, Some(text.to_owned())),
-                None => (body, None),
-            };
-            last = Some(name);
             if name == "h" || name == "help" {
                 self.help = true;
                 return Ok(typed);
             }
-            let text = match given {
-                Some(text) => text,
-                None if kind_of(name)? == Kind::Bool => "true".to_owned(),
+            let value = match given {
+                Some(value) => value.to_owned(),
+                None if kind_of(name)? == Kind::Bool => "true".into(),
                 None => args
                     .next()
                     .cloned()
                     .ok_or_else(|| ConfigError::usage(format!("flag needs an argument: -{name}")))?,
             };
-            self.set(name, text)?;
+            self.set(name, value)?;
             typed.insert(name.to_owned());
+            last = Some(name.to_owned());
         }
         Ok(typed)
     }
 
     fn set_from_env(
         &mut self,
-        env: &[(String, String)],
+        env: &[(OsString, OsString)],
         typed: &BTreeSet<String>,
     ) -> Result<(), ConfigError> {
-        for (variable, text) in env {
+        // A variable whose name is not text is none of ours.
+        let named = env.iter().filter_map(|(variable, value)| Some((variable.to_str()?, value)));
+        for (variable, value) in named {
             let Some(upper) = variable.strip_prefix("ETCD_") else { continue };
-            if ENV_OTHERS.contains(&variable.as_str()) {
+            if ENV_OTHERS.contains(&variable) {
                 continue;
             }
             let name = upper.to_ascii_lowercase().replace('_', "-");
@@ -165,29 +182,29 @@ impl Flags {
             if typed.contains(&name) {
                 return Err(ConfigError::invalid(format!("{SHADOWED}: {variable}")));
             }
-            if !text.is_empty() {
-                self.set(&name, text.clone()).map_err(|error| error.in_variable(variable))?;
-                self.tell(format!("recognized and used environment variable {variable}={text}"));
+            if !value.is_empty() {
+                self.set(&name, value.clone()).map_err(|error| error.in_variable(variable))?;
+                self.tell(format!("recognized and used environment variable {variable}={}", value.display()));
             }
         }
         Ok(())
     }
 
     /// Takes one value, under whatever name the flag has or had.
-    fn set(&mut self, name: &str, text: String) -> Result<(), ConfigError> {
-        check_syntax(name, kind_of(name)?, &text)?;
+    fn set(&mut self, name: &str, value: OsString) -> Result<(), ConfigError> {
+        check_syntax(name, kind_of(name)?, &value)?;
         if let Some((_, gate)) = GATE_FLAGS.iter().find(|(flag, _)| *flag == name) {
-            let on = parse_bool(&text).expect("checked just now");
+            let on = value.to_str().map(parse_bool).expect("checked just now").expect("checked just now");
             self.notice(format!("--{name} is deprecated; use --feature-gates={gate}={on}"));
             self.gates.push(format!("{gate}={on}"));
         } else if let Some(flag) = find(name) {
             if let Standing::Removed(why) = flag.standing {
                 self.notice(format!("--{name} is ignored: {why}"));
             }
-            self.values.insert(flag.name, text);
+            self.values.insert(flag.name, value);
         } else if let Some(flag) = find_experimental(name) {
             self.notice(format!("--{name} is deprecated; use --{}", flag.name));
-            self.values_experimental.insert(flag.name, text);
+            self.values_experimental.insert(flag.name, value);
         }
         Ok(())
     }
@@ -218,9 +235,26 @@ fn kind_of(name: &str) -> Result<Kind, ConfigError> {
     }
 }
 
-fn check_syntax(name: &str, kind: Kind, text: &str) -> Result<(), ConfigError> {
+/// What stands before the first `=` of an argument, as it can be shown, and what stands behind it.
+pub(super) fn split_value(arg: &OsStr) -> (Cow<'_, str>, Option<&OsStr>) {
+    let bytes = arg.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => {
+            let value = OsStr::from_bytes(&bytes[at + 1..]);
+            (String::from_utf8_lossy(&bytes[..at]), Some(value))
+        }
+        None => (arg.to_string_lossy(), None),
+    }
+}
+
+fn check_syntax(name: &str, kind: Kind, value: &OsStr) -> Result<(), ConfigError> {
+    let wrong = |why: String| ConfigError::usage(format!("invalid value {value:?} for flag -{name}: {why}"));
+    if kind == Kind::Path {
+        return Ok(());
+    }
+    let text = value.to_str().ok_or_else(|| wrong("must be text in UTF-8".to_owned()))?;
     let checked = match kind {
-        Kind::Text => Ok(()),
+        Kind::Text | Kind::Path => Ok(()),
         Kind::Choice(words) if words.contains(&text) => Ok(()),
         Kind::Choice(words) => Err(format!("must be one of {}", words.join(", "))),
         Kind::Bool => parse_bool(text).map(drop),
@@ -229,16 +263,18 @@ fn check_syntax(name: &str, kind: Kind, text: &str) -> Result<(), ConfigError> {
         Kind::Duration => parse_duration(text).map(drop),
         Kind::Urls => parse_urls(text).map(drop),
     };
-    checked.map_err(|why| ConfigError::usage(format!("invalid value {text:?} for flag -{name}: {why}")))
+    checked.map_err(wrong)
 }
 
 /// Something that is no flag where a flag should be. Most often it is the value of the boolean
 /// flag before it.
-fn not_a_flag(arg: &str, last: Option<&str>) -> ConfigError {
+fn not_a_flag(arg: &OsStr, last: Option<&str>) -> ConfigError {
     let mut message = format!("{arg:?} is not a valid flag");
     match last {
-        Some(name) if kind_of(name) == Ok(Kind::Bool) && parse_bool(arg).is_ok() => {
-            message.push_str(&format!(" (did you mean --{name}={arg}?)"));
+        Some(name) if kind_of(name) == Ok(Kind::Bool) => {
+            if let Some(value) = arg.to_str().filter(|value| parse_bool(value).is_ok()) {
+                message.push_str(&format!(" (did you mean --{name}={value}?)"));
+            }
         }
         _ => {}
     }

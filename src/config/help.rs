@@ -60,7 +60,9 @@ pub(super) fn help() -> String {
     write_names(&mut text, "Not supported yet (any value but the default is refused)", |standing| {
         matches!(standing, Standing::Unsupported(_))
     });
-    write_names(&mut text, "Accepted, without effect here", |standing| *standing == Standing::NoEffect);
+    write_names(&mut text, "Accepted, without effect here", |standing| {
+        matches!(standing, Standing::NoEffect | Standing::NoEffectWithout(_))
+    });
     text
 }
 
@@ -68,6 +70,7 @@ fn write_flag(text: &mut String, flag: &Flag) {
     let value = match flag.kind {
         Kind::Bool => "",
         Kind::Text | Kind::Choice(_) => " <text>",
+        Kind::Path => " <path>",
         Kind::Int | Kind::Uint => " <number>",
         Kind::Duration => " <duration>",
         Kind::Urls => " <urls>",

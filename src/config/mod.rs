@@ -16,7 +16,12 @@ mod url;
 mod validate;
 mod value;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use url::{ListenAddress, ListenUrl, Place, Url};
@@ -191,9 +196,9 @@ pub(crate) struct ConfigError {
 
 impl Config {
     /// `args` are those behind the program's name.
-    pub(crate) fn load(args: &[String], env: &[(String, String)]) -> Result<Invocation, ConfigError> {
+    pub(crate) fn load(args: &[OsString], env: &[(OsString, OsString)]) -> Result<Invocation, ConfigError> {
         if let [command, rest @ ..] = args
-            && !command.starts_with('-')
+            && !command.as_encoded_bytes().starts_with(b"-")
         {
             return command::invocation(command, rest);
         }
@@ -240,8 +245,8 @@ impl ConfigError {
         ConfigError::invalid(format!("{} (from the environment variable {variable})", self.message))
     }
 
-    fn in_file(self, path: &str) -> ConfigError {
-        ConfigError::invalid(format!("{} (from the file {path})", self.message))
+    fn in_file(self, path: &Path) -> ConfigError {
+        ConfigError::invalid(format!("{} (from the file {})", self.message, path.display()))
     }
 }
 

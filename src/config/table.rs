@@ -5,7 +5,7 @@
 //! effect, some ask for what is not built yet and are refused, and some are history.
 
 use Group::{Auth, Clustering, Limits, Logging, Member, Metrics, Other, Security, Unsafe, Upkeep};
-use Kind::{Bool, Choice, Duration, Int, Text, Uint, Urls};
+use Kind::{Bool, Choice, Duration, Int, Path, Text, Uint, Urls};
 
 /// One flag, as the help shows it and the parser takes it.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Flag {
 pub(super) enum Kind {
     Bool,
     Text,
+    /// A file or directory. The one kind of value that need not be text.
+    Path,
     /// One of these words.
     Choice(&'static [&'static str]),
     Int,
@@ -53,6 +55,9 @@ pub(super) enum Standing {
     Used,
     /// It tunes a part of etcd that has no counterpart here. Accepted with a warning.
     NoEffect,
+    /// It tunes what the text names, which is refused. Without that it has no effect in etcd either.
+    /// Accepted with a warning.
+    NoEffectWithout(&'static str),
     /// Ignoring it would be wrong. Any value but the default is refused; the text says what it
     /// asks for.
     Unsupported(&'static str),
@@ -63,6 +68,10 @@ pub(super) enum Standing {
 impl Flag {
     const fn no_effect(self) -> Flag {
         Flag { standing: Standing::NoEffect, ..self }
+    }
+
+    const fn no_effect_without(self, what: &'static str) -> Flag {
+        Flag { standing: Standing::NoEffectWithout(what), ..self }
     }
 
     const fn unsupported(self, what: &'static str) -> Flag {
@@ -84,12 +93,15 @@ const fn removed(name: &'static str, kind: Kind, why: &'static str) -> Flag {
     Flag { name, kind, default: "", group: Other, help: "", standing: Standing::Removed(why) }
 }
 
+/// URLs that TLS is spoken on.
+const TLS: &str = "an https:// or unixs:// URL";
+
 pub(super) const FLAGS: &[Flag] = &[
     flag("name", Text, "default", Member, "Name of this member, as --initial-cluster calls it."),
-    flag("data-dir", Text, "", Member, "Where the data lives. Empty: <name>.etcd in the working directory."),
+    flag("data-dir", Path, "", Member, "Where the data lives. Empty: <name>.etcd in the working directory."),
     flag(
         "wal-dir",
-        Text,
+        Path,
         "",
         Member,
         "A separate place for the write-ahead log. Empty: inside the data directory.",
@@ -166,16 +178,23 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("discovery-insecure-transport", Bool, "true", Clustering, "Discovery: without TLS.").no_effect(),
     flag("discovery-insecure-skip-tls-verify", Bool, "false", Clustering, "Discovery: trust anyone.")
         .no_effect(),
-    flag("discovery-cert", Text, "", Clustering, "Discovery: client certificate.").unsupported("discovery"),
-    flag("discovery-key", Text, "", Clustering, "Discovery: client key.").unsupported("discovery"),
-    flag("discovery-cacert", Text, "", Clustering, "Discovery: CA certificate.").unsupported("discovery"),
-    flag("discovery-user", Text, "", Clustering, "Discovery: user.").unsupported("discovery"),
-    flag("discovery-password", Text, "", Clustering, "Discovery: password.").unsupported("discovery"),
+    flag("discovery-cert", Text, "", Clustering, "Discovery: client certificate.")
+        .no_effect_without("--discovery-endpoints"),
+    flag("discovery-key", Text, "", Clustering, "Discovery: client key.")
+        .no_effect_without("--discovery-endpoints"),
+    flag("discovery-cacert", Text, "", Clustering, "Discovery: CA certificate.")
+        .no_effect_without("--discovery-endpoints"),
+    flag("discovery-user", Text, "", Clustering, "Discovery: user.")
+        .no_effect_without("--discovery-endpoints"),
+    flag("discovery-password", Text, "", Clustering, "Discovery: password.")
+        .no_effect_without("--discovery-endpoints"),
     flag("discovery-fallback", Text, "exit", Clustering, "Discovery: what to do when it fails.").no_effect(),
     flag("discovery", Text, "", Clustering, "Version 2 discovery.").unsupported("discovery"),
-    flag("discovery-proxy", Text, "", Clustering, "Proxy for version 2 discovery.").unsupported("discovery"),
+    flag("discovery-proxy", Text, "", Clustering, "Proxy for version 2 discovery.")
+        .no_effect_without("--discovery"),
     flag("discovery-srv", Text, "", Clustering, "DNS domain to discover by.").unsupported("discovery"),
-    flag("discovery-srv-name", Text, "", Clustering, "Suffix of the SRV name.").unsupported("discovery"),
+    flag("discovery-srv-name", Text, "", Clustering, "Suffix of the SRV name.")
+        .no_effect_without("--discovery-srv"),
     //
     flag(
         "quota-backend-bytes",
@@ -226,31 +245,35 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Upkeep, "Defragment at start-up.").no_effect(),
     flag("downgrade-check-time", Duration, "5s", Upkeep, "How often to look for a downgrade.").no_effect(),
     //
-    flag("cert-file", Text, "", Security, "Server certificate for clients.").unsupported("TLS"),
-    flag("key-file", Text, "", Security, "Its key.").unsupported("TLS"),
-    flag("client-cert-auth", Bool, "false", Security, "Demand certificates of clients.").unsupported("TLS"),
-    flag("trusted-ca-file", Text, "", Security, "CA of the clients.").unsupported("TLS"),
-    flag("client-cert-file", Text, "", Security, "Certificate for calling itself.").unsupported("TLS"),
-    flag("client-key-file", Text, "", Security, "Its key.").unsupported("TLS"),
-    flag("client-crl-file", Text, "", Security, "Revoked client certificates.").unsupported("TLS"),
-    flag("client-cert-allowed-hostname", Text, "", Security, "Name a client must have.").unsupported("TLS"),
-    flag("auto-tls", Bool, "false", Security, "Make a certificate for clients.").unsupported("TLS"),
-    flag("peer-cert-file", Text, "", Security, "Certificate for members.").unsupported("TLS"),
-    flag("peer-key-file", Text, "", Security, "Its key.").unsupported("TLS"),
+    flag("cert-file", Path, "", Security, "Server certificate for clients.").no_effect_without(TLS),
+    flag("key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
+    flag("client-cert-auth", Bool, "false", Security, "Demand certificates of clients.")
+        .no_effect_without(TLS),
+    flag("trusted-ca-file", Path, "", Security, "CA of the clients.").no_effect_without(TLS),
+    flag("client-cert-file", Path, "", Security, "Certificate for calling itself.").no_effect_without(TLS),
+    flag("client-key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
+    flag("client-crl-file", Path, "", Security, "Revoked client certificates.").no_effect_without(TLS),
+    flag("client-cert-allowed-hostname", Text, "", Security, "Name a client must have.")
+        .no_effect_without(TLS),
+    flag("auto-tls", Bool, "false", Security, "Make a certificate for clients.").no_effect_without(TLS),
+    flag("peer-cert-file", Path, "", Security, "Certificate for members.").no_effect_without(TLS),
+    flag("peer-key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
     flag("peer-client-cert-auth", Bool, "false", Security, "Demand certificates of members.")
-        .unsupported("TLS"),
-    flag("peer-trusted-ca-file", Text, "", Security, "CA of the members.").unsupported("TLS"),
-    flag("peer-client-cert-file", Text, "", Security, "Certificate for calling members.").unsupported("TLS"),
-    flag("peer-client-key-file", Text, "", Security, "Its key.").unsupported("TLS"),
-    flag("peer-crl-file", Text, "", Security, "Revoked member certificates.").unsupported("TLS"),
-    flag("peer-cert-allowed-cn", Text, "", Security, "Common name a member must have.").unsupported("TLS"),
-    flag("peer-cert-allowed-hostname", Text, "", Security, "Name a member must have.").unsupported("TLS"),
-    flag("peer-auto-tls", Bool, "false", Security, "Make a certificate for members.").unsupported("TLS"),
+        .no_effect_without(TLS),
+    flag("peer-trusted-ca-file", Path, "", Security, "CA of the members.").no_effect_without(TLS),
+    flag("peer-client-cert-file", Path, "", Security, "Certificate for calling members.")
+        .no_effect_without(TLS),
+    flag("peer-client-key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
+    flag("peer-crl-file", Path, "", Security, "Revoked member certificates.").no_effect_without(TLS),
+    flag("peer-cert-allowed-cn", Text, "", Security, "Common name a member must have.")
+        .no_effect_without(TLS),
+    flag("peer-cert-allowed-hostname", Text, "", Security, "Name a member must have.").no_effect_without(TLS),
+    flag("peer-auto-tls", Bool, "false", Security, "Make a certificate for members.").no_effect_without(TLS),
     flag("peer-skip-client-san-verification", Bool, "false", Security, "Do not check addresses.")
-        .unsupported("TLS"),
+        .no_effect_without(TLS),
     flag("self-signed-cert-validity", Uint, "1", Security, "Years that a made certificate lasts.")
         .no_effect(),
-    flag("cipher-suites", Text, "", Security, "TLS cipher suites.").unsupported("TLS"),
+    flag("cipher-suites", Text, "", Security, "TLS cipher suites.").no_effect_without(TLS),
     flag("tls-min-version", Text, "TLS1.2", Security, "Oldest TLS version.").no_effect(),
     flag("tls-max-version", Text, "", Security, "Newest TLS version.").no_effect(),
     flag("cors", Text, "*", Security, "Web origins that may call, comma-separated. *: all."),
@@ -284,7 +307,7 @@ pub(super) const FLAGS: &[Flag] = &[
     //
     flag(
         "config-file",
-        Text,
+        Path,
         "",
         Other,
         "Read all settings from this YAML file; other flags are then ignored.",
@@ -354,7 +377,7 @@ mod tests {
             let default = flag.default;
             let sound = match flag.kind {
                 _ if matches!(flag.standing, Standing::Removed(_)) => true,
-                Text => true,
+                Text | Path => true,
                 Choice(words) => words.contains(&default),
                 Bool => parse_bool(default).is_ok(),
                 Int => parse_int(default).is_ok(),

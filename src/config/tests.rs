@@ -1,6 +1,6 @@
 //! The whole way from a command line to a configuration, or to the words of refusal.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
 
 use super::{
     AutoCompaction, ClusterState, Config, ConfigError, Invocation, ListenUrl, LogFormat, LogLevel, LogOutput,
@@ -10,7 +10,7 @@ use super::{
 impl Config {
     /// What these flags mean, for tests anywhere.
     pub(crate) fn of_flags(flags: &[&str]) -> Config {
-        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let flags: Vec<OsString> = flags.iter().map(OsString::from).collect();
         match Config::load(&flags, &[]) {
             Ok(Invocation::Serve(config)) => *config,
             other => panic!("{flags:?} start no server: {other:?}"),
@@ -19,9 +19,9 @@ impl Config {
 }
 
 fn load(args: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
-    let env: Vec<(String, String)> =
-        env.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let args: Vec<OsString> = args.split_whitespace().map(OsString::from).collect();
+    let env: Vec<(OsString, OsString)> =
+        env.iter().map(|(name, text)| (OsString::from(name), OsString::from(text))).collect();
     match Config::load(&args, &env)? {
         Invocation::Serve(config) => Ok(*config),
         Invocation::Restore { .. } => panic!("nobody asked for that"),
@@ -201,8 +201,6 @@ fn what_makes_no_sense_exits_with_1() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     let cases = [
-        ("--cert-file a.pem", "--cert-file is set, but TLS is not supported yet"),
-        ("--peer-auto-tls", "--peer-auto-tls is set, but TLS is not supported yet"),
         ("--discovery-srv example.com", "--discovery-srv is set, but discovery is not supported yet"),
         (
             "--auth-token jwt,pub-key=a",
@@ -240,6 +238,154 @@ fn what_changes_nothing_is_told() {
         warnings("--feature-gates=CompactHashCheck=true"),
         ["feature gate CompactHashCheck=true has no effect here"]
     );
+}
+
+/// As in etcd, which warns of certificates that no URL needs.
+#[test]
+fn what_only_tls_or_discovery_would_use_is_told_and_does_not_stop_the_start() {
+    let ignored =
+        |flag: &str, what: &str| vec![format!("{flag} is ignored: it has no effect without {what}")];
+    let tls = "an https:// or unixs:// URL";
+    for args in [
+        "--cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "--cert-file a.pem",
+        "--client-cert-auth",
+        "--trusted-ca-file a.pem",
+        "--auto-tls",
+        "--peer-auto-tls",
+        "--peer-cert-allowed-cn a",
+    ] {
+        let flag = args.split(' ').next().expect("a flag");
+        assert_eq!(warnings(args), ignored(flag, tls), "{args}");
+    }
+    assert_eq!(warnings("--discovery-user a"), ignored("--discovery-user", "--discovery-endpoints"));
+    assert_eq!(warnings("--discovery-srv-name a"), ignored("--discovery-srv-name", "--discovery-srv"));
+    let https =
+        "--cert-file a.pem --listen-client-urls https://127.0.0.1:1 --advertise-client-urls http://a:1";
+    assert!(refusal(https).1.contains("https:// URLs are not supported yet"));
+}
+
+/// The keys and values of the sample that etcd ships, of its releases 3.4 to 3.7 together.
+#[test]
+fn the_sample_configuration_file_starts() {
+    let sample = r#"
+name: 'default'
+data-dir:
+wal-dir:
+snapshot-count: 10000
+heartbeat-interval: 100
+election-timeout: 1000
+quota-backend-bytes: 0
+listen-peer-urls: http://localhost:2380
+listen-client-urls: http://localhost:2379
+max-snapshots: 5
+max-wals: 5
+cors:
+initial-advertise-peer-urls: http://localhost:2380
+advertise-client-urls: http://localhost:2379
+discovery:
+discovery-fallback: 'proxy'
+discovery-proxy:
+discovery-srv:
+initial-cluster:
+initial-cluster-token: 'etcd-cluster'
+initial-cluster-state: 'new'
+strict-reconfig-check: false
+enable-v2: true
+enable-pprof: true
+proxy: 'off'
+proxy-failure-wait: 5000
+proxy-refresh-interval: 30000
+proxy-dial-timeout: 1000
+proxy-write-timeout: 5000
+proxy-read-timeout: 0
+client-transport-security:
+  cert-file:
+  key-file:
+  client-cert-auth: false
+  trusted-ca-file:
+  auto-tls: false
+peer-transport-security:
+  cert-file:
+  key-file:
+  client-cert-auth: false
+  trusted-ca-file:
+  auto-tls: false
+  allowed-cn:
+  allowed-hostname:
+self-signed-cert-validity: 1
+debug: false
+log-level: debug
+logger: zap
+log-outputs: [stderr]
+force-new-cluster: false
+auto-compaction-mode: periodic
+auto-compaction-retention: "1"
+cipher-suites: [
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+]
+tls-min-version: 'TLS1.2'
+tls-max-version: 'TLS1.3'
+"#;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("etcd.conf.yml");
+    fs::write(&path, sample).expect("a file");
+    let warnings = warnings(&format!("--config-file {}", path.display()));
+    let expected = "--cipher-suites is ignored: it has no effect without an https:// or unixs:// URL";
+    assert!(warnings.iter().any(|warning| warning == expected), "{warnings:?}");
+}
+
+#[test]
+fn values_that_no_server_could_work_with_are_refused_or_mended() {
+    for (args, words) in [
+        (
+            "--max-request-bytes 30",
+            "--max-request-bytes 30 leaves no room for a put; it must be at least 128",
+        ),
+        ("--max-request-bytes 0", "at least 128"),
+        ("--reactors 1025", "--reactors 1025 must not be greater than 1024"),
+    ] {
+        let (code, message) = refusal(args);
+        assert!(code == 1 && message.contains(words), "{message}");
+    }
+    assert_eq!(config("--max-request-bytes 128").max_request_bytes, 128);
+    assert_eq!(config("--max-concurrent-streams 0").max_concurrent_streams, u32::MAX);
+    let keepalive = config("--grpc-keepalive-interval 1ns").grpc_keepalive.expect("it is on");
+    assert_eq!(keepalive.interval, Duration::from_secs(1));
+}
+
+#[test]
+fn arguments_and_variables_need_not_be_text() {
+    let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
+    let load = |args: &[&[u8]], env: &[(&[u8], &[u8])]| {
+        let args: Vec<OsString> = args.iter().map(|arg| bytes(arg)).collect();
+        let env: Vec<_> = env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
+        Config::load(&args, &env)
+    };
+    let data_dir = |args: &[&[u8]], env: &[(&[u8], &[u8])]| match load(args, env) {
+        Ok(Invocation::Serve(config)) => config.data_dir.into_os_string().into_vec(),
+        Ok(Invocation::Restore { data_dir, .. }) => data_dir.into_os_string().into_vec(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(data_dir(&[], &[(b"FOO", b"\xff"), (b"\xff", b"1")]), b"default.etcd");
+    assert_eq!(data_dir(&[b"--data-dir=\xff"], &[]), b"\xff");
+    assert_eq!(data_dir(&[b"-data-dir", b"a=\xff"], &[]), b"a=\xff");
+    assert_eq!(data_dir(&[], &[(b"ETCD_DATA_DIR", b"\xff")]), b"\xff");
+    assert_eq!(data_dir(&[b"snapshot", b"restore", b"\xfe", b"--data-dir=\xff"], &[]), b"\xff");
+    let refused = |args: &[&[u8]], env: &[(&[u8], &[u8])]| load(args, env).expect_err("not text").to_string();
+    assert_eq!(
+        refused(&[b"--name=\xff"], &[]),
+        "invalid value \"\\xFF\" for flag -name: must be text in UTF-8"
+    );
+    let variable = refused(&[], &[(b"ETCD_NAME", b"\xff")]);
+    assert!(
+        variable.ends_with("must be text in UTF-8 (from the environment variable ETCD_NAME)"),
+        "{variable}"
+    );
+    assert!(refused(&[b"--\xff"], &[]).starts_with("flag provided but not defined"));
+    assert!(refused(&[b"\xff"], &[]).contains("is not a valid flag"));
+    assert!(refused(&[b"snapshot", b"\xff"], &[]).starts_with("there is no command"));
 }
 
 #[test]
@@ -420,8 +566,8 @@ fn values_arrive_in_the_types_they_are_used_in() {
 #[test]
 fn help_and_version_are_printed_whatever_else_is_wrong() {
     let printed = |args: &[&str]| {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        match Config::load(&args, &[("ETCD_NAME".to_owned(), "x".to_owned())]) {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        match Config::load(&args, &[("ETCD_NAME".into(), "x".into())]) {
             Ok(Invocation::Print(text)) => text,
             other => panic!("{other:?}"),
         }

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use crate::limits::{QUOTA_BYTES_DEFAULT, REQUEST_BYTES_LIMIT};
+use crate::limits::{
+    KEEPALIVE_INTERVAL_MIN, QUOTA_BYTES_DEFAULT, REACTORS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
+};
 
 use super::{
     AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel, LogOutput,
@@ -75,9 +77,9 @@ impl TryFrom<&Flags> for Config {
         }
 
         let name = flags.text("name").to_owned();
-        let data_dir = match flags.text("data-dir") {
-            "" => PathBuf::from(format!("{name}.etcd")),
-            dir => PathBuf::from(dir),
+        let data_dir = match flags.path("data-dir") {
+            dir if dir.as_os_str().is_empty() => PathBuf::from(format!("{name}.etcd")),
+            dir => dir.to_owned(),
         };
         let initial_cluster = match flags.text("initial-cluster") {
             "" => vec![(name.clone(), initial_advertise_peer_urls.clone())],
@@ -89,7 +91,7 @@ impl TryFrom<&Flags> for Config {
         Ok(Config {
             name,
             data_dir,
-            wal_dir: Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            wal_dir: Some(flags.path("wal-dir").to_owned()).filter(|dir| !dir.as_os_str().is_empty()),
             listen_client_urls,
             listen_client_http_urls,
             listen_peer_urls,
@@ -110,13 +112,20 @@ impl TryFrom<&Flags> for Config {
             heartbeat,
             election_timeout,
             reactors: match narrow(flags, "reactors")? {
-                0 => thread::available_parallelism().map_or(1, usize::from),
-                reactors => reactors,
+                0 => thread::available_parallelism().map_or(1, usize::from).min(REACTORS_MAX),
+                reactors if reactors <= REACTORS_MAX => reactors,
+                reactors => {
+                    return invalid(format!("--reactors {reactors} must not be greater than {REACTORS_MAX}"));
+                }
             },
             quota_backend_bytes: quota(flags, &mut notices),
             max_txn_ops: narrow(flags, "max-txn-ops")?,
             max_request_bytes,
-            max_concurrent_streams: narrow(flags, "max-concurrent-streams")?,
+            // None at all would be no server: in etcd, too, 0 is no limit.
+            max_concurrent_streams: match narrow(flags, "max-concurrent-streams")? {
+                0 => u32::MAX,
+                streams => streams,
+            },
             grpc_keepalive: keepalive(flags),
             auto_compaction: auto_compaction(flags)?,
             compaction_batch_limit: match flags.int("compaction-batch-limit") {
@@ -252,6 +261,9 @@ fn check_standing(flags: &Flags, notices: &mut Vec<Notice>) -> Result<(), Config
                 return invalid(format!("--{} is set, but {what} is not supported yet", flag.name));
             }
             Standing::NoEffect => warn(notices, format!("--{}={text} has no effect here", flag.name)),
+            Standing::NoEffectWithout(what) => {
+                warn(notices, format!("--{} is ignored: it has no effect without {what}", flag.name));
+            }
             Standing::Used | Standing::Removed(_) => {}
         }
     }
@@ -373,6 +385,11 @@ fn max_request_bytes(flags: &Flags, notices: &mut Vec<Notice>) -> Result<usize, 
         return invalid(format!("--max-request-bytes must not be greater than {REQUEST_BYTES_MAX}"));
     }
     let bytes: usize = narrow(flags, "max-request-bytes")?;
+    if bytes < REQUEST_BYTES_MIN {
+        return invalid(format!(
+            "--max-request-bytes {bytes} leaves no room for a put; it must be at least {REQUEST_BYTES_MIN}"
+        ));
+    }
     if bytes > REQUEST_BYTES_LIMIT {
         warn(
             notices,
@@ -407,7 +424,8 @@ fn quota(flags: &Flags, notices: &mut Vec<Notice>) -> Option<i64> {
 fn keepalive(flags: &Flags) -> Option<Keepalive> {
     let interval = flags.duration("grpc-keepalive-interval");
     let timeout = flags.duration("grpc-keepalive-timeout");
-    (!interval.is_zero() && !timeout.is_zero()).then_some(Keepalive { interval, timeout })
+    let interval_raised = interval.max(KEEPALIVE_INTERVAL_MIN);
+    (!interval.is_zero() && !timeout.is_zero()).then_some(Keepalive { interval: interval_raised, timeout })
 }
 
 /// A plain number means hours or revisions, whichever the mode counts in.

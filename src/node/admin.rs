@@ -151,6 +151,10 @@ impl Node {
                 if let Err(error) = self.hand_over(best, round).await {
                     tracing::warn!(%error, "leadership was not handed over");
                 }
+                if leadership.has_changed().is_err() {
+                    // Consensus has stopped, and with it whatever this member led.
+                    return;
+                }
                 // Whoever is still there has said something since that round began, or elects
                 // somebody now.
                 silence_max = round;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time;
 
 use super::Node;
-use crate::{apply::ApplyError, config::AutoCompaction, types::Rev};
+use crate::{apply::ApplyError, config::AutoCompaction, limits, types::Rev};
 
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -31,7 +31,8 @@ async fn periodic(node: &Node, period: Duration) {
     let interval = period.min(HOUR);
     let sample_interval = (interval / SAMPLES).max(Duration::from_millis(1));
     let samples_per_period = (period.as_nanos() / sample_interval.as_nanos()).max(1) as usize;
-    let mut samples = VecDeque::with_capacity(samples_per_period + 1);
+    // Not made as large as it is going to be: a period may be longer than anything lives.
+    let mut samples = VecDeque::new();
     let mut compacted = Rev(0);
     let mut until_next = 0;
     loop {
@@ -76,11 +77,13 @@ async fn compact(node: &Node, target: Rev) -> bool {
             }
             Err(error) => {
                 tracing::warn!(revision = target.0, %error, "auto compaction was refused");
+                time::sleep(limits::COMPACTION_RETRY_PAUSE).await;
                 false
             }
         },
         Err(error) => {
             tracing::warn!(revision = target.0, %error, "failed auto compaction; will retry");
+            time::sleep(limits::COMPACTION_RETRY_PAUSE).await;
             false
         }
     }

@@ -94,10 +94,16 @@ impl Forwarder {
             let expected = Expected::new(self, term);
             match self.attempt(leader, term, expected, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
-                Attempt::Fate(Fate::Lost) => {}
+                Attempt::Fate(Fate::Lost) => {
+                    // Another term has begun. This member may not know yet who leads in it.
+                    let now = *leadership.borrow();
+                    if (now.leader, now.term) == (Some(leader), term) {
+                        news_or(&mut leadership, RETRY_PAUSE).await;
+                    }
+                }
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
                 Attempt::Refused => {
-                    let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+                    news_or(&mut leadership, RETRY_PAUSE).await;
                 }
                 Attempt::Stopped => return Err(ProposeError::Stopped),
             }
@@ -171,6 +177,17 @@ pub(super) async fn known_leader(
     let known = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
     let known = known.map_err(|_| ProposeError::Stopped)?;
     Ok((known.leader.expect("waited for"), known.term))
+}
+
+/// Waits for news of who leads, but for no longer than `pause`. Once consensus has stopped there is
+/// no more news, and the pause is waited for all the same: nobody goes round without one.
+pub(super) async fn news_or(leadership: &mut watch::Receiver<Leadership>, pause: Duration) {
+    let news = async {
+        if leadership.changed().await.is_err() {
+            std::future::pending().await
+        }
+    };
+    let _ = time::timeout(pause, news).await;
 }
 
 /// Resolves when this member is about to end: who still waits is told, and can ask another.
@@ -256,5 +273,19 @@ mod tests {
         let mut commands: Arc<[Command]> = vec![put("a")].into();
         leave_out_forsaken(&mut commands, &mut tickets);
         assert!(commands.is_empty() && tickets.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_goes_round_without_a_pause_when_consensus_has_stopped() {
+        let (tell, mut leadership) = watch::channel(Leadership::default());
+        tell.send_replace(Leadership { leader: Some(7), ..Leadership::default() });
+        let hour = Duration::from_secs(3600);
+        news_or(&mut leadership, hour).await;
+        drop(tell);
+        assert!(known_leader(&mut leadership).await.is_ok(), "what is known last stays known");
+        tokio::select! { biased;
+            () = news_or(&mut leadership, hour) => panic!("there is no news, and no pause"),
+            () = tokio::task::yield_now() => {}
+        }
     }
 }

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time;
 
-use super::{Node, ProposeError, forward::known_leader};
+use super::{
+    Node, ProposeError,
+    forward::{known_leader, news_or},
+};
 use crate::{
     apply::{Command, Outcome},
     lease::{Expiry, Renewal},
@@ -126,7 +129,7 @@ impl Node {
                     return Ok(Some((lease, applied)));
                 }
                 LeaseAnswer::NotLeader => {
-                    let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+                    news_or(&mut leadership, RETRY_PAUSE).await;
                 }
             }
         }

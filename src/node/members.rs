@@ -14,7 +14,10 @@ use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::time;
 
-use super::{Member, Node, ProposeError, forward::known_leader};
+use super::{
+    Member, Node, ProposeError,
+    forward::{known_leader, news_or},
+};
 use crate::{
     config, limits,
     raft::{Change, ChangeRefusal, Leadership, MemberChange, NotProposed, Peer},
@@ -132,7 +135,7 @@ impl Node {
                     return Ok(self.shared.replica.read().applied_index());
                 }
                 Err(ChangeRefusal::NotLeader) => {
-                    let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+                    news_or(&mut leadership, RETRY_PAUSE).await;
                 }
                 changed => return Ok(changed?),
             }

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     ProposeError,
-    forward::{given_up, known_leader},
+    forward::{given_up, known_leader, news_or},
     mailbox::{Letter, Mailbox},
 };
 use crate::{
@@ -93,7 +93,7 @@ impl ReadIndex {
                 applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
                 return Ok(confirmed);
             }
-            let _ = time::timeout(RETRY_PAUSE, leadership.changed()).await;
+            news_or(&mut leadership, RETRY_PAUSE).await;
         }
     }
 

@@ -426,10 +426,13 @@ impl Node {
         };
         let mut published = known;
         while !published {
-            match self.propose(command.clone()).await {
+            match self.propose_own(command.clone()).await {
                 Ok(_) => published = true,
                 Err(ProposeError::Stopped) => return,
-                Err(error) => tracing::warn!(%error, "failed to publish this member; will retry"),
+                Err(error) => {
+                    tracing::warn!(%error, "failed to publish this member; will retry");
+                    time::sleep(limits::PUBLISH_RETRY_PAUSE).await;
+                }
             }
         }
         tracing::info!(

@@ -48,9 +48,24 @@ impl Node {
     /// Puts a command into the log. The answer is what all replicas agree on; an error says that
     /// it was not accepted, or that nobody knows.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        let mut request = Timed::begin(self.metrics(), raft::request_kind(&command));
+        let request = Timed::begin(self.metrics(), raft::request_kind(&command));
+        if command.size() > self.shared.config.max_request_bytes {
+            return Err(ProposeError::RequestTooLarge);
+        }
+        self.propose_timed(command, request).await
+    }
+
+    /// As [`Node::propose`], for what the member has to say by itself: what clients may send does not
+    /// bound it.
+    pub(super) async fn propose_own(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let request = Timed::begin(self.metrics(), raft::request_kind(&command));
+        self.propose_timed(command, request).await
+    }
+
+    async fn propose_timed(&self, command: Command, mut request: Timed<'_>) -> Result<Outcome, ProposeError> {
+        // Whoever says it: what no peer would take must not get into the log.
         let bytes = codec::encoded_len(&command);
-        if command.size() > self.shared.config.max_request_bytes || bytes > limits::COMMAND_BYTES_MAX {
+        if bytes > limits::COMMAND_BYTES_MAX {
             return Err(ProposeError::RequestTooLarge);
         }
         let (slot, answer) = oneshot::channel();

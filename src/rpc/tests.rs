@@ -50,7 +50,7 @@ impl Member {
     fn start() -> Member {
         let dir = tempfile::tempdir().expect("a temporary directory");
         // Passwords as cheap as they come.
-        let args = [format!("--data-dir={}", dir.path().display()), "--bcrypt-cost=4".to_owned()];
+        let args = [format!("--data-dir={}", dir.path().display()).into(), "--bcrypt-cost=4".into()];
         let config = match Config::load(&args, &[]) {
             Ok(Invocation::Serve(config)) => *config,
             _ => panic!("the flags are sound"),

@@ -1,9 +1,10 @@
 //! How a server starts, and how it says that it cannot: one clear line and the right exit code.
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{fs, net::TcpListener, os::unix::ffi::OsStrExt, process::Command};
 
 use crate::{
     http,
+    pb::etcdserverpb::PutRequest,
     server::{Ended, Launch, serve_with, subject_is_retcd, subject_program},
 };
 
@@ -73,6 +74,37 @@ fn wrong_flags_end_with_two() {
         assert_eq!(ended.status.code(), Some(2), "{argument}: {:#?}", ended.log);
         assert!(!ended.log.is_empty());
     }
+}
+
+/// Its name and URLs alone are more than a request may be, and the server tells them all the same.
+#[tokio::test]
+async fn a_small_limit_of_requests_is_for_clients_alone() {
+    if !subject_is_retcd() {
+        return;
+    }
+    // etcd starts with it, and never gets through with its name.
+    says(&refused(Launch::subject().flag("max-request-bytes", 30)), 1, "--max-request-bytes 30");
+    let name = "n".repeat(300);
+    let mut server = Launch::subject().flag("name", &name).flag("max-request-bytes", 128).prepare();
+    server.set_flag("initial-cluster", format!("{name}=http://127.0.0.1:{}", server.peer_port));
+    server.start();
+    let client = server.client();
+    client.put("k", "v").await;
+    let refused =
+        client.try_put(PutRequest { key: "k".into(), value: vec![0; 200].into(), ..PutRequest::default() });
+    assert_eq!(refused.await.expect_err("it is too large").message(), "etcdserver: request is too large");
+    let failures = server.log().iter().filter(|line| line.contains("failed to publish")).count();
+    assert_eq!(failures, 0);
+}
+
+#[test]
+fn the_environment_need_not_be_text() {
+    let output = Command::new(subject_program())
+        .arg("--version")
+        .env("FOO", std::ffi::OsStr::from_bytes(b"\xff"))
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
