@@ -9,7 +9,8 @@
 
 use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
-const CLIENT_API: [&str; 5] = ["kv.proto", "auth.proto", "rpc.proto", "lock.proto", "election.proto"];
+const CLIENT_API: [&str; 6] =
+    ["kv.proto", "auth.proto", "rpc.proto", "lock.proto", "election.proto", "health.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -34,10 +34,45 @@ const _: () = assert!(REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= COMMAND_BY
 pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-/// Streams of one connection that the client gave up before the server took them on. A busy
-/// client whose requests time out together stays well below; more close the connection, as
-/// nobody but an attacker gets there.
+/// Bytes read from a connection in one go, and requests after which a connection reads on only once
+/// all of them were taken on.
+pub(crate) const HTTP2_READ_BYTES: usize = 32 * 1024;
+pub(crate) const HTTP2_REQUESTS_AT_ONCE: usize = 1024;
+
+/// Streams of one connection that the client gave up before the server took them on. More would
+/// close the connection, and a client whose requests time out while this process stands still
+/// does not deserve that: so reading stops before there can be as many.
 pub(crate) const HTTP2_RESETS_PENDING: usize = 4096;
+
+/// The least that a request and the frame that gives it up take on the wire.
+const HTTP2_GIVEN_UP_BYTES: usize = 9 + 3 + 9 + 4;
+
+const _: () =
+    assert!(HTTP2_RESETS_PENDING > HTTP2_REQUESTS_AT_ONCE + HTTP2_READ_BYTES / HTTP2_GIVEN_UP_BYTES);
+
+/// Frames that a connection goes on reading while its client takes nothing. Most of them call for an
+/// answer, which waits in memory. With more it reads on when the client does.
+pub(crate) const HTTP2_FRAMES_UNANSWERED: u64 = 4096;
+
+/// The header fields of one request, as HTTP/2 counts them: names, values, and 32 bytes for each. A
+/// request with more is refused. etcd takes 16 MiB, which nobody sends; its users send tokens.
+pub(crate) const HEADER_LIST_BYTES: u32 = 2 * 1024 * 1024;
+
+/// What of a header block is held until all of it has come. A connection that sends more ends.
+pub(crate) const HEADER_HELD_BYTES: usize = 2 * HEADER_LIST_BYTES as usize;
+
+/// Headers of one call that are all kept while it waits. Of more, those that mean something are.
+pub(crate) const HEADERS_KEPT: usize = 64;
+
+/// How long, and how much of, what a client still sends of a request that was answered is read and
+/// thrown away. A client stops when it has the answer; the stream of one that does not is reset.
+pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DISCARD_BYTES: usize = 256 * 1024;
+
+/// Memory that a connection keeps for decoding header fields, and what a request whose fields are
+/// written out may take up beyond twice its size on the wire. One that takes up more is refused:
+/// that is a client that refers to a large field again and again.
+pub(crate) const HEADER_SCRATCH_BYTES: usize = 16 * 1024;
 
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize >= REQUEST_BYTES_MAX + REQUEST_OVERHEAD_BYTES);
 const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES);

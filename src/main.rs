@@ -175,7 +175,7 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
         task::spawn_blocking(move || node::open(config, metrics))
     };
     let opened = opening.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    Ok((ports, opened.run(|node| rpc::serve_peers(node, peer_sockets, descriptors.peers))))
+    Ok((ports, opened.run(|node| serve::serve_peers(node, peer_sockets, descriptors.peers))))
 }
 
 fn begin_to_stop(config: &Config, asked: Asked) {

@@ -18,6 +18,11 @@ pub(crate) mod v3lockpb {
 pub(crate) mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
+pub(crate) mod grpc {
+    pub(crate) mod health {
+        tonic::include_proto!("grpc.health.v1");
+    }
+}
 pub(crate) mod retcd {
     /// The log encoding.
     pub(crate) mod log {

@@ -25,11 +25,11 @@ use tokio::{
 };
 
 use crate::{
-    http::{self, Protocols},
+    http::{self, PeerServices, Protocols},
     limits,
     node::Node,
     rpc,
-    sockets::{Accepted, Listener},
+    sockets::{Accepted, Bound, Listener, Places},
 };
 
 /// Where clients connect, and what is spoken there.
@@ -119,6 +119,28 @@ async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -
     }
 }
 
+/// Serves peers on `sockets`, on the runtime that this runs on, for as long as it lives.
+pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places) {
+    let services = PeerServices::new(rpc::peer_routes(&node), rpc::PEER_SERVICES);
+    let ports = sockets.into_iter().map(async |socket| {
+        let listener = match socket.listen(places.clone()) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "peers are not served on one of --listen-peer-urls");
+                return;
+            }
+        };
+        tracing::info!(address = %listener.address(), "serving peer traffic");
+        loop {
+            match listener.accept().await.into_io() {
+                Ok(io) => services.serve(io.expecting_bytes_within(limits::PEER_FIRST_BYTES)),
+                Err(error) => tracing::warn!(%error, "cannot take over a connection of a peer"),
+            }
+        }
+    });
+    future::join_all(ports).await;
+}
+
 /// One reactor, until told to stop.
 fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping: watch::Receiver<bool>) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -126,7 +148,7 @@ fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping:
     runtime.block_on(async {
         let (node, hand_out) = node.for_reactor();
         tokio::spawn(hand_out);
-        let services = http::Services::new(&node, rpc::routes(&node));
+        let services = http::Services::new(&node, rpc::routes(&node), rpc::SERVICES);
         let graceful = GracefulShutdown::new();
         loop {
             tokio::select! { biased;

@@ -1,34 +1,30 @@
-//! One connection, from the accepted socket to its close.
+//! Connections, from the accepted socket to their close.
 //!
 //! The first bytes decide: HTTP/2 comes with prior knowledge and is gRPC, anything else is
 //! HTTP/1 and goes to the endpoints. The connection's tasks stay on the runtime that it was
 //! served on.
 
-use std::{
-    convert::Infallible,
-    io::{self, IoSlice},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::future::RouteFuture};
+use futures_util::future::Either;
 use http::{Request, Response, Version};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
 
-use crate::{config::Config, limits, sockets::Io, telemetry::Metrics};
-
-use super::{Probe, authority::FirstRequest, router};
+use super::{Probe, grpc, grpc::Grpc, router, socket::Socket};
+use crate::{limits, sockets::Io, telemetry::Metrics};
 
 /// How long a client may take to send the head of an HTTP/1 request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// A peer that has been silent for this long is asked whether it is there, and its connection is
+/// closed when it does not answer for as long again.
+const PEER_KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +50,7 @@ impl Protocols {
 
 /// Everything that connections can ask for. One per reactor.
 pub(crate) struct Services {
-    grpc: Router,
+    grpc: Grpc,
     http: Router,
     metrics_only: Router,
     builder: auto::Builder<TokioExecutor>,
@@ -62,12 +58,25 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new<P: Probe>(node: &P, grpc: tonic::service::Routes) -> Services {
+    /// `names` are those of the services in `grpc`.
+    pub(crate) fn new<P: Probe>(
+        node: &P,
+        grpc: tonic::service::Routes,
+        names: &'static [&'static str],
+    ) -> Services {
+        let config = node.config();
+        let message_bytes_max = config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
+        let mut builder = builder();
+        let mut http2 = builder.http2();
+        http2.max_concurrent_streams(config.max_concurrent_streams);
+        if let Some(keepalive) = config.grpc_keepalive {
+            http2.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
+        }
         Services {
-            grpc: grpc.prepare().into_axum_router(),
+            grpc: Grpc { router: grpc.prepare().into_axum_router(), names, message_bytes_max },
             http: router::client_router(node),
             metrics_only: router::metrics_router(node),
-            builder: builder(node.config()),
+            builder,
             metrics: node.metrics().clone(),
         }
     }
@@ -75,144 +84,111 @@ impl Services {
     /// Serves the connection in a task of its own until it closes, or until `graceful` shuts down
     /// and what has begun is answered.
     pub(crate) fn serve(&self, stream: Io, protocols: Protocols, graceful: &GracefulShutdown) {
-        let (grpc, http, builder) = match protocols {
-            Protocols::GrpcAndHttp => (&self.grpc, &self.http, self.builder.clone()),
-            Protocols::Grpc => (&self.grpc, &self.grpc, self.builder.clone().http2_only()),
-            Protocols::Http => (&self.http, &self.http, self.builder.clone()),
-            Protocols::Metrics => (&self.metrics_only, &self.metrics_only, self.builder.clone()),
+        let (http, builder) = match protocols {
+            Protocols::GrpcAndHttp | Protocols::Http => (&self.http, self.builder.clone()),
+            Protocols::Grpc => (&self.http, self.builder.clone().http2_only()),
+            Protocols::Metrics => (&self.metrics_only, self.builder.clone()),
         };
-        let service = ByVersion { http2: grpc.clone(), http1: http.clone() };
-        let io = TokioIo::new(Counted {
-            stream,
-            peer: Peer::Unknown,
-            first_request: FirstRequest::default(),
-            metrics: self.metrics.clone(),
-        });
-        let connection = builder.serve_connection(io, service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            // Clients vanish all the time; an operator who looks for one finds it at debug.
-            if let Err(error) = connection.await {
-                tracing::debug!(error = &*error, "connection ended");
-            }
-        });
+        let http2 = match protocols {
+            Protocols::GrpcAndHttp | Protocols::Grpc => Http2::Grpc(self.grpc.clone()),
+            Protocols::Http | Protocols::Metrics => Http2::Endpoints(http.clone()),
+        };
+        let service = ByVersion { http2, http1: http.clone() };
+        serve(stream, Some(self.metrics.clone()), &builder, service, graceful);
     }
 }
 
-fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
+/// What members ask each other for.
+pub(crate) struct PeerServices {
+    grpc: Grpc,
+    builder: auto::Builder<TokioExecutor>,
+    /// A member that ends does not wait for its peers.
+    graceful: GracefulShutdown,
+}
+
+impl PeerServices {
+    pub(crate) fn new(grpc: tonic::service::Routes, names: &'static [&'static str]) -> PeerServices {
+        let router = grpc.prepare().into_axum_router();
+        let mut builder = builder();
+        // A peer that lost its power leaves no connection behind.
+        builder
+            .http2()
+            .max_concurrent_streams(None)
+            .keep_alive_interval(PEER_KEEPALIVE)
+            .keep_alive_timeout(PEER_KEEPALIVE);
+        PeerServices {
+            grpc: Grpc { router, names, message_bytes_max: limits::PEER_MESSAGE_BYTES_MAX },
+            builder: builder.http2_only(),
+            graceful: GracefulShutdown::new(),
+        }
+    }
+
+    /// Serves the connection in a task of its own until it closes.
+    pub(crate) fn serve(&self, stream: Io) {
+        let service = ByVersion { http2: Http2::Grpc(self.grpc.clone()), http1: self.grpc.router.clone() };
+        serve(stream, None, &self.builder, service, &self.graceful);
+    }
+}
+
+fn serve(
+    stream: Io,
+    metrics: Option<Arc<Metrics>>,
+    builder: &auto::Builder<TokioExecutor>,
+    service: ByVersion,
+    graceful: &GracefulShutdown,
+) {
+    let io = TokioIo::new(Socket::new(stream, metrics));
+    let connection = builder.serve_connection(io, service).into_owned();
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        // Clients vanish all the time; an operator who looks for one finds it at debug.
+        if let Err(error) = connection.await {
+            tracing::debug!(error = &*error, "connection ended");
+        }
+    });
+}
+
+/// What holds on every port.
+fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-    let mut http2 = builder.http2();
-    http2
+    builder
+        .http2()
         .timer(TokioTimer::new())
         .adaptive_window(false)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(config.max_concurrent_streams)
-        .max_pending_accept_reset_streams(limits::HTTP2_RESETS_PENDING);
-    if let Some(keepalive) = config.grpc_keepalive {
-        http2.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
-    }
+        .max_header_list_size(limits::HEADER_LIST_BYTES)
+        .max_pending_accept_reset_streams(limits::HTTP2_RESETS_PENDING)
+        // This counts for as long as the connection lives, so that a busy client gets there in the
+        // end. What it is for, that a client that reads nothing makes us collect what we have to
+        // tell it, is bounded where such a client's frames are read: `socket.rs`.
+        .max_local_error_reset_streams(None);
     builder
 }
 
-/// Sends a request to the router of its protocol.
+/// Sends a request to where its protocol is served.
 struct ByVersion {
-    http2: Router,
+    http2: Http2,
     http1: Router,
+}
+
+enum Http2 {
+    Grpc(Grpc),
+    Endpoints(Router),
 }
 
 impl HyperService<Request<Incoming>> for ByVersion {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = Either<grpc::Call, RouteFuture<Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> RouteFuture<Infallible> {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         // A router is shared behind its clones, and always ready.
-        let router = match request.version() {
-            Version::HTTP_2 => &self.http2,
-            _ => &self.http1,
-        };
-        router.clone().call(request)
-    }
-}
-
-/// A socket whose gRPC traffic is counted: frames and headers included, as a network sees it.
-struct Counted {
-    stream: Io,
-    peer: Peer,
-    first_request: FirstRequest,
-    metrics: Arc<Metrics>,
-}
-
-/// What the first bytes gave away.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Peer {
-    Unknown,
-    Grpc,
-    Other,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let new = &mut buffer.filled_mut()[before..];
-        self.first_request.received(new);
-        if self.peer == Peer::Unknown && !new.is_empty() {
-            // HTTP/2 begins with "PRI", and no method of HTTP/1 does. A client that sends less
-            // than that at first is not worth a buffer here: its bytes go uncounted.
-            self.peer = if new.starts_with(b"PRI") { Peer::Grpc } else { Peer::Other };
+        match (&self.http2, request.version()) {
+            (Http2::Grpc(grpc), Version::HTTP_2) => Either::Left(grpc.call(request)),
+            (Http2::Endpoints(router), Version::HTTP_2) => Either::Right(router.clone().call(request)),
+            _ => Either::Right(self.http1.clone().call(request)),
         }
-        if self.peer == Peer::Grpc {
-            self.metrics.client_received_bytes.inc_by(new.len() as u64);
-        }
-        read
-    }
-}
-
-impl Counted {
-    fn count_sent(&self, written: &Poll<io::Result<usize>>) {
-        if let (Poll::Ready(Ok(bytes)), Peer::Grpc) = (written, self.peer) {
-            self.metrics.client_sent_bytes.inc_by(*bytes as u64);
-        }
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.count_sent(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.count_sent(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -3,15 +3,25 @@
 //! `probe` says what is asked of the node, `health` judges the answers, `router` puts them under
 //! etcd's paths, and `connection` serves a socket: on a plaintext client port HTTP/2 is gRPC and
 //! HTTP/1 is the rest.
+//!
+//! gRPC is refused and understood as etcd's transport does it, on the port of clients and on that of
+//! peers. What arrives passes `socket`, where `inbound` follows the frames with `hpack` and rewrites
+//! the requests that `request` finds odd; then `grpc`, which looks at the headers of a call, and
+//! `body`, which looks at its messages.
 
-mod authority;
+mod body;
 mod connection;
+mod grpc;
 mod health;
+mod hpack;
+mod inbound;
 mod node;
 mod probe;
+mod request;
 mod router;
+mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use connection::{Protocols, Services};
+pub(crate) use connection::{PeerServices, Protocols, Services};
 pub(crate) use probe::{Probe, Versions};

@@ -1,26 +1,35 @@
 //! The endpoints against a made-up node, and a port against real connections.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
+};
 
 use axum::{Router, body::Body};
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service;
 
-use super::{Probe, Protocols, Services, Versions, router};
+use super::{PeerServices, Probe, Protocols, Services, Versions, router};
 use crate::{
     apply::AlarmKind,
     config::Config,
+    limits,
     sockets::Io,
     telemetry::{Metrics, NodeState},
 };
+
+mod wire;
+
+use wire::{CALL, Ended, Wire, message};
 
 /// A node that is whatever the test says.
 #[derive(Clone)]
@@ -263,7 +272,7 @@ async fn port(node: &FakeNode, protocols: Protocols) -> String {
     let address = listener.local_addr().expect("an address").to_string();
     let (reporter, health) = tonic_health::server::health_reporter();
     drop(reporter);
-    let services = Services::new(node, tonic::service::Routes::new(health));
+    let services = Services::new(node, tonic::service::Routes::new(health), &["grpc.health.v1.Health"]);
     tokio::spawn(async move {
         let graceful = GracefulShutdown::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -336,7 +345,7 @@ async fn a_graceful_end_waits_for_nobody_idle() {
     let node = FakeNode::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let services = Services::new(&node, tonic::service::Routes::default());
+    let services = Services::new(&node, tonic::service::Routes::default(), &[]);
     let graceful = GracefulShutdown::new();
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (stream, _) = listener.accept().await.expect("a connection");
@@ -348,4 +357,279 @@ async fn a_graceful_end_waits_for_nobody_idle() {
     graceful.shutdown().await;
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.expect("the rest, and the end");
+}
+
+/// The port of a member's peers, with the service for health checks on it.
+async fn peer_port() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (_, health) = tonic_health::server::health_reporter();
+    let services = PeerServices::new(tonic::service::Routes::new(health), &["grpc.health.v1.Health"]);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            services.serve(Io::tcp(stream));
+        }
+    });
+    address
+}
+
+/// A connection to each kind of port.
+async fn both_ports() -> [Wire; 2] {
+    let client_port = port(&FakeNode::new(&[]), Protocols::GrpcAndHttp).await;
+    [Wire::connect(&client_port).await, Wire::connect(&peer_port().await).await]
+}
+
+#[tokio::test]
+async fn whatever_the_authority_is_the_call_is_served() {
+    for mut wire in both_ports().await {
+        for authority in [
+            "localhost:2379",
+            "",
+            "http://127.0.0.1:2379",
+            "#initially=[http://127.0.0.1:2379]",
+            "127.0.0.1:1,127.0.0.1:2",
+            "/var/run/etcd.sock",
+            "%2Fvar%2Frun%2Fetcd.sock",
+            "a b",
+            "[",
+            "\u{e4}",
+            "a:b:c",
+        ] {
+            let fields = [&CALL[..3], &[(":authority", authority)], &CALL[4..]].concat();
+            wire.serves(&fields, authority).await;
+        }
+        wire.serves(&[&CALL[..3], &CALL[4..]].concat(), "none").await;
+        wire.serves(&[&CALL[..3], &CALL[4..], &[("host", "[")]].concat(), "a strange host").await;
+        wire.serves(&[&[(":authority", "[")], &CALL[..]].concat(), "two").await;
+        wire.serves(&CALL, "as it should be").await;
+    }
+}
+
+/// As etcd 3.7.3 does, which was asked in the same way.
+#[tokio::test]
+async fn what_is_no_grpc_is_refused_in_the_words_of_etcd() {
+    let with = |name: &'static str, value: &'static str| {
+        let mut fields = CALL.to_vec();
+        fields.retain(|(known, _)| *known != name);
+        fields.insert(if name.starts_with(':') { 0 } else { fields.len() }, (name, value));
+        fields
+    };
+    let and = |name: &'static str, value: &'static str| {
+        let mut fields = CALL.to_vec();
+        fields.insert(if name.starts_with(':') { 0 } else { fields.len() }, (name, value));
+        fields
+    };
+    let without = |name: &'static str| {
+        let mut fields = CALL.to_vec();
+        fields.retain(|(known, _)| *known != name);
+        fields
+    };
+    let refused = |http: u16, code: u8, text: &str| Ended::Refused { http, code, text: text.to_owned() };
+    let cases = [
+        (with(":path", "/"), refused(200, 12, r#"malformed method name: "/""#)),
+        (with(":path", ""), refused(200, 12, r#"malformed method name: """#)),
+        (without(":path"), refused(200, 12, r#"malformed method name: """#)),
+        (with(":path", "*"), refused(200, 12, r#"malformed method name: "*""#)),
+        (with(":path", "a/b"), refused(200, 12, r#"malformed method name: "a/b""#)),
+        (with(":path", "/a"), refused(200, 12, r#"malformed method name: "/a""#)),
+        (with(":path", "//"), refused(200, 12, "unknown service ")),
+        (with(":path", "/a/b/c"), refused(200, 12, "unknown service a/b")),
+        (with(":path", "/nope.KV/Range"), refused(200, 12, "unknown service nope.KV")),
+        (
+            with(":path", "/grpc.health.v1.Health/Nope"),
+            refused(200, 12, "unknown method Nope for service grpc.health.v1.Health"),
+        ),
+        (
+            with(":path", "/grpc.health.v1.Health/"),
+            refused(200, 12, "unknown method  for service grpc.health.v1.Health"),
+        ),
+        (
+            with(":path", "/grpc.health.v1.Health/Check/"),
+            refused(200, 12, "unknown service grpc.health.v1.Health/Check"),
+        ),
+        (
+            with(":path", "/grpc.health.v1.Health/Check?a=b"),
+            refused(200, 12, "unknown method Check?a=b for service grpc.health.v1.Health"),
+        ),
+        (
+            with(":path", "/grpc.health.v1.Health/Ch eck<"),
+            refused(200, 12, "unknown method Ch eck< for service grpc.health.v1.Health"),
+        ),
+        (
+            with(":method", "GET"),
+            refused(405, 13, r#"Received a HEADERS frame with :method "GET" which should be POST"#),
+        ),
+        (
+            with(":method", "CONNECT"),
+            refused(405, 13, r#"Received a HEADERS frame with :method "CONNECT" which should be POST"#),
+        ),
+        (
+            with(":method", "a b"),
+            refused(405, 13, r#"Received a HEADERS frame with :method "a b" which should be POST"#),
+        ),
+        (
+            without(":method"),
+            refused(405, 13, r#"Received a HEADERS frame with :method "" which should be POST"#),
+        ),
+        (without(":scheme"), Ended::Served),
+        (with(":scheme", "!!"), Ended::Served),
+        (and(":protocol", "x"), Ended::Served),
+        (
+            with("content-type", "application/json"),
+            refused(415, 3, r#"invalid gRPC request content-type "application/json""#),
+        ),
+        (without("content-type"), refused(415, 3, r#"invalid gRPC request content-type """#)),
+        (with("content-type", "application/grpc+proto"), Ended::Served),
+        (with("content-type", "application/grpc;x"), Ended::Served),
+        (and("content-type", "text/plain"), Ended::Served),
+        (with("te", "gzip"), Ended::Served),
+        (without("te"), Ended::Served),
+        (and("keep-alive", "1"), Ended::Served),
+        (and("transfer-encoding", "chunked"), Ended::Served),
+        (and("content-length", "1"), Ended::Served),
+        (
+            and("x-bin", "%%%"),
+            refused(
+                400,
+                13,
+                r#"malformed binary metadata "%%%" in header "x-bin": illegal base64 data at input byte 0"#,
+            ),
+        ),
+        (
+            and("grpc-encoding", "deflate"),
+            refused(200, 12, r#"grpc: Decompressor is not installed for grpc-encoding "deflate""#),
+        ),
+        (and("grpc-encoding", "identity"), Ended::Served),
+        (and("connection", "close"), Ended::Reset),
+        (and(":path", "/"), Ended::Reset),
+        (and(":strange", "x"), Ended::Reset),
+        (and(":status", "200"), Ended::Reset),
+        (and("Upper", "x"), Ended::Reset),
+        (and("a b", "x"), Ended::Reset),
+        (and("x", "a\u{1}b"), Ended::Reset),
+        (and("x", "a\nb"), Ended::Reset),
+        (and("retcd-path", "x"), Ended::Served),
+    ];
+    for mut wire in both_ports().await {
+        for (fields, expected) in &cases {
+            assert_eq!(wire.call(fields, &message(&[])).await, *expected, "{fields:?}");
+        }
+        wire.serves(&CALL, "the same connection").await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_may_have_a_megabyte_of_headers() {
+    let value = "v".repeat(4000);
+    let many: Vec<(String, String)> = (0..400).map(|n| (format!("x{n}"), value.clone())).collect();
+    let many = many.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let large = "v".repeat(1 << 20);
+    for mut wire in both_ports().await {
+        wire.serves(&[&CALL[..], &[("x", &large)]].concat(), "one large").await;
+        wire.serves(&CALL.into_iter().chain(many.clone()).collect::<Vec<_>>(), "many").await;
+        // What is too large costs the request, whether it is the first of its connection or not.
+        let too_large = "v".repeat(limits::HEADER_LIST_BYTES as usize);
+        let ended = wire.call(&[&CALL[..], &[("x", &too_large)]].concat(), &message(&[])).await;
+        assert_eq!(ended, Ended::Refused { http: 431, code: 0, text: String::new() });
+        wire.serves(&[&CALL[..], &[("te", "odd")]].concat(), "rewritten from here on").await;
+        let ended = wire.call(&[&CALL[..], &[("x", &too_large)]].concat(), &message(&[])).await;
+        assert_eq!(ended, Ended::Reset);
+        wire.serves(&CALL, "the same connection").await;
+    }
+}
+
+/// 3000 of each kind; our HTTP/2 by itself takes 1024 of some, for as long as the connection lives.
+#[tokio::test]
+async fn refused_requests_do_not_cost_the_connection() {
+    for mut wire in both_ports().await {
+        let too_large = [0, 0xff, 0xff, 0xff, 0xff, 1];
+        let text =
+            format!("grpc: received message larger than max ({} vs. {})", u32::MAX, wire.message_bytes_max());
+        let refused = Ended::Refused { http: 200, code: 8, text };
+        for _ in 0..3000 {
+            let stream = wire.open(&CALL).await;
+            wire.data(stream, false, &too_large).await;
+            assert_eq!(wire.ended(stream).await, refused);
+            // This was on its way. All together it is more than the window of the connection.
+            wire.data(stream, false, &[7; 8000]).await;
+        }
+        for fields in [[&CALL[..], &[("connection", "close")]].concat(), [&CALL[..], &[("A", "b")]].concat()]
+        {
+            for _ in 0..3000 {
+                let stream = wire.open(&fields).await;
+                wire.data(stream, false, &[0; 20]).await;
+                assert_eq!(wire.ended(stream).await, Ended::Reset);
+                wire.data(stream, false, &[]).await;
+            }
+        }
+        wire.serves(&CALL, "the same connection").await;
+    }
+}
+
+/// They come together when this process, or the client's, stood still for a while.
+#[tokio::test]
+async fn requests_that_were_given_up_do_not_cost_the_connection() {
+    for mut wire in both_ports().await {
+        let mut frames = Vec::new();
+        for _ in 0..20_000 {
+            wire.write_given_up(&mut frames);
+        }
+        wire.write(&frames).await;
+        wire.serves(&CALL, "the same connection").await;
+    }
+}
+
+/// A client could otherwise make this process collect what it has to tell it.
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_read_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let (stream, _) = listener.accept().await.expect("a connection");
+    let mut socket = super::socket::Socket::new(Io::tcp(stream), None);
+
+    // Until neither side's buffers take more.
+    while futures_util::poll!(std::future::poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 65_536])))
+        .is_ready()
+    {
+        tokio::task::yield_now().await;
+    }
+    let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let pings = 3 * limits::HTTP2_FRAMES_UNANSWERED as usize;
+    frames.extend(ping.repeat(pings));
+    let length = frames.len();
+    let (mut from_server, mut to_server) = client.split();
+    let mut received = 0;
+    to_server.write_all(&frames).await.expect("the kernel takes it");
+    while read(&mut socket, &mut received).await {}
+    assert!(received < length / 2, "{received} of {length} bytes were read");
+
+    // Once the client takes something again, so does the server.
+    let mut drained = vec![0; 1 << 20];
+    loop {
+        tokio::select! {
+            read = from_server.read(&mut drained) => drop(read.expect("there is something")),
+            _ = std::future::poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, b"more")) => break,
+        }
+    }
+    while received < length {
+        assert!(read(&mut socket, &mut received).await, "the rest is read");
+    }
+}
+
+/// Reads a piece, unless the client is not read any more.
+async fn read(socket: &mut super::socket::Socket, received: &mut usize) -> bool {
+    std::future::poll_fn(|cx| {
+        let mut buffer = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        let read = Pin::new(&mut *socket).poll_read(cx, &mut buffer);
+        *received += buffer.filled().len();
+        match read {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            Poll::Pending if socket.is_choked() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }

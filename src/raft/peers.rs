@@ -251,6 +251,9 @@ impl Peers {
             .keep_alive_timeout(KEEPALIVE)
             .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+            .http2_max_header_list_size(limits::HEADER_LIST_BYTES)
+            // An answer to a call that was given up is one of these, and the count never ends.
+            .http2_max_local_error_reset_streams(None)
             .connect_with_connector_lazy(connector))
     }
 

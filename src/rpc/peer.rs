@@ -1,15 +1,11 @@
 //! The service that members speak to each other over, on the peer URL.
 
-use std::{future, io, pin::Pin, time::Duration};
+use std::{future, pin::Pin};
 
 use futures_util::{Stream, StreamExt, stream};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::Connected},
-};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use crate::{
-    limits,
     node::{Change, Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
         self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, HelloReply, HelloRequest,
@@ -18,63 +14,17 @@ use crate::{
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
-    sockets::{Bound, Io, Listener, Places},
 };
 
-/// A connection that has been silent for this long is asked whether the peer is there, and closed
-/// when it does not answer for as long again: a peer that lost its power leaves none behind.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// Serves peers on `sockets`, on the runtime that this runs on, for as long as it lives.
-pub(crate) async fn serve(node: Node, sockets: Vec<Bound>, places: Places) {
-    let servers = sockets.into_iter().map(|socket| {
-        let (node, places) = (node.clone(), places.clone());
-        async move {
-            let served = match socket.listen(places) {
-                Ok(listener) => serve_port(node, listener).await,
-                Err(error) => Err(error.to_string()),
-            };
-            // Accepting does not end by itself: this is a mistake, or the runtime is not in order.
-            let error = served.err().unwrap_or_else(|| "accepting has ended".to_owned());
-            tracing::error!(error, "peers are not served any more on one of --listen-peer-urls");
-        }
-    });
-    futures_util::future::join_all(servers).await;
+/// The service, for the port of peers.
+pub(crate) fn peer_routes(node: &Node) -> Routes {
+    let service = PeerServer::new(Peer { node: node.clone() });
+    // What is larger was refused on its way here.
+    Routes::new(service.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
 }
 
-async fn serve_port(node: Node, listener: Listener) -> Result<(), String> {
-    let service = PeerServer::new(Peer { node })
-        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
-    tracing::info!(address = %listener.address(), "serving peer traffic");
-    let server = Server::builder()
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(service)
-        .serve_with_incoming(connections(listener));
-    server.await.map_err(|error| error.to_string())
-}
-
-/// Without an end, and without an error, which would end the server.
-fn connections(listener: Listener) -> impl Stream<Item = io::Result<Io>> {
-    stream::unfold(listener, |listener| async move {
-        loop {
-            match listener.accept().await.into_io() {
-                Ok(io) => return Some((Ok(io.expecting_bytes_within(limits::PEER_FIRST_BYTES)), listener)),
-                Err(error) => tracing::warn!(%error, "cannot take over a connection of a peer"),
-            }
-        }
-    })
-}
-
-/// Who a peer is stands in each of its requests.
-impl Connected for Io {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
+/// Its name.
+pub(crate) const PEER_SERVICES: &[&str] = &[peer_server::SERVICE_NAME];
 
 struct Peer {
     node: Node,

@@ -360,14 +360,18 @@ pub(crate) fn from_recipe(status: Status) -> Status {
     }
 }
 
-/// What the transport refuses by itself, in the words of etcd's transport, if it has any.
-///
-/// Clients know one refusal of this kind: the message that is over the limit.
-pub(crate) fn from_transport(status: &Status) -> Option<Status> {
-    let sizes = status.message().strip_prefix("Error, decoded message length too large: found ")?;
-    let (found, rest) = sizes.split_once(" bytes, the limit is: ")?;
-    let limit = rest.strip_suffix(" bytes")?;
-    Some(Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})")))
+/// What our transport refuses by itself once a method is known, in the words of etcd's transport.
+pub(crate) fn from_transport(message: &str, is_unary: bool) -> Option<Status> {
+    match message {
+        "Missing request message." if is_unary => Some(Status::unknown("EOF")),
+        "Missing request message." => Some(Status::internal(
+            "cardinality violation: received no request message from non-client-streaming RPC",
+        )),
+        _ if message.starts_with("failed to decode Protobuf message: ") => Some(Status::internal(
+            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
+        )),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

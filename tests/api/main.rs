@@ -31,5 +31,6 @@ mod sockets;
 mod startup;
 #[path = "../support/tools.rs"]
 mod tools;
+mod transport;
 mod txn;
 mod watch;

@@ -323,8 +323,10 @@ async fn the_health_service_serves() {
     let response = accepted("health", health.check(request).await).into_inner();
     assert_eq!(response.status(), ServingStatus::Serving);
     let unknown = HealthCheckRequest { service: "no such service".to_owned() };
-    let status = health.check(unknown).await.expect_err("only the empty name is known");
-    assert_eq!(status.code(), Code::NotFound);
+    refused(health.check(unknown.clone()).await, Code::NotFound, "unknown service");
+    let mut watch = accepted("watch", health.watch(unknown).await).into_inner();
+    let first = accepted("a status", watch.message().await).expect("the stream goes on");
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
 }
 
 #[tokio::test]
@@ -412,19 +414,4 @@ async fn metadata_that_etcd_understands_is_understood() {
     request.metadata_mut().insert("hasleader", "true".parse().expect("ASCII"));
     request.metadata_mut().insert("client-api-version", "3.5".parse().expect("ASCII"));
     accepted("range", client.kv().range(request).await);
-}
-
-#[tokio::test]
-async fn an_unknown_method_is_unimplemented() {
-    let (_server, client) = serve();
-    let mut grpc = tonic::client::Grpc::new(client.channel());
-    grpc.ready().await.expect("the server is there");
-    let codec = tonic_prost::ProstCodec::<HashRequest, HashResponse>::default();
-    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/NoSuchMethod");
-    let status = grpc
-        .unary(tonic::Request::new(HashRequest {}), path, codec)
-        .await
-        .expect_err("there is no such method");
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(!subject_is_retcd() || !status.message().contains("panic"));
 }

@@ -1,0 +1,440 @@
+//! The messages of a request, on their way from the connection to the service.
+//!
+//! Each message has a byte of flags and four of length before it. What etcd's transport refuses in
+//! them is refused here in its words, and compressed messages are inflated: a service sees plain
+//! messages of a size that is allowed.
+//!
+//! A service that answers before it has read everything lets go of its request. What is on its way
+//! then is read and thrown away: our HTTP/2 counts small frames that come for a stream it has reset,
+//! for as long as the connection lives, and a window that is not given back would stop the client.
+
+use std::{
+    io::{self, Read},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{runtime, time};
+use tonic::Status;
+
+use crate::limits;
+
+const PREFIX_LEN: usize = 5;
+const FLAG_PLAIN: u8 = 0;
+const FLAG_COMPRESSED: u8 = 1;
+
+/// How a client compresses messages, where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+}
+
+/// A request's body.
+pub(super) struct Messages {
+    /// `None` once it has ended.
+    incoming: Option<Incoming>,
+    cutter: Cutter,
+}
+
+impl Messages {
+    pub(super) fn new(incoming: Incoming, encoding: Encoding, message_bytes_max: usize) -> Messages {
+        Messages {
+            incoming: (!incoming.is_end_stream()).then_some(incoming),
+            cutter: Cutter::new(encoding, message_bytes_max),
+        }
+    }
+}
+
+impl Body for Messages {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        loop {
+            match this.cutter.next() {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Ok(None) => {}
+                Err(refusal) => return Poll::Ready(Some(Err(refusal))),
+            }
+            let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+            match ready!(Pin::new(incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.cutter.chunk = data,
+                    // Trailers end a body. In those of a request nothing is of use.
+                    Err(_) => this.incoming = None,
+                },
+                Some(Err(error)) => {
+                    this.incoming = None;
+                    return Poll::Ready(Some(Err(Status::from_error(Box::new(error)))));
+                }
+                None => {
+                    this.incoming = None;
+                    if let Err(refusal) = this.cutter.end() {
+                        return Poll::Ready(Some(Err(refusal)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_none() && self.cutter.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) else {
+            return;
+        };
+        // Outside of a runtime the connection is gone too.
+        if let Ok(runtime) = runtime::Handle::try_current() {
+            runtime.spawn(discard(incoming));
+        }
+    }
+}
+
+/// Reads what a client still sends of a request that is not read any more, until it has got the
+/// answer and stops. The stream of one that does not stop soon is reset.
+async fn discard(mut incoming: Incoming) {
+    let all = async {
+        let mut left = limits::DISCARD_BYTES;
+        while let Some(Ok(frame)) = incoming.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    let _ = time::timeout(limits::DISCARD_TIMEOUT, all).await;
+}
+
+/// Finds the messages in a body, however it is cut into pieces, and checks them.
+struct Cutter {
+    encoding: Encoding,
+    message_bytes_max: usize,
+    /// Received, and still to be looked at.
+    chunk: Bytes,
+    state: State,
+}
+
+enum State {
+    /// Between messages, but for the first bytes of the next one's prefix.
+    Prefix([u8; PREFIX_LEN], usize),
+    /// So much of a plain message is still to come.
+    Plain(usize),
+    /// A compressed message, as far as it has come, and its length.
+    Compressed(BytesMut, usize),
+    /// A message was refused. No other comes after it.
+    Refused,
+}
+
+impl Cutter {
+    fn new(encoding: Encoding, message_bytes_max: usize) -> Cutter {
+        let state = State::Prefix([0; PREFIX_LEN], 0);
+        Cutter { encoding, message_bytes_max, chunk: Bytes::new(), state }
+    }
+
+    fn is_done(&self) -> bool {
+        self.chunk.is_empty()
+    }
+
+    /// The next piece of plain messages, of what has come.
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let piece = self.piece();
+        if piece.is_err() {
+            self.state = State::Refused;
+        }
+        piece
+    }
+
+    fn piece(&mut self) -> Result<Option<Bytes>, Status> {
+        // What lies before this can be passed on as it is.
+        let mut at = 0;
+        loop {
+            let rest = self.chunk.len() - at;
+            if rest == 0 {
+                return Ok((at > 0).then(|| std::mem::take(&mut self.chunk)));
+            }
+            match &mut self.state {
+                State::Plain(left) => {
+                    let passed = (*left).min(rest);
+                    at += passed;
+                    *left -= passed;
+                    if *left == 0 {
+                        self.state = State::Prefix([0; PREFIX_LEN], 0);
+                    }
+                }
+                State::Prefix(prefix, 0) if rest >= PREFIX_LEN => {
+                    prefix.copy_from_slice(&self.chunk[at..at + PREFIX_LEN]);
+                    let prefix = *prefix;
+                    if prefix[0] != FLAG_PLAIN && at > 0 {
+                        return Ok(Some(self.chunk.split_to(at)));
+                    }
+                    match self.begin(prefix) {
+                        Ok(true) => at += PREFIX_LEN,
+                        Ok(false) => self.chunk.advance(PREFIX_LEN),
+                        // What came before the message is served first.
+                        Err(_) if at > 0 => return Ok(Some(self.chunk.split_to(at))),
+                        Err(refusal) => return Err(refusal),
+                    }
+                }
+                State::Prefix(..) if at > 0 => return Ok(Some(self.chunk.split_to(at))),
+                State::Prefix(prefix, come) => {
+                    let taken = (PREFIX_LEN - *come).min(rest);
+                    prefix[*come..*come + taken].copy_from_slice(&self.chunk[..taken]);
+                    *come += taken;
+                    let whole = (*come == PREFIX_LEN).then_some(*prefix);
+                    self.chunk.advance(taken);
+                    if let Some(prefix) = whole
+                        && self.begin(prefix)?
+                    {
+                        return Ok(Some(Bytes::copy_from_slice(&prefix)));
+                    }
+                }
+                State::Compressed(message, length) => {
+                    let taken = (*length - message.len()).min(rest);
+                    message.extend_from_slice(&self.chunk.split_to(taken));
+                    if message.len() == *length {
+                        let message = std::mem::take(message);
+                        self.state = State::Prefix([0; PREFIX_LEN], 0);
+                        return inflate(&message, self.message_bytes_max).map(Some);
+                    }
+                }
+                State::Refused => {
+                    self.chunk = Bytes::new();
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Whether the message that begins is plain. If it is compressed, it is taken out.
+    fn begin(&mut self, prefix: [u8; PREFIX_LEN]) -> Result<bool, Status> {
+        let [flags, length @ ..] = prefix;
+        let length = u32::from_be_bytes(length) as usize;
+        let max = self.message_bytes_max;
+        if length > max {
+            let text = format!("grpc: received message larger than max ({length} vs. {max})");
+            return Err(Status::resource_exhausted(text));
+        }
+        match (flags, self.encoding) {
+            (FLAG_PLAIN, _) => {
+                self.state =
+                    if length == 0 { State::Prefix([0; PREFIX_LEN], 0) } else { State::Plain(length) };
+                Ok(true)
+            }
+            (FLAG_COMPRESSED, Encoding::Identity) => {
+                Err(Status::internal("grpc: compressed flag set with identity or empty encoding"))
+            }
+            (FLAG_COMPRESSED, Encoding::Gzip) if length == 0 => Err(not_inflated("EOF")),
+            (FLAG_COMPRESSED, Encoding::Gzip) => {
+                self.state = State::Compressed(BytesMut::new(), length);
+                Ok(false)
+            }
+            _ => Err(Status::internal(format!("grpc: received unexpected payload format {flags}"))),
+        }
+    }
+
+    /// Whether the body may end here.
+    fn end(&mut self) -> Result<(), Status> {
+        let text = match self.state {
+            State::Prefix(_, 0) | State::Refused => return Ok(()),
+            State::Prefix(..) => "EOF",
+            State::Plain(_) | State::Compressed(..) => "unexpected EOF",
+        };
+        self.state = State::Refused;
+        Err(Status::unknown(text))
+    }
+}
+
+/// A compressed message as a plain one. No more is inflated than may be.
+fn inflate(message: &[u8], message_bytes_max: usize) -> Result<Bytes, Status> {
+    match message {
+        [0x1f, 0x8b, 8, ..] if message.len() >= 10 => {}
+        _ if message.len() < 10 => return Err(not_inflated("unexpected EOF")),
+        _ => return Err(not_inflated("gzip: invalid header")),
+    }
+    let mut plain = vec![FLAG_PLAIN; PREFIX_LEN];
+    let mut decoder = MultiGzDecoder::new(message);
+    let mut limited = decoder.by_ref().take(message_bytes_max as u64 + 1);
+    if let Err(error) = limited.read_to_end(&mut plain) {
+        let cause = match (error.kind(), error.to_string()) {
+            (io::ErrorKind::UnexpectedEof, _) => "unexpected EOF".to_owned(),
+            (_, text) if text.contains("checksum") => "gzip: invalid checksum".to_owned(),
+            (_, text) if text.contains("header") => "gzip: invalid header".to_owned(),
+            _ => format!("flate: corrupt input before offset {}", message.len() - decoder.get_ref().len()),
+        };
+        return Err(Status::internal(format!("grpc: failed to read decompressed data: {cause}")));
+    }
+    let length = plain.len() - PREFIX_LEN;
+    if length > message_bytes_max {
+        let text = format!("grpc: received message after decompression larger than max {message_bytes_max}");
+        return Err(Status::resource_exhausted(text));
+    }
+    plain[1..PREFIX_LEN].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(Bytes::from(plain))
+}
+
+fn not_inflated(cause: &str) -> Status {
+    Status::internal(format!("grpc: failed to decompress the message: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+    use tonic::Code;
+
+    use super::*;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).expect("memory takes it");
+        encoder.finish().expect("memory takes it")
+    }
+
+    fn message(flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut message = vec![flags];
+        message.extend((payload.len() as u32).to_be_bytes());
+        message.extend(payload);
+        message
+    }
+
+    /// What a service gets of a body that comes in pieces of these lengths, and how it ends.
+    fn cut(encoding: Encoding, mut body: &[u8], lengths: &[usize]) -> (Vec<u8>, Result<(), (Code, String)>) {
+        let mut cutter = Cutter::new(encoding, 1000);
+        let mut plain = Vec::new();
+        let told = |refusal: Status| (refusal.code(), refusal.message().to_owned());
+        for length in lengths.iter().cycle() {
+            let (piece, rest) = body.split_at(body.len().min(*length));
+            body = rest;
+            cutter.chunk = Bytes::copy_from_slice(piece);
+            loop {
+                match cutter.next() {
+                    Ok(Some(piece)) => plain.extend(piece),
+                    Ok(None) => break,
+                    Err(refusal) => return (plain, Err(told(refusal))),
+                }
+            }
+            if body.is_empty() {
+                break;
+            }
+        }
+        (plain, cutter.end().map_err(told))
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_through_however_the_body_is_cut(
+            messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..50)), 0..6),
+            lengths in prop::collection::vec(1_usize..40, 1..10),
+        ) {
+            let expected: Vec<u8> = messages.iter().flat_map(|(_, payload)| message(0, payload)).collect();
+            let compressed = messages.iter().flat_map(|(is_compressed, payload)| match is_compressed {
+                true => message(1, &gzip(payload)),
+                false => message(0, payload),
+            });
+            let compressed: Vec<u8> = compressed.collect();
+            prop_assert_eq!(cut(Encoding::Gzip, &compressed, &lengths), (expected.clone(), Ok(())));
+            prop_assert_eq!(cut(Encoding::Identity, &expected, &lengths), (expected, Ok(())));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_message_is_told_in_the_words_of_etcd() {
+        use Encoding::*;
+        let broken = |at: usize| {
+            let mut message = gzip(b"plain");
+            let at = message.len() - at;
+            message[at] ^= 1;
+            message
+        };
+        let internal = |text: &str| (Code::Internal, format!("grpc: {text}"));
+        let cases = [
+            (
+                Identity,
+                message(0, &[0; 1001]),
+                (
+                    Code::ResourceExhausted,
+                    "grpc: received message larger than max (1001 vs. 1000)".to_owned(),
+                ),
+            ),
+            (
+                Identity,
+                vec![0, 0xff, 0xff, 0xff, 0xff],
+                (
+                    Code::ResourceExhausted,
+                    "grpc: received message larger than max (4294967295 vs. 1000)".to_owned(),
+                ),
+            ),
+            (
+                Identity,
+                message(1, &gzip(b"a")),
+                internal("compressed flag set with identity or empty encoding"),
+            ),
+            (Gzip, message(2, b"a"), internal("received unexpected payload format 2")),
+            (Gzip, message(1, b""), internal("failed to decompress the message: EOF")),
+            (Gzip, message(1, b"abc"), internal("failed to decompress the message: unexpected EOF")),
+            (
+                Gzip,
+                message(1, b"abcabcabcabc"),
+                internal("failed to decompress the message: gzip: invalid header"),
+            ),
+            (
+                Gzip,
+                message(1, &gzip(b"plain")[..15]),
+                internal("failed to read decompressed data: unexpected EOF"),
+            ),
+            (
+                Gzip,
+                message(1, &[&gzip(b"plain")[..], &[1, 2, 3]].concat()),
+                internal("failed to read decompressed data: unexpected EOF"),
+            ),
+            (
+                Gzip,
+                message(1, &broken(6)),
+                internal("failed to read decompressed data: gzip: invalid checksum"),
+            ),
+            (
+                Gzip,
+                // Two hundred thousand bytes in two hundred.
+                message(1, &gzip(&[0; 200_000])),
+                (
+                    Code::ResourceExhausted,
+                    "grpc: received message after decompression larger than max 1000".to_owned(),
+                ),
+            ),
+            (Identity, vec![0, 0], (Code::Unknown, "EOF".to_owned())),
+            (Identity, vec![0, 0, 0, 0, 2, 1], (Code::Unknown, "unexpected EOF".to_owned())),
+        ];
+        // What came before it is served.
+        let before = message(0, b"before");
+        for (encoding, body, expected) in cases {
+            let body = [&before[..], &body].concat();
+            for length in [1, 3, 7, 4000] {
+                let (plain, end) = cut(encoding, &body, &[length]);
+                assert_eq!(end, Err(expected.clone()));
+                assert_eq!(plain[..before.len()], before);
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_may_be_compressed_in_parts() {
+        let body = message(1, &[gzip(b"two "), gzip(b"parts")].concat());
+        assert_eq!(cut(Encoding::Gzip, &body, &[9]), (message(0, b"two parts"), Ok(())));
+    }
+}

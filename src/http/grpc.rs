@@ -1,0 +1,312 @@
+//! What etcd's gRPC transport decides about a call before the method that is called.
+//!
+//! A call with headers that are no gRPC is refused here, in the words and with the codes of etcd's
+//! transport, and never reaches a service. A call that does has only headers that our services
+//! understand as etcd's do.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::{Router, body::Body, routing::future::RouteFuture};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+use hyper::{Request, body::Incoming};
+use tonic::{Code, Status};
+use tower::Service;
+
+use super::{
+    body::{Encoding, Messages},
+    request::{METHOD_HEADER, PATH_HEADER},
+};
+use crate::limits;
+
+const CONTENT_TYPE: &str = "application/grpc";
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// The services of one port.
+#[derive(Clone)]
+pub(super) struct Grpc {
+    pub(super) router: Router,
+    /// Their names, as `package.Service`.
+    pub(super) names: &'static [&'static str],
+    pub(super) message_bytes_max: usize,
+}
+
+/// A call under way.
+pub(super) enum Call {
+    Refused(Option<Response<Body>>),
+    Running {
+        answer: RouteFuture<Infallible>,
+        path: http::Uri,
+        content_type: Option<HeaderValue>,
+        names: &'static [&'static str],
+    },
+}
+
+impl Grpc {
+    pub(super) fn call(&self, request: Request<Incoming>) -> Call {
+        let (mut parts, incoming) = request.into_parts();
+        let checked = check(&mut parts, self.names);
+        let encoding = checked.as_ref().map_or(Encoding::Identity, |checked| checked.encoding);
+        // Also a refused call's body is taken off the connection.
+        let body = Messages::new(incoming, encoding, self.message_bytes_max);
+        match checked {
+            Err(refusal) => Call::Refused(Some(*refusal)),
+            Ok(Checked { content_type, .. }) => Call::Running {
+                path: parts.uri.clone(),
+                content_type,
+                names: self.names,
+                // A router is shared behind its clones, and always ready.
+                answer: self.router.clone().call(Request::from_parts(parts, body)),
+            },
+        }
+    }
+}
+
+impl Future for Call {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Call::Refused(response) => {
+                Poll::Ready(Ok(response.take().expect("a future is not polled after its end")))
+            }
+            Call::Running { answer, path, content_type, names } => {
+                let Ok(mut response) = ready!(Pin::new(answer).poll(cx));
+                if is_unknown(response.headers()) {
+                    response = unknown(path.path(), names).into_http();
+                }
+                if let Some(content_type) = content_type.take() {
+                    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+                }
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}
+
+/// What is needed to serve a call.
+struct Checked {
+    encoding: Encoding,
+    /// Of the answer, if it is not the plain one.
+    content_type: Option<HeaderValue>,
+}
+
+/// Checks what the headers say, in the order in which etcd's transport does.
+fn check(parts: &mut Parts, names: &[&str]) -> Result<Checked, Box<Response<Body>>> {
+    let headers = &mut parts.headers;
+    let mut subtype = None;
+    let mut other = &[][..];
+    for value in headers.get_all(header::CONTENT_TYPE) {
+        match grpc_subtype(value.as_bytes()) {
+            Some(found) => subtype = Some(found),
+            None => other = value.as_bytes(),
+        }
+    }
+    let Some(subtype) = subtype else {
+        let text = format!("invalid gRPC request content-type {}", quoted(other));
+        return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, Status::invalid_argument(text), None));
+    };
+    let content_type = (!subtype.is_empty())
+        .then(|| HeaderValue::from_bytes(&[CONTENT_TYPE.as_bytes(), b"+", subtype].concat()).ok())
+        .flatten();
+    if let Some(text) = bad_binary_header(headers) {
+        return Err(refused(StatusCode::BAD_REQUEST, Status::internal(text), content_type));
+    }
+    if let Some(method) = headers.get(METHOD_HEADER) {
+        let method = quoted(method.as_bytes());
+        let text = format!("Received a HEADERS frame with :method {method} which should be POST");
+        return Err(refused(StatusCode::METHOD_NOT_ALLOWED, Status::internal(text), content_type));
+    }
+    if let Some(path) = headers.get(PATH_HEADER) {
+        let path = String::from_utf8_lossy(path.as_bytes());
+        return Err(refused(StatusCode::OK, unknown(&path, names), content_type));
+    }
+    let encoding = match headers.get_all(&ENCODING).iter().next_back().map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Encoding::Identity,
+        Some(b"gzip") => Encoding::Gzip,
+        Some(other) => {
+            let text = format!("grpc: Decompressor is not installed for grpc-encoding {}", quoted(other));
+            return Err(refused(StatusCode::OK, Status::unimplemented(text), content_type));
+        }
+    };
+    headers.remove(&ENCODING);
+    // The answer is compressed as the request was, whatever else the client would take.
+    match encoding {
+        Encoding::Identity => drop(headers.remove(&ACCEPT_ENCODING)),
+        Encoding::Gzip => drop(headers.insert(&ACCEPT_ENCODING, HeaderValue::from_static("gzip"))),
+    }
+    keep_few(headers);
+    Ok(Checked { encoding, content_type })
+}
+
+/// What follows `application/grpc`, if a content type begins so and says nothing else.
+fn grpc_subtype(content_type: &[u8]) -> Option<&[u8]> {
+    match content_type.strip_prefix(CONTENT_TYPE.as_bytes())? {
+        [] => Some(&[]),
+        [b'+' | b';', subtype @ ..] => Some(subtype),
+        _ => None,
+    }
+}
+
+/// The complaint about the last header that should be base64 and is not.
+fn bad_binary_header(headers: &HeaderMap) -> Option<String> {
+    let binary = headers.iter().filter(|(name, _)| name.as_str().ends_with("-bin"));
+    let faults = binary.filter_map(|(name, value)| Some((name, value, base64_fault(value.as_bytes())?)));
+    let (name, value, at) = faults.last()?;
+    let (name, value) = (quoted(name.as_str().as_bytes()), quoted(value.as_bytes()));
+    Some(format!(
+        "malformed binary metadata {value} in header {name}: illegal base64 data at input byte {at}"
+    ))
+}
+
+/// Where Go would stop reading a text as base64. The padding may be there or not.
+fn base64_fault(text: &[u8]) -> Option<usize> {
+    let is_padded = text.len().is_multiple_of(4);
+    let digits = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
+    let digits = digits.count();
+    match (&text[digits..], digits % 4) {
+        // One digit says less than a byte.
+        ([], 1) => Some(digits - 1),
+        ([], _) | (b"=", 3) | (b"==", 2) if is_padded || digits == text.len() => None,
+        ([b'=', b'=', ..], 2) if is_padded => Some(digits + 2),
+        ([b'=', ..], 3) if is_padded => Some(digits + 1),
+        _ => Some(digits),
+    }
+}
+
+/// A client may send headers by the thousand, and a call may wait for long: what nobody will look
+/// at does not wait with it.
+fn keep_few(headers: &mut HeaderMap) {
+    if headers.len() <= limits::HEADERS_KEPT {
+        return;
+    }
+    let mut few = HeaderMap::new();
+    for name in ["token", "authorization", "hasleader", "client-api-version", "grpc-timeout", "user-agent"] {
+        if let Some(value) = headers.remove(name) {
+            few.insert(name, value);
+        }
+    }
+    for name in [header::CONTENT_TYPE, ACCEPT_ENCODING] {
+        if let Some(value) = headers.remove(&name) {
+            few.insert(name, value);
+        }
+    }
+    *headers = few;
+}
+
+fn refused(
+    http_status: StatusCode,
+    status: Status,
+    content_type: Option<HeaderValue>,
+) -> Box<Response<Body>> {
+    let mut response: Response<Body> = status.into_http();
+    *response.status_mut() = http_status;
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    Box::new(response)
+}
+
+/// Whether an answer says that there is no such method, for which our transport has no words. No
+/// method of ours answers so.
+fn is_unknown(headers: &HeaderMap) -> bool {
+    let is_unimplemented = headers
+        .get(Status::GRPC_STATUS)
+        .is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unimplemented);
+    is_unimplemented && headers.get(Status::GRPC_MESSAGE).is_none_or(HeaderValue::is_empty)
+}
+
+/// Says what is wrong with a path that no method is called at.
+fn unknown(path: &str, names: &[&str]) -> Status {
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+        return Status::unimplemented(format!("malformed method name: {}", quoted(path.as_bytes())));
+    };
+    Status::unimplemented(if names.contains(&service) {
+        format!("unknown method {method} for service {service}")
+    } else {
+        format!("unknown service {service}")
+    })
+}
+
+/// A text of a client's as Go's `%q` writes it.
+fn quoted(text: &[u8]) -> String {
+    let mut quoted = String::from('"');
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => quoted.extend(['\\', c]),
+                '\t' => quoted.push_str("\\t"),
+                c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+                c => quoted.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            quoted.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_go_reads_it() {
+        for (text, fault) in [
+            ("", None),
+            ("AAAA", None),
+            ("AA==", None),
+            ("AAA=", None),
+            ("AA", None),
+            ("AAA", None),
+            ("%%%", Some(0)),
+            ("AAAAA", Some(4)),
+            ("AA=", Some(2)),
+            ("A===", Some(1)),
+            ("AA=A", Some(2)),
+            ("AAA=AAAA", Some(4)),
+            ("AA==AAAA", Some(4)),
+            ("AAAA AAA", Some(4)),
+        ] {
+            assert_eq!(base64_fault(text.as_bytes()), fault, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_is_told_apart() {
+        for (path, text) in [
+            ("", r#"malformed method name: """#),
+            ("/", r#"malformed method name: "/""#),
+            ("a/b", r#"malformed method name: "a/b""#),
+            ("//", "unknown service "),
+            ("/a/b/c", "unknown service a/b"),
+            ("/pkg.A/Nope", "unknown method Nope for service pkg.A"),
+            ("/pkg.A/", "unknown method  for service pkg.A"),
+            ("/pkg.A/Nope/", "unknown service pkg.A/Nope"),
+        ] {
+            assert_eq!(unknown(path, &["pkg.A"]).message(), text, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_is_grpcs_or_it_is_not() {
+        for (content_type, subtype) in [
+            ("application/grpc", Some("")),
+            ("application/grpc+", Some("")),
+            ("application/grpc+proto", Some("proto")),
+            ("application/grpc;x=1", Some("x=1")),
+            ("application/grpc-web", None),
+            ("APPLICATION/GRPC", None),
+            ("", None),
+        ] {
+            assert_eq!(grpc_subtype(content_type.as_bytes()), subtype.map(str::as_bytes), "{content_type}");
+        }
+    }
+}

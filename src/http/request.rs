@@ -1,0 +1,147 @@
+//! What a header field of a request means for whether the request can be served.
+//!
+//! etcd's transport looks at less than ours: it takes whatever stands in `:authority`, `:scheme`
+//! and `te`, and answers a wrong `:method` or `:path` in words. Ours resets the stream, and closes
+//! the connection for a field that is no HTTP. So each field is judged on its way in, as etcd's
+//! transport judges it, and a request with a field that ours would not take is written anew.
+
+use super::hpack::{Fields, write_field};
+
+/// Carries a method that is not POST, or a path that is no name of a method, past our HTTP/2, which
+/// would not take some of them. A client that sends such a header itself does not get it past.
+pub(super) const METHOD_HEADER: &str = "retcd-method";
+pub(super) const PATH_HEADER: &str = "retcd-path";
+const OWN_PREFIX: &[u8] = b"retcd-";
+
+/// A longer path is longer than what our HTTP/2 takes for one.
+const PATH_LEN_MAX: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Judgement {
+    slot: Slot,
+    verdict: Verdict,
+}
+
+/// Where a field belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Authority,
+    Method,
+    Path,
+    Protocol,
+    Scheme,
+    Regular,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    /// Our HTTP/2 takes it, and makes of it what etcd's does.
+    Plain,
+    /// Our HTTP/2 would refuse the request for it, or understand it in another way.
+    Odd,
+    /// Every HTTP/2 refuses the request.
+    Malformed,
+}
+
+pub(super) fn judge(name: &[u8], value: &[u8]) -> Judgement {
+    use Slot::*;
+    use Verdict::*;
+    let (slot, verdict) = match name {
+        b":authority" => (Authority, plain_if(http::uri::Authority::try_from(value).is_ok())),
+        b":method" => (Method, plain_if(value == b"POST")),
+        b":path" => (Path, plain_if(is_plain_path(value))),
+        b":protocol" => (Protocol, Odd),
+        b":scheme" => (Scheme, plain_if(matches!(value, b"http" | b"https"))),
+        b"connection" => (Regular, Malformed),
+        // They speak of the connection or of the body, which HTTP/2 knows better.
+        b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" | b"content-length" => {
+            (Regular, Odd)
+        }
+        b"te" => (Regular, plain_if(value == b"trailers")),
+        _ if !is_name(name) => (Regular, Malformed),
+        _ => (Regular, plain_if(!name.starts_with(OWN_PREFIX))),
+    };
+    Judgement { slot, verdict: if is_value(value) { verdict } else { Malformed } }
+}
+
+fn plain_if(is_plain: bool) -> Verdict {
+    if is_plain { Verdict::Plain } else { Verdict::Odd }
+}
+
+/// Every method of gRPC is called at a path of this kind.
+fn is_plain_path(value: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    value.starts_with(b"/") && value.len() <= PATH_LEN_MAX && value.iter().all(is_plain)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let is_letter =
+        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !name.is_empty() && name.iter().all(is_letter)
+}
+
+fn is_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It can be passed on as it is.
+    Passed,
+    /// It has to be written anew.
+    Rewritten,
+    /// Its stream is reset, as every HTTP/2 does.
+    Reset,
+    /// It has more fields than we take.
+    TooLarge,
+}
+
+pub(super) fn fate(fields: &Fields) -> Fate {
+    let mut worst = Verdict::Plain;
+    let mut seen = 0_u8;
+    for field in fields.iter() {
+        let Judgement { slot, verdict } = field.judgement;
+        worst = worst.max(verdict);
+        let bit = 1 << slot as u8;
+        match slot {
+            Slot::Regular => {}
+            // etcd resets a request that has two, which helps nobody: no one looks at it.
+            Slot::Authority if seen & bit != 0 => worst = worst.max(Verdict::Odd),
+            _ if seen & bit != 0 || seen & (1 << Slot::Regular as u8) != 0 => worst = Verdict::Malformed,
+            _ => {}
+        }
+        seen |= bit;
+    }
+    let needed = 1 << Slot::Method as u8 | 1 << Slot::Path as u8 | 1 << Slot::Scheme as u8;
+    match worst {
+        _ if fields.is_cut => Fate::TooLarge,
+        Verdict::Malformed => Fate::Reset,
+        Verdict::Plain if seen & needed == needed => Fate::Passed,
+        _ => Fate::Rewritten,
+    }
+}
+
+/// Writes the request as our HTTP/2 takes it.
+pub(super) fn rewrite(fields: &Fields, block: &mut Vec<u8>) {
+    let of_slot = |slot| fields.iter().find(|field| field.judgement.slot == slot);
+    let (method, path) = (of_slot(Slot::Method), of_slot(Slot::Path));
+    write_field(block, b":method", b"POST");
+    write_field(block, b":scheme", b"http");
+    let plain_path = path.filter(|path| path.judgement.verdict == Verdict::Plain);
+    write_field(block, b":path", plain_path.map_or(b"/", |path| path.value));
+    if method.is_none_or(|method| method.judgement.verdict != Verdict::Plain) {
+        write_field(block, METHOD_HEADER.as_bytes(), method.map_or(b"", |method| method.value));
+    }
+    if plain_path.is_none() {
+        write_field(block, PATH_HEADER.as_bytes(), path.map_or(b"", |path| path.value));
+    }
+    for field in fields.iter() {
+        if field.judgement == (Judgement { slot: Slot::Regular, verdict: Verdict::Plain }) {
+            write_field(block, field.name, field.value);
+        }
+    }
+}
+
+/// A block that makes our HTTP/2 reset its stream, and no more than that: two methods.
+pub(super) const MALFORMED_BLOCK: &[u8] = &[0x83, 0x83];
