@@ -337,6 +337,32 @@ pub(crate) const LONE_WRITER_BEAT: Duration = Duration::from_micros(400);
 /// Requests in that rhythm before the core stays awake for the next.
 pub(crate) const LONE_WRITER_BEATS: u32 = 8;
 
-/// Requests waiting for the disk thread: compactions, defragmentations, snapshots. When full they are
-/// refused with `too many requests`; writes do not pass here.
-pub(crate) const DISK_QUEUE: usize = 1024;
+/// Hashes of the database or of its history that wait for the one that is made. Who asks for what
+/// waits already, waits along; further ones are refused with `too many requests`. One is made at a
+/// time, on one thread, and ends early if all who wait for it have gone.
+pub(crate) const HASHES_WAITING: usize = 16;
+
+/// Images of the database that wait to be made, or are being sent to clients: each is a copy of the
+/// whole database on the disk. One is made at a time, all who come meanwhile share the next, and
+/// where nothing was written since the last they share that. If all are being sent, another is
+/// refused, unless one of them was not read for [`SNAPSHOT_IDLE_MAX`]: that one ends, and its
+/// client is told so.
+pub(crate) const SNAPSHOT_IMAGES_MAX: usize = 3;
+pub(crate) const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Pieces of such images that are read at the same time, each on a thread for a moment. Further
+/// clients wait.
+pub(crate) const SNAPSHOT_READS_AT_ONCE: usize = 4;
+
+/// Defragmentations that wait for the one that is under way. All who come meanwhile wait for the
+/// next one together, so there is never a second.
+pub(crate) const DEFRAGMENTATIONS_WAITING: usize = 1;
+
+/// How long a defragmentation copies before the disk thread looks whether a checkpoint is due.
+pub(crate) const DEFRAGMENTATION_SLICE: Duration = Duration::from_millis(50);
+
+/// A defragmentation stops commits for its end once a pass copied no more than this of what was
+/// written during the pass before it. If more is written than it can copy, it does so after the
+/// last of these passes anyway; what is written then waits in memory, and then in the log.
+pub(crate) const DEFRAGMENTATION_REST_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const DEFRAGMENTATION_PASSES_MAX: u32 = 10;

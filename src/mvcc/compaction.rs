@@ -214,9 +214,13 @@ impl Store {
     }
 
     /// The revision up to which compaction has reached the disk.
-    #[cfg(test)]
     pub(crate) fn rev_compact_finished(&self) -> Rev {
         self.compaction.rev_finished
+    }
+
+    /// The hash of the history up to `rev`, if one of the last compactions was to it.
+    pub(crate) fn remembered_hash(&self, rev: Rev) -> Option<KvHash> {
+        self.compaction.hashes.at(rev, self.rev_current)
     }
 
     /// Keeps the hashes that the store before this one found.
@@ -325,7 +329,7 @@ impl CompactionHashes {
         }
     }
 
-    pub(super) fn at(&self, rev: Rev, rev_current: Rev) -> Option<KvHash> {
+    fn at(&self, rev: Rev, rev_current: Rev) -> Option<KvHash> {
         let found = self.0.iter().find(|found| found.rev == rev)?;
         let CompactionHash { prev: rev_compacted, rev: rev_hashed, hash } = *found;
         Some(KvHash { hash, rev_compacted, rev_hashed, rev_current })

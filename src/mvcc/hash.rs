@@ -74,7 +74,7 @@ impl HashWalk {
             // Compacted under way: what is to be kept is another question now.
             Some(captured) if captured.compacted == store.rev_compacted => captured,
             _ => {
-                self.remembered = store.compaction.hashes.at(Rev(self.asked), store.rev_current);
+                self.remembered = store.remembered_hash(Rev(self.asked));
                 if self.remembered.is_some() {
                     return Ok(Step::Done);
                 }
@@ -103,9 +103,15 @@ impl HashWalk {
         Ok(Step::Done)
     }
 
+    #[cfg(test)]
     pub(crate) fn finish(self) -> Result<KvHash, StorageError> {
+        Ok(self.finish_if(&|| true)?.expect("it is wanted"))
+    }
+
+    /// `None` if it is not wanted any more.
+    pub(crate) fn finish_if(self, is_wanted: &dyn Fn() -> bool) -> Result<Option<KvHash>, StorageError> {
         if let Some(remembered) = self.remembered {
-            return Ok(remembered);
+            return Ok(Some(remembered));
         }
         let captured = self.captured.expect("a walk is finished after its last step");
         let Captured { current, compacted, rev, body, head, keep, .. } = captured;
@@ -118,6 +124,9 @@ impl HashWalk {
             }
         };
         for item in body.records(Revision::default())? {
+            if !is_wanted() {
+                return Ok(None);
+            }
             let (revision, record) = item?;
             if revision.main > rev {
                 break;
@@ -125,7 +134,7 @@ impl HashWalk {
             take(revision, &record);
         }
         head.iter().for_each(|(revision, record)| take(*revision, record));
-        Ok(KvHash { hash, rev_compacted: compacted, rev_hashed: rev, rev_current: current })
+        Ok(Some(KvHash { hash, rev_compacted: compacted, rev_hashed: rev, rev_current: current }))
     }
 }
 

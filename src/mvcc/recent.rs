@@ -93,6 +93,11 @@ impl Recent {
         self.unsaved_bytes
     }
 
+    /// Of that, what no checkpoint has taken.
+    pub(super) fn uncaptured_bytes(&self) -> usize {
+        self.unsaved_bytes - self.captured_bytes
+    }
+
     /// A checkpoint has taken everything that is here.
     pub(super) fn captured(&mut self) {
         self.captured_bytes = self.unsaved_bytes;

@@ -124,6 +124,11 @@ impl Store {
         self.recent.unsaved_bytes()
     }
 
+    /// Of that, what no checkpoint has in hand.
+    pub(crate) fn uncaptured_bytes(&self) -> usize {
+        self.recent.uncaptured_bytes()
+    }
+
     /// Keys that exist.
     pub(crate) fn keys_live(&self) -> usize {
         self.index.count(&KeyRange::all(), None)

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::{sync::oneshot, time};
+use tokio::time;
 
-use super::{MoveLeaderError, Node, ProposeError, background::Request};
+use super::{
+    MoveLeaderError, Node, ProposeError,
+    lane::{Begun, LaneFull},
+};
 use crate::{apply::Alarm, config::ETCD_CLUSTER_VERSION, limits, telemetry::NodeState, types::MemberId};
 
 /// Election timeouts that a leader which is about to end gives to handing over.
@@ -89,12 +92,14 @@ impl Node {
             .collect()
     }
 
-    /// Rewrites the database without its holes, while reads and writes go on.
+    /// Rewrites the database without its holes, while reads and writes go on. All who ask while a
+    /// defragmentation is under way share the next.
     pub(crate) async fn defragment(&self) -> Result<(), String> {
-        let (answer, done) = oneshot::channel();
-        let stopped = || ProposeError::Stopped.to_string();
-        self.ask_background(Request::Defragment(answer)).map_err(|error| error.to_string())?;
-        done.await.map_err(|_| stopped())?
+        let defragmentations = &self.shared.orders.defragmentations;
+        let ticket = defragmentations.join((), Begun::IsTooOld);
+        let ticket = ticket.map_err(|LaneFull| ProposeError::TooManyRequests.to_string())?;
+        self.shared.orders.defragment();
+        ticket.result().await.unwrap_or_else(|| Err(ProposeError::Stopped.to_string()))
     }
 
     /// Hands leadership to another voter.

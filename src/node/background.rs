@@ -4,36 +4,95 @@
 //! was applied since its last turn, with the log index that it reaches, and commits it in one
 //! durable transaction; the log before that index may go. A crash loses nothing: the log is
 //! replayed from where the database stands.
+//!
+//! Whatever takes long is done in strides, and checkpoints go on between them: what is written
+//! meanwhile gathers in memory, of which there is an end.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{oneshot, watch};
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::watch;
 
+use super::lane::{Lane, Run};
 use crate::{
     limits,
     mvcc::CompactionStep,
     raft::{LogStore, Replica},
-    storage::{Database, StorageError},
+    storage::{Copied, Database, Defragmentation, StorageError},
     telemetry::Metrics,
-    types::Revision,
+    types::{Rev, Revision},
 };
 
-/// What the rest of the node may ask of this thread.
-#[derive(Debug)]
-pub(crate) enum Request {
+/// What the rest of the node asks of this thread. Each thing is asked for or it is not, so there is
+/// no queue that could be full; who waits for it waits for what comes of it.
+pub(crate) struct Orders {
+    asked: Mutex<Asked>,
+    arrived: Condvar,
+    pub(super) defragmentations: Lane<(), Result<(), String>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
     /// A compaction was applied; there is space to free.
-    Compact,
-    /// Answer once everything compacted so far has been freed on the disk.
-    AwaitCompaction(oneshot::Sender<()>),
-    Defragment(oneshot::Sender<Result<(), String>>),
-    /// Answer once the database holds everything applied so far.
-    Checkpoint(oneshot::Sender<()>),
+    compaction: bool,
+    /// Somebody waits until what was compacted is off the disk.
+    physical_compaction: bool,
+    /// Somebody waits until the database holds what has been applied.
+    checkpoint: bool,
+    defragmentation: bool,
     /// One last checkpoint, then end.
-    Stop,
+    stop: bool,
+}
+
+impl Orders {
+    pub(crate) fn new() -> Orders {
+        Orders {
+            asked: Mutex::default(),
+            arrived: Condvar::new(),
+            defragmentations: Lane::new(limits::DEFRAGMENTATIONS_WAITING),
+        }
+    }
+
+    pub(super) fn compact(&self) {
+        self.ask(|asked| asked.compaction = true);
+    }
+
+    pub(super) fn compact_physically(&self) {
+        self.ask(|asked| (asked.compaction, asked.physical_compaction) = (true, true));
+    }
+
+    pub(super) fn checkpoint(&self) {
+        self.ask(|asked| asked.checkpoint = true);
+    }
+
+    pub(super) fn defragment(&self) {
+        self.ask(|asked| asked.defragmentation = true);
+    }
+
+    pub(super) fn stop(&self) {
+        self.ask(|asked| asked.stop = true);
+    }
+
+    fn ask(&self, ask: impl FnOnce(&mut Asked)) {
+        ask(&mut self.asked.lock());
+        self.arrived.notify_one();
+    }
+
+    /// What was asked since the last call. Waits for something that long.
+    fn take(&self, wait: Duration) -> Asked {
+        let mut asked = self.asked.lock();
+        let is_something = |asked: &Asked| {
+            let Asked { compaction, physical_compaction, checkpoint, defragmentation, stop } = *asked;
+            compaction || physical_compaction || checkpoint || defragmentation || stop
+        };
+        if !is_something(&asked) && !wait.is_zero() {
+            self.arrived.wait_for(&mut asked, wait);
+        }
+        std::mem::take(&mut asked)
+    }
 }
 
 /// The thread's own things.
@@ -44,9 +103,11 @@ pub(crate) struct Background {
     /// See [`Parts`](crate::raft::Parts).
     pub(crate) checkpointing: Arc<Mutex<()>>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) orders: Arc<Orders>,
     /// Index of the last log entry that the database holds.
     pub(crate) durable: watch::Sender<u64>,
+    /// What was compacted up to here is off the disk.
+    pub(crate) compacted: watch::Sender<Rev>,
     /// Learns of damage that the scrubber found.
     pub(crate) damage: watch::Sender<bool>,
     pub(crate) compaction_stride_keys: usize,
@@ -55,21 +116,38 @@ pub(crate) struct Background {
 
 /// What the thread has in hand.
 struct Work {
-    /// The index may hold what has been compacted.
-    compacting: bool,
-    /// Those who wait until everything compacted is off the disk.
-    physical_waiters: Vec<oneshot::Sender<()>>,
+    /// There may be something that has been compacted and not freed.
+    is_compacting: bool,
+    /// Somebody waits for that.
+    is_compaction_awaited: bool,
+    defragmenting: Option<Defragmenting>,
     checkpoint_due: Instant,
     scrub_due: Instant,
     scrub_from: Revision,
 }
 
-/// Why the thread woke up.
-enum Event {
-    Request(Request),
-    Due,
-    /// The node is gone.
-    Abandoned,
+/// A defragmentation that was begun. Its callers may have gone since: etcd goes on without them,
+/// and those whose patience is shorter than a large database takes count on that.
+struct Defragmenting {
+    run: Run<(), Result<(), String>>,
+    start: Instant,
+    bytes_before: u64,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What had been compacted up to here when it began is freed first.
+    Freeing(Rev),
+    Copying {
+        copy: Box<Defragmentation>,
+        passes: u32,
+    },
+}
+
+impl Work {
+    fn is_copying(&self) -> bool {
+        self.defragmenting.as_ref().is_some_and(|under_way| matches!(under_way.stage, Stage::Copying { .. }))
+    }
 }
 
 impl Background {
@@ -79,81 +157,68 @@ impl Background {
         let now = Instant::now();
         let mut work = Work {
             // A compaction that a crash interrupted goes on where it can.
-            compacting: true,
-            physical_waiters: Vec::new(),
+            is_compacting: true,
+            is_compaction_awaited: false,
+            defragmenting: None,
             checkpoint_due: now + limits::CHECKPOINT_INTERVAL,
             scrub_due: now + limits::SCRUB_INTERVAL,
             scrub_from: Revision::default(),
         };
         loop {
-            if work.compacting {
-                work.compacting = self.compact_stride()?;
+            let asked = self.orders.take(self.pause(&work));
+            let is_abandoned = Arc::strong_count(&self.orders) == 1;
+            if asked.stop || is_abandoned {
+                work.defragmenting = None;
+                self.checkpoint(&mut work)?;
+                return Ok(());
             }
-            let idle = work.checkpoint_due.saturating_duration_since(Instant::now());
-            match self.next_event(if work.compacting { self.compaction_pause } else { idle }) {
-                Event::Due => {}
-                Event::Request(Request::Compact) => work.compacting = true,
-                Event::Request(Request::AwaitCompaction(waiter)) => {
-                    work.physical_waiters.push(waiter);
-                    work.compacting = true;
-                }
-                // Whoever asked may have gone; that is no reason not to go on.
-                Event::Request(Request::Defragment(answer)) => {
-                    self.metrics.defrag_inflight.set(1);
-                    let result = self.defragment()?;
-                    self.metrics.defrag_inflight.set(0);
-                    let _ = answer.send(result);
-                }
-                Event::Request(Request::Checkpoint(answer)) => {
-                    self.checkpoint()?;
-                    let _ = answer.send(());
-                }
-                Event::Request(Request::Stop) | Event::Abandoned => {
-                    self.checkpoint()?;
-                    return Ok(());
-                }
+            work.is_compacting |= asked.compaction;
+            work.is_compaction_awaited |= asked.physical_compaction;
+            self.checkpoint_if_due(&mut work, asked.checkpoint)?;
+            self.compact(&mut work)?;
+            self.defragment(&mut work)?;
+            if Instant::now() >= work.scrub_due {
+                work.scrub_from = self.scrub(work.scrub_from);
+                work.scrub_due = Instant::now() + limits::SCRUB_INTERVAL;
             }
-            self.do_what_is_due(&mut work)?;
         }
     }
 
-    fn next_event(&self, wait: Duration) -> Event {
-        match self.requests.recv_timeout(wait) {
-            Ok(request) => Event::Request(request),
-            Err(mpsc::RecvTimeoutError::Timeout) => Event::Due,
-            Err(mpsc::RecvTimeoutError::Disconnected) => Event::Abandoned,
+    /// How long to wait for orders.
+    fn pause(&self, work: &Work) -> Duration {
+        if work.defragmenting.is_some() {
+            Duration::ZERO
+        } else if work.is_compacting {
+            self.compaction_pause
+        } else {
+            work.checkpoint_due.saturating_duration_since(Instant::now())
         }
     }
 
-    fn do_what_is_due(&self, work: &mut Work) -> Result<(), StorageError> {
-        let is_awaited = !work.compacting && !work.physical_waiters.is_empty();
-        if is_awaited {
-            self.checkpoint_all()?;
-            for waiter in work.physical_waiters.drain(..) {
-                let _ = waiter.send(());
-            }
-        } else if Instant::now() >= work.checkpoint_due {
-            let start = Instant::now();
-            self.checkpoint()?;
-            // However slow the disk is, most of its time belongs to the log.
-            work.checkpoint_due = Instant::now() + limits::CHECKPOINT_INTERVAL.max(start.elapsed() * 2);
-            // To see whether there is anything costs nothing.
-            work.compacting = true;
+    fn checkpoint_if_due(&self, work: &mut Work, is_asked: bool) -> Result<(), StorageError> {
+        let start = Instant::now();
+        if !is_asked && start < work.checkpoint_due {
+            return Ok(());
         }
-        if Instant::now() >= work.scrub_due {
-            work.scrub_from = self.scrub(work.scrub_from);
-            work.scrub_due = Instant::now() + limits::SCRUB_INTERVAL;
-        }
+        self.checkpoint(work)?;
+        // However slow the disk is, most of its time belongs to the log.
+        work.checkpoint_due = Instant::now() + limits::CHECKPOINT_INTERVAL.max(start.elapsed() * 2);
+        // To see whether there is anything costs nothing.
+        work.is_compacting = true;
         Ok(())
     }
 
     /// Moves what was applied since the last time into the database. True if there is more than
     /// one checkpoint takes.
-    fn checkpoint(&self) -> Result<bool, StorageError> {
+    fn checkpoint(&self, work: &mut Work) -> Result<bool, StorageError> {
         let _checkpointing = self.checkpointing.lock();
         let mut replica = self.replica.write();
-        let Some((captured, meta)) = replica.capture() else { return Ok(false) };
         let index = replica.applied_index();
+        let Some((captured, meta)) = replica.capture() else {
+            drop(replica);
+            self.durable.send_if_modified(|durable| std::mem::replace(durable, index) != index);
+            return Ok(false);
+        };
         drop(replica);
         // A quorum of others may have committed what this member's own log does not hold yet.
         self.log.wait_for_disk(index);
@@ -161,25 +226,40 @@ impl Background {
         let committing = Instant::now();
         let removed_bytes = self.database.commit(&captured.checkpoint)?;
         self.metrics.observe_checkpoint(committing.elapsed());
-        self.replica.write().checkpointed(captured.rev, removed_bytes, meta)?;
+        if let Some(Defragmenting { stage: Stage::Copying { copy, .. }, .. }) = &mut work.defragmenting {
+            copy.committed(&captured.checkpoint);
+        }
+        let mut replica = self.replica.write();
+        replica.checkpointed(captured.rev, removed_bytes, meta)?;
+        let compacted = replica.state.mvcc.rev_compact_finished();
+        drop(replica);
         self.durable.send_replace(index);
+        self.compacted.send_if_modified(|known| std::mem::replace(known, compacted) != compacted);
         Ok(captured.more)
     }
 
     /// Until nothing is left that belongs into the database.
-    fn checkpoint_all(&self) -> Result<(), StorageError> {
-        while self.checkpoint()? {}
+    fn checkpoint_all(&self, work: &mut Work) -> Result<(), StorageError> {
+        while self.checkpoint(work)? {}
         Ok(())
     }
 
-    /// Frees the history of some keys, or removes what was freed from some of the database. True
-    /// if there is more to do.
-    fn compact_stride(&self) -> Result<bool, StorageError> {
+    /// Frees the history of some keys, or removes what was freed from some of the database. Not
+    /// while the database is copied: nothing may be removed from it then.
+    fn compact(&self, work: &mut Work) -> Result<(), StorageError> {
+        if !work.is_compacting || work.is_copying() {
+            return Ok(());
+        }
         let start = Instant::now();
         match self.compaction_step()? {
-            CompactionStep::Idle => return Ok(false),
+            CompactionStep::Idle => {
+                work.is_compacting = false;
+                if std::mem::take(&mut work.is_compaction_awaited) {
+                    self.checkpoint_all(work)?;
+                }
+            }
             CompactionStep::AwaitsCheckpoint => {
-                self.checkpoint()?;
+                self.checkpoint(work)?;
             }
             CompactionStep::More | CompactionStep::Read(_) => {
                 self.metrics.observe_compaction_pause(start.elapsed());
@@ -190,7 +270,7 @@ impl Background {
                 self.metrics.compaction_last.set(now.as_secs() as i64);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     fn compaction_step(&self) -> Result<CompactionStep, StorageError> {
@@ -206,41 +286,131 @@ impl Background {
         Ok(self.replica.write().state.mvcc.judged(judged))
     }
 
-    /// Rewrites the database without its holes. Reads and writes go on: writes gather in memory
-    /// and in the log meanwhile. A full disk is an answer and no reason to stop.
-    fn defragment(&self) -> Result<Result<(), String>, StorageError> {
-        let _timer = self.metrics.backend_defrag.start_timer();
-        let start = Instant::now();
-        while self.compact_stride()? {}
-        self.checkpoint_all()?;
-        let before = self.database.file_bytes()?;
-        tracing::info!(current_db_size_bytes = before, "starting defragment");
-        {
-            let _checkpointing = self.checkpointing.lock();
-            match self.database.defragment() {
-                Ok(()) => {}
-                Err(error @ StorageError::Unsettled { .. }) => return Err(error),
-                Err(error) => {
-                    tracing::error!(%error, "defragment failed; the database is as it was");
-                    return Ok(Err(error.to_string()));
-                }
-            }
-            self.replica.write().state.mvcc.defragmented()?;
+    /// Goes on with rewriting the database without its holes, if somebody asked for that. Reads,
+    /// writes and checkpoints go on. A full disk is an answer and no reason to stop.
+    fn defragment(&self, work: &mut Work) -> Result<(), StorageError> {
+        if work.defragmenting.is_none() {
+            let Some(run) = self.orders.defragmentations.take() else { return Ok(()) };
+            self.metrics.defrag_inflight.set(1);
+            let bytes_before = self.database.file_bytes()?;
+            tracing::info!(current_db_size_bytes = bytes_before, "starting defragment");
+            let stage = Stage::Freeing(self.replica.read().state.mvcc.rev_compacted());
+            work.is_compacting = true;
+            work.defragmenting = Some(Defragmenting { run, start: Instant::now(), bytes_before, stage });
         }
-        self.checkpoint()?;
-        tracing::info!(
-            current_db_size_bytes_before = before,
-            current_db_size_bytes = self.database.file_bytes()?,
-            took = %humantime::format_duration(start.elapsed()),
-            "finished defragment"
-        );
-        Ok(Ok(()))
+        match self.defragment_slice(work) {
+            Ok(false) => return Ok(()),
+            Ok(true) => self.defragmented(work, Ok(()))?,
+            Err(error @ StorageError::Unsettled { .. }) => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "defragment failed; the database is as it was");
+                self.defragmented(work, Err(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True if it is done. An error leaves the database as it was, unless it is
+    /// [`StorageError::Unsettled`].
+    fn defragment_slice(&self, work: &mut Work) -> Result<bool, StorageError> {
+        let Some(Defragmenting { stage, .. }) = &mut work.defragmenting else { return Ok(true) };
+        let (copy, passes) = match stage {
+            Stage::Freeing(rev) => {
+                let is_freed = self.replica.read().state.mvcc.rev_compact_finished() >= *rev;
+                if !is_freed && work.is_compacting {
+                    return Ok(false);
+                }
+                return self.begin_copy(work).map(|()| false);
+            }
+            Stage::Copying { copy, passes } => (copy, passes),
+        };
+        let until = Instant::now() + limits::DEFRAGMENTATION_SLICE;
+        let copied = loop {
+            match copy.step()? {
+                Copied::More if Instant::now() < until => {}
+                copied => break copied,
+            }
+        };
+        let Copied::Pass { bytes } = copied else { return Ok(false) };
+        *passes += 1;
+        if bytes > limits::DEFRAGMENTATION_REST_BYTES && *passes < limits::DEFRAGMENTATION_PASSES_MAX {
+            return self.next_pass(work).map(|()| false);
+        }
+        copy.sync()?;
+        self.checkpoint(work)?;
+        self.finish_copy(work)
+    }
+
+    fn begin_copy(&self, work: &mut Work) -> Result<(), StorageError> {
+        // With these go all removals that are known.
+        self.checkpoint_all(work)?;
+        let _checkpointing = self.checkpointing.lock();
+        let copy = Box::new(Defragmentation::begin(&self.database)?);
+        if let Some(Defragmenting { stage, .. }) = &mut work.defragmenting {
+            *stage = Stage::Copying { copy, passes: 0 };
+        }
+        Ok(())
+    }
+
+    fn next_pass(&self, work: &mut Work) -> Result<(), StorageError> {
+        let _checkpointing = self.checkpointing.lock();
+        match &mut work.defragmenting {
+            Some(Defragmenting { stage: Stage::Copying { copy, .. }, .. }) if copy.is_of(&self.database) => {
+                copy.next_pass(&self.database)
+            }
+            _ => {
+                self.begin_again(work);
+                Ok(())
+            }
+        }
+    }
+
+    /// False if all was in vain.
+    fn finish_copy(&self, work: &mut Work) -> Result<bool, StorageError> {
+        let _checkpointing = self.checkpointing.lock();
+        let Some(Defragmenting { stage, .. }) = &mut work.defragmenting else { return Ok(true) };
+        let freed = Stage::Freeing(Rev::NEVER_COMPACTED);
+        match std::mem::replace(stage, freed) {
+            Stage::Copying { copy, .. } if copy.is_of(&self.database) => {
+                self.database.finish_defragmentation(*copy)?;
+                self.replica.write().state.mvcc.defragmented()?;
+                Ok(true)
+            }
+            Stage::Copying { .. } | Stage::Freeing(_) => Ok(false),
+        }
+    }
+
+    /// A snapshot was installed, and its file took the place of the one that is copied.
+    fn begin_again(&self, work: &mut Work) {
+        if let Some(Defragmenting { stage, .. }) = &mut work.defragmenting {
+            *stage = Stage::Freeing(Rev::NEVER_COMPACTED);
+        }
+    }
+
+    fn defragmented(&self, work: &mut Work, result: Result<(), String>) -> Result<(), StorageError> {
+        let Some(Defragmenting { run, start, bytes_before, .. }) = work.defragmenting.take() else {
+            return Ok(());
+        };
+        self.metrics.defrag_inflight.set(0);
+        self.metrics.backend_defrag.observe(start.elapsed().as_secs_f64());
+        if result.is_ok() {
+            // With the size that it has now.
+            self.checkpoint(work)?;
+            tracing::info!(
+                current_db_size_bytes_before = bytes_before,
+                current_db_size_bytes = self.database.file_bytes()?,
+                took = %humantime::format_duration(start.elapsed()),
+                "finished defragment"
+            );
+        }
+        run.finish(result);
+        Ok(())
     }
 
     /// Reads some records for no other reason than to see that they are what was written. Returns
     /// where to go on.
     fn scrub(&self, from: Revision) -> Revision {
-        match self.database.verify_stride(from, limits::SCRUB_RECORDS) {
+        match self.database.verify_stride(from, limits::SCRUB_RECORDS, limits::READ_STRIDE_BYTES) {
             Ok(next) => next.unwrap_or_default(),
             Err(error) => {
                 self.report_damage(&error);

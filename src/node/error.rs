@@ -3,6 +3,8 @@
 //! An [`ApplyError`](crate::apply::ApplyError) is not here: it is an answer on which all replicas
 //! agree. These are this member's own troubles.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::mvcc::RevError;
@@ -44,6 +46,20 @@ pub(crate) enum ReadError {
     /// This node cannot read its own disk.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The same, for all who waited for one run.
+    #[error(transparent)]
+    Shared(Arc<StorageError>),
+    /// As much as may wait does.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// As many images of the database are being sent as may be on the disk.
+    #[error("too many snapshots are being sent")]
+    TooManySnapshots,
+    /// The client read nothing of its image for so long that another took its place.
+    #[error("the snapshot was not read")]
+    SnapshotGivenUp,
+    #[error("server stopped")]
+    Stopped,
 }
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

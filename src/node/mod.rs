@@ -15,6 +15,8 @@ mod compactor;
 mod core;
 mod error;
 mod forward;
+mod hash;
+mod lane;
 mod leader;
 mod lease;
 mod mailbox;
@@ -35,7 +37,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc as std_mpsc,
     },
 };
 
@@ -55,8 +56,16 @@ pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, Leas
 pub(crate) use members::ChangeError;
 
 use self::{
-    background::Request, boot::Identity, core::Proposal, mailbox::Mailbox, patience::Patience,
-    peer::ToldRefusals, read_index::Waiting,
+    background::Orders,
+    boot::Identity,
+    core::Proposal,
+    hash::{Hash, HashOf},
+    lane::Lane,
+    mailbox::Mailbox,
+    patience::Patience,
+    peer::ToldRefusals,
+    read_index::Waiting,
+    snapshot::Images,
 };
 use crate::{
     config::Config,
@@ -88,7 +97,13 @@ struct Shared {
     patience: Arc<Patience>,
     queue: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<Waiting>,
-    background: std_mpsc::SyncSender<Request>,
+    /// What is asked of the thread that writes the database, and what came of it: how much of the
+    /// log the database holds, and how much of what was compacted is off the disk.
+    orders: Arc<Orders>,
+    durable: watch::Receiver<u64>,
+    compacted: watch::Receiver<Rev>,
+    hashes: Lane<HashOf, Result<Hash, Arc<StorageError>>>,
+    images: Images,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.
@@ -163,6 +178,13 @@ impl Node {
         let serial = self.shared.next_lease_id.fetch_add(1, Ordering::Relaxed);
         let id = (serial & (i64::MAX as u64)) as i64;
         if id == 0 { 1 } else { id }
+    }
+}
+
+impl Node {
+    /// Runs long disk work beside the reactor.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     apply::{self, Outcome, Txn},
     auth::AuthStore,
-    mvcc::{HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevError, Step},
+    mvcc::{History, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
     types::{Event, Rev},
 };
@@ -124,22 +124,5 @@ impl Node {
         self.read_barrier().await?;
         let replica = self.shared.replica.read();
         Ok((replica.state.mvcc.rev_current(), ask(&replica.state.auth)))
-    }
-
-    /// The hash of the key-value history up to `rev`; 0 is the newest.
-    pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
-        let node = self.clone();
-        let _timer = self.metrics().hash_rev_duration.start_timer();
-        self.blocking(move || {
-            let mut walk = HashWalk::new(rev);
-            while let Step::More = walk.step(&node.shared.replica.read().state.mvcc)? {}
-            Ok(walk.finish()?)
-        })
-        .await
-    }
-
-    /// Runs long disk work beside the reactor.
-    pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")
     }
 }

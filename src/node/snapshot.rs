@@ -4,22 +4,30 @@
 //! member of it again. It is written beside the database first, because a file that is being
 //! written to cannot be read in peace, and is removed as soon as it has been sent or nobody wants
 //! it any more.
+//!
+//! An image is a copy of the whole database, so there is never one for each client: see
+//! [`limits::SNAPSHOT_IMAGES_MAX`].
 
 use std::{
     fs::{self, File},
-    io::Read,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
-use super::{Node, ReadError, background::Request};
-use crate::storage::StorageError;
+use super::{
+    Node, ReadError,
+    lane::{Begun, Lane, LaneFull, Run},
+};
+use crate::{limits, storage::StorageError};
 
 const PIECE_BYTES: usize = 32 * 1024;
 
@@ -28,13 +36,39 @@ const PIECE_BYTES: usize = 32 * 1024;
 pub(crate) struct Snapshot {
     pub(crate) total_bytes: u64,
     image: Arc<Image>,
+    offset: u64,
+    reads: Arc<Semaphore>,
+}
+
+/// The images that are on the disk, and the one that is made.
+pub(super) struct Images {
+    lane: Lane<(), Result<Arc<Image>, NoImage>>,
+    sent: Mutex<Vec<Weak<Image>>>,
+    reads: Arc<Semaphore>,
 }
 
 /// The file, which goes when nobody reads it any more.
 #[derive(Debug)]
-struct Image {
-    file: File,
+pub(super) struct Image {
     path: PathBuf,
+    bytes: u64,
+    /// Everything up to this index of the log is in it.
+    applied_index: u64,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// `None` once the image was given up.
+    file: Option<Arc<File>>,
+    /// When somebody took a piece of it last.
+    read_at: Instant,
+}
+
+#[derive(Clone, Debug)]
+enum NoImage {
+    TooMany,
+    Storage(Arc<StorageError>),
 }
 
 impl Drop for Image {
@@ -46,17 +80,75 @@ impl Drop for Image {
 
 impl Snapshot {
     /// The next piece, in order; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
-        let image = self.image.clone();
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let file = self.image.file().ok_or(ReadError::SnapshotGivenUp)?;
+        let (offset, path) = (self.offset, self.image.path.clone());
+        let _turn = self.reads.acquire().await.map_err(|_| ReadError::Stopped)?;
         let read = move || {
-            let mut piece = Vec::with_capacity(PIECE_BYTES);
-            (&image.file)
-                .take(PIECE_BYTES as u64)
-                .read_to_end(&mut piece)
-                .map_err(|source| StorageError::Io { action: "read", path: image.path.clone(), source })?;
-            Ok((!piece.is_empty()).then(|| piece.into()))
+            let mut piece = vec![0; PIECE_BYTES];
+            let length = file.read_at(&mut piece, offset);
+            let length = length.map_err(|source| StorageError::Io { action: "read", path, source })?;
+            piece.truncate(length);
+            Ok::<_, StorageError>(Bytes::from(piece))
         };
-        tokio::task::spawn_blocking(read).await.expect("reading a file does not panic")
+        let piece = tokio::task::spawn_blocking(read).await.expect("reading a file does not panic")?;
+        self.offset += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+}
+
+impl Image {
+    /// Notes that it is being read.
+    fn file(&self) -> Option<Arc<File>> {
+        let mut open = self.open.lock();
+        open.read_at = Instant::now();
+        open.file.clone()
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.open.lock().file.is_none()
+    }
+
+    /// Frees its place on the disk if nobody has read it for long.
+    fn give_up_if_idle(&self, now: Instant) -> bool {
+        let mut open = self.open.lock();
+        let is_idle = now.saturating_duration_since(open.read_at) >= limits::SNAPSHOT_IDLE_MAX;
+        if is_idle {
+            open.file = None;
+            let _ = fs::remove_file(&self.path);
+        }
+        is_idle
+    }
+}
+
+impl Images {
+    pub(super) fn new() -> Images {
+        Images {
+            lane: Lane::new(1),
+            sent: Mutex::default(),
+            reads: Arc::new(Semaphore::new(limits::SNAPSHOT_READS_AT_ONCE)),
+        }
+    }
+
+    /// One that holds all up to `applied_index`, and nothing that was written since is missing.
+    fn of(&self, applied_index: u64) -> Option<Arc<Image>> {
+        self.alive().into_iter().find(|image| image.applied_index == applied_index)
+    }
+
+    /// Those that somebody still reads.
+    fn alive(&self) -> Vec<Arc<Image>> {
+        let mut sent = self.sent.lock();
+        let mut alive: Vec<Arc<Image>> = sent.iter().filter_map(Weak::upgrade).collect();
+        alive.retain(|image| !image.is_given_up());
+        *sent = alive.iter().map(Arc::downgrade).collect();
+        alive
+    }
+
+    /// Whether there may be one more.
+    fn has_room(&self) -> bool {
+        let alive = self.alive();
+        let now = Instant::now();
+        alive.len() < limits::SNAPSHOT_IMAGES_MAX || alive.iter().any(|image| image.give_up_if_idle(now))
     }
 }
 
@@ -64,36 +156,74 @@ impl Node {
     /// Takes an image of everything applied so far. Reads and writes go on meanwhile.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, ReadError> {
         let _timer = self.metrics().backend_snapshot.start_timer();
-        self.checkpoint().await;
-        let database = self.shared.database.clone();
-        let path = self.image_path();
-        let image = self
-            .blocking(move || {
-                database.copy_to(&path)?;
-                let io = |source| StorageError::Io { action: "open", path: path.clone(), source };
-                let file = File::open(&path).map_err(io)?;
-                Ok::<_, StorageError>(Image { file, path })
-            })
-            .await?;
-        let io = |source| StorageError::Io { action: "stat", path: image.path.clone(), source };
-        let total_bytes = image.file.metadata().map_err(io)?.len();
-        Ok(Snapshot { total_bytes, image: Arc::new(image) })
+        let images = &self.shared.images;
+        let applied_index = self.shared.replica.read().applied_index();
+        let image = match images.of(applied_index) {
+            Some(image) => image,
+            None => {
+                let ticket = images.lane.join((), Begun::IsTooOld);
+                let ticket = ticket.map_err(|LaneFull| ReadError::TooManyRequests)?;
+                if images.lane.is_mine_to_drive() {
+                    tokio::spawn(self.clone().make_images());
+                }
+                ticket.result().await.ok_or(ReadError::Stopped)?.map_err(|error| match error {
+                    NoImage::TooMany => ReadError::TooManySnapshots,
+                    NoImage::Storage(error) => ReadError::Shared(error),
+                })?
+            }
+        };
+        let reads = images.reads.clone();
+        Ok(Snapshot { total_bytes: image.bytes, image, offset: 0, reads })
     }
 
-    /// A hash of the whole database, and the revision that it was taken at.
-    pub(crate) async fn hash(&self) -> Result<(crate::types::Rev, u32), ReadError> {
-        let _timer = self.metrics().hash_duration.start_timer();
-        self.checkpoint().await;
-        let (rev, database) = (self.rev(), self.shared.database.clone());
-        Ok((rev, self.blocking(move || database.hash()).await?))
+    async fn make_images(self) {
+        while let Some(run) = self.shared.images.lane.take() {
+            self.checkpoint().await;
+            let node = self.clone();
+            self.blocking(move || match node.make_image(&run) {
+                Ok(Some(image)) => run.finish(Ok(image)),
+                Ok(None) => run.abandon(),
+                Err(error) => run.finish(Err(error)),
+            })
+            .await;
+        }
+    }
+
+    /// `None` once nobody waits for it any more.
+    fn make_image(&self, run: &Run<(), Result<Arc<Image>, NoImage>>) -> Result<Option<Arc<Image>>, NoImage> {
+        let images = &self.shared.images;
+        // What the database holds is at least that.
+        let applied_index = *self.shared.durable.borrow();
+        if let Some(image) = images.of(applied_index) {
+            return Ok(Some(image));
+        }
+        if !images.has_room() {
+            return Err(NoImage::TooMany);
+        }
+        let image = self.copy(applied_index, &|| run.is_wanted());
+        let image = image.map_err(|error| NoImage::Storage(Arc::new(error)))?.map(Arc::new);
+        images.sent.lock().extend(image.as_ref().map(Arc::downgrade));
+        Ok(image)
+    }
+
+    fn copy(&self, applied_index: u64, is_wanted: &dyn Fn() -> bool) -> Result<Option<Image>, StorageError> {
+        let path = self.image_path();
+        if !self.shared.database.copy_to(&path, is_wanted)? {
+            return Ok(None);
+        }
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (bytes, file) =
+            opened.map_err(|source| StorageError::Io { action: "open", path: path.clone(), source })?;
+        let open = Mutex::new(Open { file: Some(Arc::new(file)), read_at: Instant::now() });
+        Ok(Some(Image { path, bytes, applied_index, open }))
     }
 
     /// Resolves when the database holds everything applied before the call, or the node ends.
-    async fn checkpoint(&self) {
-        let (answer, done) = oneshot::channel();
-        if self.ask_background(Request::Checkpoint(answer)).is_ok() {
-            let _ = done.await;
-        }
+    pub(super) async fn checkpoint(&self) {
+        let applied_index = self.shared.replica.read().applied_index();
+        self.shared.orders.checkpoint();
+        // Of an error the member ends.
+        let _ = self.shared.durable.clone().wait_for(|durable| *durable >= applied_index).await;
     }
 
     fn image_path(&self) -> PathBuf {

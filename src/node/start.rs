@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     panic,
-    sync::{Arc, atomic::AtomicU64, mpsc as std_mpsc},
+    sync::{Arc, atomic::AtomicU64},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -21,10 +21,11 @@ use tokio::{
 
 use super::{
     Node, ProposeError, Shared, StartError,
-    background::{Background, Request},
+    background::{Background, Orders},
     boot::{self, DataDir, Identity},
     compactor, core,
     forward::Forwarder,
+    lane::Lane,
     leader,
     mailbox::Mailbox,
     members,
@@ -32,6 +33,7 @@ use super::{
     peer::ToldRefusals,
     random_u64,
     read_index::ReadIndex,
+    snapshot::Images,
     waiting,
 };
 use crate::{
@@ -44,6 +46,7 @@ use crate::{
     },
     storage::Database,
     telemetry::Metrics,
+    types::Rev,
     watch::WatchHub,
 };
 
@@ -76,7 +79,7 @@ pub(crate) struct Running {
     /// Ends the core.
     end_core: oneshot::Sender<()>,
     core: JoinHandle<()>,
-    requests: std_mpsc::SyncSender<Request>,
+    orders: Arc<Orders>,
     background: JoinHandle<()>,
     ready: mpsc::Receiver<Result<Node, StartError>>,
     end: mpsc::Receiver<End>,
@@ -116,12 +119,13 @@ impl Opened {
         let Opened { config, metrics, data_dir, replica, log } = self;
         let (applied, applied_seen) = watch::channel(replica.applied_index());
         let hub = Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current())));
+        let (durable, durable_seen) = watch::channel(replica.applied_index());
+        let (compacted, compacted_seen) = watch::channel(replica.state.mvcc.rev_compact_finished());
         let replica = Arc::new(RwLock::new(replica));
         let checkpointing = Arc::new(Mutex::new(()));
         let leases = Arc::new(LeaseClock::default());
         let tags = Arc::new(Tags::default());
-        let (requests, requests_in) = std_mpsc::sync_channel(limits::DISK_QUEUE);
-        let (durable, durable_seen) = watch::channel(0);
+        let orders = Arc::new(Orders::new());
         let (damage, damage_seen) = watch::channel(false);
         // One message is enough: the first failure ends the process.
         let (fail, end) = mpsc::channel(1);
@@ -135,8 +139,9 @@ impl Opened {
             log: log.clone(),
             checkpointing: checkpointing.clone(),
             metrics: metrics.clone(),
-            requests: requests_in,
+            orders: orders.clone(),
             durable,
+            compacted,
             compaction_stride_keys: config.compaction_batch_limit,
             compaction_pause: config.compaction_sleep_interval,
             damage,
@@ -154,10 +159,10 @@ impl Opened {
             database: data_dir.database.clone(),
             checkpointing,
             ask_for_checkpoint: {
-                let requests = requests.clone();
-                // If the queue is full, the answer is dropped, and that is an answer.
-                Box::new(move |answer| drop(requests.try_send(Request::Checkpoint(answer))))
+                let orders = orders.clone();
+                Box::new(move || orders.checkpoint())
             },
+            durable: durable_seen.clone(),
             hub: hub.clone(),
             leases: leases.clone(),
             tags: tags.clone(),
@@ -180,9 +185,10 @@ impl Opened {
             hub,
             leases,
             tags,
-            requests: requests.clone(),
+            orders: orders.clone(),
             applied: applied_seen,
             durable: durable_seen,
+            compacted: compacted_seen,
             damage: damage_seen,
             stopping: stopping_seen,
             fail,
@@ -193,7 +199,7 @@ impl Opened {
             let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
             runtime.block_on(core.run(serve_peers, core_ends));
         });
-        Running { stopping, end_core, core, requests, background, ready, end, _data_dir: data_dir }
+        Running { stopping, end_core, core, orders, background, ready, end, _data_dir: data_dir }
     }
 }
 
@@ -220,11 +226,13 @@ struct Core {
     hub: Arc<Mutex<WatchHub>>,
     leases: Arc<LeaseClock>,
     tags: Arc<Tags>,
-    requests: std_mpsc::SyncSender<Request>,
+    orders: Arc<Orders>,
     /// Index of the last applied entry.
     applied: watch::Receiver<u64>,
     /// Index of the last entry that the database holds.
     durable: watch::Receiver<u64>,
+    /// What was compacted up to here is off the disk.
+    compacted: watch::Receiver<Rev>,
     damage: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
     fail: mpsc::Sender<End>,
@@ -299,7 +307,11 @@ impl Core {
             patience,
             queue,
             reads,
-            background: self.requests,
+            orders: self.orders,
+            durable: self.durable.clone(),
+            compacted: self.compacted,
+            hashes: Lane::new(limits::HASHES_WAITING),
+            images: Images::new(),
             metrics: self.metrics,
             changing: tokio::sync::Mutex::default(),
             lease_notes: tokio::sync::Mutex::default(),
@@ -356,7 +368,7 @@ impl Running {
         // If the core has ended by itself there is nobody to tell.
         let _ = self.end_core.send(());
         join(self.core);
-        let _ = self.requests.send(Request::Stop);
+        self.orders.stop();
         join(self.background);
     }
 }

@@ -1,7 +1,7 @@
 //! Writes: admitted, queued for the log, answered once applied here.
 
 use std::{
-    sync::{Arc, mpsc as std_mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use tokio::{
     time,
 };
 
-use super::{Node, ProposeError, background::Request, core::Proposal, mailbox::Ticket};
+use super::{Node, ProposeError, core::Proposal, mailbox::Ticket};
 use crate::{
     apply::{Alarm, AlarmKind, Command, Outcome, admission, codec},
     limits,
@@ -142,23 +142,17 @@ impl Node {
     /// Forgets history below `rev`. With `physical` the answer waits until the space is free.
     pub(crate) async fn compact(&self, rev: Rev, physical: bool) -> Result<Outcome, ProposeError> {
         let outcome = self.propose(Command::Compact { rev }).await?;
-        if outcome.result.is_ok() {
-            // Only a nudge: with a full queue the thread finds the work at its next checkpoint.
-            let _ = self.ask_background(Request::Compact);
-        }
         if physical {
-            let (done, freed) = oneshot::channel();
-            self.ask_background(Request::AwaitCompaction(done))?;
-            freed.await.map_err(|_| ProposeError::Stopped)?;
+            // Also of compactions before this one, where this one is refused.
+            let compacted = self.shared.replica.read().state.mvcc.rev_compacted();
+            self.shared.orders.compact_physically();
+            let freed = self.shared.compacted.clone().wait_for(|freed| *freed >= compacted).await.is_ok();
+            return if freed { Ok(outcome) } else { Err(ProposeError::Stopped) };
+        }
+        if outcome.result.is_ok() {
+            self.shared.orders.compact();
         }
         Ok(outcome)
-    }
-
-    pub(super) fn ask_background(&self, request: Request) -> Result<(), ProposeError> {
-        self.shared.background.try_send(request).map_err(|error| match error {
-            std_mpsc::TrySendError::Full(_) => ProposeError::TooManyRequests,
-            std_mpsc::TrySendError::Disconnected(_) => ProposeError::Stopped,
-        })
     }
 
     pub(super) fn request_timeout(&self) -> Duration {

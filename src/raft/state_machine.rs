@@ -22,7 +22,7 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine as RaftStateMachineTrait},
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::{
     codec,
@@ -181,8 +181,6 @@ pub(crate) struct RaftStateMachine {
     parts: Parts,
     /// The term of the last applied entry.
     term: u64,
-    /// A checkpoint that was asked for.
-    checkpoint: Option<oneshot::Receiver<()>>,
     warnings: Warnings,
 }
 
@@ -193,8 +191,10 @@ pub(crate) struct Parts {
     /// Held while the database and the replica change together: through a checkpoint, and while
     /// a snapshot takes their place.
     pub(crate) checkpointing: Arc<Mutex<()>>,
-    /// Asks for a checkpoint before its time, and to be told when it is done.
-    pub(crate) ask_for_checkpoint: Box<dyn Fn(oneshot::Sender<()>) + Send + Sync>,
+    /// Asks for a checkpoint before its time.
+    pub(crate) ask_for_checkpoint: Box<dyn Fn() + Send + Sync>,
+    /// Changes with every checkpoint.
+    pub(crate) durable: watch::Receiver<u64>,
     pub(crate) hub: Arc<Mutex<WatchHub>>,
     pub(crate) leases: Arc<LeaseClock>,
     pub(crate) tags: Arc<Tags>,
@@ -212,7 +212,7 @@ pub(crate) struct Parts {
 
 impl RaftStateMachine {
     pub(crate) fn new(own: u64, parts: Parts) -> RaftStateMachine {
-        RaftStateMachine { own, parts, term: 0, warnings: Warnings::default(), checkpoint: None }
+        RaftStateMachine { own, parts, term: 0, warnings: Warnings::default() }
     }
 
     /// Where snapshots for this state machine arrive.
@@ -277,22 +277,26 @@ impl RaftStateMachine {
     /// A member that catches up applies faster than its disk takes it. What it has not applied is in
     /// its log, and costs no memory.
     async fn keep_unsaved_within_bounds(&mut self) {
-        let unsaved = self.parts.replica.read().state.mvcc.unsaved_bytes();
-        if unsaved <= limits::UNSAVED_BYTES / 2 {
-            return;
-        }
-        let asked = self.checkpoint.take();
-        // It is also over if the member ends, or everybody asks for something of the disk.
-        let under_way = asked.filter(|done| done.is_empty());
-        let done = under_way.unwrap_or_else(|| {
-            let (tell, done) = oneshot::channel();
-            (self.parts.ask_for_checkpoint)(tell);
-            done
-        });
-        if unsaved > limits::UNSAVED_BYTES {
-            let _ = done.await;
-        } else {
-            self.checkpoint = Some(done);
+        loop {
+            self.parts.durable.mark_unchanged();
+            let (unsaved, not_in_hand) = {
+                let store = &self.parts.replica.read().state.mvcc;
+                (store.unsaved_bytes(), store.uncaptured_bytes())
+            };
+            if not_in_hand > limits::UNSAVED_BYTES / 2 {
+                (self.parts.ask_for_checkpoint)();
+            }
+            if unsaved <= limits::UNSAVED_BYTES {
+                return;
+            }
+            assert!(
+                unsaved > not_in_hand || not_in_hand > limits::UNSAVED_BYTES / 2,
+                "a checkpoint will come"
+            );
+            // Of an error the member ends, so that nobody has to wait any more.
+            if self.parts.durable.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use crate::{
     apply::ApplyError,
     auth::AuthError,
+    limits::{SNAPSHOT_IDLE_MAX, SNAPSHOT_IMAGES_MAX},
     mvcc::RevError,
     node::{ChangeError, ChangeRefusal, MoveLeaderError, ProposeError, ReadError, StorageError},
 };
@@ -310,6 +311,17 @@ impl From<ReadError> for Status {
             ReadError::Rev(RevError::Compacted { .. }) => Refusal::Compacted.into(),
             ReadError::Rev(RevError::Future { .. }) => Refusal::FutureRevision.into(),
             ReadError::Storage(error) => error.into(),
+            ReadError::Shared(error) => Status::unknown(error.to_string()),
+            ReadError::TooManyRequests => Refusal::TooManyRequests.into(),
+            ReadError::TooManySnapshots => Status::resource_exhausted(format!(
+                "retcd: {SNAPSHOT_IMAGES_MAX} snapshots are being sent already, each from a copy of the database \
+                 on this member's disk; try again when one of them is done, or ask another member"
+            )),
+            ReadError::SnapshotGivenUp => Status::aborted(format!(
+                "retcd: nothing of this snapshot was read for {} s and others wait for its place; try again",
+                SNAPSHOT_IDLE_MAX.as_secs()
+            )),
+            ReadError::Stopped => Refusal::Stopped.into(),
         }
     }
 }

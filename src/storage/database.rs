@@ -25,6 +25,7 @@ use rustix::fs::{Advice, fadvise};
 use crate::{
     storage::{
         Record, StorageError, Table,
+        defragmentation::Defragmentation,
         draft::{self, Complete, Draft},
         error::io_error,
         meta,
@@ -107,23 +108,40 @@ impl Database {
         Ok(removed_bytes)
     }
 
-    /// Rewrites the file without the holes that removals left in it. After an error the file is as
-    /// it was and goes on being used, unless the error is [`StorageError::Unsettled`]: then this
-    /// process must not go on.
-    pub(crate) fn defragment(&self) -> Result<(), StorageError> {
+    /// The copy without holes takes the file's place. Nothing may be committed between the last that
+    /// the copy was told of and this. After an error the file is as it was and goes on being used,
+    /// unless the error is [`StorageError::Unsettled`]: then this process must not go on.
+    pub(crate) fn finish_defragmentation(&self, copy: Defragmentation) -> Result<(), StorageError> {
         let mut writing = self.begin_writing()?;
-        let complete = copy_all(self.reader()?, &self.place.path)?;
+        assert!(copy.is_of(self), "what was copied is the database's own file");
+        let complete = copy.complete(self.reader()?)?.complete()?;
         let next = Opened::at(complete.path(), &self.place.path, self.cache_bytes)?;
         self.settle(&mut writing, self.place.give_to(complete))?;
         self.go_on_in(Arc::new(next));
         Ok(())
     }
 
+    /// The whole way at once.
+    #[cfg(test)]
+    pub(crate) fn defragment(&self) -> Result<(), StorageError> {
+        let mut copy = Defragmentation::begin(self)?;
+        while copy.step()? == super::Copied::More {}
+        self.finish_defragmentation(copy)
+    }
+
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
-    pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StorageError> {
+    /// False, and there is no file, if it is not wanted any more.
+    pub(crate) fn copy_to(&self, path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<bool, StorageError> {
         let draft = Draft::begin(path)?;
-        fill(&draft, self.reader()?)?;
-        draft.finish()
+        // Checksums are checked on the way, so that damage is found now and not passed on.
+        for stretch in self.reader()?.into_stretches()? {
+            draft.add(&stretch?)?;
+            if !is_wanted() {
+                return Ok(false);
+            }
+        }
+        draft.finish()?;
+        Ok(true)
     }
 
     /// Puts the file of `image`, which is durable and in the same directory, in the place of this
@@ -138,6 +156,14 @@ impl Database {
         self.settle(&mut writing, self.place.give_to_file_at(&image.place.path, &next.file))?;
         self.go_on_in(next);
         Ok(reader)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    pub(super) fn opened(&self) -> Arc<Opened> {
+        Arc::clone(&self.opened.read())
     }
 
     /// The file may be written to for as long as this is held.
@@ -173,10 +199,14 @@ impl Database {
 
     /// A hash of every record and every cell but those of the meta table, which differ between
     /// members that agree.
-    pub(crate) fn hash(&self) -> Result<u32, StorageError> {
+    /// `None` if it is not wanted any more.
+    pub(crate) fn hash(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<u32>, StorageError> {
         let reader = self.reader()?;
         let mut hash = 0;
         for item in reader.records(Revision::default())? {
+            if !is_wanted() {
+                return Ok(None);
+            }
             let (revision, record) = item?;
             hash = crc32c::crc32c_append(hash, &tables::record_key(revision));
             hash = crc32c::crc32c_append(hash, record.bytes());
@@ -188,7 +218,7 @@ impl Database {
                 hash = crc32c::crc32c_append(hash, &bytes);
             }
         }
-        Ok(hash)
+        Ok(Some(hash))
     }
 
     /// Length of the file, holes included.
@@ -197,18 +227,24 @@ impl Database {
         opened.file_bytes(&self.place.path)
     }
 
-    /// Checks the records from `from` on, `max_records` of them at most. Returns where to go on,
-    /// or `None` at the end.
+    /// Checks the records from `from` on, `records_max` of them at most, and none after the one that
+    /// reaches `bytes_max`. Returns where to go on, or `None` at the end.
     pub(crate) fn verify_stride(
         &self,
         from: Revision,
-        max_records: usize,
+        records_max: usize,
+        bytes_max: usize,
     ) -> Result<Option<Revision>, StorageError> {
-        let mut records = self.reader()?.records(from)?;
-        for record in records.by_ref().take(max_records) {
-            record?;
+        let (mut count, mut bytes) = (0, 0);
+        for record in self.reader()?.records(from)? {
+            let (Revision { main, sub }, record) = record?;
+            count += 1;
+            bytes += record.bytes().len();
+            if count == records_max || bytes >= bytes_max {
+                return Ok(Some(Revision { main, sub: sub + 1 }));
+            }
         }
-        Ok(records.next().transpose()?.map(|(revision, _)| revision))
+        Ok(None)
     }
 
     /// An error that names this file.
@@ -236,7 +272,7 @@ impl Database {
 }
 
 /// A file, and what reads and writes it.
-struct Opened {
+pub(super) struct Opened {
     redb: redb::Database,
     /// To tell the kernel what is about to be read, and to know the file by.
     file: File,
@@ -307,6 +343,15 @@ impl Reader {
     pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
         let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
         Ok(Cells { range, table, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
+    }
+
+    pub(super) fn opened(&self) -> &Arc<Opened> {
+        &self.opened
+    }
+
+    /// The records from `from` on.
+    pub(super) fn into_stretches_of_records(self, from: Revision) -> Result<Stretches, StorageError> {
+        Stretches::of_records(self, from)
     }
 
     /// All there is: records in the order of their revisions, then the cells of every table.
@@ -383,21 +428,6 @@ fn empty(path: &Path) -> Result<Complete, StorageError> {
     let cells = vec![number(meta::RECORD_COUNT, 0), number(meta::FORMAT_VERSION, FORMAT_VERSION)];
     draft.add(&Checkpoint { cells, ..Checkpoint::default() })?;
     draft.complete()
-}
-
-/// All that the reader sees, in a file that is to be at `path`.
-fn copy_all(reader: Reader, path: &Path) -> Result<Complete, StorageError> {
-    let draft = Draft::begin(path)?;
-    fill(&draft, reader)?;
-    draft.complete()
-}
-
-/// Checksums are checked on the way, so that damage is found now and not passed on.
-fn fill(draft: &Draft, reader: Reader) -> Result<(), StorageError> {
-    for stretch in reader.into_stretches()? {
-        draft.add(&stretch?)?;
-    }
-    Ok(())
 }
 
 pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), StorageError> {
@@ -704,7 +734,8 @@ mod tests {
         let path = &database.place.path;
         let draft = Draft::begin(path).expect("a draft");
         assert_eq!(after_a_crash(&directory), all, "nothing is in the new file yet");
-        fill(&draft, database.reader().expect("a reader")).expect("there is room");
+        let stretches = database.reader().and_then(Reader::into_stretches).expect("a reader");
+        stretches.for_each(|stretch| draft.add(&stretch.expect("sound")).expect("there is room"));
         assert_eq!(after_a_crash(&directory), all, "the new file is not durable yet");
         let complete = draft.complete().expect("a file");
         assert_eq!(after_a_crash(&directory), all, "the new file does not have its name yet");
@@ -721,7 +752,7 @@ mod tests {
     fn with_image(directory: &TempDir) -> (Database, Contents, Database) {
         let (database, all) = filled(directory);
         let path = directory.path().join("image-peer-0.tmp");
-        database.copy_to(&path).expect("there is room");
+        database.copy_to(&path, &|| true).expect("there is room");
         let image = Database::open(&path, CACHE_BYTES).expect("an image");
         image.commit(&one_more()).expect("a commit");
         (database, all, image)
@@ -782,7 +813,7 @@ mod tests {
             |database: &Database| database.defragment(),
             |database: &Database| {
                 let path = database.dir().join("image-peer-0.tmp");
-                database.copy_to(&path)?;
+                database.copy_to(&path, &|| true)?;
                 database.replace_with(&Database::open(&path, CACHE_BYTES)?).map(drop)
             },
         ] {
@@ -819,11 +850,16 @@ mod tests {
     fn verifying_goes_on_where_it_stopped() {
         let directory = tempfile::tempdir().expect("a directory");
         let database = open(&directory).expect("a new database");
-        let records = (2..7).map(|main| put(main, vec![])).collect();
+        let records = (2..7).map(|main| put(main, vec![0; 1000])).collect();
         database.commit(&Checkpoint { records, ..Checkpoint::default() }).expect("a commit");
-        let next = database.verify_stride(Revision::default(), 3).expect("sound records");
-        assert_eq!(next, Some(Revision::new(5, 0)));
-        assert_eq!(database.verify_stride(Revision::new(5, 0), 2).expect("sound records"), None);
+        let verify = |from, records_max, bytes_max| {
+            database.verify_stride(from, records_max, bytes_max).expect("sound records")
+        };
+        let next = verify(Revision::default(), 3, usize::MAX);
+        assert_eq!(next, Some(Revision::new(4, 1)));
+        assert_eq!(verify(Revision::new(4, 1), 3, usize::MAX), None);
+        // However many records there may be, a stride has no more than its bytes.
+        assert_eq!(verify(Revision::default(), 1000, 1500), Some(Revision::new(3, 1)));
     }
 
     proptest! {

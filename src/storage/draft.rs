@@ -72,6 +72,11 @@ impl Draft {
         Ok(transaction.commit()?)
     }
 
+    /// Waits until what was added is on the disk.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync_data().map_err(io_error("sync", &self.unfinished.0))
+    }
+
     /// Puts the file at its path. The file is durable and complete; its name is not durable, which
     /// is enough for a file that the next start removes.
     pub(crate) fn finish(self) -> Result<(), StorageError> {

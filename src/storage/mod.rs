@@ -9,6 +9,7 @@
 
 mod codec;
 mod database;
+mod defragmentation;
 mod draft;
 mod error;
 mod place;
@@ -17,6 +18,7 @@ mod stretches;
 mod tables;
 
 pub(crate) use database::{Checkpoint, Database, Reader};
+pub(crate) use defragmentation::{Copied, Defragmentation};
 pub(crate) use draft::Draft;
 pub(crate) use error::StorageError;
 pub(crate) use place::{Directory, create_directory};

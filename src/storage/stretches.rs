@@ -24,6 +24,15 @@ impl Stretches {
         Ok(Stretches { reader, records, tables: Table::ALL.into_iter(), cells: None, ahead })
     }
 
+    /// The records from `from` on, and nothing else: what was written last, which is in memory.
+    pub(super) fn of_records(reader: Reader, from: Revision) -> Result<Stretches, StorageError> {
+        let records = reader.records(from)?;
+        let mut tables = Table::ALL.into_iter();
+        tables.by_ref().for_each(drop);
+        let ahead = Ahead { file_bytes: 0, records: 0, passed: 0, asked: 0 };
+        Ok(Stretches { reader, records, tables, cells: None, ahead })
+    }
+
     /// Empty at the end.
     fn stretch(&mut self) -> Result<Checkpoint, StorageError> {
         self.ahead.ask(&self.reader);

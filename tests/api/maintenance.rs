@@ -7,7 +7,8 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    client::{Client, accepted, refused, revision},
+    client::{Client, accepted, refused, revision, soon},
+    http::metric,
     pb::{authpb, etcdserverpb::*},
     server::{serve, subject_is_retcd},
 };
@@ -270,6 +271,109 @@ async fn defragmenting_answers_without_a_header() {
     assert_eq!(response.into_inner().header, None);
     assert_eq!(client.get("k").await.expect("put").value, "v");
     assert_eq!(client.put("k", "v").await, 3);
+}
+
+/// However many ask, there is one that is under way and one that waits.
+#[tokio::test]
+async fn those_who_defragment_at_once_share_the_work() {
+    let (server, client) = serve();
+    for number in 0..20 {
+        client.put(format!("key {number}"), vec![b'x'; 100_000]).await;
+    }
+    let callers = (0..100).map(|_| {
+        let mut maintenance = client.maintenance();
+        async move { maintenance.defragment(DefragmentRequest {}).await }
+    });
+    for answer in futures_util::future::join_all(callers).await {
+        accepted("defragment", answer);
+    }
+    if subject_is_retcd() {
+        let runs = metric(&server, "etcd_disk_backend_defrag_duration_seconds_count");
+        let runs = runs.expect("it is counted");
+        // They do not arrive in the same moment.
+        assert!((1.0..=10.0).contains(&runs), "100 callers had {runs} runs");
+    }
+}
+
+/// As many hashes as there are revisions cannot be made at once, but those of one revision can.
+#[tokio::test]
+async fn those_who_hash_the_same_share_the_work() {
+    let (server, client) = serve();
+    for number in 0..20 {
+        client.put(format!("key {number}"), vec![b'x'; 100_000]).await;
+    }
+    let threads = server.threads();
+    let expected = accepted("hash", client.try_hash_kv(15).await).hash;
+    let callers = (0..600).map(|_| client.try_hash_kv(15));
+    for answer in futures_util::future::join_all(callers).await {
+        assert_eq!(accepted("hash", answer).hash, expected);
+    }
+    let mut maintenance = (0..600).map(|_| client.maintenance()).collect::<Vec<_>>();
+    let callers = maintenance.iter_mut().map(|maintenance| maintenance.hash(HashRequest {}));
+    let answers = futures_util::future::join_all(callers).await;
+    let hashes: Vec<u32> =
+        answers.into_iter().map(|answer| accepted("hash", answer).into_inner().hash).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+    // A thread of the pool stays for a while, so that those which there were can be counted.
+    let more = server.threads() - threads;
+    assert!(!subject_is_retcd() || more < 20, "there are {more} more threads than before");
+}
+
+/// Each is a copy of the whole database on the member's disk.
+#[tokio::test]
+async fn snapshots_that_are_sent_at_once_are_few_and_shared() {
+    let (server, client) = serve();
+    for number in 0..12 {
+        client.put(format!("key {number}"), vec![b'x'; 1_000_000]).await;
+    }
+    let images = || {
+        let snap = server.database().parent().expect("it is in a directory").to_owned();
+        let entries = std::fs::read_dir(snap).expect("a directory").map(|entry| entry.expect("an entry"));
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("image-")).count()
+    };
+    async fn begin(client: &Client) -> Result<tonic::Streaming<SnapshotResponse>, tonic::Status> {
+        Ok(client.maintenance().snapshot(SnapshotRequest {}).await?.into_inner())
+    }
+    // Nothing is read of them but the first part, so none of them ends.
+    let same = futures_util::future::join_all((0..50).map(|_| begin(&client))).await;
+    let mut same: Vec<_> = same.into_iter().map(|stream| accepted("snapshot", stream)).collect();
+    for stream in &mut same {
+        accepted("snapshot", stream.message().await).expect("a first part");
+    }
+    if !subject_is_retcd() {
+        return;
+    }
+    assert!(images() <= 2, "there are {}", images());
+    same.truncate(1);
+    let mut others = Vec::new();
+    let refusal = loop {
+        client.put("another", "revision").await;
+        match begin(&client).await {
+            Ok(stream) => others.push(stream),
+            Err(refusal) => break refusal,
+        }
+        assert!(others.len() < 5, "each has a copy of its own");
+    };
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert!(refusal.message().contains("3 snapshots are being sent already"), "{}", refusal.message());
+    assert!(images() <= 3, "there are {}", images());
+
+    // What is there is whole, and whoever comes when there is room again is served.
+    let mut size = 0;
+    while let Some(part) = accepted("snapshot", same[0].message().await) {
+        size += part.blob.len();
+    }
+    assert!(size > 12_000_000, "{size}");
+    drop((same, others));
+    let whole = soon("a place for a snapshot", async {
+        loop {
+            match begin(&client).await {
+                Ok(stream) => break stream,
+                Err(refusal) => assert_eq!(refusal.code(), Code::ResourceExhausted),
+            }
+        }
+    });
+    accepted("snapshot", whole.await.message().await).expect("a first part");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::{
     env,
     ffi::OsString,
     fmt::Display,
+    fs,
     io::{BufRead, BufReader},
     net::TcpListener,
     os::unix::process::ExitStatusExt,
@@ -316,6 +317,13 @@ impl Server {
         let mut running = self.running.take().expect("a server to be killed runs");
         running.child.kill().expect("a running child can be killed");
         running.child.wait().expect("a child can be waited for");
+    }
+
+    /// Threads of the process at this moment.
+    pub(crate) fn threads(&self) -> usize {
+        let running = self.running.as_ref().expect("a server whose threads are counted runs");
+        let tasks = fs::read_dir(format!("/proc/{}/task", running.child.id())).expect("Linux lists threads");
+        tasks.count()
     }
 
     pub(crate) fn restart(&mut self) {
