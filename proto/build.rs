@@ -12,6 +12,9 @@ use std::{env, error::Error, fs, path::PathBuf, process::Command};
 const CLIENT_API: [&str; 6] =
     ["kv.proto", "auth.proto", "rpc.proto", "lock.proto", "election.proto", "health.proto"];
 
+/// `google.protobuf.FieldDescriptorProto.Type.TYPE_BYTES`.
+const TYPE_BYTES: i32 = 12;
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     record_rust_version()?;
@@ -23,7 +26,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
     let peer = protox::compile(["peer.proto"], ["proto"])?;
 
-    tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(api.clone())?;
+    // Nested transactions are read level by level, so that their depth is ours to limit: to prost
+    // they are bytes, which look the same on the wire.
+    let mut served = api.clone();
+    let messages = served.file.iter_mut().flat_map(|file| &mut file.message_type);
+    for field in messages.flat_map(|message| &mut message.field) {
+        if matches!(field.name.as_deref(), Some("request_txn" | "response_txn")) {
+            (field.r#type, field.type_name) = (Some(TYPE_BYTES), None);
+        }
+    }
+    tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(served)?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_client(true)

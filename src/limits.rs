@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// Transactions nested in one another. More are refused. The protobuf decoder gives up at a
-/// hundred messages in one another, a nested transaction is two of them, and what was accepted
-/// once must still be readable inside a log entry.
-pub(crate) const TXN_DEPTH_MAX: usize = 32;
+/// Transactions nested in one another. More are refused, though `--max-txn-ops` (128 unless it is set)
+/// mostly comes first: each level takes at least one operation of that budget. Whatever handles a
+/// transaction may go down it by recursion, and has to do with half of a thread's stack at this
+/// depth. It may be raised and never lowered: what was accepted once is in the log.
+pub(crate) const TXN_DEPTH_MAX: usize = 256;
 
 /// Bytes of one request, unless `--max-request-bytes` says otherwise. Larger ones are refused.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;

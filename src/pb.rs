@@ -3,6 +3,8 @@
 // Generated code is not ours to lint, and the contract has messages that a server never makes.
 #![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, dead_code)]
 
+pub(crate) mod nested;
+
 pub(crate) mod mvccpb {
     tonic::include_proto!("mvccpb");
 }

@@ -37,8 +37,14 @@ fn put_cost(put: &Put) -> i64 {
 }
 
 fn txn_cost(txn: &Txn) -> i64 {
-    let branch = |ops: &[Op]| -> i64 { ops.iter().map(op_cost).sum() };
-    branch(&txn.success).max(branch(&txn.failure))
+    let (mut success, mut failure) = (0, 0);
+    for op in &txn.success {
+        success += op_cost(op);
+    }
+    for op in &txn.failure {
+        failure += op_cost(op);
+    }
+    success.max(failure)
 }
 
 fn op_cost(op: &Op) -> i64 {

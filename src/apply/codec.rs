@@ -16,6 +16,7 @@ use crate::{
         Put, Txn,
     },
     auth::{Permission, PermissionKind},
+    limits,
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
     pb::{
         authpb,
@@ -30,6 +31,7 @@ use crate::{
             range_request::{SortOrder as PbOrder, SortTarget as PbSortTarget},
             request_op::Request,
         },
+        nested::{self, Fields, Nested},
         retcd::log::{
             Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining, command::Command as Logged,
         },
@@ -44,6 +46,9 @@ pub(crate) enum DecodeError {
     Malformed(#[from] prost::DecodeError),
     #[error("unknown {0}: damaged, or written by a newer version")]
     Unknown(&'static str),
+    /// Nobody could have proposed it: whoever sent it means harm, or lifted the limit.
+    #[error("transactions nested in one another more than {} deep", limits::TXN_DEPTH_MAX)]
+    TooDeep,
 }
 
 /// Appends a batch to `out`.
@@ -144,7 +149,7 @@ fn command_to_pb(command: &Command) -> Logged {
     match command {
         Command::Put(put) => Logged::Put(put_to_pb(put)),
         Command::DeleteRange(delete) => Logged::DeleteRange(delete_to_pb(delete)),
-        Command::Txn(txn) => Logged::Txn(txn_to_pb(txn).encode_to_vec().into()),
+        Command::Txn(txn) => Logged::Txn(nested::encode(txn).into()),
         Command::Compact { rev } => Logged::Compact(CompactionRequest { revision: rev.0, physical: false }),
         Command::LeaseGrant { id, ttl_secs } => {
             Logged::LeaseGrant(LeaseGrantRequest { id: id.0, ttl: *ttl_secs })
@@ -171,7 +176,7 @@ fn command_from_pb(command: PbCommand) -> Result<Command, DecodeError> {
     Ok(match command.command.ok_or(DecodeError::Unknown("command"))? {
         Logged::Put(put) => Command::Put(put_from_pb(put)),
         Logged::DeleteRange(delete) => Command::DeleteRange(delete_from_pb(delete)),
-        Logged::Txn(txn) => Command::Txn(txn_from_pb(TxnRequest::decode(txn)?)?),
+        Logged::Txn(txn) => Command::Txn(txn_from_bytes(txn, limits::TXN_DEPTH_MAX)?),
         Logged::Compact(compact) => Command::Compact { rev: Rev(compact.revision) },
         Logged::LeaseGrant(grant) => Command::LeaseGrant { id: LeaseId(grant.id), ttl_secs: grant.ttl },
         Logged::LeaseRevoke(revoke) => Command::LeaseRevoke { id: LeaseId(revoke.id) },
@@ -313,39 +318,86 @@ fn delete_from_pb(delete: DeleteRangeRequest) -> DeleteRange {
     DeleteRange { range: KeyRange::parse(delete.key, delete.range_end), prev_kv: delete.prev_kv }
 }
 
-fn txn_to_pb(txn: &Txn) -> TxnRequest {
-    TxnRequest {
-        compare: txn.compares.iter().map(compare_to_pb).collect(),
-        success: txn.success.iter().map(op_to_pb).collect(),
-        failure: txn.failure.iter().map(op_to_pb).collect(),
+/// As an `etcdserverpb.TxnRequest`.
+impl Nested for Txn {
+    fn fields(&self, fields: &mut impl Fields) {
+        const SUCCESS: u32 = 2;
+        const FAILURE: u32 = 3;
+        for compare in &self.compares {
+            fields.message(1, &compare_to_pb(compare));
+        }
+        for (tag, ops) in [(SUCCESS, &self.success), (FAILURE, &self.failure)] {
+            for op in ops {
+                match op {
+                    Op::Range(range) => {
+                        fields.message(tag, &op_to_pb(Request::RequestRange(range_to_pb(range))))
+                    }
+                    Op::Put(put) => fields.message(tag, &op_to_pb(Request::RequestPut(put_to_pb(put)))),
+                    Op::DeleteRange(delete) => {
+                        fields.message(tag, &op_to_pb(Request::RequestDeleteRange(delete_to_pb(delete))));
+                    }
+                    Op::Txn(txn) => fields.nested(tag, &TxnOp(txn)),
+                }
+            }
+        }
     }
 }
 
-fn txn_from_pb(txn: TxnRequest) -> Result<Txn, DecodeError> {
-    Ok(Txn {
-        compares: txn.compare.into_iter().map(compare_from_pb).collect::<Result<_, _>>()?,
-        success: txn.success.into_iter().map(op_from_pb).collect::<Result<_, _>>()?,
-        failure: txn.failure.into_iter().map(op_from_pb).collect::<Result<_, _>>()?,
-    })
-}
-
-fn op_to_pb(op: &Op) -> RequestOp {
-    let request = match op {
-        Op::Range(range) => Request::RequestRange(range_to_pb(range)),
-        Op::Put(put) => Request::RequestPut(put_to_pb(put)),
-        Op::DeleteRange(delete) => Request::RequestDeleteRange(delete_to_pb(delete)),
-        Op::Txn(txn) => Request::RequestTxn(txn_to_pb(txn)),
-    };
+fn op_to_pb(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
-fn op_from_pb(op: RequestOp) -> Result<Op, DecodeError> {
-    Ok(match op.request.ok_or(DecodeError::Unknown("operation of a transaction"))? {
-        Request::RequestRange(range) => Op::Range(range_from_pb(range)?),
-        Request::RequestPut(put) => Op::Put(put_from_pb(put)),
-        Request::RequestDeleteRange(delete) => Op::DeleteRange(delete_from_pb(delete)),
-        Request::RequestTxn(txn) => Op::Txn(txn_from_pb(txn)?),
+/// The `RequestOp` around a nested transaction.
+struct TxnOp<'a>(&'a Txn);
+
+impl Nested for TxnOp<'_> {
+    fn fields(&self, fields: &mut impl Fields) {
+        fields.nested(4, self.0);
+    }
+}
+
+/// Goes down by recursion, so its frames are kept small: loops in place of iterators' adapters, and
+/// what is large elsewhere.
+fn txn_from_bytes(txn: Bytes, depth_max: usize) -> Result<Txn, DecodeError> {
+    let depth_left = depth_max.checked_sub(1).ok_or(DecodeError::TooDeep)?;
+    let (compares, success, failure) = fields_of_txn(txn)?;
+    Ok(Txn {
+        compares,
+        success: ops_from_pb(success, depth_left)?,
+        failure: ops_from_pb(failure, depth_left)?,
     })
+}
+
+type TxnFields = (Vec<Compare>, Vec<RequestOp>, Vec<RequestOp>);
+
+fn fields_of_txn(txn: Bytes) -> Result<TxnFields, DecodeError> {
+    let TxnRequest { compare, success, failure } = TxnRequest::decode(txn)?;
+    let compares = compare.into_iter().map(compare_from_pb).collect::<Result<_, _>>()?;
+    Ok((compares, success, failure))
+}
+
+fn ops_from_pb(requests: Vec<RequestOp>, depth_left: usize) -> Result<Vec<Op>, DecodeError> {
+    let mut ops = Vec::with_capacity(requests.len());
+    for RequestOp { request } in requests {
+        match request {
+            Some(Request::RequestTxn(txn)) => ops.push(Op::Txn(txn_from_bytes(txn, depth_left)?)),
+            request => push_op(request, &mut ops)?,
+        }
+    }
+    Ok(ops)
+}
+
+/// Any operation but a nested transaction.
+fn push_op(request: Option<Request>, ops: &mut Vec<Op>) -> Result<(), DecodeError> {
+    ops.push(match request {
+        Some(Request::RequestRange(range)) => Op::Range(range_from_pb(range)?),
+        Some(Request::RequestPut(put)) => Op::Put(put_from_pb(put)),
+        Some(Request::RequestDeleteRange(delete)) => Op::DeleteRange(delete_from_pb(delete)),
+        Some(Request::RequestTxn(_)) | None => {
+            return Err(DecodeError::Unknown("operation of a transaction"));
+        }
+    });
+    Ok(())
 }
 
 fn range_to_pb(range: &Range) -> RangeRequest {
@@ -517,19 +569,35 @@ mod tests {
             .assert_eq(&decode(future).map(|_| ()).expect_err("unknown").to_string());
     }
 
-    /// A decoder goes a hundred messages deep. A request that uses all of it, and so gets past the
-    /// API, must still be readable as a part of the log.
+    fn nested(depth: usize) -> Txn {
+        let innermost = Txn::default();
+        (1..depth).fold(innermost, |inner, _| Txn { success: vec![Op::Txn(inner)], ..Txn::default() })
+    }
+
+    /// With half of a thread's stack. The frames of a build for tests are larger than those of a
+    /// release.
     #[test]
-    fn the_deepest_request_can_be_read_back() {
-        let mut txn = Txn::default();
-        let deepest = loop {
-            let deeper = Txn { success: vec![Op::Txn(txn.clone())], ..Txn::default() };
-            match TxnRequest::decode(Bytes::from(txn_to_pb(&deeper).encode_to_vec())) {
-                Ok(_) => txn = deeper,
-                Err(_) => break vec![Command::Txn(txn)],
-            }
-        };
-        assert_eq!(decode(encoded(&deepest)).expect("no deeper than a request"), deepest);
+    fn the_deepest_transaction_can_be_read_back_and_a_deeper_one_is_an_error() {
+        const STACK_BYTES: usize = 1024 * 1024;
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let thread = thread.spawn(read_back_the_deepest_transaction).expect("a thread");
+        thread.join().expect("it fits");
+    }
+
+    fn read_back_the_deepest_transaction() {
+        let deepest = vec![Command::Txn(nested(limits::TXN_DEPTH_MAX))];
+        let decoded = decode(encoded(&deepest)).expect("no deeper than a request");
+        assert!(decoded == deepest);
+        // As deep as a message between members could make it: that must not use up the stack.
+        for depth in [limits::TXN_DEPTH_MAX + 1, 100 * limits::TXN_DEPTH_MAX] {
+            let txn = (1..depth).fold(Bytes::new(), |inner, _| {
+                let success = vec![op_to_pb(Request::RequestTxn(inner))];
+                TxnRequest { success, ..TxnRequest::default() }.encode_to_vec().into()
+            });
+            let commands = vec![PbCommand { command: Some(Logged::Txn(txn)) }];
+            let deeper = Batch { commands }.encode_to_vec();
+            assert!(matches!(decode(deeper.into()), Err(DecodeError::TooDeep)), "{depth}");
+        }
     }
 
     #[test]

@@ -190,7 +190,11 @@ impl Txn {
                 compare.range.size() + given
             })
             .sum();
-        compares + self.success.iter().chain(&self.failure).map(Op::size).sum::<usize>()
+        let mut size = compares;
+        for op in self.success.iter().chain(&self.failure) {
+            size += op.size();
+        }
+        size
     }
 }
 

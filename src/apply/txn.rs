@@ -183,9 +183,13 @@ struct Execution<'s> {
 }
 
 impl Execution<'_> {
+    /// Goes down by recursion, so its frames are kept small: a loop, and no adapters of iterators.
     fn run(&mut self, txn: &Txn, path: &mut slice::Iter<'_, bool>) -> Result<TxnResult, StorageError> {
         let (succeeded, ops) = branch(txn, path);
-        let responses = ops.iter().map(|op| self.step(op, path)).collect::<Result<_, _>>()?;
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(self.step(op, path)?);
+        }
         Ok(TxnResult { succeeded, responses })
     }
 

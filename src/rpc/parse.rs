@@ -7,7 +7,12 @@
 //! Requests are taken by reference, because a slow one is described in the log afterwards;
 //! their bytes are shared, not copied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use prost::Message;
 
 use super::status::Refusal;
 use crate::{
@@ -113,19 +118,26 @@ pub(crate) fn txn(request: &pb::TxnRequest, ops_max: usize) -> Result<(Txn, Acce
 }
 
 /// A nested transaction has what the one around it leaves of the budget.
+///
+/// Goes down by recursion, so its frames are kept small: loops, and no adapters of iterators.
 fn txn_within(request: &pb::TxnRequest, ops_max: usize, depth_max: usize) -> Result<Txn, Refusal> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     if ops > ops_max || depth_max == 0 {
         return Err(Refusal::TooManyOps);
     }
-    let branch = |requests: &[pb::RequestOp]| -> Result<Vec<Op>, Refusal> {
-        requests.iter().map(|request| op(request, ops_max - ops, depth_max - 1)).collect()
+    let compares = request.compare.iter().map(compare).collect::<Result<_, _>>()?;
+    let mut txn = Txn {
+        compares,
+        success: Vec::with_capacity(request.success.len()),
+        failure: Vec::with_capacity(request.failure.len()),
     };
-    Ok(Txn {
-        compares: request.compare.iter().map(compare).collect::<Result<_, _>>()?,
-        success: branch(&request.success)?,
-        failure: branch(&request.failure)?,
-    })
+    for request in &request.success {
+        txn.success.push(op(request, ops_max - ops, depth_max - 1)?);
+    }
+    for request in &request.failure {
+        txn.failure.push(op(request, ops_max - ops, depth_max - 1)?);
+    }
+    Ok(txn)
 }
 
 fn op(request: &pb::RequestOp, ops_max: usize, depth_max: usize) -> Result<Op, Refusal> {
@@ -133,7 +145,10 @@ fn op(request: &pb::RequestOp, ops_max: usize, depth_max: usize) -> Result<Op, R
         Some(PbOp::RequestRange(request)) => range(request).map(Op::Range),
         Some(PbOp::RequestPut(request)) => put(request).map(Op::Put),
         Some(PbOp::RequestDeleteRange(request)) => delete_range(request).map(Op::DeleteRange),
-        Some(PbOp::RequestTxn(request)) => txn_within(request, ops_max, depth_max).map(Op::Txn),
+        Some(PbOp::RequestTxn(request)) => {
+            let request = pb::TxnRequest::decode(request.clone()).map_err(|_| Refusal::MalformedMessage)?;
+            txn_within(&request, ops_max, depth_max).map(Op::Txn)
+        }
         None => Err(Refusal::KeyNotFound),
     }
 }
@@ -238,11 +253,9 @@ impl<'a> Writes<'a> {
             if let Op::Txn(txn) = op {
                 let success = Writes::of(&txn.success)?;
                 let failure = Writes::of(&txn.failure)?;
-                for key in success.puts.union(&failure.puts) {
-                    writes.put(key)?;
-                }
-                writes.take_deletes(success);
-                writes.take_deletes(failure);
+                writes.take_puts(united(success.puts, failure.puts))?;
+                writes.take_deletes(success.deleted_keys, success.deleted_spans);
+                writes.take_deletes(failure.deleted_keys, failure.deleted_spans);
             }
         }
         for op in ops {
@@ -258,6 +271,26 @@ impl<'a> Writes<'a> {
             return Err(Refusal::DuplicateKey);
         }
         Ok(())
+    }
+
+    /// Puts of a nested transaction. What it holds may be much more than what is here already, and
+    /// be taken over at every level around it: so the few go to the many.
+    fn take_puts(&mut self, mut puts: BTreeSet<&'a [u8]>) -> Result<(), Refusal> {
+        let deletes = self.deleted_keys.len() + self.deleted_spans.len();
+        let is_deleted = if puts.len() < deletes {
+            puts.iter().any(|key| self.deletes(key))
+        } else {
+            self.deleted_keys.iter().any(|key| puts.contains(key))
+                || self.deleted_spans.iter().any(|(start, end)| puts.range(*start..*end).next().is_some())
+        };
+        if is_deleted {
+            return Err(Refusal::DuplicateKey);
+        }
+        if self.puts.len() < puts.len() {
+            mem::swap(&mut self.puts, &mut puts);
+        }
+        let is_new = |key| self.puts.insert(key);
+        if puts.into_iter().all(is_new) { Ok(()) } else { Err(Refusal::DuplicateKey) }
     }
 
     fn delete(&mut self, range: &'a KeyRange) {
@@ -287,9 +320,12 @@ impl<'a> Writes<'a> {
         self.deleted_spans.insert(start, end);
     }
 
-    fn take_deletes(&mut self, other: Writes<'a>) {
-        self.deleted_keys.extend(other.deleted_keys);
-        for (start, end) in other.deleted_spans {
+    fn take_deletes(&mut self, keys: BTreeSet<&'a [u8]>, mut spans: BTreeMap<&'a [u8], &'a [u8]>) {
+        self.deleted_keys = united(mem::take(&mut self.deleted_keys), keys);
+        if self.deleted_spans.len() < spans.len() {
+            mem::swap(&mut self.deleted_spans, &mut spans);
+        }
+        for (start, end) in spans {
             self.delete_span(start, end);
         }
     }
@@ -298,6 +334,13 @@ impl<'a> Writes<'a> {
         self.deleted_keys.contains(key)
             || self.deleted_spans.range(..=key).next_back().is_some_and(|(_, end)| key < *end)
     }
+}
+
+/// The few go to the many.
+fn united<'a>(a: BTreeSet<&'a [u8]>, b: BTreeSet<&'a [u8]>) -> BTreeSet<&'a [u8]> {
+    let (few, mut many) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    many.extend(few);
+    many
 }
 
 /// An alarm to raise or to clear. `None` for the type that is no alarm.
@@ -524,6 +567,10 @@ mod tests {
         }
     }
 
+    fn nested_op(txn: TxnRequest) -> PbOp {
+        PbOp::RequestTxn(txn.encode_to_vec().into())
+    }
+
     fn gets(count: usize) -> Vec<PbOp> {
         vec![PbOp::RequestRange(get("k")); count]
     }
@@ -549,7 +596,7 @@ mod tests {
 
     #[test]
     fn a_nested_transaction_gets_what_is_left() {
-        let nested = |count| PbOp::RequestTxn(txn_of(gets(count), vec![]));
+        let nested = |count| nested_op(txn_of(gets(count), vec![]));
         let request = |count| txn_of([vec![nested(count)], gets(2)].concat(), vec![]);
         assert!(parsed(&request(4), 7).is_ok());
         assert_eq!(parsed(&request(5), 7), Err(Refusal::TooManyOps));
@@ -558,10 +605,12 @@ mod tests {
     #[test]
     fn transactions_are_not_nested_without_end() {
         let nested = |depth: usize| {
-            (1..depth).fold(txn_of(vec![], vec![]), |inner, _| txn_of(vec![PbOp::RequestTxn(inner)], vec![]))
+            (1..depth).fold(txn_of(vec![], vec![]), |inner, _| txn_of(vec![nested_op(inner)], vec![]))
         };
-        assert!(parsed(&nested(TXN_DEPTH_MAX), 1000).is_ok());
-        assert_eq!(parsed(&nested(TXN_DEPTH_MAX + 1), 1000), Err(Refusal::TooManyOps));
+        assert!(parsed(&nested(TXN_DEPTH_MAX), 10_000).is_ok());
+        for deeper in [TXN_DEPTH_MAX + 1, 5000] {
+            assert_eq!(parsed(&nested(deeper), 10_000), Err(Refusal::TooManyOps));
+        }
     }
 
     #[test]
@@ -569,7 +618,7 @@ mod tests {
         let refused = |op: PbOp| {
             let inside = parsed(&txn_of(vec![op.clone()], vec![]), 9);
             assert_eq!(parsed(&txn_of(vec![], vec![op.clone()]), 9), inside);
-            let nested = PbOp::RequestTxn(txn_of(vec![op], vec![]));
+            let nested = nested_op(txn_of(vec![op], vec![]));
             assert_eq!(parsed(&txn_of(vec![nested], vec![]), 9), inside);
             inside
         };
@@ -593,7 +642,7 @@ mod tests {
             Ok(Access::Read { serializable: false })
         );
         assert_eq!(parsed(&txn_of(gets(1), vec![PbOp::RequestPut(put_of("k"))]), 9), Ok(Access::Write));
-        let nested = PbOp::RequestTxn(txn_of(gets(1), vec![]));
+        let nested = nested_op(txn_of(gets(1), vec![]));
         assert_eq!(parsed(&txn_of(vec![nested], vec![]), 9), Ok(Access::Write));
     }
 

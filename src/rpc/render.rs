@@ -11,6 +11,7 @@ use crate::{
     pb::{
         etcdserverpb::{self as pb, AlarmType, ResponseHeader, ResponseOp, response_op},
         mvccpb,
+        nested::{self, Fields, Nested},
     },
     types::{KeyValue, Rev},
 };
@@ -77,10 +78,57 @@ fn op(result: OpResult) -> ResponseOp {
         OpResult::DeleteRange { rev, deleted, prev_kvs } => {
             Response::ResponseDeleteRange(delete_range(inner_header(rev), deleted, prev_kvs))
         }
-        // A nested transaction has a header, and nothing in it.
-        OpResult::Txn(result) => Response::ResponseTxn(txn(ResponseHeader::default(), result)),
+        OpResult::Txn(result) => Response::ResponseTxn(nested::encode(&NestedTxn::of(result)).into()),
     };
     ResponseOp { response: Some(response) }
+}
+
+/// The answer to a nested transaction, as a `TxnResponse`.
+struct NestedTxn {
+    succeeded: bool,
+    responses: Vec<NestedOp>,
+}
+
+enum NestedOp {
+    Txn(NestedTxn),
+    Other(ResponseOp),
+}
+
+impl NestedTxn {
+    /// Goes down by recursion, so its frames are kept small: a loop, and no adapters of iterators.
+    fn of(result: TxnResult) -> NestedTxn {
+        let mut responses = Vec::with_capacity(result.responses.len());
+        for result in result.responses {
+            responses.push(match result {
+                OpResult::Txn(result) => NestedOp::Txn(NestedTxn::of(result)),
+                other => NestedOp::Other(op(other)),
+            });
+        }
+        NestedTxn { succeeded: result.succeeded, responses }
+    }
+}
+
+impl Nested for NestedTxn {
+    fn fields(&self, fields: &mut impl Fields) {
+        // It has a header, and nothing in it.
+        fields.message(1, &ResponseHeader::default());
+        fields.flag(2, self.succeeded);
+        for response in &self.responses {
+            match response {
+                NestedOp::Txn(txn) => fields.nested(3, &TxnOp(txn)),
+                NestedOp::Other(op) => fields.message(3, op),
+            }
+        }
+    }
+}
+
+/// The `ResponseOp` around the answer to a nested transaction.
+struct TxnOp<'a>(&'a NestedTxn);
+
+impl Nested for TxnOp<'_> {
+    fn fields(&self, fields: &mut impl Fields) {
+        fields.nested(4, self.0);
+    }
 }
 
 fn inner_header(rev: Rev) -> ResponseHeader {
@@ -113,6 +161,7 @@ pub(crate) fn members(mut members: Vec<Member>) -> Vec<pb::Member> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use prost::Message;
 
     use super::*;
     use crate::types::{LeaseId, MemberId};
@@ -177,6 +226,7 @@ mod tests {
         assert_eq!((range.header, range.more, range.count), (only(5), true, 4));
         assert_eq!(range.kvs, [key_value(kv("r"))]);
         assert_eq!((put.header, put.prev_kv.clone()), (only(6), Some(key_value(kv("p")))));
+        let nested = pb::TxnResponse::decode(nested.clone()).expect("it was just encoded");
         assert_eq!((nested.header, nested.succeeded), (Some(ResponseHeader::default()), true));
         let Some(response_op::Response::ResponseDeleteRange(delete)) = &nested.responses[0].response else {
             panic!("not the answer to a delete")

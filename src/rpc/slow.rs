@@ -225,7 +225,10 @@ fn describe_op(out: &mut String, op: &RequestOp) -> std::fmt::Result {
         }
         Some(PbOp::RequestTxn(request)) => {
             write!(out, "request_txn:<")?;
-            describe_txn(out, request)?;
+            // It was executed, so it can be decoded, and is not too deep to be described.
+            if let Ok(request) = TxnRequest::decode(request.clone()) {
+                describe_txn(out, &request)?;
+            }
         }
         None => return Ok(()),
     }

@@ -34,6 +34,7 @@ pub(crate) enum Refusal {
     UnknownDowngradeAction,
     StreamCustomSort,
     StreamRevisionFilters,
+    MalformedMessage,
     // The store does not have it, or has no room for it.
     Compacted,
     FutureRevision,
@@ -129,6 +130,9 @@ impl Refusal {
             Refusal::StreamCustomSort => (Unimplemented, "RangeStream does not support custom sort orders"),
             Refusal::StreamRevisionFilters => {
                 (Unimplemented, "RangeStream does not support revision filters")
+            }
+            Refusal::MalformedMessage => {
+                (Internal, "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data")
             }
 
             Refusal::Compacted => (OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
@@ -420,6 +424,7 @@ FailedPrecondition: etcdserver: rpc not supported for learner
 FailedPrecondition: etcdserver: too many learner members in cluster
 FailedPrecondition: etcdserver: user name already exists
 FailedPrecondition: etcdserver: user name not found
+Internal: grpc: error unmarshalling request: proto: cannot parse invalid wire-format data
 InvalidArgument: etcdserver: authentication failed, invalid user ID or password
 InvalidArgument: etcdserver: duplicate key given in txn request
 InvalidArgument: etcdserver: given member URLs are invalid
@@ -487,6 +492,7 @@ Unknown: not a primary lessor"#;
             UnknownDowngradeAction,
             StreamCustomSort,
             StreamRevisionFilters,
+            MalformedMessage,
             Compacted,
             FutureRevision,
             NoSpace,

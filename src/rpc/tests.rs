@@ -26,6 +26,7 @@ use crate::{
             AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
             AuthenticateRequest, AuthenticateResponse, DeleteRangeRequest, DeleteRangeResponse,
             LeaseGrantRequest, LeaseGrantResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+            RequestOp, TxnRequest, TxnResponse, request_op, response_op,
         },
         v3electionpb::{
             CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
@@ -48,9 +49,13 @@ struct Member {
 impl Member {
     /// Has to be called on the runtime that the requests will run on.
     fn start() -> Member {
-        let dir = tempfile::tempdir().expect("a temporary directory");
         // Passwords as cheap as they come.
-        let args = [format!("--data-dir={}", dir.path().display()).into(), "--bcrypt-cost=4".into()];
+        Member::start_with("--bcrypt-cost=4")
+    }
+
+    fn start_with(flag: &str) -> Member {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let args = [format!("--data-dir={}", dir.path().display()).into(), flag.into()];
         let config = match Config::load(&args, &[]) {
             Ok(Invocation::Serve(config)) => *config,
             _ => panic!("the flags are sound"),
@@ -465,4 +470,48 @@ async fn calls_are_checked_and_counted_around_the_services() {
     ] {
         assert!(metrics.contains(&line), "{line}");
     }
+}
+
+/// A put at the bottom of `depth` transactions.
+fn nested_put(depth: usize) -> TxnRequest {
+    let around =
+        |request| TxnRequest { success: vec![RequestOp { request: Some(request) }], ..TxnRequest::default() };
+    let put = PutRequest { key: "deep".into(), value: "v".into(), ..PutRequest::default() };
+    let innermost = around(request_op::Request::RequestPut(put));
+    (1..depth)
+        .fold(innermost, |inner, _| around(request_op::Request::RequestTxn(inner.encode_to_vec().into())))
+}
+
+/// Everything that goes down a transaction by recursion does it here once: reading, checking,
+/// applying, rendering and dropping. The reactor's part is done with half of a thread's stack, and
+/// the frames of a build for tests are larger than those of a release.
+#[test]
+fn the_deepest_transaction_fits_the_stack() {
+    const STACK_BYTES: usize = 1024 * 1024;
+    let runs = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a plain runtime").block_on(async {
+            let member = Member::start_with("--max-txn-ops=100000");
+            let depth = crate::limits::TXN_DEPTH_MAX;
+            let mut answer: TxnResponse =
+                member.call("/etcdserverpb.KV/Txn", nested_put(depth)).await.expect("it is not too deep");
+            for level in 1..depth {
+                let inner = answer.responses.pop().and_then(|op| op.response);
+                let Some(response_op::Response::ResponseTxn(inner)) = inner else { panic!("{inner:?}") };
+                answer = TxnResponse::decode(inner).expect("an answer to a transaction");
+                assert!(answer.succeeded, "{level}");
+            }
+            let put = answer.responses.pop().and_then(|op| op.response);
+            assert!(matches!(put, Some(response_op::Response::ResponsePut(_))), "{put:?}");
+            for deeper in [depth + 1, 20_000] {
+                let answer: Result<TxnResponse, Status> =
+                    member.call("/etcdserverpb.KV/Txn", nested_put(deeper)).await;
+                let status = answer.expect_err("it is too deep");
+                assert_eq!(status.code(), Code::InvalidArgument);
+                assert_eq!(status.message(), "etcdserver: too many operations in txn request");
+            }
+        });
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(runs);
+    thread.expect("a thread").join().expect("it fits");
 }

@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::{
     client::{Client, accepted, refused, revision},
     pb::etcdserverpb::{compare::TargetUnion, request_op::Request, response_op::Response, *},
-    server::serve,
+    server::{Launch, serve, serve_with, subject_is_retcd},
 };
 
 const DUPLICATE: &str = "etcdserver: duplicate key given in txn request";
@@ -465,4 +465,127 @@ async fn compare_and_swap_lets_one_of_many_win_each_round() {
         task.await.expect("no task panics");
     }
     assert_eq!(client.get("counter").await.expect("put").value, "80");
+}
+
+/// A put of `key` at the bottom of `depth` transactions.
+fn nested_put(key: &str, depth: usize) -> TxnRequest {
+    let innermost = TxnRequest { success: vec![put(key, "v")], ..Default::default() };
+    (1..depth).fold(innermost, |inner, _| TxnRequest { success: vec![nested(inner)], ..Default::default() })
+}
+
+/// Transactions that lie in one another deeper than a message could be built from values.
+fn nested_bytes(depth: usize) -> Bytes {
+    const SUCCESS: u8 = 2 << 3 | 2;
+    const REQUEST_TXN: u8 = 4 << 3 | 2;
+    // From the inside out, so backwards.
+    let mut backwards = Vec::new();
+    for _ in 1..depth {
+        for key in [REQUEST_TXN, SUCCESS] {
+            let mut field = vec![key];
+            prost::encoding::encode_varint(backwards.len() as u64, &mut field);
+            backwards.extend(field.iter().rev());
+        }
+    }
+    backwards.reverse();
+    backwards.into()
+}
+
+/// The client of these tests cannot read answers that are nested deeper than fifty, so what counts
+/// is whether it is there.
+async fn is_executed(client: &Client, key: &str, depth: usize) -> bool {
+    let answer = client.try_txn(nested_put(key, depth)).await;
+    let is_there = client.get(key.to_owned()).await.is_some();
+    if !is_there {
+        refused(answer, Code::InvalidArgument, "etcdserver: too many operations in txn request");
+    }
+    is_there
+}
+
+#[tokio::test]
+async fn transactions_are_nested_as_deep_as_their_operations_are_budgeted_for() {
+    let (mut server, client) = serve();
+    for depth in [50, 51, 100, 128] {
+        assert!(is_executed(&client, &depth.to_string(), depth).await, "{depth}");
+    }
+    assert!(!is_executed(&client, "deeper", 129).await);
+    // What was executed once can be read from the log.
+    server.kill();
+    server.start();
+    assert!(server.client().get("128").await.is_some());
+}
+
+#[tokio::test]
+async fn a_larger_budget_allows_deeper_nesting_and_a_limit_of_ours_has_its_words() {
+    let (mut server, client) = serve_with(Launch::subject().flag("max-txn-ops", 10_000));
+    let deepest = 256;
+    assert!(is_executed(&client, "deepest", deepest).await);
+    if subject_is_retcd() {
+        assert!(!is_executed(&client, "deeper", deepest + 1).await);
+        let text = "etcdserver: too many operations in txn request";
+        refused(raw_txn(&client, nested_bytes(100_000)).await, Code::InvalidArgument, text);
+    }
+    server.kill();
+    server.start();
+    assert!(server.client().get("deepest").await.is_some());
+}
+
+#[tokio::test]
+async fn a_nested_transaction_that_is_none_is_refused_in_the_words_of_grpc_go() {
+    let (_server, client) = serve();
+    let mut bytes = prost::Message::encode_to_vec(&nested_put("k", 2));
+    let last = bytes.len() - 1;
+    for broken in [vec![0x12, 4, 0x22, 2, 0x0a, 9], vec![0x12, 3, 0x22, 1, 0xff]] {
+        let answer = raw_txn(&client, broken.into()).await;
+        let reason = "proto: cannot parse invalid wire-format data";
+        refused(answer, Code::Internal, &format!("grpc: error unmarshalling request: {reason}"));
+    }
+    accepted("the whole", raw_txn(&client, bytes.clone().into()).await);
+    bytes.truncate(last);
+    assert!(raw_txn(&client, bytes.into()).await.is_err());
+}
+
+/// Sends bytes as they are, and does not look at the answer.
+async fn raw_txn(client: &Client, message: Bytes) -> Result<(), tonic::Status> {
+    let mut grpc = tonic::client::Grpc::new(client.channel());
+    grpc.ready().await.expect("the server listens");
+    let path = "/etcdserverpb.KV/Txn".parse().expect("a path");
+    grpc.unary(tonic::Request::new(message), path, RawCodec).await.map(drop)
+}
+
+struct RawCodec;
+
+impl tonic::codec::Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = ();
+    type Encoder = RawCodec;
+    type Decoder = RawCodec;
+
+    fn encoder(&mut self) -> RawCodec {
+        RawCodec
+    }
+
+    fn decoder(&mut self) -> RawCodec {
+        RawCodec
+    }
+}
+
+impl tonic::codec::Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        bytes::BufMut::put(out, item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for RawCodec {
+    type Item = ();
+    type Error = tonic::Status;
+
+    fn decode(&mut self, input: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<()>, tonic::Status> {
+        let length = bytes::Buf::remaining(input);
+        bytes::Buf::advance(input, length);
+        Ok(Some(()))
+    }
 }

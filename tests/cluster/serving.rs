@@ -17,7 +17,7 @@ use crate::{
     cluster::{Cluster, Member, PATIENCE, Plan},
     pb::etcdserverpb::{
         CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-        LeaseTimeToLiveRequest, PutRequest,
+        LeaseTimeToLiveRequest, PutRequest, RequestOp, TxnRequest, request_op,
     },
 };
 
@@ -300,4 +300,31 @@ async fn a_proposal_that_its_client_gave_up_has_failed() {
     let given_up = tokio::time::timeout(Duration::from_millis(300), left.try_put("k", "v")).await;
     assert!(given_up.is_err(), "nobody can answer a put without a quorum");
     metric_reaches(left, FAILED, before + 1.0).await;
+}
+
+/// The client of these tests cannot read answers that are nested deeper than fifty, so what counts
+/// is whether it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_deeply_nested_transaction_goes_through_a_follower_and_is_read_by_all() {
+    let mut cluster = Cluster::found(3);
+    let follower = (cluster.leader().await + 1) % 3;
+    let success =
+        |request| TxnRequest { success: vec![RequestOp { request: Some(request) }], ..TxnRequest::default() };
+    let put = PutRequest { key: "deep".into(), value: "v".into(), ..PutRequest::default() };
+    let innermost = success(request_op::Request::RequestPut(put));
+    let txn = (1..128).fold(innermost, |inner, _| success(request_op::Request::RequestTxn(inner)));
+    let _ = cluster.members[follower].kv().txn(txn).await;
+    assert_eq!(cluster.members[follower].get("deep").await.as_deref(), Some("v"));
+    cluster.assert_equal().await;
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    for member in &mut cluster.members {
+        member.spawn();
+    }
+    for member in &mut cluster.members {
+        member.wait_until_ready();
+    }
+    cluster.assert_equal().await;
+    assert_eq!(cluster.members[follower].get("deep").await.as_deref(), Some("v"));
 }
