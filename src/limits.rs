@@ -314,10 +314,13 @@ pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 150;
 /// What each reactor needs for itself.
 pub(crate) const DESCRIPTORS_PER_REACTOR: u64 = 4;
-/// Connections to the peer port. Each peer makes four at most. When more are open, new ones wait.
+/// Connections to the peer port, at least. Each peer makes four at most. When more are open, new
+/// ones wait.
 pub(crate) const PEER_CONNECTIONS: usize = 48;
-/// Connections to the ports of --listen-metrics-urls. When more are open, new ones wait.
+/// Connections to the ports of --listen-metrics-urls, at least. When more are open, new ones wait.
 pub(crate) const METRICS_CONNECTIONS: usize = 16;
+/// Of the descriptors that are not reserved, peers and metrics get one in so many each.
+pub(crate) const CONNECTIONS_SHARE: usize = 8;
 
 const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= DESCRIPTORS_RESERVED as usize);
 

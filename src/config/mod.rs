@@ -24,7 +24,7 @@ use std::{
 };
 
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
-pub(crate) use url::{ListenAddress, ListenUrl, Place, Url};
+pub(crate) use url::{ListenAddress, ListenUrl, Target, Url};
 
 use flags::Flags;
 

@@ -47,7 +47,7 @@ impl Scheme {
 
 /// Where a URL leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+pub(crate) enum Target {
     /// The host as it was written; an IPv6 address has lost its brackets.
     Host { host: String, port: u16 },
     /// The file of a Unix socket; a relative path is relative to the working directory.
@@ -61,7 +61,7 @@ pub(crate) struct Url {
     /// As it was typed, but for the scheme, which is in lower case.
     text: String,
     pub(crate) scheme: Scheme,
-    pub(crate) place: Place,
+    pub(crate) target: Target,
 }
 
 impl fmt::Display for Url {
@@ -76,7 +76,7 @@ impl Url {
         let wrong_scheme = || format!("URL scheme must be http, https, unix, or unixs: {text}");
         let (scheme, rest) = text.split_once(':').ok_or_else(wrong_scheme)?;
         let scheme = Scheme::of(scheme).ok_or_else(wrong_scheme)?;
-        let place = match scheme {
+        let target = match scheme {
             Scheme::Http | Scheme::Https => {
                 let address = rest.strip_prefix("//").ok_or_else(wrong_scheme)?;
                 parse_host(address, text)?
@@ -84,15 +84,15 @@ impl Url {
             // `unix:/path` has no host, `unix://dir/file` takes the host for the first part.
             Scheme::Unix | Scheme::Unixs => parse_socket(rest.strip_prefix("//").unwrap_or(rest), text)?,
         };
-        Ok(Url { text: format!("{}:{rest}", scheme.as_str()), scheme, place })
+        Ok(Url { text: format!("{}:{rest}", scheme.as_str()), scheme, target })
     }
 
     /// Where to bind: an address, never a name that could mean something else tomorrow.
     pub(super) fn listen(&self) -> Result<ListenUrl, String> {
         self.without_tls()?;
-        let address = match &self.place {
-            Place::Socket(path) => ListenAddress::Unix(path.clone()),
-            Place::Host { host, port } => {
+        let address = match &self.target {
+            Target::Socket(path) => ListenAddress::Unix(path.clone()),
+            Target::Host { host, port } => {
                 let ip = match host.as_str() {
                     "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
                     host => host.parse().map_err(|_| format!("expected IP in URL for binding ({self})"))?,
@@ -111,7 +111,7 @@ impl Url {
     }
 }
 
-fn parse_host(address: &str, text: &str) -> Result<Place, String> {
+fn parse_host(address: &str, text: &str) -> Result<Target, String> {
     let wrong_address = || format!("URL address does not have the form \"host:port\": {text}");
     let (address, path) = address.find('/').map_or((address, ""), |at| address.split_at(at));
     if !path.is_empty() {
@@ -124,10 +124,10 @@ fn parse_host(address: &str, text: &str) -> Result<Place, String> {
         None if host.contains(':') => return Err(wrong_address()),
         None => host,
     };
-    Ok(Place::Host { host: host.to_owned(), port })
+    Ok(Target::Host { host: host.to_owned(), port })
 }
 
-fn parse_socket(path: &str, text: &str) -> Result<Place, String> {
+fn parse_socket(path: &str, text: &str) -> Result<Target, String> {
     let path = percent_decoded(path).ok_or_else(|| format!("invalid URL escape in {text}"))?;
     match path.len() {
         0 => Err(format!("URL must name the file of a socket, as in unix:///run/etcd.sock: {text}")),
@@ -138,7 +138,7 @@ fn parse_socket(path: &str, text: &str) -> Result<Place, String> {
         _ if path.as_bytes().contains(&0) => {
             Err(format!("the path of a Unix socket has a zero byte: {text}"))
         }
-        _ => Ok(Place::Socket(path.into())),
+        _ => Ok(Target::Socket(path.into())),
     }
 }
 
@@ -242,9 +242,9 @@ mod tests {
 
     #[test]
     fn a_socket_is_a_file_whose_path_fits() {
-        let path = |text: &str| match Url::parse(text).expect(text).place {
-            Place::Socket(path) => path.display().to_string(),
-            Place::Host { .. } => panic!("{text} is no file"),
+        let path = |text: &str| match Url::parse(text).expect(text).target {
+            Target::Socket(path) => path.display().to_string(),
+            Target::Host { .. } => panic!("{text} is no file"),
         };
         assert_eq!(path("unix:///run/etcd.sock"), "/run/etcd.sock");
         assert_eq!(path("unix:/run/etcd.sock"), "/run/etcd.sock");

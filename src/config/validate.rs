@@ -20,7 +20,7 @@ use super::{
     MetricsMode, Notice,
     flags::Flags,
     table::Standing,
-    url::{ListenAddress, ListenUrl, Place, Url, parse_urls},
+    url::{ListenAddress, ListenUrl, Target, Url, parse_urls},
     value::{parse_bool, parse_duration},
 };
 
@@ -288,9 +288,9 @@ fn listen_urls(flags: &Flags, name: &'static str) -> Result<Vec<ListenUrl>, Conf
 
 /// What `--advertise-client-urls` may look like beside these URLs to listen on.
 fn advertise_example(listen: &[Url]) -> String {
-    match listen.first().map(|url| (url, &url.place)) {
+    match listen.first().map(|url| (url, &url.target)) {
         None => "http://10.0.0.1:2379".to_owned(),
-        Some((url, Place::Host { host, port })) if host == "0.0.0.0" || host == "::" => {
+        Some((url, Target::Host { host, port })) if host == "0.0.0.0" || host == "::" => {
             format!("{}://10.0.0.1:{port}", url.scheme.as_str())
         }
         Some((url, _)) => url.to_string(),
@@ -324,7 +324,7 @@ fn advertised(
     let urls = flags.urls(name);
     for url in &urls {
         url.without_tls().map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))?;
-        let Place::Host { host, .. } = &url.place else { continue };
+        let Target::Host { host, .. } = &url.target else { continue };
         if host.is_empty() {
             return invalid(format!(
                 "--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))",

@@ -355,31 +355,34 @@ pub(crate) fn alarm(request: &pb::AlarmRequest) -> Option<Alarm> {
 
 /// Peer URLs of a new member, sorted: `http(s)://host:port` without a path, or a unix socket.
 pub(crate) fn member_urls(urls: &[String]) -> Result<Vec<String>, Refusal> {
+    let urls = urls.iter().map(|url| member_url(url.trim()).ok_or(Refusal::BadMemberUrls));
+    let mut urls = urls.collect::<Result<Vec<String>, Refusal>>()?;
     if urls.is_empty() {
-        return Err(Refusal::BadMemberUrls);
-    }
-    let mut urls: Vec<String> = urls.iter().map(|url| url.trim().to_owned()).collect();
-    if !urls.iter().all(|url| is_member_url(url)) {
         return Err(Refusal::BadMemberUrls);
     }
     urls.sort();
     Ok(urls)
 }
 
-fn is_member_url(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return false };
-    match scheme {
-        "http" | "https" => {
-            let Some((host, port)) = rest.rsplit_once(':') else { return false };
-            let host_fits = match host.strip_prefix('[') {
-                Some(address) => address.strip_suffix(']').is_some_and(|address| !address.contains(']')),
-                None => !host.contains([':', '/', '[', ']', ' ']),
-            };
-            host_fits && port.bytes().all(|digit| digit.is_ascii_digit())
-        }
+/// The URL as it is kept: the scheme in lower case, and everything else as it came.
+fn member_url(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once(':')?;
+    let scheme = scheme.to_ascii_lowercase();
+    let is_known = match scheme.as_str() {
+        "http" | "https" => is_host_and_port(rest.strip_prefix("//")?),
         "unix" | "unixs" => true,
         _ => false,
-    }
+    };
+    is_known.then(|| format!("{scheme}:{rest}"))
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let host_fits = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| !address.contains(']')),
+        None => !host.contains([':', '/', '[', ']', ' ']),
+    };
+    host_fits && port.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// `major.minor` of a downgrade target: a semantic version, of which the patch is ignored, or
@@ -826,10 +829,22 @@ mod tests {
     #[test]
     fn member_urls_have_a_known_scheme_and_a_port_and_no_path() {
         let check = |urls: &[&str]| member_urls(&urls.iter().map(|url| url.to_string()).collect::<Vec<_>>());
-        let good =
-            [" http://b:2380", "https://[::1]:2380", "http://a:1", "unix://some/socket", "http://:2380"];
-        let sorted =
-            ["http://:2380", "http://a:1", "http://b:2380", "https://[::1]:2380", "unix://some/socket"];
+        let good = [
+            " http://b:2380",
+            "https://[::1]:2380",
+            "HTTP://A:1",
+            "unix://some/socket",
+            "http://:2380",
+            "unix:/run/s",
+        ];
+        let sorted = [
+            "http://:2380",
+            "http://A:1",
+            "http://b:2380",
+            "https://[::1]:2380",
+            "unix://some/socket",
+            "unix:/run/s",
+        ];
         assert_eq!(check(&good), Ok(sorted.map(str::to_owned).to_vec()));
         for bad in [
             "",

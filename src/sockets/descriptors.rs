@@ -38,17 +38,20 @@ impl Descriptors {
     pub(crate) fn within(limit: u64, reactors: usize) -> Result<Descriptors, String> {
         let reserved = limits::DESCRIPTORS_RESERVED + limits::DESCRIPTORS_PER_REACTOR * reactors as u64;
         if limit <= reserved {
+            let with_one_reactor = limits::DESCRIPTORS_RESERVED + limits::DESCRIPTORS_PER_REACTOR;
+            let or_else = if limit > with_one_reactor { ", or set a lower --reactors" } else { "" };
             return Err(format!(
                 "the limit of open files is {limit}, and {reserved} are needed for the server's own files and \
-                 connections with {reactors} reactors; raise it above {reserved} (`ulimit -n` in a shell, \
-                 LimitNOFILE= in a systemd unit, --ulimit nofile= for docker), or set a lower --reactors"
+                 connections with --reactors {reactors}; raise it above {reserved} (`ulimit -n` in a shell, \
+                 LimitNOFILE= in a systemd unit, --ulimit nofile= for docker){or_else}"
             ));
         }
-        let for_clients = usize::try_from(limit - reserved).unwrap_or(usize::MAX);
+        let spare = usize::try_from(limit - reserved).unwrap_or(usize::MAX);
+        let share = spare / limits::CONNECTIONS_SHARE;
         Ok(Descriptors {
-            clients: Places::new("clients", for_clients),
-            metrics: Places::new("metrics and health checks", limits::METRICS_CONNECTIONS),
-            peers: Places::new("peers", limits::PEER_CONNECTIONS),
+            clients: Places::new("clients", spare - 2 * share),
+            metrics: Places::new("metrics and health checks", limits::METRICS_CONNECTIONS + share),
+            peers: Places::new("peers", limits::PEER_CONNECTIONS + share),
         })
     }
 }
@@ -100,8 +103,18 @@ mod tests {
     fn a_limit_that_is_too_low_is_refused_with_the_number_to_raise_it_to() {
         let error = Descriptors::within(158, 2).expect_err("nothing is left for clients");
         assert!(error.contains("is 158, and 158 are needed") && error.contains("`ulimit -n`"), "{error}");
-        assert_eq!(Descriptors::within(159, 2).expect("one is left").clients.total, 1);
-        assert_eq!(Descriptors::within(256, 2).expect("some are left").clients.total, 98);
+        assert!(error.ends_with("or set a lower --reactors"), "{error}");
+        let error = Descriptors::within(154, 1).expect_err("fewer reactors than one there are not");
+        assert!(error.ends_with("--ulimit nofile= for docker)"), "{error}");
+        let shares = |limit| {
+            let Descriptors { clients, metrics, peers } =
+                Descriptors::within(limit, 2).expect("some are left");
+            (clients.total, metrics.total, peers.total)
+        };
+        assert_eq!(shares(159), (1, 16, 48));
+        assert_eq!(shares(256), (98 - 2 * 12, 16 + 12, 48 + 12));
+        let (clients, metrics, peers) = shares(20_000);
+        assert_eq!(clients + metrics + peers - 16 - 48 + 158, 20_000, "they add up to the limit");
         let endless = Descriptors::within(u64::MAX, 2).expect("no limit");
         assert_eq!(endless.clients.total, Semaphore::MAX_PERMITS);
     }

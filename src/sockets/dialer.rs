@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::Io;
-use crate::config::{Place, Url};
+use crate::config::{Target, Url};
 
 /// How long it may take to find a name's addresses, or one address to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,10 +30,10 @@ impl Dialer {
 
     /// What a request over such a connection names as its authority.
     pub(crate) fn authority(&self) -> String {
-        let first = self.urls.iter().flatten().find_map(|url| match &url.place {
-            Place::Host { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
-            Place::Host { host, port } => Some(format!("{host}:{port}")),
-            Place::Socket(_) => None,
+        let first = self.urls.iter().flatten().find_map(|url| match &url.target {
+            Target::Host { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
+            Target::Host { host, port } => Some(format!("{host}:{port}")),
+            Target::Socket(_) => None,
         });
         // As other clients do that speak HTTP over a Unix socket.
         first.unwrap_or_else(|| "localhost".to_owned())
@@ -60,9 +60,9 @@ async fn dial(url: &Url) -> io::Result<Io> {
         let text = format!("{}:// URLs are not supported yet", url.scheme.as_str());
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
-    match &url.place {
-        Place::Socket(path) => Ok(Io::unix(in_time(UnixStream::connect(path)).await?)),
-        Place::Host { host, port } => {
+    match &url.target {
+        Target::Socket(path) => Ok(Io::unix(in_time(UnixStream::connect(path)).await?)),
+        Target::Host { host, port } => {
             let addresses = in_time(net::lookup_host((host.as_str(), *port))).await?.collect();
             Ok(Io::tcp(first_to_accept(addresses).await?))
         }

@@ -13,11 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::config::{Place, Url};
+use crate::config::{Target, Url};
 
 /// How long all names that are compared may take, and the pause before a name is asked for again.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The name that is not looked up.
+const LOCALHOST: &str = "localhost";
 
 /// Asks the system where a name leads.
 type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
@@ -70,6 +73,9 @@ impl Resolver {
                     let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
                     format!("{url} ({})", ips.join(" "))
                 }
+                Host::Named(name) if name == LOCALHOST => {
+                    format!("{url} (not looked up, for it is another machine on each)")
+                }
                 Host::Named(_) => url.to_string(),
             };
             urls.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -79,18 +85,18 @@ impl Resolver {
 
     /// Where `urls` lead. A name that is among `others` too needs no looking up.
     fn hosts(&mut self, urls: &[Url], others: &[Url]) -> Result<Vec<Host>, String> {
-        let host = |url: &Url| match &url.place {
-            Place::Host { host, .. } if others.iter().any(|other| written_alike(url, other)) => {
+        let host = |url: &Url| match &url.target {
+            Target::Host { host, .. } if others.iter().any(|other| written_alike(url, other)) => {
                 Ok(Host::Named(host.clone()))
             }
-            Place::Host { host, .. } => self.host(host),
-            Place::Socket(path) => Ok(Host::Named(path.display().to_string())),
+            Target::Host { host, .. } => self.host(host),
+            Target::Socket(path) => Ok(Host::Named(path.display().to_string())),
         };
         urls.iter().map(host).collect()
     }
 
     fn host(&mut self, host: &str) -> Result<Host, String> {
-        if host == "localhost" {
+        if host == LOCALHOST {
             return Ok(Host::Named(host.to_owned()));
         }
         if let Ok(ip) = host.parse::<IpAddr>() {
@@ -156,17 +162,17 @@ fn written_alike(a: &Url, b: &Url) -> bool {
         Ok(ip) => ip.to_canonical().to_string(),
         Err(_) => host.to_ascii_lowercase(),
     };
-    match (&a.place, &b.place) {
-        (Place::Host { host: a_host, .. }, Place::Host { host: b_host, .. }) => {
+    match (&a.target, &b.target) {
+        (Target::Host { host: a_host, .. }, Target::Host { host: b_host, .. }) => {
             differ_in_host_alone(a, b) && host(a_host) == host(b_host)
         }
-        (a_place, b_place) => a.scheme == b.scheme && a_place == b_place,
+        (a_target, b_target) => a.scheme == b.scheme && a_target == b_target,
     }
 }
 
 fn differ_in_host_alone(a: &Url, b: &Url) -> bool {
-    let ports = match (&a.place, &b.place) {
-        (Place::Host { port: a, .. }, Place::Host { port: b, .. }) => a == b,
+    let ports = match (&a.target, &b.target) {
+        (Target::Host { port: a, .. }, Target::Host { port: b, .. }) => a == b,
         _ => false,
     };
     a.scheme == b.scheme && ports

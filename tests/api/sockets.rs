@@ -93,8 +93,11 @@ fn clients_are_served_over_unix_sockets() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (mut server, absolute) = on_unix_sockets(&directory);
     for release in [Release::V34, Release::V35] {
-        assert_eq!(etcdctl(release, &server, "unix://client:1", &["put", "k", "v"]).stdout, "OK\n");
-        assert_eq!(etcdctl(release, &server, "unix://client:1", &["get", "k"]).stdout, "k\nv\n");
+        for endpoint in ["unix://client:1", &absolute] {
+            let put = etcdctl(release, &server, endpoint, &["put", "k", "v"]);
+            assert_eq!(put.stdout, "OK\n", "{release:?} at {endpoint}: {put:?}");
+            assert_eq!(etcdctl(release, &server, endpoint, &["get", "k"]).stdout, "k\nv\n");
+        }
     }
     let members = etcdctl(Release::V35, &server, "unix://client:1", &["member", "list"]);
     assert!(members.stdout.contains(&absolute), "{members:?}");
