@@ -108,10 +108,11 @@ async fn restore(file: PathBuf, data_dir: PathBuf, mut signals: Signals) -> Exit
 fn restore_now(file: &Path, data_dir: &Path) -> ExitCode {
     match node::restore(file, data_dir) {
         Ok(restored) => telemetry::print(&format!(
-            "restored {} keys at revision {} into {}\n",
+            "restored {} keys at revision {} into {} ({})\n",
             restored.keys,
             restored.revision,
-            data_dir.display()
+            data_dir.display(),
+            restored.base
         )),
         Err(error) => telemetry::fail("restore the snapshot", &error.to_string()),
     }

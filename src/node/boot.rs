@@ -25,14 +25,14 @@ use futures_util::future;
 use rustix::fs::FlockOperation;
 use tokio::runtime;
 
-use super::{StartError, snapshot};
+use super::{StartError, restore, snapshot};
 use crate::{
     config::{self, ClusterState, Config},
     limits,
-    raft::{KnownMember, LogStore, Peer, Peers, Replica},
+    raft::{KnownCluster, KnownMember, LogStore, Peer, Peers, Replica, base},
     sockets::{self, Resolver},
     storage::{self, Checkpoint, Database, StorageError, Table},
-    types::{ClusterId, MemberId},
+    types::{Base, ClusterId, MemberId},
 };
 
 const IDENTITY_CELL: &[u8] = b"identity";
@@ -72,7 +72,7 @@ pub(super) fn force_new_cluster(
         tracing::warn!("--force-new-cluster has no effect: there is no data of a cluster here yet");
         return Ok(());
     }
-    let Identity { cluster, member } = identity;
+    let Identity { cluster, member, .. } = identity;
     let urls = &config.initial_advertise_peer_urls;
     let forgotten = log.forget_others(member.0, replica.membership(), urls, replica.applied_index());
     let forgotten = forgotten.map_err(|error| {
@@ -114,11 +114,14 @@ pub(crate) struct DataDir {
 pub(crate) struct Identity {
     pub(crate) cluster: ClusterId,
     pub(crate) member: MemberId,
+    /// What the cluster's log began behind; `None` where an older version did not note it.
+    pub(crate) base: Option<Base>,
 }
 
 pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let member_dir = config.data_dir.join("member");
     refuse_etcd(&member_dir)?;
+    restore::refuse_unfinished(&config.data_dir)?;
     let snap_dir = snapshot::snap_dir(&config.data_dir);
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     for dir in [&snap_dir, &wal_dir] {
@@ -130,12 +133,23 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let (identity, joined) = match stored_identity(&database)? {
         Some(stored) => stored,
         None => {
-            let (identity, joined) = match config.initial_cluster_state {
-                ClusterState::New => (found(config)?, false),
-                ClusterState::Existing => (join(config)?, true),
+            let joined = config.initial_cluster_state == ClusterState::Existing;
+            let reader = database.reader()?;
+            let contents = base::of_contents(&reader)?;
+            let (identity, mut cells) = if joined {
+                let identity = join(config, contents)?;
+                (identity, base::joining_cells(&reader, identity.base)?)
+            } else {
+                let identity = found(config, contents)?;
+                (identity, base::founding_cells(&reader, contents, &founders(config, identity))?)
             };
-            let cells = own_cells(identity, joined);
-            let cells = cells.into_iter().map(|(key, cell)| (Table::Meta, key, cell)).collect();
+            if contents != Base::EMPTY {
+                tracing::info!(base = %contents, "founding a cluster on what the data directory was restored to");
+            }
+            drop(reader);
+            let own = own_cells(identity, joined).into_iter();
+            cells.extend(own.map(|(key, cell)| (Table::Meta, key, cell)));
+            // One transaction: from here on this member has an identity, and a log that fits, or neither.
             database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
             (identity, joined)
         }
@@ -202,7 +216,11 @@ fn stored_identity(database: &Database) -> Result<Option<(Identity, bool)>, Stor
         .map_err(|_| reader.corrupted("the identity cell is not 16 bytes".to_owned()))?;
     let (cluster, member) = ids.split_at(8);
     let id = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
-    let identity = Identity { cluster: ClusterId(id(cluster)), member: MemberId(id(member)) };
+    let identity = Identity {
+        cluster: ClusterId(id(cluster)),
+        member: MemberId(id(member)),
+        base: base::stored(&reader)?,
+    };
     Ok(Some((identity, reader.cell(Table::Meta, JOINED_CELL)?.is_some())))
 }
 
@@ -230,8 +248,8 @@ fn founders(config: &Config, identity: Identity) -> BTreeMap<u64, Peer> {
     if founders.contains_key(&identity.member.0) { founders } else { BTreeMap::new() }
 }
 
-/// The identity of a first member, as etcd would compute it.
-fn found(config: &Config) -> Result<Identity, StartError> {
+/// The identity of a first member, as etcd would compute it, that begins with `base`.
+fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
     let refused = |error: &dyn std::fmt::Display| StartError::Refused(error.to_string());
     let same_places = |ours: &[String], theirs: &[String]| Resolver::new().same_places(ours, theirs);
     config.verify_bootstrap(same_places).map_err(|error| refused(&error))?;
@@ -242,7 +260,7 @@ fn found(config: &Config) -> Result<Identity, StartError> {
     let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     let others = ask_others(config);
     // To go on would be to found another cluster beside it, which its members refuse to speak to.
-    if let Some((theirs, _)) = &others
+    if let Some(KnownCluster { id: theirs, .. }) = &others
         && *theirs != cluster.0
     {
         return Err(StartError::Refused(format!(
@@ -254,7 +272,7 @@ fn found(config: &Config) -> Result<Identity, StartError> {
         )));
     }
     // A member that lost its data has lost its votes too: under its old id it could vote twice.
-    if let Some((_, members)) = others
+    if let Some(KnownCluster { members, .. }) = &others
         && members.iter().any(|known| known.id == member.0 && known.is_started)
     {
         return Err(StartError::Refused(format!(
@@ -262,13 +280,33 @@ fn found(config: &Config) -> Result<Identity, StartError> {
              cluster, add it again, and start it with --initial-cluster-state=existing"
         )));
     }
-    Ok(Identity { cluster, member })
+    if let Some(KnownCluster { base: Some(theirs), .. }) = others
+        && theirs != base
+    {
+        return Err(StartError::Refused(format!(
+            "restored data mismatch: the other members of --initial-cluster began with {theirs}, and the data \
+             directory {} of member {member} holds {base}. Founding members have to begin with the same data: restore \
+             the same snapshot for each of them with `retcd snapshot restore`, or begin each with an empty data \
+             directory. If it is the others that are wrong, stop them and empty their data directories first",
+            config.data_dir.display()
+        )));
+    }
+    Ok(Identity { cluster, member, base: Some(base) })
 }
 
-/// The identity that the cluster has given to whoever comes with this member's peer URLs.
-fn join(config: &Config) -> Result<Identity, StartError> {
+/// The identity that the cluster has given to whoever comes with this member's peer URLs. `contents`
+/// is what the data directory holds before.
+fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
     config.verify_join().map_err(|error| StartError::Refused(error.to_string()))?;
-    let Some((cluster, members)) = ask_others(config) else {
+    if contents != Base::EMPTY {
+        return Err(StartError::Refused(format!(
+            "the data directory {} holds {contents}, and a member that joins a cluster gets its data from there. \
+             To join, start with an empty --data-dir; to found a cluster on the restored data, start with \
+             --initial-cluster-state=new",
+            config.data_dir.display()
+        )));
+    }
+    let Some(KnownCluster { id: cluster, base, members }) = ask_others(config) else {
         return Err(StartError::Refused(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
              --initial-cluster must name the running members too, and one of them must answer"
@@ -293,7 +331,7 @@ fn join(config: &Config) -> Result<Identity, StartError> {
             MemberId(own.id)
         )));
     }
-    Ok(Identity { cluster: ClusterId(cluster), member: MemberId(own.id) })
+    Ok(Identity { cluster: ClusterId(cluster), member: MemberId(own.id), base })
 }
 
 /// The member that `--initial-cluster` has as this one. Each of the running members must be in there
@@ -334,7 +372,7 @@ fn match_members<'a>(config: &Config, members: &'a [KnownMember]) -> Result<&'a 
 }
 
 /// What the first of the other members that answers says about its cluster.
-fn ask_others(config: &Config) -> Option<(u64, Vec<KnownMember>)> {
+fn ask_others(config: &Config) -> Option<KnownCluster> {
     let others = config.initial_cluster.iter();
     let others: Vec<&String> =
         others.filter(|(name, _)| *name != config.name).flat_map(|(_, urls)| urls).collect();

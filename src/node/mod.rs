@@ -52,7 +52,9 @@ pub(crate) use snapshot::Snapshot;
 pub(crate) use start::start;
 pub(crate) use start::{End, Running, open};
 
-pub(crate) use crate::raft::{Change, ChangeRefusal, Forwarded, LeaseAnswer, LeaseQuery, Piece};
+pub(crate) use crate::raft::{
+    Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Piece,
+};
 pub(crate) use members::ChangeError;
 
 use self::{

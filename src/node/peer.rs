@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time;
 
-use super::Node;
+use super::{Node, boot::Identity};
 use crate::{
     limits,
     raft::{
-        Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, MessageKind, NotProposed,
-        PROTOCOL_VERSION, Piece, REMOVED,
+        Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery, MessageKind,
+        NotProposed, PROTOCOL_VERSION, Piece, REMOVED,
     },
-    types::{ClusterId, MemberId},
+    types::{Base, ClusterId, MemberId},
 };
 
 /// Who speaks to whom.
@@ -29,6 +29,8 @@ pub(crate) struct Envelope {
     pub(crate) cluster: u64,
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// What the sender's log began behind, if it knows that.
+    pub(crate) base: Option<u64>,
 }
 
 /// A peer is not answered.
@@ -40,6 +42,13 @@ pub(crate) enum PeerRefusal {
     Cluster { ours: ClusterId, theirs: ClusterId },
     #[error("member ID mismatch: the request is for member {theirs}, this is member {ours}")]
     Member { ours: MemberId, theirs: MemberId },
+    /// Their logs are equal, and what they stand on is not.
+    #[error(
+        "restored data mismatch: member {from} began with {theirs}, and member {own} began with {ours}; restore \
+         the same snapshot for all founding members, or remove the one that is wrong, empty its data directory \
+         and add it again"
+    )]
+    Base { own: MemberId, ours: Base, from: MemberId, theirs: Base },
     /// In these words, for the other side knows them.
     #[error("{REMOVED}")]
     Removed,
@@ -95,6 +104,13 @@ impl Node {
         }
         if self.was_removed(envelope.from) {
             return Err(PeerRefusal::Removed);
+        }
+        // A member that does not know what its log began behind was made by a version that did not
+        // compare.
+        if let (Some(ours), Some(theirs)) = (self.shared.identity.base, envelope.base.map(Base))
+            && ours != theirs
+        {
+            return Err(PeerRefusal::Base { own, ours, from: MemberId(envelope.from), theirs });
         }
         Ok(())
     }
@@ -199,14 +215,15 @@ impl Node {
         self.change_as_leader(change).await
     }
 
-    /// Who belongs to the cluster, for somebody outside of it.
-    pub(crate) fn peer_members(&self) -> Vec<KnownMember> {
+    /// The cluster, for somebody outside of it.
+    pub(crate) fn peer_cluster(&self) -> KnownCluster {
         let members = self.members().into_iter().map(|member| KnownMember {
             id: member.id.0,
             is_started: !member.name.is_empty(),
             peer_urls: member.peer_urls,
         });
-        members.collect()
+        let Identity { cluster, base, .. } = self.shared.identity;
+        KnownCluster { id: cluster.0, base, members: members.collect() }
     }
 }
 

@@ -42,7 +42,7 @@ use crate::{
     limits,
     raft::{
         Consensus, Leadership, LeaseClock, LogStore, Parts, Peer, Peers, REMOVED, RaftStateMachine, Replica,
-        Tags, Timing,
+        Tags, Timing, base,
     },
     storage::Database,
     telemetry::Metrics,
@@ -103,6 +103,10 @@ pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, Star
     if !log_has_begun {
         boot::note_log_begun(&data_dir.database)?;
     }
+    let replica = match data_dir.identity.base {
+        Some(_) => replica,
+        None => base::mend(&data_dir.database, replica, &log)?,
+    };
     if config.force_new_cluster {
         boot::force_new_cluster(&config, data_dir.identity, &replica, &log)?;
     }
@@ -246,8 +250,8 @@ impl Core {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let peers =
-            Arc::new(Peers::new(self.identity.cluster.0, self.identity.member.0, self.metrics.clone()));
+        let Identity { cluster, member, base } = self.identity;
+        let peers = Arc::new(Peers::new(cluster.0, member.0, base, self.metrics.clone()));
         let timing = Timing {
             heartbeat: self.config.heartbeat,
             election_timeout: self.config.election_timeout,

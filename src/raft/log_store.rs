@@ -79,6 +79,18 @@ impl LogStore {
     ) -> Result<LogStore, StorageError> {
         let (wal, recovered) = Wal::open(dir, has_begun)?;
         let Recovered { hard_state, mut purged, committed, mut entries, repaired } = recovered;
+        // A start that was cut short leaves a log that says at most what it begins behind.
+        let is_untouched = hard_state.is_none()
+            && entries.is_empty()
+            && (purged.is_none() || purged == installed.map(codec::position));
+        if !has_begun && !is_untouched {
+            return Err(StorageError::Foreign {
+                path: dir.to_owned(),
+                detail: "it holds the log of another member, or of this one before its data directory was emptied or \
+                         restored; move it away, or choose an empty --wal-dir"
+                    .to_owned(),
+            });
+        }
         if let Some((path, offset)) = repaired {
             tracing::warn!(
                 path = %path.display(),
@@ -151,6 +163,28 @@ impl LogStore {
     /// Whether nothing was ever written to it.
     pub(crate) fn is_empty(&self) -> bool {
         self.inner.lock().last.is_none()
+    }
+
+    /// The first entry that there ever was, if it still is in this log.
+    pub(crate) fn first_entry(&self) -> Option<Entry> {
+        let inner = self.inner.lock();
+        inner.cache.front().filter(|(entry, _)| entry.log_id.index == 0).map(|(entry, _)| entry.clone())
+    }
+
+    /// Whether the log begins with the first entry that there ever was.
+    pub(crate) fn is_whole(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.purged.is_none() && inner.last.is_some()
+    }
+
+    /// Lets go of all entries up to `upto`, whose effects the database holds. To be called before
+    /// consensus starts on this log.
+    pub(crate) fn begin_behind(&self, upto: &LogId) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let upto = codec::position(upto);
+        assert!(inner.last >= Some(upto), "entries are let go of that are not there");
+        inner.purge(upto);
+        inner.write_inline(None, Effect::Purge(upto))
     }
 
     /// Makes this member the only one, whoever else the log names: they are lost for ever. To be
@@ -252,6 +286,15 @@ impl Inner {
         if let Some((_, bytes)) = self.cache.pop_front() {
             self.cache_bytes -= bytes;
         }
+    }
+
+    /// Drops what comes up to `upto`, and says so in the next frame.
+    fn purge(&mut self, upto: LogPosition) {
+        self.frame.push(&Record::Purge { upto });
+        while self.cache.front().is_some_and(|(entry, _)| entry.log_id.index <= upto.index) {
+            self.forget_oldest();
+        }
+        self.purged = Some(upto);
     }
 
     /// Drops what comes after `last`.
@@ -460,11 +503,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let written = {
             let mut inner = self.inner.lock();
             let upto = codec::position(&log_id);
-            inner.frame.push(&Record::Purge { upto });
-            while inner.cache.front().is_some_and(|(entry, _)| entry.log_id.index <= upto.index) {
-                inner.forget_oldest();
-            }
-            inner.purged = Some(upto);
+            inner.purge(upto);
             // A snapshot took the place of entries that this log has never had.
             let is_beyond = inner.last < Some(upto);
             inner.last = inner.last.max(Some(upto));

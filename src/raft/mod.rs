@@ -4,6 +4,7 @@
 //! leadership (`Consensus`), the replicated state under its lock (`Replica`), the log, and what can
 //! be asked of the other members (`Peers`).
 
+pub(crate) mod base;
 mod codec;
 mod consensus;
 mod flusher;
@@ -27,7 +28,8 @@ pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use message::MessageKind;
 pub(crate) use peers::{
-    Change, ChangeRefusal, Forwarded, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION, Peers, REMOVED,
+    Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION,
+    Peers, REMOVED,
 };
 pub(crate) use snapshot::Piece;
 pub(crate) use stages::Began;

@@ -37,6 +37,7 @@ use crate::{
     },
     sockets::Dialer,
     telemetry::{Metrics, PeerMetrics},
+    types::Base,
 };
 
 /// Of the protocol between members.
@@ -172,9 +173,19 @@ pub(crate) struct KnownMember {
     pub(crate) is_started: bool,
 }
 
+/// A cluster, as one of its members tells it to somebody outside.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownCluster {
+    pub(crate) id: u64,
+    /// What its log began behind, if that member knows it.
+    pub(crate) base: Option<Base>,
+    pub(crate) members: Vec<KnownMember>,
+}
+
 pub(crate) struct Peers {
     cluster: u64,
     own: u64,
+    base: Option<Base>,
     /// Where each is reached, as the newest membership has it that this member knows of.
     addresses: Mutex<BTreeMap<u64, Peer>>,
     /// For what clients ask: not the connections that the log travels on.
@@ -187,10 +198,11 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(cluster: u64, own: u64, metrics: Arc<Metrics>) -> Peers {
+    pub(crate) fn new(cluster: u64, own: u64, base: Option<Base>, metrics: Arc<Metrics>) -> Peers {
         Peers {
             cluster,
             own,
+            base,
             addresses: Mutex::default(),
             channels: Mutex::default(),
             heard: Mutex::default(),
@@ -220,7 +232,8 @@ impl Peers {
 
     /// Who `target` is to be told is speaking.
     pub(super) fn envelope(&self, target: u64) -> Envelope {
-        Envelope { version: PROTOCOL_VERSION, cluster: self.cluster, from: self.own, to: target }
+        let base = self.base.map(|base| base.0);
+        Envelope { version: PROTOCOL_VERSION, cluster: self.cluster, from: self.own, to: target, base }
     }
 
     pub(super) fn own(&self) -> u64 {
@@ -427,11 +440,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Who belongs to the cluster of whoever listens at one of `peer`'s URLs, with its id.
-    pub(crate) async fn members_at(
-        peer: &Peer,
-        patience: Duration,
-    ) -> Result<(u64, Vec<KnownMember>), PeerError> {
+    /// The cluster of whoever listens at one of `peer`'s URLs.
+    pub(crate) async fn members_at(peer: &Peer, patience: Duration) -> Result<KnownCluster, PeerError> {
         let failed = |reason: String| PeerError::new(0, peer, reason, true);
         let mut client = Peers::client(Peers::connect(peer).map_err(|error| failed(error.to_string()))?);
         let request = MembersRequest { version: PROTOCOL_VERSION };
@@ -446,7 +456,7 @@ impl Peers {
             is_started: member.is_started,
         });
         let members = members.collect();
-        Ok((reply.cluster, members))
+        Ok(KnownCluster { id: reply.cluster, base: reply.base.map(Base), members })
     }
 }
 

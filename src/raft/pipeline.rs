@@ -297,7 +297,7 @@ mod tests {
 
     fn with_peer<S>(requests: S) -> (Fed<S>, FarEnd) {
         let metrics = Metrics::new(&Config::of_flags(&[]));
-        let peers = Arc::new(Peers::new(1, 7, Arc::new(metrics)));
+        let peers = Arc::new(Peers::new(1, 7, None, Arc::new(metrics)));
         let (outgoing, arriving) = outgoing(peers.envelope(8), &request(1), peers.metrics_of(8));
         let (answers, answers_in) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
         let answers_in = ReceiverStream::new(answers_in);

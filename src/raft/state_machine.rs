@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::{
-    codec,
+    base, codec,
     lease_clock::LeaseClock,
     snapshot::{self, Inbox, Received, SnapshotImage},
     stages::{Began, SlowSyncs, Stages, Warnings},
@@ -43,8 +43,8 @@ use crate::{
     watch::WatchHub,
 };
 
-const APPLIED_CELL: &[u8] = b"raft_applied";
-const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
+pub(super) const APPLIED_CELL: &[u8] = b"raft_applied";
+pub(super) const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
 /// The last entry of the last snapshot that was installed: the log may begin behind it.
 pub(super) const INSTALLED_CELL: &[u8] = b"raft_installed";
 
@@ -85,7 +85,8 @@ impl Replica {
     /// What takes the log's mark out of a database, so that it can begin another log.
     pub(crate) fn forget() -> Checkpoint {
         let cells = [APPLIED_CELL, MEMBERSHIP_CELL, INSTALLED_CELL];
-        let cells = cells.into_iter().map(|cell| (Table::Meta, cell.into(), None)).collect();
+        let cells = cells.into_iter().map(|cell| (Table::Meta, cell.into(), None));
+        let cells = cells.chain([base::forget()]).collect();
         Checkpoint { cells, ..Checkpoint::default() }
     }
 

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use crate::{
-    node::{Change, Envelope, Forwarded, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
+    node::{Change, Envelope, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
         self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, HelloReply, HelloRequest,
         LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed,
@@ -33,8 +33,8 @@ struct Peer {
 impl Peer {
     fn check(&self, envelope: Option<pb::Envelope>) -> Result<Envelope, Status> {
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("a request without an envelope"))?;
-        let pb::Envelope { version, cluster, from, to } = envelope;
-        let envelope = Envelope { version, cluster, from, to };
+        let pb::Envelope { version, cluster, from, to, base } = envelope;
+        let envelope = Envelope { version, cluster, from, to, base };
         if let Err(refusal) = self.node.check_envelope(envelope) {
             self.node.tell_refusal(from, &refusal);
             return Err(refusal.into());
@@ -157,12 +157,13 @@ impl peer_server::Peer for Peer {
     }
 
     async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
-        let (cluster, _) = self.node.ids();
-        let members = self.node.peer_members().into_iter().map(|member| pb::Member {
+        let KnownCluster { id, base, members } = self.node.peer_cluster();
+        let members = members.into_iter().map(|member| pb::Member {
             id: member.id,
             peer_urls: member.peer_urls,
             is_started: member.is_started,
         });
-        Ok(Response::new(MembersReply { cluster: cluster.0, members: members.collect() }))
+        let base = base.map(|base| base.0);
+        Ok(Response::new(MembersReply { cluster: id, members: members.collect(), base }))
     }
 }

@@ -29,6 +29,25 @@ id!(
     ClusterId(u64)
 );
 
+/// A digest of the state that a log begins behind. Members whose logs began behind different states
+/// differ for ever, however equal the logs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Base(pub(crate) u64);
+
+impl Base {
+    /// The log began with the first thing that was ever written.
+    pub(crate) const EMPTY: Base = Base(0);
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Base::EMPTY {
+            return f.write_str("no data");
+        }
+        write!(f, "restored data {:016x}", self.0)
+    }
+}
+
 impl LeaseId {
     pub(crate) const NONE: LeaseId = LeaseId(0);
 

@@ -7,7 +7,7 @@ mod key;
 mod key_value;
 mod revision;
 
-pub(crate) use ids::{ClusterId, LeaseId, MemberId};
+pub(crate) use ids::{Base, ClusterId, LeaseId, MemberId};
 pub(crate) use key::KeyRange;
 pub(crate) use key_value::{Event, EventKind, KeyValue};
 pub(crate) use revision::{Rev, Revision};

@@ -17,6 +17,7 @@ mod membership;
 mod pb;
 mod peers;
 mod replacement;
+mod restored;
 #[path = "../support/running.rs"]
 mod running;
 mod serving;
