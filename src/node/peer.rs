@@ -16,8 +16,8 @@ use super::{Node, boot::Identity};
 use crate::{
     limits,
     raft::{
-        Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery, MessageKind,
-        NotProposed, PROTOCOL_VERSION, Piece, REMOVED,
+        BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
+        MessageKind, NotProposed, PROTOCOL_VERSION, Piece, REMOVED,
     },
     types::{Base, ClusterId, MemberId},
 };
@@ -42,13 +42,8 @@ pub(crate) enum PeerRefusal {
     Cluster { ours: ClusterId, theirs: ClusterId },
     #[error("member ID mismatch: the request is for member {theirs}, this is member {ours}")]
     Member { ours: MemberId, theirs: MemberId },
-    /// Their logs are equal, and what they stand on is not.
-    #[error(
-        "restored data mismatch: member {from} began with {theirs}, and member {own} began with {ours}; restore \
-         the same snapshot for all founding members, or remove the one that is wrong, empty its data directory \
-         and add it again"
-    )]
-    Base { own: MemberId, ours: Base, from: MemberId, theirs: Base },
+    #[error(transparent)]
+    Base(#[from] BaseMismatch),
     /// In these words, for the other side knows them.
     #[error("{REMOVED}")]
     Removed,
@@ -108,9 +103,9 @@ impl Node {
         // A member that does not know what its log began behind was made by a version that did not
         // compare.
         if let (Some(ours), Some(theirs)) = (self.shared.identity.base, envelope.base.map(Base))
-            && ours != theirs
+            && let Some(mismatch) = BaseMismatch::between((own, ours), (MemberId(envelope.from), theirs))
         {
-            return Err(PeerRefusal::Base { own, ours, from: MemberId(envelope.from), theirs });
+            return Err(mismatch.into());
         }
         Ok(())
     }

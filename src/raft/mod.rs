@@ -28,8 +28,8 @@ pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use message::MessageKind;
 pub(crate) use peers::{
-    Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery, PROTOCOL_VERSION,
-    Peers, REMOVED,
+    BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
+    PROTOCOL_VERSION, Peers, REMOVED,
 };
 pub(crate) use snapshot::Piece;
 pub(crate) use stages::Began;

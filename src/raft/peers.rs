@@ -37,7 +37,7 @@ use crate::{
     },
     sockets::Dialer,
     telemetry::{Metrics, PeerMetrics},
-    types::Base,
+    types::{Base, MemberId},
 };
 
 /// Of the protocol between members.
@@ -52,6 +52,28 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// A peer that has not answered anything for so long, though it was asked, is lost.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// Two members of one cluster whose logs began behind different states.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "restored data mismatch: member {other} began with {theirs}, and member {own} began with {ours}; restore the same \
+     snapshot for all founding members, or remove the one that is wrong, empty its data directory and add it again"
+)]
+pub(crate) struct BaseMismatch {
+    own: MemberId,
+    ours: Base,
+    other: MemberId,
+    theirs: Base,
+}
+
+impl BaseMismatch {
+    pub(crate) fn between(
+        (own, ours): (MemberId, Base),
+        (other, theirs): (MemberId, Base),
+    ) -> Option<BaseMismatch> {
+        (ours != theirs).then_some(BaseMismatch { own, ours, other, theirs })
+    }
+}
 
 /// A peer could not be asked, or did not answer in time.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -435,9 +457,29 @@ impl Peers {
         let mut client = self.channel(target, peer)?;
         let start = Instant::now();
         let request = MembersRequest { version: PROTOCOL_VERSION };
-        self.answer(target, peer, patience, client.members(request)).await?;
+        let asked = async {
+            let reply = client.members(request).await?;
+            // Somebody is there, and it is nobody that this member works with.
+            match self.difference(target, reply.get_ref()) {
+                Some(difference) => Err(Status::failed_precondition(difference)),
+                None => Ok(reply),
+            }
+        };
+        self.answer(target, peer, patience, asked).await?;
         self.metrics_of(target).observe_round_trip(start.elapsed());
         Ok(())
+    }
+
+    /// What keeps this member from working with `target`, as far as its answer tells.
+    fn difference(&self, target: u64, reply: &MembersReply) -> Option<String> {
+        if reply.cluster != self.cluster {
+            return Some(format!(
+                "cluster ID mismatch: member {target:x} is of cluster {:x}, this member is of cluster {:x}",
+                reply.cluster, self.cluster
+            ));
+        }
+        let (own, ours, theirs) = (MemberId(self.own), self.base?, Base(reply.base?));
+        BaseMismatch::between((own, ours), (MemberId(target), theirs)).map(|mismatch| mismatch.to_string())
     }
 
     /// The cluster of whoever listens at one of `peer`'s URLs.

@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_large_message_may_take_longer() {
         let metrics = Metrics::new(&Config::of_flags(&[]));
-        let peers = Peers::new(1, 7, Arc::new(metrics));
+        let peers = Peers::new(1, 7, None, Arc::new(metrics));
         let (mut outgoing, _arriving) = outgoing(peers.envelope(8), &request(1), peers.metrics_of(8));
         let small = outgoing.unanswered[0].way;
         assert!(small < Duration::from_millis(1));

@@ -344,6 +344,49 @@ async fn founders_with_different_data_never_work_together() {
     cluster.assert_equal().await;
 }
 
+/// A member of the old cluster has the cluster's id and its own, as the flags are the same; its log is
+/// longer than that of those who were restored, and must not take their data's place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_not_restored_with_the_others_stays_outside() {
+    let mut old = Cluster::found(3);
+    for number in 0..KEYS {
+        old.members[0].put(&format!("k{number}"), "v").await;
+    }
+    let backup = Backup::of(&old.members[0]).await;
+    old.members[0].put("mistake", "v").await;
+    old.assert_equal().await;
+    old.members.iter_mut().for_each(Member::kill);
+    for member in &old.members[..2] {
+        fs::remove_dir_all(member.data_dir()).expect("it can be emptied");
+        backup.restore_to(&member.data_dir());
+    }
+    // All are founders, and have chosen what they begin with before they meet the others.
+    old.members[0].spawn();
+    until_log_says(&old.members[0], "peer became inactive").await;
+    old.members[2].spawn();
+    until_log_says(&old.members[2], MISMATCH).await;
+    until_log_says(&old.members[0], MISMATCH).await;
+    for number in [0, 2] {
+        let named = named(&old.members[number].log());
+        assert!(named.contains(&"none".to_owned()) && named[0] != named[1], "{named:?}");
+    }
+    // A founder asks the others once, and takes the first answer. This is not about which that is.
+    old.members[2].signal(Signal::STOP);
+    old.members[1].spawn();
+    old.members[0].wait_until_ready();
+    old.members[1].wait_until_ready();
+    old.members[2].signal(Signal::CONT);
+    old.members[0].put("after", "v").await;
+    old.members[2].kill();
+    old.members.truncate(2);
+    let expected: Vec<String> = (0..KEYS).map(|number| format!("k{number}")).collect();
+    for member in &old.members {
+        assert_eq!(keys(member, "k").await, expected);
+        assert_eq!(member.get("mistake").await, None);
+    }
+    old.assert_equal().await;
+}
+
 /// A member that joins gets its data from the cluster; what it was restored to has no place in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_directory_does_not_join_a_cluster() {
