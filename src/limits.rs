@@ -336,6 +336,11 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 pub(crate) const SCRUB_RECORDS: usize = 1000;
 pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Places with damage that are looked at again, and how often. The first ones are enough to know
+/// whether a disarmed alarm has to come back; until it does, whoever disarmed it can write.
+pub(crate) const DAMAGE_KNOWN: usize = 64;
+pub(crate) const DAMAGE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A lone writer's next request comes within this time of the last, or it is not in a hurry.
 pub(crate) const LONE_WRITER_BEAT: Duration = Duration::from_micros(400);
 /// Requests in that rhythm before the core stays awake for the next.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::types::LeaseId;
+use crate::{limits::LEASE_TTL_SECS_MAX, types::LeaseId};
 
 #[derive(Debug, Default)]
 pub(crate) struct Lessor {
@@ -124,6 +124,9 @@ impl Lessor {
         let (ttl_secs, remaining_millis) = cell.split_first_chunk::<8>()?;
         let ttl_secs = i64::from_be_bytes(*ttl_secs);
         let remaining_millis = i64::from_be_bytes(remaining_millis.try_into().ok()?);
+        if !id.is_some() || ttl_secs > LEASE_TTL_SECS_MAX {
+            return None;
+        }
         self.leases.insert(id, Lease { ttl_secs, remaining_millis, keys: BTreeSet::new() });
         Some(id)
     }

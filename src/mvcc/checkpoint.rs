@@ -26,6 +26,10 @@ pub(crate) struct StoreCheckpoint {
     pub(crate) more: bool,
 }
 
+/// No store gets there by counting: there is room above for every sum.
+const REV_MAX: Rev = Rev(i64::MAX / 4);
+const SIZE_MAX: i64 = i64::MAX / 4;
+
 /// What the meta table says of the store.
 pub(super) struct StoredCells {
     pub(super) rev_current: Rev,
@@ -89,10 +93,22 @@ pub(super) fn read_cells(body: &Reader) -> Result<StoredCells, StorageError> {
         }),
         None => Ok(initial),
     };
-    Ok(StoredCells {
+    let cells = StoredCells {
         rev_current: Rev(number(meta::REV_CURRENT, Rev::INITIAL.0)?),
         rev_compact_scheduled: Rev(number(meta::REV_COMPACT_SCHEDULED, Rev::NEVER_COMPACTED.0)?),
         rev_compact_finished: Rev(number(meta::REV_COMPACT_FINISHED, Rev::NEVER_COMPACTED.0)?),
         size_total: number(meta::SIZE_TOTAL, 0)?,
-    })
+    };
+    let StoredCells { rev_current, rev_compact_scheduled, rev_compact_finished, size_total } = cells;
+    let is_sound = (Rev::INITIAL..=REV_MAX).contains(&rev_current)
+        && (Rev::NEVER_COMPACTED..=rev_current).contains(&rev_compact_scheduled)
+        && (Rev::NEVER_COMPACTED..=rev_compact_scheduled).contains(&rev_compact_finished)
+        && (0..=SIZE_MAX).contains(&size_total);
+    if !is_sound {
+        return Err(body.corrupted(format!(
+            "it is at revision {rev_current}, compacted to {rev_compact_scheduled}, done to {rev_compact_finished}, \
+             with {size_total} bytes, which cannot be"
+        )));
+    }
+    Ok(cells)
 }

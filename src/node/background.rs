@@ -16,14 +16,17 @@ use std::{
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::lane::{Lane, Run};
+use super::{
+    lane::{Lane, Run},
+    scrub::{self, Scrubber},
+};
 use crate::{
     limits,
     mvcc::CompactionStep,
     raft::{LogStore, Replica},
     storage::{Copied, Database, Defragmentation, StorageError},
     telemetry::Metrics,
-    types::{Rev, Revision},
+    types::Rev,
 };
 
 /// What the rest of the node asks of this thread. Each thing is asked for or it is not, so there is
@@ -108,8 +111,8 @@ pub(crate) struct Background {
     pub(crate) durable: watch::Sender<u64>,
     /// What was compacted up to here is off the disk.
     pub(crate) compacted: watch::Sender<Rev>,
-    /// Learns of damage that the scrubber found.
-    pub(crate) damage: watch::Sender<bool>,
+    /// How often damage was found.
+    pub(crate) damage: watch::Sender<u64>,
     pub(crate) compaction_stride_keys: usize,
     pub(crate) compaction_pause: Duration,
 }
@@ -123,7 +126,7 @@ struct Work {
     defragmenting: Option<Defragmenting>,
     checkpoint_due: Instant,
     scrub_due: Instant,
-    scrub_from: Revision,
+    scrubber: Scrubber,
 }
 
 /// A defragmentation that was begun. Its callers may have gone since: etcd goes on without them,
@@ -162,7 +165,7 @@ impl Background {
             defragmenting: None,
             checkpoint_due: now + limits::CHECKPOINT_INTERVAL,
             scrub_due: now + limits::SCRUB_INTERVAL,
-            scrub_from: Revision::default(),
+            scrubber: Scrubber::new(now),
         };
         loop {
             let asked = self.orders.take(self.pause(&work));
@@ -178,7 +181,9 @@ impl Background {
             self.compact(&mut work)?;
             self.defragment(&mut work)?;
             if Instant::now() >= work.scrub_due {
-                work.scrub_from = self.scrub(work.scrub_from);
+                if work.scrubber.turn(&self.database, Instant::now()) {
+                    self.damage.send_modify(|found| *found += 1);
+                }
                 work.scrub_due = Instant::now() + limits::SCRUB_INTERVAL;
             }
         }
@@ -280,7 +285,8 @@ impl Background {
         let CompactionStep::Read(stride) = step else { return Ok(step) };
         let records = stride.load()?;
         if let Some(damage) = &records.damage {
-            self.report_damage(damage);
+            scrub::tell(damage);
+            self.damage.send_modify(|found| *found += 1);
         }
         let judged = self.replica.read().state.mvcc.judge(records);
         Ok(self.replica.write().state.mvcc.judged(judged))
@@ -405,26 +411,5 @@ impl Background {
         }
         run.finish(result);
         Ok(())
-    }
-
-    /// Reads some records for no other reason than to see that they are what was written. Returns
-    /// where to go on.
-    fn scrub(&self, from: Revision) -> Revision {
-        match self.database.verify_stride(from, limits::SCRUB_RECORDS, limits::READ_STRIDE_BYTES) {
-            Ok(next) => next.unwrap_or_default(),
-            Err(error) => {
-                self.report_damage(&error);
-                Revision { main: from.main.next(), sub: 0 }
-            }
-        }
-    }
-
-    fn report_damage(&self, error: &StorageError) {
-        tracing::error!(
-            %error,
-            "found damage in the database; what is damaged is not served. Replace the disk, and restore \
-             this member from a backup or from its peers"
-        );
-        self.damage.send_replace(true);
     }
 }

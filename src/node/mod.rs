@@ -26,6 +26,7 @@ mod peer;
 mod read;
 mod read_index;
 mod restore;
+mod scrub;
 mod snapshot;
 mod start;
 mod waiting;

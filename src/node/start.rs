@@ -33,11 +33,12 @@ use super::{
     peer::ToldRefusals,
     random_u64,
     read_index::ReadIndex,
+    scrub,
     snapshot::Images,
     waiting,
 };
 use crate::{
-    apply::{Alarm, AlarmKind, Command},
+    apply::Command,
     config::Config,
     limits,
     raft::{
@@ -130,7 +131,7 @@ impl Opened {
         let leases = Arc::new(LeaseClock::default());
         let tags = Arc::new(Tags::default());
         let orders = Arc::new(Orders::new());
-        let (damage, damage_seen) = watch::channel(false);
+        let (damage, damage_seen) = watch::channel(0);
         // One message is enough: the first failure ends the process.
         let (fail, end) = mpsc::channel(1);
         let (tell_ready, ready) = mpsc::channel(1);
@@ -237,7 +238,7 @@ struct Core {
     durable: watch::Receiver<u64>,
     /// What was compacted up to here is off the disk.
     compacted: watch::Receiver<Rev>,
-    damage: watch::Receiver<bool>,
+    damage: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     fail: mpsc::Sender<End>,
     /// Whether the member can serve, or why it never will. The first message counts.
@@ -330,7 +331,7 @@ impl Core {
         tokio::spawn(leader::run(node.clone(), leadership));
         tokio::spawn(compactor::run(node.clone()));
         tokio::spawn(release_log(consensus.clone(), keep, self.durable));
-        tokio::spawn(report_damage(node.clone(), self.damage));
+        tokio::spawn(scrub::report(node.clone(), self.damage));
         tokio::spawn(core::gather(queue_out, forwarder));
         tokio::spawn(read_index.run(reads_out));
         tokio::spawn(serve_peers(node.clone()));
@@ -456,16 +457,6 @@ impl Node {
             name = config.name,
             "published local member to cluster through raft"
         );
-    }
-}
-
-/// Tells the cluster that this member's disk is not what it was.
-async fn report_damage(node: Node, mut damage: watch::Receiver<bool>) {
-    if damage.wait_for(|found| *found).await.is_ok() {
-        let alarm = Alarm { member: node.ids().1, kind: AlarmKind::Corrupt };
-        if let Err(error) = node.propose(Command::AlarmActivate(alarm)).await {
-            tracing::error!(%error, "could not raise the CORRUPT alarm");
-        }
     }
 }
 

@@ -86,7 +86,9 @@ pub(crate) fn encode_log_id(log_id: &LogId) -> Bytes {
 }
 
 pub(crate) fn decode_log_id(bytes: Bytes) -> Option<LogId> {
-    Some(log_id_of(pb::LogId::decode(bytes).ok()?))
+    let log_id = log_id_of(pb::LogId::decode(bytes).ok()?);
+    // There is always an entry after it.
+    (log_id.index < u64::MAX).then_some(log_id)
 }
 
 pub(crate) fn encode_membership(stored: &StoredMembership) -> Bytes {

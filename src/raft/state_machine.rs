@@ -532,3 +532,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         std::mem::replace(&mut self.snapshot, Err(io::Error::other("a snapshot is built once")))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,24 +227,32 @@ impl Database {
         opened.file_bytes(&self.place.path)
     }
 
-    /// Checks the records from `from` on, `records_max` of them at most, and none after the one that
-    /// reaches `bytes_max`. Returns where to go on, or `None` at the end.
+    /// Checks the records from `from` on: up to `records_max` of them, or to the one that reaches
+    /// `bytes_max`.
     pub(crate) fn verify_stride(
         &self,
         from: Revision,
         records_max: usize,
         bytes_max: usize,
-    ) -> Result<Option<Revision>, StorageError> {
+    ) -> Result<Verified, StorageError> {
+        let mut records = self.reader()?.records(from)?;
+        let mut verified = Verified { next: None, damaged: Vec::new() };
         let (mut count, mut bytes) = (0, 0);
-        for record in self.reader()?.records(from)? {
-            let (Revision { main, sub }, record) = record?;
-            count += 1;
-            bytes += record.bytes().len();
+        while let Some(item) = records.next_with_place() {
+            let (revision, record) = item?;
             if count == records_max || bytes >= bytes_max {
-                return Ok(Some(Revision { main, sub: sub + 1 }));
+                // A damaged key may say that it comes before those that were read. From there the
+                // walk would never end.
+                verified.next = (revision > from).then_some(revision);
+                break;
+            }
+            count += 1;
+            match record {
+                Ok(record) => bytes += record.bytes().len(),
+                Err(error) => verified.damaged.push((revision, error)),
             }
         }
-        Ok(None)
+        Ok(verified)
     }
 
     /// An error that names this file.
@@ -269,6 +277,15 @@ impl Database {
             None => Err(foreign("it does not say what format it has".to_owned())),
         }
     }
+}
+
+/// See [`Database::verify_stride`].
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<Revision>,
+    /// What is not what was written.
+    pub(crate) damaged: Vec<(Revision, StorageError)>,
 }
 
 /// A file, and what reads and writes it.
@@ -328,7 +345,7 @@ impl Reader {
 
     /// All records from `from` on, in order.
     pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
-        let range = self.records.range::<&RecordKey>(&tables::record_key(from)..)?;
+        let range = self.records.range::<&RecordKey>(&tables::place(from)..)?;
         Ok(Records { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
 
@@ -386,15 +403,23 @@ pub(crate) struct Records {
     _opened: Arc<Opened>,
 }
 
+impl Records {
+    /// The next record, and where it is even if it is damaged.
+    fn next_with_place(&mut self) -> Option<Result<(Revision, Result<Record, StorageError>), StorageError>> {
+        let item = self.range.next()?;
+        Some(item.map_err(StorageError::from).map(|(key, stored)| {
+            let key = key.value();
+            (tables::revision(key), unseal_record(&self.path, key, stored.value()))
+        }))
+    }
+}
+
 impl Iterator for Records {
     type Item = Result<(Revision, Record), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = self.range.next()?;
-        Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
-            let key = key.value();
-            Ok((tables::revision(key), unseal_record(&self.path, key, stored.value())?))
-        }))
+        let item = self.next_with_place()?;
+        Some(item.and_then(|(revision, record)| Ok((revision, record?))))
     }
 }
 
@@ -546,11 +571,16 @@ fn put_record_count(transaction: &WriteTransaction) -> Result<(), StorageError> 
 }
 
 fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, StorageError> {
+    let revision = tables::revision(key);
+    if !tables::is_of_a_change(revision) {
+        return Err(corrupted(
+            path,
+            format!("it has a record at revision {revision}, which no change makes"),
+        ));
+    }
     tables::unseal_record(key, stored)
         .and_then(|(tombstone, bytes)| Record::decode(tombstone, Bytes::copy_from_slice(bytes)))
-        .ok_or_else(|| {
-            corrupted(path, format!("the checksum of revision {} does not hold", tables::revision(key)))
-        })
+        .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not hold")))
 }
 
 fn unseal_cell(path: &Path, table: Table, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
@@ -850,16 +880,47 @@ mod tests {
     fn verifying_goes_on_where_it_stopped() {
         let directory = tempfile::tempdir().expect("a directory");
         let database = open(&directory).expect("a new database");
-        let records = (2..7).map(|main| put(main, vec![0; 1000])).collect();
+        let records = (2..7).map(|main| put(main, vec![0; 100])).collect();
         database.commit(&Checkpoint { records, ..Checkpoint::default() }).expect("a commit");
-        let verify = |from, records_max, bytes_max| {
-            database.verify_stride(from, records_max, bytes_max).expect("sound records")
+        let next = |from, records_max, bytes_max| {
+            let verified = database.verify_stride(from, records_max, bytes_max).expect("it can be read");
+            assert!(verified.damaged.is_empty());
+            verified.next
         };
-        let next = verify(Revision::default(), 3, usize::MAX);
-        assert_eq!(next, Some(Revision::new(4, 1)));
-        assert_eq!(verify(Revision::new(4, 1), 3, usize::MAX), None);
-        // However many records there may be, a stride has no more than its bytes.
-        assert_eq!(verify(Revision::default(), 1000, 1500), Some(Revision::new(3, 1)));
+        assert_eq!(next(Revision::default(), 3, usize::MAX), Some(Revision::new(5, 0)));
+        assert_eq!(next(Revision::default(), 3, 101), Some(Revision::new(3, 0)));
+        assert_eq!(next(Revision::new(5, 0), 2, usize::MAX), None);
+    }
+
+    /// Records under keys that no change has, with checksums that hold.
+    #[test]
+    fn records_at_revisions_that_no_change_makes_are_damage() {
+        let sub_max = i64::from(u32::MAX);
+        for (main, sub) in [(0, 0), (1, 0), (-1, 0), (i64::MIN, 0), (5, -1), (5, sub_max + 1), (5, i64::MAX)]
+        {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (database, all) = filled(&directory);
+            let revision = Revision::new(main, sub);
+            let mut stored = Vec::new();
+            tables::seal_record(&tables::place(revision), false, put(5, vec![]).1.bytes(), &mut stored);
+            {
+                let opened = Arc::clone(&database.opened.read());
+                let transaction = opened.redb.begin_write().expect("a transaction");
+                let mut records = transaction.open_table(RECORDS).expect("a table");
+                records.insert(&tables::place(revision), stored.as_slice()).expect("an insert");
+                drop(records);
+                transaction.commit().expect("a commit");
+            }
+            let error = contents(&database.reader().expect("a reader")).expect_err("damage");
+            let detail = format!("it has a record at revision {revision}, which no change makes");
+            assert!(error.to_string().ends_with(&detail), "{error}");
+            assert!(error.to_string().contains("/db is damaged: "), "{error}");
+            let verified =
+                database.verify_stride(Revision::default(), 1000, usize::MAX).expect("it can be read");
+            assert_eq!(verified.damaged.len(), 1);
+            assert_eq!(all.0.len(), 48);
+        }
+        assert!(catch_unwind(|| tables::record_key(Revision::new(1, 0))).is_err(), "none is written");
     }
 
     proptest! {

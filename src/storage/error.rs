@@ -30,6 +30,28 @@ pub(crate) enum StorageError {
     Redb(Box<redb::Error>),
 }
 
+impl StorageError {
+    /// Whether what is on the disk is not what was written, or cannot be read any more. Everything
+    /// else says something about this process or its moment.
+    pub(crate) fn is_damage(&self) -> bool {
+        let is_of_disk = |error: &io::Error| {
+            // What is there says so as well: an end where there should be more, or a bad sector.
+            error.kind() == io::ErrorKind::UnexpectedEof
+                || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        };
+        match self {
+            StorageError::Corrupted { .. } => true,
+            StorageError::Io { source, .. } => is_of_disk(source),
+            StorageError::Redb(error) => match &**error {
+                redb::Error::Corrupted(_) => true,
+                redb::Error::Io(error) => is_of_disk(error),
+                _ => false,
+            },
+            StorageError::Foreign { .. } | StorageError::Unsettled { .. } => false,
+        }
+    }
+}
+
 impl<E: Into<redb::Error>> From<E> for StorageError {
     fn from(error: E) -> StorageError {
         StorageError::Redb(Box::new(error.into()))

@@ -11,7 +11,7 @@
 
 use redb::TableDefinition;
 
-use crate::types::Revision;
+use crate::types::{Rev, Revision};
 
 /// Of this schema. A file that says more was written by a newer version.
 pub(super) const FORMAT_VERSION: u64 = 1;
@@ -86,17 +86,29 @@ impl Table {
     }
 }
 
+/// The key of a record.
 pub(super) fn record_key(revision: Revision) -> RecordKey {
-    assert!(revision.main.0 >= 0 && revision.sub >= 0, "revision {revision} has no place on disk");
+    assert!(is_of_a_change(revision), "revision {revision} has no place on disk");
+    place(revision)
+}
+
+/// Where the records from `revision` on begin, whether or not there is one of it.
+pub(super) fn place(revision: Revision) -> RecordKey {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&revision.main.0.to_be_bytes());
     key[8..].copy_from_slice(&revision.sub.to_be_bytes());
     key
 }
 
+/// What the key says, which may be damaged.
 pub(super) fn revision(key: &RecordKey) -> Revision {
     let number = |at: usize| i64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes"));
     Revision::new(number(0), number(8))
+}
+
+/// The first change makes the revision after the initial one; a change has less than 2^32 parts.
+pub(crate) fn is_of_a_change(revision: Revision) -> bool {
+    revision.main > Rev::INITIAL && u32::try_from(revision.sub).is_ok()
 }
 
 /// Bytes that a record takes in the file, given the length of its `KeyValue`.
@@ -106,7 +118,7 @@ pub(crate) fn footprint(key_value_bytes: usize) -> u64 {
 
 /// The same, given the length of the stored value.
 pub(super) fn stored_footprint(stored_bytes: usize) -> u64 {
-    footprint(stored_bytes - RECORD_HEADER_BYTES)
+    footprint(stored_bytes.saturating_sub(RECORD_HEADER_BYTES))
 }
 
 /// Writes the stored value of a record over whatever is in `out`.
@@ -156,10 +168,7 @@ mod tests {
     use redb::TableHandle;
 
     use super::*;
-    use crate::{
-        storage::Record,
-        types::{KeyValue, Rev},
-    };
+    use crate::{storage::Record, types::KeyValue};
 
     const PAGE: &str = include_str!("../../docs/storage.md");
 

@@ -12,7 +12,7 @@ use prost::Message;
 use crate::{
     pb::retcd::raft as pb,
     raft::message::Unreadable,
-    storage::{Checkpoint, Reader, Record, StorageError, Stretches, Table},
+    storage::{self, Checkpoint, Reader, Record, StorageError, Stretches, Table},
     types::Revision,
 };
 
@@ -47,10 +47,9 @@ impl Part {
         let part = pb::SnapshotPart::decode(bytes).map_err(|_| Unreadable)?;
         let records = part.records.into_iter().map(|record| {
             let pb::SnapshotRecord { main, sub, is_tombstone, key_value } = record;
-            if main < 0 || sub < 0 {
-                return None;
-            }
-            Some((Revision::new(main, sub), Record::decode(is_tombstone, key_value)?))
+            let revision = Revision::new(main, sub);
+            Some((revision, Record::decode(is_tombstone, key_value)?))
+                .filter(|_| storage::is_of_a_change(revision))
         });
         let cells = part.cells.into_iter().map(|cell| {
             let pb::SnapshotCell { table, key, bytes } = cell;

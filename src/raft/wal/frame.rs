@@ -382,5 +382,7 @@ fn record(payload: &mut Bytes) -> Option<Record> {
 }
 
 fn get_position(payload: &mut Bytes) -> Option<LogPosition> {
-    Some(LogPosition { term: payload.try_get_u64_le().ok()?, index: payload.try_get_u64_le().ok()? })
+    let at = LogPosition { term: payload.try_get_u64_le().ok()?, index: payload.try_get_u64_le().ok()? };
+    // There is always an entry after it.
+    (at.index < u64::MAX).then_some(at)
 }

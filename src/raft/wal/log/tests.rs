@@ -5,6 +5,8 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
 };
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::raft::wal::{frame::SECTOR, segment::SEGMENT_LEN};
 
@@ -339,4 +341,67 @@ fn reading_a_long_log_costs_its_length() {
     assert_eq!(wal.sealed().len(), 1);
     assert!(read(&wal, 0, count, usize::MAX).is_empty());
     assert_eq!(read(&wal, 2501, count, usize::MAX).len(), 2499);
+}
+
+fn any_number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..4_u64, Just(u64::MAX - 1), Just(u64::MAX - 2), any::<u64>().prop_map(|any| any / 2)]
+}
+
+fn any_position() -> impl Strategy<Value = LogPosition> {
+    (any_number(), any_number()).prop_map(|(term, index)| LogPosition { term, index })
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        any_position().prop_map(|at| Record::Entry { at, kind: EntryKind::Blank, payload: Bytes::new() }),
+        (0..4_u64).prop_map(|index| {
+            let at = LogPosition { term: 1, index };
+            Record::Entry { at, kind: EntryKind::Blank, payload: Bytes::new() }
+        }),
+        prop::option::of(any_position()).prop_map(|last| Record::Truncate { last }),
+        any_position().prop_map(|upto| Record::Purge { upto }),
+        any_position().prop_map(|at| Record::Committed { at }),
+        Just(Record::Seal),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever frames say whose checksums hold, the answer is a log or a refusal.
+    #[test]
+    fn any_records_are_taken_or_refused(
+        frames in prop::collection::vec(prop::collection::vec(any_record(), 0..4), 1..6)
+    ) {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut segment: Option<Segment> = None;
+        for records in frames {
+            let mut buffer = FrameBuffer::new();
+            records.iter().for_each(|record| buffer.push(record));
+            match &mut segment {
+                Some(segment) => drop(segment.write(&mut buffer).expect("write")),
+                None => {
+                    let dir = Directory::open(dir.path()).expect("open");
+                    segment = Some(Segment::create(&dir, 1, &mut buffer).expect("create"));
+                }
+            }
+        }
+        match Wal::open(dir.path(), true) {
+            Ok((wal, recovered)) => {
+                let found = read(&wal, indexes(&recovered).first().copied().unwrap_or(0), u64::MAX, usize::MAX);
+                prop_assert!(found.len() >= recovered.entries.len());
+            }
+            Err(error) => prop_assert!(error.to_string().contains("is damaged"), "{}", error),
+        }
+    }
+
+    /// The same for frames that do not even hold records.
+    #[test]
+    fn any_payload_is_taken_or_refused(payload in prop::collection::vec(0..8_u8, 0..60)) {
+        let _ = frame::records(payload.clone().into());
+        let most = payload.iter().map(|byte| if *byte == 7 { 0xff } else { *byte }).collect::<Vec<_>>();
+        if let Some(records) = frame::records(most.into()) {
+            let _ = frame::reach(&records);
+        }
+    }
 }
