@@ -328,6 +328,13 @@ const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= D
 /// peers speak at once, and the places are few.
 pub(crate) const PEER_FIRST_BYTES: Duration = Duration::from_secs(10);
 
+/// Clean-ups under way after calls that ended before their time. Each is a proposal that waits for a
+/// leader; beyond these, what a call leaves behind goes with its lease.
+pub(crate) const CLEANUPS_MAX: usize = 10_000;
+
+/// How long a member that stops waits for clean-ups, once its connections are closed.
+pub(crate) const CLEANUP_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long connections may take to finish what they are answering when the server stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 

@@ -38,6 +38,23 @@ pub(crate) enum ProposeError {
     Stopped,
 }
 
+impl ProposeError {
+    /// Whether what was proposed may have happened all the same, or may yet.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        match self {
+            ProposeError::TooManyRequests
+            | ProposeError::RequestTooLarge
+            | ProposeError::NoSpace
+            | ProposeError::NoLeader => false,
+            ProposeError::LeaderChanged
+            | ProposeError::Timeout
+            | ProposeError::TimeoutLeaderLost
+            | ProposeError::TimeoutConnectionLost
+            | ProposeError::Stopped => true,
+        }
+    }
+}
+
 /// A read found no answer.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {

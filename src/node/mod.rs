@@ -11,6 +11,7 @@
 mod admin;
 mod background;
 mod boot;
+mod cleanup;
 mod compactor;
 mod core;
 mod error;
@@ -61,6 +62,7 @@ pub(crate) use members::ChangeError;
 use self::{
     background::Orders,
     boot::Identity,
+    cleanup::Cleanups,
     core::Proposal,
     hash::{Hash, HashOf},
     lane::Lane,
@@ -113,6 +115,7 @@ struct Shared {
     changing: tokio::sync::Mutex<()>,
     /// Held while checkpoints of leases are on their way through the log.
     lease_notes: tokio::sync::Mutex<()>,
+    cleanups: Cleanups,
     applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     told_refusals: ToldRefusals,
@@ -177,7 +180,7 @@ impl Node {
 
     /// A positive id that this member has not given out before, and that another member is
     /// unlikely to choose.
-    fn choose_lease_id(&self) -> i64 {
+    pub(crate) fn choose_lease_id(&self) -> i64 {
         let serial = self.shared.next_lease_id.fetch_add(1, Ordering::Relaxed);
         let id = (serial & (i64::MAX as u64)) as i64;
         if id == 0 { 1 } else { id }

@@ -23,6 +23,7 @@ use super::{
     Node, ProposeError, Shared, StartError,
     background::{Background, Orders},
     boot::{self, DataDir, Identity},
+    cleanup::Cleanups,
     compactor, core,
     forward::Forwarder,
     lane::Lane,
@@ -299,6 +300,7 @@ impl Core {
         let (queue, queue_out) = mpsc::channel(limits::PROPOSAL_QUEUE);
         let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
         let keep = self.config.snapshot_catchup_entries;
+        let mailbox = Arc::new(Mailbox::default());
         let shared = Shared {
             config: self.config,
             identity: self.identity,
@@ -320,12 +322,13 @@ impl Core {
             metrics: self.metrics,
             changing: tokio::sync::Mutex::default(),
             lease_notes: tokio::sync::Mutex::default(),
+            cleanups: Cleanups::new(mailbox.clone()),
             applied: self.applied,
             next_lease_id: AtomicU64::new(random_u64()),
             stopping: self.stopping,
             told_refusals: ToldRefusals::default(),
         };
-        let node = Node { shared: Arc::new(shared), mailbox: Arc::new(Mailbox::default()) };
+        let node = Node { shared: Arc::new(shared), mailbox };
 
         tokio::spawn(node.mailbox.clone().hand_out());
         tokio::spawn(leader::run(node.clone(), leadership));
@@ -341,6 +344,7 @@ impl Core {
         tokio::spawn(end_when_removed(node.clone(), peers, give_up, self.ready.clone(), self.fail));
         tokio::spawn(publish_and_tell(node.clone(), self.ready));
         if core_ends.await.is_ok() {
+            node.cleaned_up().await;
             node.step_aside().await;
         }
         consensus.stop().await;

@@ -13,7 +13,7 @@ use super::{
     status::Refusal,
 };
 use crate::{
-    apply::Txn,
+    apply::{Txn, TxnResult},
     node::Node,
     pb::{
         etcdserverpb::ResponseHeader,
@@ -40,7 +40,8 @@ impl Election {
     }
 
     async fn do_campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, Status> {
-        let lease = recipe::session(&self.node, LeaseId(request.lease)).await?;
+        let session = recipe::session(&self.node, LeaseId(request.lease)).await?;
+        let lease = session.lease;
         let prefix = recipe::prefix(&request.name);
         let key = recipe::own_key(&prefix, lease);
         let enqueue = Txn {
@@ -48,7 +49,7 @@ impl Election {
             success: vec![recipe::put(&key, request.value.clone(), lease)],
             failure: vec![recipe::get(&key)],
         };
-        let mut queued = recipe::enqueue(&self.node, &key, enqueue).await?;
+        let mut queued = recipe::enqueue(session, &key, enqueue).await?;
         let own_rev = queued.place.rev;
         let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
         // This lease may have queued up before, and with another value.
@@ -70,14 +71,23 @@ impl Election {
     }
 
     async fn proclaim_as(&self, leader: &LeaderKey, value: Bytes) -> Result<Rev, Status> {
-        let lease = recipe::session(&self.node, LeaseId(leader.lease)).await?;
+        let session = recipe::session(&self.node, LeaseId(leader.lease)).await?;
         let proclaim = Txn {
             compares: vec![recipe::created_at(&leader.key, leader.rev)],
-            success: vec![recipe::put(&leader.key, value, lease)],
+            success: vec![recipe::put(&leader.key, value, session.lease)],
             failure: Vec::new(),
         };
-        let (rev, result) = recipe::commit(&self.node, proclaim).await?;
-        if result.succeeded { Ok(rev) } else { Err(Refusal::ElectionNotLeader.into()) }
+        // Whatever this call gets to hear of it, the leader's key may hang on the lease.
+        let proclaimed = self.node.outliving(|node| async move {
+            match recipe::commit(&node, proclaim).await {
+                Ok((_, TxnResult { succeeded: false, .. })) => Err(Refusal::ElectionNotLeader.into()),
+                proclaimed => {
+                    session.keep();
+                    proclaimed.map(|(rev, _)| rev)
+                }
+            }
+        });
+        proclaimed.await.map_err(|_| Refusal::Stopped)?
     }
 
     async fn do_leader(&self, request: LeaderRequest) -> Result<LeaderResponse, Status> {

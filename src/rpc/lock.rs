@@ -23,7 +23,8 @@ impl Lock {
     }
 
     async fn do_lock(&self, request: LockRequest) -> Result<LockResponse, Status> {
-        let lease = recipe::session(&self.node, LeaseId(request.lease)).await?;
+        let session = recipe::session(&self.node, LeaseId(request.lease)).await?;
+        let lease = session.lease;
         let prefix = recipe::prefix(&request.name);
         let key = recipe::own_key(&prefix, lease);
         let oldest = Op::Range(recipe::oldest(&prefix));
@@ -33,7 +34,7 @@ impl Lock {
             success: vec![recipe::put(&key, Default::default(), lease), oldest.clone()],
             failure: vec![recipe::get(&key), oldest],
         };
-        let mut queued = recipe::enqueue(&self.node, &key, enqueue).await?;
+        let mut queued = recipe::enqueue(session, &key, enqueue).await?;
         let rev = match recipe::found(&mut queued.result, 1) {
             Some(first) if first.create_rev != queued.place.rev => {
                 queued.place.wait();

@@ -7,7 +7,6 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tonic::Status;
 
 use super::{status::Refusal, wrong_kind};
@@ -15,7 +14,7 @@ use crate::{
     apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
     limits,
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
-    node::Node,
+    node::{Node, ProposeError},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
     watch::{Delivery, Feed, Lagging, State, WatcherSpec},
 };
@@ -23,19 +22,48 @@ use crate::{
 /// Lease of somebody who brought none.
 const SESSION_TTL: Duration = Duration::from_secs(60);
 
+/// The lease of a call.
+pub(crate) struct Session {
+    node: Node,
+    pub(crate) lease: LeaseId,
+    /// It was granted for this call, and its client has not been told of it: if the call ends before
+    /// that, it is revoked, with all that hangs on it.
+    is_unknown: bool,
+}
+
 /// The lease to queue under: the given one, renewed once, or a new one. Keeping it alive is the
 /// client's business.
-pub(crate) async fn session(node: &Node, lease: LeaseId) -> Result<LeaseId, Status> {
+pub(crate) async fn session(node: &Node, lease: LeaseId) -> Result<Session, Status> {
     if lease.is_some() {
         // If there is no such lease, the put under it is going to say so; and if it could not be
         // renewed for want of a leader, the put could not be made either.
         node.lease_keep_alive(lease).await.map_err(|_| Refusal::Timeout)?;
-        return Ok(lease);
+        return Ok(Session { node: node.clone(), lease, is_unknown: false });
     }
-    let outcome = node.lease_grant(0, SESSION_TTL.as_secs() as i64).await?;
-    match outcome.result? {
-        apply::Response::LeaseGrant { id, .. } => Ok(id),
+    // From here on it may exist, whatever this call gets to hear of it.
+    let lease = LeaseId(node.choose_lease_id());
+    let mut session = Session { node: node.clone(), lease, is_unknown: true };
+    let granted = node.lease_grant(lease.0, SESSION_TTL.as_secs() as i64).await;
+    session.is_unknown =
+        granted.as_ref().map_or_else(ProposeError::is_uncertain, |granted| granted.result.is_ok());
+    match granted?.result? {
+        apply::Response::LeaseGrant { .. } => Ok(session),
         other => Err(wrong_kind(&other)),
+    }
+}
+
+impl Session {
+    /// The client is going to know of the lease, or is going to find what hangs on it.
+    pub(crate) fn keep(mut self) {
+        self.is_unknown = false;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_unknown {
+            self.node.clean_up_lease(self.lease, SESSION_TTL);
+        }
     }
 }
 
@@ -127,7 +155,7 @@ pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Resu
 /// Somebody's place in the queue. It is given up when dropped, unless told otherwise: whoever
 /// stops waiting must not keep those behind waiting.
 pub(crate) struct Place {
-    node: Node,
+    session: Session,
     key: Bytes,
     /// The revision that created the key. A key created later is somebody else's.
     pub(crate) rev: Rev,
@@ -142,20 +170,17 @@ impl Place {
 
     pub(crate) fn keep(mut self) {
         self.give_up = false;
+        self.session.is_unknown = false;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // The request is over, so somebody else has to do it. If it fails, or if the server
-        // is about to stop, the key goes with its lease.
-        if self.give_up
-            && let Ok(runtime) = Handle::try_current()
-        {
+        // With a lease that nobody knows of the key goes too.
+        if self.give_up && !self.session.is_unknown {
             let compares = vec![created_at(&self.key, self.rev.0)];
             let txn = Txn { compares, success: vec![delete(&self.key)], failure: Vec::new() };
-            let node = self.node.clone();
-            runtime.spawn(async move { node.propose(Command::Txn(txn)).await });
+            self.session.node.clean_up_with(Command::Txn(txn));
         }
     }
 }
@@ -173,16 +198,16 @@ pub(crate) struct Queued {
 ///
 /// A new place is given up even if the request is over before it is known to have one; an old
 /// one is not, before somebody waits in it.
-pub(crate) async fn enqueue(node: &Node, key: &Bytes, txn: Txn) -> Result<Queued, Status> {
-    let (node, key) = (node.clone(), key.clone());
-    let queueing = tokio::spawn(async move {
+pub(crate) async fn enqueue(session: Session, key: &Bytes, txn: Txn) -> Result<Queued, Status> {
+    let (node, key) = (session.node.clone(), key.clone());
+    let queueing = node.outliving(|node| async move {
         let (rev, mut result) = commit(&node, txn).await?;
         let is_new = result.succeeded;
         let found = if is_new { None } else { found(&mut result, 0) };
         let own_rev = found.as_ref().map_or(rev, |kv| kv.create_rev);
-        Ok(Queued { rev, result, place: Place { node, key, rev: own_rev, give_up: is_new }, found })
+        Ok(Queued { rev, result, place: Place { session, key, rev: own_rev, give_up: is_new }, found })
     });
-    // The runtime ends its tasks only when it ends itself.
+    // The core ends its tasks only when it ends itself.
     queueing.await.map_err(|_| Refusal::Stopped)?
 }
 
@@ -228,7 +253,11 @@ impl Changes {
                 self.catch_up(behind)?;
                 continue;
             }
-            match self.feed.recv().await {
+            let delivery = tokio::select! { biased;
+                () = self.node.stopping() => None,
+                delivery = self.feed.recv() => delivery,
+            };
+            match delivery {
                 Some(Delivery::Batch(batch)) => {
                     self.queued.extend(batch.shares().flat_map(|share| share.events().cloned()));
                 }

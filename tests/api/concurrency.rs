@@ -5,8 +5,12 @@ use tonic::{Code, Response, Status};
 
 use crate::{
     client::{Client, accepted, refused, revision, soon},
-    pb::{etcdserverpb::WatchCreateRequest, v3electionpb::*, v3lockpb::*},
-    server::serve,
+    pb::{
+        etcdserverpb::{LeaseLeasesRequest, RangeRequest, WatchCreateRequest},
+        v3electionpb::*,
+        v3lockpb::*,
+    },
+    server::{serve, subject_is_retcd},
 };
 
 fn spawn_lock(client: &Client, lease: i64) -> JoinHandle<Result<Response<LockResponse>, Status>> {
@@ -173,4 +177,80 @@ async fn observers_see_each_leader() {
     let campaign = CampaignRequest { name: "race".into(), lease: 2, value: "bob".into() };
     accepted("campaign", client.election().campaign(campaign).await);
     assert_eq!(next().await, "bob");
+}
+
+/// The keys of the queue, and all leases.
+async fn left(client: &Client, prefix: &'static str) -> (Vec<String>, Vec<i64>) {
+    let range = RangeRequest {
+        key: prefix.into(),
+        range_end: crate::client::prefix_end(prefix.as_bytes()),
+        ..Default::default()
+    };
+    let keys = client.range(range).await.kvs;
+    let keys = keys.into_iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect();
+    let leases = accepted("leases", client.leases().lease_leases(LeaseLeasesRequest {}).await);
+    (keys, leases.into_inner().leases.iter().map(|lease| lease.id).collect())
+}
+
+#[tokio::test]
+async fn a_server_that_stops_leaves_nobody_in_the_queue() {
+    let (mut server, client) = serve();
+    client.grant(600, 0xa).await;
+    client.grant(600, 0xd).await;
+    accepted("lock", soon("the lock", spawn_lock(&client, 0xa)).await.expect("no panic"));
+    let lead = CampaignRequest { name: "race".into(), lease: 0xa, value: "v".into() };
+    accepted("campaign", client.election().campaign(lead).await);
+
+    // Some bring a lease and some do not.
+    let mut waiting: Vec<_> = [0, 0, 0, 0xd].map(|lease| spawn_lock(&client, lease)).into();
+    for lease in [0, 0xd] {
+        let mut election = client.election();
+        waiting.push(tokio::spawn(async move {
+            let request = CampaignRequest { name: "race".into(), lease, value: "w".into() };
+            election.campaign(request).await.map(|_| Response::new(LockResponse::default()))
+        }));
+    }
+    keys_put(&client, "job/", 5).await;
+    keys_put(&client, "race/", 3).await;
+    server.stop();
+    for waiting in waiting {
+        soon("the end", waiting).await.expect("no panic").expect_err("nobody got it");
+    }
+    server.start();
+    let client = server.client();
+    let (locks, leases) = left(&client, "job/").await;
+    assert_eq!(locks, ["job/a"]);
+    assert_eq!(left(&client, "race/").await.0, ["race/a"]);
+    if subject_is_retcd() {
+        assert_eq!(leases, [0xa, 0xd], "leases that nobody knows of are revoked");
+    }
+    accepted("unlock", client.lock().unlock(UnlockRequest { key: "job/a".into() }).await);
+    accepted("lock", soon("the lock", spawn_lock(&client, 0xd)).await.expect("no panic"));
+}
+
+#[tokio::test]
+async fn who_stops_waiting_leaves_no_lease_that_nobody_knows_of() {
+    let (_server, client) = serve();
+    client.grant(600, 0xa).await;
+    accepted("lock", soon("the lock", spawn_lock(&client, 0xa)).await.expect("no panic"));
+    let waiting = spawn_lock(&client, 0);
+    keys_put(&client, "job/", 2).await;
+    let key = left(&client, "job/").await.0.into_iter().find(|key| key != "job/a").expect("it waits");
+    let create = WatchCreateRequest { key: key.into(), ..Default::default() };
+    let mut watch = client.watch(create).await;
+    waiting.abort();
+    assert_eq!(watch.events(1).await[0].r#type, 1, "the waiting key is deleted");
+    if subject_is_retcd() {
+        // With its lease.
+        assert_eq!(left(&client, "job/").await, (vec!["job/a".to_owned()], vec![0xa]));
+    }
+    // A proclamation that is refused, likewise.
+    let leader = LeaderKey { name: "race".into(), key: "race/1".into(), rev: 1, lease: 0 };
+    let request = ProclaimRequest { leader: Some(leader), value: "v".into() };
+    refused(client.election().proclaim(request).await, Code::Unknown, "election: not leader");
+    let since = std::time::Instant::now();
+    while subject_is_retcd() && left(&client, "job/").await.1 != [0xa] {
+        assert!(since.elapsed() < crate::server::PATIENCE, "a lease is left over");
+        tokio::task::yield_now().await;
+    }
 }

@@ -6,11 +6,18 @@ use std::{
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal};
 
-use crate::cluster::{Member, PATIENCE, Plan};
+use crate::{
+    cluster::{Member, PATIENCE, Plan},
+    pb::{
+        etcdserverpb::{LeaseGrantRequest, RangeRequest},
+        v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
+    },
+};
 
 /// The lines that etcd ends with.
 #[track_caller]
@@ -170,5 +177,54 @@ fn a_member_serves_though_nobody_can_be_told() {
         let (status, log) = member.wait_for_end();
         assert_eq!(status.code(), Some(0), "{log}");
         assert_eq!(log.contains("failed to notify systemd"), !address.is_empty(), "{log}");
+    }
+}
+
+/// Whoever serves those who wait for a lock takes them out of the queue when it ends, as a leader and
+/// as a follower: who comes next must not wait for leases that nobody keeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_stops_leaves_nobody_in_a_queue() {
+    let mut cluster = Plan::new(3).found();
+    for stops_leader in [false, true] {
+        let leader = cluster.leader().await;
+        let (stopped, other) =
+            if stops_leader { (leader, (leader + 1) % 3) } else { ((leader + 1) % 3, leader) };
+        let lock = async |member: &Member, lease: i64| {
+            let mut client = LockClient::new(member.channel());
+            client.lock(LockRequest { name: "l".into(), lease }).await.map(|lock| lock.into_inner().key)
+        };
+        let held = lock(&cluster.members[other], 0).await.expect("nobody has it");
+        let lease = LeaseGrantRequest { ttl: 600, id: 0 };
+        let lease =
+            cluster.members[other].leases().lease_grant(lease).await.expect("a lease").into_inner().id;
+        let waiting = [0, 0, lease].map(|lease| {
+            let mut client = LockClient::new(cluster.members[stopped].channel());
+            tokio::spawn(async move { client.lock(LockRequest { name: "l".into(), lease }).await })
+        });
+        let queue = RangeRequest { key: "l/".into(), range_end: "l0".into(), ..RangeRequest::default() };
+        let queued = async |member: &Member| {
+            let kvs = member.kv().range(queue.clone()).await.expect("a read").into_inner().kvs;
+            kvs.into_iter().map(|kv| kv.key).collect::<Vec<_>>()
+        };
+        let since = Instant::now();
+        while queued(&cluster.members[other]).await.len() < 4 {
+            assert!(since.elapsed() < PATIENCE, "they do not queue up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cluster.members[stopped].signal(Signal::TERM);
+        assert_stopped_well(cluster.members[stopped].wait_for_end(), "terminated");
+        for waiting in waiting {
+            waiting.await.expect("no panic").expect_err("nobody got it");
+        }
+        cluster
+            .leader_among(&[
+                other,
+                (0..3).find(|number| ![stopped, other].contains(number)).expect("a third"),
+            ])
+            .await;
+        assert_eq!(queued(&cluster.members[other]).await, [held.clone()]);
+        let unlock = UnlockRequest { key: held };
+        LockClient::new(cluster.members[other].channel()).unlock(unlock).await.expect("an unlock");
+        cluster.members[stopped].start();
     }
 }
