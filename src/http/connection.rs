@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use tower::Service;
 
-use super::{Probe, grpc, grpc::Grpc, router, socket::Socket};
+use super::{Probe, grpc, grpc::Grpc, inbound::Inbound, router, socket::Socket};
 use crate::{limits, sockets::Io, telemetry::Metrics};
 
 /// How long a client may take to send the head of an HTTP/1 request.
@@ -137,7 +137,11 @@ fn serve(
     service: ByVersion,
     graceful: &GracefulShutdown,
 ) {
-    let io = TokioIo::new(Socket::new(stream, metrics));
+    let inbound = match service.http2 {
+        Http2::Grpc(_) => Inbound::default(),
+        Http2::Endpoints(_) => Inbound::passing(),
+    };
+    let io = TokioIo::new(Socket::new(stream, inbound, metrics));
     let connection = builder.serve_connection(io, service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {

@@ -42,11 +42,11 @@ enum Peer {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Io, metrics: Option<Arc<Metrics>>) -> Socket {
+    pub(super) fn new(stream: Io, inbound: Inbound, metrics: Option<Arc<Metrics>>) -> Socket {
         Socket {
             stream,
             peer: Peer::Unknown,
-            inbound: Inbound::default(),
+            inbound,
             metrics,
             blocked_since: None,
             reader: None,

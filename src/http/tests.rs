@@ -18,7 +18,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service;
 
-use super::{PeerServices, Probe, Protocols, Services, Versions, router};
+use super::{PeerServices, Probe, Protocols, Services, Versions, inbound::Inbound, router, socket::Socket};
 use crate::{
     apply::AlarmKind,
     config::Config,
@@ -331,6 +331,21 @@ async fn a_port_speaks_only_what_it_is_for() {
 }
 
 #[tokio::test]
+async fn the_endpoints_can_be_asked_over_http_2_where_no_grpc_is_spoken() {
+    let node = FakeNode::new(&[]);
+    for (protocols, path) in
+        [(Protocols::Http, "/version"), (Protocols::Metrics, "/health?serializable=true")]
+    {
+        let mut wire = Wire::connect(&port(&node, protocols).await).await;
+        for (method, http) in [("GET", 200), ("DELETE", 405), ("GET", 200)] {
+            let fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
+            let ended = wire.call(&fields, &[]).await;
+            assert_eq!(ended, Ended::Refused { http, code: 0, text: String::new() }, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn only_grpc_traffic_counts_as_grpc_traffic() {
     let node = FakeNode::new(&[]);
     let address = port(&node, Protocols::GrpcAndHttp).await;
@@ -586,7 +601,7 @@ async fn a_client_that_takes_nothing_is_not_read_any_more() {
     let address = listener.local_addr().expect("an address");
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (stream, _) = listener.accept().await.expect("a connection");
-    let mut socket = super::socket::Socket::new(Io::tcp(stream), None);
+    let mut socket = Socket::new(Io::tcp(stream), Inbound::default(), None);
 
     // Until neither side's buffers take more.
     while futures_util::poll!(std::future::poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 65_536])))
@@ -602,7 +617,7 @@ async fn a_client_that_takes_nothing_is_not_read_any_more() {
     let (mut from_server, mut to_server) = client.split();
     let mut received = 0;
     to_server.write_all(&frames).await.expect("the kernel takes it");
-    while read(&mut socket, &mut received).await {}
+    while received < length && read(&mut socket, &mut received).await {}
     assert!(received < length / 2, "{received} of {length} bytes were read");
 
     // Once the client takes something again, so does the server.
@@ -619,7 +634,7 @@ async fn a_client_that_takes_nothing_is_not_read_any_more() {
 }
 
 /// Reads a piece, unless the client is not read any more.
-async fn read(socket: &mut super::socket::Socket, received: &mut usize) -> bool {
+async fn read(socket: &mut Socket, received: &mut usize) -> bool {
     std::future::poll_fn(|cx| {
         let mut buffer = [0; 4096];
         let mut buffer = ReadBuf::new(&mut buffer);
