@@ -3,7 +3,11 @@
 //! Dashboards and alert rules are written for etcd's. A family that etcd has and retcd lacks, or has in another
 //! shape, is a panel that stays empty without a word, so both servers do the same and are compared family by family.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     client::Client,
@@ -145,6 +149,13 @@ async fn requests_and_applies_are_counted_by_kind() {
     assert_eq!((request("Range"), request("ReadonlyTxn")), (1.0, 1.0));
     assert!(value(&text, "etcd_server_range_duration_seconds_count{success=\"true\"}") >= 1.0);
     assert!(value(&text, "etcd_disk_wal_write_duration_seconds_count") >= 6.0);
+    // A compaction is done in the background.
+    let count = |series: &str| value(&get(server.client_port, "/metrics").body, series);
+    while count("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count") < 1.0
+        || count("etcd_debugging_mvcc_db_compaction_keys_total") < 1.0
+    {
+        thread::sleep(Duration::from_millis(20));
+    }
     let sends = "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds_count";
     assert!(value(&text, sends) >= 1.0);
 }
