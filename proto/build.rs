@@ -7,7 +7,13 @@
 // A build script is told everything by its environment.
 #![allow(clippy::disallowed_methods)]
 
-use std::{env, error::Error, fs, path::PathBuf, process::Command};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const CLIENT_API: [&str; 6] =
     ["kv.proto", "auth.proto", "rpc.proto", "lock.proto", "election.proto", "health.proto"];
@@ -18,6 +24,7 @@ const TYPE_BYTES: i32 = 12;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     record_rust_version()?;
+    record_git_commit();
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let clients = out.join("client");
     fs::create_dir_all(&clients)?;
@@ -61,4 +68,43 @@ fn record_rust_version() -> Result<(), Box<dyn Error>> {
     let version = version.split_whitespace().nth(1).unwrap_or("unknown");
     println!("cargo::rustc-env=RETCD_RUST_VERSION={version}");
     Ok(())
+}
+
+/// For `--version` and the log, from the environment or from `.git`. It is read without git, which may
+/// not be there, or refuse to read what belongs to another user. Where there is neither, nothing is
+/// recorded. Cargo looks at two small files to see whether that has to be done again: the name of the
+/// branch, and the journal of where it stood, which every commit makes longer.
+fn record_git_commit() {
+    println!("cargo::rerun-if-env-changed=RETCD_GIT_SHA");
+    let given = env::var("RETCD_GIT_SHA").ok().filter(|commit| !commit.is_empty());
+    if let Some(commit) = given.or_else(|| git_commit(Path::new(".git"))) {
+        println!("cargo::rustc-env=RETCD_GIT_SHA={}", commit.get(..SHORT_COMMIT).unwrap_or(&commit));
+    }
+}
+
+/// Digits of a commit that git shows, of a repository of some age.
+const SHORT_COMMIT: usize = 9;
+
+fn git_commit(git: &Path) -> Option<String> {
+    let read = |path: PathBuf| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    // In a worktree of its own `.git` is a file that says where the worktree's things are, and that
+    // place says where those of the repository are.
+    let own = match read(git.to_owned()) {
+        Some(text) => PathBuf::from(text.strip_prefix("gitdir: ")?),
+        None => git.to_owned(),
+    };
+    let shared = read(own.join("commondir")).map_or_else(|| own.clone(), |dir| own.join(dir));
+    for path in [own.join("HEAD"), own.join("logs/HEAD")] {
+        // One that is not there would have cargo look again at every build.
+        if path.exists() {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
+    let head = read(own.join("HEAD"))?;
+    let Some(branch) = head.strip_prefix("ref: ") else { return Some(head) };
+    read(shared.join(branch)).or_else(|| {
+        let packed = read(shared.join("packed-refs"))?;
+        let of_branch = packed.lines().filter_map(|line| line.split_once(' '));
+        of_branch.filter(|(_, name)| *name == branch).map(|(commit, _)| commit.to_owned()).next()
+    })
 }

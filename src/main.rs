@@ -84,7 +84,7 @@ async fn run() -> ExitCode {
     if let Err(message) = telemetry::init(&config) {
         return telemetry::fail("start logging", &message);
     }
-    config.log_notices();
+    config.log_start();
     match serve(&config, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -185,8 +185,8 @@ fn begin_to_stop(config: &Config, asked: Asked) {
     tracing::info!(
         name = config.name,
         "data-dir" = %config.data_dir.display(),
-        "advertise-peer-urls" = ?config.initial_advertise_peer_urls,
-        "advertise-client-urls" = ?config.advertise_client_urls,
+        "advertise-peer-urls" = ?telemetry::list(&config.initial_advertise_peer_urls),
+        "advertise-client-urls" = ?telemetry::list(&config.advertise_client_urls),
         "closing etcd server"
     );
 }
@@ -234,8 +234,8 @@ fn tell_closed(config: &Config) {
     tracing::info!(
         name = config.name,
         "data-dir" = %config.data_dir.display(),
-        "advertise-peer-urls" = ?config.initial_advertise_peer_urls,
-        "advertise-client-urls" = ?config.advertise_client_urls,
+        "advertise-peer-urls" = ?telemetry::list(&config.initial_advertise_peer_urls),
+        "advertise-client-urls" = ?telemetry::list(&config.advertise_client_urls),
         "closed etcd server"
     );
 }

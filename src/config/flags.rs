@@ -29,12 +29,32 @@ const SHADOWED: &str = "conflicting environment variable is shadowed by correspo
 /// Variables that begin like ours and are no flags.
 const ENV_OTHERS: [&str; 3] = ["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY", "ETCD_VERSION"];
 
+/// Who set a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    CommandLine,
+    Environment,
+    File,
+}
+
+impl Origin {
+    fn as_str(self) -> &'static str {
+        match self {
+            Origin::CommandLine => "flag",
+            Origin::Environment => "environment",
+            Origin::File => "file",
+        }
+    }
+}
+
 /// The flags that were set, by their names of today, and what to tell about them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags {
     values: BTreeMap<&'static str, OsString>,
     /// Set by a name of 3.5 or 3.6, which wins over today's name wherever it stands.
     values_experimental: BTreeMap<&'static str, OsString>,
+    /// Everything that was set, by the name that was used, and who set it.
+    settings: BTreeMap<String, (OsString, Origin)>,
     /// `Gate=true`, in the order given by old flags that are feature gates today.
     gates: Vec<String>,
     pub(super) help: bool,
@@ -59,7 +79,7 @@ impl Flags {
             let mut from_file = Flags::default();
             from_file.notice(format!("loaded server configuration from {}, other configuration command line flags and environment variables will be ignored if provided", path.display()));
             for (name, text) in file::read(path, &mut from_file.notices)? {
-                from_file.set(&name, text.into()).map_err(|error| error.in_file(path))?;
+                from_file.set(&name, text.into(), Origin::File).map_err(|error| error.in_file(path))?;
             }
             return Ok(from_file);
         }
@@ -123,6 +143,15 @@ impl Flags {
         set.map(|flag| (flag, self.value(flag.name).to_string_lossy()))
     }
 
+    /// `name=value (flag)` of everything that was set, by the names that were used.
+    pub(super) fn settings(&self) -> Vec<String> {
+        let settings = self.settings.iter();
+        let shown = |(name, (value, origin)): (&String, &(OsString, Origin))| {
+            format!("{name}={} ({})", value.display(), origin.as_str())
+        };
+        settings.map(shown).collect()
+    }
+
     /// Returns the names as they were typed.
     fn set_from_args(&mut self, args: &[OsString]) -> Result<BTreeSet<String>, ConfigError> {
         let mut args = args.iter();
@@ -154,7 +183,7 @@ impl Flags {
                     .cloned()
                     .ok_or_else(|| ConfigError::usage(format!("flag needs an argument: -{name}")))?,
             };
-            self.set(name, value)?;
+            self.set(name, value, Origin::CommandLine)?;
             typed.insert(name.to_owned());
             last = Some(name.to_owned());
         }
@@ -183,7 +212,8 @@ impl Flags {
                 return Err(ConfigError::invalid(format!("{SHADOWED}: {variable}")));
             }
             if !value.is_empty() {
-                self.set(&name, value.clone()).map_err(|error| error.in_variable(variable))?;
+                self.set(&name, value.clone(), Origin::Environment)
+                    .map_err(|error| error.in_variable(variable))?;
                 self.tell(format!("recognized and used environment variable {variable}={}", value.display()));
             }
         }
@@ -191,8 +221,9 @@ impl Flags {
     }
 
     /// Takes one value, under whatever name the flag has or had.
-    fn set(&mut self, name: &str, value: OsString) -> Result<(), ConfigError> {
+    fn set(&mut self, name: &str, value: OsString, origin: Origin) -> Result<(), ConfigError> {
         check_syntax(name, kind_of(name)?, &value)?;
+        self.settings.insert(name.to_owned(), (value.clone(), origin));
         if let Some((_, gate)) = GATE_FLAGS.iter().find(|(flag, _)| *flag == name) {
             let on = value.to_str().map(parse_bool).expect("checked just now").expect("checked just now");
             self.notice(format!("--{name} is deprecated; use --feature-gates={gate}={on}"));

@@ -3,7 +3,7 @@
 use std::{env::consts, fmt::Write};
 
 use super::{
-    ETCD_VERSION,
+    ETCD_VERSION, GIT_SHA, RUST_VERSION,
     table::{FLAGS, Flag, Group, Kind, Standing},
 };
 
@@ -109,8 +109,8 @@ pub(super) fn version() -> String {
     format!(
         "etcd Version: {ETCD_VERSION}\nretcd Version: {}\nGit SHA: {}\nRust Version: {}\nOS/Arch: {}/{}\n",
         env!("CARGO_PKG_VERSION"),
-        option_env!("RETCD_GIT_SHA").unwrap_or("not recorded"),
-        env!("RETCD_RUST_VERSION"),
+        GIT_SHA,
+        RUST_VERSION,
         consts::OS,
         consts::ARCH,
     )

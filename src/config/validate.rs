@@ -169,6 +169,7 @@ impl TryFrom<&Flags> for Config {
                 .iter()
                 .any(|feature| feature.name == LEASE_CHECKPOINT && feature.enabled),
             features,
+            settings: flags.settings(),
             notices,
         })
     }

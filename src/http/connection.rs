@@ -4,7 +4,7 @@
 //! HTTP/1 and goes to the endpoints. The connection's tasks stay on the runtime that it was
 //! served on.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::future::RouteFuture};
 use futures_util::future::Either;
@@ -14,6 +14,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
 use super::{Probe, grpc, grpc::Grpc, inbound::Inbound, router, socket::Socket};
@@ -93,7 +94,7 @@ impl Services {
             Protocols::GrpcAndHttp | Protocols::Grpc => Http2::Grpc(self.grpc.clone()),
             Protocols::Http | Protocols::Metrics => Http2::Endpoints(http.clone()),
         };
-        let service = ByVersion { http2, http1: http.clone() };
+        let service = ByVersion { http2, http1: http.clone(), remote: stream.remote() };
         serve(stream, Some(self.metrics.clone()), &builder, service, graceful);
     }
 }
@@ -125,7 +126,11 @@ impl PeerServices {
 
     /// Serves the connection in a task of its own until it closes.
     pub(crate) fn serve(&self, stream: Io) {
-        let service = ByVersion { http2: Http2::Grpc(self.grpc.clone()), http1: self.grpc.router.clone() };
+        let service = ByVersion {
+            http2: Http2::Grpc(self.grpc.clone()),
+            http1: self.grpc.router.clone(),
+            remote: stream.remote(),
+        };
         serve(stream, None, &self.builder, service, &self.graceful);
     }
 }
@@ -175,6 +180,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
 struct ByVersion {
     http2: Http2,
     http1: Router,
+    /// Who asks, as far as there is a name for it.
+    remote: Option<SocketAddr>,
 }
 
 enum Http2 {
@@ -187,7 +194,9 @@ impl HyperService<Request<Incoming>> for ByVersion {
     type Error = Infallible;
     type Future = Either<grpc::Call, RouteFuture<Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let remote = TcpConnectInfo { local_addr: None, remote_addr: self.remote };
+        request.extensions_mut().insert(remote);
         // A router is shared behind its clones, and always ready.
         match (&self.http2, request.version()) {
             (Http2::Grpc(grpc), Version::HTTP_2) => Either::Left(grpc.call(request)),

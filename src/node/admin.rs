@@ -1,6 +1,6 @@
 //! What operators ask: status, alarms, members, defragmentation, leadership.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time;
 
@@ -8,7 +8,13 @@ use super::{
     MoveLeaderError, Node, ProposeError,
     lane::{Begun, LaneFull},
 };
-use crate::{apply::Alarm, config::ETCD_CLUSTER_VERSION, limits, telemetry::NodeState, types::MemberId};
+use crate::{
+    apply::Alarm,
+    config::ETCD_CLUSTER_VERSION,
+    limits,
+    telemetry::{GoDuration, NodeState},
+    types::MemberId,
+};
 
 /// Election timeouts that a leader which is about to end gives to handing over.
 const STEP_ASIDE_TIMEOUTS: u32 = 3;
@@ -121,13 +127,26 @@ impl Node {
     async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
         let mut leadership = self.shared.leadership.clone();
         let term = leadership.borrow().term;
-        tracing::info!(to = %target, "leadership transfer started");
+        let start = Instant::now();
+        let (_, own) = self.ids();
+        tracing::info!(
+            "local-member-id" = %own,
+            "current-leader-member-id" = %own,
+            "transferee-member-id" = %target,
+            "leadership transfer starting"
+        );
         self.checkpoint_leases_for_successor().await;
         self.shared.consensus.transfer_leader(target.0).await;
         let decided = leadership.wait_for(|leadership| leadership.leader.is_some() && leadership.term > term);
         match time::timeout(patience, decided).await {
             Ok(Ok(next)) if next.leader == Some(target.0) => {
-                tracing::info!(to = %target, "leadership transfer finished");
+                tracing::info!(
+                    "local-member-id" = %own,
+                    "old-leader-member-id" = %own,
+                    "new-leader-member-id" = %target,
+                    took = %GoDuration(start.elapsed()),
+                    "leadership transfer finished"
+                );
                 Ok(())
             }
             _ => Err(MoveLeaderError::Timeout),
@@ -140,8 +159,19 @@ impl Node {
     /// whoever is left elects a leader, but only after a timeout.
     pub(super) async fn step_aside(&self) {
         let election_timeout = self.shared.config.election_timeout;
-        if !self.leadership().is_leader {
-            tracing::info!("skipped leadership transfer; local server is not leader");
+        let now = self.leadership();
+        let (_, own) = self.ids();
+        if !now.is_leader || now.is_sole_voter {
+            let why = if now.is_leader {
+                " for single voting member cluster"
+            } else {
+                "; local server is not leader"
+            };
+            tracing::info!(
+                "local-member-id" = %own,
+                "current-leader-member-id" = %MemberId(now.leader.unwrap_or(0)),
+                "skipped leadership transfer{why}"
+            );
             return;
         }
         let mut leadership = self.shared.leadership.clone();

@@ -9,6 +9,7 @@
 //! meanwhile gathers in memory, of which there is an end.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,10 +23,10 @@ use super::{
 };
 use crate::{
     limits,
-    mvcc::CompactionStep,
+    mvcc::{CompactionStep, Size},
     raft::{LogStore, Replica},
     storage::{Copied, Database, Defragmentation, StorageError},
-    telemetry::Metrics,
+    telemetry::{GoDuration, HumanBytes, Metrics},
     types::Rev,
 };
 
@@ -125,6 +126,8 @@ struct Work {
     compaction_began: Option<Instant>,
     /// Somebody waits for that.
     is_compaction_awaited: bool,
+    /// When the compaction began that is under way.
+    compaction_began: Option<Instant>,
     defragmenting: Option<Defragmenting>,
     checkpoint_due: Instant,
     scrub_due: Instant,
@@ -136,7 +139,7 @@ struct Work {
 struct Defragmenting {
     run: Run<(), Result<(), String>>,
     start: Instant,
-    bytes_before: u64,
+    before: Size,
     stage: Stage,
 }
 
@@ -165,6 +168,7 @@ impl Background {
             is_compacting: true,
             compaction_began: None,
             is_compaction_awaited: false,
+            compaction_began: None,
             defragmenting: None,
             checkpoint_due: now + limits::CHECKPOINT_INTERVAL,
             scrub_due: now + limits::SCRUB_INTERVAL,
@@ -259,7 +263,11 @@ impl Background {
             return Ok(());
         }
         let start = Instant::now();
-        match self.compaction_step()? {
+        let step = self.compaction_step()?;
+        if !matches!(step, CompactionStep::Idle) {
+            work.compaction_began.get_or_insert(start);
+        }
+        match step {
             CompactionStep::Idle => {
                 work.is_compacting = false;
                 if std::mem::take(&mut work.is_compaction_awaited) {
@@ -274,7 +282,17 @@ impl Background {
                 self.metrics.observe_compaction_pause(start.elapsed());
             }
             CompactionStep::Finished(rev) => {
-                tracing::info!(compact_revision = rev.0, "finished scheduled compaction");
+                let size = self.replica.read().state.mvcc.size();
+                let began = work.compaction_began.take().unwrap_or(start);
+                tracing::info!(
+                    "compact-revision" = rev.0,
+                    took = %GoDuration(began.elapsed()),
+                    "current-db-size-bytes" = size.total,
+                    "current-db-size" = %HumanBytes(size.total),
+                    "current-db-size-in-use-bytes" = size.in_use,
+                    "current-db-size-in-use" = %HumanBytes(size.in_use),
+                    "finished scheduled compaction"
+                );
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.metrics.compaction_last.set(now.as_secs() as i64);
                 let began = work.compaction_began.take().unwrap_or(start);
@@ -304,11 +322,20 @@ impl Background {
         if work.defragmenting.is_none() {
             let Some(run) = self.orders.defragmentations.take() else { return Ok(()) };
             self.metrics.defrag_inflight.set(1);
-            let bytes_before = self.database.file_bytes()?;
-            tracing::info!(current_db_size_bytes = bytes_before, "starting defragment");
+            tracing::info!("starting defragment");
+            // What `endpoint status` shows, before and afterwards.
+            let before = self.replica.read().state.mvcc.size();
+            tracing::info!(
+                path = %self.path().display(),
+                "current-db-size-bytes" = before.total,
+                "current-db-size" = %HumanBytes(before.total),
+                "current-db-size-in-use-bytes" = before.in_use,
+                "current-db-size-in-use" = %HumanBytes(before.in_use),
+                "defragmenting"
+            );
             let stage = Stage::Freeing(self.replica.read().state.mvcc.rev_compacted());
             work.is_compacting = true;
-            work.defragmenting = Some(Defragmenting { run, start: Instant::now(), bytes_before, stage });
+            work.defragmenting = Some(Defragmenting { run, start: Instant::now(), before, stage });
         }
         match self.defragment_slice(work) {
             Ok(false) => return Ok(()),
@@ -400,7 +427,7 @@ impl Background {
     }
 
     fn defragmented(&self, work: &mut Work, result: Result<(), String>) -> Result<(), StorageError> {
-        let Some(Defragmenting { run, start, bytes_before, .. }) = work.defragmenting.take() else {
+        let Some(Defragmenting { run, start, before, .. }) = work.defragmenting.take() else {
             return Ok(());
         };
         self.metrics.defrag_inflight.set(0);
@@ -408,14 +435,26 @@ impl Background {
         if result.is_ok() {
             // With the size that it has now.
             self.checkpoint(work)?;
+            let size = self.replica.read().state.mvcc.size();
             tracing::info!(
-                current_db_size_bytes_before = bytes_before,
-                current_db_size_bytes = self.database.file_bytes()?,
-                took = %humantime::format_duration(start.elapsed()),
-                "finished defragment"
+                path = %self.path().display(),
+                "current-db-size-bytes-diff" = size.total - before.total,
+                "current-db-size-bytes" = size.total,
+                "current-db-size" = %HumanBytes(size.total),
+                "current-db-size-in-use-bytes-diff" = size.in_use - before.in_use,
+                "current-db-size-in-use-bytes" = size.in_use,
+                "current-db-size-in-use" = %HumanBytes(size.in_use),
+                took = %GoDuration(start.elapsed()),
+                "finished defragmenting directory"
             );
+            tracing::info!("finished defragment");
         }
         run.finish(result);
         Ok(())
+    }
+
+    /// Of the database's file.
+    fn path(&self) -> PathBuf {
+        self.database.dir().join("db")
     }
 }

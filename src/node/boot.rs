@@ -32,6 +32,7 @@ use crate::{
     raft::{KnownCluster, KnownMember, LogStore, Peer, Peers, Replica, base},
     sockets::{self, Resolver},
     storage::{self, Checkpoint, Database, StorageError, Table},
+    telemetry::list,
     types::{Base, ClusterId, MemberId},
 };
 
@@ -80,15 +81,15 @@ pub(super) fn force_new_cluster(
     })?;
     match forgotten {
         None => tracing::warn!(
-            cluster_id = %cluster,
-            local_member_id = %member,
+            "cluster-id" = %cluster,
+            "local-member-id" = %member,
             "--force-new-cluster has no effect: this member is the only one already; take the flag away"
         ),
         Some((removed, uncommitted_entries)) => tracing::warn!(
-            cluster_id = %cluster,
-            local_member_id = %member,
-            removed_members = ?removed.into_iter().map(|id| MemberId(id).to_string()).collect::<Vec<_>>(),
-            uncommitted_entries,
+            "cluster-id" = %cluster,
+            "local-member-id" = %member,
+            "removed-members" = ?list(&removed.into_iter().map(|id| MemberId(id).to_string()).collect::<Vec<_>>()),
+            "uncommitted-entries" = uncommitted_entries,
             "forced a new cluster: this member is the only one from now on, with the data that it has. Take the \
              flag away, and add members with `etcdctl member add`; those removed cannot come back with their data"
         ),

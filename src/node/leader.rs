@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use super::Node;
-use crate::{apply::Command, lease::Attention, limits, raft::Leadership};
+use crate::{
+    apply::Command, lease::Attention, limits, raft::Leadership, telemetry::GoDuration, types::MemberId,
+};
 
 pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>) {
     // The term that this member leads in. A watch skips what came between two looks: another may
@@ -64,7 +66,7 @@ fn tell(leadership: &Leadership) {
     match leadership.leader {
         Some(leader) => {
             tracing::info!(
-                leader = format_args!("{leader:x}"),
+                leader = %MemberId(leader),
                 term = leadership.term,
                 "a leader was elected"
             )
@@ -90,7 +92,7 @@ async fn look_after_leases(node: Node, term: u64) {
         let now = Instant::now();
         if let Some(late) = attention.look(now) {
             tracing::warn!(
-                late = %humantime::format_duration(late),
+                late = %GoDuration(late),
                 "the leader was held up; no lease ends before its holder could renew it"
             );
         }

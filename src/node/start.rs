@@ -40,14 +40,14 @@ use super::{
 };
 use crate::{
     apply::Command,
-    config::Config,
+    config::{Config, ETCD_CLUSTER_VERSION},
     limits,
     raft::{
         Consensus, Leadership, LeaseClock, LogStore, Parts, Peer, Peers, REMOVED, RaftStateMachine, Replica,
         Tags, Timing, base,
     },
     storage::Database,
-    telemetry::Metrics,
+    telemetry::{GoDuration, Metrics},
     types::Rev,
     watch::WatchHub,
 };
@@ -434,7 +434,7 @@ impl Node {
         // Without a leader there is nobody to tell; a closed channel means the end is near.
         let _ = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
         let config = self.config();
-        let (_, id) = self.ids();
+        let (cluster, id) = self.ids();
         let known = self.members().iter().any(|member| {
             member.id == id
                 && member.name == config.name
@@ -457,10 +457,17 @@ impl Node {
             }
         }
         tracing::info!(
-            local_member_id = %id,
-            name = config.name,
+            "local-member-id" = %id,
+            "local-member-attributes" =
+                format!("{{Name:{} ClientURLs:[{}]}}", config.name, config.advertise_client_urls.join(" ")),
+            "cluster-id" = %cluster,
+            "publish-timeout" = %GoDuration(config.request_timeout()),
             "published local member to cluster through raft"
         );
+        // Old scripts and test suites wait for this line. Every member has the same version of the API
+        // from the beginning, so there is nothing to enable.
+        let (version, _patch) = ETCD_CLUSTER_VERSION.rsplit_once('.').unwrap_or((ETCD_CLUSTER_VERSION, ""));
+        tracing::info!("cluster-version" = version, "enabled capabilities for version");
     }
 }
 

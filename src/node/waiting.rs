@@ -210,8 +210,13 @@ impl Node {
     async fn way_to_this_member(&self, urls: &[String]) -> Vec<String> {
         let (_, own) = self.ids();
         let advertised = &self.config().initial_advertise_peer_urls;
+        // What counts is whether it is found there, not how the place is written.
+        let Err(reason) = self.shared.peers.greet_own(urls, GREET_TIMEOUT).await else { return Vec::new() };
+        let mut obstacles = vec![format!(
+            "this member cannot reach itself at {}, where the leader speaks to it: {reason}; see --listen-peer-urls",
+            urls.join(",")
+        )];
         let known: BTreeSet<&String> = urls.iter().collect();
-        let mut obstacles = Vec::new();
         if known != advertised.iter().collect() {
             obstacles.push(format!(
                 "the cluster has this member at {}, and --initial-advertise-peer-urls is {}: start it with the former, \
@@ -219,13 +224,6 @@ impl Node {
                 urls.join(","),
                 advertised.join(","),
                 advertised.join(",")
-            ));
-        }
-        if let Err(reason) = self.shared.peers.greet_own(urls, GREET_TIMEOUT).await {
-            obstacles.push(format!(
-                "this member cannot reach itself at {}, where the leader speaks to it: {reason}; see \
-                 --listen-peer-urls",
-                urls.join(",")
             ));
         }
         obstacles

@@ -15,7 +15,7 @@ use crate::{
     apply::{Alarm, AlarmKind, Command, Outcome, admission, codec},
     limits,
     raft::{self, NotProposed},
-    telemetry::{Metrics, RequestKind},
+    telemetry::{HumanBytes, Metrics, RequestKind},
     types::Rev,
 };
 
@@ -129,8 +129,10 @@ impl Node {
         let alarm = Alarm { member: self.shared.identity.member, kind: AlarmKind::NoSpace };
         if !self.alarms().contains(&alarm) {
             tracing::warn!(
-                db_size_bytes = size,
-                quota_backend_bytes = quota,
+                "current-db-size-bytes" = size,
+                "current-db-size" = %HumanBytes(size),
+                "quota-size-bytes" = quota,
+                "quota-size" = %HumanBytes(quota),
                 "database space exceeded: writes are refused. To free space: `etcdctl compact <revision>`, \
                  `etcdctl defrag`, then `etcdctl alarm disarm`; or raise --quota-backend-bytes"
             );

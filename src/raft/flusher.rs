@@ -30,7 +30,7 @@ use super::{
     typ::TypeConfig,
     wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{GoDuration, Metrics};
 
 /// Bytes gathered for one sync, at most. What is over waits for the next one.
 const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -168,8 +168,8 @@ impl Flusher {
         self.metrics.observe_wal_append(sync_began - start, end - sync_began, bytes);
         if took > SLOW_SYNC {
             tracing::warn!(
-                took = %humantime::format_duration(took),
-                "expected-duration" = %humantime::format_duration(SLOW_SYNC),
+                took = %GoDuration(took),
+                "expected-duration" = %GoDuration(SLOW_SYNC),
                 "slow fdatasync"
             );
         }

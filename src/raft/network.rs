@@ -279,7 +279,11 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         let encoded = message::encode_transfer(&request);
         let reply = self.send_at_once(MessageKind::TransferLeader, encoded, option.soft_ttl()).await?;
         if let Err(reason) = message::decode_transfer_reply(reply).map_err(unreadable)? {
-            tracing::warn!(target_member = self.target, reason, "leadership was not taken over");
+            tracing::warn!(
+                "transferee-member-id" = format_args!("{:x}", self.target),
+                reason,
+                "leadership was not taken over"
+            );
         }
         Ok(Ok(()))
     }

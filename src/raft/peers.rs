@@ -310,7 +310,7 @@ impl Peers {
             Ok(Ok(answer)) => {
                 if self.heard.lock().insert(target, Some(Instant::now())).flatten().is_none() {
                     self.metrics_of(target).found();
-                    tracing::info!(peer = format_args!("{target:x}"), "peer became active");
+                    tracing::info!("peer-id" = format_args!("{target:x}"), "peer became active");
                 }
                 Ok(answer.into_inner())
             }
@@ -350,7 +350,11 @@ impl Peers {
         };
         if is_news {
             heard.insert(error.target, None);
-            tracing::warn!(%error, "peer became inactive");
+            tracing::warn!(
+                "peer-id" = format_args!("{:x}", error.target),
+                %error,
+                "peer became inactive (message send to peer failed)"
+            );
         }
         drop(heard);
         error

@@ -41,6 +41,7 @@ use super::{
 use crate::{
     limits,
     storage::{Database, Reader},
+    telemetry::GoDuration,
 };
 
 /// Time between two lines about a transfer that takes long.
@@ -153,10 +154,10 @@ impl Progress {
         if self.told.elapsed() >= PROGRESS_INTERVAL {
             self.told = Instant::now();
             tracing::info!(
-                peer = format_args!("{:x}", self.peer),
+                "peer-id" = format_args!("{:x}", self.peer),
                 percent = (self.records * 100).checked_div(self.records_total).unwrap_or(100),
                 bytes = self.bytes,
-                bytes_per_second = self.bytes_per_second(),
+                "bytes-per-second" = self.bytes_per_second(),
                 "{}",
                 self.what
             );
@@ -167,8 +168,8 @@ impl Progress {
         (self.bytes as f64 / self.began.elapsed().as_secs_f64().max(0.001)) as u64
     }
 
-    fn took(&self) -> humantime::FormattedDuration {
-        humantime::format_duration(Duration::from_millis(self.began.elapsed().as_millis() as u64))
+    fn took(&self) -> GoDuration {
+        GoDuration(self.began.elapsed())
     }
 }
 

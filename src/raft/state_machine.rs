@@ -9,6 +9,7 @@
 //! a failure of this node's own storage is an error, and it ends the node.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -35,10 +36,10 @@ use super::{
     },
 };
 use crate::{
-    apply::{Applied, ApplyError, AuthCommand, Captured, Command, StateMachine},
+    apply::{Alarm, Applied, ApplyError, AuthCommand, Captured, Command, StateMachine},
     limits,
     storage::{Checkpoint, Database, Reader, StorageError, Table},
-    telemetry::{Metrics, RequestKind},
+    telemetry::{GoDuration, Metrics, RequestKind, list},
     types::{Event, MemberId, Rev},
     watch::WatchHub,
 };
@@ -241,6 +242,7 @@ impl RaftStateMachine {
     ) -> Result<(BatchOutcome, Revisions), StorageError> {
         let mut outcomes = BatchOutcome::default();
         let mut revisions = Vec::new();
+        let mut alarms_before = None;
         let mut replica = self.parts.replica.write();
         match payload {
             EntryPayload::Blank => {}
@@ -248,6 +250,9 @@ impl RaftStateMachine {
                 outcomes.0.reserve(batch.commands.len());
                 let mut start = Instant::now();
                 for command in batch.commands.iter() {
+                    if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
+                        alarms_before.get_or_insert_with(|| active_alarms(&replica));
+                    }
                     let applied = replica.state.apply(command, want_prev)?;
                     let end = Instant::now();
                     self.parts.metrics.observe_apply(
@@ -270,6 +275,11 @@ impl RaftStateMachine {
             }
         }
         replica.applied = Some(log_id);
+        if let Some(before) = alarms_before {
+            let now = active_alarms(&replica);
+            drop(replica);
+            tell_alarms(&before, &now);
+        }
         Ok((outcomes, revisions))
     }
 }
@@ -299,6 +309,34 @@ impl RaftStateMachine {
                 return;
             }
         }
+    }
+}
+
+fn active_alarms(replica: &Replica) -> BTreeSet<Alarm> {
+    replica.state.alarms.active().collect()
+}
+
+/// Every member says what the cluster has been told is wrong, and when it is not any more.
+fn tell_alarms(before: &BTreeSet<Alarm>, now: &BTreeSet<Alarm>) {
+    for alarm in now.difference(before) {
+        tracing::warn!(
+            alarm = alarm.kind.as_str(),
+            "member-id" = %alarm.member,
+            "alarm raised: see `etcdctl alarm list`, and \"Quota and alarms\" in docs/operations.md"
+        );
+    }
+    let still: Vec<String> =
+        now.iter().map(|alarm| format!("{}:{}", alarm.member, alarm.kind.as_str())).collect();
+    for alarm in before.difference(now) {
+        tracing::info!(
+            alarm = alarm.kind.as_str(),
+            "member-id" = %alarm.member,
+            "still-active" = ?list(&still),
+            "alarm disarmed"
+        );
+    }
+    if now.is_empty() && !before.is_empty() {
+        tracing::info!("no alarm is active any more: all writes are accepted again");
     }
 }
 
@@ -369,15 +407,15 @@ impl RaftStateMachine {
         macro_rules! line {
             ($took:expr, $expected:expr, $message:literal) => {
                 tracing::warn!(
-                    took = ?$took,
-                    "expected-duration" = ?$expected,
+                    took = %GoDuration($took),
+                    "expected-duration" = %GoDuration($expected),
                     stage = stages.slowest(),
-                    queue = ?queue,
-                    fsync = ?fsync,
-                    quorum = ?quorum,
-                    apply = ?apply,
+                    queue = %GoDuration(queue),
+                    fsync = %GoDuration(fsync),
+                    quorum = %GoDuration(quorum),
+                    apply = %GoDuration(apply),
                     commands,
-                    held_back,
+                    "held-back" = held_back,
                     $message
                 )
             };
@@ -488,7 +526,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         self.parts.applied.send_replace(meta.last_log_id.as_ref().map_or(0, |last| last.index));
         tracing::info!(
             revision = rev.0,
-            took = %humantime::format_duration(start.elapsed()),
+            took = %GoDuration(start.elapsed()),
             "installed a snapshot from the leader"
         );
         Ok(())

@@ -28,7 +28,7 @@ use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 use super::{
     deadline::{Deadline, MalformedTimeout},
     slow,
-    slow::Stats,
+    slow::{Remote, Stats},
     status::{self, Refusal},
 };
 use crate::{
@@ -210,7 +210,8 @@ where
         };
         let table = Arc::clone(&self.table);
         let requires_leader = requires_leader(request.headers());
-        let open = Open { table, number, start, code: Code::Cancelled, requires_leader };
+        let remote = Remote::of(request.extensions());
+        let open = Open { table, number, start, remote, code: Code::Cancelled, requires_leader };
         let counters = &open.method().counters;
         counters.started.inc();
         match counters.kind {
@@ -276,6 +277,7 @@ struct Open {
     table: Arc<Table>,
     number: usize,
     start: Instant,
+    remote: Remote,
     /// How it ends, as far as anybody knows.
     code: Code,
     requires_leader: bool,
@@ -318,7 +320,7 @@ impl Drop for Open {
         let slow_after = self.table.interceptor.slow_after;
         let is_timed = method.counters.kind == GrpcKind::Unary && !method.tells_itself;
         if is_timed && slow::is_worth_a_line(took, slow_after) {
-            slow::log(&method.path, None, took, slow_after, &Stats::NONE);
+            slow::log(&method.path, self.remote, took, slow_after, &Stats::NONE);
         }
     }
 }

@@ -4,17 +4,20 @@
 //! described without their values: those may be large, and are nobody's business.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     net::SocketAddr,
     time::{Duration, Instant, SystemTime},
 };
 
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::server::TcpConnectInfo};
 
-use crate::pb::etcdserverpb::{
-    self as pb, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    request_op::Request as PbOp,
+use crate::{
+    pb::etcdserverpb::{
+        self as pb, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        request_op::Request as PbOp,
+    },
+    telemetry::GoDuration,
 };
 
 /// What a request was about; -1 is "not counted".
@@ -42,13 +45,41 @@ impl Stats {
 #[derive(Debug)]
 pub(crate) struct Timer {
     start: Instant,
-    remote: Option<SocketAddr>,
+    remote: Remote,
     slow_after: Duration,
+}
+
+/// Who asked, as the log names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Remote {
+    Tcp(SocketAddr),
+    /// A client that came through a Unix socket has no name.
+    Unix,
+    Unknown,
+}
+
+impl Remote {
+    pub(crate) fn of(extensions: &http::Extensions) -> Remote {
+        match extensions.get::<TcpConnectInfo>() {
+            Some(info) => info.remote_addr.map_or(Remote::Unix, Remote::Tcp),
+            None => Remote::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remote::Tcp(address) => address.fmt(f),
+            Remote::Unix => f.write_str("@"),
+            Remote::Unknown => f.write_str("No remote client info."),
+        }
+    }
 }
 
 impl Timer {
     pub(crate) fn start<T>(request: &Request<T>, slow_after: Duration) -> Timer {
-        Timer { start: Instant::now(), remote: request.remote_addr(), slow_after }
+        Timer { start: Instant::now(), remote: Remote::of(request.extensions()), slow_after }
     }
 
     /// Passes the answer on. Only if there is something to log is `stats` asked for it.
@@ -72,22 +103,15 @@ pub(crate) fn is_worth_a_line(spent: Duration, slow_after: Duration) -> bool {
     spent > slow_after || tracing::enabled!(tracing::Level::DEBUG)
 }
 
-pub(crate) fn log(
-    method: &str,
-    remote: Option<SocketAddr>,
-    spent: Duration,
-    slow_after: Duration,
-    stats: &Stats,
-) {
+pub(crate) fn log(method: &str, remote: Remote, spent: Duration, slow_after: Duration, stats: &Stats) {
     let start = SystemTime::now().checked_sub(spent).unwrap_or(SystemTime::UNIX_EPOCH);
     let start = humantime::format_rfc3339_micros(start);
-    let remote = remote.map_or("No remote client info.".to_owned(), |remote| remote.to_string());
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
                 "start time" = %start,
-                "time spent" = ?spent,
-                "remote" = remote,
+                "time spent" = %GoDuration(spent),
+                "remote" = %remote,
                 "response type" = method,
                 "request count" = stats.request_count,
                 "request size" = stats.request_size,
@@ -147,13 +171,13 @@ fn size(message: &impl Message) -> i64 {
     message.encoded_len() as i64
 }
 
-fn text(describe: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
+fn text(describe: impl FnOnce(&mut String) -> fmt::Result) -> String {
     let mut out = String::new();
     describe(&mut out).expect("writing to a string does not fail");
     out
 }
 
-fn describe_key(out: &mut String, key: &[u8], range_end: &[u8]) -> std::fmt::Result {
+fn describe_key(out: &mut String, key: &[u8], range_end: &[u8]) -> fmt::Result {
     write!(out, "key:\"{}\" ", key.escape_ascii())?;
     if !range_end.is_empty() {
         write!(out, "range_end:\"{}\" ", range_end.escape_ascii())?;
@@ -161,7 +185,7 @@ fn describe_key(out: &mut String, key: &[u8], range_end: &[u8]) -> std::fmt::Res
     Ok(())
 }
 
-fn describe_range(out: &mut String, request: &RangeRequest) -> std::fmt::Result {
+fn describe_range(out: &mut String, request: &RangeRequest) -> fmt::Result {
     describe_key(out, &request.key, &request.range_end)?;
     for (name, number) in [("limit", request.limit), ("revision", request.revision)] {
         if number != 0 {
@@ -180,7 +204,7 @@ fn describe_range(out: &mut String, request: &RangeRequest) -> std::fmt::Result 
     Ok(())
 }
 
-fn describe_put(out: &mut String, request: &PutRequest) -> std::fmt::Result {
+fn describe_put(out: &mut String, request: &PutRequest) -> fmt::Result {
     describe_key(out, &request.key, b"")?;
     write!(out, "value_size:{} ", request.value.len())?;
     if request.lease != 0 {
@@ -189,11 +213,11 @@ fn describe_put(out: &mut String, request: &PutRequest) -> std::fmt::Result {
     Ok(())
 }
 
-fn describe_delete_range(out: &mut String, request: &DeleteRangeRequest) -> std::fmt::Result {
+fn describe_delete_range(out: &mut String, request: &DeleteRangeRequest) -> fmt::Result {
     describe_key(out, &request.key, &request.range_end)
 }
 
-fn describe_txn(out: &mut String, request: &TxnRequest) -> std::fmt::Result {
+fn describe_txn(out: &mut String, request: &TxnRequest) -> fmt::Result {
     for compare in &request.compare {
         write!(out, "compare:<")?;
         describe_key(out, &compare.key, &compare.range_end)?;
@@ -209,7 +233,7 @@ fn describe_txn(out: &mut String, request: &TxnRequest) -> std::fmt::Result {
     Ok(())
 }
 
-fn describe_op(out: &mut String, op: &RequestOp) -> std::fmt::Result {
+fn describe_op(out: &mut String, op: &RequestOp) -> fmt::Result {
     match &op.request {
         Some(PbOp::RequestRange(request)) => {
             write!(out, "request_range:<")?;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -49,6 +50,14 @@ impl Io {
 
     pub(super) fn on(self, place: Place) -> Io {
         Io { _place: Some(place), ..self }
+    }
+
+    /// Who is at the other end; `None` at a Unix socket, where a client has no name.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Unix(_) => None,
+        }
     }
 
     /// Fails unless the other side says something within this time.

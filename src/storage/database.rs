@@ -222,6 +222,7 @@ impl Database {
     }
 
     /// Length of the file, holes included.
+    #[cfg(test)]
     pub(crate) fn file_bytes(&self) -> Result<u64, StorageError> {
         let opened = Arc::clone(&self.opened.read());
         opened.file_bytes(&self.place.path)

@@ -6,6 +6,7 @@
 //! `"snapshot-count" = 10000`.
 
 use std::{
+    borrow::Cow,
     env,
     fmt::{self, Write as _},
     fs::{File, OpenOptions},
@@ -64,8 +65,10 @@ fn is_for_people() -> bool {
     io::stderr().is_terminal() && env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb")
 }
 
-/// Our own events from `level` on; of the libraries below us, what is a warning or worse. What a
-/// developer puts into `RUST_LOG` comes on top.
+/// Our own events from `level` on, and nothing of the libraries below us: they speak of streams and
+/// frames, and of messages that did not get through, with which an operator can do nothing. What comes
+/// of it for a request, a peer or this process is said by us, once. What a developer puts into
+/// `RUST_LOG` comes on top.
 fn targets(level: LogLevel, more: Option<&str>) -> Targets {
     let ours = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
@@ -74,12 +77,7 @@ fn targets(level: LogLevel, more: Option<&str>) -> Targets {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Fatal => LevelFilter::OFF,
     };
-    // Of consensus, errors alone: it warns of every message that did not get through, and that a
-    // peer is gone is said once, by us.
-    let targets = Targets::new()
-        .with_default(ours.min(LevelFilter::WARN))
-        .with_target("openraft", ours.min(LevelFilter::ERROR))
-        .with_target(env!("CARGO_CRATE_NAME"), ours);
+    let targets = Targets::new().with_default(LevelFilter::OFF).with_target(env!("CARGO_CRATE_NAME"), ours);
     match more.and_then(|text| text.parse::<Targets>().ok()) {
         Some(more) => targets.with_targets(more),
         None => targets,
@@ -189,7 +187,7 @@ where
 #[derive(Default)]
 struct Line {
     message: String,
-    fields: Vec<(&'static str, Value)>,
+    fields: Vec<(Cow<'static, str>, Value)>,
 }
 
 impl Line {
@@ -204,7 +202,7 @@ impl Line {
         let caller = Value::from(format!("{}:{line}", short_path(file)));
         write!(out, ",\"caller\":{caller},\"msg\":{}", Value::from(self.message.as_str()))?;
         for (name, value) in &self.fields {
-            write!(out, ",{}:{value}", Value::from(*name))?;
+            write!(out, ",{}:{value}", Value::from(&**name))?;
         }
         writeln!(out, "}}")
     }
@@ -234,7 +232,12 @@ impl Line {
             ("message", Value::String(message)) => self.message = message,
             // What the `log` crate's bridge says about itself.
             (name, _) if name.starts_with("log.") => {}
-            (name, value) => self.fields.push((name.strip_prefix("r#").unwrap_or(name), value)),
+            (name, value) => {
+                let name = name.strip_prefix("r#").unwrap_or(name);
+                // As etcd writes them: what is a name in the code has its words joined by hyphens here.
+                let hyphenated = name.contains('_').then(|| name.replace('_', "-"));
+                self.fields.push((hyphenated.map_or(Cow::Borrowed(name), Cow::Owned), value));
+            }
         }
     }
 }
@@ -332,6 +335,17 @@ mod tests {
 
     /// What `log` writes to a file, in one format and from one level on.
     fn written(format: LogFormat, level: LogLevel, colour: bool, log: impl FnOnce()) -> String {
+        written_with(None, format, level, colour, log)
+    }
+
+    /// As [`written`], with what a developer asks for.
+    fn written_with(
+        more: Option<&str>,
+        format: LogFormat,
+        level: LogLevel,
+        colour: bool,
+        log: impl FnOnce(),
+    ) -> String {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path: PathBuf = dir.path().join("log");
         let outputs = Outputs::open(&[LogOutput::File(path.clone())]).expect("a log file");
@@ -339,7 +353,7 @@ mod tests {
             .with_ansi(colour)
             .with_writer(outputs)
             .event_format(Format(format))
-            .with_filter(targets(level, None));
+            .with_filter(targets(level, more));
         tracing::subscriber::with_default(Registry::default().with(layer), log);
         fs::read_to_string(path).expect("the log")
     }
@@ -349,6 +363,7 @@ mod tests {
         let line = written(LogFormat::Json, LogLevel::Info, false, || {
             info!(
                 "snapshot-count" = 10_000_u64,
+                two_words = 2,
                 ratio = 0.5,
                 ready = true,
                 offset = -1,
@@ -364,6 +379,7 @@ mod tests {
         assert_eq!(value["level"], "info");
         assert_eq!(value["msg"], "ready to serve client requests");
         assert_eq!(value["snapshot-count"], 10_000);
+        assert_eq!(value["two-words"], 2);
         assert_eq!(value["ratio"], 0.5);
         assert_eq!(value["ready"], true);
         assert_eq!(value["offset"], -1);
@@ -381,11 +397,23 @@ mod tests {
 
     #[test]
     fn events_of_raft_name_their_logger() {
-        let line = written(LogFormat::Json, LogLevel::Info, false, || {
+        let line = written_with(Some("openraft=error"), LogFormat::Json, LogLevel::Info, false, || {
             error!(target: "openraft::core", "lost it");
         });
         let value: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!((value["logger"].as_str(), value["level"].as_str()), (Some("raft"), Some("error")));
+    }
+
+    #[test]
+    fn libraries_are_silent() {
+        let said = written(LogFormat::Json, LogLevel::Debug, false, || {
+            error!(target: "openraft::core", "lost it");
+            warn!(target: "h2::proto::streams", "locally-reset streams reached limit");
+            error!(target: "hyper", "error");
+            error!(target: "tonic", "error");
+            error!(target: "redb", "error");
+        });
+        assert_eq!(said, "");
     }
 
     #[test]

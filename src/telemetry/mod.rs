@@ -4,7 +4,6 @@
 //! unchanged. Handles are plain and cheap to bump; what merely mirrors the node's state is not
 //! kept up to date but asked for when somebody looks ([`NodeState`]).
 
-mod duration;
 mod grpc;
 mod last_words;
 mod log;
@@ -13,8 +12,8 @@ mod peer;
 mod process;
 mod requests;
 mod supervisor;
+mod units;
 
-pub(crate) use duration::GoDuration;
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use last_words::{fail, print, refuse};
 pub(crate) use log::{init, list};
@@ -22,3 +21,4 @@ pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::PeerMetrics;
 pub(crate) use requests::RequestKind;
 pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};
+pub(crate) use units::{GoDuration, HumanBytes};

@@ -18,6 +18,7 @@ mod examples;
 mod http;
 mod kv;
 mod lease;
+mod log;
 mod maintenance;
 mod metrics;
 #[path = "../support/pb.rs"]

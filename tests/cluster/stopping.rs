@@ -71,7 +71,7 @@ async fn a_second_signal_ends_a_member_at_once() {
     }
     let member = &mut cluster.members[leader];
     member.signal(Signal::TERM);
-    member.wait_for_line("leadership transfer started");
+    member.wait_for_line("leadership transfer starting");
     member.signal(Signal::TERM);
     let (status, log) = member.wait_for_end();
     assert_eq!(status.code(), Some(128 + Signal::TERM.as_raw()), "{log}");

@@ -150,7 +150,7 @@ fn a_member_that_advertises_another_address_than_the_cluster_has_says_so() {
     let line = said(new, JOINING);
     assert_counts(&line, 1, 1);
     let obstacles = texts(&line["obstacles"]);
-    let [address, reach] = obstacles[..] else { panic!("{line}") };
+    let [reach, address] = obstacles[..] else { panic!("{line}") };
     assert!(address.contains(&known) && address.contains("http://127.0.0.1:1"), "{line}");
     assert!(address.contains("etcdctl member update"), "{line}");
     assert!(reach.contains("connection refused") && reach.contains("--listen-peer-urls"), "{line}");

@@ -192,7 +192,7 @@ fn make(
     timer.observe_duration();
     tracing::info!(
         bytes = progress.bytes,
-        bytes_per_second = progress.bytes_per_second(),
+        "bytes-per-second" = progress.bytes_per_second(),
         took = %progress.took(),
         "received a snapshot; opening it"
     );

@@ -31,6 +31,7 @@ use crate::{
         typ::{Peer, Snapshot, SnapshotMeta, TypeConfig, Vote},
     },
     storage::Reader,
+    telemetry::GoDuration,
 };
 
 /// How long a peer may take to receive and install a snapshot.
@@ -142,7 +143,7 @@ impl Outgoing {
         tracing::warn!(
             to = format_args!("{target:x}"),
             error = reason,
-            pause = %humantime::format_duration(rest),
+            pause = %GoDuration(rest),
             "a snapshot was not taken; the next attempt begins anew"
         );
         tokio::select! { biased;
@@ -247,7 +248,7 @@ async fn transfer(
     let reply = answer.map_err(|error| Failure::broken(&error))?;
     let reply = message::decode_snapshot_reply(reply.message).map_err(|error| Failure::broken(&error))?;
     if reply.vote <= *vote {
-        let took = humantime::format_duration(Duration::from_millis(began.elapsed().as_millis() as u64));
+        let took = GoDuration(began.elapsed());
         tracing::info!(to = format_args!("{target:x}"), index, %took, "a snapshot was installed by a peer");
     }
     Ok(reply)

@@ -1,8 +1,8 @@
-//! Durations in the log: as Go prints them, and so as etcd's log has them.
+//! Durations and sizes in the log, as etcd's has them.
 
 use std::{fmt, time::Duration};
 
-/// `7s`, `1m0.5s`, `12.3ms`, all digits that there are.
+/// As Go prints a duration: `7s`, `1m0.5s`, `12.3ms`, with all digits that there are.
 pub(crate) struct GoDuration(pub(crate) Duration);
 
 impl fmt::Display for GoDuration {
@@ -33,9 +33,44 @@ impl fmt::Display for GoDuration {
     }
 }
 
+/// A size in words, beside the number: `20 kB`, `2.1 GB`. The units are powers of a thousand.
+pub(crate) struct HumanBytes(pub(crate) i64);
+
+impl fmt::Display for HumanBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+        let bytes = self.0.max(0);
+        let power = bytes.max(1).ilog(1000);
+        let unit = UNITS[power as usize];
+        let tenths = (bytes as f64 / 1000_f64.powi(power as i32) * 10.0).round() / 10.0;
+        if power == 0 || tenths >= 10.0 {
+            write!(f, "{tenths:.0} {unit}")
+        } else {
+            write!(f, "{tenths:.1} {unit}")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_look_as_in_etcd() {
+        for (bytes, text) in [
+            (-1, "0 B"),
+            (0, "0 B"),
+            (7, "7 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (20_480, "20 kB"),
+            (82_854_982, "83 MB"),
+            (2_147_483_648, "2.1 GB"),
+            (i64::MAX, "9.2 EB"),
+        ] {
+            assert_eq!(HumanBytes(bytes).to_string(), text);
+        }
+    }
 
     /// What Go's `time.Duration.String` makes of the same durations.
     #[test]
