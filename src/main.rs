@@ -50,12 +50,15 @@ use crate::{
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors},
-    telemetry::Metrics,
+    telemetry::{GoDuration, Metrics},
 };
 
 /// How long a member that has not served anybody may take to stop. What it has in hand is in its
 /// log, and the next start goes on from there.
 const WAITING_STOP_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How often a start that takes long says so.
+const OPENING_TOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -175,8 +178,25 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
         // Elsewhere, for it takes as long as there is data, and a signal must be heard meanwhile.
         task::spawn_blocking(move || node::open(config, metrics))
     };
-    let opened = opening.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let opened = tell_while(opening).await.map_err(|error| error.to_string())?;
+    let opened = opened.map_err(|error| error.to_string())?;
     Ok((ports, opened.run(|node| serve::serve_peers(node, peer_sockets, descriptors.peers))))
+}
+
+/// Reading a large directory takes a while, which should not look like a server that hangs.
+#[allow(clippy::disallowed_methods)]
+async fn tell_while<T>(mut opening: task::JoinHandle<T>) -> Result<T, task::JoinError> {
+    let start = time::Instant::now();
+    loop {
+        tokio::select! { biased;
+            opened = &mut opening => return opened,
+            () = time::sleep(OPENING_TOLD_INTERVAL) => {
+                let waited = GoDuration(start.elapsed());
+                telemetry::tell_status("opening the data directory");
+                tracing::info!(%waited, "still opening the data directory");
+            }
+        }
+    }
 }
 
 fn begin_to_stop(config: &Config, asked: Asked) {

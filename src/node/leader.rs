@@ -37,8 +37,11 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
             node.metrics().leader_changes.inc();
         }
         if (now.leader, now.term) != told {
+            // Members that stand and lose come to a new term each time, which is no news.
+            if now.leader.is_some() || told.0.is_some() {
+                tell(&now);
+            }
             told = (now.leader, now.term);
-            tell(&now);
         }
         let now_leads = now.is_leader.then_some(now.term);
         if now_leads != leads.as_ref().map(|(term, _)| *term) {

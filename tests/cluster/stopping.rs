@@ -28,6 +28,7 @@ fn assert_stopped_well(ended: (ExitStatus, String), signal: &str) {
         assert!(log.contains(line), "{line:?} is not in:\n{log}");
     }
     assert!(log.contains(&format!("\"signal\":\"{signal}\"")), "{log}");
+    assert!(!log.contains("\"level\":\"error\""), "{log}");
 }
 
 /// One of three, alone.
@@ -152,9 +153,10 @@ fn a_service_manager_hears_when_a_member_serves_and_when_it_stops() {
     let address = members[0].home().join("notify").display().to_string();
     members[0].environment.push(("NOTIFY_SOCKET".to_owned(), address));
     members[0].spawn();
-    members[0].wait_for_line("peer became inactive");
+    members[0].wait_for_line("waiting for other members");
     members[1].spawn();
     let told = manager.told_until("READY=1\n");
+    assert!(told[0].starts_with("STATUS=waiting for other members: 1 of 2 answer"), "{told:?}");
     assert_eq!(told.iter().filter(|message| message.contains("READY")).count(), 1, "{told:?}");
     members[0].wait_for_line("successfully notified init daemon");
     for member in &mut members {
@@ -162,8 +164,7 @@ fn a_service_manager_hears_when_a_member_serves_and_when_it_stops() {
     }
     members[0].signal(Signal::TERM);
     manager.told_until("STOPPING=1\n");
-    let (status, log) = members[0].wait_for_end();
-    assert!(status.success(), "{log}");
+    assert_stopped_well(members[0].wait_for_end(), "terminated");
 }
 
 /// Whoever is to be told may be gone, or never have been there.
