@@ -120,7 +120,7 @@ impl Resolver {
                     tracing::warn!(
                         host,
                         %error,
-                        retry_interval = %humantime::format_duration(PAUSE),
+                        retry_interval = ?PAUSE,
                         "failed to resolve the host of a URL; will retry"
                     );
                     thread::sleep(PAUSE);
