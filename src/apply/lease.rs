@@ -8,7 +8,7 @@ use crate::{
     apply::{ApplyError, Response},
     lease::Lessor,
     limits::LEASE_TTL_SECS_MAX,
-    storage::Table,
+    storage::{Table, cell_footprint},
     types::{Event, KeyRange, LeaseId},
 };
 
@@ -23,6 +23,7 @@ pub(super) fn grant(state: &mut StateMachine, id: LeaseId, ttl_secs: i64) -> Res
         return Err(ApplyError::LeaseExists);
     }
     record(state, id);
+    state.mvcc.cells_changed(0, footprint(state, id));
     Ok(Response::LeaseGrant { id, ttl_secs })
 }
 
@@ -31,10 +32,12 @@ pub(super) fn revoke(
     id: LeaseId,
     want_prev_events: bool,
 ) -> Result<(Response, Vec<Event>), Stop> {
+    let before = footprint(state, id);
     let Some(lease) = state.lessor.revoke(id) else {
         return Err(ApplyError::LeaseNotFound.into());
     };
     record(state, id);
+    state.mvcc.cells_changed(before, 0);
     let mut write = state.mvcc.begin();
     for key in lease.keys {
         let deleted = write.delete_range(&KeyRange::Point(key), want_prev_events)?;
@@ -51,6 +54,11 @@ pub(super) fn checkpoint(state: &mut StateMachine, remaining_millis: &[(LeaseId,
         }
     }
     Response::LeaseCheckpoint
+}
+
+/// What the lease takes of the quota. A note of what remains of it takes no more.
+fn footprint(state: &StateMachine, id: LeaseId) -> u64 {
+    state.lessor.cell(id).map_or(0, |cell| cell_footprint(&Lessor::cell_key(id), &cell))
 }
 
 fn record(state: &mut StateMachine, id: LeaseId) {

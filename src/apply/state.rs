@@ -15,9 +15,12 @@ use crate::{
     auth::AuthStore,
     lease::Lessor,
     mvcc::{Store, StoreCheckpoint},
-    storage::{Checkpoint, Database, Reader, StorageError, Table},
+    storage::{self, Checkpoint, Database, Reader, StorageError, Table},
     types::{Event, KeyRange, MemberId, Rev},
 };
+
+/// The tables that clients fill beside records. What is in them counts towards the quota.
+const COUNTED: [Table; 3] = [Table::Lease, Table::AuthUser, Table::AuthRole];
 
 pub(crate) struct StateMachine {
     pub(crate) mvcc: Store,
@@ -76,8 +79,10 @@ impl StateMachine {
             restored.ok_or_else(|| reader.corrupted(unreadable("removed member", &key)))?;
         }
         let auth = open_auth(&reader)?;
+        let cells = COUNTED.into_iter().map(|table| stored_bytes(&reader, table)).sum::<Result<u64, _>>()?;
         drop(reader);
-        let mvcc = Store::open(Arc::clone(&database))?;
+        let mut mvcc = Store::open(Arc::clone(&database))?;
+        mvcc.cells_changed(0, cells);
         for (key, meta) in mvcc.lookup_range(&KeyRange::all()).filter(|(_, meta)| meta.lease.is_some()) {
             if !lessor.contains(meta.lease) {
                 return Err(database.corrupted(format!("lease {} has keys but is not there", meta.lease)));
@@ -179,6 +184,10 @@ impl StateMachine {
         self.record(Table::Member, key.clone(), self.members.cell(id));
         self.record(Table::MemberRemoved, key, self.members.cell_removed(id));
     }
+}
+
+fn stored_bytes(reader: &Reader, table: Table) -> Result<u64, StorageError> {
+    reader.cells(table)?.map(|cell| cell.map(|(key, bytes)| storage::cell_footprint(&key, &bytes))).sum()
 }
 
 fn open_auth(reader: &Reader) -> Result<AuthStore, StorageError> {

@@ -163,17 +163,14 @@ impl AuthStore {
         Ok(())
     }
 
-    /// The users who had the role, and have it no more.
-    pub(crate) fn role_delete(&mut self, name: &str) -> Result<Vec<String>, AuthError> {
+    /// Users who had the role have it no more.
+    pub(crate) fn role_delete(&mut self, name: &str) -> Result<(), AuthError> {
         self.roles.remove(name).ok_or(AuthError::RoleNotFound)?;
-        let mut had = Vec::new();
-        for (user_name, user) in &mut self.users {
-            if user.roles.remove(name) {
-                had.push(user_name.clone());
-            }
+        for user in self.users.values_mut() {
+            user.roles.remove(name);
         }
         self.changed();
-        Ok(had)
+        Ok(())
     }
 
     /// In place of what the role had on that very range, if it had anything.

@@ -13,7 +13,8 @@ const EMPTY_BYTES: i64 = 20 * 1024;
 pub(crate) struct Size {
     /// Most that has been in use since the last defragmentation.
     pub(crate) total: i64,
-    /// Records that are stored or will be. Compacted ones count until they are off the disk.
+    /// Records that are stored or will be, and what else clients store. What is compacted counts until
+    /// it is off the disk.
     pub(crate) in_use: i64,
 }
 
@@ -22,6 +23,14 @@ impl Size {
 
     pub(super) fn add(&mut self, record: &Record) {
         self.in_use += storage::footprint(record.bytes().len()) as i64;
+        self.total = self.total.max(self.in_use);
+    }
+
+    /// What is stored beside records, leases and users for example, took `before` bytes and now takes
+    /// `after`.
+    pub(super) fn change(&mut self, before: u64, after: u64) {
+        self.in_use += after as i64 - before as i64;
+        assert!(self.in_use >= EMPTY_BYTES, "more was removed than there was");
         self.total = self.total.max(self.in_use);
     }
 

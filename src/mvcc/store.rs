@@ -119,6 +119,11 @@ impl Store {
         self.size
     }
 
+    /// Cells of others, which count as the records do, took `before` bytes and now take `after`.
+    pub(crate) fn cells_changed(&mut self, before: u64, after: u64) {
+        self.size.change(before, after);
+    }
+
     /// Memory for the records that no checkpoint has stored yet.
     pub(crate) fn unsaved_bytes(&self) -> usize {
         self.recent.unsaved_bytes()

@@ -24,4 +24,4 @@ pub(crate) use error::StorageError;
 pub(crate) use place::{Directory, create_directory};
 pub(crate) use record::Record;
 pub(crate) use stretches::Stretches;
-pub(crate) use tables::{Table, footprint, is_of_a_change, meta};
+pub(crate) use tables::{Table, cell_footprint, footprint, is_of_a_change, meta};

@@ -116,7 +116,12 @@ pub(crate) fn footprint(key_value_bytes: usize) -> u64 {
     (size_of::<RecordKey>() + RECORD_HEADER_BYTES + key_value_bytes + ENTRY_OVERHEAD_BYTES) as u64
 }
 
-/// The same, given the length of the stored value.
+/// Bytes that a cell takes in the file.
+pub(crate) fn cell_footprint(key: &[u8], bytes: &[u8]) -> u64 {
+    (key.len() + CHECKSUM_BYTES + bytes.len() + ENTRY_OVERHEAD_BYTES) as u64
+}
+
+/// The same as [`footprint`], given the length of the stored value.
 pub(super) fn stored_footprint(stored_bytes: usize) -> u64 {
     footprint(stored_bytes.saturating_sub(RECORD_HEADER_BYTES))
 }

@@ -69,6 +69,30 @@ async fn a_full_store_refuses_to_grow_until_it_is_given_room() {
     assert!(client.alarms().await.is_empty());
 }
 
+/// Leases take room, too, and give it back when they end.
+#[tokio::test]
+async fn leases_fill_a_store() {
+    let (_server, client) = serve_with(Launch::subject().flag("quota-backend-bytes", 64 * 1024));
+    let mut granted = Vec::new();
+    let refusal = loop {
+        match client.try_grant(600, 0).await {
+            Ok(grant) => granted.push(grant.id),
+            Err(status) => break status,
+        }
+        assert!(granted.len() < 5_000, "so many leases do not fit");
+    };
+    assert_eq!((refusal.code(), refusal.message()), (Code::ResourceExhausted, FULL));
+    let full = client.status().await;
+    assert!(full.db_size_in_use > 60 * 1024 || !subject_is_retcd(), "{full:?}");
+    for id in granted {
+        accepted("revoke", client.try_revoke(id).await);
+    }
+    if subject_is_retcd() {
+        let empty = client.status().await;
+        assert!(empty.db_size_in_use < 24 * 1024, "{empty:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_quota_below_the_smallest_store_is_full_from_the_start() {
     let (_server, client) = serve_with(Launch::subject().flag("quota-backend-bytes", 5 * 1024));

@@ -5,6 +5,7 @@ use expect_test::expect;
 use super::replica::{Replica, check};
 use crate::{
     apply::{Command, admission, tape},
+    mvcc::Size,
     types::MemberId,
 };
 
@@ -221,4 +222,47 @@ fn what_need_not_go_through_the_log() {
     assert!(is_read_only("txn { }") && is_read_only("txn if version a = 1 { get a } else { get b.. at 1 }"));
     assert!(!is_read_only("txn { get a } else { del a }"));
     assert!(!is_read_only("txn { txn { get a } }"));
+}
+
+/// Leases, users and roles are counted as they come, change and go, and the same after a restart.
+#[test]
+fn what_clients_store_beside_keys_counts_towards_the_size() {
+    let mut replica = Replica::new();
+    let in_use = |replica: &Replica| replica.state.mvcc.size().in_use;
+    let empty = in_use(&replica);
+    let mut sizes = vec![empty];
+    let script =
+        "grant 7 60; grant 8 60; grant 8 60; left 7 5; role add reader; role permit reader read a..c;
+         user add ann h; user grant ann reader; user add bob longer; user password bob h";
+    for (words, command) in tape::parse(script) {
+        replica.apply(&command);
+        let size = in_use(&replica);
+        let is_same = words == "grant 8 60" && sizes.len() == 3 || words.starts_with("left");
+        let shrinks = words.starts_with("user password");
+        let last = sizes[sizes.len() - 1];
+        assert!(
+            if is_same {
+                size == last
+            } else if shrinks {
+                size < last
+            } else {
+                size > last
+            },
+            "{words}"
+        );
+        sizes.push(size);
+    }
+    let full = in_use(&replica);
+    replica.capture();
+    replica.commit();
+    let mut replica = replica.crash();
+    assert_eq!(in_use(&replica), full);
+    let Size { total, .. } = replica.state.mvcc.size();
+    assert!(total >= full);
+    for (_, command) in
+        tape::parse("revoke 7; role del reader; revoke 8; revoke 8; user del ann; user del bob")
+    {
+        replica.apply(&command);
+    }
+    assert_eq!(replica.state.mvcc.size(), Size { in_use: empty, total });
 }
