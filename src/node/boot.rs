@@ -164,17 +164,18 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
 fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
     let is_etcd_segment =
         |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
-    let segments = fs::read_dir(member_dir.join("wal")).into_iter().flatten().flatten();
-    for entry in segments {
-        if is_etcd_segment(&entry.file_name().to_string_lossy()) {
-            return Err(StartError::Refused(format!(
-                "{} is a data directory of etcd, which retcd cannot open in place. Start with an empty --data-dir \
-                 and copy the keys over with `etcdctl make-mirror`; nothing was changed",
-                member_dir.display()
-            )));
-        }
+    let mut segments = fs::read_dir(member_dir.join("wal")).into_iter().flatten().flatten();
+    let is_of_etcd = segments.any(|entry| is_etcd_segment(&entry.file_name().to_string_lossy()))
+        // The log may be elsewhere.
+        || restore::is_database_of_etcd(&member_dir.join("snap").join("db"));
+    if !is_of_etcd {
+        return Ok(());
     }
-    Ok(())
+    Err(StartError::Refused(format!(
+        "{} is a data directory of etcd, which retcd cannot open in place. Start with an empty --data-dir and copy the \
+         keys over with `etcdctl make-mirror`; nothing was changed",
+        member_dir.display()
+    )))
 }
 
 fn create_dir(dir: &Path) -> Result<(), StartError> {

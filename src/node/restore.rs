@@ -155,11 +155,20 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), super::StartError
     )))
 }
 
+/// Whether there is a database of etcd. What cannot be read is for whoever opens it to say.
+pub(super) fn is_database_of_etcd(path: &Path) -> bool {
+    let mut head = [0; BBOLT_MAGIC_AT + BBOLT_MAGIC.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head.ends_with(&BBOLT_MAGIC)
+}
+
 /// A file that may be a snapshot.
 struct Image {
     path: PathBuf,
     file: File,
     image_len: u64,
+    /// Whether it begins as a database of ours.
+    is_redb: bool,
 }
 
 impl Image {
@@ -181,10 +190,11 @@ impl Image {
         if head.get(BBOLT_MAGIC_AT..) == Some(&BBOLT_MAGIC) {
             return Err(RestoreError::OfEtcd { file: file() });
         }
+        let is_redb = head.starts_with(REDB_MAGIC);
         let image_len = metadata.len().checked_sub(DIGEST_LEN);
         match image_len.filter(|len| *len > 0 && len % BLOCK_LEN == 0) {
-            Some(image_len) => Ok(Image { path: file(), file: opened, image_len }),
-            None if head.starts_with(REDB_MAGIC) => Err(RestoreError::CutShort { file: file() }),
+            Some(image_len) => Ok(Image { path: file(), file: opened, image_len, is_redb }),
+            None if is_redb => Err(RestoreError::CutShort { file: file() }),
             None => Err(RestoreError::Foreign { file: file() }),
         }
     }
@@ -215,6 +225,9 @@ impl Image {
         self.file.read_exact(&mut expected).map_err(read_error)?;
         if digest.finalize()[..] != expected {
             return Err(RestoreError::Damaged { file });
+        }
+        if !self.is_redb {
+            return Err(RestoreError::Foreign { file });
         }
         copy.sync_all().map_err(target_error("sync", target))
     }

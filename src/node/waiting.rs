@@ -233,6 +233,7 @@ impl Node {
     fn title(&self, id: u64, peer: &Peer) -> String {
         let id = MemberId(id);
         let published = self.shared.replica.read().state.members.get(id).map(|member| member.name.clone());
+        let published = published.filter(|name| !name.is_empty());
         let named = self.config().initial_cluster.iter().find(|(_, urls)| *urls == peer.peer_urls);
         match published.or(named.map(|(name, _)| name.clone())) {
             Some(name) => format!("{name} ({id}) at {peer}"),

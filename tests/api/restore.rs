@@ -162,8 +162,8 @@ async fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
         ("empty.db", "new", "is not a snapshot of retcd; name a file that `etcdctl snapshot save` wrote"),
         ("text.db", "new", "is not a snapshot of retcd"),
         ("even-text.db", "new", "even-text.db is damaged"),
-        ("foreign.db", "new/deep/down", "foreign.db cannot be restored: Not a redb database"),
-        ("foreign.db", "empty", "foreign.db cannot be restored"),
+        ("foreign.db", "new/deep/down", "foreign.db is not a snapshot of retcd; name a file"),
+        ("foreign.db", "empty", "foreign.db is not a snapshot of retcd"),
         (
             "directory.db",
             "new",
@@ -240,6 +240,24 @@ async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
         assert!(tree(home.path()) == before, "{limit} of {blocks} blocks: {said}");
     }
     assert_eq!(restore(&place("good.db"), &place("new")).0, Some(0));
+}
+
+/// Somebody copied the file of an etcd to where a database belongs.
+#[tokio::test]
+async fn a_database_of_etcd_is_told_from_a_damaged_one_and_left_alone() {
+    if !subject_is_retcd() {
+        eprintln!("left out: etcd restores with etcdutl");
+        return;
+    }
+    let (_etcd, etcd) = serve_with(Launch::reference());
+    etcd.put("k", "v").await;
+    let mut server = Launch::subject().prepare();
+    fs::create_dir_all(server.data_dir().join("member/snap")).expect("it is writable");
+    fs::write(server.database(), snapshot_of(&etcd).await).expect("it is writable");
+    let before = tree(&server.data_dir());
+    let log = server.start_refused().log.join("\n");
+    assert!(log.contains("is a data directory of etcd, which retcd cannot open in place"), "{log}");
+    assert!(tree(&server.data_dir()) == before, "nothing was changed");
 }
 
 /// A member that starts where a restore was cut short would serve nothing and say nothing.

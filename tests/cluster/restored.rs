@@ -328,6 +328,8 @@ async fn founders_with_different_data_never_work_together() {
         named.sort_unstable();
         assert!(named.contains(&"none".to_owned()) && named[0] != named[1], "{log}");
     }
+    // Members that have not been part of a cluster yet have published no name.
+    until_log_says(&members[0], "\"m2 (").await;
     backup.restore_to(&members[1].data_dir());
     members[2].kill();
     members[1].spawn();
