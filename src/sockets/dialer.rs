@@ -1,10 +1,18 @@
 //! Dialling a member: at all of its URLs at once, and at all addresses of a name.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use tokio::{
-    net::{self, TcpStream, UnixStream},
+    net::{TcpStream, UnixStream},
+    sync::{Mutex, oneshot},
     time,
 };
 
@@ -20,17 +28,18 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Makes connections to whichever of some URLs is the first to accept.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
-    urls: Arc<[Result<Url, String>]>,
+    urls: Arc<[(Result<Url, String>, Lookup)]>,
 }
 
 impl Dialer {
     pub(crate) fn new(urls: &[String]) -> Dialer {
-        Dialer { urls: urls.iter().map(|url| Url::parse(url)).collect() }
+        Dialer { urls: urls.iter().map(|url| (Url::parse(url), Lookup::new(resolve))).collect() }
     }
 
     /// What a request over such a connection names as its authority.
     pub(crate) fn authority(&self) -> String {
-        let first = self.urls.iter().flatten().find_map(|url| match &url.target {
+        let readable = self.urls.iter().flat_map(|(url, _)| url);
+        let first = readable.into_iter().find_map(|url| match &url.target {
             Target::Host { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
             Target::Host { host, port } => Some(format!("{host}:{port}")),
             Target::Socket(_) => None,
@@ -44,18 +53,18 @@ impl Dialer {
         if self.urls.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no URL"));
         }
-        let attempts = self.urls.iter().map(|url| {
+        let attempts = self.urls.iter().map(|(url, lookup)| {
             Box::pin(async move {
                 let url =
                     url.as_ref().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, &**error))?;
-                dial(url).await
+                dial(url, lookup).await
             })
         });
         future::select_ok(attempts).await.map(|(io, _others)| io)
     }
 }
 
-async fn dial(url: &Url) -> io::Result<Io> {
+async fn dial(url: &Url, lookup: &Lookup) -> io::Result<Io> {
     if url.scheme.is_tls() {
         let text = format!("{}:// URLs are not supported yet", url.scheme.as_str());
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
@@ -63,9 +72,51 @@ async fn dial(url: &Url) -> io::Result<Io> {
     match &url.target {
         Target::Socket(path) => Ok(Io::unix(in_time(UnixStream::connect(path)).await?)),
         Target::Host { host, port } => {
-            let addresses = in_time(net::lookup_host((host.as_str(), *port))).await?.collect();
+            let addresses = match host.parse::<IpAddr>() {
+                Ok(ip) => vec![SocketAddr::new(ip, *port)],
+                Err(_) => in_time(lookup.addresses(host, *port)).await?,
+            };
             Ok(Io::tcp(first_to_accept(addresses).await?))
         }
+    }
+}
+
+/// Finds the addresses of one name. The system's resolver takes a thread for as long as the name
+/// service does not answer, whoever gives up waiting. So there is one question at a time, and who
+/// asks again waits for the answer to it. The thread is no runtime's, for a runtime does not end
+/// before its own threads do.
+#[derive(Debug)]
+struct Lookup {
+    ask: Ask,
+    running: Mutex<Option<oneshot::Receiver<io::Result<Vec<SocketAddr>>>>>,
+}
+
+type Ask = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+impl Lookup {
+    fn new(ask: Ask) -> Lookup {
+        Lookup { ask, running: Mutex::default() }
+    }
+
+    async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let mut running = self.running.lock().await;
+        if running.is_none() {
+            let (tell, answer) = oneshot::channel();
+            let (ask, host) = (self.ask, host.to_owned());
+            let resolver = thread::Builder::new().name("retcd-resolver".to_owned());
+            // Nobody may be left to tell.
+            resolver.spawn(move || drop(tell.send(ask(&host, port))))?;
+            *running = Some(answer);
+        }
+        let answer = running.as_mut().expect("set just now, if it was not before");
+        // If this is not waited for any longer, the question stays for the next one.
+        let answer = answer.await;
+        *running = None;
+        answer.map_err(io::Error::other)?
     }
 }
 
@@ -97,6 +148,9 @@ async fn in_time<T>(attempt: impl Future<Output = io::Result<T>>) -> io::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use parking_lot::RwLock;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -132,6 +186,28 @@ mod tests {
         let error = first_to_accept(vec![closed, closed]).await.expect_err("none accepts");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(first_to_accept(vec![]).await.expect_err("none").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_at_a_time() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        static ANSWERS: RwLock<()> = RwLock::new(());
+        let lookup = Lookup::new(|_, port| {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            let _answers = ANSWERS.read();
+            Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+        });
+        let silence = ANSWERS.write();
+        for _ in 0..3 {
+            let asked = time::timeout(Duration::from_millis(1), lookup.addresses("a", 1)).await;
+            assert!(asked.is_err(), "the name service does not answer");
+        }
+        drop(silence);
+        let address = SocketAddr::from(([10, 0, 0, 1], 1));
+        assert_eq!(lookup.addresses("a", 1).await.expect("it answers"), [address]);
+        assert_eq!(ASKED.load(Ordering::SeqCst), 1);
+        assert_eq!(lookup.addresses("a", 1).await.expect("it answers"), [address]);
+        assert_eq!(ASKED.load(Ordering::SeqCst), 2, "an answer is not kept");
     }
 
     #[test]

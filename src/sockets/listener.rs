@@ -231,6 +231,7 @@ impl Accepted {
 mod tests {
     use std::io::Write;
 
+    use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -289,6 +290,23 @@ mod tests {
         }
         drop(far);
         next.await;
+    }
+
+    #[tokio::test]
+    async fn an_error_of_accepting_is_told_and_tried_again_after_a_pause() {
+        let bound = bind(&listen_url("http://127.0.0.1:0"), "x").expect("a port");
+        let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
+        let Socket::Tcp(socket) = &listener.socket else { panic!("it is TCP") };
+        // From here on every call of accept fails.
+        rustix::net::shutdown(socket, rustix::net::Shutdown::Both).expect("a socket can be shut down");
+        let mut accept = Box::pin(listener.accept());
+        while listener.reminder.0.lock().is_none() {
+            tokio::select! { biased;
+                _ = &mut accept => panic!("nobody can have connected"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert!((&mut accept).now_or_never().is_none(), "it goes on trying");
     }
 
     #[test]
