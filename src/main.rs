@@ -35,6 +35,7 @@ mod telemetry;
 use std::{
     env,
     ffi::OsString,
+    panic,
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
@@ -50,6 +51,7 @@ use crate::{
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors},
+    storage::{Opening, REMEDY},
     telemetry::{GoDuration, Metrics},
 };
 
@@ -87,6 +89,7 @@ async fn run() -> ExitCode {
     if let Err(message) = telemetry::init(&config) {
         return telemetry::fail("start logging", &message);
     }
+    refuse_files_that_make_no_sense();
     config.log_start();
     match serve(&config, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,6 +99,19 @@ async fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A panic over a file that is being opened is a refusal of that file, in as many words.
+fn refuse_files_that_make_no_sense() {
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let Some(path) = Opening::under_way() else { return others(panic) };
+        let detail = panic.payload_as_str().unwrap_or("it makes no sense");
+        let path = path.display();
+        let error = format!("{path} is damaged: {detail}; {REMEDY}");
+        tracing::error!(error, "retcd cannot go on");
+        process::exit(1);
+    }));
 }
 
 /// Restores a snapshot, unless a signal comes before that is done: then the process ends as if the

@@ -29,6 +29,7 @@ use crate::{
         draft::{self, Complete, Draft},
         error::io_error,
         meta,
+        opening::Opening,
         place::{Place, SwapError},
         stretches::Stretches,
         tables::{self, FORMAT_VERSION, RECORDS, RecordKey},
@@ -36,7 +37,9 @@ use crate::{
     types::Revision,
 };
 
-const REMEDY: &str = "restore a snapshot, or remove the member and add it again with an empty data directory";
+/// For a file that cannot be opened.
+pub(crate) const REMEDY: &str =
+    "restore a snapshot, or remove the member and add it again with an empty data directory";
 
 /// Revisions between two removals that are worth looking at to do both at once.
 const REMOVAL_GAP_MAX: i64 = 32;
@@ -71,6 +74,7 @@ struct Writing {
 impl Database {
     /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+        let _opening = Opening::of(path);
         // What a creation or a defragmentation that was cut short left behind.
         draft::sweep(path)?;
         let place = Place::at(path)?;
@@ -190,6 +194,11 @@ impl Database {
         let replaced = std::mem::replace(&mut *self.opened.write(), next);
         // Nobody waits for what closing a file takes.
         drop(replaced);
+    }
+
+    /// What reads all of the file to see what is in it says so with this.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening::of(&self.place.path)
     }
 
     /// The directory that the file is in.
@@ -475,6 +484,9 @@ pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageErro
         }
         DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
             foreign(error.to_string())
+        }
+        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            corrupted(path, format!("it ends where there should be more; {REMEDY}"))
         }
         DatabaseError::Storage(RedbError::Io(source)) => io_error("open", path)(source),
         DatabaseError::Storage(RedbError::Corrupted(detail)) => {

@@ -12,15 +12,17 @@ mod database;
 mod defragmentation;
 mod draft;
 mod error;
+mod opening;
 mod place;
 mod record;
 mod stretches;
 mod tables;
 
-pub(crate) use database::{Checkpoint, Database, Reader};
+pub(crate) use database::{Checkpoint, Database, REMEDY, Reader};
 pub(crate) use defragmentation::{Copied, Defragmentation};
 pub(crate) use draft::Draft;
 pub(crate) use error::StorageError;
+pub(crate) use opening::Opening;
 pub(crate) use place::{Directory, create_directory};
 pub(crate) use record::Record;
 pub(crate) use stretches::Stretches;

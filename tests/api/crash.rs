@@ -383,6 +383,10 @@ async fn flipped_bits_in_the_database_are_never_served() {
         server.spawn_and_settle();
         if !server.is_running() {
             refused += 1;
+            let ended = server.start_refused();
+            let name = database.display().to_string();
+            let is_named = ended.log.iter().any(|line| line.contains(&name));
+            assert!(is_named && ended.status.code() == Some(1), "at {at}: {:#?}", ended.log);
             continue;
         }
         let all = RangeRequest { key: "key".into(), range_end: "kez".into(), ..Default::default() };
@@ -394,6 +398,33 @@ async fn flipped_bits_in_the_database_are_never_served() {
     }
     assert!(refused > 0, "no flipped bit was noticed: they all missed what is read");
     eprintln!("{refused} of {} flipped bits were refused; the others lay in unused space", 2 * spots);
+    fs::write(&database, &whole).expect("the database can be written");
+    server.start();
+    assert_eq!(stored(&server.client()).await, pairs);
+}
+
+/// What no checksum of ours covers: the pages that redb keeps its trees in.
+#[tokio::test]
+async fn pages_that_make_no_sense_are_a_refusal() {
+    const PAGE: usize = 4096;
+    if !subject_is_retcd() {
+        return;
+    }
+    let (mut server, _, pairs) = written_server(true).await;
+    let database = server.database();
+    let whole = fs::read(&database).expect("the database can be read");
+    for damage in [[0xff; 32], [0x01; 32], [0x02; 32]] {
+        let mut bytes = whole.clone();
+        // The first page says what kind of a file it is.
+        for page in bytes.chunks_mut(PAGE).skip(1).filter(|page| page.iter().any(|byte| *byte != 0)) {
+            page[..damage.len()].copy_from_slice(&damage);
+        }
+        fs::write(&database, &bytes).expect("the database can be written");
+        let ended = server.start_refused();
+        let refusal = format!("{} is damaged: ", database.display());
+        let is_named = ended.log.iter().any(|line| line.contains(&refusal));
+        assert!(is_named && ended.status.code() == Some(1), "{:?}: {:#?}", ended.status, ended.log);
+    }
     fs::write(&database, &whole).expect("the database can be written");
     server.start();
     assert_eq!(stored(&server.client()).await, pairs);
