@@ -122,8 +122,6 @@ pub(crate) struct Background {
 struct Work {
     /// There may be something that has been compacted and not freed.
     is_compacting: bool,
-    /// Since when one compaction is under way.
-    compaction_began: Option<Instant>,
     /// Somebody waits for that.
     is_compaction_awaited: bool,
     /// When the compaction began that is under way.
@@ -166,7 +164,6 @@ impl Background {
         let mut work = Work {
             // A compaction that a crash interrupted goes on where it can.
             is_compacting: true,
-            compaction_began: None,
             is_compaction_awaited: false,
             compaction_began: None,
             defragmenting: None,
@@ -278,7 +275,6 @@ impl Background {
                 self.checkpoint(work)?;
             }
             CompactionStep::More | CompactionStep::Read(_) => {
-                work.compaction_began.get_or_insert(start);
                 self.metrics.observe_compaction_pause(start.elapsed());
             }
             CompactionStep::Finished(rev) => {
@@ -295,7 +291,6 @@ impl Background {
                 );
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.metrics.compaction_last.set(now.as_secs() as i64);
-                let began = work.compaction_began.take().unwrap_or(start);
                 self.metrics.observe_compaction(began.elapsed());
             }
         }
