@@ -22,7 +22,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -51,6 +51,9 @@ mod pb {
     }
 }
 
+#[path = "../tests/support/tools.rs"]
+mod tools;
+
 const CONNECTIONS: usize = 8;
 const KEYS: usize = 10_000;
 const VALUE_BYTES: usize = 256;
@@ -76,7 +79,7 @@ enum Op {
 }
 
 struct Contender {
-    name: &'static str,
+    name: String,
     binary: PathBuf,
 }
 
@@ -88,12 +91,12 @@ fn main() -> Result<(), Failure> {
     }
     let length = Duration::from_secs(number(&args, "--seconds", 5)?);
     let rounds = number(&args, "--rounds", 3)?;
-    let etcd_folder = env::var("RETCD_ETCD351_DIR")
-        .map_err(|_| "run scripts/bench, or name a folder in RETCD_ETCD351_DIR")?;
+    let etcd = tools::brought_reference()?;
+    let (major, minor, patch) = etcd.version;
     let retcd = env::var("RETCD_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_retcd").to_owned());
     let contenders = [
-        Contender { name: "etcd", binary: Path::new(&etcd_folder).join("etcd") },
-        Contender { name: "retcd", binary: retcd.into() },
+        Contender { name: format!("etcd {major}.{minor}.{patch}"), binary: etcd.etcd.clone() },
+        Contender { name: "retcd".to_owned(), binary: retcd.into() },
     ];
 
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -324,10 +327,10 @@ fn report(contenders: &[Contender; 2], turns: &[Vec<Vec<Figures>>; 2]) -> String
     for (number, workload) in WORKLOADS.iter().enumerate() {
         let [etcd, retcd] = [&turns[0], &turns[1]].map(|turns| median_of(turns, number));
         let ratio = std::array::from_fn(|column| retcd[column] / etcd[column]);
-        line(&mut out, &format!("\n{}\n{:8}", workload.name, ""), COLUMNS.map(str::to_owned));
-        line(&mut out, &format!("{:8}", contenders[0].name), etcd.map(|figure| format!("{figure:.0}")));
-        line(&mut out, &format!("{:8}", contenders[1].name), retcd.map(|figure| format!("{figure:.0}")));
-        line(&mut out, &format!("{:8}", "ratio"), ratio.map(|ratio: f64| format!("{ratio:.2}")));
+        line(&mut out, &format!("\n{}\n{:12}", workload.name, ""), COLUMNS.map(str::to_owned));
+        line(&mut out, &format!("{:12}", contenders[0].name), etcd.map(|figure| format!("{figure:.0}")));
+        line(&mut out, &format!("{:12}", contenders[1].name), retcd.map(|figure| format!("{figure:.0}")));
+        line(&mut out, &format!("{:12}", "ratio"), ratio.map(|ratio: f64| format!("{ratio:.2}")));
     }
     out
 }

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::{
     server::{Launch, Server},
-    tools,
+    tools::Release,
 };
 
 struct Block {
@@ -102,20 +102,20 @@ fn ends_soon(group: Pid) -> bool {
     })
 }
 
-fn both_releases() -> [PathBuf; 2] {
-    [tools::etcdctl34(), tools::etcd351("etcdctl")]
+fn every_etcdctl() -> impl Iterator<Item = PathBuf> {
+    Release::of_etcdctl().into_iter().map(Release::etcdctl)
 }
 
 #[test]
 fn service_discovery_works_as_described() {
-    for etcdctl in both_releases() {
+    for etcdctl in every_etcdctl() {
         run_page("service-discovery.md", &etcdctl);
     }
 }
 
 #[test]
 fn config_sharing_works_as_described() {
-    for etcdctl in both_releases() {
+    for etcdctl in every_etcdctl() {
         run_page("config-sharing.md", &etcdctl);
     }
 }

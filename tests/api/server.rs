@@ -96,7 +96,7 @@ impl Launch {
 
     /// The real etcd that answers are compared with.
     pub(crate) fn reference() -> Launch {
-        Launch::of(tools::etcd351("etcd"))
+        Launch::of(tools::reference().etcd.clone())
     }
 
     fn of(program: PathBuf) -> Launch {

@@ -76,7 +76,7 @@ fn on_unix_sockets(directory: &tempfile::TempDir) -> (Server, String) {
 }
 
 fn etcdctl(release: Release, server: &Server, endpoint: &str, arguments: &[&str]) -> Seen {
-    let output = Command::new(release.program())
+    let output = Command::new(release.etcdctl())
         .env_clear()
         .env("ETCDCTL_API", "3")
         .current_dir(server.home())

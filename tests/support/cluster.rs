@@ -66,7 +66,7 @@ impl Plan {
 
     /// A real etcd in retcd's place, to be compared with.
     pub(crate) fn reference(size: usize) -> Plan {
-        Plan { program: tools::etcd351("etcd"), ..Plan::new(size) }
+        Plan { program: tools::reference().etcd.clone(), ..Plan::new(size) }
     }
 
     pub(crate) fn is_reference(&self) -> bool {
