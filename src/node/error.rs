@@ -25,6 +25,9 @@ pub(crate) enum ProposeError {
     NoLeader,
     #[error("leader changed")]
     LeaderChanged,
+    /// It has not happened: there was no leader to propose it to until its time was over.
+    #[error("no leader came in time")]
+    Leaderless,
     /// It may or may not have happened.
     #[error("request timed out")]
     Timeout,

@@ -1,7 +1,8 @@
 //! Why a request got no answer in time.
 //!
-//! What became of it nobody knows. What a client is told it may be due to is what this member saw
-//! meanwhile: that it took over from a leader that failed, or that it could not reach the leader.
+//! What became of it nobody knows, unless there was no leader all the while: then nothing became of
+//! it. What a client is told it may be due to is what this member saw meanwhile: that there was no
+//! leader, that it took over from a leader that failed, or that it could not reach the leader.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,11 @@ fn reason(
         .elected_at
         .is_some_and(|elected| start < elected && elected < start + 2 * election_timeout);
     let is_follower = leadership.leader.is_some() && !leadership.is_leader;
-    if was_leaderless {
+    // The moment at which it became leaderless is a moment with a leader too.
+    let is_leaderless_throughout = leadership.leaderless_since.is_some_and(|since| since < start);
+    if is_leaderless_throughout {
+        ProposeError::Leaderless
+    } else if was_leaderless {
         ProposeError::TimeoutLeaderLost
     } else if is_follower && connection_lost.is_some_and(|lost| lost > start) {
         ProposeError::TimeoutConnectionLost
@@ -68,12 +73,20 @@ mod tests {
         let election = Duration::from_secs(1);
         let start = Instant::now() + Duration::from_secs(100);
         let after = |millis| Some(start + Duration::from_millis(millis));
+        let before = |millis| Some(start - Duration::from_millis(millis));
+        let leaderless = |leaderless_since| Leadership { leaderless_since, ..Leadership::default() };
         let follower = Leadership { leader: Some(7), ..Leadership::default() };
         let leader = Leadership { leader: Some(7), is_leader: true, ..Leadership::default() };
         let elected = |elected_at| Leadership { elected_at, ..leader };
         for (leadership, lost, expected) in [
-            (Leadership::default(), None, ProposeError::Timeout),
-            (Leadership::default(), after(1), ProposeError::Timeout),
+            (leaderless(None), None, ProposeError::Timeout),
+            (leaderless(None), after(1), ProposeError::Timeout),
+            (leaderless(before(1)), None, ProposeError::Leaderless),
+            (leaderless(before(1)), after(1), ProposeError::Leaderless),
+            (leaderless(Some(start)), None, ProposeError::Timeout),
+            (leaderless(after(1)), None, ProposeError::Timeout),
+            // It led before, and lost its term a moment before the request came.
+            (Leadership { elected_at: before(9), ..leaderless(before(1)) }, None, ProposeError::Leaderless),
             (follower, None, ProposeError::Timeout),
             (follower, after(1), ProposeError::TimeoutConnectionLost),
             (follower, Some(start), ProposeError::Timeout),

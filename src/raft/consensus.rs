@@ -81,6 +81,8 @@ pub(crate) struct Leadership {
     pub(crate) is_learner: bool,
     /// When this member last began to lead. It may not lead any more.
     pub(crate) elected_at: Option<Instant>,
+    /// Since when this member has known of no leader. `None` while it knows one.
+    pub(crate) leaderless_since: Option<Instant>,
 }
 
 /// A change of who belongs to the cluster.
@@ -439,6 +441,10 @@ impl Consensus {
                 publish.send_if_modified(|known| {
                     let begins = now.is_leader && !(known.is_leader && known.term == now.term);
                     now.elected_at = if begins { Some(Instant::now()) } else { known.elected_at };
+                    now.leaderless_since = match now.leader {
+                        Some(_) => None,
+                        None => known.leaderless_since.or_else(|| Some(Instant::now())),
+                    };
                     let changed = *known != now;
                     *known = now;
                     changed
@@ -561,6 +567,7 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
         is_sole_voter: membership.voter_ids().eq([id]),
         is_learner: membership.get_node(&id).is_some_and(|own| own.is_learner),
         elected_at: None,
+        leaderless_since: None,
     }
 }
 

@@ -282,6 +282,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::RequestTooLarge => Refusal::RequestTooLarge,
             ProposeError::NoLeader => Refusal::NoLeader,
             ProposeError::LeaderChanged => Refusal::LeaderChanged,
+            ProposeError::Leaderless => Refusal::DeadlinePassed,
             ProposeError::Timeout => Refusal::Timeout,
             ProposeError::TimeoutLeaderLost => Refusal::TimeoutLeaderLost,
             ProposeError::TimeoutConnectionLost => Refusal::TimeoutConnectionLost,

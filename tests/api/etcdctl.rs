@@ -1,4 +1,4 @@
-//! Sessions at the command line with the stock `etcdctl` of two releases, on a real etcd and on
+//! Sessions at the command line with the stock `etcdctl` of each release, on a real etcd and on
 //! the server under test side by side. What the user sees must be the same, but for ids, times,
 //! sizes and ports.
 
@@ -9,9 +9,10 @@ use std::{
 };
 
 use crate::{
+    rows,
     running::Running,
     server::{Launch, Server},
-    tools::{Release, Seen},
+    tools::{Release, Seen, reference},
 };
 
 /// A real etcd and the server under test, driven by the same commands.
@@ -23,7 +24,7 @@ struct Pair {
 
 /// Runs a session with each release of the tool, each time on new servers.
 fn with_each_release(session: impl Fn(&mut Pair)) {
-    for release in [Release::V34, Release::V35] {
+    for release in Release::of_etcdctl() {
         let (reference, subject) = (Launch::reference().start(), Launch::subject().start());
         session(&mut Pair { release, reference, subject });
     }
@@ -34,7 +35,6 @@ fn command(program: PathBuf, server: &Server, arguments: &[&str]) -> Command {
     command
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .env("ETCDCTL_API", "3")
         .current_dir(server.home())
         .arg(format!("--endpoints={}", server.endpoint()))
         .args(arguments)
@@ -45,7 +45,7 @@ fn command(program: PathBuf, server: &Server, arguments: &[&str]) -> Command {
 }
 
 fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Seen {
-    let mut child = command(release.program(), server, arguments).spawn().expect("etcdctl starts");
+    let mut child = command(release.etcdctl(), server, arguments).spawn().expect("etcdctl starts");
     // Dropping standard input ends it.
     child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()).ok();
     let output = child.wait_with_output().expect("etcdctl ends");
@@ -54,7 +54,7 @@ fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Se
 
 /// A command that talks until it is told to stop.
 fn started(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Running {
-    Running::start(command(release.program(), server, arguments), stdin)
+    Running::start(command(release.etcdctl(), server, arguments), stdin)
 }
 
 impl Pair {
@@ -144,7 +144,7 @@ fn blotted(text: &str, server: &Server) -> String {
 }
 
 /// JSON with the values of these fields blotted out.
-fn json_without(fields: &'static [&'static str]) -> impl Fn(&str) -> String {
+fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
     fn walk(value: &mut serde_json::Value, fields: &[&str]) {
         match value {
             serde_json::Value::Object(object) => {
@@ -176,7 +176,7 @@ fn json_without(fields: &'static [&'static str]) -> impl Fn(&str) -> String {
 const HEADER_FIELDS: &[&str] = &["cluster_id", "member_id", "raft_term"];
 
 /// Lines of `"Name" : value` with the values of these names blotted out.
-fn fields_without(names: &'static [&'static str]) -> impl Fn(&str) -> String {
+fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
     move |text| {
         text.lines()
             .map(|line| match line.split_once(" : ") {
@@ -187,22 +187,9 @@ fn fields_without(names: &'static [&'static str]) -> impl Fn(&str) -> String {
     }
 }
 
-/// The cells of a table, or of comma-separated lines, with these columns blotted out.
-fn cells_without(separator: char, columns: &'static [usize]) -> impl Fn(&str) -> String {
-    move |text| {
-        text.lines()
-            .filter(|line| !line.starts_with('+'))
-            .map(|line| {
-                let cells: Vec<&str> = line.trim_matches('|').split(separator).map(str::trim).collect();
-                let heading = cells.iter().all(|cell| *cell == cell.to_uppercase() && !cell.is_empty());
-                let shown = cells
-                    .iter()
-                    .enumerate()
-                    .map(|(column, cell)| if columns.contains(&column) && !heading { "BLOT" } else { cell });
-                shown.collect::<Vec<_>>().join("|") + "\n"
-            })
-            .collect()
-    }
+/// A table with the cells below these headings blotted out.
+fn table_without(headings: &[&str]) -> impl Fn(&str) -> String {
+    move |text| rows::table_without(text, headings)
 }
 
 #[test]
@@ -243,10 +230,28 @@ fn keys_are_put_got_and_deleted() {
             &["get", "foo", "--consistency=s"],
             &["get", "foo", "--prefix", "--hex"],
             &["get", "foo", "--from-key", "--prefix"],
+            &["get", "foo", "--prefix", "--limit=-1"],
+            &["get", "foo", "--prefix", "--keys-only", "--sort-by=VALUE", "--order=DESCEND"],
+            &["get", "foo", "--sort-by=NONSENSE"],
+            &["get", "foo", "--order=NONSENSE"],
+            // The options of 3.6 and 3.7. Older releases of the tool show their usage.
+            &["get", "foo", "--prefix", "--min-mod-rev=3"],
+            &["get", "foo", "--prefix", "--max-mod-rev=3", "--limit=1"],
+            &["get", "foo", "--prefix", "--min-create-rev=3", "--max-create-rev=4"],
+            &["get", "foo", "--prefix", "--count-only", "--max-create-rev=3"],
+            &["get", "foo", "--prefix", "--stream"],
+            &["get", "", "--from-key", "--stream", "--limit=2"],
+            &["get", "foo", "--prefix", "--stream", "--rev=4", "--keys-only"],
+            &["get", "foo", "--stream", "--rev=999"],
+            &["get", "foo", "--prefix", "--stream", "--order=DESCEND"],
+            &["get", "foo", "--prefix", "--stream", "--sort-by=KEY", "--order=ASCEND"],
+            &["get", "foo", "--prefix", "--stream", "--min-mod-rev=3"],
+            &["get", "missing", "--stream"],
         ] {
             pair.same(arguments);
         }
         pair.compare(&["get", "foo", "--prefix", "-w", "json"], "", json_without(HEADER_FIELDS));
+        pair.compare(&["get", "foo", "--prefix", "--stream", "-w", "json"], "", json_without(HEADER_FIELDS));
         const HEADER: &[&str] = &["ClusterID", "MemberID", "RaftTerm"];
         pair.compare(&["get", "foo", "--prefix", "-w", "fields"], "", fields_without(HEADER));
         pair.compare(&["get", "foo", "--prefix", "--count-only", "-w", "fields"], "", fields_without(HEADER));
@@ -257,6 +262,7 @@ fn keys_are_put_got_and_deleted() {
         pair.same(&["del", "missing"]);
         pair.compare(&["del", "foo2", "-w", "json"], "", json_without(HEADER_FIELDS));
         pair.same(&["del", "g", "h", "--prev-kv"]);
+        pair.same(&["del", "g", "h", "--range"]);
         pair.same(&["del", "foo", "--prefix", "--prev-kv"]);
         pair.same(&["del", "", "--from-key"]);
         pair.same(&["get", "", "--prefix"]);
@@ -382,6 +388,8 @@ fn operators_look_after_their_server() {
         }
         pair.same(&["compaction", "3"]);
         pair.same(&["compaction", "3"]);
+        pair.same(&["compaction", "-1"]);
+        pair.same(&["compaction", "nonsense"]);
         pair.same(&["compaction", "99"]);
         pair.same(&["compaction", "--physical", "5"]);
         pair.same(&["get", "foo", "--rev=3"]);
@@ -390,45 +398,41 @@ fn operators_look_after_their_server() {
         pair.same(&["endpoint", "health"]);
         pair.same(&["endpoint", "health", "--cluster"]);
         pair.compare(&["endpoint", "health", "-w", "json"], "", json_without(&["took", "endpoint"]));
-        pair.compare(&["endpoint", "health", "-w", "table"], "", cells_without('|', &[2]));
-        // Endpoint, id, version, size, leading, learner, term, index, applied index, errors.
-        pair.compare(&["endpoint", "status"], "", cells_without(',', &[2, 3, 6, 7, 8]));
-        pair.compare(&["endpoint", "status", "-w", "table"], "", cells_without('|', &[2, 3, 6, 7, 8]));
-        const STATUS: &[&str] = &[
-            "cluster_id",
-            "member_id",
-            "raft_term",
-            "version",
-            "dbSize",
-            "dbSizeInUse",
-            "leader",
-            "raftIndex",
-            "raftTerm",
-            "raftAppliedIndex",
-        ];
-        pair.compare(&["endpoint", "status", "-w", "json"], "", json_without(STATUS));
-        const STATUS_FIELDS: &[&str] = &[
-            "ClusterID",
-            "MemberID",
-            "RaftTerm",
-            "Version",
-            "DBSize",
-            "DBSizeInUse",
-            "Leader",
-            "RaftIndex",
-            "RaftAppliedIndex",
-        ];
-        pair.compare(&["endpoint", "status", "-w", "fields"], "", fields_without(STATUS_FIELDS));
+        pair.compare(&["endpoint", "health", "-w", "table"], "", table_without(&["TOOK"]));
+        let (columns, fields) = (rows::status_columns(), rows::status_fields());
+        let release = pair.release;
+        pair.compare(&["endpoint", "status"], "", |text| rows::status_without(text, release, &columns));
+        pair.compare(&["endpoint", "status", "-w", "table"], "", table_without(&columns));
+        let ids = [&fields[..], &["cluster_id", "member_id", "leader"]].concat();
+        pair.compare(&["endpoint", "status", "-w", "json"], "", json_without(&ids));
+        let ids = [&fields[..], &["ClusterID", "MemberID", "Leader"]].concat();
+        pair.compare(&["endpoint", "status", "-w", "fields"], "", fields_without(&ids));
         pair.same(&["endpoint", "hashkv"]);
         pair.same(&["endpoint", "hashkv", "-w", "table"]);
         pair.compare(&["endpoint", "hashkv", "-w", "json"], "", json_without(HEADER_FIELDS));
         pair.same(&["member", "list"]);
-        pair.compare(&["member", "list", "-w", "table"], "", cells_without('|', &[]));
+        pair.compare(&["member", "list", "-w", "table"], "", table_without(&[]));
         pair.compare(
             &["member", "list", "-w", "json"],
             "",
             json_without(&["cluster_id", "member_id", "raft_term", "ID"]),
         );
+        pair.same(&["member", "list", "--consistency=s"]);
+        pair.same(&["member", "list", "--consistency=x"]);
+        pair.same(&["member", "add", "m", "--peer-urls=http://127.0.0.1"]);
+        pair.same(&["member", "add", "m", "--peer-urls=http://127.0.0.1:1/path"]);
+        pair.same(&["member", "add", "m", "--peer-urls=ftp://127.0.0.1:1"]);
+        pair.same(&["member", "update", "1234", "--peer-urls=http://127.0.0.1:1"]);
+        pair.same(&["member", "promote", "1234"]);
+        pair.same(&["downgrade", "validate", "nonsense"]);
+        pair.same(&["downgrade", "validate", "3.0"]);
+        if reference().has((3, 6, 0)) {
+            pair.same(&["downgrade", "validate", "3.6"]);
+            pair.same(&["downgrade", "enable", "3.5"]);
+            pair.same(&["downgrade", "cancel"]);
+        }
+        pair.same(&["auth", "status"]);
+        pair.compare(&["auth", "status", "-w", "json"], "", json_without(HEADER_FIELDS));
         pair.same(&["member", "remove", "1234"]);
         pair.same(&["move-leader", "1234"]);
         pair.same(&["defrag"]);

@@ -25,6 +25,8 @@ mod metrics;
 mod pb;
 mod quota;
 mod restore;
+#[path = "../support/rows.rs"]
+mod rows;
 #[path = "../support/running.rs"]
 mod running;
 mod server;

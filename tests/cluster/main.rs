@@ -18,6 +18,8 @@ mod pb;
 mod peers;
 mod replacement;
 mod restored;
+#[path = "../support/rows.rs"]
+mod rows;
 #[path = "../support/running.rs"]
 mod running;
 mod serving;

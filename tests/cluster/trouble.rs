@@ -209,15 +209,27 @@ const UNHEALTHY: &str = "Unavailable: etcdserver: unhealthy cluster";
 const LEADER_FAILED: &str =
     "Unavailable: etcdserver: request timed out, possibly due to previous leader failure";
 
-/// A proposal that finds no leader waits in etcd 3.5.1 until its time is over, and that is passed on
-/// as it is. Ours says what etcd says of a proposal that was accepted and did not come back; clients
-/// know the text.
-const NO_LEADER_TO_PROPOSE_TO: Difference = (&[], "Unknown: context deadline exceeded", TIMED_OUT);
-/// The same inside a recipe, which has codes of its own.
-const NO_LEADER_FOR_A_RECIPE: Difference =
-    (&["lock", "unlock"], "Unknown: context deadline exceeded", "Unknown: etcdserver: request timed out");
-/// etcd 3.5.1 waits for these for as long as the client does.
-const CHANGES_END: Difference = (&["member remove", "member update", "member promote"], "silence", TIMED_OUT);
+const EXPIRED: &str = "DeadlineExceeded: context deadline exceeded";
+const RECIPE_TIMED_OUT: &str = "Unknown: etcdserver: request timed out";
+
+/// A proposal that finds no leader waits until its time is over, and that is passed on as it is. etcd
+/// before 3.6 does so without the code.
+const NO_LEADER_TO_PROPOSE_TO: Difference = (&[], "Unknown: context deadline exceeded", EXPIRED);
+/// What etcd takes through the log, and ours reads as it reads anything: it is told what reads are told.
+const READ_AND_NOT_PROPOSED: [Difference; 4] = [
+    (ASKED, EXPIRED, TIMED_OUT),
+    (ASKED, "Unknown: context deadline exceeded", TIMED_OUT),
+    (&["lock", "unlock"], EXPIRED, RECIPE_TIMED_OUT),
+    (&["lock", "unlock"], "Unknown: context deadline exceeded", RECIPE_TIMED_OUT),
+];
+const ASKED: &[&str] = &["alarms", "auth status", "role get", "user list"];
+/// A member that lost its leader a moment after the call came cannot know that the proposal did not get
+/// through.
+const LED_AT_FIRST: [Difference; 2] =
+    [(&[], "Unknown: context deadline exceeded", TIMED_OUT), (&[], EXPIRED, TIMED_OUT)];
+/// etcd waits for these for as long as the client does.
+const CHANGES: &[&str] = &["member remove", "member update", "member promote"];
+const CHANGES_END: [Difference; 2] = [(CHANGES, "silence", EXPIRED), (CHANGES, "silence", TIMED_OUT)];
 
 /// Until the member says that there is no leader.
 async fn until_leaderless(member: &Member) {
@@ -239,7 +251,8 @@ async fn one_of_three_is_left() {
         until_leaderless(&cluster.members[left]).await;
         left
     };
-    same_answers(trouble, &[NO_LEADER_TO_PROPOSE_TO, NO_LEADER_FOR_A_RECIPE, CHANGES_END]).await;
+    let differences = [&[NO_LEADER_TO_PROPOSE_TO][..], &READ_AND_NOT_PROPOSED, &CHANGES_END].concat();
+    same_answers(trouble, &differences).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,15 +264,24 @@ async fn the_leader_is_cut_off() {
         }
         leader
     };
-    // A leader of 3.5.1 that nobody follows renews leases until it notices, and tells their time. Ours
+    // A leader of etcd that nobody follows renews leases until it notices, and tells their time. Ours
     // asks the others first, so that a lease which ended elsewhere is not said to live.
     const NO_LEADER: &str = "Unavailable: etcdserver: no leader";
     let leases: Difference =
         (&["keep-alive", "keep-alive that requires a leader", "time to live"], "answered", NO_LEADER);
-    // Asked of a leader that cannot make it: 3.5.1 waits for as long as the client does.
-    let promote: Difference = (&["member promote"], "silence", NO_LEADER);
+    // Asked of a leader that cannot make it: 3.5.1 waits for as long as the client does, and 3.7 answers
+    // from what it knew before. Ours asks the others.
+    const NOT_FOUND: &str = "NotFound: etcdserver: member not found";
+    let silence: Difference = (&["member promote"], "silence", NO_LEADER);
+    let not_found: Difference = (&["member promote"], NOT_FOUND, NO_LEADER);
     // It may have stepped down by the time that it is asked.
-    let differences = [leases, promote, CHANGES_END, NO_LEADER_TO_PROPOSE_TO, NO_LEADER_FOR_A_RECIPE];
+    let differences = [
+        &[leases, silence, not_found, NO_LEADER_TO_PROPOSE_TO],
+        &CHANGES_END[..],
+        &READ_AND_NOT_PROPOSED,
+        &LED_AT_FIRST,
+    ]
+    .concat();
     same_answers(trouble, &differences).await;
 }
 
@@ -274,10 +296,8 @@ async fn the_leader_sleeps() {
     // and answers late. etcd lets go of what it sent to the old one.
     const NOT_FOUND: &str = "NotFound: etcdserver: member not found";
     const ADDS: &[&str] = &["member add", "member add of a learner"];
-    const CHANGES: &[&str] = &["member remove", "member update", "member promote"];
     const NO_LEASE: &str = "NotFound: etcdserver: requested lease not found";
     const NO_ROLE: &str = "FailedPrecondition: etcdserver: role name not found";
-    const RECIPE_TIMED_OUT: &str = "Unknown: etcdserver: request timed out";
     const RECIPE_LEADER_FAILED: &str =
         "Unknown: etcdserver: request timed out, possibly due to previous leader failure";
     let differences: [Difference; 14] = [
@@ -292,7 +312,7 @@ async fn the_leader_sleeps() {
         (&["lock", "unlock"], RECIPE_TIMED_OUT, "answered"),
         (CHANGES, "silence", NOT_FOUND),
         (CHANGES, TIMED_OUT, NOT_FOUND),
-        // 3.5.1 adds nobody while one member is away. Ours still has a quorum for one more.
+        // etcd 3.5.1 adds nobody while one member is away. Ours still has a quorum for one more.
         // With one more that is not there, it has none for a second one.
         (ADDS, UNHEALTHY, "answered"),
         // Once they have known each other for long enough, 3.5.1 asks the leader, and waits.
