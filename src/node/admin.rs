@@ -45,6 +45,15 @@ pub(crate) struct Member {
     pub(crate) is_learner: bool,
 }
 
+/// An alarm as protobuf's text format writes it, which leaves out what is 0.
+fn alarm_text(alarm: Alarm) -> String {
+    let kind = alarm.kind.as_str();
+    match alarm.member {
+        MemberId(0) => format!("alarm:{kind}"),
+        MemberId(id) => format!("memberID:{id} alarm:{kind}"),
+    }
+}
+
 impl Node {
     pub(crate) fn status(&self) -> Status {
         let leadership = self.leadership();
@@ -54,13 +63,7 @@ impl Node {
         if leadership.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());
         }
-        errors.extend(
-            replica
-                .state
-                .alarms
-                .active()
-                .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member.0, alarm.kind.as_str())),
-        );
+        errors.extend(replica.state.alarms.active().map(alarm_text));
         let raft_applied_index = replica.applied_index();
         Status {
             db_size: size.total,

@@ -1,4 +1,4 @@
-//! Random calls of the data API: valid ones, odd ones and wrong ones, over few keys.
+//! Random calls: valid ones, odd ones and wrong ones, over few keys.
 //!
 //! A call names revisions relative to where the store will be when it is made, so that a list
 //! of calls keeps its meaning when others are taken out of it. The same seed gives the same
@@ -6,7 +6,11 @@
 
 use bytes::Bytes;
 
-use crate::pb::etcdserverpb::{compare::TargetUnion, request_op::Request, *};
+use super::operation::{self, Operation};
+use crate::{
+    pb::etcdserverpb::{compare::TargetUnion, request_op::Request, *},
+    tools::Reference,
+};
 
 /// `NOW + n` stands for the store's revision plus `n`, `COMPACTED + n` for the compact revision.
 pub(crate) const NOW: i64 = 1 << 40;
@@ -20,11 +24,14 @@ const NESTING: usize = 2;
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
     Range(RangeRequest),
+    RangeStream(RangeRequest),
     Put(PutRequest),
     Delete(DeleteRangeRequest),
     Txn(TxnRequest),
     Compact(CompactionRequest),
     Grant(LeaseGrantRequest),
+    /// Granted and revoked at once: a lease that would end soon, or whose id the server chooses.
+    GrantBriefly(LeaseGrantRequest),
     Revoke(LeaseRevokeRequest),
     TimeToLive(LeaseTimeToLiveRequest),
     KeepAlive(LeaseKeepAliveRequest),
@@ -32,6 +39,11 @@ pub(crate) enum Call {
     HashKv(HashKvRequest),
     Watch(WatchCreateRequest),
     CancelWatch(WatchCancelRequest),
+    /// How far the watch stream is.
+    Progress,
+    Operation(Operation),
+    /// An alarm is raised, these calls are made, and it is cleared.
+    Alarmed(AlarmRequest, Vec<Call>),
     /// Both servers are started again; ours is killed for it.
     Crash,
 }
@@ -51,15 +63,15 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         (self.roll() % bound as u64) as usize
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 }
@@ -72,28 +84,82 @@ pub(crate) fn calls(seed: u64, count: usize) -> Vec<Call> {
 
 fn call(dice: &mut Dice) -> Call {
     match dice.below(1000) {
-        0..280 => Call::Put(put(dice)),
-        280..480 => Call::Range(range(dice)),
-        480..580 => Call::Delete(delete(dice)),
-        580..790 => Call::Txn(txn(dice, NESTING)),
-        790..840 => Call::Grant(LeaseGrantRequest {
+        0..760 => data(dice),
+        760..795 => Call::Grant(LeaseGrantRequest {
             id: lease_id(dice),
-            ttl: dice.pick(&[1000, 1000, 5000, 100_000, 9_000_000_001]),
+            ttl: dice.pick(&[1000, 1000, 5000, 100_000, 9_000_000_000, 9_000_000_001, i64::MAX]),
         }),
-        840..865 => Call::Revoke(LeaseRevokeRequest { id: lease_id(dice) }),
-        865..885 => Call::TimeToLive(LeaseTimeToLiveRequest { id: lease_id(dice), keys: dice.chance(80) }),
-        885..895 => Call::KeepAlive(LeaseKeepAliveRequest { id: lease_id(dice) }),
-        895..905 => Call::Leases(LeaseLeasesRequest {}),
-        905..950 => Call::Watch(watch(dice)),
-        950..970 => Call::CancelWatch(WatchCancelRequest { watch_id: dice.pick(&[0, 0, 1, 2, 3, 4, 5, 9]) }),
-        970..984 => Call::Compact(CompactionRequest {
-            revision: dice.pick(&[NOW, NOW - 1, NOW - 3, NOW - 10, NOW + 1, COMPACTED, COMPACTED + 1, -1, 0]),
+        795..805 => Call::GrantBriefly(LeaseGrantRequest {
+            id: dice.pick(&[0, 0, 77]),
+            ttl: dice.pick(&[i64::MIN, -1, 0, 1, 2, 1000, 9_000_000_000]),
+        }),
+        805..825 => Call::Revoke(LeaseRevokeRequest { id: any_lease_id(dice) }),
+        825..845 => {
+            Call::TimeToLive(LeaseTimeToLiveRequest { id: any_lease_id(dice), keys: dice.chance(80) })
+        }
+        845..855 => Call::KeepAlive(LeaseKeepAliveRequest { id: any_lease_id(dice) }),
+        855..860 => Call::Leases(LeaseLeasesRequest {}),
+        860..895 => Call::Watch(watch(dice)),
+        895..912 => Call::CancelWatch(WatchCancelRequest {
+            watch_id: dice.pick(&[0, 0, 1, 2, 3, 4, 5, 9, -1, -7, i64::MAX]),
+        }),
+        912..918 => Call::Progress,
+        918..932 => Call::Compact(CompactionRequest {
+            revision: dice.pick(&[
+                NOW,
+                NOW - 1,
+                NOW - 3,
+                NOW - 10,
+                NOW + 1,
+                COMPACTED,
+                COMPACTED + 1,
+                COMPACTED - 1,
+                -1,
+                0,
+                i64::MAX,
+                i64::MIN,
+            ]),
             physical: dice.chance(60),
         }),
-        984..998 => Call::HashKv(HashKvRequest {
-            revision: dice.pick(&[0, 0, NOW, NOW - 1, NOW - 5, NOW + 1, COMPACTED - 1, COMPACTED + 1]),
+        932..946 => Call::HashKv(HashKvRequest {
+            revision: dice.pick(&[
+                0,
+                0,
+                NOW,
+                NOW - 1,
+                NOW - 5,
+                NOW + 1,
+                COMPACTED - 1,
+                COMPACTED + 1,
+                -1,
+                i64::MAX,
+                i64::MIN,
+            ]),
         }),
+        946..994 => Call::Operation(operation::any(dice)),
+        994..998 => {
+            let alarm = AlarmRequest { action: 1, member_id: dice.pick(&[0, 7]), alarm: dice.pick(&[1, 2]) };
+            let count = 2 + dice.below(6);
+            Call::Alarmed(alarm, (0..count).map(|_| data(dice)).collect())
+        }
         _ => Call::Crash,
+    }
+}
+
+fn data(dice: &mut Dice) -> Call {
+    match dice.below(76) {
+        0..26 => Call::Put(put(dice)),
+        26..44 => Call::Range(range(dice)),
+        44..48 => {
+            let mut request = range(dice);
+            if request.sort_order == 0 {
+                // See DIFFERENCES: etcd loses its way then.
+                request.sort_target = 0;
+            }
+            Call::RangeStream(request)
+        }
+        48..57 => Call::Delete(delete(dice)),
+        _ => Call::Txn(txn(dice, NESTING)),
     }
 }
 
@@ -118,8 +184,16 @@ fn lease_id(dice: &mut Dice) -> i64 {
     dice.pick(&[1, 2, 3, 4, -1, i64::MAX, i64::MIN])
 }
 
+/// Some that are never granted, too.
+fn any_lease_id(dice: &mut Dice) -> i64 {
+    if dice.chance(10) { dice.pick(&[0, 5, -2]) } else { lease_id(dice) }
+}
+
 /// Mostly now, sometimes the past, the future, or nonsense.
 fn revision(dice: &mut Dice) -> i64 {
+    if dice.chance(1) {
+        return dice.pick(&[i64::MAX, i64::MIN, 1 << 62]);
+    }
     match dice.below(20) {
         0..9 => 0,
         9..15 => NOW - dice.below(12) as i64,
@@ -142,14 +216,22 @@ fn range(dice: &mut Dice) -> RangeRequest {
         ..Default::default()
     };
     if dice.chance(40) {
-        request.limit = dice.pick(&[-1, 1, 1, 2, 3, 5]);
+        request.limit = dice.pick(&[-1, 1, 1, 2, 3, 5, 10, 11, i64::MAX, i64::MAX - 1, i64::MIN]);
     }
     if dice.chance(40) {
         request.sort_order = dice.below(3) as i32;
         request.sort_target = dice.below(5) as i32;
     }
+    if dice.chance(2) {
+        request.sort_order = dice.pick(&[-1, 3, i32::MAX]);
+    }
+    if dice.chance(2) {
+        request.sort_target = dice.pick(&[-1, 5, i32::MIN]);
+    }
     if dice.chance(15) {
-        let bound = |dice: &mut Dice| dice.pick(&[0, 0, NOW, NOW - 2, NOW - 6, NOW - 15, -1]);
+        let bound = |dice: &mut Dice| {
+            dice.pick(&[0, 0, 0, NOW, NOW - 2, NOW - 6, NOW - 15, NOW + 3, -1, i64::MAX, i64::MIN])
+        };
         request.min_mod_revision = bound(dice);
         request.max_mod_revision = bound(dice);
         request.min_create_revision = bound(dice);
@@ -190,8 +272,8 @@ fn delete(dice: &mut Dice) -> DeleteRangeRequest {
 }
 
 fn txn(dice: &mut Dice, depth: usize) -> TxnRequest {
-    let compares = dice.pick(&[0, 0, 1, 1, 2, 3]);
-    let then = dice.pick(&[0, 1, 1, 2, 3, 4]);
+    let compares = if dice.chance(1) { 129 } else { dice.pick(&[0, 0, 1, 1, 2, 3]) };
+    let then = if dice.chance(1) { 129 } else { dice.pick(&[0, 1, 1, 2, 3, 4]) };
     let otherwise = dice.pick(&[0, 0, 1, 2, 3]);
     let mut txn = TxnRequest {
         compare: (0..compares).map(|_| comparison(dice)).collect(),
@@ -199,7 +281,7 @@ fn txn(dice: &mut Dice, depth: usize) -> TxnRequest {
         failure: (0..otherwise).map(|_| operation(dice, depth)).collect(),
     };
     if depth == NESTING && deletes_openly(&txn) {
-        // See DIFFERENCES: the reference does not survive both in one txn.
+        // See DIFFERENCES: etcd does not survive both in one txn.
         forbid_ignoring(&mut txn);
     }
     txn
@@ -229,14 +311,7 @@ fn forbid_ignoring(txn: &mut TxnRequest) {
 
 fn operation(dice: &mut Dice, depth: usize) -> RequestOp {
     let request = match dice.below(100) {
-        0..45 => {
-            let mut put = put(dice);
-            if depth < NESTING {
-                // See DIFFERENCES: the reference does not survive them in a nested txn.
-                (put.lease, put.ignore_lease) = (0, false);
-            }
-            Request::RequestPut(put)
-        }
+        0..45 => Request::RequestPut(put(dice)),
         45..70 => Request::RequestRange(range(dice)),
         70..86 => Request::RequestDeleteRange(delete(dice)),
         86..99 if depth > 0 => Request::RequestTxn(txn(dice, depth - 1)),
@@ -247,7 +322,7 @@ fn operation(dice: &mut Dice, depth: usize) -> RequestOp {
 }
 
 fn comparison(dice: &mut Dice) -> Compare {
-    let target = dice.below(5) as i32;
+    let target = if dice.chance(1) { dice.pick(&[-1, 5, 9]) } else { dice.below(5) as i32 };
     let union = if dice.chance(4) { dice.below(5) as i32 } else { target };
     let at = |dice: &mut Dice| dice.pick(&[0, 1, NOW, NOW - 1, NOW - 2, NOW - 5, NOW - 9]);
     let target_union = match union {
@@ -258,7 +333,7 @@ fn comparison(dice: &mut Dice) -> Compare {
         _ => TargetUnion::Lease(dice.pick(&[0, 1, 2, 3, -1])),
     };
     Compare {
-        result: if dice.chance(1) { 9 } else { dice.below(4) as i32 },
+        result: if dice.chance(1) { dice.pick(&[-1, 4, 9]) } else { dice.below(4) as i32 },
         target,
         key: key(dice),
         range_end: if dice.chance(20) { end(dice) } else { Bytes::new() },
@@ -282,20 +357,73 @@ fn watch(dice: &mut Dice) -> WatchCreateRequest {
             NOW + 4,
             COMPACTED,
             COMPACTED - 1,
+            -1,
+            i64::MIN,
         ]),
         prev_kv: dice.chance(40),
-        watch_id: dice.pick(&[0, 0, 0, 0, 1, 2, 3, 5]),
+        watch_id: dice.pick(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 5, -1, -7, i64::MAX]),
+        progress_notify: dice.chance(10),
         fragment: dice.chance(10),
         ..Default::default()
     };
     if dice.chance(20) {
-        request.filters = dice.pick(&[vec![0], vec![1], vec![0, 1]]);
-        if request.filters.len() == 2 {
+        request.filters = dice.pick(&[vec![0], vec![1], vec![0, 1], vec![1, 1], vec![7]]);
+        if hears_nothing(&request) {
             // Nothing is ever heard of it, so nobody could wait for it to catch up.
             request.start_revision = 0;
         }
     }
     request
+}
+
+/// Neither puts nor deletes.
+pub(crate) fn hears_nothing(watch: &WatchCreateRequest) -> bool {
+    watch.filters.contains(&0) && watch.filters.contains(&1)
+}
+
+/// The call as a reference of that release survives it; `None` if it cannot be made at all.
+pub(crate) fn adapted(mut call: Call, reference: &Reference) -> Option<Call> {
+    match &mut call {
+        Call::RangeStream(_) if !reference.has((3, 7, 0)) => return None,
+        Call::Range(range) => adapt_range(range, reference),
+        Call::Txn(txn) => adapt_txn(txn, reference, false),
+        Call::Alarmed(_, calls) => {
+            let counts_nested = reference.has((3, 7, 1));
+            calls.retain(|call| counts_nested || !matches!(call, Call::Txn(txn) if is_nested(txn)));
+        }
+        Call::Watch(watch) if watch.start_revision < 0 && !reference.has((3, 5, 24)) => return None,
+        Call::Watch(watch) if watch.watch_id == -1 && !reference.has((3, 6, 0)) => return None,
+        Call::Progress if !reference.has((3, 5, 8)) => return None,
+        Call::Operation(operation) if !operation.is_known_to(reference) => return None,
+        _ => {}
+    }
+    Some(call)
+}
+
+fn is_nested(txn: &TxnRequest) -> bool {
+    operations(txn).any(|request| matches!(request, Request::RequestTxn(_)))
+}
+
+fn adapt_range(range: &mut RangeRequest, reference: &Reference) {
+    if !reference.has((3, 6, 0)) {
+        let is_known = (0..3).contains(&range.sort_order) && (0..5).contains(&range.sort_target);
+        if !is_known {
+            (range.sort_order, range.sort_target) = (0, 0);
+        }
+    }
+}
+
+fn adapt_txn(txn: &mut TxnRequest, reference: &Reference, is_nested: bool) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestRange(range)) => adapt_range(range, reference),
+            Some(Request::RequestPut(put)) if is_nested && !reference.has((3, 6, 0)) => {
+                (put.lease, put.ignore_lease) = (0, false);
+            }
+            Some(Request::RequestTxn(txn)) => adapt_txn(txn, reference, true),
+            Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => {}
+        }
+    }
 }
 
 /// Where the store is when a call is made.
@@ -307,10 +435,11 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn resolve(self, revision: i64) -> i64 {
-        match revision {
-            _ if (revision - NOW).abs() < REACH => (self.now + revision - NOW).max(1),
-            _ if (revision - COMPACTED).abs() < REACH => self.compacted + revision - COMPACTED,
-            _ => revision,
+        let near = |mark: i64| revision.checked_sub(mark).filter(|offset| (-REACH..REACH).contains(offset));
+        match (near(NOW), near(COMPACTED)) {
+            (Some(offset), _) => (self.now + offset).max(1),
+            (None, Some(offset)) => self.compacted + offset,
+            (None, None) => revision,
         }
     }
 
@@ -318,7 +447,7 @@ impl Place {
     pub(crate) fn resolve_call(self, call: &Call) -> Call {
         let mut call = call.clone();
         match &mut call {
-            Call::Range(range) => self.resolve_range(range),
+            Call::Range(range) | Call::RangeStream(range) => self.resolve_range(range),
             Call::Txn(txn) => self.resolve_txn(txn),
             Call::Compact(compact) => compact.revision = self.resolve(compact.revision),
             Call::HashKv(hash) => hash.revision = self.resolve(hash.revision),
@@ -326,11 +455,16 @@ impl Place {
             Call::Put(_)
             | Call::Delete(_)
             | Call::Grant(_)
+            | Call::GrantBriefly(_)
             | Call::Revoke(_)
             | Call::TimeToLive(_)
             | Call::KeepAlive(_)
             | Call::Leases(_)
             | Call::CancelWatch(_)
+            | Call::Progress
+            | Call::Operation(_)
+            // Its calls are resolved when it is their turn.
+            | Call::Alarmed(..)
             | Call::Crash => {}
         }
         call

@@ -6,6 +6,7 @@
 
 mod call;
 mod normal;
+mod operation;
 mod play;
 
 use std::{
@@ -24,7 +25,7 @@ const CALLS: usize = 1500;
 const SEEDS: [u64; 2] = [1, 20_260];
 
 /// How long a failing run may be worked on to make it shorter.
-const SHORTENING: Duration = Duration::from_secs(90);
+const SHORTENING: Duration = Duration::from_secs(20);
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
@@ -32,8 +33,12 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 async fn play(calls: &[Call]) -> Result<(), Parted> {
-    let reference = Launch::reference().flag("heartbeat-interval", 10).flag("election-timeout", 100);
-    Lockstep::start(reference, Launch::subject()).play(calls).await
+    // Both alike, for the shortest lease follows from the election timeout. Passwords need not be hard
+    // to guess.
+    let quick = |launch: Launch| {
+        launch.flag("heartbeat-interval", 10).flag("election-timeout", 100).flag("bcrypt-cost", 4)
+    };
+    Lockstep::start(quick(Launch::reference()), quick(Launch::subject())).await.play(calls).await
 }
 
 async fn compare(seed: u64) {
@@ -96,8 +101,10 @@ async fn calls_never_tried_before_have_the_same_answers() {
 #[test]
 fn every_known_difference_has_a_release_and_a_reason() {
     for difference in &normal::DIFFERENCES {
-        assert_eq!(difference.since.split('.').count(), 3, "{}", difference.what);
         assert!(!difference.what.is_empty() && !difference.handling.is_empty());
+        if let normal::Difference { since: Some(since), .. } = difference {
+            assert!((3, 5, 1) < *since && *since <= (3, 7, 1), "{}", difference.what);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! would make the order of a watcher's news a matter of luck: compaction, cancelling, a crash.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, VecDeque},
     env,
 };
@@ -14,13 +15,15 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::{
-    call::{Call, Place, terse},
+    call::{self, Call, Place, hears_nothing, terse},
     normal,
+    operation::{self, Chosen},
 };
 use crate::{
-    client::{Client, WatchStream, revision},
+    client::{Client, WatchStream, revision, soon},
     pb::etcdserverpb::{request_op::Request, watch_request::RequestUnion, *},
     server::{Launch, Server, subject_is_retcd},
+    tools::reference,
 };
 
 /// Where two servers parted.
@@ -37,12 +40,15 @@ struct Side {
     server: Server,
     client: Client,
     stream: WatchStream,
+    chosen: Chosen,
     /// Answers to watch requests, in order.
     control: VecDeque<WatchResponse>,
     /// What each watcher was told since the last meeting.
     told: BTreeMap<i64, Vec<String>>,
     /// The newest revision that each watcher was told of.
     reached: BTreeMap<i64, i64>,
+    /// Revisions at which it was said how far the stream is.
+    progress: Vec<i64>,
 }
 
 /// A watcher that both servers have.
@@ -57,6 +63,8 @@ pub(crate) struct Lockstep {
     subject: Side,
     place: Place,
     watchers: BTreeMap<i64, Watcher>,
+    /// Watchers that were told that they need what was compacted away, and that nobody cancelled.
+    ended: BTreeSet<i64>,
     /// Revisions that are known to put and not to delete.
     puts: BTreeSet<i64>,
     /// Print every call: for a run that ends otherwise than by parting.
@@ -70,17 +78,26 @@ const FORGOTTEN_LEASES: [i64; 3] = [-1, i64::MIN, i64::MAX];
 const PROBE_ID: i64 = 1_000_000;
 
 impl Side {
-    fn start(launch: Launch) -> Side {
+    async fn start(launch: Launch) -> Side {
         let server = launch.start();
         let client = server.client();
         let stream = client.watch_stream();
+        let header = client.status().await.header.expect("every answer has a header");
+        let chosen = Chosen {
+            member_id: header.member_id,
+            client_port: server.client_port,
+            peer_port: server.peer_port,
+            added: Cell::new(Chosen::NOBODY),
+        };
         Side {
             server,
             client,
             stream,
+            chosen,
             control: VecDeque::new(),
             told: BTreeMap::new(),
             reached: BTreeMap::new(),
+            progress: Vec::new(),
         }
     }
 
@@ -117,6 +134,16 @@ impl Side {
                 normal::range(request, &mut response);
                 terse(&response)
             }
+            Call::RangeStream(request) => {
+                let mut stream = client.kv().range_stream(request.clone()).await?.into_inner();
+                let mut chunks = Vec::new();
+                while let Some(chunk) = soon("a chunk", stream.message()).await? {
+                    chunks.push(chunk);
+                }
+                let response = normal::stream(request, chunks);
+                *at = revision(&response.header);
+                terse(&response)
+            }
             Call::Put(request) => {
                 let mut response = client.try_put(request.clone()).await?;
                 *at = revision(&response.header);
@@ -147,6 +174,18 @@ impl Side {
                 normal::header(&mut response.header);
                 terse(&response)
             }
+            Call::GrantBriefly(request) => {
+                let mut granted = client.try_grant(request.ttl, request.id).await?;
+                let mut revoked = client.try_revoke(granted.id).await?;
+                *at = revision(&revoked.header);
+                normal::header(&mut granted.header);
+                normal::header(&mut revoked.header);
+                if request.id == 0 {
+                    assert!(granted.id > 0, "a lease gets a positive id: {granted:?}");
+                    granted.id = 0;
+                }
+                terse(&granted) + &terse(&revoked)
+            }
             Call::Revoke(request) => {
                 let mut response = client.try_revoke(request.id).await?;
                 *at = revision(&response.header);
@@ -175,12 +214,13 @@ impl Side {
             Call::HashKv(request) => {
                 let mut response = client.try_hash_kv(request.revision).await?;
                 *at = revision(&response.header);
-                normal::header(&mut response.header);
-                // The revision that was hashed is told since 3.6.
-                response.hash_revision = 0;
+                normal::hash_kv(&mut response);
                 terse(&response)
             }
-            Call::Watch(_) | Call::CancelWatch(_) | Call::Crash => unreachable!("not a plain call"),
+            Call::Operation(operation) => operation::answer(client, &self.chosen, operation, at).await?,
+            Call::Watch(_) | Call::CancelWatch(_) | Call::Progress | Call::Alarmed(..) | Call::Crash => {
+                unreachable!("not a plain call")
+            }
         })
     }
 
@@ -211,6 +251,12 @@ impl Side {
         if response.canceled && response.compact_revision != 0 {
             normal::header(&mut response.header);
             told.push(terse(&response));
+        } else if response.watch_id == -1
+            && !response.created
+            && !response.canceled
+            && response.events.is_empty()
+        {
+            self.progress.push(revision(&response.header));
         } else if response.created || response.canceled {
             normal::header(&mut response.header);
             self.control.push_back(response);
@@ -239,12 +285,13 @@ impl Side {
 }
 
 impl Lockstep {
-    pub(crate) fn start(reference: Launch, subject: Launch) -> Lockstep {
+    pub(crate) async fn start(reference: Launch, subject: Launch) -> Lockstep {
         Lockstep {
-            reference: Side::start(reference),
-            subject: Side::start(subject),
+            reference: Side::start(reference).await,
+            subject: Side::start(subject).await,
             place: Place { now: 1, compacted: -1 },
             watchers: BTreeMap::new(),
+            ended: BTreeSet::new(),
             puts: BTreeSet::new(),
             traced: env::var_os("RETCD_DIFFERENTIAL_TRACE").is_some(),
         }
@@ -273,13 +320,17 @@ impl Lockstep {
     }
 
     async fn step(&mut self, call: &Call) -> Result<(), Parted> {
-        let mut call = self.place.resolve_call(call);
+        let call = self.place.resolve_call(call);
+        let Some(mut call) = call::adapted(call, reference()) else { return Ok(()) };
         match &mut call {
+            Call::Alarmed(alarm, calls) => return self.alarmed(*alarm, calls).await,
+            Call::Progress => return self.progress().await,
             Call::Watch(create) => return self.watch(create.clone()).await,
             Call::CancelWatch(cancel) => return self.cancel(*cancel).await,
             Call::Crash => {
                 self.meet().await?;
                 self.watchers.clear();
+                self.ended.clear();
                 for id in FORGOTTEN_LEASES {
                     // See DIFFERENCES: the reference would have lost them.
                     self.both(&Call::Revoke(LeaseRevokeRequest { id })).await?;
@@ -291,9 +342,13 @@ impl Lockstep {
                 self.both(&Call::Range(barrier)).await?;
                 return Ok(());
             }
+            // See DIFFERENCES: the reference would take the hash of nothing for that of the newest revision.
+            Call::Compact(CompactionRequest { revision: 0, .. }) if self.place.compacted < 0 => return Ok(()),
             Call::Compact(compact) => {
                 self.meet().await?;
-                if compact.revision > self.place.compacted && compact.revision <= self.place.now {
+                let is_possible =
+                    compact.revision > self.place.compacted && compact.revision <= self.place.now;
+                if is_possible && !reference().has((3, 5, 16)) {
                     // Not to a tombstone: see DIFFERENCES.
                     let upto = self.puts.range(..=compact.revision);
                     let put = upto.last().filter(|put| **put > self.place.compacted);
@@ -352,10 +407,11 @@ impl Lockstep {
         }
         let again = CompactionRequest { revision: self.place.compacted, physical: true };
         self.both(&Call::Compact(again)).await?;
-        if at == self.place.compacted {
+        if at == self.place.compacted || (0 < at && at < self.place.compacted && reference().has((3, 6, 0))) {
             return Ok(false);
         }
-        if at > 0 && (at < self.place.compacted || at > self.place.now) {
+        let is_told_apart = reference().has((3, 5, 16));
+        if is_told_apart || (at > 0 && (at < self.place.compacted || at > self.place.now)) {
             return Ok(true);
         }
         let count = RangeRequest {
@@ -369,10 +425,50 @@ impl Lockstep {
         Ok(answer.is_ok_and(|answer| answer.contains("count: ")))
     }
 
-    async fn watch(&mut self, create: WatchCreateRequest) -> Result<(), Parted> {
-        if create.start_revision < 0 {
+    /// Each call is one of the data API, for which nobody has to meet.
+    async fn alarmed(&mut self, alarm: AlarmRequest, calls: &[Call]) -> Result<(), Parted> {
+        let alarm_call =
+            |action: i32| Call::Operation(operation::Operation::Alarm(AlarmRequest { action, ..alarm }));
+        for action in [1, 1, 0] {
+            self.both(&alarm_call(action)).await?;
+        }
+        self.both(&Call::Operation(operation::Operation::Status(StatusRequest {}))).await?;
+        let mut outcome = Ok(());
+        for call in calls {
+            outcome = Box::pin(self.step(call)).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        self.both(&alarm_call(2)).await?;
+        outcome
+    }
+
+    /// Asks how far the stream is when everybody has been told everything. What is told of it must come
+    /// before what happens afterwards.
+    async fn progress(&mut self) -> Result<(), Parted> {
+        self.meet().await?;
+        if !self.watchers.values().any(|watcher| !hears_nothing(&watcher.create)) {
+            // Nobody would hear what happens afterwards.
             return Ok(());
         }
+        if !self.ended.is_empty() {
+            // See DIFFERENCES: the reference waits for them.
+            return Ok(());
+        }
+        for side in [&mut self.reference, &mut self.subject] {
+            side.progress.clear();
+            side.control(RequestUnion::ProgressRequest(WatchProgressRequest {})).await;
+        }
+        self.meet().await?;
+        let (reference, subject) = (&self.reference.progress, &self.subject.progress);
+        if reference != subject {
+            return Err(parted("how far the stream is".to_owned(), reference, subject));
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, create: WatchCreateRequest) -> Result<(), Parted> {
         let request = RequestUnion::CreateRequest(create.clone());
         let (reference, subject) =
             tokio::join!(self.reference.control(request.clone()), self.subject.control(request));
@@ -392,6 +488,7 @@ impl Lockstep {
             tokio::join!(self.reference.control(request.clone()), self.subject.control(request));
         self.same_control(&terse(&cancel), &reference, &subject)?;
         self.watchers.remove(&cancel.watch_id);
+        self.ended.remove(&cancel.watch_id);
         for side in [&mut self.reference, &mut self.subject] {
             side.told.remove(&cancel.watch_id);
             side.reached.remove(&cancel.watch_id);
@@ -419,7 +516,7 @@ impl Lockstep {
         for (id, watcher) in &self.watchers {
             if watcher.doomed {
                 until.insert(*id, i64::MAX);
-            } else if watcher.create.filters.len() < 2 {
+            } else if !hears_nothing(&watcher.create) {
                 let key = &watcher.create.key;
                 let key = if key.is_empty() { Bytes::from_static(b"\0") } else { key.clone() };
                 keys.entry(key).or_default().push(*id);
@@ -448,11 +545,14 @@ impl Lockstep {
             let put_at = self.place.now;
             self.both(&Call::Txn(deletes)).await?;
             for id in keys.into_values().flatten() {
-                let no_deletes = self.watchers[&id].create.filters == [1];
+                let no_deletes = self.watchers[&id].create.filters.contains(&1);
                 until.insert(id, if no_deletes { put_at } else { self.place.now });
             }
         }
         for (id, at) in until {
+            if self.traced {
+                eprintln!("waiting until {id} has heard of {at}: {}", terse(&self.watchers[&id].create));
+            }
             tokio::join!(self.reference.hear_until(id, at), self.subject.hear_until(id, at));
         }
         for (id, watcher) in &mut self.watchers {
@@ -464,7 +564,8 @@ impl Lockstep {
             }
         }
         // A watcher that was told its end stays known to the servers, and is told nothing more.
-        self.watchers.retain(|_, watcher| !watcher.doomed);
+        let doomed = self.watchers.extract_if(.., |_, watcher| watcher.doomed);
+        self.ended.extend(doomed.map(|(id, _)| id));
         Ok(())
     }
 }
