@@ -24,7 +24,7 @@ pub(crate) struct Difference {
     pub(crate) handling: &'static str,
 }
 
-pub(crate) const DIFFERENCES: [Difference; 23] = [
+pub(crate) const DIFFERENCES: [Difference; 24] = [
     Difference {
         since: Some((3, 7, 0)),
         what: "a keys-only range is answered from the index and names no lease",
@@ -108,6 +108,11 @@ pub(crate) const DIFFERENCES: [Difference; 23] = [
                the chunk's last key: beyond ten keys some are missed and some come twice. retcd streams in the \
                order of the keys",
         handling: "streamed ranges without an order have no target",
+    },
+    Difference {
+        since: None,
+        what: "etcd takes peer URLs with a user, a query or a fragment. retcd refuses them: it could not use them",
+        handling: "none is sent",
     },
     Difference {
         since: None,

@@ -131,15 +131,8 @@ fn of_members(dice: &mut Dice) -> Operation {
     }
 }
 
-const GOOD_URLS: [&str; 7] = [
-    "http://127.0.0.1:1",
-    "https://host.invalid:2",
-    "http://[::1]:3",
-    " http://127.0.0.1:4 ",
-    "HTTP://a:5?b=c",
-    "http://a:6#part",
-    "http://ann:pw@a:7",
-];
+const GOOD_URLS: [&str; 5] =
+    ["http://127.0.0.1:1", "https://host.invalid:2", "http://[::1]:3", " http://127.0.0.1:4 ", "HTTP://A:5"];
 
 fn urls(dice: &mut Dice) -> Vec<String> {
     const BAD_URLS: [&str; 16] = [
