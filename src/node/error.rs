@@ -25,7 +25,8 @@ pub(crate) enum ProposeError {
     NoLeader,
     #[error("leader changed")]
     LeaderChanged,
-    /// It has not happened: there was no leader to propose it to until its time was over.
+    /// There was no leader to propose it to until its time was over. It may happen yet, if one comes
+    /// while others of its batch still wait.
     #[error("no leader came in time")]
     Leaderless,
     /// It may or may not have happened.
@@ -50,6 +51,7 @@ impl ProposeError {
             | ProposeError::NoSpace
             | ProposeError::NoLeader => false,
             ProposeError::LeaderChanged
+            | ProposeError::Leaderless
             | ProposeError::Timeout
             | ProposeError::TimeoutLeaderLost
             | ProposeError::TimeoutConnectionLost
