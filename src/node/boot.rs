@@ -261,18 +261,21 @@ fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
     let (member, _) = *own.expect("verified: the name is in the initial cluster");
     let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     let others = ask_others(config);
-    // To go on would be to found another cluster beside it, which its members refuse to speak to.
+    // Their cluster may be about to be replaced by this one, member by member. Until enough of them
+    // are this member waits, as the members of two clusters do not speak to each other.
     if let Some(KnownCluster { id: theirs, .. }) = &others
         && *theirs != cluster.0
     {
-        return Err(StartError::Refused(format!(
+        tracing::warn!(
             "cluster ID mismatch: the other members of --initial-cluster are of cluster {}, and these flags found \
-             cluster {cluster}. To join theirs, add this member with `etcdctl member add` and start it with \
-             --initial-cluster-state=existing; to found one together, give all of them the same --initial-cluster \
-             and --initial-cluster-token",
+             cluster {cluster}: this member waits until enough of them are started anew with the same flags. To join \
+             their cluster instead, stop this member, remove its data directory, add it with `etcdctl member add` and \
+             start it with --initial-cluster-state=existing; to found one together, give all of them the same \
+             --initial-cluster and --initial-cluster-token",
             ClusterId(*theirs)
-        )));
+        );
     }
+    let others = others.filter(|others| others.id == cluster.0);
     // A member that lost its data has lost its votes too: under its old id it could vote twice.
     if let Some(KnownCluster { members, .. }) = &others
         && members.iter().any(|known| known.id == member.0 && known.is_started)

@@ -188,9 +188,34 @@ impl Node {
                 return Err(ChangeRefusal::NotLeader);
             }
         }
-        self.shared.consensus.change(change).await.map_err(|error| match error {
+        let removed = match &change {
+            MemberChange::Remove { id } => self.shared.consensus.peer(*id).map(|peer| (*id, peer)),
+            _ => None,
+        };
+        let changed = self.shared.consensus.change(change).await.map_err(|error| match error {
             NotProposed::NotLeader | NotProposed::Unknown | NotProposed::Stopped => ChangeRefusal::NotLeader,
-        })
+        })?;
+        if let Some((id, peer)) = removed {
+            self.tell_removed(id, peer);
+        }
+        Ok(changed)
+    }
+
+    /// A member that was removed gets no more of the log, often not even the entry that says so. It
+    /// would find out when it stands for election; being told, it ends at once. One that cannot be
+    /// told finds out later.
+    fn tell_removed(&self, id: u64, peer: Peer) {
+        let node = self.clone();
+        tokio::spawn(async move {
+            let patience = node.config().election_timeout;
+            if let Err(reason) = node.shared.peers.tell_removed(id, &peer, patience).await {
+                tracing::info!(
+                    removed_member_id = %MemberId(id),
+                    reason,
+                    "the removed member could not be told; it ends when it next speaks to the cluster"
+                );
+            }
+        });
     }
 
     fn check(&self, change: Change) -> Result<MemberChange, ChangeRefusal> {

@@ -206,6 +206,18 @@ impl Node {
         self.lease_as_leader(query).await
     }
 
+    /// A peer says that this member was removed. That is for those to say who are known to be members:
+    /// the peer is asked back at its own address, and an answer to that is believed.
+    pub(crate) fn peer_removed(&self, from: u64) {
+        let Some(peer) = self.shared.consensus.peer(from) else { return };
+        let node = self.clone();
+        tokio::spawn(async move {
+            let patience = node.config().election_timeout;
+            // What comes of it is noted where all answers of peers are.
+            let _ = node.shared.peers.greet(from, &peer, patience).await;
+        });
+    }
+
     pub(crate) async fn peer_change(&self, change: Change) -> Result<u64, ChangeRefusal> {
         self.change_as_leader(change).await
     }

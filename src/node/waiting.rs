@@ -181,6 +181,7 @@ impl Node {
         let (mut answering, mut missing, mut obstacles) = (0, Vec::new(), Vec::new());
         let asked = join_all(asked).await;
         let mut own_urls = None;
+        let mut others = BTreeMap::new();
         for (name, urls, told) in &asked {
             let title = format!("{name} at {}", urls.join(","));
             match told {
@@ -190,6 +191,7 @@ impl Node {
                 )),
                 Ok(told) => {
                     answering += 1;
+                    others.extend(told.members.iter().filter(|(id, _)| *id != own.0).cloned());
                     own_urls =
                         own_urls.or(told.members.iter().find(|(id, _)| *id == own.0).map(|(_, urls)| urls));
                 }
@@ -198,12 +200,27 @@ impl Node {
         }
         match own_urls {
             Some(urls) => obstacles.extend(self.way_to_this_member(urls).await),
-            None if answering > 0 => obstacles.push(format!(
-                "the cluster has no member {own}: it was removed, or its data directory is of another attempt to join"
-            )),
+            None if answering > 0 => {
+                // One that was removed before the leader spoke to it knows nobody to hear it from. Those
+                // who know it say so when they are spoken to, and then this member ends.
+                self.greet_all(others).await;
+                obstacles.push(format!(
+                    "the cluster has no member {own}: it was removed, or its data directory is of another attempt \
+                     to join"
+                ));
+            }
             None => {}
         }
         Finding::Joining { asked: asked.len(), answering, missing, obstacles }
+    }
+
+    async fn greet_all(&self, others: BTreeMap<u64, Vec<String>>) {
+        let peers = &self.shared.peers;
+        let greeted = others.into_iter().map(async |(id, peer_urls)| {
+            let peer = Peer { peer_urls, is_learner: false };
+            peers.greet(id, &peer, GREET_TIMEOUT).await
+        });
+        drop(join_all(greeted).await);
     }
 
     /// What keeps the others from reaching this member at `urls`, where the cluster has it.

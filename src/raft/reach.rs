@@ -27,7 +27,7 @@ impl Peers {
     /// Whether `target` answers, and takes this member for a member of its cluster.
     pub(crate) async fn greet(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
         let mut client = self.channel(target, peer)?;
-        let request = HelloRequest { envelope: Some(self.envelope(target)) };
+        let request = HelloRequest { envelope: Some(self.envelope(target)), was_removed: false };
         self.answer(target, peer, patience, client.hello(request)).await.map(drop)
     }
 
@@ -35,7 +35,19 @@ impl Peers {
     pub(crate) async fn greet_own(&self, urls: &[String], patience: Duration) -> Result<(), String> {
         let peer = Peer { peer_urls: urls.to_vec(), is_learner: false };
         let mut client = Peers::client(Peers::connect(&peer).map_err(|error| error.to_string())?);
-        let request = HelloRequest { envelope: Some(self.envelope(self.own())) };
+        let request = HelloRequest { envelope: Some(self.envelope(self.own())), was_removed: false };
+        answered(patience, client.hello(request)).await.map(drop)
+    }
+
+    /// Tells `target` that it was removed from the cluster, so that it looks for itself.
+    pub(crate) async fn tell_removed(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+    ) -> Result<(), String> {
+        let mut client = Peers::client(Peers::connect(peer).map_err(|error| error.to_string())?);
+        let request = HelloRequest { envelope: Some(self.envelope(target)), was_removed: true };
         answered(patience, client.hello(request)).await.map(drop)
     }
 

@@ -152,7 +152,11 @@ impl peer_server::Peer for Peer {
     }
 
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
-        self.check(request.into_inner().envelope)?;
+        let HelloRequest { envelope, was_removed } = request.into_inner();
+        let from = self.check(envelope)?.from;
+        if was_removed {
+            self.node.peer_removed(from);
+        }
         Ok(Response::new(HelloReply {}))
     }
 

@@ -1,11 +1,14 @@
 //! Members whose flags do not fit: refused in etcd's words, with the remedy behind them.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use tokio::time;
 
 use crate::{
-    cluster::{Member, PATIENCE, Plan},
+    cluster::{Cluster, Member, PATIENCE, Plan},
     tools::etcdctl,
 };
 
@@ -90,22 +93,54 @@ async fn a_member_that_the_cluster_does_not_know_is_refused() {
     }
 }
 
-/// Started as if it founded a cluster, next to one that exists. etcd starts such a member, which
-/// then is refused by all others for ever; ours says so and ends.
+/// Started as if it founded a cluster, next to one that exists. All others refuse to speak to such a
+/// member, so it says what is wrong and waits, as etcd does; the cluster that exists is not touched.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_cluster_beside_the_first_is_refused() {
+async fn a_second_cluster_beside_the_first_waits_and_says_so() {
     let mut cluster = Plan::new(1).found();
     let theirs = cluster.members[0].cluster_id().await;
     let new = cluster.prepare("m1");
     new.state = "new";
-    let log = new.start_refused();
+    new.spawn();
+    new.wait_for_line("waiting for other members");
+    let log = new.log();
     assert!(log.contains("cluster ID mismatch") && log.contains(&theirs), "{log}");
     assert!(log.contains("--initial-cluster-state=existing"), "{log}");
     assert!(log.contains("--initial-cluster-token"), "{log}");
+    cluster.members[0].put("k", "v").await;
+    assert_eq!(cluster.members[0].members().await.len(), 1);
 }
 
-/// Founders that were given different tokens found different clusters. Whoever comes late is refused
-/// by the first; if they come together, each says why it does not speak to the other. Whatever is said
+/// A whole cluster is replaced in place, member by member, under a new token: the first to come waits
+/// while the old ones run, and a majority of new ones serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_replaced_in_place_under_a_new_token() {
+    let mut cluster = Cluster::found(3);
+    cluster.leader().await;
+    cluster.members[1].put("k", "old").await;
+    let replace = |member: &mut Member| {
+        member.kill();
+        fs::remove_dir_all(member.data_dir()).expect("the old data goes");
+        member.flags.push("--initial-cluster-token=another".to_owned());
+        member.spawn();
+    };
+    replace(&mut cluster.members[0]);
+    cluster.members[0].wait_for_line("waiting for other members");
+    assert_eq!(cluster.members[1].get("k").await.as_deref(), Some("old"), "the old cluster is as it was");
+    replace(&mut cluster.members[1]);
+    for number in [0, 1] {
+        cluster.members[number].wait_until_ready();
+    }
+    assert_eq!(cluster.members[0].get("k").await, None, "this is another cluster");
+    cluster.members[0].put("k", "new").await;
+    replace(&mut cluster.members[2]);
+    cluster.members[2].wait_until_ready();
+    assert_eq!(cluster.members[2].get("k").await.as_deref(), Some("new"));
+    cluster.assert_equal().await;
+}
+
+/// Founders that were given different tokens found different clusters. Each says why
+/// it does not speak to the other. Whatever is said
 /// names both clusters.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_with_another_token_are_told_apart() {

@@ -63,6 +63,25 @@ async fn wait_for_voter(cluster: &Cluster, number: usize) {
     }
 }
 
+/// It was added, and removed before the leader could reach it: nobody has told it who belongs to the
+/// cluster, so there is nobody whom it would ask for a vote and hear from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_removed_before_it_was_reached_ends() {
+    let mut cluster = Cluster::found(2);
+    let endpoint = cluster.endpoints();
+    let joining = cluster.prepare("late");
+    let url = format!("--peer-urls={}", joining.peer_url());
+    let added = etcdctl(&endpoint, &["member", "add", "late", &url]).expect("a member can be added");
+    let id = id_in(&added);
+    // It listens where the leader does not look for it.
+    joining.peer_port = joining.client_port + 1;
+    joining.spawn();
+    joining.wait_for_line("waiting to be contacted by the leader");
+    etcdctl(&endpoint, &["member", "remove", &id]).expect("it can be removed");
+    let (_, log) = cluster.members[2].wait_for_end();
+    assert!(log.contains("the member has been permanently removed from the cluster"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_member_ends_and_cannot_come_back() {
     let mut cluster = Cluster::found(3);
@@ -70,6 +89,11 @@ async fn a_removed_member_ends_and_cannot_come_back() {
     let target = (leader + 1) % 3;
     let id = format!("{:x}", cluster.members[target].id().await);
     let endpoint = cluster.members[leader].endpoint();
+    // It is told: standing for election and hearing then that there is nothing to stand for would take
+    // longer than this test has patience for.
+    cluster.members[target].kill();
+    cluster.members[target].flags.push("--election-timeout=50000".to_owned());
+    cluster.members[target].start();
     etcdctl(&endpoint, &["member", "remove", &id]).expect("a member can be removed");
     let (_, log) = cluster.members[target].wait_for_end();
     assert!(log.contains("the member has been permanently removed from the cluster"), "{log}");
