@@ -237,6 +237,7 @@ async fn stop(
     patience: Option<Duration>,
     signals: &mut Signals,
 ) {
+    let began = time::Instant::now().into_std();
     let stopping = task::spawn_blocking(move || {
         running.announce_stop();
         if let Some(front) = front {
@@ -252,7 +253,7 @@ async fn stop(
     };
     tokio::select! { biased;
         stopped = stopping => stopped.expect("no thread of the member has panicked"),
-        asked = signals.next() => {
+        asked = signals.next_request(began) => {
             tracing::warn!(
                 signal = asked.name(),
                 "received a second signal; ending at once. Nothing that was answered is lost: it is in the log"

@@ -4,9 +4,16 @@
 //! nobody listens for from the first process of a container, so a member that began to listen only
 //! once it serves could not be stopped there while it waits for its peers.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// `timeout` and some process managers signal a process and then its group, so one request to stop arrives twice.
+/// Signals within this time of the first belong to the same request.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
 
 pub(crate) struct Signals {
     terminate: Signal,
@@ -34,6 +41,16 @@ impl Signals {
         tokio::select! { biased;
             _ = self.terminate.recv() => Asked::Terminate,
             _ = self.interrupt.recv() => Asked::Interrupt,
+        }
+    }
+
+    /// The next signal that is not part of the request to stop which came at `first`.
+    pub(crate) async fn next_request(&mut self, first: Instant) -> Asked {
+        loop {
+            let asked = self.next().await;
+            if first.elapsed() > ONE_REQUEST {
+                return asked;
+            }
         }
     }
 }

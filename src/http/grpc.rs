@@ -37,6 +37,10 @@ pub(super) struct Grpc {
 }
 
 /// A call under way.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every call is of the large kind, and is not worth a box"
+)]
 pub(super) enum Call {
     Refused(Option<Response<Body>>),
     Running {

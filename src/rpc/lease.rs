@@ -77,12 +77,11 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let state = (self.clone(), requests.into_inner());
         let answers = stream::try_unfold(state, |(lease, mut requests)| async move {
-            let request = requests.message().await.map_err(|status| {
+            let request = requests.message().await.inspect_err(|status| {
                 if status.code() != Code::Cancelled {
                     let failures = &lease.node.metrics().stream_failures;
                     failures.with_label_values(&["receive", "lease-keepalive"]).inc();
                 }
-                status
             })?;
             let Some(request) = request else { return Ok(None) };
             let answer = lease.keep_alive(request).await?;

@@ -413,9 +413,12 @@ pub(crate) struct Records {
     _opened: Arc<Opened>,
 }
 
+/// Where a record is, and what it says if it is not damaged.
+type Placed = (Revision, Result<Record, StorageError>);
+
 impl Records {
     /// The next record, and where it is even if it is damaged.
-    fn next_with_place(&mut self) -> Option<Result<(Revision, Result<Record, StorageError>), StorageError>> {
+    fn next_with_place(&mut self) -> Option<Result<Placed, StorageError>> {
         let item = self.range.next()?;
         Some(item.map_err(StorageError::from).map(|(key, stored)| {
             let key = key.value();

@@ -6,6 +6,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Command, ExitStatus, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -73,6 +74,10 @@ async fn a_second_signal_ends_a_member_at_once() {
     let member = &mut cluster.members[leader];
     member.signal(Signal::TERM);
     member.wait_for_line("leadership transfer starting");
+    // As `timeout` does, which signals its child and then the group that the child belongs to.
+    member.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(700));
+    assert!(!member.log().contains("received a second signal"), "{}", member.log());
     member.signal(Signal::TERM);
     let (status, log) = member.wait_for_end();
     assert_eq!(status.code(), Some(128 + Signal::TERM.as_raw()), "{log}");
@@ -223,7 +228,7 @@ async fn a_member_that_stops_leaves_nobody_in_a_queue() {
                 (0..3).find(|number| ![stopped, other].contains(number)).expect("a third"),
             ])
             .await;
-        assert_eq!(queued(&cluster.members[other]).await, [held.clone()]);
+        assert_eq!(queued(&cluster.members[other]).await, std::slice::from_ref(&held));
         let unlock = UnlockRequest { key: held };
         LockClient::new(cluster.members[other].channel()).unlock(unlock).await.expect("an unlock");
         cluster.members[stopped].start();
