@@ -407,7 +407,7 @@ impl Lockstep {
         }
         let again = CompactionRequest { revision: self.place.compacted, physical: true };
         self.both(&Call::Compact(again)).await?;
-        if at == self.place.compacted || (0 < at && at < self.place.compacted && reference().has((3, 6, 0))) {
+        if !reference().has((3, 6, 0)) && at == self.place.compacted {
             return Ok(false);
         }
         let is_told_apart = reference().has((3, 5, 16));
