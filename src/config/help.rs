@@ -133,7 +133,7 @@ mod tests {
     fn the_first_line_of_the_version_is_for_scripts() {
         let version = version();
         let lines: Vec<&str> = version.lines().collect();
-        assert_eq!(lines[0], "etcd Version: 3.7.2");
+        assert_eq!(lines[0], "etcd Version: 3.7.3");
         assert!(lines[1].starts_with("retcd Version: "));
         assert!(lines.iter().all(|line| line.contains(": ")));
         assert!(lines.iter().any(|line| line.starts_with("Git SHA: ")));

@@ -32,7 +32,7 @@ use flags::Flags;
 use crate::telemetry::{GoDuration, list};
 
 /// The version of etcd whose behaviour this is, as clients are told.
-pub(crate) const ETCD_VERSION: &str = "3.7.2";
+pub(crate) const ETCD_VERSION: &str = "3.7.3";
 /// The commit that this was built from.
 pub(crate) const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
     Some(commit) => commit,

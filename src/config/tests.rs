@@ -574,5 +574,5 @@ fn help_and_version_are_printed_whatever_else_is_wrong() {
     };
     assert!(printed(&["--help"]).contains("--listen-client-urls"));
     assert!(printed(&["--name", "a", "-h"]).contains("Usage"));
-    assert!(printed(&["--version", "--cert-file=x"]).starts_with("etcd Version: 3.7.2\n"));
+    assert!(printed(&["--version", "--cert-file=x"]).starts_with("etcd Version: 3.7.3\n"));
 }

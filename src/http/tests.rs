@@ -212,12 +212,12 @@ async fn a_client_port_has_more_than_a_metrics_port() {
     let json = "200 content-type=application/json access-control-allow-origin=*";
     assert_eq!(
         ask(&mut router, Method::GET, "/version", &[]).await,
-        format!("{json}\n{}", r#"{"etcdserver":"3.7.2","etcdcluster":"not_decided","storage":"unknown"}"#)
+        format!("{json}\n{}", r#"{"etcdserver":"3.7.3","etcdcluster":"not_decided","storage":"unknown"}"#)
     );
     node.facts().versions = Versions { cluster: Some("3.7.0".to_owned()), storage: Some("3.7.0".to_owned()) };
     assert_eq!(
         ask(&mut router, Method::GET, "/version", &[]).await,
-        format!("{json}\n{}", r#"{"etcdserver":"3.7.2","etcdcluster":"3.7.0","storage":"3.7.0"}"#)
+        format!("{json}\n{}", r#"{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}"#)
     );
     assert!(ask(&mut router, Method::GET, "/debug/vars", &[]).await.contains("\"cmdline\":["));
     assert_eq!(get(&node, "/version").await, NOT_FOUND);

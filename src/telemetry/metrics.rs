@@ -768,7 +768,7 @@ mod tests {
             "# TYPE process_cpu_seconds_total counter\n",
             "etcd_server_heartbeat_send_failures_total 0\n",
             "# TYPE etcd_server_health_success counter\netcd_server_health_success 0\n",
-            "etcd_server_version{server_version=\"3.7.2\"} 1\n",
+            "etcd_server_version{server_version=\"3.7.3\"} 1\n",
             "etcd_server_feature_enabled{name=\"LeaseCheckpoint\",stage=\"ALPHA\"} 1\n",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
