@@ -62,6 +62,10 @@ pub(crate) const HEADER_LIST_BYTES: u32 = 2 * 1024 * 1024;
 /// What of a header block is held until all of it has come. A connection that sends more ends.
 pub(crate) const HEADER_HELD_BYTES: usize = 2 * HEADER_LIST_BYTES as usize;
 
+/// CONTINUATION frames of one header block. A connection that sends more ends: full ones are sixteen KiB, so only
+/// somebody who wants to keep the server busy needs as many.
+pub(crate) const HEADER_CONTINUATIONS: usize = 2 * HEADER_HELD_BYTES / (16 * 1024);
+
 /// Headers of one call that are all kept while it waits. Of more, those that mean something are.
 pub(crate) const HEADERS_KEPT: usize = 64;
 

@@ -57,6 +57,9 @@ pub(super) struct Inbound {
     /// Received, and not passed on because more has to come first, or `ready` is full. Begins with a
     /// frame, or within one that passes.
     held: Vec<u8>,
+    /// How many bytes have to be held before looking at them again is worth it. A client that sends a header block
+    /// byte by byte must not have all of it looked at for each byte.
+    needed: usize,
     /// To be passed on before anything else.
     ready: Vec<u8>,
 }
@@ -80,8 +83,8 @@ impl Default for State {
 /// What becomes of the frame, or of the frames of one header block, that some bytes begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// More has to come before anything can be said.
-    Incomplete,
+    /// So many bytes have to be there before anything can be said.
+    Incomplete(usize),
     /// They pass: so many bytes, of which the last may not be there yet.
     Pass(usize),
     /// They do not. What is passed on instead, if anything, is in `ready`.
@@ -106,7 +109,7 @@ impl Inbound {
 
     /// Moves what is to be passed on into `buffer`, as far as it goes.
     pub(super) fn take_ready(&mut self, buffer: &mut ReadBuf<'_>) {
-        if self.ready.is_empty() && !self.held.is_empty() {
+        if self.ready.is_empty() && !self.held.is_empty() && self.held.len() >= self.needed {
             self.advance();
         }
         let length = self.ready.len().min(buffer.remaining());
@@ -156,7 +159,10 @@ impl Inbound {
                 State::Frames { .. } => match self.step(rest) {
                     Step::Pass(length) => self.state = State::Frames { to_skip: length },
                     Step::Past => self.state = State::Past,
-                    Step::Incomplete => return (at, at),
+                    Step::Incomplete(needed) => {
+                        self.needed = needed;
+                        return (at, at);
+                    }
                     Step::Consumed(length) => return (at, at + length),
                 },
             }
@@ -168,13 +174,17 @@ impl Inbound {
     fn advance(&mut self) {
         let held = std::mem::take(&mut self.held);
         let mut at = 0;
+        self.needed = 0;
         while at < held.len() && self.ready.len() < limits::HEADER_SCRATCH_BYTES {
             let rest = &held[at..];
             match self.state {
                 State::Frames { to_skip: 0 } => match self.step(rest) {
                     Step::Pass(length) => self.state = State::Frames { to_skip: length },
                     Step::Past => self.state = State::Past,
-                    Step::Incomplete => break,
+                    Step::Incomplete(needed) => {
+                        self.needed = needed;
+                        break;
+                    }
                     Step::Consumed(length) => at += length,
                 },
                 State::Frames { to_skip } => {
@@ -203,7 +213,7 @@ impl Inbound {
 
     /// Looks at bytes that begin with a frame.
     fn step(&mut self, bytes: &[u8]) -> Step {
-        let Some((header, payload)) = frame(bytes) else { return Step::Incomplete };
+        let Some((header, payload)) = frame(bytes) else { return Step::Incomplete(FRAME_HEADER_LEN) };
         let end = FRAME_HEADER_LEN + header.length;
         self.frames += 1;
         match header.kind {
@@ -221,21 +231,27 @@ impl Inbound {
         if header.length > FRAME_LEN_MAX {
             return Step::Past;
         }
-        let Some(payload) = payload else { return Step::Incomplete };
-        let Some(fragment) = fragment(header.flags, payload) else { return Step::Past };
         let mut end = FRAME_HEADER_LEN + header.length;
+        let Some(payload) = payload else { return Step::Incomplete(end) };
+        let Some(fragment) = fragment(header.flags, payload) else { return Step::Past };
         let mut block = Cow::Borrowed(fragment);
         let mut is_whole = header.flags & FLAG_END_HEADERS != 0;
+        let mut continuations = 0;
         while !is_whole {
-            if end > limits::HEADER_HELD_BYTES {
+            continuations += 1;
+            if end > limits::HEADER_HELD_BYTES || continuations > limits::HEADER_CONTINUATIONS {
                 return self.broken(header.stream_id, end);
             }
-            let Some((next, payload)) = frame(&bytes[end..]) else { return Step::Incomplete };
+            let Some((next, payload)) = frame(&bytes[end..]) else {
+                return Step::Incomplete(end + FRAME_HEADER_LEN);
+            };
             let follows = next.kind == TYPE_CONTINUATION && next.stream_id == header.stream_id;
             if !follows || next.length > FRAME_LEN_MAX {
                 return Step::Past;
             }
-            let Some(payload) = payload else { return Step::Incomplete };
+            let Some(payload) = payload else {
+                return Step::Incomplete(end + FRAME_HEADER_LEN + next.length);
+            };
             block.to_mut().extend_from_slice(payload);
             end += FRAME_HEADER_LEN + next.length;
             is_whole = next.flags & FLAG_END_HEADERS != 0;
@@ -412,6 +428,31 @@ mod tests {
         }
         let http1 = b"GET / HTTP/1.1\r\n\r\n";
         assert_eq!(passed_on(&mut Inbound::default(), http1, &[3]), http1);
+    }
+
+    /// Whoever sends a block in crumbs has it looked at for each frame of it, and not for each byte; and may not send
+    /// it in any number of frames.
+    #[test]
+    fn a_block_in_crumbs_is_not_looked_at_for_each_of_them() {
+        let block = block_of(&REQUEST);
+        let mut sent = [PREFACE, &SETTINGS].concat();
+        let mut inbound = Inbound::default();
+        passed_on(&mut inbound, &sent, &[64]);
+        let before = inbound.frames();
+        sent = frame_of(TYPE_HEADERS, 0, 1, &block);
+        sent.extend(frame_of(TYPE_CONTINUATION, 0, 1, &[0; 10_000]));
+        sent.extend(frame_of(TYPE_CONTINUATION, 0, 1, &[0; 10_000]));
+        passed_on(&mut inbound, &sent, &[1]);
+        assert!(inbound.frames() - before <= 8, "{} looks", inbound.frames() - before);
+
+        let mut inbound = Inbound::default();
+        let mut sent = [PREFACE, &SETTINGS].concat();
+        sent.extend(frame_of(TYPE_HEADERS, 0, 1, &block));
+        for _ in 0..=limits::HEADER_CONTINUATIONS {
+            sent.extend(frame_of(TYPE_CONTINUATION, 0, 1, &[]));
+        }
+        passed_on(&mut inbound, &sent, &[4096]);
+        assert_eq!(inbound.state, State::Past, "our HTTP/2 closes the connection");
     }
 
     /// They have no effect, and our HTTP/2 closes the connection at the hundredth.
