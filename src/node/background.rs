@@ -565,6 +565,24 @@ mod tests {
         running.stop();
     }
 
+    /// A client that takes no more is not asked for the next piece, however far it is.
+    #[tokio::test]
+    async fn who_stops_taking_a_snapshot_does_not_hold_up_the_others() {
+        let (running, node, _data_dir) = member().await;
+        let mut stopped = Vec::new();
+        for _ in 0..=crate::limits::SNAPSHOT_READS_AT_ONCE {
+            let mut snapshot = node.snapshot().await.expect("there is room");
+            let mut next = Box::pin(async move { snapshot.next().await });
+            assert!((&mut next).now_or_never().is_none(), "it is read elsewhere");
+            stopped.push(next);
+        }
+        let mut snapshot = node.snapshot().await.expect("they share an image");
+        let next = tokio::time::timeout(std::time::Duration::from_secs(60), snapshot.next()).await;
+        assert!(next.expect("nobody is in its way").expect("it is read").is_some());
+        drop((stopped, snapshot));
+        running.stop();
+    }
+
     /// What was asked for is given up when those who asked have gone.
     #[tokio::test]
     async fn a_snapshot_that_nobody_waits_for_leaves_nothing() {

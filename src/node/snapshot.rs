@@ -83,7 +83,7 @@ impl Snapshot {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         let file = self.image.file().ok_or(ReadError::SnapshotGivenUp)?;
         let (offset, path) = (self.offset, self.image.path.clone());
-        let _turn = self.reads.acquire().await.map_err(|_| ReadError::Stopped)?;
+        let reads = self.reads.clone();
         let read = move || {
             let mut piece = vec![0; PIECE_BYTES];
             let length = file.read_at(&mut piece, offset);
@@ -91,7 +91,14 @@ impl Snapshot {
             piece.truncate(length);
             Ok::<_, StorageError>(Bytes::from(piece))
         };
-        let piece = tokio::task::spawn_blocking(read).await.expect("reading a file does not panic")?;
+        // A task of its own: this future is polled only while the client takes what it is sent, and one that has stopped
+        // must not keep its turn from the others.
+        let piece = tokio::spawn(async move {
+            let _turn = reads.acquire_owned().await.map_err(|_| ReadError::Stopped)?;
+            let piece = tokio::task::spawn_blocking(read).await.expect("reading a file does not panic");
+            piece.map_err(ReadError::from)
+        });
+        let piece = piece.await.map_err(|_| ReadError::Stopped)??;
         self.offset += piece.len() as u64;
         Ok((!piece.is_empty()).then_some(piece))
     }
