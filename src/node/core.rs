@@ -20,7 +20,7 @@ use super::{
     mailbox::{self, Ticket},
 };
 use crate::{
-    apply::Command,
+    apply::{Command, Outcome},
     limits,
     raft::{Began, NotProposed},
 };
@@ -31,7 +31,7 @@ pub(crate) struct Proposal {
     pub(crate) command: Command,
     /// That it takes in an entry.
     pub(crate) bytes: usize,
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Ticket<Outcome>,
     /// Only of those that found the queue empty.
     pub(crate) queued: Option<Instant>,
 }
@@ -80,13 +80,7 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
             .consensus
             .propose(commands, began, move |outcomes| {
                 drop(batch_permit);
-                match outcomes {
-                    Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
-                    Err(refusal) => {
-                        let error = propose_error(refusal);
-                        mailbox::deliver(tickets, std::iter::repeat_with(|| Err(error.clone())));
-                    }
-                }
+                mailbox::deliver_batch(tickets, outcomes.map_err(propose_error));
             })
             .await;
         // Let the core take the batch to the disk before the next one is formed.
@@ -137,7 +131,7 @@ async fn linger(queue: &mut mpsc::Receiver<Proposal>, waiting: &mut Vec<Proposal
 
 /// As many of the waiting proposals as one entry may hold, oldest first, and since when the oldest
 /// waited, if that is known.
-fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket>, Option<Instant>) {
+fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket<Outcome>>, Option<Instant>) {
     let mut bytes = 0;
     let count = waiting
         .iter()

@@ -13,22 +13,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot, watch},
-    time,
-};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
     ProposeError,
+    leader_search::{Leader, LeaderSearch, NotFound, Route},
     mailbox::{self, Ticket},
-    patience::Patience,
+    patience::{Expired, Patience},
 };
 use crate::{
     apply::{Command, Outcome},
     raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
 };
 
-/// Pause before somebody who does not lead (any more) is asked again, unless news comes earlier.
+/// Pause before a leader that refused a batch is asked again, unless leadership changes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// While there is no leader, how often those are looked for who do not wait any more: a batch that
@@ -44,8 +42,6 @@ pub(crate) struct Forwarder {
     pub(crate) next_serial: AtomicU64,
     /// How long a batch may take.
     pub(super) patience: Arc<Patience>,
-    /// Set when this member is about to end and nothing is worth waiting for.
-    pub(crate) giving_up: watch::Receiver<bool>,
 }
 
 impl Forwarder {
@@ -59,89 +55,78 @@ impl Forwarder {
     pub(crate) async fn see_through(
         self: Arc<Self>,
         mut commands: Arc<[Command]>,
-        mut tickets: Vec<Ticket>,
+        mut tickets: Vec<Ticket<Outcome>>,
         began: Began,
         _batch_permit: OwnedSemaphorePermit,
     ) {
         let start = Instant::now();
-        let outcomes = tokio::select! { biased;
-            outcomes = self.run(&mut commands, &mut tickets, began) => outcomes,
-            () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
-            () = time::sleep(self.patience.limit) => Err(self.patience.timeout(start)),
-        };
-        match outcomes {
-            Ok(outcomes) => mailbox::deliver(tickets, outcomes.into_iter().map(Ok)),
-            Err(error) => mailbox::deliver(tickets, std::iter::repeat_with(|| Err(error.clone()))),
-        }
+        let outcomes = self.patience.bound(self.run(&mut commands, &mut tickets, began)).await;
+        let outcomes = outcomes.unwrap_or_else(|expired| match expired {
+            Expired::MemberEnds => Err(ProposeError::Stopped),
+            Expired::TimeIsOver => Err(self.patience.timeout(start)),
+        });
+        mailbox::deliver_batch(tickets, outcomes);
     }
 
     async fn run(
         &self,
         commands: &mut Arc<[Command]>,
-        tickets: &mut Vec<Ticket>,
+        tickets: &mut Vec<Ticket<Outcome>>,
         began: Began,
     ) -> Result<Vec<Outcome>, ProposeError> {
-        let mut leadership = self.leadership.clone();
+        let mut search = LeaderSearch::new(&self.consensus, &self.leadership, self.own, RETRY_PAUSE);
         loop {
-            let known = time::timeout(LEADERLESS_LOOK, known_leader(&mut leadership)).await;
+            let leader = search.next(LEADERLESS_LOOK).await;
             // Nothing of the batch is in the log now, or will be.
             leave_out_forsaken(commands, tickets);
             if tickets.is_empty() {
                 return Err(ProposeError::Timeout);
             }
-            let Ok(known) = known else { continue };
-            let (leader, term) = known?;
-            let expected = Expected::new(self, term);
-            match self.attempt(leader, term, expected, commands, began).await {
+            let leader = match leader {
+                Ok(leader) => leader,
+                Err(NotFound::Leaderless) => continue,
+                Err(NotFound::Stopped) => return Err(ProposeError::Stopped),
+            };
+            match self.attempt(&leader, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
-                Attempt::Fate(Fate::Lost) => {
-                    // Another term has begun. This member may not know yet who leads in it.
-                    let now = *leadership.borrow();
-                    if (now.leader, now.term) == (Some(leader), term) {
-                        news_or(&mut leadership, RETRY_PAUSE).await;
-                    }
-                }
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
-                Attempt::Refused => {
-                    news_or(&mut leadership, RETRY_PAUSE).await;
-                }
+                // The batch is lost where another term has begun. Either way it is not in the log.
+                Attempt::Fate(Fate::Lost) | Attempt::Refused => {}
                 Attempt::Stopped => return Err(ProposeError::Stopped),
             }
         }
     }
 
-    async fn attempt(
-        &self,
-        leader: u64,
-        term: u64,
-        mut expected: Expected<'_>,
-        commands: &Arc<[Command]>,
-        began: Began,
-    ) -> Attempt {
+    async fn attempt(&self, leader: &Leader, commands: &Arc<[Command]>, began: Began) -> Attempt {
+        let term = leader.term;
+        let mut expected = Expected::new(self, term);
         let serial = expected.serial;
         let proposed = async {
-            if leader == self.own {
-                let tag = (self.own, serial);
-                match self.consensus.propose_tagged(term, commands.clone(), tag, Some(began)).await {
-                    Err(NotProposed::NotLeader) => Some(Attempt::Refused),
-                    Err(NotProposed::Stopped) => Some(Attempt::Stopped),
-                    Ok(()) | Err(NotProposed::Unknown) => None,
-                }
-            } else {
-                let Some(peer) = self.consensus.peer(leader) else { return Some(Attempt::Refused) };
-                let batch = (term, serial, Consensus::encode(commands));
-                match self.peers.propose(leader, &peer, self.patience.limit, batch).await {
-                    Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
-                    Ok(Forwarded::Applied | Forwarded::Unknown) => None,
-                    Err(error) => {
-                        self.patience.connection_lost();
-                        if !error.was_sent {
-                            return Some(Attempt::Refused);
-                        }
-                        tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
-                        None
+            match &leader.route {
+                Route::Own => {
+                    let tag = (self.own, serial);
+                    match self.consensus.propose_tagged(term, commands.clone(), tag, Some(began)).await {
+                        Err(NotProposed::NotLeader) => Some(Attempt::Refused),
+                        Err(NotProposed::Stopped) => Some(Attempt::Stopped),
+                        Ok(()) | Err(NotProposed::Unknown) => None,
                     }
                 }
+                Route::Peer(peer) => {
+                    let batch = (term, serial, Consensus::encode(commands));
+                    match self.peers.propose(leader.id, peer, self.patience.limit, batch).await {
+                        Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
+                        Ok(Forwarded::Applied | Forwarded::Unknown) => None,
+                        Err(error) => {
+                            self.patience.connection_lost();
+                            if !error.was_sent {
+                                return Some(Attempt::Refused);
+                            }
+                            tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
+                            None
+                        }
+                    }
+                }
+                Route::Unknown => Some(Attempt::Refused),
             }
         };
         tokio::select! { biased;
@@ -156,44 +141,18 @@ impl Forwarder {
 
 /// Takes those commands out of a batch whose clients have gone, or whose deadlines have passed: what
 /// was not done in time is not done late.
-fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket>) {
+fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket<Outcome>>) {
     if tickets.iter().all(Ticket::is_waited_for) {
         return;
     }
     // Each is asked once, for a client may go at any moment.
-    let (kept, waited_for): (Vec<Command>, Vec<Ticket>) = commands
+    let (kept, waited_for): (Vec<Command>, Vec<Ticket<Outcome>>) = commands
         .iter()
         .zip(tickets.drain(..))
         .filter(|(_, ticket)| ticket.is_waited_for())
         .map(|(command, ticket)| (command.clone(), ticket))
         .unzip();
     (*commands, *tickets) = (kept.into(), waited_for);
-}
-
-/// Waits until there is a leader. Returns it and its term.
-pub(super) async fn known_leader(
-    leadership: &mut watch::Receiver<Leadership>,
-) -> Result<(u64, u64), ProposeError> {
-    let known = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
-    let known = known.map_err(|_| ProposeError::Stopped)?;
-    Ok((known.leader.expect("waited for"), known.term))
-}
-
-/// Waits for news of who leads, but for no longer than `pause`. Once consensus has stopped there is
-/// no more news, and the pause is waited for all the same: nobody goes round without one.
-pub(super) async fn news_or(leadership: &mut watch::Receiver<Leadership>, pause: Duration) {
-    let news = async {
-        if leadership.changed().await.is_err() {
-            std::future::pending().await
-        }
-    };
-    let _ = time::timeout(pause, news).await;
-}
-
-/// Resolves when this member is about to end: who still waits is told, and can ask another.
-pub(super) async fn given_up(mut giving_up: watch::Receiver<bool>) {
-    // The sender lives as long as the core; without it there is nobody left to wait.
-    let _ = giving_up.wait_for(|giving_up| *giving_up).await;
 }
 
 /// What one attempt came to.
@@ -273,19 +232,5 @@ mod tests {
         let mut commands: Arc<[Command]> = vec![put("a")].into();
         leave_out_forsaken(&mut commands, &mut tickets);
         assert!(commands.is_empty() && tickets.is_empty());
-    }
-
-    #[tokio::test]
-    async fn nobody_goes_round_without_a_pause_when_consensus_has_stopped() {
-        let (tell, mut leadership) = watch::channel(Leadership::default());
-        tell.send_replace(Leadership { leader: Some(7), ..Leadership::default() });
-        let hour = Duration::from_secs(3600);
-        news_or(&mut leadership, hour).await;
-        drop(tell);
-        assert!(known_leader(&mut leadership).await.is_ok(), "what is known last stays known");
-        tokio::select! { biased;
-            () = news_or(&mut leadership, hour) => panic!("there is no news, and no pause"),
-            () = tokio::task::yield_now() => {}
-        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time;
 
 use super::{
     Node, ProposeError,
-    forward::{known_leader, news_or},
+    leader_search::{NotFound, Route},
 };
 use crate::{
     apply::{Command, Outcome},
@@ -23,7 +23,7 @@ use crate::{
     types::LeaseId,
 };
 
-/// Pause before the leader is asked again about a lease, unless news comes earlier.
+/// Pause before the leader is asked again about a lease, unless leadership changes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a lease's holder may ask about it.
@@ -106,21 +106,21 @@ impl Node {
 
     /// What the leader says, and how far it had applied the log.
     async fn lease_of_leader(&self, query: LeaseQuery) -> Result<Option<(LeaseInfo, u64)>, ProposeError> {
-        let mut leadership = self.shared.leadership.clone();
         let patience = self.shared.config.election_timeout;
-        let (_, own) = self.ids();
+        let mut search = self.search_leader(RETRY_PAUSE);
         loop {
             // Not for longer: a holder that is told so can keep its lease through another member.
-            let known = time::timeout(patience, known_leader(&mut leadership)).await;
-            let (leader, _) = known.unwrap_or(Err(ProposeError::NoLeader))?;
-            let answer = if leader == own.0 {
-                self.lease_as_leader(query).await
-            } else {
-                let asked = async {
-                    let peer = self.shared.consensus.peer(leader)?;
-                    self.shared.peers.lease(leader, &peer, patience, query).await.ok()
-                };
-                asked.await.unwrap_or(LeaseAnswer::NotLeader)
+            let leader = search.next(patience).await.map_err(|not_found| match not_found {
+                NotFound::Leaderless => ProposeError::NoLeader,
+                NotFound::Stopped => ProposeError::Stopped,
+            })?;
+            let answer = match &leader.route {
+                Route::Own => self.lease_as_leader(query).await,
+                Route::Peer(peer) => {
+                    let asked = self.shared.peers.lease(leader.id, peer, patience, query).await;
+                    asked.unwrap_or(LeaseAnswer::NotLeader)
+                }
+                Route::Unknown => LeaseAnswer::NotLeader,
             };
             match answer {
                 LeaseAnswer::NotFound => return Ok(None),
@@ -128,9 +128,7 @@ impl Node {
                     let lease = LeaseInfo { granted_secs, remaining_secs, keys: Vec::new() };
                     return Ok(Some((lease, applied)));
                 }
-                LeaseAnswer::NotLeader => {
-                    news_or(&mut leadership, RETRY_PAUSE).await;
-                }
+                LeaseAnswer::NotLeader => {}
             }
         }
     }

@@ -10,20 +10,46 @@ use std::{mem, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{ProposeError, read_index::Confirmed};
+use super::ProposeError;
 use crate::apply::Outcome;
 
-pub(crate) type Answer = Result<Outcome, ProposeError>;
+pub(crate) type Answer<T> = Result<T, ProposeError>;
+
+/// Who confirmed that a read sees every write that was answered before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirmed {
+    /// A quorum, to this member as the leader of a term.
+    ByThisLeader { term: u64 },
+    /// Another member, as the leader.
+    ByAnotherLeader,
+}
 
 /// An answer and the slot that it goes into.
 #[derive(Debug)]
 pub(crate) enum Letter {
-    Outcome(oneshot::Sender<Answer>, Answer),
-    Barrier(oneshot::Sender<Result<Confirmed, ProposeError>>, Result<Confirmed, ProposeError>),
+    Outcome(oneshot::Sender<Answer<Outcome>>, Answer<Outcome>),
+    Barrier(oneshot::Sender<Answer<Confirmed>>, Answer<Confirmed>),
 }
 
-/// One reactor's mailbox. It never holds more than the proposals that are under way, and those
-/// are bounded by the proposal queue.
+/// What a mailbox delivers.
+pub(crate) trait Content: Sized {
+    fn letter(slot: oneshot::Sender<Answer<Self>>, answer: Answer<Self>) -> Letter;
+}
+
+impl Content for Outcome {
+    fn letter(slot: oneshot::Sender<Answer<Self>>, answer: Answer<Self>) -> Letter {
+        Letter::Outcome(slot, answer)
+    }
+}
+
+impl Content for Confirmed {
+    fn letter(slot: oneshot::Sender<Answer<Self>>, answer: Answer<Self>) -> Letter {
+        Letter::Barrier(slot, answer)
+    }
+}
+
+/// One reactor's mailbox. It never holds more than the requests that are under way, and those are
+/// bounded by the proposal queue and the read queue.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     letters: Mutex<Vec<Letter>>,
@@ -32,7 +58,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     /// Adds answers and rings.
-    pub(crate) fn deliver(&self, letters: impl Iterator<Item = Letter>) {
+    fn deliver(&self, letters: impl Iterator<Item = Letter>) {
         self.letters.lock().extend(letters);
         self.bell.notify_one();
     }
@@ -54,27 +80,43 @@ impl Mailbox {
     }
 }
 
-/// Where the answer to one proposal goes.
+/// Where the answer to one request goes.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct Ticket<T> {
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) slot: oneshot::Sender<Answer>,
+    pub(crate) slot: oneshot::Sender<Answer<T>>,
 }
 
-impl Ticket {
+impl<T> Ticket<T> {
     pub(crate) fn is_waited_for(&self) -> bool {
         !self.slot.is_closed()
     }
 }
 
+/// Answers the requests of a batch, each with its own outcome, or all with the same error.
+pub(crate) fn deliver_batch<T: Content>(tickets: Vec<Ticket<T>>, outcomes: Answer<Vec<T>>) {
+    match outcomes {
+        Ok(outcomes) => {
+            assert_eq!(outcomes.len(), tickets.len(), "a batch has one outcome for each of its commands");
+            deliver(tickets, outcomes.into_iter().map(Ok));
+        }
+        Err(error) => deliver(tickets, std::iter::repeat_with(|| Err(error.clone()))),
+    }
+}
+
+/// Gives all the same answer.
+pub(crate) fn deliver_to_all<T: Content + Clone>(tickets: Vec<Ticket<T>>, answer: &Answer<T>) {
+    deliver(tickets, std::iter::repeat_with(|| answer.clone()));
+}
+
 /// Sends each answer to its ticket's mailbox, ringing once per mailbox.
-pub(crate) fn deliver(tickets: Vec<Ticket>, answers: impl Iterator<Item = Answer>) {
-    let mut waiting: Vec<(Ticket, Answer)> = tickets.into_iter().zip(answers).collect();
+fn deliver<T: Content>(tickets: Vec<Ticket<T>>, answers: impl Iterator<Item = Answer<T>>) {
+    let mut waiting: Vec<(Ticket<T>, Answer<T>)> = tickets.into_iter().zip(answers).collect();
     while let Some((ticket, _)) = waiting.first() {
         let mailbox = ticket.mailbox.clone();
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(ticket, _)| Arc::ptr_eq(&ticket.mailbox, &mailbox));
-        mailbox.deliver(here.into_iter().map(|(ticket, answer)| Letter::Outcome(ticket.slot, answer)));
+        mailbox.deliver(here.into_iter().map(|(ticket, answer)| T::letter(ticket.slot, answer)));
         waiting = elsewhere;
     }
 }

@@ -16,15 +16,15 @@ use tokio::time;
 
 use super::{
     Member, Node, ProposeError,
-    forward::{known_leader, news_or},
+    leader_search::{NotFound, Route},
 };
 use crate::{
     config, limits,
-    raft::{Change, ChangeRefusal, Leadership, MemberChange, NotProposed, Peer},
+    raft::{Change, ChangeRefusal, MemberChange, NotProposed, Peer},
     types::MemberId,
 };
 
-/// Pause before somebody who does not lead is asked again, unless news comes earlier.
+/// Pause before the leader is asked again for a change, unless leadership changes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often the leader looks whether a voter-to-be has caught up.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(500);
@@ -94,49 +94,45 @@ impl Node {
     }
 
     async fn change_through_leader(&self, change: &Change) -> Result<u64, ChangeError> {
-        let mut leadership = self.shared.leadership.clone();
-        let (_, own) = self.ids();
         // A leader may have made the change, and not been able to say so. The next one is asked then,
         // and refuses it for having been made.
         let mut may_be_done = false;
         let refusal_if_done = self.refusal_if_done(change);
+        let mut search = self.search_leader(RETRY_PAUSE);
         loop {
-            // An election may be under way, but not for ever.
-            let election = 2 * self.config().election_timeout;
-            let Ok(known) = time::timeout(election, known_leader(&mut leadership)).await else {
-                if self.is_unhealthy_to(change) {
+            // An election may be under way, but it takes no longer than that.
+            let leader = match search.next(2 * self.config().election_timeout).await {
+                Ok(leader) => leader,
+                Err(NotFound::Leaderless) if self.is_unhealthy_to(change) => {
                     return Err(ChangeRefusal::Unhealthy.into());
                 }
-                continue;
+                Err(NotFound::Leaderless) => continue,
+                Err(NotFound::Stopped) => return Err(ProposeError::Stopped.into()),
             };
-            let (leader, term) = known?;
-            let is_other = |now: &Leadership| (now.leader, now.term) != (Some(leader), term);
-            let changed = if leader == own.0 {
-                self.change_as_leader(change.clone()).await
-            } else if let Some(peer) = self.shared.consensus.peer(leader) {
-                let patience = self.request_timeout();
-                let asked = self.shared.peers.change(leader, &peer, patience, change.clone());
-                // One that leads no more need not be waited for.
-                let answer = tokio::select! { biased;
-                    answer = asked => answer.map_err(|error| error.was_sent),
-                    _ = leadership.wait_for(is_other) => Err(true),
-                };
-                answer.unwrap_or_else(|was_sent| {
-                    self.shared.patience.connection_lost();
-                    may_be_done |= was_sent;
-                    Err(ChangeRefusal::NotLeader)
-                })
-            } else {
-                Err(ChangeRefusal::NotLeader)
+            let changed = match &leader.route {
+                Route::Own => self.change_as_leader(change.clone()).await,
+                Route::Peer(peer) => {
+                    let patience = self.request_timeout();
+                    let asked = self.shared.peers.change(leader.id, peer, patience, change.clone());
+                    // One that leads no more need not be waited for.
+                    let answer = tokio::select! { biased;
+                        answer = asked => answer.map_err(|error| error.was_sent),
+                        () = search.replaced(&leader) => Err(true),
+                    };
+                    answer.unwrap_or_else(|was_sent| {
+                        self.shared.patience.connection_lost();
+                        may_be_done |= was_sent;
+                        Err(ChangeRefusal::NotLeader)
+                    })
+                }
+                Route::Unknown => Err(ChangeRefusal::NotLeader),
             };
             match changed {
                 Err(refusal) if may_be_done && Some(refusal) == refusal_if_done => {
                     self.read_barrier().await?;
                     return Ok(self.shared.replica.read().applied_index());
                 }
-                Err(ChangeRefusal::NotLeader) => {
-                    news_or(&mut leadership, RETRY_PAUSE).await;
-                }
+                Err(ChangeRefusal::NotLeader) => {}
                 changed => return Ok(changed?),
             }
         }

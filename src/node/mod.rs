@@ -19,6 +19,7 @@ mod forward;
 mod hash;
 mod lane;
 mod leader;
+mod leader_search;
 mod lease;
 mod mailbox;
 mod members;
@@ -40,6 +41,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -66,10 +68,10 @@ use self::{
     core::Proposal,
     hash::{Hash, HashOf},
     lane::Lane,
-    mailbox::Mailbox,
+    leader_search::LeaderSearch,
+    mailbox::{Confirmed, Mailbox, Ticket},
     patience::Patience,
     peer::ToldRefusals,
-    read_index::Waiting,
     snapshot::Images,
 };
 use crate::{
@@ -101,7 +103,7 @@ struct Shared {
     peers: Arc<Peers>,
     patience: Arc<Patience>,
     queue: mpsc::Sender<Proposal>,
-    reads: mpsc::Sender<Waiting>,
+    reads: mpsc::Sender<Ticket<Confirmed>>,
     /// What is asked of the thread that writes the database, and what came of it: how much of the
     /// log the database holds, and how much of what was compacted is off the disk.
     orders: Arc<Orders>,
@@ -188,6 +190,12 @@ impl Node {
 }
 
 impl Node {
+    /// A search for whoever leads, with `pause` between two leaders that are asked.
+    fn search_leader(&self, pause: Duration) -> LeaderSearch<'_> {
+        let (_, own) = self.ids();
+        LeaderSearch::new(&self.shared.consensus, &self.shared.leadership, own.0, pause)
+    }
+
     /// Runs long disk work beside the reactor.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")

@@ -7,15 +7,17 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 
 use super::ProposeError;
 use crate::raft::Leadership;
 
-/// What is remembered of trouble on the way to the leader.
+/// How long a request may take, and what is remembered of trouble on the way to the leader.
 pub(super) struct Patience {
     /// How long a request may take.
     pub(super) limit: Duration,
+    /// Set when this member is about to end and no request is worth waiting for.
+    giving_up: watch::Receiver<bool>,
     election_timeout: Duration,
     leadership: watch::Receiver<Leadership>,
     /// When a leader was last asked for something and could not be reached.
@@ -25,10 +27,22 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new(
         limit: Duration,
+        giving_up: watch::Receiver<bool>,
         election_timeout: Duration,
         leadership: watch::Receiver<Leadership>,
     ) -> Patience {
-        Patience { limit, election_timeout, leadership, connection_lost: Mutex::default() }
+        Patience { limit, giving_up, election_timeout, leadership, connection_lost: Mutex::default() }
+    }
+
+    /// The result of `request`, unless its time is over or this member is about to end before that.
+    pub(super) async fn bound<T>(&self, request: impl Future<Output = T>) -> Result<T, Expired> {
+        let mut giving_up = self.giving_up.clone();
+        tokio::select! { biased;
+            result = request => Ok(result),
+            // The sender lives as long as the core thread, and so do those who wait here.
+            _ = giving_up.wait_for(|giving_up| *giving_up) => Err(Expired::MemberEnds),
+            () = time::sleep(self.limit) => Err(Expired::TimeIsOver),
+        }
     }
 
     pub(super) fn connection_lost(&self) {
@@ -39,6 +53,14 @@ impl Patience {
     pub(super) fn timeout(&self, start: Instant) -> ProposeError {
         reason(start, &self.leadership.borrow(), *self.connection_lost.lock(), self.election_timeout)
     }
+}
+
+/// Why a request is not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// The client is told, so that it can ask another member.
+    MemberEnds,
+    TimeIsOver,
 }
 
 fn reason(

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{
     Node, ProposeError, ReadError,
-    read_index::{Confirmed, Waiting},
+    mailbox::{Confirmed, Ticket},
 };
 use crate::{
     apply::{self, Outcome, Txn},
@@ -29,7 +29,7 @@ impl Node {
         let lost = leadership.wait_for(|now| !now.is_leader || now.term != term);
         tokio::select! { biased;
             _ = lost => false,
-            confirmed = self.barrier() => confirmed == Ok(Some(term)),
+            confirmed = self.barrier() => confirmed == Ok(Confirmed::ByThisLeader { term }),
         }
     }
 
@@ -38,11 +38,11 @@ impl Node {
     async fn barrier(&self) -> Result<Confirmed, ProposeError> {
         let leadership = self.leadership();
         if leadership.is_leader && leadership.is_sole_voter {
-            return Ok(Some(leadership.term));
+            return Ok(Confirmed::ByThisLeader { term: leadership.term });
         }
         let (slot, answer) = oneshot::channel();
-        let waiting = Waiting { mailbox: self.mailbox.clone(), slot };
-        self.shared.reads.try_send(waiting).map_err(|error| match error {
+        let ticket = Ticket { mailbox: self.mailbox.clone(), slot };
+        self.shared.reads.try_send(ticket).map_err(|error| match error {
             TrySendError::Full(_) => ProposeError::TooManyRequests,
             TrySendError::Closed(_) => ProposeError::Stopped,
         })?;

@@ -6,19 +6,18 @@
 //! since that round began has to be seen. A round that fails begins anew with whoever leads then.
 
 use std::{
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     ProposeError,
-    forward::{given_up, known_leader, news_or},
-    mailbox::{Letter, Mailbox},
+    leader_search::{Leader, LeaderSearch, NotFound, Route},
+    mailbox::{self, Confirmed, Ticket},
+    patience::{Expired, Patience},
 };
 use crate::{
     limits,
@@ -32,15 +31,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A round that takes longer is counted as slow.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// A read that waits.
-pub(crate) struct Waiting {
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) slot: oneshot::Sender<Result<Confirmed, ProposeError>>,
-}
-
-/// Who stood behind a round: this member as the leader of a term, or another member.
-pub(crate) type Confirmed = Option<u64>;
-
 pub(crate) struct ReadIndex {
     pub(crate) consensus: Consensus,
     pub(crate) peers: Arc<Peers>,
@@ -48,66 +38,65 @@ pub(crate) struct ReadIndex {
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) own: u64,
-    /// How long a round may take, and how long one attempt.
-    pub(crate) patience: Duration,
+    /// How long a round may take.
+    pub(super) patience: Arc<Patience>,
+    /// How long one leader may take to answer.
     pub(crate) attempt: Duration,
-    /// As the [`Forwarder`](super::forward::Forwarder) has it.
-    pub(crate) giving_up: watch::Receiver<bool>,
 }
 
 impl ReadIndex {
     /// Runs until every sender of the queue is gone.
-    pub(crate) async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
+    pub(crate) async fn run(self, mut queue: mpsc::Receiver<Ticket<Confirmed>>) {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, limits::READ_QUEUE).await > 0 {
-            waiting.retain(|read| !read.slot.is_closed());
+            waiting.retain(Ticket::is_waited_for);
             let start = Instant::now();
-            let result = tokio::select! { biased;
-                result = self.round() => result,
-                () = given_up(self.giving_up.clone()) => Err(ProposeError::Stopped),
-                () = time::sleep(self.patience) => Err(ProposeError::Timeout),
-            };
+            let result = self.patience.bound(self.round()).await;
+            let result = result.unwrap_or_else(|expired| match expired {
+                Expired::MemberEnds => Err(ProposeError::Stopped),
+                Expired::TimeIsOver => Err(ProposeError::Timeout),
+            });
             if start.elapsed() > SLOW {
                 self.metrics.slow_read_indexes.inc();
             }
             if result.is_err() {
                 self.metrics.failed_read_indexes.inc();
             }
-            while let Some(first) = waiting.first() {
-                let mailbox = first.mailbox.clone();
-                let (here, elsewhere): (Vec<_>, Vec<_>) =
-                    waiting.into_iter().partition(|read| Arc::ptr_eq(&read.mailbox, &mailbox));
-                mailbox.deliver(here.into_iter().map(|read| Letter::Barrier(read.slot, result.clone())));
-                waiting = elsewhere;
-            }
+            mailbox::deliver_to_all(mem::take(&mut waiting), &result);
         }
     }
 
     /// After this, this member has applied everything that was committed before the call.
     async fn round(&self) -> Result<Confirmed, ProposeError> {
-        let mut leadership = self.leadership.clone();
+        let mut search = LeaderSearch::new(&self.consensus, &self.leadership, self.own, RETRY_PAUSE);
         loop {
-            let (leader, _) = known_leader(&mut leadership).await?;
-            if let Some((index, confirmed)) = self.ask(leader).await {
+            let leader = match search.next(self.patience.limit).await {
+                Ok(leader) => leader,
+                Err(NotFound::Leaderless) => continue,
+                Err(NotFound::Stopped) => return Err(ProposeError::Stopped),
+            };
+            if let Some((index, confirmed)) = self.ask(&leader).await {
                 let mut applied = self.applied.clone();
                 applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
                 return Ok(confirmed);
             }
-            news_or(&mut leadership, RETRY_PAUSE).await;
         }
     }
 
-    async fn ask(&self, leader: u64) -> Option<(u64, Confirmed)> {
-        if leader == self.own {
-            return self.consensus.read_index().await.map(|(index, term)| (index, Some(term)));
-        }
-        let peer = self.consensus.peer(leader)?;
-        match self.peers.read_index(leader, &peer, self.attempt).await {
-            Ok(index) => index.map(|index| (index, None)),
-            Err(error) => {
-                tracing::debug!(%error, "the leader could not be asked for a read index");
-                None
+    async fn ask(&self, leader: &Leader) -> Option<(u64, Confirmed)> {
+        match &leader.route {
+            Route::Own => {
+                let (index, term) = self.consensus.read_index().await?;
+                Some((index, Confirmed::ByThisLeader { term }))
             }
+            Route::Peer(peer) => match self.peers.read_index(leader.id, peer, self.attempt).await {
+                Ok(index) => index.map(|index| (index, Confirmed::ByAnotherLeader)),
+                Err(error) => {
+                    tracing::debug!(%error, "the leader could not be asked for a read index");
+                    None
+                }
+            },
+            Route::Unknown => None,
         }
     }
 }

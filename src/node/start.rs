@@ -273,6 +273,7 @@ impl Core {
         let (give_up, giving_up) = watch::channel(false);
         let patience = Arc::new(Patience::new(
             self.config.request_timeout(),
+            giving_up,
             self.config.election_timeout,
             leadership.clone(),
         ));
@@ -284,7 +285,6 @@ impl Core {
             own: self.identity.member.0,
             next_serial: AtomicU64::new(random_u64().max(1)),
             patience: patience.clone(),
-            giving_up: giving_up.clone(),
         });
         let read_index = ReadIndex {
             consensus: consensus.clone(),
@@ -293,9 +293,8 @@ impl Core {
             applied: self.applied.clone(),
             metrics: self.metrics.clone(),
             own: self.identity.member.0,
-            patience: patience.limit,
+            patience: patience.clone(),
             attempt: self.config.election_timeout,
-            giving_up,
         };
         let (queue, queue_out) = mpsc::channel(limits::PROPOSAL_QUEUE);
         let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
