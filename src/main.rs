@@ -10,9 +10,14 @@ mod limits;
 mod mvcc;
 mod pb;
 mod storage;
+mod turn;
 mod types;
 mod watch;
 // ---- the line ------------------------------------------------------------------------------
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod chance;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod clock;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod config;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -45,6 +50,7 @@ use std::{
 use tokio::{runtime, task, time};
 
 use crate::{
+    chance::Chance,
     config::{Config, Invocation},
     http::Protocols,
     node::{End, Running},
@@ -196,7 +202,10 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
     };
     let opened = tell_while(opening).await.map_err(|error| error.to_string())?;
     let opened = opened.map_err(|error| error.to_string())?;
-    Ok((ports, opened.run(|node| serve::serve_peers(node, peer_sockets, descriptors.peers))))
+    Ok((
+        ports,
+        opened.run(Chance::from_system(), |node| serve::serve_peers(node, peer_sockets, descriptors.peers)),
+    ))
 }
 
 /// Reading a large directory takes a while, which should not look like a server that hangs.

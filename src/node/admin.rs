@@ -1,6 +1,6 @@
 //! What operators ask: status, alarms, members, defragmentation, leadership.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time;
 
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     apply::Alarm,
+    clock,
     config::ETCD_CLUSTER_VERSION,
     limits,
     telemetry::{GoDuration, NodeState},
@@ -130,7 +131,7 @@ impl Node {
     async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
         let mut leadership = self.shared.leadership.clone();
         let term = leadership.borrow().term;
-        let start = Instant::now();
+        let start = clock::now();
         let (_, own) = self.ids();
         tracing::info!(
             "local-member-id" = %own,
@@ -147,7 +148,7 @@ impl Node {
                     "local-member-id" = %own,
                     "old-leader-member-id" = %own,
                     "new-leader-member-id" = %target,
-                    took = %GoDuration(start.elapsed()),
+                    took = %GoDuration(clock::since(start)),
                     "leadership transfer finished"
                 );
                 Ok(())

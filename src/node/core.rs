@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     apply::{Command, Outcome},
-    limits,
+    clock, limits,
     raft::{Began, NotProposed},
 };
 
@@ -67,7 +67,7 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
         if waiting.is_empty() {
             continue;
         }
-        let taken = Instant::now();
+        let taken = clock::now();
         let (commands, tickets, queued) = take_batch(&mut waiting);
         let began = Began { queued: left_over.or(queued).unwrap_or(taken), taken };
         left_over = (!waiting.is_empty() || !queue.is_empty()).then_some(taken);
@@ -120,7 +120,7 @@ impl Pace {
 /// Waits awake, letting the other tasks of this thread run, until something is queued or the time is
 /// over.
 async fn linger(queue: &mut mpsc::Receiver<Proposal>, waiting: &mut Vec<Proposal>, until: Option<Instant>) {
-    while until.is_some_and(|until| Instant::now() < until) {
+    while until.is_some_and(|until| clock::now() < until) {
         if let Ok(proposal) = queue.try_recv() {
             waiting.push(proposal);
             return;

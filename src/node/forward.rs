@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     apply::{Command, Outcome},
+    clock,
     raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
 };
 
@@ -59,7 +60,7 @@ impl Forwarder {
         began: Began,
         _batch_permit: OwnedSemaphorePermit,
     ) {
-        let start = Instant::now();
+        let start = clock::now();
         let outcomes = self.patience.bound(self.run(&mut commands, &mut tickets, began)).await;
         let outcomes = outcomes.unwrap_or_else(|expired| match expired {
             Expired::MemberEnds => Err(ProposeError::Stopped),

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::Node;
 use crate::{
-    apply::Command, lease::Attention, limits, raft::Leadership, telemetry::GoDuration, types::MemberId,
+    apply::Command, clock, lease::Attention, limits, raft::Leadership, telemetry::GoDuration, types::MemberId,
 };
 
 pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>) {
@@ -88,11 +88,11 @@ enum Event {
 }
 
 async fn look_after_leases(node: Node, term: u64) {
-    let mut attention = Attention::new(node.config().election_timeout, Instant::now());
+    let mut attention = Attention::new(node.config().election_timeout, clock::now());
     let mut round: JoinSet<Duration> = JoinSet::new();
     let mut rest_until = None;
     loop {
-        let now = Instant::now();
+        let now = clock::now();
         if let Some(late) = attention.look(now) {
             tracing::warn!(
                 late = %GoDuration(late),
@@ -119,7 +119,7 @@ async fn look_after_leases(node: Node, term: u64) {
             () = sleep_until([look, note, rest_until].into_iter().flatten().min()) => Event::Time,
         };
         match event {
-            Event::Round(rest) => rest_until = Some(Instant::now() + rest),
+            Event::Round(rest) => rest_until = Some(clock::now() + rest),
             Event::LeaseChanged | Event::Time => {}
         }
     }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     apply::{Command, Outcome},
+    clock,
     lease::{Expiry, Renewal},
     limits,
     raft::{LeaseAnswer, LeaseQuery},
@@ -151,7 +152,7 @@ impl Node {
     /// `None` if this member does not lead `term` any more.
     async fn look_as_leader(&self, id: LeaseId, term: u64) -> Option<LeaseAnswer> {
         // Of the time before the quorum is asked, when nobody else can have led.
-        let asked = Instant::now();
+        let asked = clock::now();
         if !self.confirm_leadership(term).await {
             return None;
         }
@@ -189,7 +190,7 @@ impl Node {
             return Some(LeaseAnswer::NotFound);
         }
         // It is gone if a client has revoked it meanwhile.
-        let answer = self.describe(id, term, Instant::now())?;
+        let answer = self.describe(id, term, clock::now())?;
         if answer != LeaseAnswer::NotFound {
             self.metrics().leases_renewed.inc();
         }
@@ -203,7 +204,7 @@ impl Node {
             return None;
         }
         let Some(lease) = replica.state.lessor.get(id) else { return Some(Kept::Unknown) };
-        Some(match expiry.renew(id, lease.ttl(), Instant::now()) {
+        Some(match expiry.renew(id, lease.ttl(), clock::now()) {
             Renewal::Renewed { is_being_noted } => {
                 Kept::Renewed { is_noted: lease.has_checkpoint(), is_being_noted }
             }
@@ -243,7 +244,7 @@ impl Node {
     pub(crate) fn leases(&self) -> Vec<LeaseId> {
         let mut leases: Vec<LeaseId> =
             self.shared.replica.read().state.lessor.leases().map(|(id, _)| id).collect();
-        let now = Instant::now();
+        let now = clock::now();
         let expiry = self.expiry();
         leases.sort_by_key(|id| expiry.remaining(*id, now));
         leases
@@ -257,7 +258,7 @@ impl Node {
     pub(super) fn promote_leases(&self, term: u64) {
         let replica = self.shared.replica.read();
         let leases = replica.state.lessor.leases().map(|(id, lease)| (id, lease.remaining()));
-        self.expiry().promote(term, Instant::now(), self.shared.config.election_timeout, leases);
+        self.expiry().promote(term, clock::now(), self.shared.config.election_timeout, leases);
     }
 
     /// Notes in the log what is left of leases that nobody has renewed for long.
@@ -295,7 +296,7 @@ impl Node {
         choose: impl FnOnce(&mut Expiry, Instant) -> Vec<(LeaseId, Duration)>,
     ) -> Vec<(LeaseId, Duration)> {
         let mut expiry = self.expiry();
-        if expiry.term() == Some(term) { choose(&mut expiry, Instant::now()) } else { Vec::new() }
+        if expiry.term() == Some(term) { choose(&mut expiry, clock::now()) } else { Vec::new() }
     }
 
     async fn note(&self, term: u64, notes: &[(LeaseId, Duration)]) {

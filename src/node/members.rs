@@ -5,10 +5,7 @@
 //! at once, here it gets the log first, and its vote as soon as it has caught up. So a mistyped
 //! URL or a machine that never starts costs no quorum; it is listed as a voter from the start.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use thiserror::Error;
@@ -19,7 +16,7 @@ use super::{
     leader_search::{NotFound, Route},
 };
 use crate::{
-    config, limits,
+    clock, config, limits,
     raft::{Change, ChangeRefusal, MemberChange, NotProposed, Peer},
     types::MemberId,
 };
@@ -55,8 +52,7 @@ impl Node {
         peer_urls: Vec<String>,
         is_learner: bool,
     ) -> Result<Member, ChangeError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let id = config::added_member_id(&peer_urls, now.as_secs());
+        let id = config::added_member_id(&peer_urls, clock::wall().as_secs());
         self.change(Change::Add { id: id.0, peer_urls: peer_urls.clone(), is_learner }).await?;
         Ok(Member { id, name: String::new(), peer_urls, client_urls: Vec::new(), is_learner })
     }
@@ -75,7 +71,7 @@ impl Node {
             applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
             Ok(())
         };
-        let start = Instant::now();
+        let start = clock::now();
         match time::timeout(self.request_timeout(), changed).await {
             Ok(changed) => changed,
             Err(_) if !self.has_leader() && self.is_unhealthy_to(&change) => {

@@ -4,16 +4,16 @@
 //! reactors ---- Node (this handle) ----+---- queue ----> core thread (gather, openraft, WAL, apply)
 //!                                      +---- reads ----> Replica, under its lock, in short strides
 //!                                      +---- watch ----> WatchHub
-//! background thread: checkpoints, compaction, defragmentation
+//! disk thread: checkpoints, compaction, defragmentation, scrubbing
 //! peers ---- core thread: their requests, and ours to them
 //! ```
 
 mod admin;
-mod background;
 mod boot;
 mod cleanup;
 mod compactor;
 mod core;
+mod disk_thread;
 mod error;
 mod forward;
 mod hash;
@@ -35,8 +35,6 @@ mod waiting;
 mod write;
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -62,10 +60,10 @@ pub(crate) use crate::raft::{
 pub(crate) use members::ChangeError;
 
 use self::{
-    background::Orders,
     boot::Identity,
     cleanup::Cleanups,
     core::Proposal,
+    disk_thread::Orders,
     hash::{Hash, HashOf},
     lane::Lane,
     leader_search::LeaderSearch,
@@ -200,9 +198,4 @@ impl Node {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")
     }
-}
-
-/// Where this process's lease ids begin: anywhere.
-fn random_u64() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time};
 
 use super::ProposeError;
-use crate::raft::Leadership;
+use crate::{clock, raft::Leadership};
 
 /// How long a request may take, and what is remembered of trouble on the way to the leader.
 pub(super) struct Patience {
@@ -46,7 +46,7 @@ impl Patience {
     }
 
     pub(super) fn connection_lost(&self) {
-        *self.connection_lost.lock() = Some(Instant::now());
+        *self.connection_lost.lock() = Some(clock::now());
     }
 
     /// What a request is told that began at `start` and is over its time.

@@ -14,7 +14,7 @@ use tokio::time;
 
 use super::{Node, boot::Identity};
 use crate::{
-    limits,
+    clock, limits,
     raft::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
         MessageKind, NotProposed, PROTOCOL_VERSION, Piece, REMOVED,
@@ -80,7 +80,7 @@ impl ToldRefusals {
 impl Node {
     /// One line for each reason that a peer is refused for, and again after a while.
     pub(crate) fn tell_refusal(&self, from: u64, refusal: &PeerRefusal) {
-        if self.shared.told_refusals.is_news(from, refusal, Instant::now()) {
+        if self.shared.told_refusals.is_news(from, refusal, clock::now()) {
             tracing::warn!(from = %MemberId(from), %refusal, "refused a request of a peer");
         }
     }

@@ -1,7 +1,5 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
-use std::time::Instant;
-
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{
@@ -11,6 +9,7 @@ use super::{
 use crate::{
     apply::{self, Outcome, Txn},
     auth::AuthStore,
+    clock,
     mvcc::{History, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
     types::{Event, Rev},
@@ -64,9 +63,9 @@ impl Node {
     /// serves comes first.
     pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         self.metrics().ranges.inc();
-        let start = Instant::now();
+        let start = clock::now();
         let result = self.walk(query).await;
-        self.metrics().observe_range(result.is_ok(), start.elapsed());
+        self.metrics().observe_range(result.is_ok(), clock::since(start));
         result
     }
 
@@ -81,14 +80,14 @@ impl Node {
     /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
     /// `counted` the walk ends where the limit is reached.
     pub(crate) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
-        let start = Instant::now();
+        let start = clock::now();
         let read = || {
             let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
             while let Step::More = self.step(&mut walk)? {}
             Ok(walk.finish()?)
         };
         let result = read();
-        self.metrics().observe_range(result.is_ok(), start.elapsed());
+        self.metrics().observe_range(result.is_ok(), clock::since(start));
         result
     }
 

@@ -5,11 +5,7 @@
 //! much. A read that comes while a round is under way takes the next one, for what was written
 //! since that round began has to be seen. A round that fails begins anew with whoever leads then.
 
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 
@@ -20,7 +16,7 @@ use super::{
     patience::{Expired, Patience},
 };
 use crate::{
-    limits,
+    clock, limits,
     raft::{Consensus, Leadership, Peers},
     telemetry::Metrics,
 };
@@ -50,13 +46,13 @@ impl ReadIndex {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, limits::READ_QUEUE).await > 0 {
             waiting.retain(Ticket::is_waited_for);
-            let start = Instant::now();
+            let start = clock::now();
             let result = self.patience.bound(self.round()).await;
             let result = result.unwrap_or_else(|expired| match expired {
                 Expired::MemberEnds => Err(ProposeError::Stopped),
                 Expired::TimeIsOver => Err(ProposeError::Timeout),
             });
-            if start.elapsed() > SLOW {
+            if clock::since(start) > SLOW {
                 self.metrics.slow_read_indexes.inc();
             }
             if result.is_err() {

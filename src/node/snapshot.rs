@@ -27,7 +27,7 @@ use super::{
     Node, ReadError,
     lane::{Begun, Lane, LaneFull, Run},
 };
-use crate::{limits, storage::StorageError};
+use crate::{clock, limits, storage::StorageError};
 
 const PIECE_BYTES: usize = 32 * 1024;
 
@@ -108,7 +108,7 @@ impl Image {
     /// Notes that it is being read.
     fn file(&self) -> Option<Arc<File>> {
         let mut open = self.open.lock();
-        open.read_at = Instant::now();
+        open.read_at = clock::now();
         open.file.clone()
     }
 
@@ -154,7 +154,7 @@ impl Images {
     /// Whether there may be one more.
     fn has_room(&self) -> bool {
         let alive = self.alive();
-        let now = Instant::now();
+        let now = clock::now();
         alive.len() < limits::SNAPSHOT_IMAGES_MAX || alive.iter().any(|image| image.give_up_if_idle(now))
     }
 }
@@ -221,7 +221,7 @@ impl Node {
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (bytes, file) =
             opened.map_err(|source| StorageError::Io { action: "open", path: path.clone(), source })?;
-        let open = Mutex::new(Open { file: Some(Arc::new(file)), read_at: Instant::now() });
+        let open = Mutex::new(Open { file: Some(Arc::new(file)), read_at: clock::now() });
         Ok(Some(Image { path, bytes, applied_index, open }))
     }
 

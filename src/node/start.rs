@@ -2,7 +2,7 @@
 //!
 //! Order matters in both directions. Up: the directory, the database, the log, consensus, and
 //! only then anybody who could ask. Down: first those who ask, then the core, and last the
-//! background thread with one more checkpoint, so that the next start has nothing to replay.
+//! disk thread with one more checkpoint, so that the next start has nothing to replay.
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +21,10 @@ use tokio::{
 
 use super::{
     Node, ProposeError, Shared, StartError,
-    background::{Background, Orders},
     boot::{self, DataDir, Identity},
     cleanup::Cleanups,
     compactor, core,
+    disk_thread::{Checkpointer, DiskThread, Orders},
     forward::Forwarder,
     lane::Lane,
     leader,
@@ -32,7 +32,6 @@ use super::{
     members,
     patience::Patience,
     peer::ToldRefusals,
-    random_u64,
     read_index::ReadIndex,
     scrub,
     snapshot::Images,
@@ -40,6 +39,7 @@ use super::{
 };
 use crate::{
     apply::Command,
+    chance::Chance,
     config::{Config, ETCD_CLUSTER_VERSION},
     limits,
     raft::{
@@ -82,7 +82,7 @@ pub(crate) struct Running {
     end_core: oneshot::Sender<()>,
     core: JoinHandle<()>,
     orders: Arc<Orders>,
-    background: JoinHandle<()>,
+    disk_thread: JoinHandle<()>,
     ready: mpsc::Receiver<Result<Node, StartError>>,
     end: mpsc::Receiver<End>,
     _data_dir: DataDir,
@@ -116,9 +116,13 @@ pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, Star
 }
 
 impl Opened {
-    /// Starts the member's threads. `serve_peers` runs on the core thread, from before the first
+    /// Starts the member's threads. What the member does by chance comes from `chance`. `serve_peers` runs on the core thread, from before the first
     /// election.
-    pub(crate) fn run<F>(self, serve_peers: impl FnOnce(Node) -> F + Send + 'static) -> Running
+    pub(crate) fn run<F>(
+        self,
+        chance: Chance,
+        serve_peers: impl FnOnce(Node) -> F + Send + 'static,
+    ) -> Running
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -139,23 +143,21 @@ impl Opened {
         let (stopping, stopping_seen) = watch::channel(false);
         let (end_core, core_ends) = oneshot::channel();
 
-        let background = Background {
+        let checkpointer = Checkpointer {
             replica: replica.clone(),
             database: data_dir.database.clone(),
             log: log.clone(),
             checkpointing: checkpointing.clone(),
             metrics: metrics.clone(),
-            orders: orders.clone(),
             durable,
             compacted,
-            compaction_stride_keys: config.compaction_batch_limit,
-            compaction_pause: config.compaction_sleep_interval,
-            damage,
         };
-        let background = spawn("retcd-disk", {
+        let (stride_keys, pause) = (config.compaction_batch_limit, config.compaction_sleep_interval);
+        let disk_thread = DiskThread::new(orders.clone(), checkpointer, stride_keys, pause, damage);
+        let disk_thread = spawn("retcd-disk", {
             let fail = fail.clone();
             move || {
-                if let Err(error) = background.run() {
+                if let Err(error) = disk_thread.run() {
                     let _ = fail.try_send(End::Failed(format!("checkpoint failed: {error}")));
                 }
             }
@@ -185,6 +187,7 @@ impl Opened {
             founders: data_dir.founders.clone(),
             database: data_dir.database.clone(),
             config,
+            chance,
             metrics,
             log,
             replica,
@@ -205,14 +208,15 @@ impl Opened {
             let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
             runtime.block_on(core.run(serve_peers, core_ends));
         });
-        Running { stopping, end_core, core, orders, background, ready, end, _data_dir: data_dir }
+        Running { stopping, end_core, core, orders, disk_thread, ready, end, _data_dir: data_dir }
     }
 }
 
 /// The whole way at once, for a member that is alone.
 #[cfg(test)]
 pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> (Running, Node) {
-    let mut running = open(config, metrics).expect("the directory can be opened").run(|_| async {});
+    let mut running =
+        open(config, metrics).expect("the directory can be opened").run(Chance::from_system(), |_| async {});
     // On a thread of its own, for whoever calls this may be on a runtime already.
     let ready = thread::scope(|scope| scope.spawn(|| running.ready.blocking_recv()).join());
     let node = ready.expect("waiting does not panic").expect("the core runs").expect("the member starts");
@@ -222,6 +226,7 @@ pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> (Running, Node) {
 /// What the core thread begins with.
 struct Core {
     config: Config,
+    chance: Chance,
     identity: Identity,
     founders: BTreeMap<u64, Peer>,
     metrics: Arc<Metrics>,
@@ -259,7 +264,15 @@ impl Core {
             election_timeout: self.config.election_timeout,
             pre_vote: self.config.pre_vote,
         };
-        let consensus = Consensus::start(peers.clone(), self.founders, timing, self.log, self.machine).await;
+        let consensus = Consensus::start(
+            peers.clone(),
+            self.founders,
+            timing,
+            self.chance.clone(),
+            self.log,
+            self.machine,
+        )
+        .await;
         let consensus = match consensus {
             Ok(consensus) => consensus,
             Err(error) => {
@@ -283,7 +296,7 @@ impl Core {
             tags: self.tags,
             leadership: leadership.clone(),
             own: self.identity.member.0,
-            next_serial: AtomicU64::new(random_u64().max(1)),
+            next_serial: AtomicU64::new(self.chance.number().max(1)),
             patience: patience.clone(),
         });
         let read_index = ReadIndex {
@@ -323,7 +336,7 @@ impl Core {
             lease_notes: tokio::sync::Mutex::default(),
             cleanups: Cleanups::new(mailbox.clone()),
             applied: self.applied,
-            next_lease_id: AtomicU64::new(random_u64()),
+            next_lease_id: AtomicU64::new(self.chance.number()),
             stopping: self.stopping,
             told_refusals: ToldRefusals::default(),
         };
@@ -377,7 +390,7 @@ impl Running {
         let _ = self.end_core.send(());
         join(self.core);
         self.orders.stop();
-        join(self.background);
+        join(self.disk_thread);
     }
 }
 

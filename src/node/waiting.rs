@@ -16,6 +16,7 @@ use tokio::{sync::watch, time};
 
 use super::{Node, members::quorum};
 use crate::{
+    clock,
     raft::{Leadership, Peer, Peers},
     telemetry::{self, GoDuration, list},
     types::{ClusterId, MemberId},
@@ -87,7 +88,7 @@ pub(super) async fn report(node: Node) {
             () = node.stopping() => return,
             without = leadership.wait_for(|now| !has_leader(now)) => if without.is_err() { return },
         }
-        let since = Instant::now();
+        let since = clock::now();
         let told = tokio::select! { biased;
             () = node.stopping() => return,
             told = node.wait_for_leader(since) => told,
@@ -99,7 +100,7 @@ pub(super) async fn report(node: Node) {
         tracing::info!(
             leader = %MemberId(leader),
             term = now.term,
-            waited = %GoDuration(since.elapsed()),
+            waited = %GoDuration(clock::since(since)),
             "the wait is over: there is a leader"
         );
     }
@@ -112,8 +113,8 @@ impl Node {
         let election = self.config().election_timeout * ELECTION_TIMEOUTS;
         let mut told = false;
         loop {
-            let looked_at = Instant::now();
-            let is_late = since.elapsed() >= election;
+            let looked_at = clock::now();
+            let is_late = clock::since(since) >= election;
             let finding = tokio::select! { biased;
                 led = led(&mut leadership) => return led.map(|()| told),
                 finding = self.look_around(is_late) => finding,
@@ -266,7 +267,7 @@ async fn led(leadership: &mut watch::Receiver<Leadership>) -> Result<(), Ended> 
 
 fn tell(finding: &Finding, since: Instant) {
     telemetry::tell_status(&finding.status());
-    let waited = GoDuration(since.elapsed());
+    let waited = GoDuration(clock::since(since));
     match finding {
         Finding::Known { voters, answering, missing, .. } if !finding.may_be_over_soon() => tracing::warn!(
             members = voters,

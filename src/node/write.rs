@@ -13,7 +13,7 @@ use tokio::{
 use super::{Node, ProposeError, core::Proposal, mailbox::Ticket};
 use crate::{
     apply::{Alarm, AlarmKind, Command, Outcome, admission, codec},
-    limits,
+    clock, limits,
     raft::{self, NotProposed},
     telemetry::{HumanBytes, Metrics, RequestKind},
     types::Rev,
@@ -31,13 +31,13 @@ struct Timed<'a> {
 
 impl Timed<'_> {
     fn begin(metrics: &Metrics, kind: RequestKind) -> Timed<'_> {
-        Timed { metrics, kind, start: Instant::now(), is_proposed: false, has_answer: false }
+        Timed { metrics, kind, start: clock::now(), is_proposed: false, has_answer: false }
     }
 }
 
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
-        self.metrics.observe_request(self.kind, self.has_answer, self.start.elapsed());
+        self.metrics.observe_request(self.kind, self.has_answer, clock::since(self.start));
         if self.is_proposed && !self.has_answer {
             self.metrics.proposals_failed.inc();
         }
@@ -71,7 +71,7 @@ impl Node {
         let (slot, answer) = oneshot::channel();
         let queue = &self.shared.queue;
         // Those behind it in the queue wait no longer than the first.
-        let queued = (queue.capacity() == queue.max_capacity()).then(Instant::now);
+        let queued = (queue.capacity() == queue.max_capacity()).then(clock::now);
         let ticket = Ticket { mailbox: self.mailbox.clone(), slot };
         let proposal = Proposal { command, bytes, ticket, queued };
         match queue.try_send(proposal) {
@@ -84,7 +84,7 @@ impl Node {
         let outcome = if self.is_sole_leader() {
             answer.await
         } else {
-            let start = Instant::now();
+            let start = clock::now();
             match time::timeout(self.request_timeout(), answer).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(self.shared.patience.timeout(start)),

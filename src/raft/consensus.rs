@@ -34,6 +34,7 @@ use super::{
     network::Network,
     peers::Peers,
     retention::Retention,
+    runtime,
     snapshot::{Header, Inbox, Outgoing, Piece},
     stages::Began,
     state_machine::RaftStateMachine,
@@ -41,6 +42,7 @@ use super::{
 };
 use crate::{
     apply::{self, Command, Outcome},
+    chance::Chance,
     limits,
 };
 
@@ -132,10 +134,12 @@ impl Consensus {
         peers: Arc<Peers>,
         founders: BTreeMap<u64, Peer>,
         timing: Timing,
+        chance: Chance,
         log: LogStore,
         machine: RaftStateMachine,
     ) -> Result<Consensus, ConsensusError> {
         let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
+        runtime::draw_from(chance.clone());
         let id = peers.own();
         let config = openraft_config(timing).validate().map_err(|error| fail(&error))?;
         let outgoing = Arc::new(Outgoing::default());
@@ -150,7 +154,7 @@ impl Consensus {
         let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
         let consensus = Consensus { id, peers, raft, log, inbox, outgoing, election_timeout, heard };
-        tokio::spawn(stand_again(consensus.raft.clone(), election_timeout));
+        tokio::spawn(stand_again(consensus.raft.clone(), election_timeout, chance));
         if consensus.leadership().is_sole_voter {
             // Nobody can object, so there is no reason to sit out an election timeout.
             consensus.raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
@@ -498,7 +502,7 @@ impl Consensus {
 /// stands well after that, nobody won, and it asks again, at a time of its own. A term is asked for
 /// once, so that somebody who cannot win does not go on at this pace; and the others say first
 /// whether they would vote, so that it takes nothing from a leader that they have.
-async fn stand_again(raft: Raft, election_timeout: Duration) {
+async fn stand_again(raft: Raft, election_timeout: Duration, chance: Chance) {
     let mut metrics = raft.server_metrics();
     let mut lost = None;
     loop {
@@ -506,7 +510,7 @@ async fn stand_again(raft: Raft, election_timeout: Duration) {
             metrics.wait_until(|now| now.state.is_candidate() && Some(now.vote.leader_id.term) != lost);
         let Ok(standing) = standing.await else { return };
         let term = standing.vote.leader_id.term;
-        let pause = election_timeout.mul_f64(rand::random_range(STAND_AGAIN));
+        let pause = chance.part_of(election_timeout, STAND_AGAIN);
         let decided = metrics.wait_until(|now| !now.state.is_candidate() || now.vote.leader_id.term != term);
         match time::timeout(pause, decided).await {
             Ok(Ok(_)) => {}

@@ -16,6 +16,7 @@ mod peers;
 mod pipeline;
 mod reach;
 mod retention;
+mod runtime;
 mod snapshot;
 mod stages;
 mod state_machine;

@@ -26,7 +26,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Batch, u64, Peer>;
     type Entry = openraft::Entry<CommittedLeaderId<u64>, Self::Payload>;
-    type AsyncRuntime = impls::TokioRuntime;
+    type AsyncRuntime = super::runtime::Runtime;
     type Responder<T>
         = Callback<T>
     where

@@ -1,0 +1,36 @@
+//! The one clock.
+//!
+//! Everything that asks what time it is asks here. It is the clock that openraft and the timers of
+//! tokio go by: a test that pauses that one pauses all of them. What must not know a clock at all,
+//! the rooms above the line in `main.rs`, gets the time as an argument.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// The time now, for deadlines and for how long something took.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// How long ago `start` was.
+pub(crate) fn since(start: Instant) -> Duration {
+    now().saturating_duration_since(start)
+}
+
+/// The time of day, as the time since 1970, for what people and other programs read. It may jump,
+/// so no deadline depends on it.
+pub(crate) fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_passes_and_never_goes_back() {
+        let start = now();
+        assert!(now() >= start);
+        assert_eq!(since(start + Duration::from_secs(3600)), Duration::ZERO, "the future is not ago");
+        assert!(wall() > Duration::from_secs(1_700_000_000), "it is the time of day");
+    }
+}
