@@ -36,6 +36,8 @@ mod signals;
 mod sockets;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod wal;
 
 use std::{
     env,

@@ -35,6 +35,12 @@ const ROOMS: &[Room] = &[
         &["types", "limits"],
         &["tokio", "openraft", "tonic", "prost", "axum", "hyper", "rand", "tracing"],
     ),
+    // Knows entries by term and index, and nothing else of Raft.
+    room(
+        "wal",
+        &["types", "limits", "clock", "storage"],
+        &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"],
+    ),
     room("mvcc", CORE, OUTSIDE),
     room("lease", CORE, OUTSIDE),
     room("auth", CORE, OUTSIDE),
@@ -52,6 +58,7 @@ const ROOMS: &[Room] = &[
             "types",
             "limits",
             "storage",
+            "wal",
             "mvcc",
             "lease",
             "auth",

@@ -25,12 +25,12 @@ use super::{
     log_store::LogStore,
     state_machine::{APPLIED_CELL, INSTALLED_CELL, MEMBERSHIP_CELL, Replica},
     typ::{Entry, Membership, Peer, StoredMembership},
-    wal::LogPosition,
 };
 use crate::{
     auth::AuthStore,
     storage::{Checkpoint, Database, Reader, StorageError, Table, meta},
     types::{Base, Revision},
+    wal::LogPosition,
 };
 
 /// The digest of the base, eight bytes, big-endian. Members of versions that did not compare bases

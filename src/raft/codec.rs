@@ -6,11 +6,12 @@ use bytes::{Buf, BufMut, Bytes};
 use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
 use prost::Message;
 
-use super::{
-    typ::{Batch, Entry, LogId, Membership, Peer, StoredMembership, Tag, Vote},
+use super::typ::{Batch, Entry, LogId, Membership, Peer, StoredMembership, Tag, Vote};
+use crate::{
+    apply::codec,
+    pb::retcd::raft as pb,
     wal::{EntryKind, FrameBuffer, HardState, LogPosition},
 };
-use crate::{apply::codec, pb::retcd::raft as pb};
 
 /// What an entry says.
 type Payload = EntryPayload<Batch, u64, Peer>;

@@ -25,12 +25,11 @@ use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{
-    stages::SlowSyncs,
-    typ::TypeConfig,
+use super::{stages::SlowSyncs, typ::TypeConfig};
+use crate::{
+    telemetry::{GoDuration, Metrics},
     wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
 };
-use crate::telemetry::{GoDuration, Metrics};
 
 /// Bytes gathered for one sync, at most. What is over waits for the next one.
 const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;

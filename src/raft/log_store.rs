@@ -36,9 +36,13 @@ use super::{
     flusher::{Done, Effect, Flusher, Job},
     stages::SlowSyncs,
     typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
+};
+use crate::{
+    limits,
+    storage::StorageError,
+    telemetry::Metrics,
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
 };
-use crate::{limits, storage::StorageError, telemetry::Metrics};
 
 /// What a record of the log says beside its entry, and what aligns it.
 const ENTRY_RECORD_BYTES: usize = 64;

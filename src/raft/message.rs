@@ -16,10 +16,12 @@ use prost::Message;
 use super::{
     codec,
     typ::{SnapshotMeta, TypeConfig, Vote},
-    wal::{EntryKind, LogPosition},
 };
 pub(crate) use crate::pb::retcd::peer::RaftKind as MessageKind;
-use crate::pb::retcd::raft as pb;
+use crate::{
+    pb::retcd::raft as pb,
+    wal::{EntryKind, LogPosition},
+};
 
 /// A message of another version, or damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

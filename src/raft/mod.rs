@@ -22,7 +22,6 @@ mod stages;
 mod state_machine;
 mod tags;
 mod typ;
-mod wal;
 
 pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Timing};
 pub(crate) use lease_clock::LeaseClock;

@@ -232,10 +232,10 @@ mod tests {
         raft::{
             codec,
             typ::{Batch, Entry, Vote},
-            wal::LogPosition,
         },
         telemetry::Metrics,
         types::LeaseId,
+        wal::LogPosition,
     };
 
     /// Only waited for where no answer comes.

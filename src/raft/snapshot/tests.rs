@@ -26,11 +26,11 @@ use crate::{
     raft::{
         LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, Tags, codec, message,
         typ::{Batch, Entry, LogId, Vote},
-        wal::LogPosition,
     },
     storage::Table,
     telemetry::Metrics,
     types::{LeaseId, Rev},
+    wal::LogPosition,
     watch::WatchHub,
 };
 

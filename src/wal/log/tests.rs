@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::raft::wal::{frame::SECTOR, segment::SEGMENT_LEN};
+use crate::wal::{frame::SECTOR, segment::SEGMENT_LEN};
 
 fn write(wal: &mut Wal, index: u64, payload: &[u8]) {
     let mut buffer = FrameBuffer::new();

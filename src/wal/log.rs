@@ -17,7 +17,10 @@ use super::{
     reader::WalReader,
     segment::{Segment, cut_behind_seal, file_name, io_error, read_written},
 };
-use crate::storage::{Directory, StorageError};
+use crate::{
+    clock,
+    storage::{Directory, StorageError},
+};
 
 /// The log as it can be written to.
 #[derive(Debug)]
@@ -123,7 +126,7 @@ impl Wal {
             self.rotate()?;
         }
         let start = self.head.write(buffer)?;
-        let written = Instant::now();
+        let written = clock::now();
         self.head.sync()?;
         self.places.lock().wrote(buffer.reach(), self.head.sequence, start, self.head.end());
         buffer.clear();
