@@ -16,6 +16,11 @@ pub(crate) fn since(start: Instant) -> Duration {
     now().saturating_duration_since(start)
 }
 
+/// Holds this thread up. Tasks use the timers of tokio.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// The time of day, as the time since 1970, for what people and other programs read. It may jump,
 /// so no deadline depends on it.
 pub(crate) fn wall() -> Duration {

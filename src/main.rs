@@ -37,6 +37,8 @@ mod sockets;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod threads;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod wal;
 
 use std::{

@@ -8,10 +8,7 @@
 //! A connection belongs to one reactor from accept to close, and a reactor is one thread. No
 //! request is ever moved between threads but for its command, on the way to the core and back.
 
-use std::{
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::{sync::Arc, thread::JoinHandle};
 
 use futures_util::future;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -30,6 +27,7 @@ use crate::{
     node::Node,
     rpc,
     sockets::{Accepted, Bound, Listener, Places},
+    threads,
 };
 
 /// Where clients connect, and what is spoken there.
@@ -55,10 +53,8 @@ impl Front {
         for number in 0..node.config().reactors {
             let (handover, connections) = mpsc::channel(limits::ACCEPT_QUEUE);
             let (node, stopping) = (node.clone(), stopping.clone());
-            let thread = thread::Builder::new()
-                .name(format!("retcd-reactor-{number}"))
-                .spawn(move || reactor(&node, connections, stopping))
-                .expect("the system can start a thread");
+            let name = format!("retcd-reactor-{number}");
+            let thread = threads::spawn(&name, move || reactor(&node, connections, stopping));
             handovers.push(handover);
             threads.push(thread);
         }
@@ -80,9 +76,7 @@ impl Front {
         self.stop.send_replace(true);
         drop(self.handovers);
         for thread in self.threads {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
+            threads::join(thread);
         }
     }
 }

@@ -28,6 +28,7 @@ const ROOMS: &[Room] = &[
     room("limits", &[], OUTSIDE),
     room("turn", &[], OUTSIDE),
     room("clock", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
+    room("threads", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("chance", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "tracing"]),
     room("pb", &[], &["tokio", "openraft", "redb", "axum", "hyper"]),
     room(
@@ -49,7 +50,7 @@ const ROOMS: &[Room] = &[
     room("apply", &["types", "limits", "storage", "mvcc", "lease", "auth", "watch"], OUTSIDE),
     room(
         "sockets",
-        &["types", "limits", "config"],
+        &["types", "limits", "clock", "threads", "config"],
         &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand"],
     ),
     room(
@@ -68,6 +69,7 @@ const ROOMS: &[Room] = &[
             "clock",
             "chance",
             "turn",
+            "threads",
             "config",
             "telemetry",
         ],
@@ -89,6 +91,7 @@ const ROOMS: &[Room] = &[
             "clock",
             "chance",
             "turn",
+            "threads",
             "config",
             "telemetry",
         ],
@@ -131,7 +134,7 @@ const ROOMS: &[Room] = &[
     ),
     room(
         "serve",
-        &["limits", "node", "rpc", "http", "sockets", "config", "telemetry"],
+        &["limits", "threads", "node", "rpc", "http", "sockets", "config", "telemetry"],
         &["openraft", "redb", "prost"],
     ),
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),
@@ -166,6 +169,50 @@ const PROTOBUF: &[&str] = &[
     "src/raft/reach.rs",
     "src/raft/snapshot/part.rs",
     "src/raft/snapshot/send.rs",
+];
+
+/// What of the outside a simulator has to give in another way, and how it is written in code.
+const OUTSIDES: &[(&str, &[&str])] = &[
+    ("clock", &["Instant::now", "SystemTime::now", ".elapsed("]),
+    ("chance", &["rand::", "RandomState", "HashMap", "HashSet"]),
+    ("threads", &["thread::Builder", "thread::spawn", "thread::scope", "thread::sleep", "spawn_blocking"]),
+    ("files", &["fs::"]),
+    ("sockets", &["net::"]),
+];
+
+/// A file in `node` or below it that touches the outside, and why it may.
+struct Seam {
+    path: &'static str,
+    touches: &'static [&'static str],
+    why: &'static str,
+}
+
+const fn seam(path: &'static str, touches: &'static [&'static str], why: &'static str) -> Seam {
+    Seam { path, touches, why }
+}
+
+/// All of them. The first part are the seams that a simulator replaces; the second part is to become
+/// empty, or runs only where no simulator does.
+const SEAMS: &[Seam] = &[
+    seam("src/clock.rs", &["clock", "threads"], "the one clock"),
+    seam("src/chance.rs", &["chance"], "the one source of chance"),
+    seam("src/threads.rs", &["threads"], "where threads are started"),
+    seam("src/raft/runtime.rs", &["chance"], "has openraft draw from our source of chance"),
+    seam("src/sockets/dialer.rs", &["sockets"], "outgoing connections"),
+    seam("src/sockets/io.rs", &["sockets"], "what is read from and written to"),
+    seam("src/sockets/listener.rs", &["sockets", "files"], "incoming connections; a Unix socket is a file"),
+    seam("src/sockets/resolve.rs", &["sockets"], "the addresses of host names, at the start only"),
+    seam("src/wal/log.rs", &["files"], "the log's files"),
+    seam("src/wal/reader.rs", &["files"], "the log's files"),
+    seam("src/wal/segment.rs", &["files"], "the log's files"),
+    seam("src/storage/database.rs", &["files"], "the database's file"),
+    seam("src/storage/draft.rs", &["files"], "files that are written whole"),
+    seam("src/storage/place.rs", &["files"], "directories"),
+    seam("src/node/boot.rs", &["files"], "the data directory, before any thread of the member runs"),
+    seam("src/node/restore.rs", &["files"], "makes a data directory, without a member"),
+    seam("src/node/snapshot.rs", &["files"], "images of the database that are sent to clients"),
+    seam("src/raft/consensus.rs", &["clock"], "the age of an instant of openraft's, by the clock of tokio"),
+    seam("src/raft/snapshot.rs", &["files"], "the file of a snapshot that was received"),
 ];
 
 /// Macros and attributes that are for working on code, not for leaving in it.
@@ -207,6 +254,7 @@ fn the_tree_is_tidy() {
         problems.extend(check_words(source));
     }
     problems.extend(check_orphans(&sources));
+    problems.extend(check_outside(&sources, SEAMS));
     let pages = files(&root.join("docs"), "md").into_iter().chain([root.join("README.md")]);
     for path in pages {
         let text = fs::read_to_string(&path).expect("readable");
@@ -307,6 +355,47 @@ fn first_name(code: &str) -> String {
 
 fn ends_in_name(code: &str) -> bool {
     code.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// In `node` and below it, nothing but the seams touches the outside, and each seam does.
+fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
+    let end = ROOMS.iter().position(|room| room.name == "node").expect("a room");
+    let below = |source: &&Source| {
+        let is_room = |name| ROOMS[..=end].iter().any(|room| room.name == name);
+        source.room().is_some_and(is_room)
+    };
+    let mut problems = Vec::new();
+    for source in sources.iter().filter(below) {
+        let Some(code) = source.without_tests() else { continue };
+        let seam = seams.iter().find(|seam| seam.path == source.path);
+        for (outside, written) in OUTSIDES {
+            let found = written.iter().find(|written| mentions(code, written));
+            let is_seam = seam.is_some_and(|seam| seam.touches.contains(outside));
+            match found {
+                Some(found) if !is_seam => problems.push(format!(
+                    "{}: touches the outside ({outside}: {found}): use the seam for it",
+                    source.path
+                )),
+                None if is_seam => {
+                    problems.push(format!("{}: a seam for {outside} that it does not need", source.path));
+                }
+                _ => {}
+            }
+        }
+    }
+    let is_there = |seam: &&Seam| !sources.iter().any(|source| source.path == seam.path);
+    problems.extend(seams.iter().filter(is_there).map(|seam| format!("{}: a seam that is gone", seam.path)));
+    let unknown = |seam: &&Seam| {
+        seam.why.is_empty() || seam.touches.iter().any(|known| OUTSIDES.iter().all(|(name, _)| name != known))
+    };
+    problems.extend(seams.iter().filter(unknown).map(|seam| format!("{}: a seam without reason", seam.path)));
+    problems
+}
+
+/// Whether the code has these words, not as the end of a longer name.
+fn mentions(code: &str, words: &str) -> bool {
+    let is_name = words.starts_with(|c: char| c.is_alphabetic());
+    code.match_indices(words).any(|(at, _)| !(is_name && ends_in_name(&code[..at])))
 }
 
 /// What the file is for comes before anything else in it.
@@ -555,6 +644,45 @@ mod the_checks_themselves {
         assert_eq!(count("src/surprise/mod.rs", ""), 1);
         assert_eq!(count("src/mvcc/tests.rs", "use crate::pb::mvccpb;"), 0);
         assert_eq!(count("src/main.rs", "use crate::storage::Database;"), 0);
+    }
+
+    #[test]
+    fn what_touches_the_outside_is_found_unless_it_is_a_seam() {
+        let check =
+            |path: &str, text: &str, seams: &[Seam]| check_outside(&[Source::new(path, text)], seams).len();
+        for text in [
+            "let a = Instant::now();",
+            "let a = tokio::time::Instant::now();",
+            "queue.then(Instant::now)",
+            "start.elapsed()",
+            "SystemTime::now()",
+            "use rand::random;",
+            "let map: HashMap<u8, u8>;",
+            "thread::Builder::new()",
+            "task::spawn_blocking(work)",
+            "use std::{fs::File, io};",
+            "rustix::fs::flock(file)",
+            "use tokio::net::TcpStream;",
+        ] {
+            assert_eq!(check("src/node/a.rs", text, &[]), 1, "{text}");
+            assert_eq!(check("src/rpc/a.rs", text, &[]), 0, "above node: {text}");
+            assert_eq!(check("src/node/tests.rs", text, &[]), 0, "a test: {text}");
+        }
+        for text in ["clock::now()", "// fs::File", "\"net::\"", "strand::x", "let now = since.elapsed;"] {
+            assert_eq!(check("src/node/a.rs", text, &[]), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_seam_that_is_not_needed_any_more_is_found() {
+        let files = [seam("src/node/a.rs", &["files"], "a file")];
+        let check = |text: &str, seams: &[Seam]| check_outside(&[Source::new("src/node/a.rs", text)], seams);
+        assert_eq!(check("fs::read(path)", &files), [""; 0]);
+        assert_eq!(check("", &files), ["src/node/a.rs: a seam for files that it does not need"]);
+        assert_eq!(check("", &[seam("src/node/b.rs", &[], "?")]), ["src/node/b.rs: a seam that is gone"]);
+        assert_eq!(check("", &[seam("src/node/a.rs", &["air"], "?")]).len(), 1, "there is no such outside");
+        assert_eq!(check("", &[seam("src/node/a.rs", &[], "")]).len(), 1, "a seam has a reason");
+        assert_eq!(check("fs::read(path); rand::random()", &files).len(), 1, "it is for one thing only");
     }
 
     #[test]

@@ -16,7 +16,6 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -33,6 +32,7 @@ use crate::{
     sockets::{self, Resolver},
     storage::{self, Checkpoint, Database, StorageError, Table},
     telemetry::list,
+    threads,
     types::{Base, ClusterId, MemberId},
 };
 
@@ -395,6 +395,5 @@ fn ask_others(config: &Config) -> Option<KnownCluster> {
             future::select_ok(asked).await.ok().map(|(answer, _)| answer)
         })
     };
-    // A thread of its own, for whoever calls this may be on a runtime already.
-    thread::scope(|scope| scope.spawn(ask).join().expect("asking does not panic"))
+    threads::apart(ask)
 }

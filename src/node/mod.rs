@@ -9,6 +9,7 @@
 //! ```
 
 mod admin;
+mod assembly;
 mod boot;
 mod cleanup;
 mod compactor;
@@ -78,6 +79,7 @@ use crate::{
     raft::{Consensus, Leadership, LeaseClock, Peers, Replica},
     storage::Database,
     telemetry::Metrics,
+    threads,
     types::{ClusterId, MemberId, Rev},
     watch::WatchHub,
 };
@@ -196,6 +198,6 @@ impl Node {
 
     /// Runs long disk work beside the reactor.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        tokio::task::spawn_blocking(work).await.expect("blocking work does not panic and is not cancelled")
+        threads::blocking(work).await.expect("blocking work does not panic and is not cancelled")
     }
 }

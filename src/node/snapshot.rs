@@ -27,7 +27,7 @@ use super::{
     Node, ReadError,
     lane::{Begun, Lane, LaneFull, Run},
 };
-use crate::{clock, limits, storage::StorageError};
+use crate::{clock, limits, storage::StorageError, threads};
 
 const PIECE_BYTES: usize = 32 * 1024;
 
@@ -95,7 +95,7 @@ impl Snapshot {
         // must not keep its turn from the others.
         let piece = tokio::spawn(async move {
             let _turn = reads.acquire_owned().await.map_err(|_| ReadError::Stopped)?;
-            let piece = tokio::task::spawn_blocking(read).await.expect("reading a file does not panic");
+            let piece = threads::blocking(read).await.expect("reading a file does not panic");
             piece.map_err(ReadError::from)
         });
         let piece = piece.await.map_err(|_| ReadError::Stopped)??;

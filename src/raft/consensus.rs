@@ -43,7 +43,7 @@ use super::{
 use crate::{
     apply::{self, Command, Outcome},
     chance::Chance,
-    limits,
+    clock, limits,
 };
 
 /// When somebody who lost a round stands again, in parts of the election timeout.
@@ -207,7 +207,7 @@ impl Consensus {
             return Err(message::Unreadable);
         }
         let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
-        let now = Instant::now();
+        let now = clock::now();
         let began = Some(Began { queued: now, taken: now });
         Ok(self.propose_tagged(term, batch.commands, tag, began).await)
     }
@@ -435,7 +435,7 @@ impl Consensus {
                     _ if is_alone => Duration::ZERO,
                     Some(acked) if now.is_leader => (**acked).elapsed(),
                     _ if now.is_leader => Duration::ZERO,
-                    _ => self.heard.lock().map_or(Duration::MAX, |heard| heard.elapsed()),
+                    _ => self.heard.lock().map_or(Duration::MAX, clock::since),
                 };
                 if quiet_for > self.election_timeout {
                     // A leader without a quorum leads nobody, and a leader that is not heard is none.
@@ -444,10 +444,10 @@ impl Consensus {
                 }
                 publish.send_if_modified(|known| {
                     let begins = now.is_leader && !(known.is_leader && known.term == now.term);
-                    now.elected_at = if begins { Some(Instant::now()) } else { known.elected_at };
+                    now.elected_at = if begins { Some(clock::now()) } else { known.elected_at };
                     now.leaderless_since = match now.leader {
                         Some(_) => None,
-                        None => known.leaderless_since.or_else(|| Some(Instant::now())),
+                        None => known.leaderless_since.or_else(|| Some(clock::now())),
                     };
                     let changed = *known != now;
                     *known = now;
@@ -578,7 +578,7 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
 /// A leader that this member follows was heard.
 fn note_leader(heard: &Mutex<Option<Instant>>, reply: &AppendEntriesResponse<TypeConfig>) {
     if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
-        *heard.lock() = Some(Instant::now());
+        *heard.lock() = Some(clock::now());
     }
 }
 

@@ -17,8 +17,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use openraft::storage::IOFlushed;
@@ -27,7 +26,9 @@ use tokio::sync::oneshot;
 
 use super::{stages::SlowSyncs, typ::TypeConfig};
 use crate::{
+    clock,
     telemetry::{GoDuration, Metrics},
+    threads,
     wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
 };
 
@@ -126,7 +127,7 @@ impl Flusher {
         effects: &[Effect],
     ) -> io::Result<()> {
         let bytes = frame.len();
-        let start = Instant::now();
+        let start = clock::now();
         let mut state = self.wal.lock();
         if state.is_broken {
             return Err(io::Error::other("the log could not be written to before"));
@@ -154,7 +155,7 @@ impl Flusher {
             }
         }
         drop(state);
-        let end = Instant::now();
+        let end = clock::now();
         let took = end - start;
         if let Some(last) = last_index {
             if took > SlowSyncs::SLOW {
@@ -182,10 +183,7 @@ impl Flusher {
         let queue = queue.get_or_insert_with(|| {
             let (queue, jobs) = mpsc::channel();
             let flusher = flusher.clone();
-            thread::Builder::new()
-                .name("retcd-log".to_owned())
-                .spawn(move || flusher.run(&jobs))
-                .expect("the system can start a thread");
+            threads::spawn("retcd-log", move || flusher.run(&jobs));
             queue
         });
         queue.send(job).expect("the thread lives as long as its queue");

@@ -4,13 +4,14 @@
 //! Setting it here, where the grant is applied, and not where it was asked for, means that no
 //! lease is ever without one: not when the client went away, not when another member was asked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
     apply::{Command, Outcome, Response},
+    clock,
     lease::Expiry,
 };
 
@@ -35,7 +36,7 @@ impl LeaseClock {
         match (command, &outcome.result) {
             (Command::LeaseGrant { .. }, Ok(Response::LeaseGrant { id, ttl_secs })) => {
                 let ttl = Duration::from_secs(u64::try_from(*ttl_secs).unwrap_or(0));
-                self.expiry.lock().granted(*id, ttl, Instant::now());
+                self.expiry.lock().granted(*id, ttl, clock::now());
                 self.changed.notify_one();
             }
             // A lease that does not exist needs no deadline either.

@@ -29,7 +29,7 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, task};
+use tokio::sync::oneshot;
 
 use super::{
     codec,
@@ -41,6 +41,7 @@ use crate::{
     limits,
     storage::StorageError,
     telemetry::Metrics,
+    threads,
     wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
 };
 
@@ -557,7 +558,7 @@ async fn read_back(reader: WalReader, from: u64, until: u64, bytes: usize) -> io
         };
         entries.into_iter().map(decode).collect()
     };
-    task::spawn_blocking(work).await.map_err(io::Error::other)?
+    threads::blocking(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

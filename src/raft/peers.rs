@@ -29,7 +29,7 @@ use tonic::{
 
 use super::{reach, typ::Peer};
 use crate::{
-    limits,
+    clock, limits,
     pb::retcd::peer::{
         AddMember, ChangeRequest, Changed, Envelope, LeaseRequest, MembersReply, MembersRequest,
         ProposeReply, ProposeRequest, Proposed, ReadIndexRequest, UpdateMember, change_request as pb,
@@ -308,7 +308,7 @@ impl Peers {
     ) -> Result<T, PeerError> {
         match time::timeout(patience, call).await {
             Ok(Ok(answer)) => {
-                if self.heard.lock().insert(target, Some(Instant::now())).flatten().is_none() {
+                if self.heard.lock().insert(target, Some(clock::now())).flatten().is_none() {
                     self.metrics_of(target).found();
                     tracing::info!("peer-id" = format_args!("{target:x}"), "peer became active");
                 }
@@ -338,7 +338,7 @@ impl Peers {
     fn lost(&self, error: PeerError) -> PeerError {
         self.metrics_of(error.target).send_failed();
         let mut heard = self.heard.lock();
-        let is_only_late = |at: Instant| error.was_sent && at.elapsed() < SILENCE;
+        let is_only_late = |at: Instant| error.was_sent && clock::since(at) < SILENCE;
         let is_news = match heard.get(&error.target) {
             Some(None) => false,
             Some(Some(at)) if is_only_late(*at) => false,
@@ -459,7 +459,7 @@ impl Peers {
     /// is known afterwards, even if nothing else is asked of it.
     pub(crate) async fn probe(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
         let mut client = self.channel(target, peer)?;
-        let start = Instant::now();
+        let start = clock::now();
         let request = MembersRequest { version: PROTOCOL_VERSION };
         let asked = async {
             let reply = client.members(request).await?;
@@ -470,7 +470,7 @@ impl Peers {
             }
         };
         self.answer(target, peer, patience, asked).await?;
-        self.metrics_of(target).observe_round_trip(start.elapsed());
+        self.metrics_of(target).observe_round_trip(clock::since(start));
         Ok(())
     }
 

@@ -11,7 +11,13 @@
 //! the first answer that is no success, or when the oldest request has lain on it for too long;
 //! openraft then begins another one, from where the peer was known to be.
 
-use std::{collections::VecDeque, error::Error, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{Stream, StreamExt};
 use openraft::{
@@ -21,7 +27,7 @@ use openraft::{
 };
 use tokio::{
     sync::mpsc,
-    time::{self, Instant, Sleep},
+    time::{self, Sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -32,7 +38,7 @@ use super::{
     typ::{LogId, Peer, TypeConfig},
 };
 use crate::{
-    limits,
+    clock, limits,
     pb::retcd::peer::{AppendPiece, Envelope, RaftReply},
     telemetry::PeerMetrics,
 };
@@ -99,7 +105,7 @@ impl Outgoing {
         let bytes = message.len();
         self.bytes += bytes;
         let way = way_of(self.bytes);
-        self.unanswered.push_back(Unanswered { previous, last, bytes, since: Instant::now(), way });
+        self.unanswered.push_back(Unanswered { previous, last, bytes, since: clock::now(), way });
         self.metrics.sent(bytes);
         if let Some(queue) = &self.queue {
             // There is room for whatever is unanswered. A stream that has broken says so where the
@@ -179,9 +185,9 @@ impl<S, A> Pipeline<S, A> {
 
     /// Whether the oldest request has waited for too long. If not, the alarm is set anew.
     fn is_overdue(&mut self) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         let due = self.outgoing.due(self.patience).unwrap_or(now + self.patience);
-        self.alarm.as_mut().reset(due);
+        self.alarm.as_mut().reset(due.into());
         due <= now
     }
 }

@@ -39,7 +39,7 @@ use super::{
     typ::{Snapshot, SnapshotMeta},
 };
 use crate::{
-    limits,
+    clock, limits,
     storage::{Database, Reader},
     telemetry::GoDuration,
 };
@@ -144,15 +144,15 @@ struct Progress {
 
 impl Progress {
     fn new(what: &'static str, peer: u64, records_total: u64) -> Progress {
-        let now = Instant::now();
+        let now = clock::now();
         Progress { what, peer, records_total, records: 0, bytes: 0, began: now, told: now }
     }
 
     fn advance(&mut self, records: u64, bytes: usize) {
         self.records += records;
         self.bytes += bytes as u64;
-        if self.told.elapsed() >= PROGRESS_INTERVAL {
-            self.told = Instant::now();
+        if clock::since(self.told) >= PROGRESS_INTERVAL {
+            self.told = clock::now();
             tracing::info!(
                 "peer-id" = format_args!("{:x}", self.peer),
                 percent = (self.records * 100).checked_div(self.records_total).unwrap_or(100),
@@ -165,11 +165,11 @@ impl Progress {
     }
 
     fn bytes_per_second(&self) -> u64 {
-        (self.bytes as f64 / self.began.elapsed().as_secs_f64().max(0.001)) as u64
+        (self.bytes as f64 / clock::since(self.began).as_secs_f64().max(0.001)) as u64
     }
 
     fn took(&self) -> GoDuration {
-        GoDuration(self.began.elapsed())
+        GoDuration(clock::since(self.began))
     }
 }
 

@@ -37,9 +37,10 @@ use super::{
 };
 use crate::{
     apply::{Alarm, Applied, ApplyError, AuthCommand, Captured, Command, StateMachine},
-    limits,
+    clock, limits,
     storage::{Checkpoint, Database, Reader, StorageError, Table},
     telemetry::{GoDuration, Metrics, RequestKind, list},
+    threads,
     types::{Event, MemberId, Rev},
     watch::WatchHub,
 };
@@ -249,13 +250,13 @@ impl RaftStateMachine {
             EntryPayload::Blank => {}
             EntryPayload::Normal(batch) => {
                 outcomes.0.reserve(batch.commands.len());
-                let mut start = Instant::now();
+                let mut start = clock::now();
                 for command in batch.commands.iter() {
                     if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
                         alarms_before.get_or_insert_with(|| active_alarms(&replica));
                     }
                     let applied = replica.state.apply(command, want_prev)?;
-                    let end = Instant::now();
+                    let end = clock::now();
                     self.parts.metrics.observe_apply(
                         request_kind(command),
                         is_success(&applied),
@@ -443,7 +444,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         // What waits for those before it to be applied was committed all the same.
-        let committed = Instant::now();
+        let committed = clock::now();
         let mut start = committed;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
@@ -467,7 +468,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                     hub.publish(rev, events.into());
                 }
             }
-            let done = Instant::now();
+            let done = clock::now();
             let commands = outcomes.0.len();
             self.parts.metrics.observe_applied_entry(done - start, commands);
             let is_slow = done - start > self.parts.warning_apply_duration
@@ -509,17 +510,15 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                 "only a received snapshot can be installed",
             ));
         };
-        let start = Instant::now();
+        let start = clock::now();
         let (replica, database) = (self.parts.replica.clone(), self.parts.database.clone());
         let checkpointing = self.parts.checkpointing.clone();
         self.parts.metrics.snapshot_apply_inflight.set(1);
         let work = move || install(&checkpointing, &replica, database, *received);
-        let (rev, replaced) = tokio::task::spawn_blocking(work)
-            .await
-            .expect("installing does not panic")
-            .map_err(io::Error::other)?;
+        let (rev, replaced) =
+            threads::blocking(work).await.expect("installing does not panic").map_err(io::Error::other)?;
         // Taking a large index apart takes its time, and nobody waits for it.
-        tokio::task::spawn_blocking(move || drop(replaced));
+        drop(tokio::spawn(threads::blocking(move || drop(replaced))));
         self.parts.metrics.snapshot_apply_inflight.set(0);
         self.parts.hub.lock().restored(rev);
         // What came of batches that the snapshot covers is not known here.
@@ -527,7 +526,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         self.parts.applied.send_replace(meta.last_log_id.as_ref().map_or(0, |last| last.index));
         tracing::info!(
             revision = rev.0,
-            took = %GoDuration(start.elapsed()),
+            took = %GoDuration(clock::since(start)),
             "installed a snapshot from the leader"
         );
         Ok(())

@@ -5,7 +5,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -17,7 +16,10 @@ use tokio::{
 };
 
 use super::Io;
-use crate::config::{Target, Url};
+use crate::{
+    config::{Target, Url},
+    threads,
+};
 
 /// How long it may take to find a name's addresses, or one address to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -107,9 +109,8 @@ impl Lookup {
         if running.is_none() {
             let (tell, answer) = oneshot::channel();
             let (ask, host) = (self.ask, host.to_owned());
-            let resolver = thread::Builder::new().name("retcd-resolver".to_owned());
             // Nobody may be left to tell.
-            resolver.spawn(move || drop(tell.send(ask(&host, port))))?;
+            threads::try_spawn("retcd-resolver", move || drop(tell.send(ask(&host, port))))?;
             *running = Some(answer);
         }
         let answer = running.as_mut().expect("set just now, if it was not before");

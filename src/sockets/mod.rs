@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::clock;
+
 /// How often the log is told of a trouble that lasts.
 const REMINDER: Duration = Duration::from_secs(10);
 
@@ -36,9 +38,9 @@ struct Reminder(Mutex<Option<Instant>>);
 impl Reminder {
     fn is_due(&self) -> bool {
         let mut told = self.0.lock();
-        let is_due = told.is_none_or(|told| told.elapsed() >= REMINDER);
+        let is_due = told.is_none_or(|told| clock::since(told) >= REMINDER);
         if is_due {
-            *told = Some(Instant::now());
+            *told = Some(clock::now());
         }
         is_due
     }

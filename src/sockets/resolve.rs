@@ -9,11 +9,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, ToSocketAddrs},
-    thread,
     time::{Duration, Instant},
 };
 
-use crate::config::{Target, Url};
+use crate::{
+    clock,
+    config::{Target, Url},
+};
 
 /// How long all names that are compared may take, and the pause before a name is asked for again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,7 +47,7 @@ impl Resolver {
     }
 
     fn with(lookup: Lookup) -> Resolver {
-        Resolver { lookup, known: BTreeMap::new(), give_up: Instant::now() + PATIENCE }
+        Resolver { lookup, known: BTreeMap::new(), give_up: clock::now() + PATIENCE }
     }
 
     /// `Ok` if each of `ours` leads to where another of `theirs` does, and all are paired. The
@@ -113,7 +115,7 @@ impl Resolver {
                     tracing::info!(host = name, addresses = ?ips, "resolved the host of a URL");
                     self.known.insert(name.clone(), ips);
                 }
-                Err(error) if Instant::now() + PAUSE >= self.give_up => {
+                Err(error) if clock::now() + PAUSE >= self.give_up => {
                     return Err(format!("the host {host:?} cannot be resolved: {error}"));
                 }
                 Err(error) => {
@@ -123,7 +125,7 @@ impl Resolver {
                         retry_interval = ?PAUSE,
                         "failed to resolve the host of a URL; will retry"
                     );
-                    thread::sleep(PAUSE);
+                    clock::pause(PAUSE);
                 }
             }
         }

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ use crate::{
     },
     storage::{Checkpoint, Database, Draft, Table},
     telemetry::Metrics,
+    threads,
 };
 
 /// How long a stream may be silent. Whoever is at its other end retries much sooner.
@@ -113,7 +113,7 @@ impl Inbox {
                 drop(tell.send(made));
             }
         };
-        let spawned = thread::Builder::new().name("retcd-snapshot".to_owned()).spawn(work);
+        let spawned = threads::try_spawn("retcd-snapshot", work);
         spawned.map_err(|error| error.to_string())?;
         let made = async {
             feed_all(pieces, feed).await?;

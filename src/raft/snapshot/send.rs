@@ -5,13 +5,7 @@
 //! the peer is known to be where the snapshot ends, the log behind it is kept: or the peer would
 //! need the next snapshot as soon as it has this one.
 
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
@@ -23,7 +17,7 @@ use tokio::{runtime, sync::oneshot, time};
 
 use super::{Piece, Progress, SnapshotImage, give_way, part::Parts};
 use crate::{
-    limits,
+    clock, limits,
     pb::retcd::peer::SnapshotPiece,
     raft::{
         message,
@@ -32,6 +26,7 @@ use crate::{
     },
     storage::Reader,
     telemetry::GoDuration,
+    threads,
 };
 
 /// How long a peer may take to receive and install a snapshot.
@@ -118,10 +113,8 @@ impl Outgoing {
             move || tell.send(send_blocking(&peers, target, &peer, &vote, snapshot, unwanted))
         };
         let unreachable = |reason: String| StreamingError::Unreachable(Unreachable::from_string(reason));
-        thread::Builder::new()
-            .name("retcd-snapshot".to_owned())
-            // Whoever waited may have gone.
-            .spawn(move || drop(work()))
+        // Whoever waited may have gone.
+        threads::try_spawn("retcd-snapshot", move || drop(work()))
             .map_err(|error| unreachable(error.to_string()))?;
         let sent = tokio::select! { biased;
             closed = &mut cancel => {
@@ -234,7 +227,7 @@ async fn transfer(
     let records = reader.record_count().map_err(|error| Failure::broken(&error))?;
     let index = meta.last_log_id.as_ref().map_or(0, |last| last.index);
     tracing::info!(to = format_args!("{target:x}"), urls = %peer, index, records, "sending a snapshot");
-    let began = Instant::now();
+    let began = clock::now();
     let header = SnapshotPiece {
         envelope: Some(peers.envelope(target)),
         message: message::encode_snapshot_header(vote, meta, records),
@@ -248,7 +241,7 @@ async fn transfer(
     let reply = answer.map_err(|error| Failure::broken(&error))?;
     let reply = message::decode_snapshot_reply(reply.message).map_err(|error| Failure::broken(&error))?;
     if reply.vote <= *vote {
-        let took = GoDuration(began.elapsed());
+        let took = GoDuration(clock::since(began));
         tracing::info!(to = format_args!("{target:x}"), index, %took, "a snapshot was installed by a peer");
     }
     Ok(reply)
@@ -258,7 +251,7 @@ async fn transfer(
 /// them early, which the other side notices.
 fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece> {
     let parts =
-        stream::unfold((parts, progress, Instant::now()), |(mut parts, mut progress, due)| async move {
+        stream::unfold((parts, progress, clock::now()), |(mut parts, mut progress, due)| async move {
             time::sleep_until(due.into()).await;
             match parts.next()? {
                 Ok(part) => {
@@ -267,7 +260,7 @@ fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece>
                     let share =
                         Duration::from_secs_f64(data.len() as f64 / limits::SNAPSHOT_BYTES_PER_SEC as f64);
                     // Time that was lost is not made up for, but for what a clock is late.
-                    let due = due.max(Instant::now() - LATENESS_MAX) + share;
+                    let due = due.max(clock::now() - LATENESS_MAX) + share;
                     Some((Piece::of(data), (parts, progress, due)))
                 }
                 Err(error) => {

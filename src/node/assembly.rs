@@ -1,0 +1,455 @@
+//! From an opened data directory to a [`Node`]: what the threads of a member share, and how the core
+//! thread becomes a member of its cluster.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time,
+};
+
+use super::{
+    End, Node, ProposeError, Shared, StartError,
+    boot::{DataDir, Identity},
+    cleanup::Cleanups,
+    compactor,
+    core::{self, Proposal},
+    disk_thread::{Checkpointer, Orders},
+    forward::Forwarder,
+    lane::Lane,
+    leader,
+    mailbox::{Confirmed, Mailbox, Ticket},
+    members,
+    patience::Patience,
+    peer::ToldRefusals,
+    read_index::ReadIndex,
+    scrub,
+    snapshot::Images,
+    waiting,
+};
+use crate::{
+    apply::Command,
+    chance::Chance,
+    config::{Config, ETCD_CLUSTER_VERSION},
+    limits,
+    raft::{
+        Consensus, Leadership, LeaseClock, LogStore, Parts, Peer, Peers, REMOVED, RaftStateMachine, Replica,
+        Tags, Timing,
+    },
+    storage::Database,
+    telemetry::{GoDuration, Metrics},
+    types::Rev,
+    watch::WatchHub,
+};
+
+/// How long what is under way may take when the member is asked to end. Clients are told before
+/// their connections are cut.
+const GIVE_UP: Duration = limits::DRAIN_TIMEOUT.saturating_sub(Duration::from_millis(100));
+
+/// What the disk thread and the core thread share.
+pub(super) struct State {
+    replica: Arc<RwLock<Replica>>,
+    database: Arc<Database>,
+    log: LogStore,
+    checkpointing: Arc<Mutex<()>>,
+    pub(super) orders: Arc<Orders>,
+    hub: Arc<Mutex<WatchHub>>,
+    metrics: Arc<Metrics>,
+}
+
+impl State {
+    pub(super) fn new(
+        replica: Replica,
+        database: Arc<Database>,
+        metrics: Arc<Metrics>,
+        log: LogStore,
+    ) -> State {
+        State {
+            hub: Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current()))),
+            replica: Arc::new(RwLock::new(replica)),
+            database,
+            log,
+            checkpointing: Arc::default(),
+            orders: Arc::new(Orders::new()),
+            metrics,
+        }
+    }
+
+    pub(super) fn checkpointer(
+        &self,
+        durable: watch::Sender<u64>,
+        compacted: watch::Sender<Rev>,
+    ) -> Checkpointer {
+        Checkpointer {
+            replica: self.replica.clone(),
+            database: self.database.clone(),
+            log: self.log.clone(),
+            checkpointing: self.checkpointing.clone(),
+            metrics: self.metrics.clone(),
+            durable,
+            compacted,
+        }
+    }
+}
+
+/// How far the member is, for those who move a mark.
+pub(super) struct Marks {
+    /// Index of the last applied entry.
+    pub(super) applied: watch::Sender<u64>,
+    /// Index of the last entry that the database holds.
+    pub(super) durable: watch::Sender<u64>,
+    /// What was compacted up to here is off the disk.
+    pub(super) compacted: watch::Sender<Rev>,
+    /// How often damage was found.
+    pub(super) damage: watch::Sender<u64>,
+}
+
+/// The same, for those who wait for a mark.
+pub(super) struct MarksSeen {
+    applied: watch::Receiver<u64>,
+    durable: watch::Receiver<u64>,
+    compacted: watch::Receiver<Rev>,
+    damage: watch::Receiver<u64>,
+}
+
+/// The marks of a replica that has just been opened: the database holds all of it.
+pub(super) fn marks(replica: &Replica) -> (Marks, MarksSeen) {
+    let (applied, applied_seen) = watch::channel(replica.applied_index());
+    let (durable, durable_seen) = watch::channel(replica.applied_index());
+    let (compacted, compacted_seen) = watch::channel(replica.state.mvcc.rev_compact_finished());
+    let (damage, damage_seen) = watch::channel(0);
+    (
+        Marks { applied, durable, compacted, damage },
+        MarksSeen {
+            applied: applied_seen,
+            durable: durable_seen,
+            compacted: compacted_seen,
+            damage: damage_seen,
+        },
+    )
+}
+
+/// What the core thread hears from and tells the one that runs the member.
+pub(super) struct Signals {
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) fail: mpsc::Sender<End>,
+    /// Whether the member can serve, or why it never will. The first message counts.
+    pub(super) ready: mpsc::Sender<Result<Node, StartError>>,
+}
+
+/// What the core thread begins with.
+pub(super) struct Core {
+    config: Config,
+    chance: Chance,
+    identity: Identity,
+    founders: BTreeMap<u64, Peer>,
+    own_cells: Vec<(Bytes, Option<Bytes>)>,
+    state: State,
+    /// For whoever applies.
+    applied: watch::Sender<u64>,
+    marks: MarksSeen,
+    leases: Arc<LeaseClock>,
+    tags: Arc<Tags>,
+    signals: Signals,
+}
+
+/// Consensus at work, and what it takes to ask it.
+#[derive(Clone)]
+struct Joined {
+    consensus: Consensus,
+    peers: Arc<Peers>,
+    leadership: watch::Receiver<Leadership>,
+    patience: Arc<Patience>,
+}
+
+/// The ends of the two queues of a node that the core thread takes from.
+struct Queues {
+    proposals: mpsc::Receiver<Proposal>,
+    reads: mpsc::Receiver<Ticket<Confirmed>>,
+}
+
+impl Core {
+    pub(super) fn new(
+        config: Config,
+        chance: Chance,
+        data_dir: &DataDir,
+        state: State,
+        applied: watch::Sender<u64>,
+        marks: MarksSeen,
+        signals: Signals,
+    ) -> Core {
+        Core {
+            config,
+            chance,
+            identity: data_dir.identity,
+            founders: data_dir.founders.clone(),
+            own_cells: data_dir.own_cells.clone(),
+            state,
+            applied,
+            marks,
+            leases: Arc::default(),
+            tags: Arc::default(),
+            signals,
+        }
+    }
+
+    /// Runs the member until `Running` ends it, or is gone.
+    pub(super) async fn run<F>(self, serve_peers: impl FnOnce(Node) -> F, core_ends: oneshot::Receiver<()>)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (give_up, giving_up) = watch::channel(false);
+        let Some(joined) = self.start_consensus(giving_up).await else { return };
+        let (node, queues) = self.node(&joined);
+        tokio::spawn(serve_peers(node.clone()));
+        self.spawn_tasks(&node, &joined, queues, give_up);
+        if core_ends.await.is_ok() {
+            node.cleaned_up().await;
+            node.step_aside().await;
+        }
+        joined.consensus.stop().await;
+    }
+
+    /// Starts openraft, and follows who leads. `None` if that failed and those who wait know it.
+    async fn start_consensus(&self, giving_up: watch::Receiver<bool>) -> Option<Joined> {
+        let Identity { cluster, member, base } = self.identity;
+        let peers = Arc::new(Peers::new(cluster.0, member.0, base, self.state.metrics.clone()));
+        let timing = Timing {
+            heartbeat: self.config.heartbeat,
+            election_timeout: self.config.election_timeout,
+            pre_vote: self.config.pre_vote,
+        };
+        let machine = RaftStateMachine::new(member.0, self.parts());
+        let (founders, log, chance) = (self.founders.clone(), self.state.log.clone(), self.chance.clone());
+        let started = Consensus::start(peers.clone(), founders, timing, chance, log, machine).await;
+        let consensus = match started {
+            Ok(consensus) => consensus,
+            Err(error) => {
+                let _ = self.signals.ready.try_send(Err(StartError::Refused(error.to_string())));
+                return None;
+            }
+        };
+        let (publish, leadership) = watch::channel(Leadership::default());
+        let Signals { ready, fail, .. } = &self.signals;
+        tokio::spawn(follow(consensus.clone(), publish, ready.clone(), fail.clone()));
+        let patience = Patience::new(
+            self.config.request_timeout(),
+            giving_up,
+            self.config.election_timeout,
+            leadership.clone(),
+        );
+        Some(Joined { consensus, peers, leadership, patience: Arc::new(patience) })
+    }
+
+    /// What the state machine works with.
+    fn parts(&self) -> Parts {
+        let State { replica, database, log, checkpointing, orders, hub, metrics } = &self.state;
+        Parts {
+            replica: replica.clone(),
+            database: database.clone(),
+            checkpointing: checkpointing.clone(),
+            ask_for_checkpoint: {
+                let orders = orders.clone();
+                Box::new(move || orders.checkpoint())
+            },
+            durable: self.marks.durable.clone(),
+            hub: hub.clone(),
+            leases: self.leases.clone(),
+            tags: self.tags.clone(),
+            applied: self.applied.clone(),
+            own_cells: self.own_cells.clone(),
+            metrics: metrics.clone(),
+            slow_syncs: log.slow_syncs(),
+            warning_apply_duration: self.config.warning_apply_duration,
+            warning_write_duration: self.config.warning_unary_request_duration,
+        }
+    }
+
+    /// The handle that everybody else uses, and the ends of its queues.
+    fn node(&self, joined: &Joined) -> (Node, Queues) {
+        let Joined { consensus, peers, leadership, patience } = joined.clone();
+        let (queue, proposals) = mpsc::channel(limits::PROPOSAL_QUEUE);
+        let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
+        let mailbox = Arc::new(Mailbox::default());
+        let shared = Shared {
+            config: self.config.clone(),
+            identity: self.identity,
+            replica: self.state.replica.clone(),
+            hub: self.state.hub.clone(),
+            leases: self.leases.clone(),
+            database: self.state.database.clone(),
+            consensus,
+            leadership,
+            peers,
+            patience,
+            queue,
+            reads,
+            orders: self.state.orders.clone(),
+            durable: self.marks.durable.clone(),
+            compacted: self.marks.compacted.clone(),
+            hashes: Lane::new(limits::HASHES_WAITING),
+            images: Images::new(),
+            metrics: self.state.metrics.clone(),
+            changing: tokio::sync::Mutex::default(),
+            lease_notes: tokio::sync::Mutex::default(),
+            cleanups: Cleanups::new(mailbox.clone()),
+            applied: self.marks.applied.clone(),
+            next_lease_id: AtomicU64::new(self.chance.number()),
+            stopping: self.signals.stopping.clone(),
+            told_refusals: ToldRefusals::default(),
+        };
+        (Node { shared: Arc::new(shared), mailbox }, Queues { proposals, reads: reads_out })
+    }
+
+    /// The way of a batch to whoever leads.
+    fn forwarder(&self, joined: &Joined) -> Forwarder {
+        let Joined { consensus, peers, leadership, patience } = joined.clone();
+        Forwarder {
+            consensus,
+            peers,
+            tags: self.tags.clone(),
+            leadership,
+            own: self.identity.member.0,
+            next_serial: AtomicU64::new(self.chance.number().max(1)),
+            patience,
+        }
+    }
+
+    /// The barrier of reads.
+    fn read_index(&self, joined: &Joined) -> ReadIndex {
+        let Joined { consensus, peers, leadership, patience } = joined.clone();
+        ReadIndex {
+            consensus,
+            peers,
+            leadership,
+            applied: self.marks.applied.clone(),
+            metrics: self.state.metrics.clone(),
+            own: self.identity.member.0,
+            patience,
+            attempt: self.config.election_timeout,
+        }
+    }
+
+    /// The tasks of the core thread, which end with its runtime.
+    fn spawn_tasks(self, node: &Node, joined: &Joined, queues: Queues, give_up: watch::Sender<bool>) {
+        tokio::spawn(node.mailbox.clone().hand_out());
+        tokio::spawn(core::gather(queues.proposals, Arc::new(self.forwarder(joined))));
+        tokio::spawn(self.read_index(joined).run(queues.reads));
+        tokio::spawn(leader::run(node.clone(), joined.leadership.clone()));
+        tokio::spawn(compactor::run(node.clone()));
+        let keep = self.config.snapshot_catchup_entries;
+        tokio::spawn(release_log(joined.consensus.clone(), keep, self.marks.durable));
+        tokio::spawn(scrub::report(node.clone(), self.marks.damage));
+        tokio::spawn(members::promote(node.clone()));
+        tokio::spawn(members::probe(node.clone()));
+        tokio::spawn(waiting::report(node.clone()));
+        let Signals { ready, fail, .. } = self.signals;
+        tokio::spawn(end_when_removed(node.clone(), joined.peers.clone(), give_up, ready.clone(), fail));
+        tokio::spawn(publish_and_tell(node.clone(), ready));
+    }
+}
+
+/// Follows who leads until consensus ends, which ends the member.
+async fn follow(
+    consensus: Consensus,
+    publish: watch::Sender<Leadership>,
+    ready: mpsc::Sender<Result<Node, StartError>>,
+    fail: mpsc::Sender<End>,
+) {
+    let error = consensus.follow(publish).await;
+    // Whichever of the two is waited for.
+    let _ = ready.try_send(Err(StartError::Refused(error.to_string())));
+    let _ = fail.try_send(End::Failed(error.to_string()));
+}
+
+/// Ends the member when it is removed from the cluster; when it is asked to stop, ends what still
+/// waits for a quorum.
+async fn end_when_removed(
+    node: Node,
+    peers: Arc<Peers>,
+    give_up: watch::Sender<bool>,
+    ready: mpsc::Sender<Result<Node, StartError>>,
+    fail: mpsc::Sender<End>,
+) {
+    let is_removed = tokio::select! { biased;
+        () = peers.removed() => true,
+        () = members::removed(&node) => true,
+        () = node.stopping() => false,
+    };
+    if !is_removed {
+        time::sleep(GIVE_UP).await;
+        give_up.send_replace(true);
+        return;
+    }
+    give_up.send_replace(true);
+    // Whichever of the two is waited for.
+    let _ = ready.try_send(Err(StartError::Refused(REMOVED.to_owned())));
+    time::sleep(members::LAST_BREATH).await;
+    let _ = fail.try_send(End::Removed);
+}
+
+/// The last step of the start.
+async fn publish_and_tell(node: Node, ready: mpsc::Sender<Result<Node, StartError>>) {
+    node.publish().await;
+    let _ = ready.try_send(Ok(node));
+}
+
+impl Node {
+    /// Tells the cluster this member's name and client URLs, unless it knows them.
+    async fn publish(&self) {
+        let mut leadership = self.shared.leadership.clone();
+        // Without a leader there is nobody to tell; a closed channel means the end is near.
+        let _ = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
+        let config = self.config();
+        let (cluster, id) = self.ids();
+        let known = self.members().iter().any(|member| {
+            member.id == id
+                && member.name == config.name
+                && member.client_urls == config.advertise_client_urls
+        });
+        let command = Command::MemberPublish {
+            id,
+            name: config.name.clone(),
+            client_urls: config.advertise_client_urls.clone(),
+        };
+        let mut published = known;
+        while !published {
+            match self.propose_own(command.clone()).await {
+                Ok(_) => published = true,
+                Err(ProposeError::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to publish this member; will retry");
+                    time::sleep(limits::PUBLISH_RETRY_PAUSE).await;
+                }
+            }
+        }
+        tracing::info!(
+            "local-member-id" = %id,
+            "local-member-attributes" =
+                format!("{{Name:{} ClientURLs:[{}]}}", config.name, config.advertise_client_urls.join(" ")),
+            "cluster-id" = %cluster,
+            "publish-timeout" = %GoDuration(config.request_timeout()),
+            "published local member to cluster through raft"
+        );
+        // Old scripts and test suites wait for this line. Every member has the same version of the API
+        // from the beginning, so there is nothing to enable.
+        let (version, _patch) = ETCD_CLUSTER_VERSION.rsplit_once('.').unwrap_or((ETCD_CLUSTER_VERSION, ""));
+        tracing::info!("cluster-version" = version, "enabled capabilities for version");
+    }
+}
+
+/// Lets go of the log behind the checkpoints.
+async fn release_log(consensus: Consensus, keep: u64, mut durable: watch::Receiver<u64>) {
+    while durable.changed().await.is_ok() {
+        let index = *durable.borrow_and_update();
+        if let Err(error) = consensus.release_log(index, keep).await {
+            tracing::warn!(%error, "could not release the log; will retry after the next checkpoint");
+        }
+    }
+}
