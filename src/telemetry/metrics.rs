@@ -8,16 +8,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{
-    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::{AtomicU64, Collector, GenericCounter},
-    exponential_buckets,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Registry, TextEncoder,
 };
 
 use crate::config::{Config, ETCD_VERSION, MetricsMode};
 
 use super::{
     GrpcMethod, grpc,
+    maker::{Maker, buckets},
     peer::{PeerFamilies, PeerMetrics},
     process::Process,
     requests::{DurationsByKind, RequestKind},
@@ -492,63 +491,6 @@ fn register_idle(make: &Maker<'_>) {
     make.gauge("etcd_debugging_store_watchers", NO_STORE);
 }
 
-/// `count` buckets, each twice the one before.
-pub(super) fn buckets(first: f64, count: usize) -> Vec<f64> {
-    exponential_buckets(first, 2.0, count).expect("positive")
-}
-
-/// Makes metrics and registers them. Names and labels are ours and sound: a mistake here shows in
-/// the first test.
-pub(super) struct Maker<'a> {
-    registry: &'a Registry,
-}
-
-impl Maker<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
-        let metric = metric.expect("sound names and labels");
-        self.registry.register(Box::new(metric.clone())).expect("registered once");
-        metric
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(GenericCounter::<AtomicU64>::new(name, help))
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help))
-    }
-
-    pub(super) fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge_f64(&self, name: &str, help: &str) -> Gauge {
-        self.register(Gauge::new(name, help))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.register(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
-    }
-
-    pub(super) fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: Vec<f64>,
-        labels: &[&str],
-    ) -> HistogramVec {
-        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
-    }
-}
-
 /// Where a [`NodeState`] goes.
 struct StateGauges {
     known_peers: GaugeVec,
@@ -858,6 +800,47 @@ mod tests {
             "etcd_server_healthcheck{name=\"data_corruption\",type=\"/readyz\"} 0\n",
             "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"error\",type=\"/readyz\"} 1\n",
             "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"success\",type=\"/readyz\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_counted_under_its_own_name() {
+        let metrics = Metrics::new(&Config::of_flags(&[]));
+        let peer = Arc::new(metrics.peer(0xa, 0xb));
+        peer.found();
+        peer.sent(100);
+        peer.received(7);
+        peer.send_failed();
+        peer.receive_failed();
+        peer.observe_round_trip(Duration::from_millis(3));
+        peer.sending_snapshot().arrived();
+        drop(peer.sending_snapshot());
+        let underway = peer.receiving_snapshot();
+        let text = metrics.render(&NodeState::default());
+        for line in [
+            "etcd_network_active_peers{Local=\"a\",Remote=\"b\"} 1\n",
+            "etcd_network_peer_sent_bytes_total{To=\"b\"} 100\n",
+            "etcd_network_peer_received_bytes_total{From=\"b\"} 7\n",
+            "etcd_network_peer_sent_failures_total{To=\"b\"} 1\n",
+            "etcd_network_peer_received_failures_total{From=\"b\"} 1\n",
+            "etcd_network_peer_round_trip_time_seconds_bucket{To=\"b\",le=\"0.0032\"} 1\n",
+            "etcd_network_snapshot_send_success{To=\"b\"} 1\n",
+            "etcd_network_snapshot_send_failures{To=\"b\"} 1\n",
+            "etcd_network_snapshot_send_inflights_total{To=\"b\"} 0\n",
+            "etcd_network_snapshot_send_total_duration_seconds_count{To=\"b\"} 1\n",
+            "etcd_network_snapshot_receive_inflights_total{From=\"b\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        drop(underway);
+        peer.lost();
+        let text = metrics.render(&NodeState::default());
+        for line in [
+            "etcd_network_active_peers{Local=\"a\",Remote=\"b\"} 0\n",
+            "etcd_network_disconnected_peers_total{Local=\"a\",Remote=\"b\"} 1\n",
+            "etcd_network_snapshot_receive_failures{From=\"b\"} 1\n",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -7,6 +7,7 @@
 mod grpc;
 mod last_words;
 mod log;
+mod maker;
 mod metrics;
 mod peer;
 mod process;

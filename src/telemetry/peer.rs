@@ -7,7 +7,7 @@ use std::{
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::{Maker, buckets};
+use super::maker::{Maker, buckets};
 
 /// The metrics that have a label for the peer.
 pub(super) struct PeerFamilies {
@@ -199,56 +199,6 @@ impl Drop for Transfer {
             metrics.duration.observe(self.start.elapsed().as_secs_f64());
         } else {
             metrics.failures.inc();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::Config,
-        telemetry::{Metrics, NodeState},
-    };
-
-    #[test]
-    fn a_peer_is_counted_under_its_own_name() {
-        let metrics = Metrics::new(&Config::of_flags(&[]));
-        let peer = Arc::new(metrics.peer(0xa, 0xb));
-        peer.found();
-        peer.sent(100);
-        peer.received(7);
-        peer.send_failed();
-        peer.receive_failed();
-        peer.observe_round_trip(Duration::from_millis(3));
-        peer.sending_snapshot().arrived();
-        drop(peer.sending_snapshot());
-        let underway = peer.receiving_snapshot();
-        let text = metrics.render(&NodeState::default());
-        for line in [
-            "etcd_network_active_peers{Local=\"a\",Remote=\"b\"} 1\n",
-            "etcd_network_peer_sent_bytes_total{To=\"b\"} 100\n",
-            "etcd_network_peer_received_bytes_total{From=\"b\"} 7\n",
-            "etcd_network_peer_sent_failures_total{To=\"b\"} 1\n",
-            "etcd_network_peer_received_failures_total{From=\"b\"} 1\n",
-            "etcd_network_peer_round_trip_time_seconds_bucket{To=\"b\",le=\"0.0032\"} 1\n",
-            "etcd_network_snapshot_send_success{To=\"b\"} 1\n",
-            "etcd_network_snapshot_send_failures{To=\"b\"} 1\n",
-            "etcd_network_snapshot_send_inflights_total{To=\"b\"} 0\n",
-            "etcd_network_snapshot_send_total_duration_seconds_count{To=\"b\"} 1\n",
-            "etcd_network_snapshot_receive_inflights_total{From=\"b\"} 1\n",
-        ] {
-            assert!(text.contains(line), "{line} is missing in\n{text}");
-        }
-        drop(underway);
-        peer.lost();
-        let text = metrics.render(&NodeState::default());
-        for line in [
-            "etcd_network_active_peers{Local=\"a\",Remote=\"b\"} 0\n",
-            "etcd_network_disconnected_peers_total{Local=\"a\",Remote=\"b\"} 1\n",
-            "etcd_network_snapshot_receive_failures{From=\"b\"} 1\n",
-        ] {
-            assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }
 }
