@@ -1,8 +1,8 @@
-//! The signals that ask the process to end.
+//! The signals that ask the process to stop: SIGTERM and SIGINT.
 //!
-//! They are listened for from the first moment of the process on. The kernel keeps signals that
-//! nobody listens for from the first process of a container, so a member that began to listen only
-//! once it serves could not be stopped there while it waits for its peers.
+//! Handlers for them are installed as soon as the process starts. The first process of a container does
+//! not receive a signal without a handler, so a member that installed its handlers only when it serves
+//! could not be stopped while it waits for its peers.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ pub(crate) struct Signals {
     interrupt: Signal,
 }
 
-/// Which signal came.
+/// The signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Terminate,
@@ -28,7 +28,7 @@ pub(crate) enum Asked {
 }
 
 impl Signals {
-    /// Has to be called on a runtime.
+    /// Installs the handlers. Must be called on a tokio runtime.
     pub(crate) fn listen() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -36,7 +36,7 @@ impl Signals {
         })
     }
 
-    /// The next signal that came since the last call.
+    /// The next signal that has arrived since the last call.
     pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! { biased;
             _ = self.terminate.recv() => Asked::Terminate,
@@ -44,7 +44,7 @@ impl Signals {
         }
     }
 
-    /// The next signal that is not part of the request to stop which came at `first`.
+    /// The next signal that does not belong to the request to stop that arrived at `first`.
     pub(crate) async fn next_request(&mut self, first: Instant) -> Asked {
         loop {
             let asked = self.next().await;
@@ -56,7 +56,7 @@ impl Signals {
 }
 
 impl Asked {
-    /// As etcd's log names the signal.
+    /// The name of the signal in etcd's log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Asked::Terminate => "terminated",
@@ -64,7 +64,7 @@ impl Asked {
         }
     }
 
-    /// What a shell reports of a process that the signal ended.
+    /// The exit code that a shell reports for a process that this signal ended.
     pub(crate) fn exit_code(self) -> u8 {
         match self {
             Asked::Terminate => 128 + 15,

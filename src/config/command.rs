@@ -1,4 +1,4 @@
-//! The commands beside serving: `help`, `version` and `snapshot restore`.
+//! The commands other than serving: `help`, `version` and `snapshot restore`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -8,11 +8,11 @@ use std::{
 use super::{ConfigError, Invocation, flags::split_value, help};
 
 const RESTORE_USAGE: &str =
-    "usage: retcd snapshot restore FILE [--data-dir DIR]; DIR is default.etcd unless given";
+    "usage: retcd snapshot restore FILE [--data-dir DIR]; the default of DIR is default.etcd";
 
-/// What a command line that begins with the word `command` asks for.
+/// Parses a command line that begins with the word `command`.
 pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocation, ConfigError> {
-    // Every word that has a meaning here is text.
+    // Every word that is compared below is UTF-8.
     let words: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap_or_default()).collect();
     match (command.to_str().unwrap_or_default(), words.as_slice()) {
         ("help", _) => Ok(Invocation::Print(help::help())),
@@ -28,13 +28,13 @@ pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocatio
             args[0].display()
         ))),
         _ => Err(ConfigError::invalid(format!(
-            "{command:?} is not a valid flag, and not a command: those are `snapshot restore`, `help` and `version`. \
-             Commands of a client, such as `put` and `get`, are etcdctl's"
+            "{command:?} is not a valid flag and not a command: the commands are `snapshot restore`, `help` and `version`. \
+             For commands of a client, such as `put` and `get`, use etcdctl"
         ))),
     }
 }
 
-/// `args` are those behind `snapshot restore`.
+/// `args` are the arguments after `snapshot restore`.
 fn restore(args: &[OsString]) -> Result<Invocation, ConfigError> {
     let usage = || ConfigError::usage(RESTORE_USAGE.to_owned());
     let mut file = None;
@@ -47,7 +47,7 @@ fn restore(args: &[OsString]) -> Result<Invocation, ConfigError> {
         }
         let (head, given) = split_value(arg);
         if head != "-data-dir" && head != "--data-dir" {
-            return Err(ConfigError::usage(format!("{arg:?} is not understood here; {RESTORE_USAGE}")));
+            return Err(ConfigError::usage(format!("unexpected argument {arg:?}; {RESTORE_USAGE}")));
         }
         data_dir = match given {
             Some(dir) => dir.into(),
@@ -104,6 +104,6 @@ mod tests {
         assert_eq!(answer("snapshot"), format!("2 {RESTORE_USAGE}"));
         assert_eq!(answer("snapshot restore"), format!("2 {RESTORE_USAGE}"));
         assert!(answer("snapshot save a").contains("2 there is no command \"snapshot save\""));
-        assert!(answer("put a").contains("1 \"put\" is not a valid flag, and not a command"));
+        assert!(answer("put a").contains("1 \"put\" is not a valid flag and not a command"));
     }
 }

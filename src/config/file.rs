@@ -1,8 +1,8 @@
 //! The configuration file: YAML (or JSON, which YAML contains).
 //!
-//! Keys are the names of flags. Three things differ from the command line: durations may be
-//! plain numbers of nanoseconds, lists may be lists, and TLS settings stand in blocks of their
-//! own. What comes out is what one would have typed, so that the same rules apply to it.
+//! Keys are the names of flags. Three things differ from the command line: a duration may be a plain
+//! number of nanoseconds, a list may be a YAML list, and TLS settings are in blocks of their own. The
+//! file is converted to flags as a user would have typed them, so that the same rules apply to both.
 
 use std::{fs, path::Path};
 
@@ -21,14 +21,14 @@ const BLOCKS: [(&str, &str); 4] = [
     ("socket-options", "socket-"),
 ];
 
-/// Keys that spell differently from the flag they stand for, once prefixed.
+/// Keys whose name with the prefix still differs from the name of their flag.
 const RENAMED: [(&str, &str); 3] = [
     ("allowed-hostname", "client-cert-allowed-hostname"),
     ("peer-allowed-cn", "peer-cert-allowed-cn"),
     ("peer-allowed-hostname", "peer-cert-allowed-hostname"),
 ];
 
-/// Flags and their values, as one would type them.
+/// The flags and their values, as a user would type them.
 pub(super) fn read(path: &Path, notices: &mut Vec<Notice>) -> Result<Vec<(String, String)>, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| {
         ConfigError::invalid(format!("cannot read the configuration file {}: {error}", path.display()))
@@ -76,7 +76,7 @@ fn add(
     Ok(())
 }
 
-/// The value as one would type it; nothing for a key that is there and empty.
+/// The value as a user would type it; `None` for a key without a value.
 fn as_typed(flag: &Flag, value: &Value) -> Result<Option<String>, ()> {
     match value {
         Value::Null => Ok(None),

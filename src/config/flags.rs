@@ -1,11 +1,11 @@
-//! What was typed: Go's flag syntax, and the environment behind it.
+//! Flags in Go's syntax, from the command line and the environment.
 //!
-//! `-x v`, `--x v`, `-x=v` and `--x=v` mean the same; a boolean flag takes its value only behind
-//! an `=`. Every flag can be set by `ETCD_<NAME>` as well, but not by both. After [`Flags::parse`]
-//! every value has the syntax of its kind; whether it makes sense is for `validate` to say.
+//! `-x v`, `--x v`, `-x=v` and `--x=v` mean the same; a boolean flag takes its value only after an
+//! `=`. Every flag can instead be set by the variable `ETCD_<NAME>`; setting both is an error. After
+//! [`Flags::parse`] every value has the syntax of its kind; `validate` checks whether it makes sense.
 //!
-//! Arguments and variables are bytes that need not be text. A path is taken as it is; any other
-//! value that is not text is refused by its flag's name.
+//! Arguments and variables are bytes that need not be UTF-8. A path is used as it is; any other value
+//! that is not UTF-8 is refused with the name of its flag.
 
 use std::{
     borrow::Cow,
@@ -26,10 +26,10 @@ use super::{
 const SHADOWED: &str = "conflicting environment variable is shadowed by corresponding command-line flag \
                         (either unset environment variable or disable flag))";
 
-/// Variables that begin like ours and are no flags.
+/// Variables that start with `ETCD_` but are not flags.
 const ENV_OTHERS: [&str; 3] = ["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY", "ETCD_VERSION"];
 
-/// Who set a flag.
+/// Where the value of a flag came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     CommandLine,
@@ -47,23 +47,24 @@ impl Origin {
     }
 }
 
-/// The flags that were set, by their names of today, and what to tell about them.
+/// The flags that were set, by their current names, and the remarks about them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags {
     values: BTreeMap<&'static str, OsString>,
-    /// Set by a name of 3.5 or 3.6, which wins over today's name wherever it stands.
+    /// Flags set by an `experimental-` name of etcd 3.5 or 3.6. Such a value wins over one set by the
+    /// current name, in whatever order they were given.
     values_experimental: BTreeMap<&'static str, OsString>,
-    /// Everything that was set, by the name that was used, and who set it.
+    /// Everything that was set, by the name that was used, with its origin.
     settings: BTreeMap<String, (OsString, Origin)>,
-    /// `Gate=true`, in the order given by old flags that are feature gates today.
+    /// `Gate=true` items from old flags that are feature gates today, in the order given.
     gates: Vec<String>,
     pub(super) help: bool,
     pub(super) notices: Vec<Notice>,
 }
 
 impl Flags {
-    /// Reads the arguments behind the program's name, then the environment; or, where one of them
-    /// names a configuration file, nothing but that file.
+    /// Reads the arguments after the program's name, then the environment. If one of them names a
+    /// configuration file, only that file is used.
     pub(super) fn parse(args: &[OsString], env: &[(OsString, OsString)]) -> Result<Flags, ConfigError> {
         let mut flags = Flags::default();
         let typed = flags.set_from_args(args)?;
@@ -91,12 +92,12 @@ impl Flags {
         self.values_experimental.contains_key(name) || self.values.contains_key(name)
     }
 
-    /// What the flag says: as typed, or its default.
+    /// The value of a flag as it was typed, or its default.
     pub(super) fn text(&self, name: &'static str) -> &str {
         self.value(name).to_str().expect("checked when it was set")
     }
 
-    /// The same of a flag for a path.
+    /// The value of a flag that takes a path.
     pub(super) fn path(&self, name: &'static str) -> &Path {
         Path::new(self.value(name))
     }
@@ -124,14 +125,14 @@ impl Flags {
         parse_duration(self.text(name)).expect("checked when it was set")
     }
 
-    /// Each URL once, however often it was given.
+    /// The URLs of a flag, without duplicates.
     pub(super) fn urls(&self, name: &'static str) -> Vec<Url> {
         let mut urls = parse_urls(self.text(name)).expect("checked when it was set");
         urls.dedup();
         urls
     }
 
-    /// `Name=true` items: of `--feature-gates`, and of old flags that became gates.
+    /// `Name=true` items, from `--feature-gates` and from old flags that became feature gates.
     pub(super) fn gates(&self) -> impl Iterator<Item = &str> {
         let listed = self.text("feature-gates").split(',').filter(|item| !item.is_empty());
         listed.chain(self.gates.iter().map(String::as_str))
@@ -195,7 +196,7 @@ impl Flags {
         env: &[(OsString, OsString)],
         typed: &BTreeSet<String>,
     ) -> Result<(), ConfigError> {
-        // A variable whose name is not text is none of ours.
+        // A variable whose name is not UTF-8 is not a flag of etcd.
         let named = env.iter().filter_map(|(variable, value)| Some((variable.to_str()?, value)));
         for (variable, value) in named {
             let Some(upper) = variable.strip_prefix("ETCD_") else { continue };
@@ -220,7 +221,7 @@ impl Flags {
         Ok(())
     }
 
-    /// Takes one value, under whatever name the flag has or had.
+    /// Sets one value, by the current or a former name of its flag.
     fn set(&mut self, name: &str, value: OsString, origin: Origin) -> Result<(), ConfigError> {
         check_syntax(name, kind_of(name)?, &value)?;
         self.settings.insert(name.to_owned(), (value.clone(), origin));
@@ -249,7 +250,7 @@ impl Flags {
     }
 }
 
-/// What the flag takes, or the refusal of a name that nobody knows.
+/// The kind of value that a flag takes; an unknown name is an error.
 fn kind_of(name: &str) -> Result<Kind, ConfigError> {
     if GATE_FLAGS.iter().any(|(flag, _)| *flag == name) {
         return Ok(Kind::Bool);

@@ -12,13 +12,13 @@ retcd: a distributed key-value store that speaks etcd's v3 API
 
 Usage:
   retcd [flags]
-  retcd snapshot restore FILE [--data-dir DIR]   makes a data directory from a file that
-                                                 `etcdctl snapshot save FILE` saved
+  retcd snapshot restore FILE [--data-dir DIR]   creates a data directory from FILE, which
+                                                 `etcdctl snapshot save FILE` wrote
   retcd version                                  prints the version, as --version does
-  retcd help                                     prints this text, as --help does
+  retcd help                                     prints this help, as --help does
 
-Without flags it runs a cluster of one, with its data in ./default.etcd, and serves clients at
-http://localhost:2379. Then, in another terminal:
+Without flags, retcd runs a cluster of one member, keeps its data in ./default.etcd, and serves
+clients at http://localhost:2379. To try it, in another terminal:
   etcdctl put greeting hello
   etcdctl get greeting
 
@@ -28,20 +28,22 @@ Examples:
   retcd --quota-backend-bytes 8589934592 --auto-compaction-retention 1h
   ETCD_LOG_LEVEL=debug retcd
 
-Flags are etcd's. Each can be set by an environment variable as well: --data-dir by ETCD_DATA_DIR.
-A switch is turned off with an equals sign: --pre-vote=false. Durations look like 300ms or 1h30m.
+The flags are etcd's. Each flag can also be set by an environment variable: --data-dir by
+ETCD_DATA_DIR. A boolean flag is turned off with an equals sign: --pre-vote=false. A duration is
+written like 300ms or 1h30m. The default of a flag is in [brackets]; a boolean flag without
+brackets is off.
 ";
 
 const GROUPS: [(Group, &str); 10] = [
     (Group::Member, "Member"),
     (Group::Clustering, "Clustering"),
     (Group::Limits, "Limits"),
-    (Group::Upkeep, "Upkeep"),
+    (Group::Upkeep, "Maintenance"),
     (Group::Security, "Security"),
     (Group::Auth, "Auth"),
     (Group::Logging, "Logging"),
     (Group::Metrics, "Metrics"),
-    (Group::Unsafe, "Unsafe (read the manual first)"),
+    (Group::Unsafe, "Unsafe (read docs/operations.md first)"),
     (Group::Other, "Other"),
 ];
 
@@ -57,10 +59,10 @@ pub(super) fn help() -> String {
             write_flag(&mut text, flag);
         }
     }
-    write_names(&mut text, "Not supported yet (any value but the default is refused)", |standing| {
+    write_names(&mut text, "Not supported yet (any value other than the default is refused)", |standing| {
         matches!(standing, Standing::Unsupported(_))
     });
-    write_names(&mut text, "Accepted, without effect here", |standing| {
+    write_names(&mut text, "Accepted, but without effect in retcd", |standing| {
         matches!(standing, Standing::NoEffect | Standing::NoEffectWithout(_))
     });
     text
@@ -104,7 +106,7 @@ fn write_names(text: &mut String, title: &str, wanted: impl Fn(&Standing) -> boo
     text.push('\n');
 }
 
-/// The first line is what scripts read; they expect etcd's words there.
+/// Scripts that work with etcd parse the first line, so that line is worded as etcd's.
 pub(super) fn version() -> String {
     format!(
         "etcd Version: {ETCD_VERSION}\nretcd Version: {}\nGit SHA: {}\nRust Version: {}\nOS/Arch: {}/{}\n",

@@ -1,14 +1,14 @@
-//! Who a member and a cluster are: ids computed as etcd computes them, so that the same command
-//! line makes the same ids.
+//! The ids of members and clusters, computed as in etcd, so that the same command line gives the same
+//! ids.
 //!
-//! A member is the first eight bytes of a SHA-1 over its peer URLs and the cluster's token; a
-//! cluster, of one over its first members. Both are fixed from then on.
+//! A member id is the first eight bytes of a SHA-1 over the member's peer URLs and the cluster's token. A
+//! cluster id is the first eight bytes of a SHA-1 over the ids of its first members. Neither changes later.
 
 use sha1::{Digest, Sha1};
 
 use crate::types::{ClusterId, MemberId};
 
-/// The id of a first member of a cluster.
+/// The id of a member that a new cluster is started with.
 pub(crate) fn member_id(peer_urls: &[String], token: &str) -> MemberId {
     MemberId(member_hash(peer_urls, token.as_bytes()))
 }

@@ -1,8 +1,9 @@
-//! From what was typed to what the code reads.
+//! Settings: from the command line, the environment or a file to a checked [`Config`].
 //!
-//! `Flags` are strings under etcd's names; [`Config`] is addresses, durations and sizes under
-//! public fields. Between the two stand two gates: syntax (`flags`, exit code 2) and sense
-//! (`validate`, exit code 1). Behind them nobody parses or doubts a setting again.
+//! `Flags` holds strings under etcd's names; [`Config`] holds addresses, durations and sizes in typed
+//! fields. A setting is checked twice on its way: for syntax in `flags` (exit code 2), and for whether
+//! it makes sense together with the others in `validate` (exit code 1). Code that reads a `Config`
+//! parses and checks nothing again.
 
 mod command;
 mod file;
@@ -31,44 +32,44 @@ use flags::Flags;
 
 use crate::telemetry::{GoDuration, list};
 
-/// The version of etcd whose behaviour this is, as clients are told.
+/// The version of etcd that retcd is compatible with, and that it reports to clients.
 pub(crate) const ETCD_VERSION: &str = "3.7.3";
-/// The commit that this was built from.
+/// The commit that this binary was built from.
 pub(crate) const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
     Some(commit) => commit,
     None => "not recorded",
 };
 const RUST_VERSION: &str = env!("RETCD_RUST_VERSION");
-/// The cluster version that goes with it.
+/// The cluster version that belongs to [`ETCD_VERSION`].
 pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
-/// Everything that can be set, checked and typed.
+/// All settings, checked and in types of their own.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
-    /// `None`: the log lives inside the data directory.
+    /// `None`: the write-ahead log is inside the data directory.
     pub(crate) wal_dir: Option<PathBuf>,
 
     pub(crate) listen_client_urls: Vec<ListenUrl>,
-    /// When there are any, the client URLs serve gRPC only.
+    /// If not empty, the client URLs serve gRPC only.
     pub(crate) listen_client_http_urls: Vec<ListenUrl>,
     pub(crate) listen_peer_urls: Vec<ListenUrl>,
     pub(crate) listen_metrics_urls: Vec<ListenUrl>,
     pub(crate) advertise_client_urls: Vec<String>,
-    /// Sorted, as the member id needs them.
+    /// Sorted, because the member id is computed from this order.
     pub(crate) initial_advertise_peer_urls: Vec<String>,
 
     /// Sorted by name; the URLs of a member are sorted too.
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
     pub(crate) initial_cluster_state: ClusterState,
     pub(crate) initial_cluster_token: String,
-    /// Go on from this member's data, as the only member.
+    /// Keep this member's data and make it the only member of the cluster.
     pub(crate) force_new_cluster: bool,
-    /// Refuse changes of the membership that would cost the quorum.
+    /// Refuse membership changes that would lose the quorum.
     pub(crate) strict_reconfig_check: bool,
     pub(crate) max_learners: usize,
-    /// Log entries kept behind a checkpoint for members that are a little behind.
+    /// Log entries kept after a checkpoint, so that a slow member catches up from the log.
     pub(crate) snapshot_catchup_entries: u64,
     pub(crate) pre_vote: bool,
     pub(crate) heartbeat: Duration,
@@ -89,15 +90,15 @@ pub(crate) struct Config {
     pub(crate) compaction_sleep_interval: Duration,
     pub(crate) watch_progress_notify_interval: Duration,
 
-    /// Web origins that may call; `None`: all.
+    /// Allowed CORS origins; `None`: all.
     pub(crate) cors: Option<Vec<String>>,
-    /// Host names that plaintext HTTP requests may use; `None`: all.
+    /// Host names that are accepted in plaintext HTTP requests; `None`: all.
     pub(crate) host_whitelist: Option<Vec<String>>,
 
-    /// The leader notes in the log what is left of leases.
+    /// Whether the leader records the remaining TTL of leases in the log.
     pub(crate) lease_checkpoint: bool,
 
-    /// How often the work of hashing a password is doubled.
+    /// The bcrypt cost: the number of times that the work of hashing a password is doubled.
     pub(crate) bcrypt_cost: u32,
 
     pub(crate) warning_apply_duration: Duration,
@@ -107,12 +108,12 @@ pub(crate) struct Config {
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) log_outputs: Vec<LogOutput>,
     pub(crate) metrics: MetricsMode,
-    /// Every gate there is, with whether it is on.
+    /// Every feature gate, with whether it is on.
     pub(crate) features: Vec<Feature>,
 
-    /// What was set, by whom, with its value: for the log.
+    /// Each setting that was set, with its value and source, for the log.
     pub(crate) settings: Vec<String>,
-    /// What to tell about the settings once there is a log to tell it to.
+    /// Remarks about the settings, kept until the log is set up.
     pub(crate) notices: Vec<Notice>,
 }
 
@@ -122,21 +123,21 @@ pub(crate) enum ClusterState {
     Existing,
 }
 
-/// How the server finds out that a client is gone.
+/// How the server detects that a client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keepalive {
-    /// Silence before it asks.
+    /// The idle time after which the server pings the client.
     pub(crate) interval: Duration,
-    /// How long it waits for the answer.
+    /// The time that the server waits for the answer to a ping.
     pub(crate) timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AutoCompaction {
     Off,
-    /// Keep what is younger than this.
+    /// Keep revisions that are younger than this.
     Periodic(Duration),
-    /// Keep this many revisions.
+    /// Keep this number of revisions.
     Revision(i64),
 }
 
@@ -146,7 +147,7 @@ pub(crate) enum LogLevel {
     Info,
     Warn,
     Error,
-    /// Nothing below the end of the process: `dpanic`, `panic` and `fatal`.
+    /// `dpanic`, `panic` and `fatal`: only errors that end the process.
     Fatal,
 }
 
@@ -185,7 +186,7 @@ pub(crate) struct Notice {
     pub(crate) message: String,
 }
 
-/// What the command line asks for.
+/// What the command line asks for: to serve, to restore, or to print a text.
 #[derive(Clone, Debug)]
 pub(crate) enum Invocation {
     Serve(Box<Config>),
@@ -194,11 +195,11 @@ pub(crate) enum Invocation {
         file: PathBuf,
         data_dir: PathBuf,
     },
-    /// Help or version: this text, to stdout, and nothing else.
+    /// Print this text, the help or the version, to stdout and exit.
     Print(String),
 }
 
-/// Why there will be no server, in one line.
+/// Why the settings were refused, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
     pub(crate) exit_code: u8,
@@ -206,7 +207,7 @@ pub(crate) struct ConfigError {
 }
 
 impl Config {
-    /// `args` are those behind the program's name.
+    /// `args` are the arguments after the program's name.
     pub(crate) fn load(args: &[OsString], env: &[(OsString, OsString)]) -> Result<Invocation, ConfigError> {
         if let [command, rest @ ..] = args
             && !command.as_encoded_bytes().starts_with(b"-")
@@ -223,8 +224,8 @@ impl Config {
         Ok(Invocation::Serve(Box::new(Config::try_from(&flags)?)))
     }
 
-    /// Tells the log what is about to start, and what there is to tell about the settings. The message
-    /// and the fields are etcd's, as far as etcd has them.
+    /// Logs what is about to start, and the remarks about the settings. The message and the fields are
+    /// etcd's, where etcd has them.
     pub(crate) fn log_start(&self) {
         let absolute =
             |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
@@ -273,24 +274,24 @@ impl Config {
         }
     }
 
-    /// How long a request waits for the cluster: five seconds, and two elections on top.
+    /// How long a request waits for the cluster: five seconds plus two election timeouts.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + self.election_timeout * 2
     }
 }
 
 impl ConfigError {
-    /// It cannot be read.
+    /// The command line has the wrong syntax.
     fn usage(message: String) -> ConfigError {
         ConfigError { exit_code: 2, message }
     }
 
-    /// Whether it cannot even be read.
+    /// Whether the command line has the wrong syntax.
     pub(crate) fn is_usage(&self) -> bool {
         self.exit_code == 2
     }
 
-    /// It can be read and makes no sense.
+    /// The syntax is right, but the settings make no sense.
     fn invalid(message: String) -> ConfigError {
         ConfigError { exit_code: 1, message }
     }

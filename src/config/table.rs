@@ -1,30 +1,31 @@
 //! Every flag there is, one row each.
 //!
-//! The names are etcd's, the union of its versions 3.4 to 3.8, so that no unit file, manifest or
-//! script has to change. A row says what the flag means here: most are used, some have no
-//! effect, some ask for what is not built yet and are refused, and some are history.
+//! The names are those of etcd 3.4 to 3.8 taken together, so that no unit file, manifest or script
+//! has to change. The `standing` of a row says what retcd does with the flag: most flags are used,
+//! some have no effect, some ask for a feature that retcd does not have yet and are refused, and
+//! some were removed from etcd.
 
 use Group::{Auth, Clustering, Limits, Logging, Member, Metrics, Other, Security, Unsafe, Upkeep};
 use Kind::{Bool, Choice, Duration, Int, Path, Text, Uint, Urls};
 
-/// One flag, as the help shows it and the parser takes it.
+/// One flag, as `--help` shows it and the parser reads it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// As one would type it.
+    /// As a user would type it.
     pub(super) default: &'static str,
     pub(super) group: Group,
     pub(super) help: &'static str,
     pub(super) standing: Standing,
 }
 
-/// What may stand behind the flag.
+/// The kind of value that a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
     Text,
-    /// A file or directory. The one kind of value that need not be text.
+    /// A file or directory. A path is the only kind of value that need not be UTF-8.
     Path,
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -49,19 +50,19 @@ pub(super) enum Group {
     Other,
 }
 
-/// What becomes of a flag that somebody sets.
+/// What retcd does with a flag that was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Used,
-    /// It tunes a part of etcd that has no counterpart here. Accepted with a warning.
+    /// The flag tunes a part of etcd that retcd does not have. Accepted with a warning.
     NoEffect,
-    /// It tunes what the text names, which is refused. Without that it has no effect in etcd either.
-    /// Accepted with a warning.
+    /// The flag tunes the feature that the text names, and retcd refuses that feature. Without the
+    /// feature the flag has no effect in etcd either. Accepted with a warning.
     NoEffectWithout(&'static str),
-    /// Ignoring it would be wrong. Any value but the default is refused; the text says what it
-    /// asks for.
+    /// Ignoring the flag would be wrong, because the user relies on what it asks for. Any value other
+    /// than the default is refused; the text names what the flag asks for.
     Unsupported(&'static str),
-    /// Gone from etcd; the text says since when, or what took its place. Accepted with a warning.
+    /// Removed from etcd; the text says since when, or what replaces the flag. Accepted with a warning.
     Removed(&'static str),
 }
 
@@ -93,31 +94,31 @@ const fn removed(name: &'static str, kind: Kind, why: &'static str) -> Flag {
     Flag { name, kind, default: "", group: Other, help: "", standing: Standing::Removed(why) }
 }
 
-/// URLs that TLS is spoken on.
+/// The URLs that need TLS, as a warning names them.
 const TLS: &str = "an https:// or unixs:// URL";
 
 pub(super) const FLAGS: &[Flag] = &[
-    flag("name", Text, "default", Member, "Name of this member, as --initial-cluster calls it."),
-    flag("data-dir", Path, "", Member, "Where the data lives. Empty: <name>.etcd in the working directory."),
-    flag(
-        "wal-dir",
-        Path,
-        "",
-        Member,
-        "A separate place for the write-ahead log. Empty: inside the data directory.",
-    ),
-    flag("listen-client-urls", Urls, "http://localhost:2379", Member, "Where to listen for clients."),
+    flag("name", Text, "default", Member, "Name of this member, as in --initial-cluster."),
+    flag("data-dir", Path, "", Member, "Data directory. Empty: <name>.etcd in the working directory."),
+    flag("wal-dir", Path, "", Member, "Directory of the write-ahead log. Empty: inside the data directory."),
+    flag("listen-client-urls", Urls, "http://localhost:2379", Member, "URLs to listen on for clients."),
     flag(
         "listen-client-http-urls",
         Urls,
         "",
         Member,
-        "Where to serve plain HTTP, if not on the client URLs.",
+        "URLs to serve HTTP on. If set, the client URLs serve gRPC only.",
     ),
-    flag("listen-peer-urls", Urls, "http://localhost:2380", Member, "Where to listen for other members."),
-    flag("listen-metrics-urls", Urls, "", Member, "More places for /metrics and the health checks."),
-    flag("heartbeat-interval", Uint, "100", Member, "Milliseconds between heartbeats of the leader."),
-    flag("election-timeout", Uint, "1000", Member, "Milliseconds without a leader before an election."),
+    flag("listen-peer-urls", Urls, "http://localhost:2380", Member, "URLs to listen on for other members."),
+    flag("listen-metrics-urls", Urls, "", Member, "Additional URLs for /metrics and the health checks."),
+    flag("heartbeat-interval", Uint, "100", Member, "Milliseconds between two heartbeats of the leader."),
+    flag(
+        "election-timeout",
+        Uint,
+        "1000",
+        Member,
+        "Milliseconds without a heartbeat before a member starts an election.",
+    ),
     flag("initial-election-tick-advance", Bool, "true", Member, "Shorten the first election.").no_effect(),
     flag("snapshot-count", Uint, "10000", Member, "Log entries between two snapshots.").no_effect(),
     flag(
@@ -125,15 +126,21 @@ pub(super) const FLAGS: &[Flag] = &[
         Uint,
         "5000",
         Member,
-        "Log entries kept behind a snapshot for slow members.",
+        "Log entries kept after a checkpoint, so that slow members catch up from the log.",
     ),
-    flag("reactors", Uint, "0", Member, "Threads that serve clients. 0: one for each core. (Not in etcd.)"),
+    flag(
+        "reactors",
+        Uint,
+        "0",
+        Member,
+        "Threads that serve clients. 0: one for each CPU core. (Not in etcd.)",
+    ),
     flag("max-wals", Uint, "5", Member, "Old log files to keep.").no_effect(),
     flag("max-snapshots", Uint, "5", Member, "Old snapshot files to keep.").no_effect(),
     flag("memory-mlock", Bool, "false", Member, "Keep memory from being swapped out.").no_effect(),
     flag("backend-bbolt-freelist-type", Text, "map", Member, "How bbolt keeps free pages.").no_effect(),
     flag("backend-batch-interval", Duration, "0", Member, "Longest wait of a backend batch.").no_effect(),
-    flag("backend-batch-limit", Int, "0", Member, "Most operations in a backend batch.").no_effect(),
+    flag("backend-batch-limit", Int, "0", Member, "Maximum operations in a backend batch.").no_effect(),
     flag("socket-reuse-port", Bool, "false", Member, "Listen with SO_REUSEPORT.").no_effect(),
     flag("socket-reuse-address", Bool, "false", Member, "Listen with SO_REUSEADDR.").no_effect(),
     flag("raft-read-timeout", Duration, "5s", Member, "Read timeout between members.").no_effect(),
@@ -146,27 +153,51 @@ pub(super) const FLAGS: &[Flag] = &[
         Urls,
         "http://localhost:2380",
         Clustering,
-        "Peer URLs to tell the other members.",
+        "Peer URLs announced to the other members.",
     ),
-    flag("initial-cluster", Text, "", Clustering, "First members: name=url,name=url. Empty: this one alone."),
+    flag(
+        "initial-cluster",
+        Text,
+        "",
+        Clustering,
+        "Members of a new cluster: name=url,name=url. Empty: this member only.",
+    ),
     flag(
         "initial-cluster-state",
         Choice(&["new", "existing"]),
         "new",
         Clustering,
-        "\"new\", or \"existing\" to join a cluster that runs.",
+        "\"new\", or \"existing\" to join a running cluster.",
     ),
-    flag("initial-cluster-token", Text, "etcd-cluster", Clustering, "Keeps clusters apart while they start."),
+    flag(
+        "initial-cluster-token",
+        Text,
+        "etcd-cluster",
+        Clustering,
+        "Token that makes the IDs of the cluster and its members unique.",
+    ),
     flag(
         "advertise-client-urls",
         Urls,
         "http://localhost:2379",
         Clustering,
-        "Client URLs to tell everybody.",
+        "Client URLs announced to clients and members.",
     ),
-    flag("strict-reconfig-check", Bool, "true", Clustering, "Refuse changes that would cost the quorum."),
-    flag("pre-vote", Bool, "true", Clustering, "Ask before starting an election."),
-    flag("max-learners", Uint, "1", Clustering, "Most learners in the cluster."),
+    flag(
+        "strict-reconfig-check",
+        Bool,
+        "true",
+        Clustering,
+        "Refuse membership changes that would lose the quorum.",
+    ),
+    flag(
+        "pre-vote",
+        Bool,
+        "true",
+        Clustering,
+        "Ask the other members before starting an election (Raft Pre-Vote).",
+    ),
+    flag("max-learners", Uint, "1", Clustering, "Maximum number of learners."),
     flag("discovery-token", Text, "", Clustering, "Discovery: token of the cluster.")
         .unsupported("discovery"),
     flag("discovery-endpoints", Text, "", Clustering, "Discovery: where to ask.").unsupported("discovery"),
@@ -201,11 +232,17 @@ pub(super) const FLAGS: &[Flag] = &[
         Int,
         "0",
         Limits,
-        "Refuse writes beyond this size. 0: 2 GiB. Negative: no limit.",
+        "Size of the data, in bytes, at which writes are refused. 0: 2 GiB. Negative: no limit.",
     ),
-    flag("max-txn-ops", Uint, "128", Limits, "Most operations in one transaction."),
-    flag("max-request-bytes", Uint, "1572864", Limits, "Largest request."),
-    flag("max-concurrent-streams", Uint, "4294967295", Limits, "Most requests in flight on one connection."),
+    flag("max-txn-ops", Uint, "128", Limits, "Maximum number of operations in one transaction."),
+    flag("max-request-bytes", Uint, "1572864", Limits, "Maximum size of a request in bytes."),
+    flag(
+        "max-concurrent-streams",
+        Uint,
+        "4294967295",
+        Limits,
+        "Maximum concurrent requests on one connection.",
+    ),
     flag("grpc-keepalive-min-time", Duration, "5s", Limits, "Shortest time between two pings of a client.")
         .no_effect(),
     flag(
@@ -213,9 +250,15 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "2h",
         Limits,
-        "Silence before the server pings a client. 0: never.",
+        "Idle time after which the server pings a client. 0: never.",
     ),
-    flag("grpc-keepalive-timeout", Duration, "20s", Limits, "Wait for the answer before closing. 0: never."),
+    flag(
+        "grpc-keepalive-timeout",
+        Duration,
+        "20s",
+        Limits,
+        "Time to wait for the answer to a ping before closing the connection. 0: no pings.",
+    ),
     //
     flag(
         "auto-compaction-mode",
@@ -229,16 +272,16 @@ pub(super) const FLAGS: &[Flag] = &[
         Text,
         "0",
         Upkeep,
-        "What to keep: hours or a duration; or revisions. 0: off.",
+        "History to keep: hours or a duration (periodic), or a number of revisions (revision). 0: off.",
     ),
-    flag("compaction-batch-limit", Int, "1000", Upkeep, "Revisions removed in one stride of a compaction."),
-    flag("compaction-sleep-interval", Duration, "10ms", Upkeep, "Pause between two strides."),
+    flag("compaction-batch-limit", Int, "1000", Upkeep, "Revisions removed in one batch of a compaction."),
+    flag("compaction-sleep-interval", Duration, "10ms", Upkeep, "Pause between two batches of a compaction."),
     flag(
         "watch-progress-notify-interval",
         Duration,
         "10m",
         Upkeep,
-        "Silence before a watcher is told the revision.",
+        "Time without events after which a watcher gets a progress notification.",
     ),
     flag("corrupt-check-time", Duration, "0s", Upkeep, "How often members compare their data.").no_effect(),
     flag("compact-hash-check-time", Duration, "1m", Upkeep, "How often members compare hashes.").no_effect(),
@@ -276,22 +319,40 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("cipher-suites", Text, "", Security, "TLS cipher suites.").no_effect_without(TLS),
     flag("tls-min-version", Text, "TLS1.2", Security, "Oldest TLS version.").no_effect(),
     flag("tls-max-version", Text, "", Security, "Newest TLS version.").no_effect(),
-    flag("cors", Text, "*", Security, "Web origins that may call, comma-separated. *: all."),
-    flag("host-whitelist", Text, "*", Security, "Host names that HTTP requests may use. *: all."),
+    flag("cors", Text, "*", Security, "Allowed CORS origins, comma-separated. *: all."),
+    flag(
+        "host-whitelist",
+        Text,
+        "*",
+        Security,
+        "Accepted host names of HTTP requests, comma-separated. *: all.",
+    ),
     //
     flag("auth-token", Text, "simple", Auth, "Kind of token.")
-        .unsupported("any kind of token but \"simple\""),
+        .unsupported("any kind of token other than \"simple\""),
     flag("auth-token-ttl", Uint, "300", Auth, "Seconds that a token lasts.").no_effect(),
-    flag("bcrypt-cost", Uint, "10", Auth, "Work spent on a password: 4 to 31."),
+    flag("bcrypt-cost", Uint, "10", Auth, "Cost of hashing a password with bcrypt: 4 to 31."),
     //
     flag("log-level", Text, "info", Logging, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "", Logging, "json or console. Empty: console on a terminal, json elsewhere."),
     flag("log-outputs", Text, "default", Logging, "stderr, stdout or file paths, comma-separated."),
-    flag("logger", Text, "zap", Logging, "Always \"zap\": lines have that shape.").no_effect(),
+    flag("logger", Text, "zap", Logging, "Always \"zap\": the log has that format.").no_effect(),
     flag("enable-log-rotation", Bool, "false", Logging, "Rotate log files.").unsupported("log rotation"),
     flag("log-rotation-config-json", Text, "", Logging, "How to rotate.").no_effect(),
-    flag("warning-apply-duration", Duration, "100ms", Logging, "Warn when applying takes longer."),
-    flag("warning-unary-request-duration", Duration, "300ms", Logging, "Warn when a request takes longer."),
+    flag(
+        "warning-apply-duration",
+        Duration,
+        "100ms",
+        Logging,
+        "Log a warning when applying a request takes longer.",
+    ),
+    flag(
+        "warning-unary-request-duration",
+        Duration,
+        "300ms",
+        Logging,
+        "Log a warning when a request takes longer.",
+    ),
     //
     flag("metrics", Text, "basic", Metrics, "\"extensive\" adds a histogram for each gRPC method."),
     flag("enable-pprof", Bool, "false", Metrics, "Serve Go profiles.").no_effect(),
@@ -302,7 +363,13 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("distributed-tracing-instance-id", Text, "", Metrics, "As which instance.").no_effect(),
     flag("distributed-tracing-sampling-rate", Int, "0", Metrics, "How many of a million.").no_effect(),
     //
-    flag("force-new-cluster", Bool, "false", Unsafe, "Keep the data, forget all other members."),
+    flag(
+        "force-new-cluster",
+        Bool,
+        "false",
+        Unsafe,
+        "Keep the data and remove all other members from the cluster.",
+    ),
     flag("unsafe-no-fsync", Bool, "false", Unsafe, "Do not wait for the disk.").no_effect(),
     //
     flag(
@@ -310,7 +377,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Path,
         "",
         Other,
-        "Read all settings from this YAML file; other flags are then ignored.",
+        "YAML file with all settings. Other flags and environment variables are then ignored.",
     ),
     flag("version", Bool, "false", Other, "Print the version and exit."),
     //
@@ -357,7 +424,7 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
 
-/// The flag that a name of 3.5 or 3.6 stands for today.
+/// The flag that an `experimental-` name of etcd 3.5 or 3.6 is called today.
 pub(super) fn find_experimental(name: &str) -> Option<&'static Flag> {
     find(name.strip_prefix("experimental-")?)
 }

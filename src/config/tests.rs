@@ -61,7 +61,7 @@ fn requests_are_no_larger_than_what_travels() {
     {
         let flags = format!("--max-request-bytes={asked}");
         assert_eq!(config(&flags).max_request_bytes, effective);
-        let is_told = warnings(&flags).iter().any(|warning| warning.contains("counts as 67108864"));
+        let is_told = warnings(&flags).iter().any(|warning| warning.contains("is reduced to 67108864"));
         assert_eq!(is_told, asked != "67108864", "{:?}", warnings(&flags));
     }
 }
@@ -204,7 +204,7 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("--discovery-srv example.com", "--discovery-srv is set, but discovery is not supported yet"),
         (
             "--auth-token jwt,pub-key=a",
-            "--auth-token is set, but any kind of token but \"simple\" is not supported yet",
+            "--auth-token is set, but any kind of token other than \"simple\" is not supported yet",
         ),
         (
             "--experimental-enable-distributed-tracing",
@@ -222,7 +222,7 @@ fn what_is_not_built_yet_is_refused_by_name() {
 
 #[test]
 fn what_changes_nothing_is_told() {
-    assert_eq!(warnings("--max-wals 3"), ["--max-wals=3 has no effect here"]);
+    assert_eq!(warnings("--max-wals 3"), ["--max-wals=3 has no effect in retcd"]);
     assert_eq!(warnings("--max-wals 5"), [""; 0]);
     assert_eq!(warnings("--enable-v2=true"), ["--enable-v2 is ignored: the version 2 API is gone since 3.6"]);
     assert_eq!(warnings("--logger zap"), [""; 0]);
@@ -236,7 +236,7 @@ fn what_changes_nothing_is_told() {
     );
     assert_eq!(
         warnings("--feature-gates=CompactHashCheck=true"),
-        ["feature gate CompactHashCheck=true has no effect here"]
+        ["feature gate CompactHashCheck=true has no effect in retcd"]
     );
 }
 
@@ -339,10 +339,7 @@ tls-max-version: 'TLS1.3'
 #[test]
 fn values_that_no_server_could_work_with_are_refused_or_mended() {
     for (args, words) in [
-        (
-            "--max-request-bytes 30",
-            "--max-request-bytes 30 leaves no room for a put; it must be at least 128",
-        ),
+        ("--max-request-bytes 30", "--max-request-bytes 30 is too small for a put; it must be at least 128"),
         ("--max-request-bytes 0", "at least 128"),
         ("--reactors 1025", "--reactors 1025 must not be greater than 1024"),
     ] {

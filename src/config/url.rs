@@ -1,8 +1,8 @@
-//! URLs of members: where to listen, and where others are reached.
+//! URLs of members: those to listen on, and those at which other members are reached.
 //!
-//! A URL is kept as it was typed, for ids are computed from that text and people search for it;
-//! beside the text stands what it means. [`ListenUrl`] is the part of it that a socket is made of.
-//! What is spoken over a connection follows from its scheme, so the scheme goes along to the socket.
+//! A [`Url`] keeps the text as it was typed, because member ids are computed from that text and operators
+//! search for it; the parsed scheme and target stand beside the text. A [`ListenUrl`] is what a socket is
+//! bound to. It keeps the scheme, because the scheme decides which protocol a connection uses.
 
 use std::{
     ffi::OsString,
@@ -12,8 +12,8 @@ use std::{
     path::PathBuf,
 };
 
-/// Bytes of the path of a Unix socket. The system's own limit: a `sockaddr_un` holds 108, with the
-/// zero that ends them.
+/// The longest path of a Unix socket, in bytes. A `sockaddr_un` of the system holds 108 bytes, one of
+/// which is the terminating zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,20 +45,20 @@ impl Scheme {
     }
 }
 
-/// Where a URL leads.
+/// What a URL points to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
-    /// The host as it was written; an IPv6 address has lost its brackets.
+    /// The host as it was typed, without the brackets of an IPv6 address.
     Host { host: String, port: u16 },
     /// The file of a Unix socket; a relative path is relative to the working directory.
     Socket(PathBuf),
 }
 
-/// `scheme://host:port` or `unix:///path`, with nothing behind it. URLs are ordered by their text,
-/// as etcd orders them.
+/// `scheme://host:port` or `unix:///path`, without a path or query after the port. URLs are ordered by
+/// their text, as in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Url {
-    /// As it was typed, but for the scheme, which is in lower case.
+    /// The text as it was typed, except that the scheme is in lower case.
     text: String,
     pub(crate) scheme: Scheme,
     pub(crate) target: Target,
@@ -71,7 +71,7 @@ impl fmt::Display for Url {
 }
 
 impl Url {
-    /// The error is a fragment for the end of a sentence.
+    /// The error says what is wrong and can be appended after `--flag: `.
     pub(crate) fn parse(text: &str) -> Result<Url, String> {
         let wrong_scheme = || format!("URL scheme must be http, https, unix, or unixs: {text}");
         let (scheme, rest) = text.split_once(':').ok_or_else(wrong_scheme)?;
@@ -81,13 +81,14 @@ impl Url {
                 let address = rest.strip_prefix("//").ok_or_else(wrong_scheme)?;
                 parse_host(address, text)?
             }
-            // `unix:/path` has no host, `unix://dir/file` takes the host for the first part.
+            // `unix:/path` has no host; in `unix://dir/file` the host is the first part of the path.
             Scheme::Unix | Scheme::Unixs => parse_socket(rest.strip_prefix("//").unwrap_or(rest), text)?,
         };
         Ok(Url { text: format!("{}:{rest}", scheme.as_str()), scheme, target })
     }
 
-    /// Where to bind: an address, never a name that could mean something else tomorrow.
+    /// What to bind to: an IP address, or a path. As in etcd, host names other than `localhost` are refused,
+    /// because a name could resolve to another address at the next start.
     pub(super) fn listen(&self) -> Result<ListenUrl, String> {
         self.without_tls()?;
         let address = match &self.target {
@@ -132,17 +133,17 @@ fn parse_socket(path: &str, text: &str) -> Result<Target, String> {
     match path.len() {
         0 => Err(format!("URL must name the file of a socket, as in unix:///run/etcd.sock: {text}")),
         len if len > SOCKET_PATH_BYTES_MAX => Err(format!(
-            "the path of a Unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and this has {len}; choose a \
-             shorter one: {text}"
+            "the path of a Unix socket may have at most {SOCKET_PATH_BYTES_MAX} bytes, but this path has {len}; choose a \
+             shorter path: {text}"
         )),
         _ if path.as_bytes().contains(&0) => {
-            Err(format!("the path of a Unix socket has a zero byte: {text}"))
+            Err(format!("the path of a Unix socket must not contain a zero byte: {text}"))
         }
         _ => Ok(Target::Socket(path.into())),
     }
 }
 
-/// `None` where a percent sign is not followed by two hexadecimal digits.
+/// Decodes percent escapes. `None` if a percent sign is not followed by two hexadecimal digits.
 fn percent_decoded(text: &str) -> Option<OsString> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -158,8 +159,8 @@ fn percent_decoded(text: &str) -> Option<OsString> {
     Some(OsString::from_vec(bytes))
 }
 
-/// A comma-separated list; blanks around the commas are forgiven. Sorted, as etcd sorts them: the
-/// member id is computed from that order.
+/// Parses a comma-separated list; blanks around the commas are ignored. The list is sorted as in etcd,
+/// because the member id is computed from that order.
 pub(super) fn parse_urls(text: &str) -> Result<Vec<Url>, String> {
     let mut urls = text
         .split(',')
@@ -171,7 +172,7 @@ pub(super) fn parse_urls(text: &str) -> Result<Vec<Url>, String> {
     Ok(urls)
 }
 
-/// A URL to listen on: what the socket is bound to, and what is spoken on it.
+/// A URL to listen on: the address that the socket is bound to, and the scheme.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListenUrl {
     pub(crate) scheme: Scheme,
@@ -185,7 +186,8 @@ pub(crate) enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether a second socket on it would be another one: port 0 is a new port each time.
+    /// Whether two sockets on this address would conflict. Port 0 never conflicts: it is a new port each
+    /// time.
     pub(super) fn is_one_place(&self) -> bool {
         !matches!(self, ListenAddress::Tcp(address) if address.port() == 0)
     }
@@ -239,7 +241,7 @@ mod tests {
             ("http://a:1/", "URL must not contain a path: http://a:1/"),
             ("unix://", "URL must name the file of a socket, as in unix:///run/etcd.sock: unix://"),
             ("unix:///a%2", "invalid URL escape in unix:///a%2"),
-            ("unix:///a%00", "the path of a Unix socket has a zero byte: unix:///a%00"),
+            ("unix:///a%00", "the path of a Unix socket must not contain a zero byte: unix:///a%00"),
         ];
         for (text, error) in cases {
             assert_eq!(Url::parse(text), Err(error.to_owned()));
@@ -259,7 +261,7 @@ mod tests {
         assert_eq!(path("unixs:///a%20b"), "/a b");
         assert_eq!(path(&format!("unix:///{}", "x".repeat(106))).len(), 107);
         let error = Url::parse(&format!("unix:///{}", "x".repeat(107))).expect_err("too long");
-        assert!(error.contains("at most 107 bytes, and this has 108"), "{error}");
+        assert!(error.contains("at most 107 bytes, but this path has 108"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Sense: what the flags say together, or why it cannot be.
+//! Validation: the flags become a [`Config`], or an error that says why they make no sense together.
 //!
-//! Messages are etcd's where etcd has one, since people search for them. Nothing here touches
-//! disk or network: what depends on the data directory is checked by
-//! [`Config::verify_bootstrap`], when it is known that there is no data yet.
+//! The messages are etcd's where etcd has one, because operators search for them. Validation touches
+//! neither disk nor network. Rules that hold only for a member without data are checked by
+//! [`Config::verify_bootstrap`], after the data directory has been opened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,12 +27,12 @@ use super::{
 const ELECTION_MS_MAX: u64 = 50_000;
 const QUOTA_BYTES_SUGGESTED_MAX: i64 = 8 << 30;
 const REQUEST_BYTES_SUGGESTED_MAX: usize = 10 << 20;
-/// The transport keeps lengths in 32 bits.
+/// The gRPC transport keeps the length of a message in 32 bits.
 const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
-/// A shorter interval would keep the server busy with telling.
+/// A shorter interval would keep the server busy with progress notifications.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The gate that switches something here. On unless told otherwise, where etcd has it off.
+/// The only feature gate that changes what retcd does. It is on by default, unlike in etcd.
 const LEASE_CHECKPOINT: &str = "LeaseCheckpoint";
 
 const FEATURES: &[(&str, &str, bool)] = &[
@@ -121,7 +121,7 @@ impl TryFrom<&Flags> for Config {
             quota_backend_bytes: quota(flags, &mut notices),
             max_txn_ops: narrow(flags, "max-txn-ops")?,
             max_request_bytes,
-            // None at all would be no server: in etcd, too, 0 is no limit.
+            // A limit of 0 streams would serve nobody. In etcd, too, 0 means no limit.
             max_concurrent_streams: match narrow(flags, "max-concurrent-streams")? {
                 0 => u32::MAX,
                 streams => streams,
@@ -176,10 +176,11 @@ impl TryFrom<&Flags> for Config {
 }
 
 impl Config {
-    /// What must hold to start a cluster from nothing; with data in the directory, the flags of
-    /// the first start no longer matter.
+    /// Checks what must hold to start a new cluster. A member that already has data does not use the
+    /// flags of the first start any more.
     ///
-    /// `same_places` says whether two lists of URLs lead to the same places, or what differs.
+    /// `same_places` compares two lists of URLs by the addresses they resolve to; its error says what
+    /// differs.
     pub(crate) fn verify_bootstrap(
         &self,
         same_places: impl FnOnce(&[String], &[String]) -> Result<(), String>,
@@ -207,8 +208,8 @@ impl Config {
         ))
     }
 
-    /// What must hold to start with others at all. Returns the peer URLs that `--initial-cluster`
-    /// gives this member.
+    /// Checks what must hold to start or to join a cluster. Returns the peer URLs that
+    /// `--initial-cluster` has for this member.
     pub(crate) fn verify_join(&self) -> Result<&[String], ConfigError> {
         let mut seen = BTreeSet::new();
         if !self.initial_cluster.iter().flat_map(|(_, urls)| urls).all(|url| seen.insert(url)) {
@@ -225,7 +226,7 @@ impl Config {
         Ok(urls)
     }
 
-    /// `--initial-cluster` as one would type it.
+    /// `--initial-cluster` as a user would type it.
     pub(crate) fn initial_cluster_text(&self) -> String {
         join(
             self.initial_cluster
@@ -254,14 +255,14 @@ fn join<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
     text
 }
 
-/// Flags that change nothing are told; flags that would have to change something are refused.
+/// Warns about flags that have no effect, and refuses flags that ask for an unsupported feature.
 fn check_standing(flags: &Flags, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
     for (flag, text) in flags.iter_set().filter(|(flag, text)| *text != flag.default) {
         match flag.standing {
             Standing::Unsupported(what) => {
                 return invalid(format!("--{} is set, but {what} is not supported yet", flag.name));
             }
-            Standing::NoEffect => warn(notices, format!("--{}={text} has no effect here", flag.name)),
+            Standing::NoEffect => warn(notices, format!("--{}={text} has no effect in retcd", flag.name)),
             Standing::NoEffectWithout(what) => {
                 warn(notices, format!("--{} is ignored: it has no effect without {what}", flag.name));
             }
@@ -271,14 +272,14 @@ fn check_standing(flags: &Flags, notices: &mut Vec<Notice>) -> Result<(), Config
     Ok(())
 }
 
-/// A number in the type that the code uses it in.
+/// The number of a flag, in the type of the `Config` field; a number that does not fit is refused.
 fn narrow<T: TryFrom<i128>>(flags: &Flags, name: &'static str) -> Result<T, ConfigError> {
     let text = flags.text(name);
     let number: i128 = text.parse().expect("checked when it was set");
     T::try_from(number).or_else(|_| invalid(format!("--{name} {text} is out of range")))
 }
 
-/// Each address once: two spellings of one address are one socket.
+/// The URLs of a flag. Two spellings of one address are one socket, so each address is kept once.
 fn listen_urls(flags: &Flags, name: &'static str) -> Result<Vec<ListenUrl>, ConfigError> {
     let urls = flags.urls(name).iter().map(Url::listen).collect::<Result<Vec<_>, _>>();
     let urls = urls.map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))?;
@@ -287,7 +288,7 @@ fn listen_urls(flags: &Flags, name: &'static str) -> Result<Vec<ListenUrl>, Conf
     Ok(urls.into_iter().filter(is_new).collect())
 }
 
-/// What `--advertise-client-urls` may look like beside these URLs to listen on.
+/// An example of `--advertise-client-urls` for a member that listens on these URLs.
 fn advertise_example(listen: &[Url]) -> String {
     match listen.first().map(|url| (url, &url.target)) {
         None => "http://10.0.0.1:2379".to_owned(),
@@ -298,7 +299,7 @@ fn advertise_example(listen: &[Url]) -> String {
     }
 }
 
-/// The URLs of each flag, and whether there must be one.
+/// `listeners` are the flags, their URLs, and whether a flag must have at least one URL.
 fn check_listeners(listeners: &[(&'static str, &[ListenUrl], bool)]) -> Result<(), ConfigError> {
     let mut owners: BTreeMap<&ListenAddress, &str> = BTreeMap::new();
     for (name, urls, is_needed) in listeners {
@@ -333,7 +334,12 @@ fn advertised(
             ));
         }
         if host == "0.0.0.0" || host == "::" {
-            warn(notices, format!("--{name} {url} is an address that nobody can reach this member at"));
+            warn(
+                notices,
+                format!(
+                    "--{name} {url} is a wildcard address, at which no client or member can reach this member"
+                ),
+            );
         }
     }
     Ok(urls.iter().map(Url::to_string).collect())
@@ -388,15 +394,15 @@ fn max_request_bytes(flags: &Flags, notices: &mut Vec<Notice>) -> Result<usize, 
     let bytes: usize = narrow(flags, "max-request-bytes")?;
     if bytes < REQUEST_BYTES_MIN {
         return invalid(format!(
-            "--max-request-bytes {bytes} leaves no room for a put; it must be at least {REQUEST_BYTES_MIN}"
+            "--max-request-bytes {bytes} is too small for a put; it must be at least {REQUEST_BYTES_MIN}"
         ));
     }
     if bytes > REQUEST_BYTES_LIMIT {
         warn(
             notices,
             format!(
-                "--max-request-bytes {bytes} counts as {REQUEST_BYTES_LIMIT}: larger requests do not travel between \
-                 members, and are refused with `etcdserver: request is too large`"
+                "--max-request-bytes {bytes} is reduced to {REQUEST_BYTES_LIMIT}: a larger request does not fit in a message \
+                 between members, and is refused with `etcdserver: request is too large`"
             ),
         );
     } else if bytes > REQUEST_BYTES_SUGGESTED_MAX {
@@ -421,7 +427,7 @@ fn quota(flags: &Flags, notices: &mut Vec<Notice>) -> Option<i64> {
     }
 }
 
-/// Either of them at 0 switches it off.
+/// Setting either the interval or the timeout to 0 turns pings off.
 fn keepalive(flags: &Flags) -> Option<Keepalive> {
     let interval = flags.duration("grpc-keepalive-interval");
     let timeout = flags.duration("grpc-keepalive-timeout");
@@ -429,7 +435,7 @@ fn keepalive(flags: &Flags) -> Option<Keepalive> {
     (!interval.is_zero() && !timeout.is_zero()).then_some(Keepalive { interval: interval_raised, timeout })
 }
 
-/// A plain number means hours or revisions, whichever the mode counts in.
+/// A plain number means hours in the mode `periodic` and revisions in the mode `revision`.
 fn auto_compaction(flags: &Flags) -> Result<AutoCompaction, ConfigError> {
     let retention = flags.text("auto-compaction-retention");
     let wrong = || {
@@ -534,7 +540,7 @@ fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, Co
                     if feature.name == LEASE_CHECKPOINT {
                         continue;
                     }
-                    warn(notices, format!("feature gate {}={on} has no effect here", feature.name));
+                    warn(notices, format!("feature gate {}={on} has no effect in retcd", feature.name));
                 }
             }
         }

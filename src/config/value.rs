@@ -1,10 +1,10 @@
 //! How values are written on Go's command lines.
 //!
-//! Errors are fragments for the end of a sentence; who calls knows the flag and says it.
+//! An error is the end of a sentence; the caller puts the name of the flag before it.
 
 use std::time::Duration;
 
-/// `true` and `false` in all the spellings Go takes.
+/// `true` and `false` in all spellings that Go accepts.
 pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -50,7 +50,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(EXAMPLES.to_owned()) } else { Ok(total) }
 }
 
-/// `number * unit`, exactly: digits behind the point are worth less and less of the unit.
+/// `number * unit` without rounding: each digit after the point counts a tenth of the digit before it.
 fn scale(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() {

@@ -1,9 +1,9 @@
-//! How many connections the limit of open files leaves room for.
+//! How many connections the limit of open files allows.
 //!
-//! A connection is a descriptor, and so is the next segment of the log. Whoever may open
-//! connections could keep the server from opening that, and without it the server ends. So a fixed
-//! number of descriptors is kept back for everything that the server opens by itself, each kind of
-//! port has its own share, and a connection beyond it waits until another one closes.
+//! A connection uses a file descriptor, and so does the next segment of the log. If clients used up all
+//! descriptors, the server could not open that segment and would have to stop. So a fixed number of
+//! descriptors is reserved for the files of the server, each kind of port has its own share of the
+//! rest, and a connection beyond that share waits until another connection closes.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Reminder;
 use crate::limits;
 
-/// Raises the limit of open files to the highest that this process may give itself, as Go does
-/// for every program. Returns the limit; `u64::MAX` is none.
+/// Raises the soft limit of open files to the hard limit, as Go does for every program. Returns the
+/// limit; `u64::MAX` means that there is none.
 pub(crate) fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        // Not being allowed to is no reason not to start: the limit is what it was.
+        // If the limit cannot be raised, the server starts with the limit that it has.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
@@ -28,21 +28,21 @@ pub(crate) fn raise_limit() -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Descriptors {
     pub(crate) clients: Places,
-    /// Of their own, so that a member is not taken for dead because its clients are many.
+    /// A share of its own, so that health checks still pass when clients use all of their connections.
     pub(crate) metrics: Places,
     pub(crate) peers: Places,
 }
 
 impl Descriptors {
-    /// The error is a line for a person.
+    /// The error is a message for the operator.
     pub(crate) fn within(limit: u64, reactors: usize) -> Result<Descriptors, String> {
         let reserved = limits::DESCRIPTORS_RESERVED + limits::DESCRIPTORS_PER_REACTOR * reactors as u64;
         if limit <= reserved {
             let with_one_reactor = limits::DESCRIPTORS_RESERVED + limits::DESCRIPTORS_PER_REACTOR;
             let or_else = if limit > with_one_reactor { ", or set a lower --reactors" } else { "" };
             return Err(format!(
-                "the limit of open files is {limit}, and {reserved} are needed for the server's own files and \
-                 connections with --reactors {reactors}; raise it above {reserved} (`ulimit -n` in a shell, \
+                "the limit of open files is {limit}, but the server needs {reserved} for its own files and \
+                 connections with --reactors {reactors}; raise the limit above {reserved} (`ulimit -n` in a shell, \
                  LimitNOFILE= in a systemd unit, --ulimit nofile= for docker){or_else}"
             ));
         }
@@ -56,12 +56,12 @@ impl Descriptors {
     }
 }
 
-/// Places for connections, shared by all ports of one kind.
+/// The connections that may be open at the same time, counted over all ports of one kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     free: Arc<Semaphore>,
     total: usize,
-    /// Whose connections they are.
+    /// Who opens these connections, as the log names it.
     whose: &'static str,
     reminder: Arc<Reminder>,
 }
@@ -75,7 +75,7 @@ impl Places {
         Places { free: Arc::new(Semaphore::new(total)), total, whose, reminder: Arc::default() }
     }
 
-    /// Waits until there is one.
+    /// Waits until a connection may be opened.
     pub(super) async fn take(&self) -> Place {
         if let Ok(place) = self.free.clone().try_acquire_owned() {
             return place;
@@ -83,9 +83,9 @@ impl Places {
         if self.reminder.is_due() {
             tracing::warn!(
                 connections = self.total,
-                "as many connections of {} are open as the limit of open files leaves room for; further ones \
-                 wait until one closes. Raise the limit (`ulimit -n`, LimitNOFILE= in a systemd unit), or close \
-                 connections that are not used",
+                "all connections that the limit of open files allows for {} are in use; further connections wait \
+                 until one closes. Raise the limit (`ulimit -n`, LimitNOFILE= in a systemd unit), or close unused \
+                 connections",
                 self.whose
             );
         }
@@ -102,7 +102,10 @@ mod tests {
     #[test]
     fn a_limit_that_is_too_low_is_refused_with_the_number_to_raise_it_to() {
         let error = Descriptors::within(158, 2).expect_err("nothing is left for clients");
-        assert!(error.contains("is 158, and 158 are needed") && error.contains("`ulimit -n`"), "{error}");
+        assert!(
+            error.contains("is 158, but the server needs 158 for") && error.contains("`ulimit -n`"),
+            "{error}"
+        );
         assert!(error.ends_with("or set a lower --reactors"), "{error}");
         let error = Descriptors::within(154, 1).expect_err("fewer reactors than one there are not");
         assert!(error.ends_with("--ulimit nofile= for docker)"), "{error}");

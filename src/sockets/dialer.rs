@@ -1,4 +1,4 @@
-//! Dialling a member: at all of its URLs at once, and at all addresses of a name.
+//! Dialling a member: all of its URLs at once, and all addresses of a host name.
 
 use std::{
     future::Future,
@@ -21,13 +21,13 @@ use crate::{
     threads,
 };
 
-/// How long it may take to find a name's addresses, or one address to accept.
+/// Timeout for resolving a host name, and for connecting to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What one address of a name is given before the next one is tried as well.
+/// How long an attempt at one address of a host name runs before the next address is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Makes connections to whichever of some URLs is the first to accept.
+/// Connects to whichever of a member's URLs accepts first.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     urls: Arc<[(Result<Url, String>, Lookup)]>,
@@ -38,7 +38,7 @@ impl Dialer {
         Dialer { urls: urls.iter().map(|url| (Url::parse(url), Lookup::new(resolve))).collect() }
     }
 
-    /// What a request over such a connection names as its authority.
+    /// The `:authority` of requests on a connection to this member.
     pub(crate) fn authority(&self) -> String {
         let readable = self.urls.iter().flat_map(|(url, _)| url);
         let first = readable.into_iter().find_map(|url| match &url.target {
@@ -46,14 +46,14 @@ impl Dialer {
             Target::Host { host, port } => Some(format!("{host}:{port}")),
             Target::Socket(_) => None,
         });
-        // As other clients do that speak HTTP over a Unix socket.
+        // Other HTTP clients, too, name `localhost` over a Unix socket.
         first.unwrap_or_else(|| "localhost".to_owned())
     }
 
-    /// All are tried at once: one that leads nowhere must not use up the time of the others.
+    /// Tries all URLs at once, so that an unreachable URL does not use up the time of the others.
     pub(crate) async fn dial(&self) -> io::Result<Io> {
         if self.urls.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no URL"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the member has no peer URL"));
         }
         let attempts = self.urls.iter().map(|(url, lookup)| {
             Box::pin(async move {
@@ -83,10 +83,10 @@ async fn dial(url: &Url, lookup: &Lookup) -> io::Result<Io> {
     }
 }
 
-/// Finds the addresses of one name. The system's resolver takes a thread for as long as the name
-/// service does not answer, whoever gives up waiting. So there is one question at a time, and who
-/// asks again waits for the answer to it. The thread is no runtime's, for a runtime does not end
-/// before its own threads do.
+/// Resolves one host name. The system's resolver blocks a thread until the name service answers, even
+/// if the caller has given up. So at most one lookup runs at a time, and a caller that comes later waits
+/// for its answer. The thread does not belong to a runtime, because a runtime waits for its own
+/// threads when it is dropped.
 #[derive(Debug)]
 struct Lookup {
     ask: Ask,
@@ -109,24 +109,24 @@ impl Lookup {
         if running.is_none() {
             let (tell, answer) = oneshot::channel();
             let (ask, host) = (self.ask, host.to_owned());
-            // Nobody may be left to tell.
+            // The receiver is gone if the `Dialer` was dropped meanwhile.
             threads::try_spawn("retcd-resolver", move || drop(tell.send(ask(&host, port))))?;
             *running = Some(answer);
         }
         let answer = running.as_mut().expect("set just now, if it was not before");
-        // If this is not waited for any longer, the question stays for the next one.
+        // If this caller gives up here, the lookup stays in `running` for the next caller.
         let answer = answer.await;
         *running = None;
         answer.map_err(io::Error::other)?
     }
 }
 
-/// They are tried in the order that the resolver prefers, and the next one before the last one has
-/// failed for good.
+/// Tries the addresses in the resolver's order. The next address is tried when the one before it has
+/// failed, or has not answered within [`HEAD_START`].
 async fn first_to_accept(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut left = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     loop {
         match left.next() {
             Some(address) => attempts.push(in_time(TcpStream::connect(address))),

@@ -1,4 +1,4 @@
-//! One connection's bytes, whatever carries them.
+//! One connection, over TCP or a Unix socket.
 
 use std::{
     io::{self, IoSlice},
@@ -16,16 +16,16 @@ use tokio::{
 
 use super::descriptors::Place;
 
-/// After this much silence the kernel asks whether a TCP peer is still there, and again each time
-/// it does not answer: a machine that lost its power does not hold a descriptor for ever.
+/// Idle time after which the kernel sends a TCP keepalive probe, and the time between two probes. So
+/// the connection of a machine that lost power is closed and its descriptor freed.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A connection.
 pub(crate) struct Io {
     stream: Stream,
-    /// Goes off if nothing has arrived by then.
+    /// The deadline for the first bytes; `None` once they have arrived.
     first_bytes_due: Option<Pin<Box<Sleep>>>,
-    /// Of those that were accepted: freed when the connection closes.
+    /// Held by an accepted connection, and freed when the connection closes.
     _place: Option<Place>,
 }
 
@@ -36,7 +36,7 @@ enum Stream {
 
 impl Io {
     pub(crate) fn tcp(stream: TcpStream) -> Io {
-        // Messages are small and waited for: none is held back to be sent with the next.
+        // Messages are small and latency matters, so none is delayed to be sent together with the next.
         let options = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
         if let Err(error) = options {
             tracing::debug!(%error, "cannot set the options of a connection");
@@ -52,7 +52,7 @@ impl Io {
         Io { _place: Some(place), ..self }
     }
 
-    /// Who is at the other end; `None` at a Unix socket, where a client has no name.
+    /// The address of the other side; `None` on a Unix socket, where a client has no address.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         match &self.stream {
             Stream::Tcp(stream) => stream.peer_addr().ok(),
@@ -60,7 +60,7 @@ impl Io {
         }
     }
 
-    /// Fails unless the other side says something within this time.
+    /// Makes reading fail if the other side sends nothing within this time.
     pub(crate) fn expecting_bytes_within(self, patience: Duration) -> Io {
         Io { first_bytes_due: Some(Box::pin(time::sleep(patience))), ..self }
     }
@@ -86,7 +86,7 @@ impl AsyncRead for Io {
         let Some(due) = &mut self.first_bytes_due else { return read };
         if read.is_pending() {
             let is_late = due.as_mut().poll(context).is_ready();
-            let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the other side said nothing"));
+            let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the other side sent nothing in time"));
             return if is_late { Poll::Ready(late()) } else { Poll::Pending };
         }
         self.first_bytes_due = None;

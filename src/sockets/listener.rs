@@ -1,7 +1,7 @@
 //! Listening and accepting.
 //!
-//! Accepting never ends by itself: an error is told and tried again after a pause, for the next
-//! connection may come through.
+//! Accepting never ends by itself: after an error it is logged and tried again after a pause, because
+//! the next connection may succeed.
 
 use std::{
     fs, io,
@@ -28,7 +28,7 @@ use crate::{
     limits,
 };
 
-/// A socket that connections can be made to, though nobody accepts them yet. It belongs to no
+/// A socket that is bound and queues connections, but does not accept them yet. It belongs to no
 /// runtime.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -43,7 +43,7 @@ enum BoundSocket {
     Unix(StdUnixListener),
 }
 
-/// Binds what `--{flag}` names. The error is a line for a person.
+/// Binds one URL of `--{flag}`. The error is a message for the operator.
 pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
     let address = &url.address;
     let bound = match address {
@@ -51,7 +51,7 @@ pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
             rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
             socket.set_nonblocking(true)?;
             Ok(Bound {
-                // With the port that the system chose where 0 was asked for.
+                // For port 0 this is the port that the system chose.
                 address: ListenAddress::Tcp(socket.local_addr()?),
                 socket: BoundSocket::Tcp(socket),
                 file: None,
@@ -62,31 +62,31 @@ pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
     bound.map_err(|error| {
         let remedy = match (error.kind(), address) {
             (io::ErrorKind::AddrInUse, ListenAddress::Tcp(_)) => {
-                format!("another process (a running etcd or retcd?) uses that port; stop it or set --{flag}")
+                format!("another process uses that port, perhaps a running etcd or retcd; stop it or set --{flag}")
             }
             (io::ErrorKind::AddrInUse, ListenAddress::Unix(_)) => {
-                format!("another process (a running etcd or retcd?) listens there; stop it or set --{flag}")
+                format!("another process listens on that socket, perhaps a running etcd or retcd; stop it or set --{flag}")
             }
             (io::ErrorKind::PermissionDenied, ListenAddress::Tcp(_)) => {
                 format!("ports below 1024 need privileges; set --{flag}")
             }
             (io::ErrorKind::PermissionDenied, ListenAddress::Unix(_)) => {
-                format!("give this user the right to write to that directory, or set --{flag}")
+                format!("give this user write permission for that directory, or set --{flag}")
             }
             (io::ErrorKind::NotFound, ListenAddress::Unix(_)) => {
-                format!("create the directory that the socket is to be in, or set --{flag}")
+                format!("create the directory of the socket, or set --{flag}")
             }
             (io::ErrorKind::AlreadyExists, ListenAddress::Unix(_)) => {
-                format!("move it away, or set --{flag}")
+                format!("move that file away, or set --{flag}")
             }
             (_, ListenAddress::Tcp(_)) => format!("set --{flag} to an address of this machine"),
-            (_, ListenAddress::Unix(_)) => format!("set --{flag} to a path that a socket can be created at"),
+            (_, ListenAddress::Unix(_)) => format!("set --{flag} to a path where a socket can be created"),
         };
         format!("cannot listen on {address}: {error}; {remedy}")
     })
 }
 
-/// The socket is created with the permissions that the umask leaves, as etcd's is.
+/// Creates the socket file with the permissions that the umask allows, as etcd does.
 fn bind_file(path: &Path) -> io::Result<Bound> {
     remove_abandoned(path)?;
     let socket = StdUnixListener::bind(path)?;
@@ -100,8 +100,8 @@ fn bind_file(path: &Path) -> io::Result<Bound> {
     })
 }
 
-/// Removes the socket that a process has left behind which did not end well. One that somebody
-/// listens on is left alone, and so is everything that is no socket.
+/// Removes a socket file that a crashed process has left behind. A socket on which another process
+/// listens, and a file that is not a socket, are left unchanged and cause an error.
 fn remove_abandoned(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -109,19 +109,22 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is not a socket exists at that path",
+        ));
     }
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {
         Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path),
         Err(error) if error != rustix::io::Errno::AGAIN => Err(error.into()),
-        // Accepted, or too many wait to be.
+        // The connection was accepted, or the queue of the listener is full: a process listens.
         Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 
-/// The file of a Unix socket, which goes with the socket.
+/// The file of a Unix socket. Dropping this removes the file.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -141,8 +144,8 @@ impl Drop for SocketFile {
 }
 
 impl Bound {
-    /// Makes it accept on the runtime that this is called on, as many at a time as there are
-    /// `places`.
+    /// Makes the socket accept connections on the current runtime, at most as many at a time as
+    /// `places` allows.
     pub(crate) fn listen(self, places: Places) -> io::Result<Listener> {
         let socket = match self.socket {
             BoundSocket::Tcp(socket) => Socket::Tcp(TcpListener::from_std(socket)?),
@@ -177,8 +180,8 @@ impl Listener {
         &self.address
     }
 
-    /// The next connection. While there is no place for it, it waits, and further ones wait in the
-    /// kernel's queue.
+    /// The next connection. While `places` is used up, that connection waits here, and further ones
+    /// wait in the kernel's queue.
     pub(crate) async fn accept(&self) -> Accepted {
         loop {
             match self.socket.accept().await {
@@ -205,7 +208,7 @@ impl Socket {
     }
 }
 
-/// A connection on its way to the runtime that it is served on.
+/// A connection that was accepted and is being moved to the runtime that will serve it.
 pub(crate) struct Accepted {
     stream: AcceptedStream,
     place: Place,
@@ -217,7 +220,7 @@ enum AcceptedStream {
 }
 
 impl Accepted {
-    /// Gives the connection to the runtime that this is called on.
+    /// Registers the connection with the current runtime.
     pub(crate) fn into_io(self) -> io::Result<Io> {
         let io = match self.stream {
             AcceptedStream::Tcp(stream) => Io::tcp(TcpStream::from_std(stream)?),
@@ -329,7 +332,7 @@ mod tests {
         let (path, url) = in_dir(&dir);
         fs::File::create(&path).and_then(|mut file| file.write_all(b"precious")).expect("a file");
         let error = bind(&url, "x").expect_err("the path is taken");
-        assert!(error.contains("no socket; move it away"), "{error}");
+        assert!(error.contains("not a socket exists at that path; move that file away"), "{error}");
         assert_eq!(fs::read(&path).expect("it is there"), b"precious");
         let error = bind(&listen_url(&format!("unix://{}/none/s", dir.path().display())), "x");
         assert!(error.expect_err("no directory").contains("create the directory"));

@@ -1,14 +1,14 @@
-//! Sockets: listening, accepting, dialling, and how many of them there may be.
+//! Sockets: listening, accepting, dialling, and the limit on the number of connections.
 //!
 //! ```text
 //! ListenUrl --- bind ---> Bound --- listen ---> Listener --- accept ---> Accepted ---> Io
 //! peer URLs ----------------------------------> Dialer ----- dial -------------------> Io
 //! ```
 //!
-//! Whoever serves or dials sees an [`Io`] and does not know what is below it: today TCP or a Unix
-//! socket. What is to lie between (TLS) goes in here and changes nobody else. Every accepted
-//! connection holds one of the places that the limit of open files leaves for its kind
-//! ([`Descriptors`]), so that a file can be opened whatever clients do.
+//! Code that serves or dials uses an [`Io`] and does not depend on its transport, which is TCP or a
+//! Unix socket today. TLS will be added inside this module, without a change to its users. Every
+//! accepted connection counts towards the connections that the limit of open files allows for its
+//! kind of port ([`Descriptors`]), so that the server can always open its files.
 
 mod descriptors;
 mod dialer;
@@ -28,10 +28,10 @@ use parking_lot::Mutex;
 
 use crate::clock;
 
-/// How often the log is told of a trouble that lasts.
+/// The pause before a warning about a lasting condition is logged again.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// Says when the log is to be told again.
+/// Decides when a warning about a lasting condition is logged again.
 #[derive(Debug, Default)]
 struct Reminder(Mutex<Option<Instant>>);
 

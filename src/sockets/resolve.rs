@@ -1,9 +1,9 @@
-//! Whether two lists of URLs lead to the same places.
+//! Whether two lists of URLs name the same addresses.
 //!
-//! A member may be known by its address and call itself by its name. So URLs are compared as etcd
-//! compares them: by what is written, then by where their hosts lead. Two things are taken over as
-//! they are. `localhost` is not looked up, for on each machine it means another one; and a name
-//! that cannot be found yet is asked for again, because the name service may be starting as well.
+//! The cluster may know a member by its IP address while the member advertises its host name. So URLs
+//! are compared as etcd compares them: first by their text, then by the addresses that their hosts
+//! resolve to. As in etcd, `localhost` is not resolved, because it means a different machine on each
+//! member, and a name that cannot be resolved is retried, because the name service may still be starting.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,24 +17,24 @@ use crate::{
     config::{Target, Url},
 };
 
-/// How long all names that are compared may take, and the pause before a name is asked for again.
+/// The time limit for resolving all names of one comparison, and the pause between two attempts.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The name that is not looked up.
+/// The name that is not resolved.
 const LOCALHOST: &str = "localhost";
 
-/// Asks the system where a name leads.
+/// Resolves a host name to its addresses.
 type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
 
-/// Compares URLs, and remembers what it has found out about their hosts. It blocks the thread.
+/// Compares URLs and remembers the addresses of their hosts. It blocks the calling thread.
 pub(crate) struct Resolver {
     lookup: Lookup,
     known: BTreeMap<String, BTreeSet<IpAddr>>,
     give_up: Instant,
 }
 
-/// What a host is compared by.
+/// A host as it is compared: by its name, or by its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
     Named(String),
@@ -50,12 +50,12 @@ impl Resolver {
         Resolver { lookup, known: BTreeMap::new(), give_up: clock::now() + PATIENCE }
     }
 
-    /// `Ok` if each of `ours` leads to where another of `theirs` does, and all are paired. The
-    /// error says what differs.
+    /// `Ok` if `ours` and `theirs` can be paired so that the two URLs of each pair have the same
+    /// address. The error says what differs.
     pub(crate) fn same_places(&mut self, ours: &[String], theirs: &[String]) -> Result<(), String> {
         let (ours, theirs) = (parsed(ours)?, parsed(theirs)?);
         if ours.len() != theirs.len() {
-            return Err(format!("{} and {} URLs", ours.len(), theirs.len()));
+            return Err(format!("one list has {} URLs, the other {}", ours.len(), theirs.len()));
         }
         if can_be_paired(&ours, &theirs, &|a, b| written_alike(a, b)) {
             return Ok(());
@@ -76,16 +76,16 @@ impl Resolver {
                     format!("{url} ({})", ips.join(" "))
                 }
                 Host::Named(name) if name == LOCALHOST => {
-                    format!("{url} (not looked up, for it is another machine on each)")
+                    format!("{url} (not resolved, because it means a different machine on each member)")
                 }
                 Host::Named(_) => url.to_string(),
             };
             urls.iter().map(one).collect::<Vec<_>>().join(", ")
         };
-        Err(format!("{} leads elsewhere than {}", describe(&ours), describe(&theirs)))
+        Err(format!("{} and {} are different addresses", describe(&ours), describe(&theirs)))
     }
 
-    /// Where `urls` lead. A name that is among `others` too needs no looking up.
+    /// The hosts of `urls`. A URL that is also among `others` is compared by name and not resolved.
     fn hosts(&mut self, urls: &[Url], others: &[Url]) -> Result<Vec<Host>, String> {
         let host = |url: &Url| match &url.target {
             Target::Host { host, .. } if others.iter().any(|other| written_alike(url, other)) => {
@@ -132,7 +132,7 @@ impl Resolver {
     }
 }
 
-/// Whether two lists of URLs are the same but for how a host may be written.
+/// Whether two lists of URLs are equal, apart from different spellings of the same host.
 pub(crate) fn are_written_alike(ours: &[String], theirs: &[String]) -> bool {
     match (parsed(ours), parsed(theirs)) {
         (Ok(ours), Ok(theirs)) => {
@@ -147,7 +147,7 @@ fn parsed(urls: &[String]) -> Result<Vec<Url>, String> {
 }
 
 impl Host {
-    /// A name with several addresses leads to each of them.
+    /// Two hosts match if they have an address in common.
     fn meets(&self, other: &Host) -> bool {
         match (self, other) {
             (Host::Named(a), Host::Named(b)) => a == b,
@@ -281,7 +281,7 @@ mod tests {
         let error = compare("http://b.example:1", "http://10.0.0.1:1").expect_err("elsewhere");
         assert_eq!(
             error,
-            "http://b.example:1 (10.0.0.2 fd00::2) leads elsewhere than http://10.0.0.1:1 (10.0.0.1)"
+            "http://b.example:1 (10.0.0.2 fd00::2) and http://10.0.0.1:1 (10.0.0.1) are different addresses"
         );
         let error = compare("http://none.example:1", "http://10.0.0.1:1").expect_err("unknown");
         assert_eq!(error, "the host \"none.example\" cannot be resolved: no such host");

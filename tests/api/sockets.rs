@@ -136,10 +136,10 @@ fn a_socket_in_use_and_a_file_in_the_way_are_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("precious");
     fs::write(&file, "data").expect("a test may write");
-    assert!(refused(&file).contains("no socket; move it away"));
+    assert!(refused(&file).contains("not a socket exists at that path; move that file away"));
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "data");
     let long = directory.path().join("x".repeat(107));
-    assert!(refused(&long).contains("has at most 107 bytes"));
+    assert!(refused(&long).contains("may have at most 107 bytes"));
 }
 
 #[tokio::test]
