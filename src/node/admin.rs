@@ -133,6 +133,7 @@ impl Node {
         let term = leadership.borrow().term;
         let start = clock::now();
         let (_, own) = self.ids();
+        assert_ne!(target, own, "leadership goes to another member");
         tracing::info!(
             "local-member-id" = %own,
             "current-leader-member-id" = %own,

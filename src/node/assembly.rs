@@ -277,6 +277,10 @@ impl Core {
         let (queue, proposals) = mpsc::channel(limits::PROPOSAL_QUEUE);
         let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
         let mailbox = Arc::new(Mailbox::default());
+        assert!(
+            *self.marks.durable.borrow() <= *self.marks.applied.borrow(),
+            "what is durable has been applied"
+        );
         let shared = Shared {
             config: self.config.clone(),
             identity: self.identity,
@@ -446,8 +450,11 @@ impl Node {
 
 /// Lets go of the log behind the checkpoints.
 async fn release_log(consensus: Consensus, keep: u64, mut durable: watch::Receiver<u64>) {
+    let mut released = 0;
     while durable.changed().await.is_ok() {
         let index = *durable.borrow_and_update();
+        assert!(released <= index, "the log is released up to {released}, and the database holds {index}");
+        released = index;
         if let Err(error) = consensus.release_log(index, keep).await {
             tracing::warn!(%error, "could not release the log; will retry after the next checkpoint");
         }

@@ -41,7 +41,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.shared.cleanups.running.send_modify(|running| *running -= 1);
+        self.0.shared.cleanups.running.send_modify(|running| {
+            assert!(*running > 0, "a clean-up ends that has begun");
+            *running -= 1;
+        });
     }
 }
 

@@ -28,28 +28,58 @@ pub(crate) async fn run(node: Node) {
 
 /// Waits one whole period, then goes on compacting to where the store was one period ago.
 async fn periodic(node: &Node, period: Duration) {
-    let interval = period.min(HOUR);
-    let sample_interval = (interval / SAMPLES).max(Duration::from_millis(1));
-    let samples_per_period = (period.as_nanos() / sample_interval.as_nanos()).max(1) as usize;
-    // Not made as large as it is going to be: a period may be longer than anything lives.
-    let mut samples = VecDeque::new();
-    let mut compacted = Rev(0);
-    let mut until_next = 0;
+    let mut samples = Samples::new(period);
     loop {
-        samples.push_back(node.rev());
-        time::sleep(sample_interval).await;
-        until_next = u32::saturating_sub(until_next, 1);
-        if samples.len() < samples_per_period {
-            continue;
+        samples.take(node.rev());
+        time::sleep(samples.interval).await;
+        if let Some(target) = samples.target()
+            && compact(node, target).await
+        {
+            samples.compacted(target);
         }
-        while samples.len() > samples_per_period {
-            samples.pop_front();
+    }
+}
+
+/// Revisions at equal distances of time, over one period.
+struct Samples {
+    interval: Duration,
+    per_period: usize,
+    revs: VecDeque<Rev>,
+    compacted: Rev,
+    /// Samples until the next compaction.
+    until_next: u32,
+}
+
+impl Samples {
+    fn new(period: Duration) -> Samples {
+        let interval = (period.min(HOUR) / SAMPLES).max(Duration::from_millis(1));
+        let per_period = (period.as_nanos() / interval.as_nanos()).max(1) as usize;
+        // The queue is not made as large as it is going to be: a period may be longer than any process
+        // lives.
+        Samples { interval, per_period, revs: VecDeque::new(), compacted: Rev(0), until_next: 0 }
+    }
+
+    fn take(&mut self, rev: Rev) {
+        self.revs.push_back(rev);
+    }
+
+    /// Called once an interval after each sample: what to compact to, if it is time.
+    fn target(&mut self) -> Option<Rev> {
+        self.until_next = self.until_next.saturating_sub(1);
+        while self.revs.len() > self.per_period {
+            self.revs.pop_front();
         }
-        let target = samples[0];
-        if until_next == 0 && target > compacted && compact(node, target).await {
-            compacted = target;
-            until_next = SAMPLES;
+        if self.revs.len() < self.per_period {
+            return None;
         }
+        let target = *self.revs.front()?;
+        (self.until_next == 0 && target > self.compacted).then_some(target)
+    }
+
+    fn compacted(&mut self, target: Rev) {
+        assert!(target > self.compacted, "an automatic compaction goes forward");
+        self.compacted = target;
+        self.until_next = SAMPLES;
     }
 }
 
@@ -86,5 +116,40 @@ async fn compact(node: &Node, target: Rev) -> bool {
             time::sleep(limits::COMPACTION_RETRY_PAUSE).await;
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_passes_before_the_first_compaction_and_an_interval_between_the_next() {
+        let mut samples = Samples::new(Duration::from_secs(600));
+        assert_eq!((samples.interval, samples.per_period), (Duration::from_secs(60), 10));
+        let mut targets = Vec::new();
+        for rev in 1..=35 {
+            samples.take(Rev(rev));
+            if let Some(target) = samples.target() {
+                samples.compacted(target);
+                targets.push((rev, target.0));
+            }
+        }
+        assert_eq!(targets, [(10, 1), (20, 11), (30, 21)]);
+    }
+
+    #[test]
+    fn a_compaction_that_failed_is_due_again_at_the_next_sample() {
+        let mut samples = Samples::new(Duration::from_secs(600));
+        (1..=10).for_each(|rev| samples.take(Rev(rev)));
+        assert_eq!(samples.target(), Some(Rev(1)));
+        samples.take(Rev(11));
+        assert_eq!(samples.target(), Some(Rev(2)));
+    }
+
+    #[test]
+    fn a_long_period_is_sampled_every_six_minutes() {
+        let samples = Samples::new(Duration::from_secs(24 * 3600));
+        assert_eq!((samples.interval, samples.per_period), (Duration::from_secs(360), 240));
     }
 }

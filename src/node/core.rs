@@ -141,6 +141,7 @@ fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket<Outcom
             fits
         })
         .count();
+    assert!(count > 0 || waiting.is_empty(), "a batch takes at least the oldest proposal");
     let queued = waiting.iter().take(count).find_map(|proposal| proposal.queued);
     let mut tickets = Vec::with_capacity(count);
     let commands: Vec<Command> = waiting
@@ -150,6 +151,8 @@ fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket<Outcom
             proposal.command
         })
         .collect();
+    assert_eq!(commands.len(), tickets.len(), "each command of a batch has a ticket");
+    assert!(commands.len() <= limits::BATCH_COMMANDS_MAX, "a batch fits an entry");
     (commands.into(), tickets, queued)
 }
 

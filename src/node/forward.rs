@@ -88,6 +88,7 @@ impl Forwarder {
                 Err(NotFound::Leaderless) => continue,
                 Err(NotFound::Stopped) => return Err(ProposeError::Stopped),
             };
+            assert!(!commands.is_empty(), "an entry of the log holds a command");
             match self.attempt(&leader, commands, began).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
@@ -143,6 +144,7 @@ impl Forwarder {
 /// Takes those commands out of a batch whose clients have gone, or whose deadlines have passed: what
 /// was not done in time is not done late.
 fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket<Outcome>>) {
+    assert_eq!(commands.len(), tickets.len(), "each command of a batch has a ticket");
     if tickets.iter().all(Ticket::is_waited_for) {
         return;
     }
@@ -154,6 +156,7 @@ fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket<Ou
         .map(|(command, ticket)| (command.clone(), ticket))
         .unzip();
     (*commands, *tickets) = (kept.into(), waited_for);
+    assert_eq!(commands.len(), tickets.len(), "a command is left out together with its ticket");
 }
 
 /// What one attempt came to.

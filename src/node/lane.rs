@@ -73,6 +73,7 @@ impl<K: Clone + PartialEq, T: Clone> Lane<K, T> {
         }
         let (done, ticket) = watch::channel(None);
         state.waiting.push_back(Wanted { key, done: Arc::new(done) });
+        assert!(state.waiting.len() <= self.waiting_max, "no more runs wait than may");
         Ok(Ticket(ticket))
     }
 
@@ -112,13 +113,15 @@ impl<K, T> Run<K, T> {
 
     pub(super) fn finish(mut self, result: T) {
         self.is_over = true;
-        self.done.send_replace(Some(result));
+        let earlier = self.done.send_replace(Some(result));
+        assert!(earlier.is_none(), "a run has one result");
     }
 
     /// Ends a run that nobody wanted. It begins anew if somebody came just now.
     pub(super) fn abandon(mut self) {
         self.is_over = true;
         let mut state = self.state.lock();
+        assert!(state.running.is_some(), "a run is under way until it is over");
         let running = state.running.take();
         if self.is_wanted()
             && let Some(again) = running

@@ -32,6 +32,7 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
             changed = leadership.changed() => if changed.is_err() { return },
         }
         let now = *leadership.borrow_and_update();
+        assert!(now.term >= told.1, "this member is in term {} after term {}", now.term, told.1);
         if now.leader.is_some() && now.leader != leader {
             leader = now.leader;
             node.metrics().leader_changes.inc();
@@ -78,49 +79,98 @@ fn tell(leadership: &Leadership) {
     }
 }
 
-/// What the loop wakes up for.
-enum Event {
-    /// A round is over. How long the next one has to wait.
-    Round(Duration),
-    /// A deadline was set that may be earlier than the one slept for.
-    LeaseChanged,
-    Time,
+/// What the leader does about leases now and next. It reads no clock: each turn is told the time.
+struct LeaseWatch {
+    attention: Attention,
+    /// A round is under way; there is never a second one beside it.
+    is_round_under_way: bool,
+    rest_until: Option<Instant>,
+}
+
+/// A round is one batch of proposals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    Revoke,
+    Checkpoint,
+}
+
+/// What comes of a turn.
+#[derive(Debug)]
+struct Turn {
+    /// By how much the leader was late for this turn, if it was held up.
+    late: Option<Duration>,
+    /// The round that begins now.
+    begins: Option<Round>,
+    /// When the next turn is due; `None` if only a new deadline or the end of a round makes it due.
+    next: Option<Instant>,
+}
+
+impl LeaseWatch {
+    fn new(election_timeout: Duration, now: Instant) -> LeaseWatch {
+        LeaseWatch {
+            attention: Attention::new(election_timeout, now),
+            is_round_under_way: false,
+            rest_until: None,
+        }
+    }
+
+    /// With the next `deadline` of a lease, and when the next `note` of what is left of one is due.
+    fn turn(&mut self, now: Instant, deadline: Option<Instant>, note: Option<Instant>) -> Turn {
+        let late = self.attention.look(now);
+        self.rest_until = self.rest_until.filter(|until| now < *until);
+        let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        let begins = if self.is_round_under_way || self.rest_until.is_some() {
+            None
+        } else if is_due(deadline) && self.attention.is_sure(now) {
+            Some(Round::Revoke)
+        } else if is_due(note) {
+            Some(Round::Checkpoint)
+        } else {
+            None
+        };
+        self.is_round_under_way |= begins.is_some();
+        let look = self.attention.next_look(now, deadline);
+        let note = note.filter(|note| *note > now);
+        let next = [look, note, self.rest_until].into_iter().flatten().min();
+        Turn { late, begins, next }
+    }
+
+    /// The next round may begin after `rest`.
+    fn round_ended(&mut self, now: Instant, rest: Duration) {
+        assert!(self.is_round_under_way, "a round ends that has begun");
+        self.is_round_under_way = false;
+        self.rest_until = Some(now + rest);
+    }
 }
 
 async fn look_after_leases(node: Node, term: u64) {
-    let mut attention = Attention::new(node.config().election_timeout, clock::now());
+    let mut watch = LeaseWatch::new(node.config().election_timeout, clock::now());
     let mut round: JoinSet<Duration> = JoinSet::new();
-    let mut rest_until = None;
     loop {
         let now = clock::now();
-        if let Some(late) = attention.look(now) {
+        let (deadline, note) = {
+            let expiry = node.expiry();
+            (expiry.next_deadline(), expiry.next_note().filter(|_| node.config().lease_checkpoint))
+        };
+        let turn = watch.turn(now, deadline, note);
+        if let Some(late) = turn.late {
             tracing::warn!(
                 late = %GoDuration(late),
                 "the leader was held up; no lease ends before its holder could renew it"
             );
         }
-        rest_until = rest_until.filter(|until| now < *until);
-        let (deadline, note) = {
-            let expiry = node.expiry();
-            (expiry.next_deadline(), expiry.next_note().filter(|_| node.config().lease_checkpoint))
-        };
-        if round.is_empty() && rest_until.is_none() {
-            if deadline.is_some_and(|deadline| deadline <= now) && attention.is_sure(now) {
-                round.spawn(revoke_expired(node.clone(), term, now));
-            } else if note.is_some_and(|note| note <= now) {
-                round.spawn(checkpoint(node.clone(), term));
-            }
+        match turn.begins {
+            Some(Round::Revoke) => drop(round.spawn(revoke_expired(node.clone(), term, now))),
+            Some(Round::Checkpoint) => drop(round.spawn(checkpoint(node.clone(), term))),
+            None => {}
         }
-        let look = attention.next_look(now, deadline);
-        let note = note.filter(|note| *note > now);
-        let event = tokio::select! { biased;
-            Some(rest) = round.join_next() => Event::Round(rest.unwrap_or(limits::LEASE_ROUND_PAUSE)),
-            () = node.lease_changed() => Event::LeaseChanged,
-            () = sleep_until([look, note, rest_until].into_iter().flatten().min()) => Event::Time,
-        };
-        match event {
-            Event::Round(rest) => rest_until = Some(clock::now() + rest),
-            Event::LeaseChanged | Event::Time => {}
+        tokio::select! { biased;
+            Some(rest) = round.join_next() => {
+                watch.round_ended(clock::now(), rest.unwrap_or(limits::LEASE_ROUND_PAUSE));
+            }
+            // A deadline was set that may be earlier than the next turn.
+            () = node.lease_changed() => {}
+            () = sleep_until(turn.next) => {}
         }
     }
 }
@@ -150,6 +200,7 @@ async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
         }
         expiry.expired(now, limits::LEASE_REVOKES_PER_ROUND)
     };
+    assert!(expired.len() <= limits::LEASE_REVOKES_PER_ROUND, "a round of revokes fits an entry");
     let is_full_round = expired.len() == limits::LEASE_REVOKES_PER_ROUND;
     if !expired.is_empty() {
         let count = expired.len() as u64;
@@ -167,4 +218,43 @@ async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
 async fn checkpoint(node: Node, term: u64) -> Duration {
     node.checkpoint_leases(term).await;
     limits::LEASE_ROUND_PAUSE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ELECTION: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn rounds_come_one_after_the_other_and_rest_between() {
+        let start = Instant::now();
+        let mut watch = LeaseWatch::new(ELECTION, start);
+        let deadline = Some(start);
+        let mut now = start;
+        // It looks again and again until it has been awake for an election timeout.
+        while now < start + ELECTION {
+            let turn = watch.turn(now, deadline, None);
+            assert_eq!(
+                (turn.begins, turn.late),
+                (None, None),
+                "a leader that is new lets holders renew first"
+            );
+            now = turn.next.expect("a lease is due");
+        }
+        assert_eq!(watch.turn(now, deadline, None).begins, Some(Round::Revoke));
+        assert_eq!(watch.turn(now, deadline, Some(now)).begins, None, "a round is under way");
+        watch.round_ended(now, limits::LEASE_ROUND_PAUSE);
+        let turn = watch.turn(now, None, Some(now));
+        assert_eq!(turn.begins, None, "it rests");
+        assert_eq!(turn.next, Some(now + limits::LEASE_ROUND_PAUSE));
+        now += limits::LEASE_ROUND_PAUSE;
+        assert_eq!(watch.turn(now, None, Some(now)).begins, Some(Round::Checkpoint));
+    }
+
+    #[test]
+    fn a_leader_without_leases_waits_for_one() {
+        let now = Instant::now();
+        assert_eq!(LeaseWatch::new(ELECTION, now).turn(now, None, None).next, None);
+    }
 }

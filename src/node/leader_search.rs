@@ -47,6 +47,8 @@ pub(super) struct LeaderSearch<'a> {
     /// comes earlier.
     pause: Duration,
     has_found: bool,
+    /// Of the last leader that was found.
+    term: u64,
 }
 
 impl<'a> LeaderSearch<'a> {
@@ -56,7 +58,7 @@ impl<'a> LeaderSearch<'a> {
         own: u64,
         pause: Duration,
     ) -> LeaderSearch<'a> {
-        LeaderSearch { consensus, leadership: leadership.clone(), own, pause, has_found: false }
+        LeaderSearch { consensus, leadership: leadership.clone(), own, pause, has_found: false, term: 0 }
     }
 
     /// The next leader to ask. It waits up to `leaderless_max` until a leader is known. After the
@@ -68,6 +70,8 @@ impl<'a> LeaderSearch<'a> {
         let known = time::timeout(leaderless_max, known_leader(&mut self.leadership)).await;
         let (id, term) = known.map_err(|_| NotFound::Leaderless)??;
         self.has_found = true;
+        assert!(term >= self.term, "a leader of term {term} is found after one of term {}", self.term);
+        self.term = term;
         let route = if id == self.own {
             Route::Own
         } else {

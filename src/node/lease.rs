@@ -258,7 +258,9 @@ impl Node {
     pub(super) fn promote_leases(&self, term: u64) {
         let replica = self.shared.replica.read();
         let leases = replica.state.lessor.leases().map(|(id, lease)| (id, lease.remaining()));
-        self.expiry().promote(term, clock::now(), self.shared.config.election_timeout, leases);
+        let mut expiry = self.expiry();
+        assert_eq!(expiry.term(), None, "the deadlines of one term are gone before those of the next");
+        expiry.promote(term, clock::now(), self.shared.config.election_timeout, leases);
     }
 
     /// Notes in the log what is left of leases that nobody has renewed for long.
@@ -284,6 +286,7 @@ impl Node {
                 .get(*id)
                 .is_some_and(|lease| lease.remaining() > *left + Duration::from_secs(1))
         };
+        assert!(notes.len() <= limits::LEASE_HANDOVER_LEASES, "what a handover notes is bounded");
         let (news, known): (Vec<_>, Vec<_>) = notes.into_iter().partition(is_news);
         self.expiry().noted(&known);
         // Handing over must not wait for long: without this, leases only begin anew.

@@ -337,7 +337,9 @@ impl Node {
 }
 
 pub(super) fn quorum(members: usize) -> usize {
-    members / 2 + 1
+    let quorum = members / 2 + 1;
+    assert!(2 * quorum > members, "any two quorums have a member in common");
+    quorum
 }
 
 /// Looks after new voters for as long as the node lives, while this member leads.

@@ -185,7 +185,9 @@ impl Node {
     pub(crate) fn choose_lease_id(&self) -> i64 {
         let serial = self.shared.next_lease_id.fetch_add(1, Ordering::Relaxed);
         let id = (serial & (i64::MAX as u64)) as i64;
-        if id == 0 { 1 } else { id }
+        let id = if id == 0 { 1 } else { id };
+        assert!(id > 0, "a chosen lease id is positive");
+        id
     }
 }
 

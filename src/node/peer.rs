@@ -73,6 +73,7 @@ impl ToldRefusals {
             return false;
         }
         told.insert(from, (refusal.clone(), now));
+        assert!(told.len() <= limits::REFUSED_PEERS, "what is remembered of refusals is bounded");
         true
     }
 }

@@ -102,6 +102,7 @@ impl Node {
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.
     pub(crate) fn history(&self, from: Rev, max_revs: usize) -> Result<History, ReadError> {
+        assert!(max_revs > 0, "a stride of history takes at least one revision");
         let stride = self.shared.replica.read().state.mvcc.history(from, max_revs)?;
         Ok(stride.load()?)
     }
@@ -109,7 +110,9 @@ impl Node {
     /// Adds to each event what the key held before it.
     pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
         let lookup = self.shared.replica.read().state.mvcc.locate_prev(&events.iter().collect::<Vec<_>>());
-        for (event, prev) in events.iter_mut().zip(lookup.load()?) {
+        let found = lookup.load()?;
+        assert_eq!(found.len(), events.len(), "each event has its place among what was looked up");
+        for (event, prev) in events.iter_mut().zip(found) {
             event.prev_kv = prev;
         }
         Ok(())

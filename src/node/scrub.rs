@@ -85,6 +85,7 @@ impl Scrubber {
         if self.known.len() < limits::DAMAGE_KNOWN {
             self.known.insert(from, records);
         }
+        assert!(self.known.len() <= limits::DAMAGE_KNOWN, "what is remembered of damage is bounded");
         true
     }
 }

@@ -210,6 +210,10 @@ impl Node {
         let image = self.copy(applied_index, &|| run.is_wanted());
         let image = image.map_err(|error| NoImage::Storage(Arc::new(error)))?.map(Arc::new);
         images.sent.lock().extend(image.as_ref().map(Arc::downgrade));
+        assert!(
+            images.alive().len() <= limits::SNAPSHOT_IMAGES_MAX,
+            "no more images are on the disk than may be"
+        );
         Ok(image)
     }
 

@@ -169,6 +169,7 @@ impl Node {
                 Err(error) => missing.push(format!("{}: {}", self.title(id, peer), error.reason())),
             }
         }
+        assert!(answering <= voters.len(), "only voters count as answering");
         (answering, missing)
     }
 

@@ -100,6 +100,7 @@ impl Node {
         term: u64,
         commands: Arc<[Command]>,
     ) -> Result<(), ProposeError> {
+        assert!(!commands.is_empty(), "an entry of the log holds a command");
         let (_, own) = self.ids();
         // Nobody waits for this serial: that it was applied is all there is to know.
         let proposed = self.shared.consensus.propose_tagged(term, commands, (own.0, 0), None);

@@ -57,7 +57,8 @@ impl Checkpointer {
         replica.checkpointed(captured.rev, removed_bytes, meta)?;
         let compacted = replica.state.mvcc.rev_compact_finished();
         drop(replica);
-        self.durable.send_replace(index);
+        let before = self.durable.send_replace(index);
+        assert!(before <= index, "the database holds entry {before} already, and is said to end at {index}");
         self.compacted.send_if_modified(|known| std::mem::replace(known, compacted) != compacted);
         Ok(captured.more)
     }

@@ -100,6 +100,8 @@ impl Compaction {
     }
 
     fn finished(&mut self, checkpointer: &Checkpointer, rev: Rev, now: Instant) {
+        let compacted = checkpointer.replica.read().state.mvcc.rev_compacted();
+        assert!(rev <= compacted, "history is freed up to {}, and compacted up to {}", rev.0, compacted.0);
         let size = checkpointer.size();
         let took = clock::since(self.began.take().unwrap_or(now));
         tracing::info!(

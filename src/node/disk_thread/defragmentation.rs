@@ -116,6 +116,7 @@ impl Defragmenter {
         };
         let Copied::Pass { bytes } = copied else { return Ok(false) };
         *passes += 1;
+        assert!(*passes <= limits::DEFRAGMENTATION_PASSES_MAX, "a copy ends after its last pass");
         if bytes > limits::DEFRAGMENTATION_REST_BYTES && *passes < limits::DEFRAGMENTATION_PASSES_MAX {
             let _checkpointing = checkpointer.checkpointing.lock();
             if copy.is_of(&checkpointer.database) {

@@ -85,6 +85,10 @@ impl DiskThread {
             self.checkpointer.checkpoint(None)?;
             return Ok(Wait::Ended);
         }
+        assert!(
+            !ordered.physical_compaction || ordered.compaction,
+            "a physical compaction that is awaited is ordered too"
+        );
         self.compaction.order(ordered.compaction, ordered.physical_compaction);
         if ordered.checkpoint || now >= self.checkpoint_due {
             self.checkpoint(now)?;
