@@ -6,7 +6,7 @@
 //! each of them must be able to fail.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -22,7 +22,8 @@ const fn room(name: &'static str, may: &'static [&'static str], never: &'static 
     Room { name, may, never }
 }
 
-/// Bottom up. The main file is the only one that may use everything.
+/// Bottom up: a room uses rooms above it in this table only, but for those that everybody
+/// [reports to](REPORTED_TO). The main file is the only one that may use everything.
 const ROOMS: &[Room] = &[
     room("types", &[], OUTSIDE),
     room("limits", &[], OUTSIDE),
@@ -150,6 +151,10 @@ const ROOMS: &[Room] = &[
     ),
 ];
 
+/// What the process was started with, and what it tells its operator: every layer may use them, and
+/// they use nothing but the vocabulary and each other.
+const REPORTED_TO: &[&str] = &["config", "telemetry"];
+
 /// Keys, leases, users and watchers meet in `apply`, not each other.
 const CORE: &[&str] = &["types", "limits", "storage"];
 
@@ -215,6 +220,73 @@ const SEAMS: &[Seam] = &[
     seam("src/raft/snapshot.rs", &["files"], "the file of a snapshot that was received"),
 ];
 
+/// Files of one room that import each other in a circle, and why they are one thought all the same.
+struct Ring {
+    /// Sorted.
+    files: &'static [&'static str],
+    why: &'static str,
+}
+
+const fn ring(files: &'static [&'static str], why: &'static str) -> Ring {
+    Ring { files, why }
+}
+
+/// All of them.
+const RINGS: &[Ring] = &[
+    ring(
+        &[
+            "src/apply/admission.rs",
+            "src/apply/alarm.rs",
+            "src/apply/auth.rs",
+            "src/apply/lease.rs",
+            "src/apply/state.rs",
+        ],
+        "the state machine and what one kind of command does to it",
+    ),
+    ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
+    ring(
+        &[
+            "src/mvcc/checkpoint.rs",
+            "src/mvcc/compaction.rs",
+            "src/mvcc/hash.rs",
+            "src/mvcc/store.rs",
+            "src/mvcc/walk.rs",
+        ],
+        "to be cut",
+    ),
+    ring(&["src/node/assembly.rs", "src/node/start.rs"], "to be cut"),
+    ring(&["src/node/boot.rs", "src/node/restore.rs"], "to be cut"),
+    ring(
+        &[
+            "src/raft/base.rs",
+            "src/raft/codec.rs",
+            "src/raft/flusher.rs",
+            "src/raft/log_store.rs",
+            "src/raft/message.rs",
+            "src/raft/snapshot/part.rs",
+            "src/raft/snapshot/receive.rs",
+            "src/raft/state_machine.rs",
+            "src/raft/tags.rs",
+            "src/raft/typ.rs",
+        ],
+        "to be cut",
+    ),
+    ring(&["src/raft/peers.rs", "src/raft/reach.rs"], "to be cut"),
+    ring(
+        &[
+            "src/storage/database.rs",
+            "src/storage/defragmentation.rs",
+            "src/storage/draft.rs",
+            "src/storage/place.rs",
+            "src/storage/stretches.rs",
+        ],
+        "to be cut",
+    ),
+    ring(&["src/telemetry/metrics.rs", "src/telemetry/peer.rs"], "to be cut"),
+    ring(&["src/wal/log.rs", "src/wal/reader.rs"], "to be cut"),
+    ring(&["src/watch/group.rs", "src/watch/intervals.rs"], "to be cut"),
+];
+
 /// Macros and attributes that are for working on code, not for leaving in it.
 const UNFINISHED: &[(&str, &str)] = &[
     ("todo!", "finish it"),
@@ -255,6 +327,8 @@ fn the_tree_is_tidy() {
     }
     problems.extend(check_orphans(&sources));
     problems.extend(check_outside(&sources, SEAMS));
+    problems.extend(check_order(ROOMS));
+    problems.extend(check_rings(&sources, RINGS));
     let pages = files(&root.join("docs"), "md").into_iter().chain([root.join("README.md")]);
     for path in pages {
         let text = fs::read_to_string(&path).expect("readable");
@@ -396,6 +470,231 @@ fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
 fn mentions(code: &str, words: &str) -> bool {
     let is_name = words.starts_with(|c: char| c.is_alphabetic());
     code.match_indices(words).any(|(at, _)| !(is_name && ends_in_name(&code[..at])))
+}
+
+/// No arrow between rooms runs back up the layers.
+fn check_order(rooms: &[Room]) -> Vec<String> {
+    let place = |name: &str| rooms.iter().position(|room| room.name == name);
+    let mut problems = Vec::new();
+    for (at, room) in rooms.iter().enumerate() {
+        for used in room.may {
+            let is_for_all = REPORTED_TO.contains(used) && *used != room.name;
+            match place(used) {
+                None => problems.push(format!("{}: may use {used}, which is no room", room.name)),
+                Some(other) if other >= at && !is_for_all => {
+                    problems.push(format!("{}: may use {used}, which is not below it", room.name));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    problems
+}
+
+/// Inside a room, too, one reads downwards: no files import each other in a circle, but for those
+/// that are listed, and each of those does.
+fn check_rings(sources: &[Source], rings: &[Ring]) -> Vec<String> {
+    let found = rings_of(&Tree::new(sources));
+    let mut problems = Vec::new();
+    for files in &found {
+        if !rings.iter().any(|ring| ring.files == files) {
+            problems.push(format!("{}: import each other in a circle", files.join(", ")));
+        }
+    }
+    for ring in rings {
+        let name = ring.files.join(", ");
+        if !found.iter().any(|files| ring.files == files) {
+            problems.push(format!("{name}: listed as a ring, and is none: remove it from the list"));
+        }
+        if ring.why.is_empty() {
+            problems.push(format!("{name}: a ring without a reason"));
+        }
+    }
+    problems
+}
+
+/// Sets of files that all reach each other by their imports, each sorted.
+fn rings_of(tree: &Tree<'_>) -> BTreeSet<Vec<String>> {
+    let used: BTreeMap<&str, BTreeSet<&str>> =
+        tree.files.iter().map(|file| (file.path, tree.used_by(file))).collect();
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        used.keys().map(|from| (*from, reachable(&used, from))).collect();
+    let ring_of = |from: &str| -> Vec<String> {
+        let others = reached[from].iter().filter(|to| reached[**to].contains(from));
+        others.map(|path| (*path).to_owned()).collect()
+    };
+    used.keys().map(|from| ring_of(from)).filter(|ring| ring.len() > 1).collect()
+}
+
+/// What can be reached from a file in one step or more.
+fn reachable<'a>(used: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut waiting = vec![from];
+    while let Some(file) = waiting.pop() {
+        waiting.extend(used[file].iter().filter(|next| reached.insert(**next)));
+    }
+    reached
+}
+
+/// The server's files as modules, tests left out.
+struct Tree<'a> {
+    files: Vec<Module<'a>>,
+}
+
+struct Module<'a> {
+    path: &'a str,
+    /// Its name from the root, in parts: none for the main file.
+    name: Vec<&'a str>,
+    /// It stands for the files below it: nobody depends on it, but on what it hands on.
+    is_facade: bool,
+    /// What it imports, and what it names in full.
+    uses: Vec<Use>,
+}
+
+/// A path that a file mentions, group by group taken apart.
+#[derive(Debug, PartialEq)]
+struct Use {
+    parts: Vec<String>,
+    /// What it is called in the file; the last part, unless there is an `as`.
+    alias: String,
+}
+
+impl<'a> Tree<'a> {
+    fn new(sources: &'a [Source]) -> Tree<'a> {
+        let module = |source: &'a Source| {
+            let code = source.without_tests()?;
+            let path = source.path.strip_prefix("src/")?.strip_suffix(".rs")?;
+            let mut name: Vec<&str> = path.split('/').collect();
+            let is_facade = matches!(name.last(), Some(&"mod" | &"main"));
+            if is_facade {
+                name.pop();
+            }
+            Some(Module { path: &source.path, name, is_facade, uses: uses_of(code) })
+        };
+        let mut files: Vec<Module<'_>> = sources.iter().filter_map(module).collect();
+        let folders: Vec<Vec<&str>> = files.iter().map(|file| file.name.clone()).collect();
+        for file in &mut files {
+            file.is_facade |=
+                folders.iter().any(|other| other.split_last().is_some_and(|(_, f)| f == file.name));
+        }
+        Tree { files }
+    }
+
+    /// The other files of the same room that a file depends on.
+    fn used_by(&self, file: &Module<'a>) -> BTreeSet<&'a str> {
+        let found = file.uses.iter().filter_map(|used| self.resolve(file, &used.parts, 8));
+        let of_room = found.filter(|other| other.name.first() == file.name.first() && !other.is_facade);
+        of_room.map(|other| other.path).filter(|path| *path != file.path).collect()
+    }
+
+    /// The file that a path leads to from `file`, through at most `hops` facades that hand it on.
+    fn resolve(&self, file: &Module<'a>, parts: &[String], hops: usize) -> Option<&Module<'a>> {
+        let mut name = file.name.clone();
+        let mut rest = parts;
+        match rest.first()?.as_str() {
+            "crate" => name.clear(),
+            "self" => {}
+            "super" => _ = name.pop(),
+            // A path of a facade may begin with a file below it.
+            _ => return self.descend(name, rest, hops).filter(|found| found.name != file.name),
+        }
+        rest = &rest[1..];
+        while let Some((_, behind)) = rest.split_first().filter(|(first, _)| *first == "super") {
+            name.pop();
+            rest = behind;
+        }
+        self.descend(name, rest, hops)
+    }
+
+    fn descend(&self, mut name: Vec<&'a str>, parts: &[String], hops: usize) -> Option<&Module<'a>> {
+        let mut at = self.files.iter().find(|file| file.name == name)?;
+        for (position, part) in parts.iter().enumerate() {
+            let is_below = |file: &&Module<'_>| {
+                file.name.split_last().is_some_and(|(last, folder)| *last == part && folder == name)
+            };
+            if let Some(below) = self.files.iter().find(is_below) {
+                at = below;
+                name.clone_from(&below.name);
+                continue;
+            }
+            // What the facade imports under that name, it hands on.
+            let handed_on = at.uses.iter().find(|used| at.is_facade && used.alias == *part);
+            return match handed_on.filter(|_| hops > 0) {
+                Some(used) => {
+                    let onward: Vec<String> =
+                        used.parts.iter().chain(&parts[position + 1..]).cloned().collect();
+                    self.resolve(at, &onward, hops - 1)
+                }
+                None => Some(at),
+            };
+        }
+        Some(at)
+    }
+}
+
+/// All paths of the crate that code mentions: those that begin with `crate`, `super` or `self`, and
+/// what `use` imports.
+fn uses_of(code: &str) -> Vec<Use> {
+    let mut uses = Vec::new();
+    for root in ["crate", "super", "self", "use"] {
+        for (at, _) in code.match_indices(root) {
+            let behind = &code[at + root.len()..];
+            let is_inside = ends_in_name(&code[..at]) || code[..at].trim_end().ends_with("::");
+            if is_inside {
+                continue;
+            }
+            if root == "use" {
+                let is_import = behind.starts_with(char::is_whitespace);
+                let first = first_name(behind.trim_start());
+                if is_import && !["crate", "super", "self"].contains(&first.as_str()) {
+                    parse_use(behind, &[], &mut uses);
+                }
+            } else if behind.trim_start().starts_with("::") {
+                parse_use(&code[at..], &[], &mut uses);
+            }
+        }
+    }
+    uses
+}
+
+/// Takes in one path, or one group of them, behind `prefix`. Returns what comes after it.
+fn parse_use<'c>(code: &'c str, prefix: &[String], uses: &mut Vec<Use>) -> &'c str {
+    let mut parts = prefix.to_vec();
+    let mut rest = code.trim_start();
+    loop {
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut inside = group.trim_start();
+            while !inside.is_empty() && !inside.starts_with('}') {
+                let before = inside.len();
+                inside = parse_use(inside, &parts, uses).trim_start().trim_start_matches(',').trim_start();
+                // What is no path of names is passed over.
+                if inside.len() == before {
+                    inside = &inside[inside.chars().next().map_or(0, char::len_utf8)..];
+                }
+            }
+            return inside.strip_prefix('}').unwrap_or(inside);
+        }
+        let name = first_name(rest);
+        if name.is_empty() {
+            break;
+        }
+        rest = rest[name.len()..].trim_start();
+        // `a::{self, b}` is `a`.
+        if name != "self" || parts.is_empty() {
+            parts.push(name);
+        }
+        match rest.strip_prefix("::") {
+            Some(behind) => rest = behind.trim_start(),
+            None => break,
+        }
+    }
+    let mut alias = parts.last().cloned().unwrap_or_default();
+    if let Some(behind) = rest.strip_prefix("as ") {
+        alias = first_name(behind.trim_start());
+        rest = &behind.trim_start()[alias.len()..];
+    }
+    uses.push(Use { parts, alias });
+    rest
 }
 
 /// What the file is for comes before anything else in it.
@@ -683,6 +982,91 @@ mod the_checks_themselves {
         assert_eq!(check("", &[seam("src/node/a.rs", &["air"], "?")]).len(), 1, "there is no such outside");
         assert_eq!(check("", &[seam("src/node/a.rs", &[], "")]).len(), 1, "a seam has a reason");
         assert_eq!(check("fs::read(path); rand::random()", &files).len(), 1, "it is for one thing only");
+    }
+
+    #[test]
+    fn a_room_that_may_use_one_further_up_is_found() {
+        let check = |rooms: &[Room]| check_order(rooms);
+        let low = || room("low", &[], &[]);
+        assert_eq!(check(&[low(), room("high", &["low"], &[])]), [""; 0]);
+        assert_eq!(
+            check(&[room("a", &["b"], &[]), room("b", &[], &[])]),
+            ["a: may use b, which is not below it"]
+        );
+        assert_eq!(check(&[room("a", &["a"], &[])]).len(), 1, "itself need not be said");
+        assert_eq!(check(&[room("a", &["cellar"], &[])]), ["a: may use cellar, which is no room"]);
+        assert_eq!(check(&[room("a", &["config"], &[]), room("config", &[], &[])]), [""; 0]);
+        assert_eq!(check(&[room("config", &["node"], &[]), room("node", &[], &[])]).len(), 1);
+    }
+
+    fn rings(files: &[(&str, &str)], listed: &[Ring]) -> Vec<String> {
+        let files = files.iter().chain(&[("src/main.rs", "mod r;")]);
+        let sources: Vec<Source> = files.map(|(path, text)| Source::new(path, text)).collect();
+        check_rings(&sources, listed)
+    }
+
+    const A_B: &str = "src/r/a.rs, src/r/b.rs: import each other in a circle";
+
+    #[test]
+    fn files_that_import_each_other_are_found_in_every_form() {
+        let facade = "mod a;\nmod b;\npub(crate) use a::A;\npub(super) use b::{B, f as g};";
+        for (a, b) in [
+            ("use super::b::B;", "use super::a::A;"),
+            ("use crate::r::b::B;", "use crate::r::a;"),
+            ("use crate::{r::{b::B, x}, types};", "use super::{a::A};"),
+            ("use super::B;", "use super::A;"),
+            ("use crate::r::{A as _, B};", "use crate::{r::A};"),
+            ("use super::g;", "fn f() { super::A::new() }"),
+            ("use super::b::{self, B};", "impl super::a::A {}"),
+            ("pub(in crate::x) use super::B;", "use super::{\n    A,\n};"),
+        ] {
+            assert_eq!(
+                rings(&[("src/r/mod.rs", facade), ("src/r/a.rs", a), ("src/r/b.rs", b)], &[]),
+                [A_B],
+                "{a}"
+            );
+        }
+    }
+
+    #[test]
+    fn long_rings_and_those_through_folders_are_found() {
+        let files = [
+            ("src/r/mod.rs", "mod a; mod b; mod c; mod d; pub(crate) use c::deep::Deep;"),
+            ("src/r/a.rs", "use super::b::B;"),
+            ("src/r/b.rs", "use super::Deep;"),
+            ("src/r/c/mod.rs", "pub(super) mod deep;"),
+            ("src/r/c/deep.rs", "use super::super::a;"),
+            ("src/r/d.rs", "use super::a;"),
+        ];
+        assert_eq!(
+            rings(&files, &[]),
+            ["src/r/a.rs, src/r/b.rs, src/r/c/deep.rs: import each other in a circle"]
+        );
+    }
+
+    #[test]
+    fn files_that_only_read_downwards_are_no_ring() {
+        let facade = ("src/r/mod.rs", "mod a;\nmod b;\npub(crate) use {a::A, b::B};\nstruct Own;");
+        for (a, b) in [
+            ("use super::B;", ""),
+            ("use super::B;", "// super::A\nconst A: &str = \"super::a\";"),
+            ("use super::B;", "use super::Own;"),
+            ("use super::B;", "#[cfg(test)]\nmod tests {\n    use super::super::A;\n}"),
+            ("use super::B;", "use crate::other::A; fn f(self) -> Self { self.a }"),
+        ] {
+            let other = ("src/other.rs", "use crate::r::B; pub(crate) struct A;");
+            assert_eq!(rings(&[facade, ("src/r/a.rs", a), ("src/r/b.rs", b), other], &[]), [""; 0], "{b}");
+        }
+    }
+
+    #[test]
+    fn a_ring_that_is_listed_stands_for_a_reason_and_as_long_as_it_is_there() {
+        const FILES: &[&str] = &["src/r/a.rs", "src/r/b.rs"];
+        let (a, b) = (("src/r/a.rs", "use super::b;"), ("src/r/b.rs", "use super::a;"));
+        let facade = ("src/r/mod.rs", "mod a;\nmod b;");
+        assert_eq!(rings(&[facade, a, b], &[ring(FILES, "one thought")]), [""; 0]);
+        assert_eq!(rings(&[facade, a, b], &[ring(FILES, "")]).len(), 1, "a ring has a reason");
+        assert_eq!(rings(&[facade, a], &[ring(FILES, "one thought")]).len(), 1, "it is gone");
     }
 
     #[test]
