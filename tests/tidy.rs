@@ -282,7 +282,6 @@ const RINGS: &[Ring] = &[
         ],
         "to be cut",
     ),
-    ring(&["src/telemetry/metrics.rs", "src/telemetry/peer.rs"], "to be cut"),
     ring(&["src/wal/log.rs", "src/wal/reader.rs"], "to be cut"),
     ring(&["src/watch/group.rs", "src/watch/intervals.rs"], "to be cut"),
 ];
