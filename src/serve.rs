@@ -1,12 +1,12 @@
-//! The front: sockets, and the reactors that own them.
+//! Listeners, and the reactors that own the accepted connections.
 //!
 //! ```text
 //! listener --- accept ---> reactor 0 (one thread, one runtime, its connections)
 //!                    \---> reactor 1
 //! ```
 //!
-//! A connection belongs to one reactor from accept to close, and a reactor is one thread. No
-//! request is ever moved between threads but for its command, on the way to the core and back.
+//! A connection belongs to one reactor from accept to close, and a reactor is one thread. Of a request,
+//! only its command crosses threads, to the core thread, and its answer comes back.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -30,7 +30,7 @@ use crate::{
     threads,
 };
 
-/// Where clients connect, and what is spoken there.
+/// A listener for clients, and the protocols that are served on it.
 pub(crate) struct Port {
     pub(crate) listener: Listener,
     pub(crate) protocols: Protocols,
@@ -85,8 +85,8 @@ impl Front {
 #[derive(Debug)]
 struct Gone;
 
-/// Gives a connection to the reactor where the fewest wait; of equals, to the first from `turn` on.
-/// So a reactor that is held up gets no more of them than it takes, and holds up nobody else.
+/// Gives a connection to the reactor whose queue is shortest; of equals, to the first from `turn` on. So a
+/// reactor that is held up gets no more connections than it takes, and the others go on.
 async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -> Result<(), Gone> {
     loop {
         let (before, from) = reactors.split_at(turn);
@@ -156,10 +156,10 @@ fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping:
                 },
             }
         }
-        // Streams never end by themselves; whoever is left is cut off.
+        // Streams never end by themselves, so connections that are left are closed.
         let _ = time::timeout(limits::DRAIN_TIMEOUT, graceful.shutdown()).await;
     });
-    // Blocking work that nobody waits for any more must not hold up the end.
+    // Blocking work whose caller has gone must not delay the end of the process.
     runtime.shutdown_background();
 }
 

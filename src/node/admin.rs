@@ -20,7 +20,7 @@ use crate::{
 /// Election timeouts that a leader which is about to end gives to handing over.
 const STEP_ASIDE_TIMEOUTS: u32 = 3;
 
-/// What this member knows by itself.
+/// The state of this member, without asking others.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
     pub(crate) db_size: i64,
@@ -127,7 +127,7 @@ impl Node {
         self.hand_over(target, self.request_timeout()).await
     }
 
-    /// Asks `target` to lead and waits until it does, or somebody else.
+    /// Asks `target` to lead and waits until there is another leader.
     async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
         let mut leadership = self.shared.leadership.clone();
         let term = leadership.borrow().term;
@@ -158,10 +158,10 @@ impl Node {
         }
     }
 
-    /// Before this member stops, or is removed: leadership goes to the voter that has most of the
-    /// log. That round may be lost like any other, and then this member can be the one that wins
-    /// the next: it tries until somebody else leads, or nobody is there any more. Without that,
-    /// whoever is left elects a leader, but only after a timeout.
+    /// Hands leadership to the voter that has most of the log, before this member stops or is removed.
+    /// The election that this starts may fail, and this member may win the next one. So it tries again
+    /// until another member leads or no other voter answers. Without a handover the others elect a leader
+    /// too, but only after an election timeout.
     pub(super) async fn step_aside(&self) {
         let election_timeout = self.shared.config.election_timeout;
         let now = self.leadership();
@@ -192,11 +192,11 @@ impl Node {
                     tracing::warn!(%error, "leadership was not handed over");
                 }
                 if leadership.has_changed().is_err() {
-                    // Consensus has stopped, and with it whatever this member led.
+                    // Consensus has stopped, so this member leads no more.
                     return;
                 }
-                // Whoever is still there has said something since that round began, or elects
-                // somebody now.
+                // A voter that still runs has answered since this round began, or takes part in an
+                // election now.
                 silence_max = round;
                 let _ = time::timeout(round, leadership.wait_for(|now| now.leader.is_some())).await;
             }
@@ -204,7 +204,7 @@ impl Node {
         let _ = time::timeout(election_timeout * STEP_ASIDE_TIMEOUTS, handed_over).await;
     }
 
-    /// The other voter that answered lately and has most of the log.
+    /// Of the other voters that answered within `silence_max`, the one that has most of the log.
     fn successor(&self, silence_max: Duration) -> Option<MemberId> {
         let (_, own) = self.ids();
         let progress = self.shared.consensus.progress();

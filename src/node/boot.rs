@@ -44,13 +44,13 @@ const JOINED_CELL: &[u8] = b"joined";
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOG_BEGUN_CELL: &[u8] = b"log_begun";
 
-/// What takes out of a database whose it is.
+/// The changes that take the member's identity out of a database.
 pub(super) fn forget_member() -> [(Table, Bytes, Option<Bytes>); 3] {
     [IDENTITY_CELL, JOINED_CELL, LOG_BEGUN_CELL].map(|cell| (Table::Meta, cell.into(), None))
 }
 
-/// Whether this member has ever had a log. If so, writes that were answered may be in it and
-/// nowhere else: a directory without it must not be served.
+/// Whether this member has ever had a log. If so, the log may be the only place of writes that were
+/// answered, and a data directory without it must not be served.
 pub(super) fn log_has_begun(database: &Database) -> Result<bool, StorageError> {
     Ok(database.reader()?.cell(Table::Meta, LOG_BEGUN_CELL)?.is_some())
 }
@@ -83,15 +83,15 @@ pub(super) fn force_new_cluster(
         None => tracing::warn!(
             "cluster-id" = %cluster,
             "local-member-id" = %member,
-            "--force-new-cluster has no effect: this member is the only one already; take the flag away"
+            "--force-new-cluster has no effect: this member is the only one already; remove the flag"
         ),
         Some((removed, uncommitted_entries)) => tracing::warn!(
             "cluster-id" = %cluster,
             "local-member-id" = %member,
             "removed-members" = ?list(&removed.into_iter().map(|id| MemberId(id).to_string()).collect::<Vec<_>>()),
             "uncommitted-entries" = uncommitted_entries,
-            "forced a new cluster: this member is the only one from now on, with the data that it has. Take the \
-             flag away, and add members with `etcdctl member add`; those removed cannot come back with their data"
+            "forced a new cluster: this member is the only one from now on, with the data that it has. Remove \
+             the flag, and add members with `etcdctl member add`; those removed cannot come back with their data"
         ),
     }
     Ok(())
@@ -246,7 +246,7 @@ fn founders(config: &Config, identity: Identity) -> BTreeMap<u64, Peer> {
     let founders: BTreeMap<u64, Peer> = first_members(config)
         .map(|(id, (_, urls))| (id.0, Peer { peer_urls: urls.clone(), is_learner: false }))
         .collect();
-    // With other flags than those of the first start: the log knows better than they do.
+    // The flags differ from those of the first start, and then the membership in the log counts.
     if founders.contains_key(&identity.member.0) { founders } else { BTreeMap::new() }
 }
 

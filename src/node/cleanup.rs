@@ -1,9 +1,9 @@
 //! What is left to do for a call that ended before its time.
 //!
-//! A call may leave things in the cluster that only it knows of: a lease that was granted on its
-//! behalf, a place in a queue. If its client goes, its deadline passes or its member is asked to
-//! stop, nobody else is going to take them away. That is done here, on the core thread, which
-//! outlives the reactors: a member that stops waits a moment for what is still under way.
+//! A call may leave something in the cluster that only the call knows of: a lease that was granted on
+//! its behalf, or a place in a queue. If the call ends early, because its client goes, its deadline
+//! passes or the member stops, a clean-up takes that away. Clean-ups run on the core thread, which
+//! outlives the reactors, and a member that stops waits a moment for those under way.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@
 //! the disk, or for a quorum, the next proposals gather in the queue and become the next batch;
 //! there is no timer and no size to tune.
 //!
-//! Where others vote too, a batch goes to whoever leads: see `forward`.
+//! With more than one voter, a batch is sent to the leader: see `forward`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -29,23 +29,23 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Proposal {
     pub(crate) command: Command,
-    /// That it takes in an entry.
+    /// Bytes that the command takes in a log entry.
     pub(crate) bytes: usize,
     pub(crate) ticket: Ticket<Outcome>,
-    /// Only of those that found the queue empty.
+    /// When the command was queued; `None` if it found others in the queue, which were queued earlier.
     pub(crate) queued: Option<Instant>,
 }
 
 impl Proposal {
-    /// A client that is gone, or whose deadline has passed, has dropped the other end. What was not
-    /// put into the log in its time is not put there later.
+    /// False once the client has gone or its deadline has passed, because both drop the receiving end.
+    /// Such a command is not put into the log any more.
     fn is_waited_for(&self) -> bool {
         self.ticket.is_waited_for()
     }
 }
 
-/// Batches between the queue and their answers. More than one lets a batch be replicated while
-/// the one before it is still on its way; few keep batches large.
+/// Maximum number of batches that were taken from the queue and are not answered yet. With more than
+/// one, a batch is replicated while the one before it is applied; a small number keeps batches large.
 const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Runs until every sender of the queue is gone.
@@ -53,7 +53,7 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
     let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let mut waiting = Vec::with_capacity(limits::BATCH_COMMANDS_MAX);
     let mut pace = Pace::default();
-    // When a batch was taken last, if it did not take all there was.
+    // When the last batch was taken, if it left proposals in the queue.
     let mut left_over = None;
     loop {
         let batch_permit = in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -83,16 +83,16 @@ pub(crate) async fn gather(mut queue: mpsc::Receiver<Proposal>, forwarder: Arc<F
                 mailbox::deliver_batch(tickets, outcomes.map_err(propose_error));
             })
             .await;
-        // Let the core take the batch to the disk before the next one is formed.
+        // openraft writes the batch to the disk before the next one is formed.
         tokio::task::yield_now().await;
     }
 }
 
 /// The rhythm of a lone writer: one command at a time, the next as soon as the last is answered.
 ///
-/// Nothing else keeps this thread busy then, and half of what such a writer waits for is two threads
-/// waking each other. So as long as the rhythm lasts the thread stays awake for the next beat. One
-/// that does not come ends it: an idle server, or one that is asked now and then, sleeps.
+/// Half of the latency of such a writer is the time that two threads take to wake each other. So while
+/// the rhythm lasts, the core thread stays awake and polls the queue for the next command. The rhythm
+/// ends with the first command that does not come in time, so an idle server sleeps.
 #[derive(Debug, Default)]
 struct Pace {
     last: Option<Instant>,
@@ -117,8 +117,8 @@ impl Pace {
     }
 }
 
-/// Waits awake, letting the other tasks of this thread run, until something is queued or the time is
-/// over.
+/// Polls the queue, letting the other tasks of this thread run between, until a proposal is queued or
+/// `until` has passed.
 async fn linger(queue: &mut mpsc::Receiver<Proposal>, waiting: &mut Vec<Proposal>, until: Option<Instant>) {
     while until.is_some_and(|until| clock::now() < until) {
         if let Ok(proposal) = queue.try_recv() {

@@ -1,7 +1,7 @@
 //! Why the node did not do what it was asked.
 //!
 //! An [`ApplyError`](crate::apply::ApplyError) is not here: it is an answer on which all replicas
-//! agree. These are this member's own troubles.
+//! agree. The errors here are of this member alone.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::mvcc::RevError;
 /// What a read can fail with on its own, for those above who may not look into storage.
 pub(crate) use crate::storage::StorageError;
 
-/// A proposal or a read barrier came to nothing, or nobody knows what came of it.
+/// A proposal or a read barrier failed, or its outcome is unknown.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum ProposeError {
     #[error("too many requests")]
@@ -25,11 +25,11 @@ pub(crate) enum ProposeError {
     NoLeader,
     #[error("leader changed")]
     LeaderChanged,
-    /// There was no leader to propose it to until its time was over. It may happen yet, if one comes
-    /// while others of its batch still wait.
+    /// No leader was known until the request timed out. The command may still be executed, if a leader is
+    /// elected while other commands of its batch are waited for.
     #[error("no leader came in time")]
     Leaderless,
-    /// It may or may not have happened.
+    /// The command may or may not have been executed.
     #[error("request timed out")]
     Timeout,
     /// As [`ProposeError::Timeout`]; it was made shortly before this member began to lead.
@@ -43,7 +43,7 @@ pub(crate) enum ProposeError {
 }
 
 impl ProposeError {
-    /// Whether what was proposed may have happened all the same, or may yet.
+    /// Whether the command may have been executed in spite of the error, or may still be.
     pub(crate) fn is_uncertain(&self) -> bool {
         match self {
             ProposeError::TooManyRequests
@@ -71,7 +71,7 @@ pub(crate) enum ReadError {
     /// The same, for all who waited for one run.
     #[error(transparent)]
     Shared(Arc<StorageError>),
-    /// As much as may wait does.
+    /// The maximum number of runs is waiting already.
     #[error("too many requests")]
     TooManyRequests,
     /// As many images of the database are being sent as may be on the disk.

@@ -1,9 +1,10 @@
-//! Batches on their way to whoever leads.
+//! Batches of commands on their way to the leader.
 //!
-//! A batch is proposed in the term of the leader that this member knows of, under a tag; it is
-//! answered when it is applied here. Where it certainly was not accepted, or certainly is lost,
-//! it is proposed again to the next leader: a client whose member lives through an election gets
-//! its answer late, and exactly once. Where nobody can say, it waits for the log to tell.
+//! A batch is proposed, under a tag, in the term of the leader that this member knows; its clients are
+//! answered when this member has applied it. A batch that certainly was not accepted, or that certainly
+//! is not in the log, is proposed again to the next leader. So an election delays an answer, and no
+//! command is executed twice. While it is not known whether the batch is in the log, this member waits
+//! until the log shows it.
 
 use std::{
     sync::{
@@ -30,8 +31,8 @@ use crate::{
 /// Pause before a leader that refused a batch is asked again, unless leadership changes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// While there is no leader, how often those are looked for who do not wait any more: a batch that
-/// nobody waits for makes room for the next.
+/// How often, while there is no leader, commands whose clients have gone are taken out of a batch. A batch
+/// without commands ends, which lets the next one begin.
 const LEADERLESS_LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) struct Forwarder {
@@ -52,7 +53,7 @@ impl Forwarder {
         leadership.is_leader && leadership.is_sole_voter
     }
 
-    /// Takes a batch to its end and answers those who wait for it.
+    /// Proposes a batch until its outcome is known or its time is over, and answers its clients.
     pub(crate) async fn see_through(
         self: Arc<Self>,
         mut commands: Arc<[Command]>,
@@ -78,7 +79,7 @@ impl Forwarder {
         let mut search = LeaderSearch::new(&self.consensus, &self.leadership, self.own, RETRY_PAUSE);
         loop {
             let leader = search.next(LEADERLESS_LOOK).await;
-            // Nothing of the batch is in the log now, or will be.
+            // No attempt is under way, so nothing of the batch is in the log or will be.
             leave_out_forsaken(commands, tickets);
             if tickets.is_empty() {
                 return Err(ProposeError::Timeout);
@@ -123,7 +124,7 @@ impl Forwarder {
                             if !error.was_sent {
                                 return Some(Attempt::Refused);
                             }
-                            tracing::debug!(%error, "nobody knows what became of a batch; the log will tell");
+                            tracing::debug!(%error, "the outcome of a forwarded batch is unknown until the log shows it");
                             None
                         }
                     }
@@ -141,14 +142,14 @@ impl Forwarder {
     }
 }
 
-/// Takes those commands out of a batch whose clients have gone, or whose deadlines have passed: what
-/// was not done in time is not done late.
+/// Takes those commands out of a batch whose clients have gone or whose deadlines have passed, so that a
+/// command is not executed after its deadline.
 fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket<Outcome>>) {
     assert_eq!(commands.len(), tickets.len(), "each command of a batch has a ticket");
     if tickets.iter().all(Ticket::is_waited_for) {
         return;
     }
-    // Each is asked once, for a client may go at any moment.
+    // Each ticket is looked at once, because a client may go between two looks.
     let (kept, waited_for): (Vec<Command>, Vec<Ticket<Outcome>>) = commands
         .iter()
         .zip(tickets.drain(..))
@@ -159,15 +160,15 @@ fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket<Ou
     assert_eq!(commands.len(), tickets.len(), "a command is left out together with its ticket");
 }
 
-/// What one attempt came to.
+/// The result of one attempt.
 enum Attempt {
     Fate(Fate),
-    /// Nothing was put into the log.
+    /// The leader put nothing of the batch into the log.
     Refused,
     Stopped,
 }
 
-/// A tag that is waited for, for as long as this lives.
+/// Registers a tag whose outcome is waited for, until this is dropped.
 struct Expected<'a> {
     tags: &'a Tags,
     serial: u64,

@@ -1,16 +1,16 @@
 //! One run for all who want the same thing.
 //!
 //! Work that takes a thread, the disk or memory, and that any client may ask for, goes through a
-//! lane: one *run* is under way at a time, and whoever asks for what waits already, waits along.
-//! So the cost is that of one run, and not of as many as there are callers. A run that waits and
-//! that nobody wants any more does not begin, and one that is under way can see that and end.
+//! lane. One *run* is under way at a time, and a caller that asks for the same as a waiting run shares
+//! that run, so the cost does not grow with the number of callers. A waiting run does not begin once all
+//! its callers have gone, and a run under way can see that and end early.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// See the module. `K` says what is wanted, `T` is what comes of it.
+/// See the module. `K` is what a caller asks for, `T` is the result.
 pub(super) struct Lane<K, T> {
     state: Arc<Mutex<State<K, T>>>,
     /// Runs that may wait for the one that is under way.
@@ -20,7 +20,7 @@ pub(super) struct Lane<K, T> {
 struct State<K, T> {
     running: Option<Wanted<K, T>>,
     waiting: VecDeque<Wanted<K, T>>,
-    /// Somebody takes runs until there are none.
+    /// A task or thread takes runs until there are none.
     is_driven: bool,
 }
 
@@ -33,7 +33,7 @@ struct Wanted<K, T> {
 /// A place among those who wait for a run. Dropping it gives the place up.
 pub(super) struct Ticket<T>(watch::Receiver<Option<T>>);
 
-/// As many different runs wait as may.
+/// The maximum number of runs is waiting already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LaneFull;
 
@@ -44,7 +44,7 @@ pub(super) enum Begun {
     IsTooOld,
 }
 
-/// A run that has begun. Dropped unfinished, it tells those who wait that nothing comes any more.
+/// A run that has begun. If it is dropped unfinished, its callers learn that there will be no result.
 pub(super) struct Run<K, T> {
     pub(super) key: K,
     done: Arc<watch::Sender<Option<T>>>,
@@ -59,8 +59,8 @@ impl<K: Clone + PartialEq, T: Clone> Lane<K, T> {
         Lane { state: Arc::new(Mutex::new(state)), waiting_max }
     }
 
-    /// Waits along for what `key` says: with a run that waits, or one that is under way if that is
-    /// as good, or else with a new one.
+    /// Joins a run for `key`: a waiting one, or the one under way if `begun` says that this is as good, or
+    /// else a new one.
     pub(super) fn join(&self, key: K, begun: Begun) -> Result<Ticket<T>, LaneFull> {
         let mut state = self.state.lock();
         state.waiting.retain(|run| !run.done.is_closed());
@@ -77,7 +77,7 @@ impl<K: Clone + PartialEq, T: Clone> Lane<K, T> {
         Ok(Ticket(ticket))
     }
 
-    /// The next run that somebody wants. One at a time: the one before has to be over.
+    /// The next run that still has callers. The run before it has to be over.
     pub(super) fn take(&self) -> Option<Run<K, T>> {
         let mut state = self.state.lock();
         assert!(state.running.is_none(), "one run is under way at a time");
@@ -91,7 +91,7 @@ impl<K: Clone + PartialEq, T: Clone> Lane<K, T> {
         None
     }
 
-    /// True for the one who is to take runs until there are none.
+    /// True for one caller, which has to take runs until there are none.
     pub(super) fn is_mine_to_drive(&self) -> bool {
         let mut state = self.state.lock();
         !std::mem::replace(&mut state.is_driven, true)
@@ -117,7 +117,7 @@ impl<K, T> Run<K, T> {
         assert!(earlier.is_none(), "a run has one result");
     }
 
-    /// Ends a run that nobody wanted. It begins anew if somebody came just now.
+    /// Ends a run whose callers had gone. If a caller has joined it since, the run begins again.
     pub(super) fn abandon(mut self) {
         self.is_over = true;
         let mut state = self.state.lock();
@@ -135,7 +135,7 @@ impl<K, T> Drop for Run<K, T> {
     fn drop(&mut self) {
         let mut state = self.state.lock();
         state.running = None;
-        // Whoever took it is gone; the next who comes takes the next.
+        // An unfinished run was dropped by its driver, so the next caller becomes the driver.
         state.is_driven &= self.is_over;
     }
 }

@@ -1,11 +1,12 @@
-//! What lives as long as leadership: the clock of the leases.
+//! The tasks of a leader's term: renewing, revoking and checkpointing leases.
 //!
 //! Only the leader knows when a lease ends, and all it does about it is to propose a revoke. The
 //! deadlines are in [`Expiry`](crate::lease::Expiry), which reads no clock; this is the one place
 //! that sleeps for them.
 //!
-//! One task follows who leads. Another looks after the leases, for one term of this member, and is
-//! gone with it, in the middle of whatever it does: what it proposes is for its own term only.
+//! One task follows changes of leadership. While this member leads, a second task looks after the
+//! leases. That task ends with the term, at any point of its work; this is safe because what it proposes
+//! is valid in its own term only.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ use crate::{
 };
 
 pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>) {
-    // The term that this member leads in. A watch skips what came between two looks: another may
-    // have led meanwhile, and what is known here of deadlines is of before.
+    // The term that this member leads in. A watch channel skips values, so another member may have led
+    // between two of them, and deadlines of an earlier term must not be used.
     let mut leads: Option<(u64, Reign)> = None;
     let mut leader = None;
     let mut told = (None, 0);
@@ -38,7 +39,7 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
             node.metrics().leader_changes.inc();
         }
         if (now.leader, now.term) != told {
-            // Members that stand and lose come to a new term each time, which is no news.
+            // A candidate that loses moves to a new term each time, which is not worth a line.
             if now.leader.is_some() || told.0.is_some() {
                 tell(&now);
             }
@@ -46,7 +47,7 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
         }
         let now_leads = now.is_leader.then_some(now.term);
         if now_leads != leads.as_ref().map(|(term, _)| *term) {
-            // The old one ends before the new one begins.
+            // The task of the old term ends before the task of the new term begins.
             drop(leads.take());
             node.expiry().demote();
             leads = now_leads.map(|term| {
@@ -186,9 +187,9 @@ async fn sleep_until(time: Option<Instant>) {
 /// log entry; a round that fails is repeated, for `Expiry` hands a lease out again until it is
 /// revoked. Returns how long the next one has to wait.
 ///
-/// Where others vote, a member that was paused or cut off may lead no more and not know it. It
-/// makes sure first, and what it proposes is for its own term only: an old leader's idea of time
-/// never reaches the log of the next one.
+/// With more than one voter, a member that was paused or isolated may have lost its leadership without
+/// knowing it. So it has a quorum confirm its leadership first, and it proposes the revokes for its own
+/// term only: what an old leader thinks the time is never reaches the log of its successor.
 async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
     if !node.confirm_leadership(term).await {
         return limits::LEASE_ROUND_PAUSE;
@@ -210,7 +211,7 @@ async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
             Err(error) => tracing::warn!(%error, count, "failed to revoke expired leases; will retry"),
         }
     }
-    // What ends one after the other gathers meanwhile.
+    // Leases that expire meanwhile are revoked together in the next round.
     if is_full_round { limits::LEASE_ROUND_PAUSE } else { limits::LEASE_LOOK_INTERVAL }
 }
 

@@ -1,10 +1,10 @@
-//! Leases: granted through the log, renewed and asked about in the memory of whoever leads.
+//! Leases: granted through the log, renewed and looked up in the memory of the leader.
 //!
-//! What a member says about a lease is true at some moment between question and answer. So it is
-//! for the leader of a term to renew, and a quorum is asked *after* it did: if this member was led
-//! by another one meanwhile, its renewal is void and nobody is told of it. A leader that slept can
-//! neither keep a lease alive that another has revoked, nor say that one has ended which another
-//! keeps.
+//! What a member says about a lease is true at some moment between question and answer. Therefore the
+//! leader renews a lease first and has a quorum confirm its leadership *after* that: if another member
+//! led meanwhile, the renewal is void and the client is not told of it. A leader that was paused can
+//! neither renew a lease that another leader has revoked, nor report the end of a lease that another
+//! leader has renewed.
 
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ impl Node {
         self.lease(LeaseQuery { id: id.0, renew: false }, with_keys).await
     }
 
-    /// Asks whoever leads, until somebody does or it takes too long.
+    /// Asks the leader, until one answers or the request times out.
     async fn lease(&self, query: LeaseQuery, with_keys: bool) -> Result<Option<LeaseInfo>, ProposeError> {
         let answer = async {
             let Some((mut lease, applied)) = self.lease_of_leader(query).await? else { return Ok(None) };
@@ -110,7 +110,7 @@ impl Node {
         let patience = self.shared.config.election_timeout;
         let mut search = self.search_leader(RETRY_PAUSE);
         loop {
-            // Not for longer: a holder that is told so can keep its lease through another member.
+            // No longer than that, because a holder that gets an error can renew through another member.
             let leader = search.next(patience).await.map_err(|not_found| match not_found {
                 NotFound::Leaderless => ProposeError::NoLeader,
                 NotFound::Stopped => ProposeError::Stopped,
@@ -151,7 +151,7 @@ impl Node {
 
     /// `None` if this member does not lead `term` any more.
     async fn look_as_leader(&self, id: LeaseId, term: u64) -> Option<LeaseAnswer> {
-        // Of the time before the quorum is asked, when nobody else can have led.
+        // Taken before the quorum is asked: at that time no other member can have led.
         let asked = clock::now();
         if !self.confirm_leadership(term).await {
             return None;
@@ -163,7 +163,7 @@ impl Node {
     async fn renew_as_leader(&self, id: LeaseId, term: u64) -> Option<LeaseAnswer> {
         let mut kept = self.renew_here(id, term)?;
         if kept == Kept::Unknown {
-            // Its grant may be committed and not applied here yet.
+            // The grant of the lease may be committed and not applied here yet.
             if !self.confirm_leadership(term).await {
                 return None;
             }
@@ -174,7 +174,7 @@ impl Node {
             Kept::Ended => {}
             Kept::Renewed { is_noted, is_being_noted } => {
                 if is_being_noted {
-                    // What is noted has to come first in the log, and to be forgotten after it.
+                    // The checkpoint under way has to come first in the log, and the one that resets it after it.
                     drop(self.shared.lease_notes.lock().await);
                 }
                 if is_noted || is_being_noted {
@@ -189,7 +189,7 @@ impl Node {
             self.await_revoke(id, term).await;
             return Some(LeaseAnswer::NotFound);
         }
-        // It is gone if a client has revoked it meanwhile.
+        // The lease is gone if a client has revoked it meanwhile.
         let answer = self.describe(id, term, clock::now())?;
         if answer != LeaseAnswer::NotFound {
             self.metrics().leases_renewed.inc();
@@ -227,7 +227,7 @@ impl Node {
         Some(LeaseAnswer::Found { granted_secs: lease.ttl_secs, remaining_secs, applied })
     }
 
-    /// A holder that is told of the end of its lease finds its keys gone.
+    /// Waits until the revoke is applied, so that a holder that learns of the end of its lease finds its keys gone.
     async fn await_revoke(&self, id: LeaseId, term: u64) {
         let mut leadership = self.shared.leadership.clone();
         let mut applied = self.shared.applied.clone();
@@ -240,7 +240,7 @@ impl Node {
         }
     }
 
-    /// All leases, those that end first first.
+    /// All leases, in the order in which they end.
     pub(crate) fn leases(&self) -> Vec<LeaseId> {
         let mut leases: Vec<LeaseId> =
             self.shared.replica.read().state.lessor.leases().map(|(id, _)| id).collect();
@@ -289,7 +289,7 @@ impl Node {
         assert!(notes.len() <= limits::LEASE_HANDOVER_LEASES, "what a handover notes is bounded");
         let (news, known): (Vec<_>, Vec<_>) = notes.into_iter().partition(is_news);
         self.expiry().noted(&known);
-        // Handing over must not wait for long: without this, leases only begin anew.
+        // A handover must not take long: without the checkpoint, leases only begin again with their TTL.
         let _ = time::timeout(self.shared.config.election_timeout / 2, self.note(term, &news)).await;
     }
 
@@ -312,7 +312,7 @@ impl Node {
         });
         match self.propose_in_term(term, commands.collect()).await {
             Ok(()) | Err(ProposeError::NoLeader) => self.expiry().noted(notes),
-            // It may still come, so whoever renews one of them has to have it forgotten.
+            // The checkpoint may still be applied, so a renewal of one of these leases has to reset it.
             Err(error) => tracing::warn!(%error, count = notes.len(), "failed to checkpoint leases"),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A reactor is one thread. Waking a task of it from outside costs a system call, so the core
 //! does not wake the hundred handlers whose writes one sync made durable: it puts all answers
-//! into the reactor's mailbox and rings once. The reactor hands them out itself, which wakes
-//! nobody but its own tasks.
+//! into the reactor's mailbox and wakes the reactor once. The reactor then hands the answers to its
+//! own tasks, which costs no system call.
 
 use std::{mem, sync::Arc};
 
@@ -57,7 +57,7 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Adds answers and rings.
+    /// Adds answers and wakes the reactor.
     fn deliver(&self, letters: impl Iterator<Item = Letter>) {
         self.letters.lock().extend(letters);
         self.bell.notify_one();
@@ -109,7 +109,7 @@ pub(crate) fn deliver_to_all<T: Content + Clone>(tickets: Vec<Ticket<T>>, answer
     deliver(tickets, std::iter::repeat_with(|| answer.clone()));
 }
 
-/// Sends each answer to its ticket's mailbox, ringing once per mailbox.
+/// Sends each answer to its ticket's mailbox, and wakes each reactor once.
 fn deliver<T: Content>(tickets: Vec<Ticket<T>>, answers: impl Iterator<Item = Answer<T>>) {
     let mut waiting: Vec<(Ticket<T>, Answer<T>)> = tickets.into_iter().zip(answers).collect();
     while let Some((ticket, _)) = waiting.first() {

@@ -33,10 +33,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 const HEALTHY: Duration = Duration::from_secs(5);
 /// How long a removed member goes on, so that those who asked it to go get their answer.
 pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
-/// How often a member looks whether it still is one.
+/// How often a member checks whether it is still part of the membership.
 const REMOVED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The members are who they were.
+/// Why the membership was not changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum ChangeError {
     #[error(transparent)]
@@ -64,7 +64,7 @@ impl Node {
         let changed = async {
             let index = self.change_through_leader(&change).await?;
             if removes_own {
-                // The others do not tell it any more.
+                // A removed member gets no more log entries, so it would wait in vain.
                 return Ok(());
             }
             let mut applied = self.shared.applied.clone();
@@ -90,8 +90,8 @@ impl Node {
     }
 
     async fn change_through_leader(&self, change: &Change) -> Result<u64, ChangeError> {
-        // A leader may have made the change, and not been able to say so. The next one is asked then,
-        // and refuses it for having been made.
+        // A leader may have made the change without being able to answer. Then the next leader is asked,
+        // which refuses the change because it is made already.
         let mut may_be_done = false;
         let refusal_if_done = self.refusal_if_done(change);
         let mut search = self.search_leader(RETRY_PAUSE);
@@ -110,7 +110,7 @@ impl Node {
                 Route::Peer(peer) => {
                     let patience = self.request_timeout();
                     let asked = self.shared.peers.change(leader.id, peer, patience, change.clone());
-                    // One that leads no more need not be waited for.
+                    // The answer of a member that is not the leader any more is not waited for.
                     let answer = tokio::select! { biased;
                         answer = asked => answer.map_err(|error| error.was_sent),
                         () = search.replaced(&leader) => Err(true),
@@ -134,8 +134,8 @@ impl Node {
         }
     }
 
-    /// How a change is going to be refused that is made already. `None` if it changes nothing to make
-    /// it twice, or it would be refused even now.
+    /// The refusal that a second attempt at the change gets if the first one was made. `None` if making it
+    /// twice changes nothing, or if even the first attempt would be refused.
     fn refusal_if_done(&self, change: &Change) -> Option<ChangeRefusal> {
         let find = |wanted: u64| self.members().into_iter().find(|member| member.id.0 == wanted);
         match *change {
@@ -153,7 +153,7 @@ impl Node {
     /// the log reached with it.
     pub(super) async fn change_as_leader(&self, change: Change) -> Result<u64, ChangeRefusal> {
         let _changing = self.shared.changing.lock().await;
-        // What is decided here is decided on what is committed, and by the leader.
+        // The decision has to rest on the committed state, and the leader has to make it.
         if !self.leadership().is_leader || self.read_barrier().await.is_err() {
             return Err(ChangeRefusal::NotLeader);
         }
@@ -173,8 +173,8 @@ impl Node {
         let change = self.check(change)?;
         let (_, own) = self.ids();
         if change == (MemberChange::Remove { id: own.0 }) {
-            // Its last act would be to commit that it is gone, and then nobody leads. So somebody
-            // else is to lead first, and to make the change.
+            // A leader that removes itself leaves the cluster without a leader until the next election.
+            // So another member has to lead first, and to make the change.
             self.step_aside().await;
             if !self.leadership().is_leader {
                 return Err(ChangeRefusal::NotLeader);
@@ -193,9 +193,8 @@ impl Node {
         Ok(changed)
     }
 
-    /// A member that was removed gets no more of the log, often not even the entry that says so. It
-    /// would find out when it stands for election; being told, it ends at once. One that cannot be
-    /// told finds out later.
+    /// A removed member gets no more log entries, often not even the one that removes it. Without this
+    /// message it would learn of its removal only from refused requests; with it, the member ends at once.
     fn tell_removed(&self, id: u64, peer: Peer) {
         let node = self.clone();
         tokio::spawn(async move {
@@ -300,7 +299,7 @@ impl Node {
         }
     }
 
-    /// How many of these answered a moment ago, this member among them.
+    /// How many of `members` answered within [`HEALTHY`]; this member counts as answering.
     fn healthy(&self, members: &[&Member]) -> usize {
         let (_, own) = self.ids();
         let heard_of = self.shared.consensus.heard_of();
@@ -355,8 +354,8 @@ pub(crate) async fn promote(node: Node) {
     }
 }
 
-/// Asks the other members whether they are there, for as long as the node lives. Those that follow
-/// have nothing else to say to each other.
+/// Asks the other members whether they answer, for as long as the node lives: followers send each other
+/// nothing else from which that could be seen.
 pub(crate) async fn probe(node: Node) {
     let (_, own) = node.ids();
     let patience = node.config().election_timeout;
@@ -371,7 +370,7 @@ pub(crate) async fn probe(node: Node) {
             others.map(|(id, peer)| (*id, peer.clone())).collect()
         };
         let probes = others.iter().map(|(id, peer)| node.shared.peers.probe(*id, peer, patience));
-        // Whoever does not answer has been told of.
+        // `Peers` logs a member that does not answer.
         drop(join_all(probes).await);
     }
 }

@@ -1,8 +1,8 @@
 //! Why a request got no answer in time.
 //!
-//! What became of it nobody knows. What a client is told it may be due to is what this member saw
-//! meanwhile: that there was no leader, that it took over from a leader that failed, or that it could
-//! not reach the leader.
+//! The outcome of such a request is unknown. The error names what this member saw while the request
+//! waited: that there was no leader, that this member took over from a leader that failed, or that it
+//! could not reach the leader.
 
 use std::time::{Duration, Instant};
 

@@ -59,8 +59,7 @@ impl Node {
 
     /// Keys of a range, and the newest revision at the moment of reading.
     ///
-    /// A long range lets go of the state after each stride, and of the reactor too: whoever else it
-    /// serves comes first.
+    /// A long range releases the lock after each stride and yields to the other tasks of the reactor.
     pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         self.metrics().ranges.inc();
         let start = clock::now();

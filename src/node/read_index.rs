@@ -1,9 +1,9 @@
-//! The barrier of linearizable reads where others vote too.
+//! The barrier of linearizable reads in a cluster of more than one voter.
 //!
 //! All reads that wait share a round: the leader, which may be this member, makes sure of a
 //! quorum and says how far its log is committed; this member waits until it has applied that
 //! much. A read that comes while a round is under way takes the next one, for what was written
-//! since that round began has to be seen. A round that fails begins anew with whoever leads then.
+//! since that round began has to be seen. A round that fails begins again with the next leader.
 
 use std::{mem, sync::Arc, time::Duration};
 

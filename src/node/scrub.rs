@@ -1,5 +1,5 @@
-//! Looking for damage in the database before somebody needs what is damaged, and telling the
-//! cluster of it.
+//! Looking for damage in the database before a client reads a damaged record, and reporting it to the
+//! cluster.
 //!
 //! The scrubber reads on a little at a time, round after round. What it finds damaged it looks at
 //! again now and then, until that is gone, as when the whole state comes anew from a peer. Each time
@@ -93,12 +93,12 @@ impl Scrubber {
 fn is_damaged(database: &Database, from: Revision, records: usize) -> bool {
     match database.verify_stride(from, records, usize::MAX) {
         Ok(verified) => !verified.damaged.is_empty(),
-        // What could not be read now is not known to be well.
+        // A record that cannot be read now may still be damaged.
         Err(_) => true,
     }
 }
 
-/// A line for whoever has to do something about it.
+/// Logs damage, with what the operator has to do.
 pub(super) fn tell(error: &StorageError) {
     tracing::error!(
         %error,

@@ -1,9 +1,8 @@
 //! An image of the database for a client to keep.
 //!
 //! The image is a database file as this server keeps it, as of one revision; `restore` makes a
-//! member of it again. It is written beside the database first, because a file that is being
-//! written to cannot be read in peace, and is removed as soon as it has been sent or nobody wants
-//! it any more.
+//! member of it again. The image is a file beside the database, because the database itself changes
+//! while it is sent. The file is removed when it has been sent or its last reader has gone.
 //!
 //! An image is a copy of the whole database, so there is never one for each client: see
 //! [`limits::SNAPSHOT_IMAGES_MAX`].
@@ -47,7 +46,7 @@ pub(super) struct Images {
     reads: Arc<Semaphore>,
 }
 
-/// The file, which goes when nobody reads it any more.
+/// The file of an image, which is removed with its last reader.
 #[derive(Debug)]
 pub(super) struct Image {
     path: PathBuf,
@@ -61,7 +60,7 @@ pub(super) struct Image {
 struct Open {
     /// `None` once the image was given up.
     file: Option<Arc<File>>,
-    /// When somebody took a piece of it last.
+    /// When a piece of it was read last.
     read_at: Instant,
 }
 
@@ -116,7 +115,7 @@ impl Image {
         self.open.lock().file.is_none()
     }
 
-    /// Frees its place on the disk if nobody has read it for long.
+    /// Frees its place on the disk if no client has read from it for long.
     fn give_up_if_idle(&self, now: Instant) -> bool {
         let mut open = self.open.lock();
         let is_idle = now.saturating_duration_since(open.read_at) >= limits::SNAPSHOT_IDLE_MAX;
@@ -142,7 +141,7 @@ impl Images {
         self.alive().into_iter().find(|image| image.applied_index == applied_index)
     }
 
-    /// Those that somebody still reads.
+    /// Images that still have a reader.
     fn alive(&self) -> Vec<Arc<Image>> {
         let mut sent = self.sent.lock();
         let mut alive: Vec<Arc<Image>> = sent.iter().filter_map(Weak::upgrade).collect();

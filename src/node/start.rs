@@ -1,8 +1,9 @@
 //! Putting a member together, and taking it apart again.
 //!
-//! Order matters in both directions. Up: the directory, the database, the log, consensus, and
-//! only then anybody who could ask. Down: first those who ask, then the core, and last the
-//! disk thread with one more checkpoint, so that the next start has nothing to replay.
+//! The order matters in both directions. A start opens the directory, the database and the log, starts
+//! consensus, and serves requests only after that. A stop ends the requests first, then the core
+//! thread, and last the disk thread, which makes one more checkpoint, so that the next start has
+//! nothing to replay.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -25,12 +26,12 @@ use crate::{
     threads,
 };
 
-/// Why a member ends that was not asked to.
+/// Why a member ends without having been asked to stop.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It does not belong to the cluster any more.
+    /// The member was removed from the cluster.
     Removed,
-    /// It cannot go on. The text is for a person.
+    /// The member stopped because of an error. The text is for an operator.
     Failed(String),
 }
 
@@ -160,12 +161,12 @@ impl Running {
         self.ready.recv().await.unwrap_or_else(ended)
     }
 
-    /// Tells everybody who waits on [`Node::stopping`].
+    /// Wakes all tasks that wait on [`Node::stopping`].
     pub(crate) fn announce_stop(&self) {
         self.stopping.send_replace(true);
     }
 
-    /// Resolves if the member cannot go on, or is not to.
+    /// Resolves if the member stopped because of an error, or was removed from the cluster.
     pub(crate) async fn ended(&mut self) -> End {
         match self.end.recv().await {
             Some(end) => end,
@@ -176,7 +177,7 @@ impl Running {
     /// Ends the member: everything applied is in the database afterwards.
     pub(crate) fn stop(self) {
         self.announce_stop();
-        // If the core has ended by itself there is nobody to tell.
+        // The core thread may have ended already, and then nothing receives this.
         let _ = self.end_core.send(());
         threads::join(self.core);
         self.orders.stop();

@@ -34,7 +34,7 @@ const ELECTION_TIMEOUTS: u32 = 2;
 
 const SEE: &str = "docs/operations.md, \"A member waits\"";
 
-/// Consensus has ended, and nobody will lead any more.
+/// Consensus has stopped, and no leader will be known any more.
 struct Ended;
 
 /// What a look at the cluster has shown.

@@ -83,7 +83,7 @@ impl Defragmenter {
             Ok(true) => self.finish(checkpointer, Ok(())),
             Err(error @ StorageError::Unsettled { .. }) => Err(error),
             Err(error) => {
-                tracing::error!(%error, "defragment failed; the database is as it was");
+                tracing::error!(%error, "defragmentation failed; the database is unchanged");
                 self.finish(checkpointer, Err(error.to_string()))
             }
         }
