@@ -223,6 +223,8 @@ impl Node {
         let leadership = self.leadership();
         let (_, id) = self.ids();
         let watches = self.watch_hub().census();
+        let queue_free = self.shared.queue.capacity();
+        assert!(queue_free <= limits::PROPOSAL_QUEUE, "the queue has no more places than it was made with");
         let replica = self.shared.replica.read();
         NodeState {
             member_id: id.to_string(),
@@ -233,7 +235,7 @@ impl Node {
             is_learner: status.is_learner,
             proposals_committed: status.raft_index,
             proposals_applied: status.raft_applied_index,
-            proposals_pending: (limits::PROPOSAL_QUEUE - self.shared.queue.capacity()) as u64,
+            proposals_pending: (limits::PROPOSAL_QUEUE - queue_free) as u64,
             quota_bytes: status.quota,
             db_bytes: status.db_size,
             db_in_use_bytes: status.db_size_in_use,

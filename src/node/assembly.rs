@@ -151,7 +151,7 @@ pub(super) struct Core {
     founders: BTreeMap<u64, Peer>,
     own_cells: Vec<(Bytes, Option<Bytes>)>,
     state: State,
-    /// For whoever applies.
+    /// Moved by the state machine.
     applied: watch::Sender<u64>,
     marks: MarksSeen,
     leases: Arc<LeaseClock>,
@@ -271,7 +271,7 @@ impl Core {
         }
     }
 
-    /// The handle that everybody else uses, and the ends of its queues.
+    /// The handle that the reactors and the tasks use, and the receiving ends of its queues.
     fn node(&self, joined: &Joined) -> (Node, Queues) {
         let Joined { consensus, peers, leadership, patience } = joined.clone();
         let (queue, proposals) = mpsc::channel(limits::PROPOSAL_QUEUE);
@@ -311,7 +311,7 @@ impl Core {
         (Node { shared: Arc::new(shared), mailbox }, Queues { proposals, reads: reads_out })
     }
 
-    /// The way of a batch to whoever leads.
+    /// Takes batches to the leader.
     fn forwarder(&self, joined: &Joined) -> Forwarder {
         let Joined { consensus, peers, leadership, patience } = joined.clone();
         Forwarder {
@@ -408,7 +408,7 @@ impl Node {
     /// Tells the cluster this member's name and client URLs, unless it knows them.
     async fn publish(&self) {
         let mut leadership = self.shared.leadership.clone();
-        // Without a leader there is nobody to tell; a closed channel means the end is near.
+        // The command needs a leader. A closed channel means that the member stops.
         let _ = leadership.wait_for(|leadership| leadership.leader.is_some()).await;
         let config = self.config();
         let (cluster, id) = self.ids();

@@ -59,6 +59,7 @@ pub(super) fn log_has_begun(database: &Database) -> Result<bool, StorageError> {
 pub(super) fn note_log_begun(database: &Database) -> Result<(), StorageError> {
     let cells = vec![(Table::Meta, LOG_BEGUN_CELL.into(), Some(Bytes::new()))];
     database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+    assert!(log_has_begun(database)?, "the next start knows that there has been a log");
     Ok(())
 }
 
@@ -152,6 +153,12 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
             cells.extend(own.map(|(key, cell)| (Table::Meta, key, cell)));
             // One transaction: from here on this member has an identity, and a log that fits, or neither.
             database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+            let stored = stored_identity(&database)?;
+            assert_eq!(
+                stored,
+                Some((identity, joined)),
+                "the next start reads the identity that this one wrote"
+            );
             (identity, joined)
         }
     };
@@ -208,8 +215,8 @@ fn lock(path: &Path, data_dir: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// Who this member is, as its directory says, and whether it joined.
-fn stored_identity(database: &Database) -> Result<Option<(Identity, bool)>, StorageError> {
+/// The identity that is stored in the database, and whether the member joined a cluster.
+pub(super) fn stored_identity(database: &Database) -> Result<Option<(Identity, bool)>, StorageError> {
     let reader = database.reader()?;
     let Some(bytes) = reader.cell(Table::Meta, IDENTITY_CELL)? else { return Ok(None) };
     let ids: [u8; 16] = bytes

@@ -94,7 +94,7 @@ async fn by_revision(node: &Node, keep: i64) {
     }
 }
 
-/// True if history up to `target` is gone, by our hand or another's.
+/// True if history up to `target` is compacted, by this call or an earlier one.
 async fn compact(node: &Node, target: Rev) -> bool {
     if !node.leadership().is_leader {
         return false;

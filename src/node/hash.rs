@@ -1,7 +1,7 @@
 //! Hashes of the whole database and of the key-value history.
 //!
-//! Each reads all of the database and takes a thread for that long. So they are made one at a time,
-//! and those who ask for the same hash share one.
+//! A hash reads all of the database and occupies a thread for that long. So one hash is made at a time,
+//! and callers that ask for the same hash share it.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl Node {
             (store.rev_current(), if rev == 0 { HashOf::NewestHistory } else { history })
         };
         match self.hash_of(of).await? {
-            // Where it was begun for somebody else, this caller may have seen more since.
+            // The hash may have begun for an earlier caller, and this one may have seen a later revision.
             Hash::History(hash) => Ok(KvHash { rev_current: hash.rev_current.max(current), ..hash }),
             Hash::Refused(refusal) => Err(refusal.into()),
             Hash::Database(..) => unreachable!("the history was asked for"),
@@ -69,7 +69,7 @@ impl Node {
     async fn hash_of(&self, of: HashOf) -> Result<Hash, ReadError> {
         let begun = match of {
             HashOf::History { .. } => Begun::Joins,
-            // What was written after it began has to be in it.
+            // A caller expects what was written before its call, which a hash that began earlier lacks.
             HashOf::Database | HashOf::NewestHistory => Begun::IsTooOld,
         };
         let hashes = &self.shared.hashes;

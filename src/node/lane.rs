@@ -87,6 +87,7 @@ impl<K: Clone + PartialEq, T: Clone> Lane<K, T> {
                 return Some(Run { key, done, state: Arc::clone(&self.state), is_over: false });
             }
         }
+        assert!(state.waiting.is_empty(), "a driver stops when no run waits");
         state.is_driven = false;
         None
     }

@@ -51,6 +51,7 @@ impl Node {
     /// Grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can keep.
     pub(crate) async fn lease_grant(&self, id: i64, ttl_secs: i64) -> Result<Outcome, ProposeError> {
         let id = LeaseId(if id == 0 { self.choose_lease_id() } else { id });
+        assert_ne!(id, LeaseId::NONE, "0 stands for no lease");
         let ttl_secs = ttl_secs.max(self.lease_ttl_secs_min());
         self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }).await
     }
@@ -306,6 +307,7 @@ impl Node {
         if notes.is_empty() {
             return;
         }
+        assert!(notes.len() <= limits::LEASE_HANDOVER_LEASES, "what is noted at once is bounded");
         let millis = |left: &Duration| i64::try_from(left.as_millis()).unwrap_or(i64::MAX).max(1);
         let commands = notes.chunks(limits::LEASE_CHECKPOINT_LEASES).map(|notes| Command::LeaseCheckpoint {
             remaining_millis: notes.iter().map(|(id, left)| (*id, millis(left))).collect(),

@@ -33,7 +33,7 @@ pub(crate) struct Envelope {
     pub(crate) base: Option<u64>,
 }
 
-/// A peer is not answered.
+/// Why a request of a peer is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum PeerRefusal {
     #[error("peer protocol mismatch: {theirs} was spoken to a member that speaks {ours}")]
@@ -188,7 +188,7 @@ impl Node {
     ) -> Result<Forwarded, PeerRefusal> {
         self.shared.peers.metrics_of(from).received(batch.len());
         let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
-        // Whoever asked gave up at about the same time.
+        // The member that asked has given up at about the same time.
         let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {
             return Ok(Forwarded::Unknown);
         };
@@ -223,7 +223,7 @@ impl Node {
         self.change_as_leader(change).await
     }
 
-    /// The cluster, for somebody outside of it.
+    /// The cluster and its members, for a process that is not a member yet.
     pub(crate) fn peer_cluster(&self) -> KnownCluster {
         let members = self.members().into_iter().map(|member| KnownMember {
             id: member.id.0,

@@ -128,28 +128,30 @@ pub(crate) fn restore(file: &Path, data_dir: &Path) -> Result<Restored, RestoreE
     Ok(restored)
 }
 
-/// Takes out of the database whose it is, and reads all of it, as a start does.
+/// Takes the member's identity out of the database, and reads all of it, as a start does.
 fn make_member(path: &Path) -> Result<Restored, StorageError> {
     let database = Arc::new(Database::open(path, limits::DATABASE_CACHE_BYTES)?);
     let mut checkpoint = Replica::forget();
     checkpoint.cells.extend(boot::forget_member());
     database.commit(&checkpoint)?;
+    assert!(boot::stored_identity(&database)?.is_none(), "a restored member has no identity yet");
+    assert!(!boot::log_has_begun(&database)?, "a restored member has no log yet");
     let base = base::of_contents(&database.reader()?)?;
     let replica = Replica::open(database)?;
     let store = &replica.state.mvcc;
     Ok(Restored { revision: store.rev_current().0, keys: store.keys_live(), base })
 }
 
-/// Refuses a data directory in which a restore did not get to its end: it would be taken for an
-/// empty one.
+/// Refuses a data directory in which a restore was interrupted, because it would be taken for an empty
+/// one.
 pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), super::StartError> {
     let unfinished = data_dir.join(UNFINISHED);
     if !unfinished.exists() {
         return Ok(());
     }
     Err(super::StartError::Refused(format!(
-        "a snapshot was being restored into {}, and that did not get to its end. Run `retcd snapshot restore` again, \
-         or remove {} to start without the data",
+        "an earlier restore of a snapshot into {} was interrupted. Run `retcd snapshot restore` again, or remove {} \
+         to start without the data",
         data_dir.display(),
         unfinished.display()
     )))

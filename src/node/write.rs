@@ -68,6 +68,7 @@ impl Node {
         if bytes > limits::COMMAND_BYTES_MAX {
             return Err(ProposeError::RequestTooLarge);
         }
+        assert!(bytes > 0, "an encoded command has a length");
         let (slot, answer) = oneshot::channel();
         let queue = &self.shared.queue;
         // Those behind it in the queue wait no longer than the first.
@@ -118,7 +119,9 @@ impl Node {
     pub(crate) async fn propose_with_quota(&self, command: Command) -> Result<Outcome, ProposeError> {
         if let Some(quota) = self.shared.config.quota_backend_bytes {
             let size = self.shared.replica.read().state.mvcc.size().total;
-            if size + admission::quota_cost(&command) >= quota && admission::quota_cost(&command) > 0 {
+            let cost = admission::quota_cost(&command);
+            assert!(cost >= 0, "a command takes space or none");
+            if size + cost >= quota && cost > 0 {
                 self.raise_no_space(size, quota).await?;
                 return Err(ProposeError::NoSpace);
             }
