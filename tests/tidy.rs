@@ -244,16 +244,6 @@ const RINGS: &[Ring] = &[
         "the state machine and what one kind of command does to it",
     ),
     ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
-    ring(
-        &[
-            "src/mvcc/checkpoint.rs",
-            "src/mvcc/compaction.rs",
-            "src/mvcc/hash.rs",
-            "src/mvcc/store.rs",
-            "src/mvcc/walk.rs",
-        ],
-        "to be cut",
-    ),
     ring(&["src/node/assembly.rs", "src/node/start.rs"], "to be cut"),
     ring(&["src/node/boot.rs", "src/node/restore.rs"], "to be cut"),
     ring(
@@ -283,7 +273,6 @@ const RINGS: &[Ring] = &[
         "to be cut",
     ),
     ring(&["src/wal/log.rs", "src/wal/reader.rs"], "to be cut"),
-    ring(&["src/watch/group.rs", "src/watch/intervals.rs"], "to be cut"),
 ];
 
 /// Macros and attributes that are for working on code, not for leaving in it.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     limits::{CHECKPOINT_REMOVALS_MAX, RECENT_CACHE_BYTES},
     mvcc::Store,
-    storage::{Reader, Record, StorageError, Table, meta},
+    storage::{Record, StorageError, Table, meta},
     types::{Rev, Revision},
 };
 
@@ -24,18 +24,6 @@ pub(crate) struct StoreCheckpoint {
     pub(crate) rev: Rev,
     /// More removals are waiting than one checkpoint takes: capture again soon.
     pub(crate) more: bool,
-}
-
-/// No store gets there by counting: there is room above for every sum.
-const REV_MAX: Rev = Rev(i64::MAX / 4);
-const SIZE_MAX: i64 = i64::MAX / 4;
-
-/// What the meta table says of the store.
-pub(super) struct StoredCells {
-    pub(super) rev_current: Rev,
-    pub(super) rev_compact_scheduled: Rev,
-    pub(super) rev_compact_finished: Rev,
-    pub(super) size_total: i64,
 }
 
 impl Store {
@@ -83,32 +71,4 @@ impl Store {
         self.size.total = self.size.in_use;
         Ok(())
     }
-}
-
-/// A new file has none of them yet.
-pub(super) fn read_cells(body: &Reader) -> Result<StoredCells, StorageError> {
-    let number = |key: &'static [u8], initial: i64| match body.cell(Table::Meta, key)? {
-        Some(bytes) => bytes.as_ref().try_into().map(i64::from_be_bytes).map_err(|_| {
-            body.corrupted(format!("meta \"{}\" has {} bytes", key.escape_ascii(), bytes.len()))
-        }),
-        None => Ok(initial),
-    };
-    let cells = StoredCells {
-        rev_current: Rev(number(meta::REV_CURRENT, Rev::INITIAL.0)?),
-        rev_compact_scheduled: Rev(number(meta::REV_COMPACT_SCHEDULED, Rev::NEVER_COMPACTED.0)?),
-        rev_compact_finished: Rev(number(meta::REV_COMPACT_FINISHED, Rev::NEVER_COMPACTED.0)?),
-        size_total: number(meta::SIZE_TOTAL, 0)?,
-    };
-    let StoredCells { rev_current, rev_compact_scheduled, rev_compact_finished, size_total } = cells;
-    let is_sound = (Rev::INITIAL..=REV_MAX).contains(&rev_current)
-        && (Rev::NEVER_COMPACTED..=rev_current).contains(&rev_compact_scheduled)
-        && (Rev::NEVER_COMPACTED..=rev_compact_scheduled).contains(&rev_compact_finished)
-        && (0..=SIZE_MAX).contains(&size_total);
-    if !is_sound {
-        return Err(body.corrupted(format!(
-            "it is at revision {rev_current}, compacted to {rev_compact_scheduled}, done to {rev_compact_finished}, \
-             with {size_total} bytes, which cannot be"
-        )));
-    }
-    Ok(cells)
 }

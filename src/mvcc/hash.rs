@@ -11,20 +11,10 @@ use std::sync::Arc;
 
 use crate::{
     limits::RANGE_STRIDE_KEYS,
-    mvcc::{RevError, Step, Store},
+    mvcc::{KvHash, RevError, Step, Store, kv_hash},
     storage::{Reader, Record, StorageError},
     types::{KeyRange, Rev, Revision},
 };
-
-/// What the hash is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KvHash {
-    pub(crate) hash: u32,
-    pub(crate) rev_compacted: Rev,
-    pub(crate) rev_hashed: Rev,
-    /// Newest revision when the walk began: the answer's header.
-    pub(crate) rev_current: Rev,
-}
 
 /// Borrows the store in strides, then works without it.
 pub(crate) struct HashWalk {
@@ -117,10 +107,10 @@ impl HashWalk {
         let Captured { current, compacted, rev, body, head, keep, .. } = captured;
         let mut kept = if keep.any_live { keep.live } else { keep.left };
         kept.sort_unstable();
-        let mut hash = of_nothing();
+        let mut hash = kv_hash::of_nothing();
         let mut take = |revision: Revision, record: &Record| {
             if revision.main > compacted || kept.binary_search(&revision).is_ok() {
-                hash = add(hash, compacted, revision, record);
+                hash = kv_hash::add(hash, compacted, revision, record);
             }
         };
         for item in body.records(Revision::default())? {
@@ -154,31 +144,4 @@ impl Captured {
         let body = Arc::clone(&store.body);
         Ok(Captured { current, compacted, rev, body, head, after: None, keep: KeepSet::default() })
     }
-}
-
-/// The hash before the first record.
-pub(super) fn of_nothing() -> u32 {
-    crc32c::crc32c(b"key")
-}
-
-/// Adds a record to a hash of a history that is compacted up to `compacted`. A tombstone of exactly
-/// that revision does not count: etcd kept it in some releases and removed it in others.
-pub(super) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record) -> u32 {
-    if record.is_tombstone() && revision.main == compacted {
-        return hash;
-    }
-    let hash = crc32c::crc32c_append(hash, &etcd_key(revision, record.is_tombstone()));
-    crc32c::crc32c_append(hash, record.bytes())
-}
-
-/// The key under which etcd stores a record.
-fn etcd_key(revision: Revision, tombstone: bool) -> Vec<u8> {
-    let mut key = Vec::with_capacity(18);
-    key.extend_from_slice(&revision.main.0.to_be_bytes());
-    key.push(b'_');
-    key.extend_from_slice(&revision.sub.to_be_bytes());
-    if tombstone {
-        key.push(b't');
-    }
-    key
 }

@@ -11,12 +11,15 @@
 //! that does the work on what was captured ([`RangeWalk`], [`HistoryStride`], [`PrevLookup`],
 //! [`HashWalk`], [`CompactionStep`], [`StoreCheckpoint`]).
 
+mod cells;
 mod checkpoint;
 mod compaction;
+mod compaction_work;
 mod hash;
 mod history;
 mod index;
 mod key_index;
+mod kv_hash;
 mod range;
 mod recent;
 mod size;
@@ -29,8 +32,9 @@ mod tests;
 
 pub(crate) use checkpoint::StoreCheckpoint;
 pub(crate) use compaction::CompactionStep;
-pub(crate) use hash::{HashWalk, KvHash};
+pub(crate) use hash::HashWalk;
 pub(crate) use history::History;
+pub(crate) use kv_hash::KvHash;
 pub(crate) use range::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget};
 pub(crate) use size::Size;
 pub(crate) use store::{KeyMeta, RevError, Step, Store};

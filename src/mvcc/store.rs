@@ -1,4 +1,4 @@
-//! The store itself: what it holds, how it is opened, and reading one key.
+//! The store itself: what it holds, how it is opened, and how one key is read.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use crate::{
     mvcc::{
-        Range, RangeResult, RangeWalk, Size, checkpoint,
-        compaction::Compaction,
+        Size,
+        cells::StoredCells,
+        compaction_work::Compaction,
         index::Index,
         key_index::{KeyIndex, Live},
         recent::Recent,
@@ -66,7 +67,7 @@ impl Store {
     /// Builds the index from what is stored, and takes up a compaction that had not finished.
     pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
         let body = Arc::new(database.reader()?);
-        let cells = checkpoint::read_cells(&body)?;
+        let cells = StoredCells::read(&body)?;
         let mut index = Index::new();
         let mut size = Size::EMPTY;
         let mut record_count = 0;
@@ -155,25 +156,6 @@ impl Store {
     /// As [`Store::lookup`], for every key of a range that exists, in order.
     pub(crate) fn lookup_range(&self, range: &KeyRange) -> impl Iterator<Item = (&[u8], KeyMeta)> {
         self.index.range(range, None).filter_map(|(key, changes)| Some((key, KeyMeta::of(changes)?)))
-    }
-
-    /// A whole range in one go. Readers that share the store take a [`RangeWalk`] instead.
-    pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
-        self.range_at(range, self.rev_current)
-    }
-
-    /// A whole range of a store whose newest revision is `current`.
-    pub(super) fn range_at(
-        &self,
-        range: &Range,
-        current: Rev,
-    ) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
-        let mut walk = RangeWalk::new(range);
-        match walk.step_at(self, current, usize::MAX) {
-            Ok(Step::Done) => walk.finish().map(Ok),
-            Ok(Step::More) => unreachable!("no store has that many keys"),
-            Err(refusal) => Ok(Err(refusal)),
-        }
     }
 
     /// The key-value of a put, from wherever it is.

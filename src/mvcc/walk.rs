@@ -202,6 +202,25 @@ impl<'a> RangeWalk<'a> {
 }
 
 impl Store {
+    /// A whole range in one go. Readers that share the store take a [`RangeWalk`] instead.
+    pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
+        self.range_at(range, self.rev_current)
+    }
+
+    /// A whole range of a store whose newest revision is `current`.
+    pub(super) fn range_at(
+        &self,
+        range: &Range,
+        current: Rev,
+    ) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
+        let mut walk = RangeWalk::new(range);
+        match walk.step_at(self, current, usize::MAX) {
+            Ok(Step::Done) => walk.finish().map(Ok),
+            Ok(Step::More) => unreachable!("no store has that many keys"),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
     /// The revision that a request for `asked` reads, if it can be read.
     pub(super) fn check_rev(&self, asked: i64, current: Rev) -> Result<Rev, RevError> {
         let rev = if asked <= 0 { current } else { Rev(asked) };

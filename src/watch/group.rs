@@ -8,13 +8,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    StreamId, WatchId,
     intervals::{End, Intervals},
+    seats::{Seat, Seats},
 };
 use crate::types::KeyRange;
-
-/// A watcher's place in the hub.
-pub(super) type Seat = (StreamId, WatchId);
 
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -65,34 +62,5 @@ impl Group {
             visit(seats.as_slice());
         }
         self.intervals.stab(key, &mut visit);
-    }
-}
-
-/// Who sits at one range. Mostly one watcher, sometimes thousands: a sorted list is small for
-/// the one and quick to walk for the others.
-#[derive(Debug)]
-pub(super) struct Seats(Vec<Seat>);
-
-impl Seats {
-    pub(super) fn one(seat: Seat) -> Seats {
-        Seats(vec![seat])
-    }
-
-    pub(super) fn insert(&mut self, seat: Seat) {
-        let at = self.0.binary_search(&seat).expect_err("a watcher sits in one place");
-        self.0.insert(at, seat);
-    }
-
-    pub(super) fn remove(&mut self, seat: Seat) {
-        let at = self.0.binary_search(&seat).expect("a synced watcher is in the group");
-        self.0.remove(at);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn as_slice(&self) -> &[Seat] {
-        &self.0
     }
 }

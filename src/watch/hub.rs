@@ -16,7 +16,8 @@ use std::{
 use super::{
     Batch, CreateError, Delivery, Feed, Lagging, State, StreamId, WatchId, WatcherSpec,
     batch::event_bytes,
-    group::{Group, Seat},
+    group::Group,
+    seats::Seat,
     queue::{self, Outlet},
     watcher::Watcher,
 };

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use super::group::{Seat, Seats};
+use super::seats::{Seat, Seats};
 
 /// Where an interval ends: before a key, or never. Ordered so that "never" is last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

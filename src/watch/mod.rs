@@ -15,6 +15,7 @@ mod group;
 mod hub;
 mod intervals;
 mod queue;
+mod seats;
 mod watcher;
 
 pub(crate) use batch::{Batch, Delivery};

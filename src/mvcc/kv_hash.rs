@@ -1,0 +1,43 @@
+//! The hash of a history, and what each record adds to it: byte for byte as in etcd.
+
+use crate::{
+    storage::Record,
+    types::{Rev, Revision},
+};
+
+/// What the hash is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KvHash {
+    pub(crate) hash: u32,
+    pub(crate) rev_compacted: Rev,
+    pub(crate) rev_hashed: Rev,
+    /// Newest revision when the walk began: the answer's header.
+    pub(crate) rev_current: Rev,
+}
+
+/// The hash before the first record.
+pub(super) fn of_nothing() -> u32 {
+    crc32c::crc32c(b"key")
+}
+
+/// Adds a record to a hash of a history that is compacted up to `compacted`. A tombstone of exactly
+/// that revision does not count: etcd kept it in some releases and removed it in others.
+pub(super) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record) -> u32 {
+    if record.is_tombstone() && revision.main == compacted {
+        return hash;
+    }
+    let hash = crc32c::crc32c_append(hash, &etcd_key(revision, record.is_tombstone()));
+    crc32c::crc32c_append(hash, record.bytes())
+}
+
+/// The key under which etcd stores a record.
+fn etcd_key(revision: Revision, tombstone: bool) -> Vec<u8> {
+    let mut key = Vec::with_capacity(18);
+    key.extend_from_slice(&revision.main.0.to_be_bytes());
+    key.push(b'_');
+    key.extend_from_slice(&revision.sub.to_be_bytes());
+    if tombstone {
+        key.push(b't');
+    }
+    key
+}

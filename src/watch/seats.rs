@@ -1,0 +1,35 @@
+//! The watchers of one range: a set that is mostly of one, and sometimes of thousands.
+
+use super::{StreamId, WatchId};
+
+/// The address of a watcher in the hub: the stream that it belongs to, and its name there.
+pub(super) type Seat = (StreamId, WatchId);
+
+/// The watchers of one range, sorted: a list is small when it has one entry, and quick to walk when
+/// it has thousands.
+#[derive(Debug)]
+pub(super) struct Seats(Vec<Seat>);
+
+impl Seats {
+    pub(super) fn one(seat: Seat) -> Seats {
+        Seats(vec![seat])
+    }
+
+    pub(super) fn insert(&mut self, seat: Seat) {
+        let at = self.0.binary_search(&seat).expect_err("a watcher sits in one place");
+        self.0.insert(at, seat);
+    }
+
+    pub(super) fn remove(&mut self, seat: Seat) {
+        let at = self.0.binary_search(&seat).expect("a synced watcher is in the group");
+        self.0.remove(at);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn as_slice(&self) -> &[Seat] {
+        &self.0
+    }
+}
