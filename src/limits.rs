@@ -2,81 +2,85 @@
 
 use std::time::Duration;
 
-/// Transactions nested in one another. More are refused, though `--max-txn-ops` (128 unless it is set)
-/// mostly comes first: each level takes at least one operation of that budget. Whatever handles a
-/// transaction may go down it by recursion, and has to do with half of a thread's stack at this
-/// depth. It may be raised and never lowered: what was accepted once is in the log.
+/// Depth of nested transactions. A deeper request is refused; `--max-txn-ops` (default 128) usually
+/// refuses it earlier, because each level uses at least one operation of that budget. Code that
+/// handles transactions recursively must use at most half of a thread's stack at this depth. The
+/// bound may be raised but never lowered: deeper transactions that were accepted are in the log.
 pub(crate) const TXN_DEPTH_MAX: usize = 256;
 
 /// Bytes of one request, unless `--max-request-bytes` says otherwise. Larger ones are refused.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_572_864;
 
-/// The least that `--max-request-bytes` may be: room for a put with a short key and value. Lower
-/// values are refused. What the member itself puts into the log is not held against that flag.
+/// Minimum of `--max-request-bytes`, enough for a put with a short key and value. Lower values are
+/// refused. The flag does not apply to commands that the member itself proposes.
 pub(crate) const REQUEST_BYTES_MIN: usize = 128;
 
 /// What the gRPC layer accepts beyond [`REQUEST_BYTES_MAX`], so that an oversized request gets
 /// etcd's refusal rather than a transport error.
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
 
-/// The largest `--max-request-bytes` that is put into effect: what goes into the log has to travel
-/// to every member that there is or will be. Larger values count as this one, and the start says so.
+/// Maximum of `--max-request-bytes`: every log entry must fit into a message to a peer, also in a
+/// cluster that gets its second member later. Larger values are reduced to this one, with a warning
+/// in the log at startup.
 pub(crate) const REQUEST_BYTES_LIMIT: usize = 64 * 1024 * 1024;
 
-/// Bytes of one command as it stands in the log and travels. A request whose many small operations
-/// make more of it than they count is refused like one that is too large.
+const _: () = assert!(REQUEST_BYTES_MIN <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= REQUEST_BYTES_LIMIT);
+
+/// Bytes of one command as it is encoded in the log and in messages. Many small operations encode to
+/// more bytes than their request counts; a request that exceeds this bound is refused as too large.
 pub(crate) const COMMAND_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 const _: () = assert!(REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= COMMAND_BYTES_MAX);
 
-/// What a client may send before the server has read it: on one stream, so that the largest
-/// request arrives without a pause, and on one connection. A client that has used up its window
-/// waits.
+/// HTTP/2 flow-control windows: bytes that a client may send before the server has read them, on one
+/// stream and on one connection. The largest default request fits a stream's window, so it arrives
+/// without a pause. A client that has used up its window waits.
 pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-/// Bytes read from a connection in one go, and requests after which a connection reads on only once
-/// all of them were taken on.
+/// Bytes read from a connection at once, and the number of requests after which the connection stops
+/// reading until a handler has been started for each of them.
 pub(crate) const HTTP2_READ_BYTES: usize = 32 * 1024;
 pub(crate) const HTTP2_REQUESTS_AT_ONCE: usize = 1024;
 
-/// Streams of one connection that the client gave up before the server took them on. More would
-/// close the connection, and a client whose requests time out while this process stands still
-/// does not deserve that: so reading stops before there can be as many.
+/// Streams of one connection that the client reset before the server accepted them. The HTTP/2
+/// library closes a connection with more, even if the resets are timeouts during a stall of this
+/// process. The server therefore stops reading before a connection can reach this number.
 pub(crate) const HTTP2_RESETS_PENDING: usize = 4096;
 
-/// The least that a request and the frame that gives it up take on the wire.
+/// Minimum size on the wire of a request and the frame that resets it.
 const HTTP2_GIVEN_UP_BYTES: usize = 9 + 3 + 9 + 4;
 
 const _: () =
     assert!(HTTP2_RESETS_PENDING > HTTP2_REQUESTS_AT_ONCE + HTTP2_READ_BYTES / HTTP2_GIVEN_UP_BYTES);
 
-/// Frames that a connection goes on reading while its client takes nothing. Most of them call for an
-/// answer, which waits in memory. With more it reads on when the client does.
+/// Frames that are read from a connection while its client reads nothing. Most of them need an
+/// answer, which waits in memory. After this many, reading resumes when the client reads again.
 pub(crate) const HTTP2_FRAMES_UNANSWERED: u64 = 4096;
 
-/// The header fields of one request, as HTTP/2 counts them: names, values, and 32 bytes for each. A
-/// request with more is refused. etcd takes 16 MiB, which nobody sends; its users send tokens.
+/// Bytes of the header fields of one request, as HTTP/2 counts them: names, values, and 32 bytes for
+/// each field. A request with more is refused. etcd accepts 16 MiB; real clients send only a token.
 pub(crate) const HEADER_LIST_BYTES: u32 = 2 * 1024 * 1024;
 
-/// What of a header block is held until all of it has come. A connection that sends more ends.
+/// Bytes of an incomplete header block that are buffered. A connection that sends more is closed.
 pub(crate) const HEADER_HELD_BYTES: usize = 2 * HEADER_LIST_BYTES as usize;
 
-/// CONTINUATION frames of one header block. A connection that sends more ends: full ones are sixteen KiB, so only
-/// somebody who wants to keep the server busy needs as many.
+/// CONTINUATION frames of one header block. A connection that sends more is closed: a full frame has
+/// 16 KiB, so only a client that wants to keep the server busy needs more.
 pub(crate) const HEADER_CONTINUATIONS: usize = 2 * HEADER_HELD_BYTES / (16 * 1024);
 
-/// Headers of one call that are all kept while it waits. Of more, those that mean something are.
+/// Headers of one call that are kept while the call waits. If there are more, only the headers that
+/// the server evaluates are kept.
 pub(crate) const HEADERS_KEPT: usize = 64;
 
-/// How long, and how much of, what a client still sends of a request that was answered is read and
-/// thrown away. A client stops when it has the answer; the stream of one that does not is reset.
+/// Time and bytes for which the rest of a request is read and discarded after it was answered. A
+/// client normally stops sending when it has the answer; otherwise its stream is reset.
 pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const DISCARD_BYTES: usize = 256 * 1024;
 
-/// Memory that a connection keeps for decoding header fields, and what a request whose fields are
-/// written out may take up beyond twice its size on the wire. One that takes up more is refused:
-/// that is a client that refers to a large field again and again.
+/// Memory that a connection keeps for decoding header fields, and the bytes that a request's decoded
+/// fields may take beyond twice their size on the wire. A request that takes more is refused: its
+/// client refers to one large field again and again.
 pub(crate) const HEADER_SCRATCH_BYTES: usize = 16 * 1024;
 
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize >= REQUEST_BYTES_MAX + REQUEST_OVERHEAD_BYTES);
@@ -85,58 +89,62 @@ const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES
 /// Longest lease, in seconds. Longer ones are refused.
 pub(crate) const LEASE_TTL_SECS_MAX: i64 = 9_000_000_000;
 
-/// Leases that may end in one second right after a change of leader. More are put off to the
-/// seconds after it.
+/// Leases that may expire in one second after a change of leader. The deadlines of further leases are
+/// moved to later seconds.
 pub(crate) const LEASE_EXPIRIES_PER_SEC: usize = 750;
 
 /// How long the leader waits for the revoke of an expired lease before it asks again.
 pub(crate) const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
 
-/// Before a lease ends the leader looks at its clock this often. Being late for that by more than
-/// a stall, it lets those who wait keep their leases first; but not for more stalls in a row than
-/// this, or leases would never end on a member that is always slow.
+/// How often the leader reads its clock before a lease expires. If it reads the clock later than
+/// planned by more than a stall, it first answers the keep-alives that wait, and expires leases after
+/// that. After too many stalls in a row it expires leases anyway; otherwise leases would never expire
+/// on a member that is always slow.
 pub(crate) const LEASE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const LEASE_STALL: Duration = Duration::from_millis(500);
 pub(crate) const LEASE_STALLS_MAX: u32 = 10;
 
-/// How often the leader notes in the log what is left of a lease that nobody renews, and how many
-/// leases a note is about. What is over comes right after it.
+// Otherwise a clock that is read in time would count as stalled.
+const _: () = assert!(LEASE_LOOK_INTERVAL.as_millis() < LEASE_STALL.as_millis());
+
+/// How often the leader writes the remaining TTL of a lease that is not renewed to the log, and for
+/// how many leases at once. Further leases follow in the next command.
 pub(crate) const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 pub(crate) const LEASE_CHECKPOINT_LEASES: usize = 1000;
 
-/// Leases that a leader notes before it hands over, those that end next first. Others begin anew
-/// with the next leader.
+/// Leases whose remaining TTL a leader writes to the log before it transfers leadership; the leases
+/// that expire next come first. All others start with their full TTL at the next leader.
 pub(crate) const LEASE_HANDOVER_LEASES: usize = 10_000;
 
 /// Space quota when `--quota-backend-bytes` is 0. Writes beyond it are refused.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 
-/// Keys that a read visits before it lets go of the state for a moment, so that a long range
-/// does not hold up writes.
+/// Keys that a read visits before it releases the state's lock for a moment, so that a long range
+/// does not block writes.
 pub(crate) const RANGE_STRIDE_KEYS: usize = 1024;
 
-/// Memory for the records of revisions that are already on disk, so that reading what is new does
-/// not go there. The oldest leave when it is full.
+/// Memory for records that are already in the database, so that reads of recent revisions do not go
+/// to the disk. When it is full, the oldest records are dropped from memory.
 pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Memory for the records that no checkpoint has stored yet. Half of it calls for a checkpoint
-/// before its time; when it is full, what is committed waits in the log until that is done.
+/// Memory for records that no checkpoint has stored yet. When half of it is used, a checkpoint starts
+/// early; when it is full, committed entries wait in the log until that checkpoint is done.
 pub(crate) const UNSAVED_BYTES: usize = 128 * 1024 * 1024;
 
-/// Compactions that were accepted and wait for the ones before them. One that finds as many takes
-/// the place of the last of them: what both remove goes in one go, and `HashKV` at either revision
-/// answers as after a restart.
+/// Compactions that were accepted and wait for earlier ones. When the queue is full, a new compaction
+/// is merged with the last one in it: both remove their records together, and `HashKV` at either
+/// revision answers as after a restart.
 pub(crate) const COMPACTIONS_WAITING: usize = if cfg!(test) { 2 } else { 16 };
 
 /// Compactions whose hashes are remembered, as many as in etcd. The oldest is forgotten first.
 pub(crate) const COMPACTION_HASHES: usize = if cfg!(test) { 3 } else { 10 };
 
-/// Bytes of records that a compaction or the scrubber reads in one go, so that a checkpoint does
-/// not wait for a thousand large values. The record that reaches them is the last.
+/// Bytes of records that a compaction or the scrubber reads at once, so that a checkpoint does not
+/// wait for a thousand large values. The record that reaches the bound is still read.
 pub(crate) const READ_STRIDE_BYTES: usize = 1024 * 1024;
 
-/// Removals in one checkpoint, so that a large compaction does not hold up the durability of what
-/// is written meanwhile. What is over waits for the next one.
+/// Records that one checkpoint removes, so that a large compaction does not delay the durability of
+/// concurrent writes. Further removals wait for the next checkpoint.
 pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;
 
 /// Bytes in one catch-up batch of a watcher. It ends with the revision that reaches them.
@@ -160,8 +168,8 @@ pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 /// Bytes of a password: bcrypt takes no more in. Longer ones are refused.
 pub(crate) const PASSWORD_BYTES_MAX: usize = 72;
 
-/// Passwords that one reactor has hashed at the same time. Each takes a core for a tenth of a
-/// second; what is over waits.
+/// Passwords that one reactor hashes at the same time. Each hash takes 100 ms of a core; further
+/// requests wait.
 pub(crate) const PASSWORDS_HASHED_AT_ONCE: usize = 1;
 
 /// Proposals waiting for the core. When full, writes are refused with `too many requests`.
@@ -171,18 +179,19 @@ pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 /// requests`.
 pub(crate) const READ_QUEUE: usize = 50_000;
 
-/// Commands in one log entry, and their bytes. What is over waits for the next entry.
+/// Commands in one log entry, and their bytes. Further commands wait for the next entry.
 pub(crate) const BATCH_COMMANDS_MAX: usize = 4096;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
 const _: () = assert!(BATCH_BYTES_MAX <= COMMAND_BYTES_MAX);
 
-/// A lease's id and what is left of it in a log entry, and what surrounds them, at most. What a
-/// leader proposes of its own makes entries that are no larger than a batch.
+/// Maximum size in a log entry of a lease's id and remaining TTL, with their encoding. It keeps the
+/// entries that a leader proposes itself no larger than a batch.
 const LEASE_COMMAND_BYTES: usize = 48;
 
 const _: () = assert!(LEASE_HANDOVER_LEASES * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
+const _: () = assert!(LEASE_CHECKPOINT_LEASES * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(LEASE_REVOKES_PER_ROUND * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
 
 /// Bytes of one log entry: a batch of commands or a single larger one, and whose it is.
@@ -193,17 +202,22 @@ pub(crate) const ENTRY_BYTES_MAX: usize = COMMAND_BYTES_MAX + 16;
 pub(crate) const MEMBERSHIP_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const URL_BYTES: usize = 8;
 
-/// Time between two checkpoints. What was applied since the last one is in memory and in the log:
-/// it bounds both, and the replay after a crash.
+/// Time between two checkpoints. It bounds the changes that are only in memory and in the log, and
+/// the replay after a crash.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Expired leases revoked in one round, and the pause after a full one: a herd of leases that end
-/// together does not push everybody else out of the log.
+/// Expired leases that are revoked in one round, and the pause after a full round, so that many leases
+/// that expire together do not displace clients' writes from the log.
 pub(crate) const LEASE_REVOKES_PER_ROUND: usize = 500;
 pub(crate) const LEASE_ROUND_PAUSE: Duration = Duration::from_millis(500);
 
-/// Pages of the database kept in memory. What is read often stays; the rest is read from the
-/// file, which the kernel caches as well.
+// Revokes keep up with the leases that expire after a change of leader.
+const _: () = assert!(
+    LEASE_REVOKES_PER_ROUND as u128 * 1000 >= LEASE_EXPIRIES_PER_SEC as u128 * LEASE_ROUND_PAUSE.as_millis()
+);
+
+/// Bytes of database pages that are kept in memory. Pages that are read often stay; others are read
+/// from the file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What of a database is read, sent or written in one go when all of it is: so little that a log on
@@ -212,6 +226,8 @@ pub(crate) const STRETCH_BYTES: usize = 64 * 1024;
 
 /// How far ahead of where it is read such a database is fetched from the disk.
 pub(crate) const PREFETCH_BYTES: u64 = 1024 * 1024;
+
+const _: () = assert!(PREFETCH_BYTES >= STRETCH_BYTES as u64);
 
 /// Pages kept in memory of a database that is written whole. Half of it may be what is not in the
 /// file yet, which a stretch has to fit into.
@@ -228,8 +244,8 @@ pub(crate) const LOG_SEGMENTS_KEPT: usize = 2;
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
 pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What one message to a peer carries of the log: entries, and about their bytes. What is over
-/// waits for the next message; a single larger entry still passes.
+/// Log entries in one message to a peer, and approximately their bytes. Further entries wait for the
+/// next message; a single larger entry is still sent.
 pub(crate) const APPEND_ENTRIES_MAX: u64 = 4096;
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
 
@@ -240,6 +256,10 @@ pub(crate) const APPENDS_IN_FLIGHT: usize = 64;
 pub(crate) const APPENDS_IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(APPENDS_IN_FLIGHT_BYTES >= APPEND_BYTES_MAX);
+// A full batch of commands is sent in one message.
+const _: () = assert!(APPEND_BYTES_MAX >= BATCH_BYTES_MAX);
+// A peer that keeps up is sent entries from memory.
+const _: () = assert!(LOG_CACHE_BYTES >= APPENDS_IN_FLIGHT_BYTES);
 
 /// Bytes that are gathered into one frame of the log. The entry that reaches them is still in it.
 pub(crate) const FRAME_BYTES: usize = 16 * 1024 * 1024;
@@ -248,7 +268,7 @@ pub(crate) const FRAME_BYTES: usize = 16 * 1024 * 1024;
 /// assertions below.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
-/// What a message to a peer says beside what it carries: envelope, vote, positions, tags and lengths.
+/// Bytes of a message to a peer beside its payload: envelope, vote, positions, tags and lengths.
 const PEER_ENVELOPE_BYTES: usize = 1024;
 /// The same for each entry that it carries.
 const PEER_ENTRY_BYTES: usize = 64;
@@ -311,8 +331,8 @@ pub(crate) const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The pause after a connection could not be accepted.
 pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// Descriptors that clients' connections leave to the server, as many as etcd keeps back. Here
-/// they go to files (logs, database, log segments, snapshots, a defragmentation: 40), listeners
+/// File descriptors that are not available to clients' connections, as many as etcd reserves. They
+/// are for files (logs, database, log segments, snapshots, a defragmentation: 40), listeners
 /// and the threads' event queues (20), connections made to peers (26), and the two below. A member
 /// that is not left that many does not start.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 150;
@@ -332,8 +352,8 @@ const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= D
 /// peers speak at once, and the places are few.
 pub(crate) const PEER_FIRST_BYTES: Duration = Duration::from_secs(10);
 
-/// Clean-ups under way after calls that ended before their time. Each is a proposal that waits for a
-/// leader; beyond these, what a call leaves behind goes with its lease.
+/// Concurrent clean-ups after calls that were cancelled. Each clean-up is a proposal that waits for a
+/// leader. Beyond this number, the keys that a call left behind are deleted when its lease ends.
 pub(crate) const CLEANUPS_MAX: usize = 10_000;
 
 /// How long a member that stops waits for clean-ups, once its connections are closed.
@@ -342,8 +362,8 @@ pub(crate) const CLEANUP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long connections may take to finish what they are answering when the server stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Records that the scrubber reads in one go, and the time between two goes: a million records in
-/// a quarter of an hour, and no burden meanwhile.
+/// Records that the scrubber reads at once, and the time between two such reads: a million records in
+/// 17 minutes, at a negligible load.
 pub(crate) const SCRUB_RECORDS: usize = 1000;
 pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -352,7 +372,7 @@ pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const DAMAGE_KNOWN: usize = 64;
 pub(crate) const DAMAGE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A lone writer's next request comes within this time of the last, or it is not in a hurry.
+/// The next request of a single client that writes without pause comes within this time.
 pub(crate) const LONE_WRITER_BEAT: Duration = Duration::from_micros(400);
 /// Requests in that rhythm before the core stays awake for the next.
 pub(crate) const LONE_WRITER_BEATS: u32 = 8;
@@ -378,11 +398,17 @@ pub(crate) const SNAPSHOT_READS_AT_ONCE: usize = 4;
 /// next one together, so there is never a second.
 pub(crate) const DEFRAGMENTATIONS_WAITING: usize = 1;
 
-/// How long a defragmentation copies before the disk thread looks whether a checkpoint is due.
+/// How long a defragmentation copies before the disk thread checks whether a checkpoint is due.
 pub(crate) const DEFRAGMENTATION_SLICE: Duration = Duration::from_millis(50);
+
+const _: () = assert!(DEFRAGMENTATION_SLICE.as_millis() < CHECKPOINT_INTERVAL.as_millis());
 
 /// A defragmentation stops commits for its end once a pass copied no more than this of what was
 /// written during the pass before it. If more is written than it can copy, it does so after the
 /// last of these passes anyway; what is written then waits in memory, and then in the log.
 pub(crate) const DEFRAGMENTATION_REST_BYTES: usize = 4 * 1024 * 1024;
+
+// What is written while the end of a defragmentation stops commits has room in memory.
+const _: () = assert!(DEFRAGMENTATION_REST_BYTES < UNSAVED_BYTES / 2);
+
 pub(crate) const DEFRAGMENTATION_PASSES_MAX: u32 = 10;
