@@ -1,45 +1,64 @@
 //! retcd: a drop-in replacement for etcd.
 //!
-//! Modules in reading order. Above the line nothing knows a clock, chance, a task or a socket:
-//! time is an argument, and what happens there happens the same way on every member.
+//! The modules stand in reading order, from the lowest layer to the highest; a module uses those
+//! before it, and `config` and `telemetry`. Modules before `chance` know no clock, chance, task or
+//! socket: time is an argument, and the same input has the same effect on every member.
 
-mod apply;
-mod auth;
-mod lease;
+// Vocabulary: types, bounds, the wire.
 mod limits;
-mod mvcc;
 mod pb;
-mod storage;
 mod turn;
 mod types;
+
+// The database file.
+mod storage;
+
+// The parts of the state. They do not know each other.
+mod auth;
+mod lease;
+mod mvcc;
 mod watch;
-// ---- the line ------------------------------------------------------------------------------
+
+// Commands, and their effect on the state.
+mod apply;
+
+// ---- From here on, modules touch the outside. ------------------------------------------------
+
+// The seams to the outside: chance, time, threads, the log's files, sockets.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod chance;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod clock;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-mod config;
+mod sockets;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod threads;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod wal;
+
+// The log between members.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod raft;
+
+// One member put together.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod node;
+
+// What clients speak to.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod http;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-mod node;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-mod raft;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod rpc;
+
+// The process: listeners, signals; and what every layer may use: settings, log lines, metrics.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod config;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod serve;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod signals;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-mod sockets;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-mod threads;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
-mod wal;
 
 use std::{
     env,
@@ -65,19 +84,19 @@ use crate::{
     telemetry::{GoDuration, Metrics},
 };
 
-/// How long a member that has not served anybody may take to stop. What it has in hand is in its
-/// log, and the next start goes on from there.
+/// How long a member that has not served a client yet may take to stop. After that the process exits
+/// without waiting: everything the member has accepted is in its log, and the next start replays it.
 const WAITING_STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How often a start that takes long says so.
+/// How often the log says that the data directory is still being opened.
 const OPENING_TOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
     let code = runtime.block_on(run());
-    // A thread that is not waited for any more is reading, or writing what a kill could interrupt
-    // as well.
+    // The blocking threads that may still run either read, or write files that also survive a kill
+    // of the process at any moment. The exit therefore does not wait for them.
     runtime.shutdown_background();
     code
 }
@@ -105,27 +124,28 @@ async fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             telemetry::tell_status(&message);
-            tracing::error!(error = message, "retcd cannot go on");
+            tracing::error!(error = message, "retcd stopped because of an error");
             ExitCode::FAILURE
         }
     }
 }
 
-/// A panic over a file that is being opened is a refusal of that file, in as many words.
+/// Turns a panic while a file is being opened into an error message that names the damaged file: redb
+/// panics when it cannot interpret its own pages.
 fn refuse_files_that_make_no_sense() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         let Some(path) = Opening::under_way() else { return others(panic) };
-        let detail = panic.payload_as_str().unwrap_or("it makes no sense");
+        let detail = panic.payload_as_str().unwrap_or("its content cannot be read");
         let path = path.display();
         let error = format!("{path} is damaged: {detail}; {REMEDY}");
-        tracing::error!(error, "retcd cannot go on");
+        tracing::error!(error, "retcd stopped because of an error");
         process::exit(1);
     }));
 }
 
-/// Restores a snapshot, unless a signal comes before that is done: then the process ends as if the
-/// signal had ended it.
+/// Restores a snapshot. A signal that arrives before the restore is done ends the process with the
+/// exit code of that signal.
 async fn restore(file: PathBuf, data_dir: PathBuf, mut signals: Signals) -> ExitCode {
     let restoring = task::spawn_blocking(move || restore_now(&file, &data_dir));
     tokio::select! { biased;
@@ -147,11 +167,11 @@ fn restore_now(file: &Path, data_dir: &Path) -> ExitCode {
     }
 }
 
-/// Serves until a signal or a failure ends it. The error is a line for a person.
+/// Serves until a signal arrives or the member fails. The error is a message for the operator.
 async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
     let (ports, mut running) = tokio::select! { biased;
         asked = signals.next() => {
-            // Nobody was served, and the directory is read only: there is nothing to stop.
+            // No client was served, and opening only reads the directory: there is nothing to stop.
             begin_to_stop(config, asked);
             tell_closed(config);
             return Ok(());
@@ -184,7 +204,7 @@ async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
                 telemetry::tell_stopping();
                 tracing::warn!("the member has been permanently removed from the cluster; shutting down");
             }
-            // What is in memory is in the log too; a damaged disk is better not written to again.
+            // The state in memory is in the log too, and a damaged disk should not be written to again.
             End::Failed(reason) => return Err(reason),
         },
         _ = futures_util::future::join_all(ports.into_iter().map(|port| front.accept(port))) => {}
@@ -201,7 +221,8 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
     let opening = {
         let config = config.clone();
         let metrics = Arc::new(Metrics::new(&config));
-        // Elsewhere, for it takes as long as there is data, and a signal must be heard meanwhile.
+        // On another thread: opening takes time in proportion to the data, and this thread has to
+        // handle signals meanwhile.
         task::spawn_blocking(move || node::open(config, metrics))
     };
     let opened = tell_while(opening).await.map_err(|error| error.to_string())?;
@@ -212,7 +233,8 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
     ))
 }
 
-/// Reading a large directory takes a while, which should not look like a server that hangs.
+/// Logs at intervals that a large directory is still being opened, so that the server does not look as
+/// if it hangs.
 #[allow(clippy::disallowed_methods)]
 async fn tell_while<T>(mut opening: task::JoinHandle<T>) -> Result<T, task::JoinError> {
     let start = time::Instant::now();
@@ -240,8 +262,8 @@ fn begin_to_stop(config: &Config, asked: Asked) {
     );
 }
 
-/// Ends the member: those who ask first, the disk last. It takes a thread that waits for the
-/// member's; this one hears a second signal meanwhile, which ends the process at once.
+/// Stops the clients' connections first and the member's disk thread last. A blocking thread waits for
+/// the member's threads, while this thread handles a second signal, which ends the process at once.
 #[allow(clippy::disallowed_methods)]
 async fn stop(
     config: &Config,
@@ -269,12 +291,12 @@ async fn stop(
         asked = signals.next_request(began) => {
             tracing::warn!(
                 signal = asked.name(),
-                "received a second signal; ending at once. Nothing that was answered is lost: it is in the log"
+                "received a second signal; exiting at once. No acknowledged write is lost: all of them are in the log"
             );
             process::exit(asked.exit_code().into());
         }
         () = out_of_time => tracing::warn!(
-            "a thread did not end in time and is not waited for. Nothing is lost: the next start replays the log"
+            "the member did not stop in time; exiting without waiting. No data is lost: the next start replays the log"
         ),
     }
     tell_closed(config);
