@@ -1,11 +1,12 @@
 //! Whether the leader has been awake for long enough to say that a lease has ended.
 //!
-//! A guard at the door. Who slept, or was held up by the disk or by a stopped process, finds the
-//! deadlines passed and those who wanted to keep their leases still waiting outside. So it lets
-//! them in first: a lease ends only if the guard was awake for a grace period up to that moment.
+//! A leader that was blocked by its disk, or whose process was stopped, finds deadlines passed while
+//! the keep-alives for those leases still wait in its queues. It therefore handles the keep-alives
+//! first: a lease expires only if the leader was awake for a grace period up to that moment.
 //!
-//! Before a deadline the guard looks up every [`LEASE_LOOK_INTERVAL`]; being late for that by more
-//! than [`LEASE_STALL`] is to have slept. One that falls asleep again and again stops waiting.
+//! Before a deadline the leader reads its clock every [`LEASE_LOOK_INTERVAL`]. Reading it more than
+//! [`LEASE_STALL`] late counts as a stall. A leader with too many stalls in a row expires leases
+//! without the grace period.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ impl Attention {
         Attention { grace, awake_since: now, looked: now, next: None, stalls: 0 }
     }
 
-    /// The guard looks up. Returns by how much it was late, if that is a stall.
+    /// The leader reads its clock. Returns by how much the reading was late, if that is a stall.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Duration> {
         let late = self.next.map_or(Duration::ZERO, |next| now.saturating_duration_since(next));
         let unseen = now.saturating_duration_since(self.looked);
@@ -41,15 +42,15 @@ impl Attention {
         is_stall.then_some(late)
     }
 
-    /// Whether what is due may end now.
+    /// Whether leases whose deadline has passed may expire now.
     pub(crate) fn is_sure(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.awake_since) >= self.grace || self.stalls > LEASE_STALLS_MAX
     }
 
-    /// When to look up next, if the next lease ends at `deadline`.
+    /// When to read the clock next, if the next lease expires at `deadline`.
     pub(crate) fn next_look(&mut self, now: Instant, deadline: Option<Instant>) -> Option<Instant> {
         self.next = deadline.map(|deadline| {
-            // A moment earlier, for a timer is never early and often a little late.
+            // One interval earlier, because a timer never fires early and often fires a little late.
             let ahead = self.grace + LEASE_LOOK_INTERVAL;
             if deadline.saturating_duration_since(now) > ahead {
                 return deadline - ahead;
@@ -57,6 +58,7 @@ impl Attention {
             let sure = deadline.max(self.awake_since + self.grace);
             if sure > now { sure.min(now + LEASE_LOOK_INTERVAL) } else { now + LEASE_LOOK_INTERVAL }
         });
+        assert!(self.next.is_none_or(|next| next > now), "the next look is in the future");
         self.next
     }
 }

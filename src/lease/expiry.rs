@@ -1,8 +1,8 @@
-//! When the leader has to ask for the end of a lease, and when to note how much is left of it.
+//! When the leader has to propose the revoke of a lease, and when to write its remaining TTL to the log.
 //!
-//! A clock on the wall of the leader's office: one alarm per lease. When an alarm rings, the
-//! lease is handed out to be revoked, and its alarm is set a little later once more, in case the
-//! revoke does not get through. Only [`Expiry::forget`] (the revoke was applied) takes it down.
+//! There is one alarm for each lease. When an alarm rings, the caller proposes the lease's revoke, and
+//! the alarm is set again a little later, in case the proposal fails. Only [`Expiry::forget`], which
+//! is called when the revoke was applied, removes the alarm.
 //!
 //! A lease never ends early. It can be renewed until it was handed out; after that its revoke may
 //! already be on its way through the log. Members that do not lead hold no deadlines at all.
@@ -30,8 +30,9 @@ pub(crate) struct Expiry {
 
 #[derive(Clone, Copy, Debug)]
 struct Alarm {
-    /// What was promised to the holder, and what a checkpoint goes by. Time that was given on top
-    /// is not part of it, or it would grow with every change of leader.
+    /// The end of the TTL that was promised to the holder; checkpoints contain the time until then. An
+    /// extension that a new leader gives is not included, or the TTL would grow with every change of
+    /// leader.
     promised: Instant,
     /// The lease lives until then.
     deadline: Instant,
@@ -129,6 +130,7 @@ impl Expiry {
         if let Some(alarm) = self.leases.remove(&id) {
             self.unlist(id, alarm);
         }
+        assert_eq!(self.queue.len(), self.leases.len(), "every lease is queued once");
     }
 
     /// Up to `max` leases to be revoked now, the longest overdue first. Each is handed out again
@@ -138,10 +140,13 @@ impl Expiry {
             self.queue.iter().take_while(|(rings, _)| *rings <= now).take(max).copied().collect();
         for entry @ (_, id) in &due {
             let rings = now + LEASE_REVOKE_RETRY;
-            self.queue.remove(entry);
-            self.queue.insert((rings, *id));
-            self.leases.get_mut(id).expect("what is queued is a lease").rings = rings;
+            let alarm = self.leases.get_mut(id).expect("what is queued is a lease");
+            assert!(alarm.deadline <= now, "a lease is not revoked before its deadline");
+            alarm.rings = rings;
+            assert!(self.queue.remove(entry), "lease {id} is queued");
+            assert!(self.queue.insert((rings, *id)), "lease {id} is queued once");
         }
+        assert_eq!(self.queue.len(), self.leases.len(), "every lease is queued once");
         due.into_iter().map(|(_, id)| id).collect()
     }
 
@@ -173,7 +178,7 @@ impl Expiry {
         for id in leases {
             let alarm = self.leases.get_mut(&id).expect("what is listed is a lease");
             if let Some(at) = alarm.noted_at.take() {
-                self.notes.remove(&(at, id));
+                assert!(self.notes.remove(&(at, id)), "lease {id} is listed where it says so");
             }
             alarm.is_being_noted = true;
             alarm.noted_at = next_note(alarm.promised, now);
@@ -199,19 +204,22 @@ impl Expiry {
     }
 
     fn set(&mut self, id: LeaseId, now: Instant, promised: Instant, deadline: Instant) {
+        assert!(promised <= deadline, "lease {id} is not kept for as long as was promised");
         let noted_at = next_note(promised, now);
         let alarm = Alarm { promised, deadline, rings: deadline, noted_at, is_being_noted: false };
         if let Some(before) = self.leases.insert(id, alarm) {
             self.unlist(id, before);
         }
-        self.queue.insert((deadline, id));
+        assert!(self.queue.insert((deadline, id)), "lease {id} is queued once");
         self.notes.extend(noted_at.map(|at| (at, id)));
+        assert_eq!(self.queue.len(), self.leases.len(), "every lease is queued once");
+        assert!(self.notes.len() <= self.leases.len(), "a lease is listed once at most");
     }
 
     fn unlist(&mut self, id: LeaseId, alarm: Alarm) {
-        self.queue.remove(&(alarm.rings, id));
+        assert!(self.queue.remove(&(alarm.rings, id)), "lease {id} is queued where it says so");
         if let Some(at) = alarm.noted_at {
-            self.notes.remove(&(at, id));
+            assert!(self.notes.remove(&(at, id)), "lease {id} is listed where it says so");
         }
     }
 }

@@ -90,6 +90,7 @@ impl Lessor {
     /// A key that is attached to nothing now says that it belongs to this lease.
     pub(crate) fn attach(&mut self, key: &[u8], id: LeaseId) {
         // A copy: the caller's key is a part of something larger, and would keep all of it.
+        assert!(id.is_some(), "no key is attached to no lease");
         let is_new = self.lease_mut(id).keys.insert(Bytes::copy_from_slice(key));
         assert!(is_new, "a key is attached to lease {id} twice");
     }

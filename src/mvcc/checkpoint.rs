@@ -30,8 +30,14 @@ impl Store {
     /// Everything since the last capture. Captures must be made durable in order, each before
     /// [`Store::checkpointed`] is told of it.
     pub(crate) fn capture(&mut self) -> StoreCheckpoint {
+        assert_eq!(self.recent.last(), self.rev_current, "a capture holds no write that is half done");
+        assert!(self.rev_checkpointed <= self.rev_captured, "what is durable was captured");
+        assert!(self.rev_captured <= self.rev_current, "what is captured was committed");
         let records = self.recent.changes(self.rev_captured.next());
-        let records = records.map(|(revision, record)| (revision, record.clone())).collect();
+        let records: Vec<(Revision, Record)> =
+            records.map(|(revision, record)| (revision, record.clone())).collect();
+        let first = records.first().map_or(self.rev_current.next(), |(revision, _)| revision.main);
+        assert_eq!(first, self.rev_captured.next(), "a capture begins where the last one ended");
         self.rev_captured = self.rev_current;
         self.recent.captured();
         let (removed, more) = self.compaction.capture(CHECKPOINT_REMOVALS_MAX);
@@ -56,12 +62,14 @@ impl Store {
     /// The newest capture, which holds `rev`, is durable and took `removed_bytes` off the disk.
     pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
         assert_eq!(rev, self.rev_captured, "captures become durable in order");
+        assert!(rev >= self.rev_checkpointed, "the seam moves forwards only");
         self.body = Arc::new(self.database.reader()?);
         self.rev_checkpointed = rev;
         self.recent.checkpointed();
         self.compaction.rev_finished = self.compaction.rev_captured;
         self.size.remove(removed_bytes);
         self.recent.trim(rev, RECENT_CACHE_BYTES);
+        assert!(self.recent.first() <= rev.next(), "every record above the seam is in memory");
         Ok(())
     }
 

@@ -118,6 +118,7 @@ impl Store {
         let mut removed = Vec::new();
         let mut hash = hash;
         for (revision, record) in records {
+            assert!(revision.main <= span.rev, "a compaction to {} judges {revision}", span.rev);
             let known = self.index.get(record.parts().key);
             let is_kept = known.is_some_and(|changes| changes.oldest() == revision);
             // As in etcd: if nothing at all is kept, then all that is there is hashed.
@@ -140,12 +141,16 @@ impl Store {
         };
         let Judged { removed, is_damaged, hash, next } = judged;
         span.is_hashed &= !is_damaged;
+        let in_order = |(last, first)| last < first;
+        let ends = compaction.removed.back().zip(removed.first());
+        assert!(ends.is_none_or(in_order), "removals are in the order of the disk, each once");
         compaction.removed.extend(removed);
         if let Some(next) = next {
             assert!(next > from, "the walk goes on from {from} to {next}");
             compaction.walk = Some(Walk::Disk { span, any_kept, from: next, hash });
             return CompactionStep::More;
         }
+        assert!(compaction.rev_walked < span.rev, "compactions are done in order");
         compaction.rev_walked = span.rev;
         if span.is_hashed {
             compaction.hashes.remember(CompactionHash { prev: span.prev, rev: span.rev, hash });

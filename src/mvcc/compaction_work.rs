@@ -92,6 +92,9 @@ impl Compaction {
     /// A compaction that finds too many before it takes the place of the last of them: what both
     /// are to remove is removed in one go, and the hash of neither is known.
     pub(super) fn schedule(&mut self, prev: Rev, rev: Rev) {
+        assert!(prev < rev, "compactions go forwards: {prev} to {rev}");
+        let last = self.waiting.back().map_or(prev, |last| last.rev);
+        assert_eq!(last, prev, "a compaction begins where the one before it ends");
         // Whoever asks for the hash at 0 asks for the newest.
         let mut span = Span { prev, rev, is_hashed: rev > Rev(0) };
         if self.waiting.len() >= COMPACTIONS_WAITING
@@ -103,7 +106,11 @@ impl Compaction {
     }
 
     pub(super) fn next_walk(&mut self) -> Option<Walk> {
-        let begin = |span| Walk::Index { span, after: None, any_kept: false };
+        let rev_walked = self.rev_walked;
+        let begin = |span: Span| {
+            assert_eq!(span.prev, rev_walked, "a walk begins where the one before it ended");
+            Walk::Index { span, after: None, any_kept: false }
+        };
         self.walk.take().or_else(|| self.waiting.pop_front().map(begin))
     }
 
@@ -115,6 +122,8 @@ impl Compaction {
     /// The next removals, in the order of the disk, and whether there are more. With the last of
     /// them, what was compacted is gone.
     pub(super) fn capture(&mut self, removals_max: usize) -> (Vec<Revision>, bool) {
+        assert!(self.rev_finished <= self.rev_captured, "what is off the disk was captured");
+        assert!(self.rev_captured <= self.rev_walked, "what is captured was walked over");
         let count = self.removed.len().min(removals_max);
         let removed = self.removed.drain(..count).collect();
         let more = !self.removed.is_empty();

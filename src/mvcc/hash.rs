@@ -104,7 +104,9 @@ impl HashWalk {
             return Ok(Some(remembered));
         }
         let captured = self.captured.expect("a walk is finished after its last step");
-        let Captured { current, compacted, rev, body, head, keep, .. } = captured;
+        let Captured { current, compacted, rev, body, head, after, keep } = captured;
+        assert!(after.is_none(), "a walk is finished after its last step");
+        assert!(rev <= current, "a hash covers no revision of the future");
         let mut kept = if keep.any_live { keep.live } else { keep.left };
         kept.sort_unstable();
         let mut hash = kv_hash::of_nothing();

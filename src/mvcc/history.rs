@@ -47,12 +47,13 @@ impl Store {
     /// The next revisions from `from` on, `revs_max` of them at most and not many more bytes than
     /// [`HISTORY_BYTES`]; at least one, if there is one.
     pub(crate) fn history(&self, from: Rev, revs_max: usize) -> Result<HistoryStride, RevError> {
-        assert!(revs_max > 0);
+        assert!(revs_max > 0, "a stride reads at least one revision");
         if from < self.rev_compacted {
             return Err(RevError::Compacted { asked: from, compacted: self.rev_compacted });
         }
         let from = from.max(Rev::INITIAL);
         let until = self.recent.first();
+        assert!(until <= self.rev_checkpointed.next(), "what is not in memory is in the database");
         let source = if from < until {
             Source::Body { body: Arc::clone(&self.body), from, until }
         } else {

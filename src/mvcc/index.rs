@@ -97,7 +97,9 @@ impl Index {
             if let Some(live) = changes.newest() {
                 show(key, changes, live, revision)?;
                 changes.delete(revision);
-                segment_of(&mut self.segments, key).1.live -= 1;
+                let segment = segment_of(&mut self.segments, key).1;
+                assert!(segment.live > 0, "a key that exists is counted");
+                segment.live -= 1;
                 revision.sub += 1;
             }
         }
@@ -112,6 +114,7 @@ impl Index {
         keys_max: usize,
         rev: Rev,
     ) -> (Option<Box<[u8]>>, bool) {
+        assert!(keys_max > 0, "a stride visits a key");
         let mut emptied: Vec<Box<[u8]>> = Vec::new();
         let mut visited = 0;
         let mut any_kept = false;
@@ -170,6 +173,7 @@ impl Index {
 
     /// Counts what has been taken in.
     pub(super) fn restored(&mut self) {
+        assert_eq!(self.segments.len(), 1, "nothing is counted before all of it was taken in");
         let mut low: Box<[u8]> = Box::default();
         let mut segment = Segment::default();
         for (key, changes) in &self.keys {
@@ -193,12 +197,14 @@ impl Index {
         let (low, segment) = segment_of(&mut self.segments, key);
         segment.keys += 1;
         segment.live += 1;
+        assert!(segment.live <= segment.keys, "a segment has no more live keys than keys");
         if segment.keys > SEGMENT_KEYS_MAX {
             let kept = segment.keys / 2;
             let keys = self.keys.range::<[u8], _>((Included(low), Unbounded));
             let mut moved = keys.take(segment.keys).skip(kept).peekable();
             let middle = moved.peek().expect("a segment's keys are in the index").0.clone();
             let live = moved.filter(|(_, changes)| changes.newest().is_some()).count();
+            assert!(live <= segment.live, "both halves together have the live keys of the whole");
             let half = Segment { keys: segment.keys - kept, live };
             *segment = Segment { keys: kept, live: segment.live - live };
             self.segments.insert(middle, half);
@@ -208,6 +214,7 @@ impl Index {
     /// For a key that is gone, after it was deleted.
     fn shrink_segment(&mut self, key: &[u8]) {
         let (low, segment) = segment_of(&mut self.segments, key);
+        assert!(segment.live < segment.keys, "the key was counted, and was deleted");
         segment.keys -= 1;
         if segment.keys == 0 && !low.is_empty() {
             let low: Box<[u8]> = low.into();

@@ -76,6 +76,7 @@ pub(super) enum Kept {
 impl KeyIndex {
     /// A key whose oldest known change is this put.
     pub(super) fn of_put(put: Live, lease: LeaseId) -> KeyIndex {
+        assert!(put.create_rev <= put.revision.main, "{put:?} is older than its key");
         let change = Change::put(put.revision, put.version);
         let changes = if change.version == VERSION_LARGE {
             Changes::Many(Box::new(Many { version_first: put.version, changes: vec![change] }))
@@ -103,6 +104,7 @@ impl KeyIndex {
     pub(super) fn delete(&mut self, revision: Revision) {
         assert!(self.newest().is_some(), "{revision} deletes what is not there");
         self.push(Change::tombstone(revision));
+        debug_assert_eq!(self.newest(), None, "a tombstone ends the generation");
         self.lease = LeaseId::NONE;
     }
 
@@ -132,17 +134,21 @@ impl KeyIndex {
     /// readable, a tombstone only if it is exactly at `rev`, for watchers that start there. After
     /// [`Kept::Nothing`] the key is to go.
     pub(super) fn compact(&mut self, rev: Rev) -> Kept {
+        let (before, newest) = (self.at(rev), self.newest());
         let count = self.count_until(rev);
         let changes = self.changes();
         let Some(last) = count.checked_sub(1) else { return Kept::Later };
         let keeps_last = !changes[last].is_tombstone() || changes[last].main.get() == rev.0;
         let first = if keeps_last { last } else { count };
         if first == changes.len() {
+            assert_eq!(newest, None, "a key that exists is kept");
             return Kept::Nothing;
         }
         if first > 0 {
             self.cut(first);
         }
+        assert_eq!(self.newest(), newest, "what a key holds does not change when its past is forgotten");
+        debug_assert_eq!(self.at(rev), before, "what can still be read is kept");
         if keeps_last { Kept::Newest } else { Kept::Later }
     }
 
@@ -193,12 +199,14 @@ impl KeyIndex {
     fn push(&mut self, change: Change) {
         match &mut self.changes {
             Changes::One(first) => {
-                assert!(first.revision() < change.revision());
+                assert!(first.revision() < change.revision(), "changes of a key are in order");
                 let many = Many { version_first: i64::from(first.version), changes: vec![*first, change] };
                 self.changes = Changes::Many(Box::new(many));
             }
             Changes::Many(many) => {
-                assert!(many.changes.last().is_some_and(|newest| newest.revision() < change.revision()));
+                let newest = many.changes.last();
+                let is_after = newest.is_some_and(|newest| newest.revision() < change.revision());
+                assert!(is_after, "changes of a key are in order");
                 many.changes.push(change);
             }
         }
@@ -206,6 +214,7 @@ impl KeyIndex {
 
     /// Drops the changes before `first`, which is to be the oldest.
     fn cut(&mut self, first: usize) {
+        assert!(first < self.changes().len(), "a key keeps at least one change");
         let oldest = self.live(first);
         if let Some(live) = oldest {
             self.create_rev = live.create_rev;

@@ -53,17 +53,18 @@ impl Recent {
         self.bytes += cost(&record);
         self.unsaved_bytes += cost(&record);
         if revision.sub == 0 {
-            assert_eq!(revision.main, self.last().next());
+            assert_eq!(revision.main, self.last().next(), "revisions grow by one");
             self.revs.push_back(Changes::One(record));
             return;
         }
-        assert_eq!(revision.main, self.last());
+        assert_eq!(revision.main, self.last(), "only the newest revision gets further changes");
         let newest = self.revs.back_mut().expect("sub-revision 0 has been pushed");
-        assert_eq!(revision.sub, newest.records().len() as i64);
+        assert_eq!(revision.sub, newest.records().len() as i64, "sub-revisions grow by one");
         match newest {
             Changes::One(first) => *newest = Changes::Many(vec![first.clone(), record]),
             Changes::Many(records) => records.push(record),
         }
+        debug_assert_eq!(newest.records().len() as i64, revision.sub + 1, "changes are kept by sub-revision");
     }
 
     /// `None` if the revision is older than what is kept here.
@@ -100,21 +101,27 @@ impl Recent {
 
     /// A checkpoint has taken everything that is here.
     pub(super) fn captured(&mut self) {
+        assert!(self.captured_bytes <= self.unsaved_bytes, "a capture holds unsaved records only");
+        assert!(self.unsaved_bytes <= self.bytes, "every unsaved record is in memory");
         self.captured_bytes = self.unsaved_bytes;
     }
 
     /// That checkpoint is durable.
     pub(super) fn checkpointed(&mut self) {
-        self.unsaved_bytes -= std::mem::take(&mut self.captured_bytes);
+        let captured_bytes = std::mem::take(&mut self.captured_bytes);
+        assert!(captured_bytes <= self.unsaved_bytes, "a record is saved once");
+        self.unsaved_bytes -= captured_bytes;
     }
 
     /// Drops the oldest revisions up to `until` for as long as there is more than `max_bytes`.
     pub(super) fn trim(&mut self, until: Rev, max_bytes: usize) {
+        assert!(until <= self.last(), "a checkpoint holds no revision that was never here");
         while self.bytes > max_bytes && self.first <= until {
             let Some(changes) = self.revs.pop_front() else { return };
             self.bytes -= changes.records().iter().map(cost).sum::<usize>();
             self.first = self.first.next();
         }
+        assert!(self.unsaved_bytes <= self.bytes, "no record leaves memory before it is saved");
     }
 }
 

@@ -24,6 +24,7 @@ impl Size {
     pub(super) fn add(&mut self, record: &Record) {
         self.in_use += storage::footprint(record.bytes().len()) as i64;
         self.total = self.total.max(self.in_use);
+        debug_assert!(self.in_use > EMPTY_BYTES, "a record takes space");
     }
 
     /// What is stored beside records, leases and users for example, took `before` bytes and now takes
@@ -37,5 +38,6 @@ impl Size {
     pub(super) fn remove(&mut self, bytes: u64) {
         self.in_use -= bytes as i64;
         assert!(self.in_use >= EMPTY_BYTES, "more was removed than there was");
+        assert!(self.total >= self.in_use, "the total is the most that was in use");
     }
 }

@@ -162,7 +162,10 @@ impl Store {
     pub(super) fn value(&self, revision: Revision) -> Result<KeyValue, StorageError> {
         match self.recent.get(revision) {
             Some(record) => Ok(record.key_value()),
-            None => self.body.record(revision).map(|record| record.key_value()),
+            None => {
+                assert!(revision.main <= self.rev_checkpointed, "what is not in memory is in the database");
+                self.body.record(revision).map(|record| record.key_value())
+            }
         }
     }
 
@@ -170,7 +173,10 @@ impl Store {
     pub(super) fn locate(&self, revision: Revision) -> Located {
         match self.recent.get(revision) {
             Some(record) => Located::Head(record.clone()),
-            None => Located::Body(revision, Arc::clone(&self.body)),
+            None => {
+                assert!(revision.main <= self.rev_checkpointed, "what is not in memory is in the database");
+                Located::Body(revision, Arc::clone(&self.body))
+            }
         }
     }
 }

@@ -134,8 +134,9 @@ impl Write<'_> {
 
     pub(crate) fn commit(self) -> Committed {
         let rev = self.rev();
+        assert!(self.store.rev_compacted <= rev, "the newest revision is never compacted away");
         self.store.rev_current = rev;
-        assert_eq!(self.store.recent.last(), rev);
+        assert_eq!(self.store.recent.last(), rev, "the newest record is of the newest revision");
         Committed { rev, events: self.events }
     }
 

@@ -17,8 +17,8 @@ use super::{
     Batch, CreateError, Delivery, Feed, Lagging, State, StreamId, WatchId, WatcherSpec,
     batch::event_bytes,
     group::Group,
-    seats::Seat,
     queue::{self, Outlet},
+    seats::Seat,
     watcher::Watcher,
 };
 use crate::types::{Event, KeyRange, Rev};
