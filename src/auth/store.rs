@@ -24,9 +24,9 @@ pub(crate) struct AuthStore {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
-    /// A bcrypt hash, as text. Empty: no password fits.
+    /// A bcrypt hash, as text. No password matches an empty one.
     pub(crate) password_hash: String,
-    /// Never has a password, and is told so.
+    /// The user was created without a password and never gets one.
     pub(crate) no_password: bool,
     pub(crate) roles: BTreeSet<String>,
 }
@@ -90,7 +90,7 @@ impl AuthStore {
         Ok(if role == ROOT { vec![Permission::everything()] } else { permissions.clone() })
     }
 
-    /// Whether somebody would be left who may undo it, if authentication were enabled.
+    /// Whether a user exists that could disable authentication again after it was enabled.
     pub(crate) fn check_root(&self) -> Result<(), AuthError> {
         let root = self.users.get(ROOT).ok_or(AuthError::RootUserNotExist)?;
         if root.roles.contains(ROOT) { Ok(()) } else { Err(AuthError::RootRoleNotExist) }
@@ -173,7 +173,7 @@ impl AuthStore {
         Ok(())
     }
 
-    /// In place of what the role had on that very range, if it had anything.
+    /// Replaces the permission that the role has on exactly this range, if it has one.
     pub(crate) fn role_grant_permission(
         &mut self,
         role: &str,

@@ -22,7 +22,7 @@ pub(crate) struct Lessor {
 pub(crate) struct Lease {
     /// What was granted.
     pub(crate) ttl_secs: i64,
-    /// What a leader said is left of it; 0 if none said so.
+    /// The remaining TTL that a leader last wrote to the log; 0 if no leader did.
     pub(crate) remaining_millis: i64,
     pub(crate) keys: BTreeSet<Bytes>,
 }
@@ -73,7 +73,7 @@ impl Lessor {
         true
     }
 
-    /// The lease goes; its keys, which the caller is to delete, are in what comes back.
+    /// Removes the lease and returns it. The caller deletes its keys.
     pub(crate) fn revoke(&mut self, id: LeaseId) -> Option<Lease> {
         self.leases.remove(&id)
     }
@@ -89,7 +89,8 @@ impl Lessor {
 
     /// A key that is attached to nothing now says that it belongs to this lease.
     pub(crate) fn attach(&mut self, key: &[u8], id: LeaseId) {
-        // A copy: the caller's key is a part of something larger, and would keep all of it.
+        // A copy, because the caller's key is a slice of a larger buffer and would keep that buffer in
+        // memory.
         assert!(id.is_some(), "no key is attached to no lease");
         let is_new = self.lease_mut(id).keys.insert(Bytes::copy_from_slice(key));
         assert!(is_new, "a key is attached to lease {id} twice");

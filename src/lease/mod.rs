@@ -1,6 +1,6 @@
 //! Leases: who holds which keys, and until when.
 //!
-//! The two halves never meet. [`Lessor`] is replicated: it is what the log says, and knows no
+//! The two halves do not know each other. [`Lessor`] is replicated: it is what the log says, and knows no
 //! time. [`Expiry`] belongs to the leader alone: deadlines by its own clock, gone with its
 //! leadership. A deadline decides when a revoke is *proposed*; a lease ends by the revoke in the
 //! log and by nothing else. What a leader knows of deadlines reaches the next one as a checkpoint

@@ -5,7 +5,8 @@ use crate::{
     types::Rev,
 };
 
-/// No store gets there by counting: there is room above for every sum.
+/// Bounds that no store reaches by counting up. Larger stored numbers are damage; without the bounds
+/// a sum could overflow.
 const REV_MAX: Rev = Rev(i64::MAX / 4);
 const SIZE_MAX: i64 = i64::MAX / 4;
 
@@ -18,7 +19,7 @@ pub(super) struct StoredCells {
 }
 
 impl StoredCells {
-    /// A new file has none of them yet.
+    /// Reads and checks the numbers. A new file has no cells; its store is at the initial revision.
     pub(super) fn read(body: &Reader) -> Result<StoredCells, StorageError> {
         let number = |key: &'static [u8], initial: i64| match body.cell(Table::Meta, key)? {
             Some(bytes) => bytes.as_ref().try_into().map(i64::from_be_bytes).map_err(|_| {
@@ -40,7 +41,7 @@ impl StoredCells {
         if !is_sound {
             return Err(body.corrupted(format!(
                 "it is at revision {rev_current}, compacted to {rev_compact_scheduled}, done to {rev_compact_finished}, \
-                 with {size_total} bytes, which cannot be"
+                 with {size_total} bytes, which is impossible"
             )));
         }
         Ok(cells)

@@ -8,7 +8,7 @@ use crate::{
     types::{Rev, Revision},
 };
 
-/// How far the work is.
+/// The progress of the compactions that were accepted.
 #[derive(Debug)]
 pub(super) struct Compaction {
     /// Accepted and not begun, the oldest first.
@@ -30,8 +30,8 @@ pub(super) struct Compaction {
 pub(super) struct Span {
     pub(super) prev: Rev,
     pub(super) rev: Rev,
-    /// All that the compaction before it left is there, so that its hash is the same on every
-    /// member.
+    /// Every record that the previous compaction kept is still in the database, so that the hash of
+    /// this compaction is the same on every member.
     pub(super) is_hashed: bool,
 }
 
@@ -95,7 +95,8 @@ impl Compaction {
         assert!(prev < rev, "compactions go forwards: {prev} to {rev}");
         let last = self.waiting.back().map_or(prev, |last| last.rev);
         assert_eq!(last, prev, "a compaction begins where the one before it ends");
-        // Whoever asks for the hash at 0 asks for the newest.
+        // A client that asks for the hash at revision 0 means the newest revision, so no compaction's
+        // hash may be stored there.
         let mut span = Span { prev, rev, is_hashed: rev > Rev(0) };
         if self.waiting.len() >= COMPACTIONS_WAITING
             && let Some(last) = self.waiting.pop_back()

@@ -5,7 +5,7 @@ use crate::{
     types::{Rev, Revision},
 };
 
-/// What the hash is of.
+/// A hash, and the history that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KvHash {
     pub(crate) hash: u32,

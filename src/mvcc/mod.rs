@@ -5,10 +5,10 @@
 //! (the tape's head, `recent`), the rest in the database (its body). The seam between the two is
 //! `rev_checkpointed`: every record above it is in memory, every record up to it is on disk.
 //!
-//! [`Store`] owns all of it. It is changed in memory only, by one [`Write`] at a time, and does
-//! not touch the disk but to read a record that is no longer in memory. What takes long is done in
-//! two halves: a short one that borrows the store and captures what it needs, in strides, and one
-//! that does the work on what was captured ([`RangeWalk`], [`HistoryStride`], [`PrevLookup`],
+//! [`Store`] owns the index and both parts of the tape. One [`Write`] at a time changes the store, in
+//! memory only; the store touches the disk only to read a record that is no longer in memory. Long
+//! operations have two halves: the first borrows the store for short strides and captures what the
+//! operation needs, and the second works on the captured data without the store ([`RangeWalk`], [`HistoryStride`], [`PrevLookup`],
 //! [`HashWalk`], [`CompactionStep`], [`StoreCheckpoint`]).
 
 mod cells;

@@ -13,11 +13,12 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// Of `revs[0]`.
+    /// The revision of `revs[0]`.
     first: Rev,
     revs: VecDeque<Changes>,
     bytes: usize,
-    /// Of those, what has not been checkpointed, and what of that a checkpoint has in hand.
+    /// The part of `bytes` that no checkpoint has stored, and the part of it that a checkpoint under
+    /// way has captured.
     unsaved_bytes: usize,
     captured_bytes: usize,
 }
@@ -29,7 +30,7 @@ enum Changes {
     Many(Vec<Record>),
 }
 
-/// What a record costs here beside its bytes: its place in the queue, and two allocations.
+/// Memory of a record beside its bytes: its slot in the queue, and two allocations.
 const RECORD_OVERHEAD_BYTES: usize = 96;
 
 impl Recent {
@@ -89,12 +90,12 @@ impl Recent {
         })
     }
 
-    /// Memory for what is here and nowhere else.
+    /// Memory for the records that no checkpoint has stored.
     pub(super) fn unsaved_bytes(&self) -> usize {
         self.unsaved_bytes
     }
 
-    /// Of that, what no checkpoint has taken.
+    /// The part of [`Recent::unsaved_bytes`] that no checkpoint has captured.
     pub(super) fn uncaptured_bytes(&self) -> usize {
         self.unsaved_bytes - self.captured_bytes
     }

@@ -1,7 +1,7 @@
 //! How big the store says it is.
 //!
-//! Quotas and alarms need a figure that is cheap to know and follows from the data, so it is
-//! counted here and not taken from the length of the file.
+//! Quotas and alarms need a size that is cheap to read and that is the same on every member. The size
+//! is therefore counted from the data, and not taken from the length of the file.
 
 use crate::storage::{self, Record};
 
@@ -11,7 +11,7 @@ const EMPTY_BYTES: i64 = 20 * 1024;
 /// In bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
-    /// Most that has been in use since the last defragmentation.
+    /// Maximum of `in_use` since the last defragmentation.
     pub(crate) total: i64,
     /// Records that are stored or will be, and what else clients store. What is compacted counts until
     /// it is off the disk.

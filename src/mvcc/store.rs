@@ -22,8 +22,8 @@ use crate::{
 /// Readers share it for short strides, one writer changes it; it has no lock of its own.
 pub(crate) struct Store {
     pub(super) database: Arc<Database>,
-    /// The body of the tape. It is replaced after each checkpoint, and whoever still needs the
-    /// one before holds on to it.
+    /// The body of the tape: a snapshot of the database, which is replaced after each checkpoint. A
+    /// reader that still needs the previous snapshot keeps its own reference to it.
     pub(super) body: Arc<Reader>,
     pub(super) index: Index,
     pub(super) recent: Recent,
@@ -100,8 +100,7 @@ impl Store {
         })
     }
 
-    /// The file that this store was opened from is that of `database` now, and `body` is what it
-    /// holds.
+    /// The store's file has been moved: it is the file of `database` now, and `body` is its content.
     pub(crate) fn moved_to(&mut self, database: Arc<Database>, body: Reader) {
         self.body = Arc::new(body);
         self.database = database;
@@ -130,7 +129,7 @@ impl Store {
         self.recent.unsaved_bytes()
     }
 
-    /// Of that, what no checkpoint has in hand.
+    /// The part of [`Store::unsaved_bytes`] that no checkpoint has captured.
     pub(crate) fn uncaptured_bytes(&self) -> usize {
         self.recent.uncaptured_bytes()
     }
@@ -169,7 +168,7 @@ impl Store {
         }
     }
 
-    /// A put, to be read once the store has been let go of.
+    /// A put, to be read after the store's lock was released.
     pub(super) fn locate(&self, revision: Revision) -> Located {
         match self.recent.get(revision) {
             Some(record) => Located::Head(record.clone()),

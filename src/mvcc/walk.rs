@@ -57,8 +57,8 @@ impl<'a> RangeWalk<'a> {
         }
     }
 
-    /// A walk that ends where the limit is reached, for those who know already how many keys there
-    /// are. Its `count` means nothing.
+    /// A walk that ends when the limit is reached, for callers that know the number of keys already.
+    /// The `count` of its result is not valid.
     pub(crate) fn uncounted(range: &'a Range) -> RangeWalk<'a> {
         RangeWalk { counted: false, ..RangeWalk::new(range) }
     }
@@ -119,7 +119,8 @@ impl<'a> RangeWalk<'a> {
     fn pin(&mut self, store: &Store, current: Rev) -> Result<Rev, RevError> {
         match self.pinned {
             Some(Pinned { rev, .. }) if rev >= store.rev_compacted => return Ok(rev),
-            // Compacted under way. Whoever asked for the newest can have the one that is now.
+            // The pinned revision was compacted during the walk. A read of the newest revision starts
+            // again at the revision that is the newest now; `check_rev` refuses any other read.
             Some(_) => *self = RangeWalk { counted: self.counted, ..RangeWalk::new(self.range) },
             None => {}
         }
@@ -142,7 +143,7 @@ impl<'a> RangeWalk<'a> {
         }
     }
 
-    /// How many keys are worth taking along. One beyond the limit tells that there are more.
+    /// How many keys to collect. One more than the limit shows that there are more keys.
     fn kvs_max(&self) -> usize {
         let range = self.range;
         let unfiltered = range.mod_rev == RevBounds::default() && range.create_rev == RevBounds::default();

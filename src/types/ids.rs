@@ -29,8 +29,8 @@ id!(
     ClusterId(u64)
 );
 
-/// A digest of the state that a log begins behind. Members whose logs began behind different states
-/// differ for ever, however equal the logs are.
+/// A digest of the state that a log begins with. Members whose logs began with different states stay
+/// different permanently, even if their logs are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Base(pub(crate) u64);
 

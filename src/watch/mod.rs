@@ -7,8 +7,8 @@
 //!
 //! A watcher sees whole revisions, in order, each once, or is told that they are compacted.
 //!
-//! Nothing here waits, reads a clock or touches the store: what a watcher missed is fetched by
-//! whoever owns its stream.
+//! Nothing in this module waits, reads a clock or touches the store: the task that owns a stream reads
+//! the history that the stream's watchers missed.
 
 mod batch;
 mod group;
