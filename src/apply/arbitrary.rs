@@ -6,15 +6,28 @@ use proptest::{collection::vec, option, prelude::*};
 use crate::{
     apply::{
         Alarm, AlarmKind, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
-        Put, Txn,
+        Put, Request, Txn,
     },
     auth::{Permission, PermissionKind},
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
-    types::{KeyRange, LeaseId, MemberId, Rev},
+    types::{Caller, KeyRange, LeaseId, MemberId, Rev},
 };
 
 pub(super) fn commands(most: usize) -> impl Strategy<Value = Vec<Command>> {
     vec(command(), 1..most)
+}
+
+pub(super) fn requests(most: usize) -> impl Strategy<Value = Vec<Request>> {
+    vec((caller(), command()).prop_map(|(caller, command)| command.by(caller)), 1..most)
+}
+
+fn caller() -> impl Strategy<Value = Caller> {
+    prop_oneof![
+        2 => Just(Caller::Nobody),
+        1 => Just(Caller::Internal),
+        2 => ("[a-c]{1,200}", any::<u64>())
+            .prop_map(|(name, auth_rev)| Caller::User { name: name.into(), auth_rev }),
+    ]
 }
 
 pub(super) fn command() -> impl Strategy<Value = Command> {

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::{
     apply::{
         Alarm, AlarmKind, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
-        Put, Txn,
+        Put, Request, Txn,
     },
     auth::{Permission, PermissionKind},
     limits,
@@ -29,14 +29,15 @@ use crate::{
             alarm_request::AlarmAction,
             compare::{CompareResult as PbOperator, CompareTarget as PbTarget, TargetUnion},
             range_request::{SortOrder as PbOrder, SortTarget as PbSortTarget},
-            request_op::Request,
+            request_op::Request as PbOp,
         },
         nested::{self, Fields, Nested},
         retcd::log::{
-            Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining, command::Command as Logged,
+            self as pb, Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining,
+            caller::Caller as PbCaller, command::Command as Logged,
         },
     },
-    types::{KeyRange, LeaseId, MemberId, Rev},
+    types::{Caller, KeyRange, LeaseId, MemberId, Rev},
 };
 
 /// The log does not say anything that this version understands.
@@ -52,21 +53,20 @@ pub(crate) enum DecodeError {
 }
 
 /// Appends a batch to `out`.
-pub(crate) fn encode(commands: &[Command], out: &mut Vec<u8>) {
+pub(crate) fn encode(requests: &[Request], out: &mut Vec<u8>) {
     // Field 1 of `Batch`, length-delimited: each command goes out as it comes, without a
     // `Batch` of all of them in between.
     const COMMANDS: u8 = 1 << 3 | 2;
-    for command in commands {
+    for request in requests {
         out.push(COMMANDS);
-        let command = PbCommand { command: Some(command_to_pb(command)) };
-        command.encode_length_delimited(out).expect("a Vec takes what it is given");
+        request_to_pb(request).encode_length_delimited(out).expect("a Vec takes what it is given");
     }
 }
 
-/// Bytes that [`encode`] makes of one command. On the path of every write, so that keys, values and
+/// Bytes that [`encode`] makes of one request. On the path of every write, so that keys, values and
 /// operations are counted where they are.
-pub(crate) fn encoded_len(command: &Command) -> usize {
-    nested(nested(match command {
+pub(crate) fn encoded_len(request: &Request) -> usize {
+    let command = nested(match &request.command {
         Command::Put(put) => put_len(put),
         Command::DeleteRange(delete) => delete_len(delete),
         Command::Txn(txn) => txn_len(txn),
@@ -77,10 +77,15 @@ pub(crate) fn encoded_len(command: &Command) -> usize {
         | Command::AlarmActivate(_)
         | Command::AlarmDeactivate(_)
         | Command::MemberPublish { .. }
-        | Command::Auth(_) => {
-            return nested(PbCommand { command: Some(command_to_pb(command)) }.encoded_len());
-        }
-    }))
+        | Command::Auth(_) => return nested(request_to_pb(request).encoded_len()),
+    });
+    nested(command + caller_len(&request.caller))
+}
+
+/// Of the field that says who asked, which is not there if nobody said so.
+fn caller_len(caller: &Caller) -> usize {
+    // Its number is above 15, so that it takes a byte more than the others.
+    caller_to_pb(caller).map_or(0, |caller| 1 + nested(caller.encoded_len()))
 }
 
 /// Of a field whose number is below 16 and that says how long it is.
@@ -141,8 +146,39 @@ fn compare_len(compare: &Compare) -> usize {
     compare_to_pb(compare).encoded_len()
 }
 
-pub(crate) fn decode(batch: Bytes) -> Result<Vec<Command>, DecodeError> {
-    Batch::decode(batch)?.commands.into_iter().map(command_from_pb).collect()
+pub(crate) fn decode(batch: Bytes) -> Result<Vec<Request>, DecodeError> {
+    Batch::decode(batch)?.commands.into_iter().map(request_from_pb).collect()
+}
+
+fn request_to_pb(request: &Request) -> PbCommand {
+    PbCommand { command: Some(command_to_pb(&request.command)), caller: caller_to_pb(&request.caller) }
+}
+
+fn request_from_pb(request: PbCommand) -> Result<Request, DecodeError> {
+    let PbCommand { command, caller } = request;
+    let command = command_from_pb(command.ok_or(DecodeError::Unknown("command"))?)?;
+    Ok(command.by(caller_from_pb(caller)?))
+}
+
+fn caller_to_pb(caller: &Caller) -> Option<pb::Caller> {
+    let caller = match caller {
+        Caller::Nobody => return None,
+        Caller::Internal => PbCaller::Internal(pb::Internal {}),
+        Caller::User { name, auth_rev } => {
+            PbCaller::User(pb::User { name: name.to_string(), auth_revision: *auth_rev })
+        }
+    };
+    Some(pb::Caller { caller: Some(caller) })
+}
+
+/// Whoever is named in a way that this version does not know is not taken for nobody.
+fn caller_from_pb(caller: Option<pb::Caller>) -> Result<Caller, DecodeError> {
+    let Some(pb::Caller { caller }) = caller else { return Ok(Caller::Nobody) };
+    match caller.ok_or(DecodeError::Unknown("caller"))? {
+        PbCaller::Internal(pb::Internal {}) => Ok(Caller::Internal),
+        PbCaller::User(user) if user.name.is_empty() => Err(DecodeError::Unknown("user")),
+        PbCaller::User(user) => Ok(Caller::User { name: user.name.into(), auth_rev: user.auth_revision }),
+    }
 }
 
 fn command_to_pb(command: &Command) -> Logged {
@@ -172,8 +208,8 @@ fn command_to_pb(command: &Command) -> Logged {
     }
 }
 
-fn command_from_pb(command: PbCommand) -> Result<Command, DecodeError> {
-    Ok(match command.command.ok_or(DecodeError::Unknown("command"))? {
+fn command_from_pb(command: Logged) -> Result<Command, DecodeError> {
+    Ok(match command {
         Logged::Put(put) => Command::Put(put_from_pb(put)),
         Logged::DeleteRange(delete) => Command::DeleteRange(delete_from_pb(delete)),
         Logged::Txn(txn) => Command::Txn(txn_from_bytes(txn, limits::TXN_DEPTH_MAX)?),
@@ -330,11 +366,11 @@ impl Nested for Txn {
             for op in ops {
                 match op {
                     Op::Range(range) => {
-                        fields.message(tag, &op_to_pb(Request::RequestRange(range_to_pb(range))))
+                        fields.message(tag, &op_to_pb(PbOp::RequestRange(range_to_pb(range))))
                     }
-                    Op::Put(put) => fields.message(tag, &op_to_pb(Request::RequestPut(put_to_pb(put)))),
+                    Op::Put(put) => fields.message(tag, &op_to_pb(PbOp::RequestPut(put_to_pb(put)))),
                     Op::DeleteRange(delete) => {
-                        fields.message(tag, &op_to_pb(Request::RequestDeleteRange(delete_to_pb(delete))));
+                        fields.message(tag, &op_to_pb(PbOp::RequestDeleteRange(delete_to_pb(delete))));
                     }
                     Op::Txn(txn) => fields.nested(tag, &TxnOp(txn)),
                 }
@@ -343,7 +379,7 @@ impl Nested for Txn {
     }
 }
 
-fn op_to_pb(request: Request) -> RequestOp {
+fn op_to_pb(request: PbOp) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
@@ -380,7 +416,7 @@ fn ops_from_pb(requests: Vec<RequestOp>, depth_left: usize) -> Result<Vec<Op>, D
     let mut ops = Vec::with_capacity(requests.len());
     for RequestOp { request } in requests {
         match request {
-            Some(Request::RequestTxn(txn)) => ops.push(Op::Txn(txn_from_bytes(txn, depth_left)?)),
+            Some(PbOp::RequestTxn(txn)) => ops.push(Op::Txn(txn_from_bytes(txn, depth_left)?)),
             request => push_op(request, &mut ops)?,
         }
     }
@@ -388,12 +424,12 @@ fn ops_from_pb(requests: Vec<RequestOp>, depth_left: usize) -> Result<Vec<Op>, D
 }
 
 /// Any operation but a nested transaction.
-fn push_op(request: Option<Request>, ops: &mut Vec<Op>) -> Result<(), DecodeError> {
+fn push_op(request: Option<PbOp>, ops: &mut Vec<Op>) -> Result<(), DecodeError> {
     ops.push(match request {
-        Some(Request::RequestRange(range)) => Op::Range(range_from_pb(range)?),
-        Some(Request::RequestPut(put)) => Op::Put(put_from_pb(put)),
-        Some(Request::RequestDeleteRange(delete)) => Op::DeleteRange(delete_from_pb(delete)),
-        Some(Request::RequestTxn(_)) | None => {
+        Some(PbOp::RequestRange(range)) => Op::Range(range_from_pb(range)?),
+        Some(PbOp::RequestPut(put)) => Op::Put(put_from_pb(put)),
+        Some(PbOp::RequestDeleteRange(delete)) => Op::DeleteRange(delete_from_pb(delete)),
+        Some(PbOp::RequestTxn(_)) | None => {
             return Err(DecodeError::Unknown("operation of a transaction"));
         }
     });
@@ -517,32 +553,32 @@ mod tests {
     use super::*;
     use crate::apply::arbitrary;
 
-    fn encoded(commands: &[Command]) -> Bytes {
+    fn encoded(requests: &[Request]) -> Bytes {
         let mut out = Vec::new();
-        encode(commands, &mut out);
+        encode(requests, &mut out);
         out.into()
     }
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(commands in arbitrary::commands(12)) {
-            let bytes = encoded(&commands);
-            prop_assert_eq!(decode(bytes).expect("it was just encoded"), commands);
+        fn what_goes_in_comes_out(requests in arbitrary::requests(12)) {
+            let bytes = encoded(&requests);
+            prop_assert_eq!(decode(bytes).expect("it was just encoded"), requests);
         }
 
         #[test]
-        fn the_length_is_known_before(commands in arbitrary::commands(12)) {
-            let lengths: usize = commands.iter().map(encoded_len).sum();
-            prop_assert_eq!(encoded(&commands).len(), lengths);
+        fn the_length_is_known_before(requests in arbitrary::requests(12)) {
+            let lengths: usize = requests.iter().map(encoded_len).sum();
+            prop_assert_eq!(encoded(&requests).len(), lengths);
         }
 
         #[test]
         fn damage_is_an_error_and_not_a_panic(
-            commands in arbitrary::commands(3),
+            requests in arbitrary::requests(3),
             at in any::<prop::sample::Index>(),
             byte in any::<u8>(),
         ) {
-            let mut bytes = encoded(&commands).to_vec();
+            let mut bytes = encoded(&requests).to_vec();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             // Any answer will do: whether it is damage, a checksum has to tell.
@@ -554,11 +590,35 @@ mod tests {
     #[test]
     fn the_format_is_the_one_of_the_schema() {
         let alarm = Alarm { member: MemberId(1), kind: AlarmKind::NoSpace };
-        let commands = [Command::LeaseRevoke { id: LeaseId(-1) }, Command::AlarmDeactivate(alarm)];
-        let batch = Batch {
-            commands: commands.iter().map(|c| PbCommand { command: Some(command_to_pb(c)) }).collect(),
-        };
-        assert_eq!(encoded(&commands), batch.encode_to_vec());
+        let requests = [
+            Command::LeaseRevoke { id: LeaseId(-1) }.by(Caller::Internal),
+            Command::AlarmDeactivate(alarm).by(Caller::User { name: "root".into(), auth_rev: 7 }),
+        ];
+        let batch = Batch { commands: requests.iter().map(request_to_pb).collect() };
+        assert_eq!(encoded(&requests), batch.encode_to_vec());
+    }
+
+    /// A log of before there were callers, and a lone put that costs nothing more than it did.
+    #[test]
+    fn nobody_takes_no_bytes() {
+        let put =
+            Put { key: "k".into(), value: Some("v".into()), lease: Some(LeaseId::NONE), prev_kv: false };
+        let put = Command::Put(put).by(Caller::Nobody);
+        let before_callers = Bytes::from_static(b"\x0a\x08\x0a\x06\x0a\x01k\x12\x01v");
+        assert_eq!(encoded(std::slice::from_ref(&put)), before_callers);
+        assert_eq!(decode(before_callers).expect("readable"), [put]);
+    }
+
+    #[test]
+    fn a_caller_who_cannot_be_told_is_refused_and_not_taken_for_nobody() {
+        let unnamed = pb::User { name: String::new(), auth_revision: 7 };
+        for caller in [None, Some(PbCaller::User(unnamed))] {
+            let caller = pb::Caller { caller };
+            let revoke = Logged::LeaseRevoke(LeaseRevokeRequest { id: 1 });
+            let command = PbCommand { command: Some(revoke), caller: Some(caller.clone()) };
+            let batch = Batch { commands: vec![command] }.encode_to_vec();
+            assert!(matches!(decode(batch.into()), Err(DecodeError::Unknown(_))), "{caller:?}");
+        }
     }
 
     #[test]
@@ -585,16 +645,16 @@ mod tests {
     }
 
     fn read_back_the_deepest_transaction() {
-        let deepest = vec![Command::Txn(nested(limits::TXN_DEPTH_MAX))];
+        let deepest = vec![Command::Txn(nested(limits::TXN_DEPTH_MAX)).by(Caller::Nobody)];
         let decoded = decode(encoded(&deepest)).expect("no deeper than a request");
         assert!(decoded == deepest);
         // As deep as a message between members could make it: that must not use up the stack.
         for depth in [limits::TXN_DEPTH_MAX + 1, 100 * limits::TXN_DEPTH_MAX] {
             let txn = (1..depth).fold(Bytes::new(), |inner, _| {
-                let success = vec![op_to_pb(Request::RequestTxn(inner))];
+                let success = vec![op_to_pb(PbOp::RequestTxn(inner))];
                 TxnRequest { success, ..TxnRequest::default() }.encode_to_vec().into()
             });
-            let commands = vec![PbCommand { command: Some(Logged::Txn(txn)) }];
+            let commands = vec![PbCommand { command: Some(Logged::Txn(txn)), caller: None }];
             let deeper = Batch { commands }.encode_to_vec();
             assert!(matches!(decode(deeper.into()), Err(DecodeError::TooDeep)), "{depth}");
         }
@@ -608,10 +668,10 @@ mod tests {
             lease: None,
             prev_kv: false,
         };
-        let bytes = encoded(&[Command::Put(put)]);
+        let bytes = encoded(&[Command::Put(put).by(Caller::Nobody)]);
         let within = bytes.as_ptr_range();
         match &decode(bytes.clone()).expect("it was just encoded")[..] {
-            [Command::Put(Put { key, value: Some(value), .. })] => {
+            [Request { command: Command::Put(Put { key, value: Some(value), .. }), .. }] => {
                 assert!(within.contains(&key.as_ptr()) && within.contains(&value.as_ptr()));
             }
             other => panic!("{other:?}"),

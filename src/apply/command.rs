@@ -10,10 +10,16 @@ use thiserror::Error;
 use crate::{
     auth::{AuthError, Permission},
     mvcc::{Range, RangeResult},
-    types::{KeyRange, KeyValue, LeaseId, MemberId, Rev},
+    types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev},
 };
 
-/// One request of the replicated log.
+/// One request of the replicated log: a command, and who asked for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) caller: Caller,
+    pub(crate) command: Command,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     Put(Put),
@@ -129,6 +135,10 @@ pub(crate) enum AlarmKind {
 }
 
 impl Command {
+    pub(crate) fn by(self, caller: Caller) -> Request {
+        Request { caller, command: self }
+    }
+
     /// About the bytes that the command takes in the log.
     pub(crate) fn size(&self) -> usize {
         const OVERHEAD: usize = 16;

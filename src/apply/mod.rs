@@ -29,7 +29,7 @@ mod txn;
 
 pub(crate) use command::{
     Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
-    Op, OpResult, Outcome, Put, Response, Txn, TxnResult,
+    Op, OpResult, Outcome, Put, Request, Response, Txn, TxnResult,
 };
 pub(crate) use state::{Applied, Captured, StateMachine};
 

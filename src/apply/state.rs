@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{Stop, alarm::Alarms, auth, kv, lease, members::Members, txn};
 use crate::{
-    apply::{Command, Outcome, Response},
+    apply::{Command, Outcome, Request, Response},
     auth::AuthStore,
     lease::Lessor,
     mvcc::{Store, StoreCheckpoint},
@@ -95,10 +95,10 @@ impl StateMachine {
     /// With `want_prev_events`, each event says what its key held before.
     pub(crate) fn apply(
         &mut self,
-        command: &Command,
+        request: &Request,
         want_prev_events: bool,
     ) -> Result<Applied, StorageError> {
-        let (result, events) = match self.execute(command, want_prev_events) {
+        let (result, events) = match self.execute(request, want_prev_events) {
             Ok((response, events)) => (Ok(response), events),
             Err(Stop::Refused(refusal)) => (Err(refusal), Vec::new()),
             Err(Stop::Broken(error)) => return Err(error),
@@ -106,7 +106,8 @@ impl StateMachine {
         Ok(Applied { outcome: Outcome { rev: self.mvcc.rev_current(), result }, events })
     }
 
-    fn execute(&mut self, command: &Command, want_prev_events: bool) -> Result<(Response, Vec<Event>), Stop> {
+    fn execute(&mut self, request: &Request, want_prev_events: bool) -> Result<(Response, Vec<Event>), Stop> {
+        let Request { caller: _, command } = request;
         self.alarms.check(command)?;
         let quiet = |response| Ok((response, Vec::new()));
         match command {

@@ -10,7 +10,11 @@ use std::time::Duration;
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
 use super::{Node, ProposeError, mailbox::Mailbox};
-use crate::{apply::Command, limits, types::LeaseId};
+use crate::{
+    apply::Command,
+    limits,
+    types::{Caller, LeaseId},
+};
 
 /// Pause before a clean-up is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -54,7 +58,7 @@ impl Node {
     pub(crate) fn clean_up_lease(&self, id: LeaseId, ttl: Duration) {
         self.clean_up(move |node| async move {
             let revoked = async {
-                while let Err(error) = node.propose(Command::LeaseRevoke { id }).await {
+                while let Err(error) = node.propose_own(Command::LeaseRevoke { id }).await {
                     if error == ProposeError::Stopped {
                         return;
                     }
@@ -70,7 +74,8 @@ impl Node {
     /// the client may have come back for it in the meantime.
     pub(crate) fn clean_up_with(&self, command: Command) {
         self.clean_up(|node| async move {
-            while node.propose(command.clone()).await == Err(ProposeError::TooManyRequests) {
+            while node.propose(command.clone().by(Caller::Nobody)).await == Err(ProposeError::TooManyRequests)
+            {
                 time::sleep(RETRY_PAUSE).await;
             }
         });

@@ -5,7 +5,12 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time;
 
 use super::Node;
-use crate::{apply::ApplyError, config::AutoCompaction, limits, types::Rev};
+use crate::{
+    apply::ApplyError,
+    config::AutoCompaction,
+    limits,
+    types::{Caller, Rev},
+};
 
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -99,7 +104,7 @@ async fn compact(node: &Node, target: Rev) -> bool {
     if !node.leadership().is_leader {
         return false;
     }
-    match node.compact(target, false).await {
+    match node.compact(Caller::Internal, target, false).await {
         Ok(outcome) => match outcome.result {
             Ok(_) | Err(ApplyError::Compacted { .. }) => {
                 tracing::info!(revision = target.0, "completed auto compaction");

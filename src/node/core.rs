@@ -20,19 +20,19 @@ use super::{
     mailbox::{self, Ticket},
 };
 use crate::{
-    apply::{Command, Outcome},
+    apply::{Outcome, Request},
     clock, limits,
     raft::{Began, NotProposed},
 };
 
-/// One command on its way into the log, and where its answer goes.
+/// One request on its way into the log, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Proposal {
-    pub(crate) command: Command,
-    /// Bytes that the command takes in a log entry.
+    pub(crate) request: Request,
+    /// Bytes that the request takes in a log entry.
     pub(crate) bytes: usize,
     pub(crate) ticket: Ticket<Outcome>,
-    /// When the command was queued; `None` if it found others in the queue, which were queued earlier.
+    /// When the request was queued; `None` if it found others in the queue, which were queued earlier.
     pub(crate) queued: Option<Instant>,
 }
 
@@ -131,7 +131,7 @@ async fn linger(queue: &mut mpsc::Receiver<Proposal>, waiting: &mut Vec<Proposal
 
 /// As many of the waiting proposals as one entry may hold, oldest first, and since when the oldest
 /// waited, if that is known.
-fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket<Outcome>>, Option<Instant>) {
+fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Request]>, Vec<Ticket<Outcome>>, Option<Instant>) {
     let mut bytes = 0;
     let count = waiting
         .iter()
@@ -144,11 +144,11 @@ fn take_batch(waiting: &mut Vec<Proposal>) -> (Arc<[Command]>, Vec<Ticket<Outcom
     assert!(count > 0 || waiting.is_empty(), "a batch takes at least the oldest proposal");
     let queued = waiting.iter().take(count).find_map(|proposal| proposal.queued);
     let mut tickets = Vec::with_capacity(count);
-    let commands: Vec<Command> = waiting
+    let commands: Vec<Request> = waiting
         .drain(..count)
         .map(|proposal| {
             tickets.push(proposal.ticket);
-            proposal.command
+            proposal.request
         })
         .collect();
     assert_eq!(commands.len(), tickets.len(), "each command of a batch has a ticket");

@@ -23,7 +23,7 @@ use super::{
     patience::{Expired, Patience},
 };
 use crate::{
-    apply::{Command, Outcome},
+    apply::{Outcome, Request},
     clock,
     raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
 };
@@ -56,7 +56,7 @@ impl Forwarder {
     /// Proposes a batch until its outcome is known or its time is over, and answers its clients.
     pub(crate) async fn see_through(
         self: Arc<Self>,
-        mut commands: Arc<[Command]>,
+        mut commands: Arc<[Request]>,
         mut tickets: Vec<Ticket<Outcome>>,
         began: Began,
         _batch_permit: OwnedSemaphorePermit,
@@ -72,7 +72,7 @@ impl Forwarder {
 
     async fn run(
         &self,
-        commands: &mut Arc<[Command]>,
+        commands: &mut Arc<[Request]>,
         tickets: &mut Vec<Ticket<Outcome>>,
         began: Began,
     ) -> Result<Vec<Outcome>, ProposeError> {
@@ -100,7 +100,7 @@ impl Forwarder {
         }
     }
 
-    async fn attempt(&self, leader: &Leader, commands: &Arc<[Command]>, began: Began) -> Attempt {
+    async fn attempt(&self, leader: &Leader, commands: &Arc<[Request]>, began: Began) -> Attempt {
         let term = leader.term;
         let mut expected = Expected::new(self, term);
         let serial = expected.serial;
@@ -144,13 +144,13 @@ impl Forwarder {
 
 /// Takes those commands out of a batch whose clients have gone or whose deadlines have passed, so that a
 /// command is not executed after its deadline.
-fn leave_out_forsaken(commands: &mut Arc<[Command]>, tickets: &mut Vec<Ticket<Outcome>>) {
+fn leave_out_forsaken(commands: &mut Arc<[Request]>, tickets: &mut Vec<Ticket<Outcome>>) {
     assert_eq!(commands.len(), tickets.len(), "each command of a batch has a ticket");
     if tickets.iter().all(Ticket::is_waited_for) {
         return;
     }
     // Each ticket is looked at once, because a client may go between two looks.
-    let (kept, waited_for): (Vec<Command>, Vec<Ticket<Outcome>>) = commands
+    let (kept, waited_for): (Vec<Request>, Vec<Ticket<Outcome>>) = commands
         .iter()
         .zip(tickets.drain(..))
         .filter(|(_, ticket)| ticket.is_waited_for())
@@ -192,14 +192,14 @@ impl Drop for Expected<'_> {
 mod tests {
     use super::*;
     use crate::{
-        apply::{DeleteRange, Put},
+        apply::{Command, DeleteRange, Put},
         node::mailbox::Mailbox,
-        types::KeyRange,
+        types::{Caller, KeyRange},
     };
 
-    fn put(key: &'static str) -> Command {
+    fn put(key: &'static str) -> Request {
         let key = key.into();
-        Command::Put(Put { key, value: Some("v".into()), lease: None, prev_kv: false })
+        Command::Put(Put { key, value: Some("v".into()), lease: None, prev_kv: false }).by(Caller::Nobody)
     }
 
     #[test]
@@ -212,8 +212,8 @@ mod tests {
             })
             .unzip();
         let range = KeyRange::Point("d".into());
-        let delete = Command::DeleteRange(DeleteRange { range, prev_kv: false });
-        let mut commands: Arc<[Command]> = vec![put("a"), put("b"), delete.clone(), put("c")].into();
+        let delete = Command::DeleteRange(DeleteRange { range, prev_kv: false }).by(Caller::Nobody);
+        let mut commands: Arc<[Request]> = vec![put("a"), put("b"), delete.clone(), put("c")].into();
         let all = commands.clone();
         leave_out_forsaken(&mut commands, &mut tickets);
         assert!(Arc::ptr_eq(&commands, &all), "nothing is copied while all wait");
@@ -234,7 +234,7 @@ mod tests {
         let (slot, answer) = oneshot::channel();
         drop(answer);
         let mut tickets = vec![Ticket { mailbox: Arc::new(Mailbox::default()), slot }];
-        let mut commands: Arc<[Command]> = vec![put("a")].into();
+        let mut commands: Arc<[Request]> = vec![put("a")].into();
         leave_out_forsaken(&mut commands, &mut tickets);
         assert!(commands.is_empty() && tickets.is_empty());
     }

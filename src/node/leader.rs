@@ -205,8 +205,8 @@ async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
     let is_full_round = expired.len() == limits::LEASE_REVOKES_PER_ROUND;
     if !expired.is_empty() {
         let count = expired.len() as u64;
-        let revokes: Vec<Command> = expired.into_iter().map(|id| Command::LeaseRevoke { id }).collect();
-        match node.propose_in_term(term, revokes.into()).await {
+        let revokes = expired.into_iter().map(|id| Command::LeaseRevoke { id }).collect();
+        match node.propose_in_term(term, revokes).await {
             Ok(()) => node.metrics().leases_expired.inc_by(count),
             Err(error) => tracing::warn!(%error, count, "failed to revoke expired leases; will retry"),
         }

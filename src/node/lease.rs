@@ -21,7 +21,7 @@ use crate::{
     lease::{Expiry, Renewal},
     limits,
     raft::{LeaseAnswer, LeaseQuery},
-    types::LeaseId,
+    types::{Caller, LeaseId},
 };
 
 /// Pause before the leader is asked again about a lease, unless leadership changes earlier.
@@ -53,7 +53,7 @@ impl Node {
         let id = LeaseId(if id == 0 { self.choose_lease_id() } else { id });
         assert_ne!(id, LeaseId::NONE, "0 stands for no lease");
         let ttl_secs = ttl_secs.max(self.lease_ttl_secs_min());
-        self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }).await
+        self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }.by(Caller::Nobody)).await
     }
 
     /// A lease must outlive an election: one and a half election timeouts, in whole seconds.
@@ -179,7 +179,9 @@ impl Node {
                     drop(self.shared.lease_notes.lock().await);
                 }
                 if is_noted || is_being_noted {
-                    self.propose(Command::LeaseCheckpoint { remaining_millis: vec![(id, 0)] }).await.ok()?;
+                    self.propose_own(Command::LeaseCheckpoint { remaining_millis: vec![(id, 0)] })
+                        .await
+                        .ok()?;
                 }
             }
         }

@@ -111,7 +111,7 @@ pub(super) fn tell(error: &StorageError) {
 pub(super) async fn report(node: Node, found: watch::Receiver<u64>) {
     let alarm = Alarm { member: node.ids().1, kind: AlarmKind::Corrupt };
     let is_known = || node.alarms().contains(&alarm);
-    let raise = || async { node.propose(Command::AlarmActivate(alarm)).await.map(drop) };
+    let raise = || async { node.propose_own(Command::AlarmActivate(alarm)).await.map(drop) };
     report_until_known(found, is_known, raise).await;
 }
 

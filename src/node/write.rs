@@ -1,9 +1,6 @@
 //! Writes: admitted, queued for the log, answered once applied here.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
@@ -12,11 +9,11 @@ use tokio::{
 
 use super::{Node, ProposeError, core::Proposal, mailbox::Ticket};
 use crate::{
-    apply::{Alarm, AlarmKind, Command, Outcome, admission, codec},
+    apply::{Alarm, AlarmKind, Command, Outcome, Request, admission, codec},
     clock, limits,
     raft::{self, NotProposed},
     telemetry::{HumanBytes, Metrics, RequestKind},
-    types::Rev,
+    types::{Caller, Rev},
 };
 
 /// A request on its way through the log, for the metrics. Dropped without an answer it has failed: it was refused,
@@ -47,24 +44,24 @@ impl Drop for Timed<'_> {
 impl Node {
     /// Puts a command into the log. The answer is what all replicas agree on; an error says that
     /// it was not accepted, or that nobody knows.
-    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        let request = Timed::begin(self.metrics(), raft::request_kind(&command));
-        if command.size() > self.shared.config.max_request_bytes {
+    pub(crate) async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
+        let timed = Timed::begin(self.metrics(), raft::request_kind(&request.command));
+        if request.command.size() > self.shared.config.max_request_bytes {
             return Err(ProposeError::RequestTooLarge);
         }
-        self.propose_timed(command, request).await
+        self.propose_timed(request, timed).await
     }
 
     /// As [`Node::propose`], for what the member has to say by itself: what clients may send does not
     /// bound it.
     pub(super) async fn propose_own(&self, command: Command) -> Result<Outcome, ProposeError> {
-        let request = Timed::begin(self.metrics(), raft::request_kind(&command));
-        self.propose_timed(command, request).await
+        let timed = Timed::begin(self.metrics(), raft::request_kind(&command));
+        self.propose_timed(command.by(Caller::Internal), timed).await
     }
 
-    async fn propose_timed(&self, command: Command, mut request: Timed<'_>) -> Result<Outcome, ProposeError> {
+    async fn propose_timed(&self, request: Request, mut timed: Timed<'_>) -> Result<Outcome, ProposeError> {
         // Whoever says it: what no peer would take must not get into the log.
-        let bytes = codec::encoded_len(&command);
+        let bytes = codec::encoded_len(&request);
         if bytes > limits::COMMAND_BYTES_MAX {
             return Err(ProposeError::RequestTooLarge);
         }
@@ -74,13 +71,13 @@ impl Node {
         // Those behind it in the queue wait no longer than the first.
         let queued = (queue.capacity() == queue.max_capacity()).then(clock::now);
         let ticket = Ticket { mailbox: self.mailbox.clone(), slot };
-        let proposal = Proposal { command, bytes, ticket, queued };
+        let proposal = Proposal { request, bytes, ticket, queued };
         match queue.try_send(proposal) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
         }
-        request.is_proposed = true;
+        timed.is_proposed = true;
         let answer = async { answer.await.unwrap_or(Err(ProposeError::Stopped)) };
         let outcome = if self.is_sole_leader() {
             answer.await
@@ -91,20 +88,21 @@ impl Node {
                 Err(_) => Err(self.shared.patience.timeout(start)),
             }
         };
-        request.has_answer = outcome.is_ok();
+        timed.has_answer = outcome.is_ok();
         outcome
     }
 
-    /// Puts commands into the log of this member as the leader of `term`, or nowhere.
+    /// Puts commands of this member's own into its log as the leader of `term`, or nowhere.
     pub(super) async fn propose_in_term(
         &self,
         term: u64,
-        commands: Arc<[Command]>,
+        commands: Vec<Command>,
     ) -> Result<(), ProposeError> {
         assert!(!commands.is_empty(), "an entry of the log holds a command");
         let (_, own) = self.ids();
+        let requests = commands.into_iter().map(|command| command.by(Caller::Internal)).collect();
         // Nobody waits for this serial: that it was applied is all there is to know.
-        let proposed = self.shared.consensus.propose_tagged(term, commands, (own.0, 0), None);
+        let proposed = self.shared.consensus.propose_tagged(term, requests, (own.0, 0), None);
         match time::timeout(self.request_timeout(), proposed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(NotProposed::NotLeader)) => Err(ProposeError::NoLeader),
@@ -116,17 +114,17 @@ impl Node {
 
     /// As [`Node::propose`], for commands that take space: refused, and the alarm raised, when
     /// the quota is used up.
-    pub(crate) async fn propose_with_quota(&self, command: Command) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose_with_quota(&self, request: Request) -> Result<Outcome, ProposeError> {
         if let Some(quota) = self.shared.config.quota_backend_bytes {
             let size = self.shared.replica.read().state.mvcc.size().total;
-            let cost = admission::quota_cost(&command);
+            let cost = admission::quota_cost(&request.command);
             assert!(cost >= 0, "a command takes space or none");
             if size + cost >= quota && cost > 0 {
                 self.raise_no_space(size, quota).await?;
                 return Err(ProposeError::NoSpace);
             }
         }
-        self.propose(command).await
+        self.propose(request).await
     }
 
     async fn raise_no_space(&self, size: i64, quota: i64) -> Result<(), ProposeError> {
@@ -140,14 +138,19 @@ impl Node {
                 "database space exceeded: writes are refused. To free space: `etcdctl compact <revision>`, \
                  `etcdctl defrag`, then `etcdctl alarm disarm`; or raise --quota-backend-bytes"
             );
-            self.propose(Command::AlarmActivate(alarm)).await?;
+            self.propose_own(Command::AlarmActivate(alarm)).await?;
         }
         Ok(())
     }
 
     /// Forgets history below `rev`. With `physical` the answer waits until the space is free.
-    pub(crate) async fn compact(&self, rev: Rev, physical: bool) -> Result<Outcome, ProposeError> {
-        let outcome = self.propose(Command::Compact { rev }).await?;
+    pub(crate) async fn compact(
+        &self,
+        caller: Caller,
+        rev: Rev,
+        physical: bool,
+    ) -> Result<Outcome, ProposeError> {
+        let outcome = self.propose(Command::Compact { rev }.by(caller)).await?;
         if physical {
             // Also of compactions before this one, where this one is refused.
             let compacted = self.shared.replica.read().state.mvcc.rev_compacted();

@@ -202,12 +202,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        apply::{Command, Put},
+        apply::{Command, Put, Request},
         config::{Config, Invocation},
         raft::typ::{Batch, Entry},
         storage::Record,
         telemetry::Metrics,
-        types::{KeyValue, LeaseId, Rev},
+        types::{Caller, KeyValue, LeaseId, Rev},
     };
 
     fn database(home: &TempDir) -> Arc<Database> {
@@ -367,7 +367,7 @@ mod tests {
                 lease: Some(LeaseId::NONE),
                 prev_kv: false,
             };
-            let commands: Arc<[Command]> = vec![Command::Put(put)].into();
+            let commands: Arc<[Request]> = vec![Command::Put(put).by(Caller::Nobody)].into();
             let entries = [
                 entry(0, EntryPayload::Membership(membership.clone())),
                 entry(1, EntryPayload::Blank),

@@ -41,7 +41,7 @@ use super::{
     typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
 };
 use crate::{
-    apply::{self, Command, Outcome},
+    apply::{self, Outcome, Request},
     chance::Chance,
     clock, limits,
 };
@@ -165,7 +165,7 @@ impl Consensus {
     /// Hands a batch to the log. `done` runs on the core thread once it has been applied here.
     pub(crate) async fn propose(
         &self,
-        commands: Arc<[Command]>,
+        commands: Arc<[Request]>,
         began: Began,
         done: impl FnOnce(Result<Vec<Outcome>, NotProposed>) + Send + 'static,
     ) {
@@ -180,7 +180,7 @@ impl Consensus {
     pub(crate) async fn propose_tagged(
         &self,
         term: u64,
-        commands: Arc<[Command]>,
+        commands: Arc<[Request]>,
         tag: (u64, u64),
         began: Option<Began>,
     ) -> Result<(), NotProposed> {
@@ -213,7 +213,7 @@ impl Consensus {
     }
 
     /// A batch as [`Peers::propose`] takes it.
-    pub(crate) fn encode(commands: &[Command]) -> Bytes {
+    pub(crate) fn encode(commands: &[Request]) -> Bytes {
         let mut bytes = Vec::new();
         apply::codec::encode(commands, &mut bytes);
         assert!(bytes.len() <= limits::COMMAND_BYTES_MAX, "a batch of {} bytes cannot travel", bytes.len());

@@ -567,10 +567,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        apply::{Command, Put},
+        apply::{Command, Put, Request},
         config::{Config, Invocation},
         raft::typ::Batch,
-        types::LeaseId,
+        types::{Caller, LeaseId},
     };
 
     const ENTRIES: u64 = 20;
@@ -597,7 +597,7 @@ mod tests {
             lease: Some(LeaseId::NONE),
             prev_kv: false,
         };
-        let commands: Arc<[Command]> = vec![Command::Put(put)].into();
+        let commands: Arc<[Request]> = vec![Command::Put(put).by(Caller::Nobody)].into();
         let log_id = codec::log_id(LogPosition { term: 1, index });
         Entry { log_id, payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
     }
@@ -643,7 +643,7 @@ mod tests {
         let all = log.try_get_log_entries(0..=ENTRIES).await.expect("all of it can be read");
         assert_eq!(indexes(&all), (0..=ENTRIES).collect::<Vec<_>>());
         let EntryPayload::Normal(batch) = &all[5].payload else { panic!("commands were written") };
-        let Command::Put(put) = &batch.commands[0] else { panic!("a put was written") };
+        let Command::Put(put) = &batch.commands[0].command else { panic!("a put was written") };
         assert_eq!(put.value.as_deref(), Some([5; VALUE_BYTES].as_slice()));
     }
 

@@ -190,9 +190,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        apply::Command,
+        apply::{Command, Request},
         raft::typ::{Batch, Entry, LogId, Membership, Peer, Tag},
-        types::LeaseId,
+        types::{Caller, LeaseId},
     };
 
     fn at(index: u64) -> LogId {
@@ -205,7 +205,8 @@ mod tests {
 
     /// Every kind of entry there is, as one message.
     fn request() -> AppendEntriesRequest<TypeConfig> {
-        let commands: std::sync::Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(5) }].into();
+        let commands: std::sync::Arc<[Request]> =
+            vec![Command::LeaseRevoke { id: LeaseId(5) }.by(Caller::Internal)].into();
         let voter = Peer { peer_urls: vec!["http://a:1".to_owned()], is_learner: false };
         let learner = Peer { peer_urls: vec!["http://b:1".to_owned()], is_learner: true };
         let nodes = std::collections::BTreeMap::from([(7, voter), (8, learner)]);

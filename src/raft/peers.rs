@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Of the protocol between members.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
 
 /// How a member is told that it does not belong to the cluster any more.
 pub(crate) const REMOVED: &str = "the member has been permanently removed from the cluster";

@@ -233,14 +233,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        apply::Command,
+        apply::{Command, Request},
         config::Config,
         raft::{
             codec,
             typ::{Batch, Entry, Vote},
         },
         telemetry::Metrics,
-        types::LeaseId,
+        types::{Caller, LeaseId},
         wal::LogPosition,
     };
 
@@ -322,7 +322,8 @@ mod tests {
 
     #[tokio::test]
     async fn large_messages_fill_it_sooner() {
-        let commands: Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(i64::MAX) }; 50_000].into();
+        let revoke = Command::LeaseRevoke { id: LeaseId(i64::MAX) }.by(Caller::Nobody);
+        let commands: Arc<[Request]> = vec![revoke; 50_000].into();
         let payload = openraft::EntryPayload::Normal(Batch { commands, tag: None, began: None });
         let large = move |index| {
             let entries = vec![Entry { log_id: at(index), payload: payload.clone() }];
@@ -343,7 +344,8 @@ mod tests {
         let small = outgoing.unanswered[0].way;
         assert!(small < Duration::from_millis(1));
         assert_eq!(outgoing.due(PATIENCE), Some(outgoing.unanswered[0].since + small + PATIENCE));
-        let commands: Arc<[Command]> = vec![Command::LeaseRevoke { id: LeaseId(i64::MAX) }; 100_000].into();
+        let revoke = Command::LeaseRevoke { id: LeaseId(i64::MAX) }.by(Caller::Nobody);
+        let commands: Arc<[Request]> = vec![revoke; 100_000].into();
         let payload = openraft::EntryPayload::Normal(Batch { commands, tag: None, began: None });
         let entries = vec![Entry { log_id: at(2), payload }];
         outgoing.send(None, &AppendEntriesRequest { entries, ..request(2) });

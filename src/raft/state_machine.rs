@@ -251,11 +251,12 @@ impl RaftStateMachine {
             EntryPayload::Normal(batch) => {
                 outcomes.0.reserve(batch.commands.len());
                 let mut start = clock::now();
-                for command in batch.commands.iter() {
+                for request in batch.commands.iter() {
+                    let command = &request.command;
                     if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
                         alarms_before.get_or_insert_with(|| active_alarms(&replica));
                     }
-                    let applied = replica.state.apply(command, want_prev)?;
+                    let applied = replica.state.apply(request, want_prev)?;
                     let end = clock::now();
                     self.parts.metrics.observe_apply(
                         request_kind(command),

@@ -10,7 +10,7 @@ use openraft::{
 };
 
 use super::stages::Began;
-use crate::apply::{Command, Outcome};
+use crate::apply::{Outcome, Request};
 
 /// The types of this Raft: a log entry is a batch of commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +48,10 @@ pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, super::snapshot::SnapshotImage>;
 pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
-/// The commands of one log entry. Cheap to clone: the log's cache and the applier share it.
+/// The commands of one log entry, each with who asked for it. Cheap to clone: the log's cache and the applier share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    pub(crate) commands: Arc<[Command]>,
+    pub(crate) commands: Arc<[Request]>,
     /// None where nobody looks for it: in a cluster of one.
     pub(crate) tag: Option<Tag>,
     /// Stays in memory: what is read back from the log, or came from a peer, has none.

@@ -30,7 +30,7 @@ use crate::{
         AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
         ResponseHeader, auth_server,
     },
-    types::KeyRange,
+    types::{Caller, KeyRange},
 };
 
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Auth {
     }
 
     async fn change(&self, command: AuthCommand) -> Result<Option<ResponseHeader>, Status> {
-        let outcome = self.node.propose(Command::Auth(command)).await?;
+        let outcome = self.node.propose(Command::Auth(command).by(Caller::Nobody)).await?;
         match outcome.result? {
             apply::Response::Auth => Ok(Some(render::header(&self.node, outcome.rev))),
             other => Err(wrong_kind(&other)),

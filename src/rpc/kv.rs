@@ -30,7 +30,7 @@ use crate::{
         TxnResponse, kv_server,
     },
     telemetry::RequestKind,
-    types::{KeyRange, Rev},
+    types::{Caller, KeyRange, Rev},
 };
 
 #[derive(Clone)]
@@ -73,7 +73,7 @@ impl Kv {
 
     async fn do_put(&self, request: &PutRequest) -> Result<PutResponse, Status> {
         let put = parse::put(request)?;
-        let outcome = self.node.propose_with_quota(Command::Put(put)).await?;
+        let outcome = self.node.propose_with_quota(Command::Put(put).by(Caller::Nobody)).await?;
         match outcome.result? {
             apply::Response::Put { prev_kv } => Ok(render::put(self.header(outcome.rev), prev_kv)),
             other => Err(wrong_kind(&other)),
@@ -82,7 +82,7 @@ impl Kv {
 
     async fn do_delete_range(&self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
         let delete = parse::delete_range(request)?;
-        let outcome = self.node.propose(Command::DeleteRange(delete)).await?;
+        let outcome = self.node.propose(Command::DeleteRange(delete).by(Caller::Nobody)).await?;
         match outcome.result? {
             apply::Response::DeleteRange { deleted, prev_kvs } => {
                 Ok(render::delete_range(self.header(outcome.rev), deleted, prev_kvs))
@@ -101,7 +101,7 @@ impl Kv {
                 };
                 self.timed(RequestKind::ReadonlyTxn, read).await?
             }
-            Access::Write => self.node.propose_with_quota(Command::Txn(txn)).await?,
+            Access::Write => self.node.propose_with_quota(Command::Txn(txn).by(Caller::Nobody)).await?,
         };
         match outcome.result? {
             apply::Response::Txn(result) => Ok(render::txn(self.header(outcome.rev), result)),
@@ -175,7 +175,7 @@ impl kv_server::Kv for Kv {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         let request = request.into_inner();
-        let outcome = self.node.compact(Rev(request.revision), request.physical).await?;
+        let outcome = self.node.compact(Caller::Nobody, Rev(request.revision), request.physical).await?;
         outcome.result?;
         Ok(Response::new(CompactionResponse { header: Some(self.header(outcome.rev)) }))
     }

@@ -12,7 +12,7 @@ use crate::{
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
         LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader, lease_server,
     },
-    types::LeaseId,
+    types::{Caller, LeaseId},
 };
 
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl lease_server::Lease for Lease {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let id = LeaseId(request.into_inner().id);
-        let outcome = self.node.propose(Command::LeaseRevoke { id }).await?;
+        let outcome = self.node.propose(Command::LeaseRevoke { id }.by(Caller::Nobody)).await?;
         outcome.result?;
         Ok(Response::new(LeaseRevokeResponse { header: Some(render::header(&self.node, outcome.rev)) }))
     }

@@ -9,7 +9,7 @@ use crate::{
     mvcc::Range,
     node::Node,
     pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server},
-    types::{KeyRange, LeaseId, Rev},
+    types::{Caller, KeyRange, LeaseId, Rev},
 };
 
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl Lock {
             return Err(Refusal::EmptyKey.into());
         }
         let delete = apply::DeleteRange { range: KeyRange::Point(request.key), prev_kv: false };
-        let outcome = self.node.propose(Command::DeleteRange(delete)).await?;
+        let outcome = self.node.propose(Command::DeleteRange(delete).by(Caller::Nobody)).await?;
         match outcome.result? {
             apply::Response::DeleteRange { .. } => {
                 Ok(UnlockResponse { header: Some(render::header(&self.node, outcome.rev)) })

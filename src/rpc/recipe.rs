@@ -15,7 +15,7 @@ use crate::{
     limits,
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
     node::{Node, ProposeError},
-    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
+    types::{Caller, Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
     watch::{Delivery, Feed, Lagging, State, WatcherSpec},
 };
 
@@ -114,7 +114,7 @@ pub(crate) fn delete(key: &Bytes) -> Op {
 }
 
 pub(crate) async fn commit(node: &Node, txn: Txn) -> Result<(Rev, TxnResult), Status> {
-    let outcome = node.propose_with_quota(Command::Txn(txn)).await?;
+    let outcome = node.propose_with_quota(Command::Txn(txn).by(Caller::Nobody)).await?;
     match outcome.result? {
         apply::Response::Txn(result) => Ok((outcome.rev, result)),
         other => Err(wrong_kind(&other)),

@@ -192,8 +192,8 @@ fn events_say_what_was_before_only_if_somebody_watches_for_it() {
     let mut replica = Replica::new();
     let [(_, put), (_, txn)] = &tape::parse("put a 1; txn { put a 2; del a.. }")[..] else { panic!("two") };
     for want_prev_events in [false, true] {
-        replica.state.apply(put, want_prev_events).expect("the disk is well");
-        let applied = replica.state.apply(txn, want_prev_events).expect("the disk is well");
+        replica.run(put, want_prev_events);
+        let applied = replica.run(txn, want_prev_events);
         assert!(applied.events.iter().all(|event| event.prev_kv.is_some() == want_prev_events));
         assert_eq!(applied.events.len(), 2);
     }

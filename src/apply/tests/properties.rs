@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::{replica::Replica, users::dump_auth};
 use crate::{
-    apply::{Applied, Command, Op, Txn, admission, arbitrary, codec, model::Model},
+    apply::{Applied, Command, Op, Request, Txn, admission, arbitrary, codec, model::Model},
     mvcc::Range,
-    types::KeyValue,
+    types::{Caller, KeyValue},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +39,10 @@ proptest! {
         let expected: Vec<Applied> = commands.iter().map(|command| quiet.apply(command)).collect();
 
         let mut bytes = Vec::new();
-        codec::encode(&commands, &mut bytes);
-        let commands = codec::decode(bytes.into()).expect("it was just encoded");
+        let requests: Vec<Request> = commands.into_iter().map(|command| command.by(Caller::Nobody)).collect();
+        codec::encode(&requests, &mut bytes);
+        let requests = codec::decode(bytes.into()).expect("it was just encoded");
+        let commands: Vec<Command> = requests.into_iter().map(|request| request.command).collect();
         let mut shaken = Replica::new();
         for (at, (_, then)) in log.iter().enumerate() {
             // After a crash the log is read again from where the database is.

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     node::{self, Node, Running},
     telemetry::Metrics,
-    types::LeaseId,
+    types::{Caller, LeaseId},
 };
 
 async fn member() -> (Running, Node, TempDir) {
@@ -37,7 +37,7 @@ async fn put(node: &Node, number: u32, value: Vec<u8>) {
         lease: Some(LeaseId::NONE),
         prev_kv: false,
     };
-    node.propose(Command::Put(put)).await.expect("there is room");
+    node.propose(Command::Put(put).by(Caller::Nobody)).await.expect("there is room");
 }
 
 fn copies(data_dir: &TempDir) -> bool {

@@ -20,7 +20,7 @@ use super::{
     *,
 };
 use crate::{
-    apply::{Command, Put},
+    apply::{Command, Put, Request},
     config::{Config, Invocation},
     limits,
     raft::{
@@ -29,7 +29,7 @@ use crate::{
     },
     storage::Table,
     telemetry::Metrics,
-    types::{LeaseId, Rev},
+    types::{Caller, LeaseId, Rev},
     wal::LogPosition,
     watch::WatchHub,
 };
@@ -64,7 +64,7 @@ fn entry(index: u64, value: usize) -> Entry {
         lease: Some(LeaseId::NONE),
         prev_kv: false,
     };
-    let commands: Arc<[Command]> = vec![Command::Put(put)].into();
+    let commands: Arc<[Request]> = vec![Command::Put(put).by(Caller::Nobody)].into();
     Entry { log_id: at(index), payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
 }
 

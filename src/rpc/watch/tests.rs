@@ -14,7 +14,7 @@ use crate::{
     node::{self, Running},
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
-    types::LeaseId,
+    types::{Caller, LeaseId},
     watch::WatchHub,
 };
 
@@ -61,7 +61,7 @@ impl Stage {
     async fn write_all(&self, writes: &[&[(&str, Option<Bytes>)]]) -> i64 {
         let proposals = writes.iter().map(|changes| {
             let success = changes.iter().map(|(key, value)| change(key, value)).collect();
-            self.node.propose(Command::Txn(Txn { success, ..Txn::default() }))
+            self.node.propose(Command::Txn(Txn { success, ..Txn::default() }).by(Caller::Nobody))
         });
         let mut last = 0;
         for outcome in join_all(proposals).await {
@@ -81,7 +81,7 @@ impl Stage {
     }
 
     async fn compact(&self, rev: i64) {
-        let outcome = self.node.compact(Rev(rev), false).await.expect("the node takes it");
+        let outcome = self.node.compact(Caller::Nobody, Rev(rev), false).await.expect("the node takes it");
         outcome.result.expect("there is something to compact");
     }
 
