@@ -120,7 +120,7 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
         let listener = match socket.listen(places.clone()) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(%error, "peers are not served on one of --listen-peer-urls");
+                tracing::error!(%error, "failed to serve peers on one of --listen-peer-urls");
                 return;
             }
         };
@@ -128,7 +128,7 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
         loop {
             match listener.accept().await.into_io() {
                 Ok(io) => services.serve(io.expecting_bytes_within(limits::PEER_FIRST_BYTES)),
-                Err(error) => tracing::warn!(%error, "cannot take over a connection of a peer"),
+                Err(error) => tracing::warn!(%error, "cannot serve a connection of a peer"),
             }
         }
     });
@@ -150,7 +150,7 @@ fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping:
                 connection = connections.recv() => match connection {
                     Some((connection, protocols)) => match connection.into_io() {
                         Ok(io) => services.serve(io, protocols, &graceful),
-                        Err(error) => tracing::warn!(%error, "cannot take over a connection"),
+                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
                     },
                     None => break,
                 },

@@ -1,12 +1,12 @@
 //! The messages of a request, on their way from the connection to the service.
 //!
-//! Each message has a byte of flags and four of length before it. What etcd's transport refuses in
-//! them is refused here in its words, and compressed messages are inflated: a service sees plain
-//! messages of a size that is allowed.
+//! Each message has one byte of flags and four bytes of length before it. Messages that etcd's transport
+//! refuses are refused here with etcd's texts, and compressed messages are inflated: a service gets
+//! uncompressed messages within the size limit.
 //!
-//! A service that answers before it has read everything lets go of its request. What is on its way
-//! then is read and thrown away: our HTTP/2 counts small frames that come for a stream it has reset,
-//! for as long as the connection lives, and a window that is not given back would stop the client.
+//! A service that answers before it has read the whole request drops the request. The rest of it is then
+//! read and discarded, for two reasons: our HTTP/2 library counts small frames for streams that it has reset, for as
+//! long as the connection lives; and if the flow-control window were not returned, the client would stall.
 
 use std::{
     io::{self, Read},
@@ -98,15 +98,15 @@ impl Drop for Messages {
         let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) else {
             return;
         };
-        // Outside of a runtime the connection is gone too.
+        // Without a runtime the connection no longer exists either.
         if let Ok(runtime) = runtime::Handle::try_current() {
             runtime.spawn(discard(incoming));
         }
     }
 }
 
-/// Reads what a client still sends of a request that is not read any more, until it has got the
-/// answer and stops. The stream of one that does not stop soon is reset.
+/// Reads and discards the rest of a request whose service has answered, until the client stops sending.
+/// If the client does not stop soon, its stream is reset.
 async fn discard(mut incoming: Incoming) {
     let all = async {
         let mut left = limits::DISCARD_BYTES;
@@ -135,7 +135,7 @@ enum State {
     Plain(usize),
     /// A compressed message, as far as it has come, and its length.
     Compressed(BytesMut, usize),
-    /// A message was refused. No other comes after it.
+    /// A message was refused, so no further message is read.
     Refused,
 }
 
@@ -149,7 +149,7 @@ impl Cutter {
         self.chunk.is_empty()
     }
 
-    /// The next piece of plain messages, of what has come.
+    /// The next piece of uncompressed messages, out of the bytes received so far.
     fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let piece = self.piece();
         if piece.is_err() {
@@ -258,7 +258,7 @@ impl Cutter {
     }
 }
 
-/// A compressed message as a plain one. No more is inflated than may be.
+/// Inflates a compressed message, up to the size limit.
 fn inflate(message: &[u8], message_bytes_max: usize) -> Result<Bytes, Status> {
     match message {
         [0x1f, 0x8b, 8, ..] if message.len() >= 10 => {}

@@ -1,8 +1,8 @@
 //! Connections, from the accepted socket to their close.
 //!
-//! The first bytes decide: HTTP/2 comes with prior knowledge and is gRPC, anything else is
-//! HTTP/1 and goes to the endpoints. The connection's tasks stay on the runtime that it was
-//! served on.
+//! The first bytes of a connection decide the protocol: HTTP/2 with prior knowledge is gRPC, anything
+//! else is HTTP/1 and goes to the HTTP endpoints. The tasks of a connection stay on the runtime that
+//! serves it.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,11 +23,11 @@ use crate::{limits, sockets::Io, telemetry::Metrics};
 /// How long a client may take to send the head of an HTTP/1 request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// A peer that has been silent for this long is asked whether it is there, and its connection is
-/// closed when it does not answer for as long again.
+/// A peer that has sent nothing for this long is pinged, and its connection is closed if it does not
+/// answer within the same time.
 const PEER_KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// What is spoken on a port.
+/// The protocols that a port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocols {
     GrpcAndHttp,
@@ -49,7 +49,7 @@ impl Protocols {
     }
 }
 
-/// Everything that connections can ask for. One per reactor.
+/// All services that connections can call. One per reactor.
 pub(crate) struct Services {
     grpc: Grpc,
     http: Router,
@@ -82,8 +82,8 @@ impl Services {
         }
     }
 
-    /// Serves the connection in a task of its own until it closes, or until `graceful` shuts down
-    /// and what has begun is answered.
+    /// Serves the connection in a task of its own until it closes, or until `graceful` shuts down and
+    /// the requests in progress are answered.
     pub(crate) fn serve(&self, stream: Io, protocols: Protocols, graceful: &GracefulShutdown) {
         let (http, builder) = match protocols {
             Protocols::GrpcAndHttp | Protocols::Http => (&self.http, self.builder.clone()),
@@ -99,11 +99,11 @@ impl Services {
     }
 }
 
-/// What members ask each other for.
+/// The services that members call on each other.
 pub(crate) struct PeerServices {
     grpc: Grpc,
     builder: auto::Builder<TokioExecutor>,
-    /// A member that ends does not wait for its peers.
+    /// A member that stops does not wait for the connections of its peers.
     graceful: GracefulShutdown,
 }
 
@@ -111,7 +111,7 @@ impl PeerServices {
     pub(crate) fn new(grpc: tonic::service::Routes, names: &'static [&'static str]) -> PeerServices {
         let router = grpc.prepare().into_axum_router();
         let mut builder = builder();
-        // A peer that lost its power leaves no connection behind.
+        // With keepalive pings, the connection of a peer that lost power is closed.
         builder
             .http2()
             .max_concurrent_streams(None)
@@ -150,14 +150,14 @@ fn serve(
     let connection = builder.serve_connection(io, service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        // Clients vanish all the time; an operator who looks for one finds it at debug.
+        // Clients disconnect without notice all the time, so this is logged at the level debug only.
         if let Err(error) = connection.await {
             tracing::debug!(error = &*error, "connection ended");
         }
     });
 }
 
-/// What holds on every port.
+/// The HTTP/2 settings of every port.
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
@@ -176,7 +176,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Sends a request to where its protocol is served.
+/// Routes a request to the service for its protocol.
 struct ByVersion {
     http2: Http2,
     http1: Router,

@@ -1,8 +1,8 @@
-//! What etcd's gRPC transport decides about a call before the method that is called.
+//! The checks that etcd's gRPC transport makes before it calls a method.
 //!
-//! A call with headers that are no gRPC is refused here, in the words and with the codes of etcd's
-//! transport, and never reaches a service. A call that does has only headers that our services
-//! understand as etcd's do.
+//! A call whose headers are not valid gRPC is refused here with the texts and codes of etcd's transport,
+//! and does not reach a service. A call that passes has only headers that our services interpret as
+//! etcd's services do.
 
 use std::{
     convert::Infallible,
@@ -56,7 +56,7 @@ impl Grpc {
         let (mut parts, incoming) = request.into_parts();
         let checked = check(&mut parts, self.names);
         let encoding = checked.as_ref().map_or(Encoding::Identity, |checked| checked.encoding);
-        // Also a refused call's body is taken off the connection.
+        // The body of a refused call is read and discarded as well.
         let body = Messages::new(incoming, encoding, self.message_bytes_max);
         match checked {
             Err(refusal) => Call::Refused(Some(*refusal)),
@@ -183,8 +183,8 @@ fn base64_fault(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// A client may send headers by the thousand, and a call may wait for long: what nobody will look
-/// at does not wait with it.
+/// Keeps only the headers that a service reads. A client may send thousands of headers and a call may
+/// wait for a long time, and the unused headers would take up memory until its end.
 fn keep_few(headers: &mut HeaderMap) {
     if headers.len() <= limits::HEADERS_KEPT {
         return;
@@ -216,8 +216,8 @@ fn refused(
     Box::new(response)
 }
 
-/// Whether an answer says that there is no such method, for which our transport has no words. No
-/// method of ours answers so.
+/// Whether an answer says that the method does not exist; our transport sends it without a text. None
+/// of our methods gives such an answer.
 fn is_unknown(headers: &HeaderMap) -> bool {
     let is_unimplemented = headers
         .get(Status::GRPC_STATUS)
@@ -225,7 +225,7 @@ fn is_unknown(headers: &HeaderMap) -> bool {
     is_unimplemented && headers.get(Status::GRPC_MESSAGE).is_none_or(HeaderValue::is_empty)
 }
 
-/// Says what is wrong with a path that no method is called at.
+/// The refusal of a path that names no method.
 fn unknown(path: &str, names: &[&str]) -> Status {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
         return Status::unimplemented(format!("malformed method name: {}", quoted(path.as_bytes())));
@@ -237,7 +237,7 @@ fn unknown(path: &str, names: &[&str]) -> Status {
     })
 }
 
-/// A text of a client's as Go's `%q` writes it.
+/// A text from a client, quoted as Go's `%q` does.
 fn quoted(text: &[u8]) -> String {
     let mut quoted = String::from('"');
     for chunk in text.utf8_chunks() {

@@ -1,7 +1,7 @@
-//! Whether this member is well: `/health` in one verdict, `/livez` and `/readyz` check by check.
+//! Whether this member is healthy: `/health` as one result, `/livez` and `/readyz` check by check.
 //!
-//! Nothing here knows HTTP. A check that is excluded is not run at all, and the first reason is
-//! the one that `/health` gives: alarms, then the leader, then a read.
+//! This file does not depend on HTTP. A check that is excluded is not run. `/health` tests for alarms,
+//! then for a leader, then a read, and returns the first reason that it finds.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::apply::AlarmKind;
 
 use super::Probe;
 
-/// What `/health` answers when all is well not.
+/// The result of `/health`; the error is the reason that the member is not healthy.
 pub(super) async fn health<P: Probe>(node: &P, exclude: &[&str], serializable: bool) -> Result<(), String> {
     if let Some(alarm) = node.alarms().into_iter().map(alarm_name).find(|alarm| !exclude.contains(alarm)) {
         return Err(format!("ALARM {alarm}"));
@@ -27,7 +27,7 @@ fn alarm_name(alarm: AlarmKind) -> &'static str {
     }
 }
 
-/// Which question is asked: is the process alive, or can it be given work?
+/// Liveness (does the process respond?) or readiness (should it be sent requests?).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Livez,
@@ -84,7 +84,7 @@ impl Check {
     }
 }
 
-/// The outcome of some checks, with a line on each.
+/// The result of some checks, with one line for each.
 pub(super) struct Report {
     pub(super) well: bool,
     pub(super) lines: String,

@@ -1,14 +1,15 @@
-//! What a connection receives, before our HTTP/2 sees it.
+//! The bytes that a connection receives, before our HTTP/2 library parses them.
 //!
-//! Our HTTP/2 is strict where etcd's is not: it resets a request for what stands in a header field
-//! that nobody reads, closes the connection for a field that is no HTTP, and counts some things for
-//! as long as the connection lives. So the frames are followed here. Frames other than HEADERS pass
-//! unread, by their length. The header blocks are decoded, and a request that our HTTP/2 would not
-//! take as etcd does is written anew (`request.rs` says which, decision 0020 why).
+//! The HTTP/2 library is stricter than etcd's: it resets a request because of the value of a header that
+//! no service reads, closes the connection because of a field that is not valid HTTP, and counts some
+//! errors for as long as the connection lives. So this file follows the frames before the library. Frames
+//! other than HEADERS are passed on by their length, without reading them. Header blocks are decoded, and a
+//! request that the library would not accept as etcd does is rewritten (`request.rs` says which requests,
+//! decision 0020 says why).
 //!
-//! As long as no request of a connection is written anew, all bytes pass as they came, and our
-//! HTTP/2 has the same table of header fields as the client. From the first rewritten request on it
-//! has not, so every later one is rewritten too, in a form that needs no table.
+//! Until the first request of a connection is rewritten, all bytes are passed on unchanged, and the
+//! library's HPACK table equals the client's. After the first rewritten request the two tables differ, so
+//! every later request is rewritten too, in a form that does not use the table.
 //!
 //! ```text
 //! socket --> frames, header blocks --> all plain so far --> as they came  --> our HTTP/2
@@ -54,11 +55,11 @@ pub(super) struct Inbound {
     /// Requests since [`Inbound::take_burst`] last said that there were many.
     requests: usize,
     frames: u64,
-    /// Received, and not passed on because more has to come first, or `ready` is full. Begins with a
-    /// frame, or within one that passes.
+    /// Bytes that were received but not passed on yet, because the frame is incomplete or `ready` is full.
+    /// They begin with a frame, or within a frame that is passed on unchanged.
     held: Vec<u8>,
-    /// How many bytes have to be held before looking at them again is worth it. A client that sends a header block
-    /// byte by byte must not have all of it looked at for each byte.
+    /// The number of held bytes at which they are parsed again. Without it, a client that sends a header block
+    /// byte by byte would make the server parse the whole block again for each byte.
     needed: usize,
     /// To be passed on before anything else.
     ready: Vec<u8>,
@@ -121,8 +122,8 @@ impl Inbound {
         }
     }
 
-    /// Whether so many requests came, since this last was true, that they had better be taken on
-    /// before more are read: those that the client gives up meanwhile take up memory until then.
+    /// Whether so many requests arrived, since this was last true, that they should be started before more
+    /// are read: requests that the client cancels meanwhile take up memory until they were started.
     pub(super) fn take_burst(&mut self) -> bool {
         let is_burst = self.requests >= limits::HTTP2_REQUESTS_AT_ONCE;
         if is_burst {

@@ -1,9 +1,10 @@
-//! What a header field of a request means for whether the request can be served.
+//! Whether a request can be served, judged by its header fields.
 //!
-//! etcd's transport looks at less than ours: it takes whatever stands in `:authority`, `:scheme`
-//! and `te`, and answers a wrong `:method` or `:path` in words. Ours resets the stream, and closes
-//! the connection for a field that is no HTTP. So each field is judged on its way in, as etcd's
-//! transport judges it, and a request with a field that ours would not take is written anew.
+//! etcd's transport checks less than our HTTP/2 library: it accepts any value of `:authority`, `:scheme`
+//! and `te`, and answers a wrong `:method` or `:path` with an error text. The library resets the stream,
+//! and closes the connection because of a field that is not valid HTTP. So each field is judged here, before
+//! the library, as etcd's transport judges it, and a request with a field that the library would not accept
+//! is rewritten.
 
 use super::hpack::{Fields, write_field};
 

@@ -27,7 +27,7 @@ const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What a URL carries behind the `?`. A name may come more than once.
 type Pairs = Query<Vec<(String, String)>>;
 
-/// The endpoints of a client port, behind the checks that keep strange web pages out.
+/// The endpoints of a client port, after the CORS and host checks.
 pub(super) fn client_router<P: Probe>(node: &P) -> Router {
     let access = Access::new(node.config());
     endpoints::<P>()
@@ -187,7 +187,8 @@ impl Access {
         allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 
-    /// Against DNS rebinding: a page that made its own name point here still says that name.
+    /// Protects against DNS rebinding: a web page whose host name was made to resolve to this server still
+    /// sends its own host name.
     fn host_is_welcome(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

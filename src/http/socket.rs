@@ -1,8 +1,8 @@
 //! The socket of a connection, as our HTTP/2 sees it.
 //!
-//! What is received goes through [`Inbound`]. Reading stops where our HTTP/2 would collect more than
-//! it should: while a client that takes nothing goes on asking, and after a burst of requests until
-//! all of them were taken on.
+//! Received bytes pass through [`Inbound`]. Reading stops where our HTTP/2 library would otherwise buffer
+//! too much: while a client keeps sending requests without reading answers, and after a burst of requests
+//! until all of them were started.
 
 use std::{
     io::{self, IoSlice},

@@ -98,7 +98,7 @@ impl HashWalk {
         Ok(self.finish_if(&|| true)?.expect("it is wanted"))
     }
 
-    /// `None` if it is not wanted any more.
+    /// `None` if the caller no longer wants the result.
     pub(crate) fn finish_if(self, is_wanted: &dyn Fn() -> bool) -> Result<Option<KvHash>, StorageError> {
         if let Some(remembered) = self.remembered {
             return Ok(Some(remembered));

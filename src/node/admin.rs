@@ -185,11 +185,11 @@ impl Node {
             let mut silence_max = election_timeout;
             while leadership.borrow().is_leader {
                 let Some(best) = self.successor(silence_max) else {
-                    tracing::info!("skipped leadership transfer; there is no other voter that answers");
+                    tracing::info!("skipped leadership transfer; no other voting member answers");
                     return;
                 };
                 if let Err(error) = self.hand_over(best, round).await {
-                    tracing::warn!(%error, "leadership was not handed over");
+                    tracing::warn!(%error, "failed to transfer leadership");
                 }
                 if leadership.has_changed().is_err() {
                     // Consensus has stopped, so this member leads no more.

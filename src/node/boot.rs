@@ -71,7 +71,7 @@ pub(super) fn force_new_cluster(
     log: &LogStore,
 ) -> Result<(), StartError> {
     if log.is_empty() {
-        tracing::warn!("--force-new-cluster has no effect: there is no data of a cluster here yet");
+        tracing::warn!("--force-new-cluster has no effect: the data directory has no data of a cluster yet");
         return Ok(());
     }
     let Identity { cluster, member, .. } = identity;
@@ -146,7 +146,7 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
                 (identity, base::founding_cells(&reader, contents, &founders(config, identity))?)
             };
             if contents != Base::EMPTY {
-                tracing::info!(base = %contents, "founding a cluster on what the data directory was restored to");
+                tracing::info!(base = %contents, "starting a new cluster from the restored data");
             }
             drop(reader);
             let own = own_cells(identity, joined).into_iter();
@@ -189,7 +189,7 @@ fn create_dir(dir: &Path) -> Result<(), StartError> {
     storage::create_directory(dir).map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => {
-                "give this user the right to write there, or choose another --data-dir"
+                "give this user write permission for that directory, or choose another --data-dir"
             }
             ErrorKind::ReadOnlyFilesystem => "the file system is read-only; choose another --data-dir",
             _ => "choose another --data-dir",
@@ -274,10 +274,10 @@ fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
         && *theirs != cluster.0
     {
         tracing::warn!(
-            "cluster ID mismatch: the other members of --initial-cluster are of cluster {}, and these flags found \
-             cluster {cluster}: this member waits until enough of them are started anew with the same flags. To join \
-             their cluster instead, stop this member, remove its data directory, add it with `etcdctl member add` and \
-             start it with --initial-cluster-state=existing; to found one together, give all of them the same \
+            "cluster ID mismatch: the other members of --initial-cluster belong to cluster {}, but the flags of this \
+             member are for cluster {cluster}: this member waits until enough of the others are restarted with the same \
+             flags. To join their cluster instead, stop this member, remove its data directory, add it with `etcdctl \
+             member add` and start it with --initial-cluster-state=existing; to start a new cluster, give all members the same \
              --initial-cluster and --initial-cluster-token",
             ClusterId(*theirs)
         );
@@ -296,10 +296,10 @@ fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
         && theirs != base
     {
         return Err(StartError::Refused(format!(
-            "restored data mismatch: the other members of --initial-cluster began with {theirs}, and the data \
-             directory {} of member {member} holds {base}. Founding members have to begin with the same data: restore \
-             the same snapshot for each of them with `retcd snapshot restore`, or begin each with an empty data \
-             directory. If it is the others that are wrong, stop them and empty their data directories first",
+            "restored data mismatch: the other members of --initial-cluster began with {theirs}, but the data \
+             directory {} of member {member} holds {base}. All members of a new cluster must begin with the same data: restore \
+             the same snapshot for each of them with `retcd snapshot restore`, or start each with an empty data \
+             directory. If the other members have the wrong data, stop them and empty their data directories first",
             config.data_dir.display()
         )));
     }
@@ -312,8 +312,8 @@ fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
     config.verify_join().map_err(|error| StartError::Refused(error.to_string()))?;
     if contents != Base::EMPTY {
         return Err(StartError::Refused(format!(
-            "the data directory {} holds {contents}, and a member that joins a cluster gets its data from there. \
-             To join, start with an empty --data-dir; to found a cluster on the restored data, start with \
+            "the data directory {} holds {contents}, but a member that joins a cluster gets its data from there. \
+             To join, start with an empty --data-dir; to start a new cluster from the restored data, use \
              --initial-cluster-state=new",
             config.data_dir.display()
         )));

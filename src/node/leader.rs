@@ -157,7 +157,7 @@ async fn look_after_leases(node: Node, term: u64) {
         if let Some(late) = turn.late {
             tracing::warn!(
                 late = %GoDuration(late),
-                "the leader was held up; no lease ends before its holder could renew it"
+                "the leader was stalled; no lease expires until pending keep-alives have been processed"
             );
         }
         match turn.begins {

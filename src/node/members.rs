@@ -203,7 +203,7 @@ impl Node {
                 tracing::info!(
                     removed_member_id = %MemberId(id),
                     reason,
-                    "the removed member could not be told; it ends when it next speaks to the cluster"
+                    "could not notify the removed member; it will exit when it next contacts the cluster"
                 );
             }
         });
@@ -327,7 +327,7 @@ impl Node {
             let peer = Peer { peer_urls: member.peer_urls, is_learner: false };
             match consensus.change(MemberChange::Promote { id, peer }).await {
                 Ok(_) => {
-                    tracing::info!(member = %member.id, "a new member has caught up and votes from now on")
+                    tracing::info!(member = %member.id, "a new member has caught up and is a voting member now")
                 }
                 Err(_) => return,
             }

@@ -36,7 +36,7 @@ pub(crate) struct Envelope {
 /// Why a request of a peer is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum PeerRefusal {
-    #[error("peer protocol mismatch: {theirs} was spoken to a member that speaks {ours}")]
+    #[error("peer protocol mismatch: the request uses version {theirs}, this member uses version {ours}")]
     Version { ours: u32, theirs: u32 },
     #[error("cluster ID mismatch: the request is of cluster {theirs}, this member is of cluster {ours}")]
     Cluster { ours: ClusterId, theirs: ClusterId },

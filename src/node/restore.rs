@@ -92,7 +92,7 @@ pub(crate) enum RestoreError {
     #[error("{} is not a directory; choose another --data-dir", data_dir.display())]
     TargetNotADirectory { data_dir: PathBuf },
     #[error(
-        "{} holds a member already; choose an empty --data-dir, or move that one away first",
+        "{} already contains a member; choose an empty --data-dir, or move that directory away first",
         data_dir.display()
     )]
     TargetHoldsMember { data_dir: PathBuf },
@@ -103,11 +103,11 @@ pub(crate) enum RestoreError {
     )]
     TargetNotEmpty { data_dir: PathBuf, entry: PathBuf },
     #[error(
-        "another process restores a snapshot into {} at this moment; wait for it, or choose another --data-dir",
+        "another process is restoring a snapshot into {}; wait until it has finished, or choose another --data-dir",
         data_dir.display()
     )]
     TargetInUse { data_dir: PathBuf },
-    #[error("{0}; nothing was restored, see that the disk of --data-dir has room and works")]
+    #[error("{0}; nothing was restored. Check that the disk of --data-dir works and has free space")]
     Storage(#[from] StorageError),
 }
 
@@ -175,7 +175,7 @@ struct Image {
 
 impl Image {
     fn open(path: &Path) -> Result<Image, RestoreError> {
-        const REMEDY: &str = "name a file that `etcdctl snapshot save` wrote, and that this user may read";
+        const REMEDY: &str = "name a file that `etcdctl snapshot save` wrote and that this user may read";
         let io_error =
             |action| move |source| RestoreError::Io { action, path: path.to_owned(), source, remedy: REMEDY };
         let file = || path.to_owned();
@@ -365,11 +365,11 @@ fn target_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> 
     move |source| {
         let remedy = match source.kind() {
             ErrorKind::PermissionDenied => {
-                "give this user the right to write there, or choose another --data-dir"
+                "give this user write permission for that directory, or choose another --data-dir"
             }
             ErrorKind::ReadOnlyFilesystem => "the file system is read-only; choose another --data-dir",
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                "there has to be room for a file as large as the snapshot; make some, or choose another --data-dir"
+                "the disk needs free space for a file as large as the snapshot; free some, or choose another --data-dir"
             }
             _ => "nothing was restored; choose another --data-dir",
         };

@@ -68,7 +68,7 @@ impl Scrubber {
                 return self.note(from, records, &error);
             }
             Err(error) => {
-                tracing::warn!(%error, "could not read the database to look for damage; will retry");
+                tracing::warn!(%error, "could not read the database to check it for damage; will retry");
                 return false;
             }
         };

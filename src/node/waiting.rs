@@ -232,7 +232,7 @@ impl Node {
         // What counts is whether it is found there, not how the place is written.
         let Err(reason) = self.shared.peers.greet_own(urls, GREET_TIMEOUT).await else { return Vec::new() };
         let mut obstacles = vec![format!(
-            "this member cannot reach itself at {}, where the leader speaks to it: {reason}; see --listen-peer-urls",
+            "this member cannot reach itself at {}, where the leader connects to it: {reason}; check --listen-peer-urls",
             urls.join(",")
         )];
         let known: BTreeSet<&String> = urls.iter().collect();
@@ -277,7 +277,7 @@ fn tell(finding: &Finding, since: Instant) {
             "waiting-for" = ?list(missing),
             %waited,
             see = SEE,
-            "waiting for other members: there is no leader without a quorum, and nothing is written"
+            "waiting for other members: without a quorum there is no leader, and nothing can be written"
         ),
         Finding::Known { voters, answering, missing, obstacles } => tracing::warn!(
             members = voters,
@@ -287,7 +287,7 @@ fn tell(finding: &Finding, since: Instant) {
             obstacles = ?list(obstacles),
             %waited,
             see = SEE,
-            "waiting for a leader: enough members answer, and none of them is known to lead"
+            "waiting for a leader: enough members answer, but none of them is known to be the leader"
         ),
         Finding::Joining { asked, answering, missing, obstacles } => tracing::warn!(
             members = asked,

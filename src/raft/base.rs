@@ -167,7 +167,7 @@ pub(crate) fn mend(
     if let Some(applied) = replica.applied() {
         tracing::info!(
             index = applied.index,
-            "the log begins behind the database from now on: an older version did not note what it began behind"
+            "recorded the state that the log begins after, which an older version of retcd did not record"
         );
         log.begin_behind(applied).map_err(|source| StorageError::Io {
             action: "write the log of",

@@ -91,8 +91,8 @@ impl LogStore {
         if !has_begun && !is_untouched {
             return Err(StorageError::Foreign {
                 path: dir.to_owned(),
-                detail: "it holds the log of another member, or of this one before its data directory was emptied or \
-                         restored; move it away, or choose an empty --wal-dir"
+                detail: "it contains the log of another member, or the log of this member from before its data directory was emptied or \
+                         restored; move that log away, or choose an empty --wal-dir"
                     .to_owned(),
             });
         }
@@ -100,7 +100,7 @@ impl LogStore {
             tracing::warn!(
                 path = %path.display(),
                 offset,
-                "repaired the write-ahead log: a record that was being written when the process ended was cut off"
+                "repaired the write-ahead log: removed a record that was only partly written when the process ended"
             );
         }
         let mut missing = None;

@@ -25,7 +25,7 @@ use crate::{
 
 /// A message of another version, or damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a message that this version cannot read")]
+#[error("a message that this version of retcd cannot decode")]
 pub(crate) struct Unreadable;
 
 pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Bytes {

@@ -100,7 +100,7 @@ impl PeerConnection {
             self.client = Peers::connect(&moved).ok().map(Peers::client);
             self.peer = moved;
         }
-        self.client.clone().ok_or_else(|| Unreachable::from_string("its peer URL is none"))
+        self.client.clone().ok_or_else(|| Unreachable::from_string("the member has no valid peer URL"))
     }
 
     /// On this connection.
@@ -282,7 +282,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
             tracing::warn!(
                 "transferee-member-id" = format_args!("{:x}", self.target),
                 reason,
-                "leadership was not taken over"
+                "the transferee did not become the leader"
             );
         }
         Ok(Ok(()))

@@ -57,7 +57,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "restored data mismatch: member {other} began with {theirs}, and member {own} began with {ours}; restore the same \
-     snapshot for all founding members, or remove the one that is wrong, empty its data directory and add it again"
+     snapshot for all founding members, or remove the member with the wrong data, empty its data directory and add it again"
 )]
 pub(crate) struct BaseMismatch {
     own: MemberId,

@@ -75,7 +75,7 @@ impl Auth {
         });
         match hashed.await {
             Ok(Ok(hash)) => Ok(hash.format_for_version(bcrypt::Version::TwoA)),
-            Ok(Err(error)) => Err(Status::unknown(format!("the password cannot be hashed: {error}"))),
+            Ok(Err(error)) => Err(Status::unknown(format!("failed to hash the password: {error}"))),
             // The reactor is going down.
             Err(_) => Err(Refusal::Stopped.into()),
         }

@@ -173,7 +173,7 @@ impl maintenance_server::Maintenance for Maintenance {
                 self.node.read_barrier().await?;
                 self.check_downgrade(&request.version)?;
                 return Err(Status::unimplemented(
-                    "retcd: a downgrade cannot be started: its data is not etcd's",
+                    "retcd: a downgrade cannot be started, because etcd cannot read the data of retcd",
                 ));
             }
             // There is none in progress, and to cancel none is fine.
@@ -227,13 +227,13 @@ impl Outgoing {
         self.remaining_bytes = self
             .remaining_bytes
             .checked_sub(blob.len() as u64)
-            .ok_or_else(|| Status::data_loss("the image is longer than it said"))?;
+            .ok_or_else(|| Status::data_loss("the image is longer than announced"))?;
         Ok(Some(message(self.remaining_bytes, blob)))
     }
 
     fn last(&mut self) -> Result<Option<SnapshotResponse>, Status> {
         if self.remaining_bytes > 0 {
-            return Err(Status::data_loss("the image is shorter than it said"));
+            return Err(Status::data_loss("the image is shorter than announced"));
         }
         Ok(self.digest.take().map(|digest| message(0, Bytes::copy_from_slice(&digest.finalize()))))
     }

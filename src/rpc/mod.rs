@@ -86,8 +86,8 @@ pub(crate) fn routes(node: &Node) -> Routes {
 /// The state machine answered a command with something else than it was asked: a mistake of
 /// ours, which one client should notice and not all of them.
 fn wrong_kind(answer: &impl Debug) -> Status {
-    tracing::error!(?answer, "the answer is not to the question");
-    Status::internal("the answer is not to the question")
+    tracing::error!(?answer, "the result of the command has an unexpected type");
+    Status::internal("the result of the command has an unexpected type")
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ where
             Some(RequestUnion::CreateRequest(create)) => self.create(create),
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(WatchId(cancel.watch_id)),
             Some(RequestUnion::ProgressRequest(_)) => self.node.watch_hub().progress(self.feed.stream),
-            None => tracing::info!("ignored a watch request that asks for nothing"),
+            None => tracing::info!("ignored a watch request without content"),
         }
     }
 

@@ -134,7 +134,7 @@ impl Database {
     }
 
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
-    /// False, and there is no file, if it is not wanted any more.
+    /// False, without a file, if the caller no longer wants the copy.
     pub(crate) fn copy_to(&self, path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<bool, StorageError> {
         let draft = Draft::begin(path)?;
         // Checksums are checked on the way, so that damage is found now and not passed on.
@@ -208,7 +208,7 @@ impl Database {
 
     /// A hash of every record and every cell but those of the meta table, which differ between
     /// members that agree.
-    /// `None` if it is not wanted any more.
+    /// `None` if the caller no longer wants the result.
     pub(crate) fn hash(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<u32>, StorageError> {
         let reader = self.reader()?;
         let mut hash = 0;
@@ -350,7 +350,7 @@ impl Reader {
     pub(crate) fn record_count(&self) -> Result<u64, StorageError> {
         let count = self.cell(Table::Meta, meta::RECORD_COUNT)?;
         let count = count.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        count.ok_or_else(|| self.corrupted("it does not say how many records it has".to_owned()))
+        count.ok_or_else(|| self.corrupted("the count of its records is missing".to_owned()))
     }
 
     /// All records from `from` on, in order.
@@ -481,7 +481,7 @@ pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageErro
 
     let foreign = |detail: String| StorageError::Foreign { path: path.to_path_buf(), detail };
     match error {
-        DatabaseError::DatabaseAlreadyOpen => foreign("another process has it open".to_owned()),
+        DatabaseError::DatabaseAlreadyOpen => foreign("another process is using it".to_owned()),
         DatabaseError::UpgradeRequired(version) => {
             foreign(format!("it has redb's file format {version}, which this version does not read"))
         }
@@ -489,7 +489,7 @@ pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageErro
             foreign(error.to_string())
         }
         DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            corrupted(path, format!("it ends where there should be more; {REMEDY}"))
+            corrupted(path, format!("the file is shorter than it should be; {REMEDY}"))
         }
         DatabaseError::Storage(RedbError::Io(source)) => io_error("open", path)(source),
         DatabaseError::Storage(RedbError::Corrupted(detail)) => {
@@ -591,18 +591,18 @@ fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, 
     if !tables::is_of_a_change(revision) {
         return Err(corrupted(
             path,
-            format!("it has a record at revision {revision}, which no change makes"),
+            format!("it has a record at revision {revision}, which no change can have"),
         ));
     }
     tables::unseal_record(key, stored)
         .and_then(|(tombstone, bytes)| Record::decode(tombstone, Bytes::copy_from_slice(bytes)))
-        .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not hold")))
+        .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not match")))
 }
 
 fn unseal_cell(path: &Path, table: Table, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
     tables::unseal(key, stored).map(Bytes::copy_from_slice).ok_or_else(|| {
         let (table, key) = (table.name(), key.escape_ascii());
-        corrupted(path, format!("the checksum of {table} \"{key}\" does not hold"))
+        corrupted(path, format!("the checksum of {table} \"{key}\" does not match"))
     })
 }
 
@@ -611,7 +611,7 @@ fn corrupted(path: &Path, detail: String) -> StorageError {
 }
 
 fn missing(revision: Revision) -> String {
-    format!("revision {revision} is not there")
+    format!("revision {revision} is missing")
 }
 
 #[cfg(test)]
@@ -705,7 +705,7 @@ mod tests {
 
         fs::remove_file(&path).expect("no file");
         let database = Database::open(&path, CACHE_BYTES).expect("a new database");
-        assert_eq!(refusal(), "another process has it open");
+        assert_eq!(refusal(), "another process is using it");
         let newer = (
             Table::Meta,
             Bytes::from_static(meta::FORMAT_VERSION),
@@ -928,7 +928,7 @@ mod tests {
                 transaction.commit().expect("a commit");
             }
             let error = contents(&database.reader().expect("a reader")).expect_err("damage");
-            let detail = format!("it has a record at revision {revision}, which no change makes");
+            let detail = format!("it has a record at revision {revision}, which no change can have");
             assert!(error.to_string().ends_with(&detail), "{error}");
             assert!(error.to_string().contains("/db is damaged: "), "{error}");
             let verified =

@@ -20,8 +20,8 @@ pub(crate) enum StorageError {
     Foreign { path: PathBuf, detail: String },
     /// A file was being replaced, and nobody knows which of the two has the name after a crash.
     #[error(
-        "{} was being replaced when the disk failed: {detail}. Nothing is written to it any more, for after a \
-         crash that name may lead to the old file or to the new one. Either has everything that is not in the log: \
+        "{} was being replaced when the disk failed: {detail}. The server does not write to it any more, because after a \
+         crash that name may be the old file or the new one. Either file and the log together have all data: \
          check the disk, and start the server again",
         path.display()
     )]

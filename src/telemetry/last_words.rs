@@ -1,7 +1,7 @@
-//! What is said when there is, or will be, no server: help, or why not.
+//! What the process prints when it does not serve: the help, or the reason for its failure.
 //!
-//! Help goes to stdout and a mistyped flag is answered in plain words, as command-line tools do.
-//! Everything else is a log line, so that whoever collects the log finds the reason in it.
+//! The help goes to stdout, and a mistyped flag is answered with plain text on stderr, as command-line
+//! tools do. Every other failure is a log line, so that the reason is found in the collected log.
 
 use std::{
     io::{self, Write},
@@ -16,16 +16,16 @@ use super::log;
 pub(crate) fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has heard enough: `retcd --help | head`.
+        // The reader has closed the pipe, as in `retcd --help | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// The settings make no sense.
+/// Reports that the settings were refused.
 pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
     if error.is_usage() {
-        // Nobody is left to tell if stderr is closed.
+        // If stderr is closed, the message cannot be printed anywhere.
         let _ = writeln!(io::stderr(), "{error}\nRun 'retcd --help' to see all flags.");
     } else {
         log::init_to_stderr();
@@ -34,7 +34,7 @@ pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
     ExitCode::from(error.exit_code)
 }
 
-/// What was asked for cannot be done, and here is why.
+/// Reports that an attempt failed, and the reason.
 pub(crate) fn fail(attempt: &str, reason: &str) -> ExitCode {
     log::init_to_stderr();
     tracing::error!(error = reason, "failed to {attempt}");

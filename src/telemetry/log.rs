@@ -1,4 +1,4 @@
-//! The log: one line an event, on stderr unless told otherwise.
+//! The log: one line per event, on stderr unless `--log-outputs` names other outputs.
 //!
 //! Machines get one JSON object a line, in the shape of Go's zap: `level`, `ts`, `caller`,
 //! `msg`, then the event's fields on the same level. People at a terminal get time, level,
@@ -31,8 +31,8 @@ use tracing_subscriber::{
 
 use crate::config::{Config, LogFormat, LogLevel, LogOutput};
 
-/// Starts logging as the configuration says, for the rest of the process. The error is a line for
-/// a person.
+/// Starts logging with the settings of the configuration, for the rest of the process. The error is a
+/// message for the operator.
 pub(crate) fn init(config: &Config) -> Result<(), String> {
     install(config.log_level, config.log_format, &config.log_outputs).map_err(|error| error.to_string())
 }
@@ -59,16 +59,15 @@ fn install(level: LogLevel, format: Option<LogFormat>, outputs: &[LogOutput]) ->
     tracing::subscriber::set_global_default(Registry::default().with(layer)).map_err(io::Error::other)
 }
 
-/// A terminal that nobody has called dumb. Test harnesses and supervisors that lend a process a
-/// terminal without saying which kind read the log by machine.
+/// Whether stderr is a terminal whose `TERM` is set and not `dumb`. Test harnesses and supervisors that
+/// give a process a terminal without setting `TERM` parse the log by machine.
 fn is_for_people() -> bool {
     io::stderr().is_terminal() && env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb")
 }
 
-/// Our own events from `level` on, and nothing of the libraries below us: they speak of streams and
-/// frames, and of messages that did not get through, with which an operator can do nothing. What comes
-/// of it for a request, a peer or this process is said by us, once. What a developer puts into
-/// `RUST_LOG` comes on top.
+/// Events of this crate from `level` on, and no events of libraries: those describe streams, frames and
+/// lost messages, which do not help an operator. If an error in a library affects a request, a peer or this
+/// process, this crate logs that effect once. `RUST_LOG` adds the events that a developer asks for.
 fn targets(level: LogLevel, more: Option<&str>) -> Targets {
     let ours = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
@@ -138,7 +137,7 @@ impl<'a> MakeWriter<'a> for Outputs {
 }
 
 impl Write for Outputs {
-    /// Takes a whole line. An output that fails does not keep the line from the others.
+    /// Writes a whole line to all outputs. If one output fails, the others still get the line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut result = Ok(line.len());
         for output in self.0.iter() {

@@ -1,9 +1,9 @@
 //! The metrics, under etcd's names, labels and buckets.
 //!
-//! Two kinds. What happens is counted where it happens, through a handle that is a public field
-//! here. What merely *is* (sizes, revisions, who leads) is never kept up to date: the node
-//! describes itself in a [`NodeState`] right before a scrape. A name that ends in `_total` may
-//! be a gauge, and a counter may lack the suffix: that is etcd's choice.
+//! There are two kinds. Events are counted where they happen, through a handle that is a public field of
+//! [`Metrics`]. State (sizes, revisions, the leader) is not kept up to date here: the node describes
+//! itself in a [`NodeState`] before each scrape. A name that ends in `_total` may be a gauge, and a counter
+//! may lack that suffix, because etcd named them so.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use super::{
     requests::{DurationsByKind, RequestKind},
 };
 
-/// What the node is like at the moment of a scrape.
+/// The state of the node at the time of a scrape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeState {
     /// In hex.
@@ -74,7 +74,7 @@ pub(crate) struct Metrics {
     pub(crate) learners_promoted: IntCounter,
     /// By reason.
     pub(crate) learners_refused: IntCounterVec,
-    /// 1 while taking in a snapshot.
+    /// 1 while a received snapshot is being installed.
     pub(crate) snapshot_apply_inflight: IntGauge,
     pub(crate) proposals_failed: IntCounter,
     slow_apply: IntCounter,
@@ -167,7 +167,7 @@ impl Metrics {
                 "Heartbeats that were not answered in time.",
             ),
             slow_read_indexes: make
-                .counter("etcd_server_slow_read_indexes_total", "Read indexes that came late or not at all."),
+                .counter("etcd_server_slow_read_indexes_total", "Read indexes that took too long or failed."),
             failed_read_indexes: make
                 .counter("etcd_server_read_indexes_failed_total", "Read indexes that failed."),
             learners_promoted: make
@@ -177,11 +177,16 @@ impl Metrics {
                 "Learners that this leader did not promote, by reason.",
                 &["Reason"],
             ),
-            snapshot_apply_inflight: make
-                .gauge("etcd_server_snapshot_apply_in_progress_total", "1 while taking in a snapshot."),
+            snapshot_apply_inflight: make.gauge(
+                "etcd_server_snapshot_apply_in_progress_total",
+                "1 while a received snapshot is being installed.",
+            ),
             leader_changes: make.counter("etcd_server_leader_changes_seen_total", "Changes of leader seen."),
             proposals_failed: make.counter("etcd_server_proposals_failed_total", "Proposals that failed."),
-            slow_apply: make.counter("etcd_server_slow_apply_total", "Requests that took long to apply."),
+            slow_apply: make.counter(
+                "etcd_server_slow_apply_total",
+                "Requests that took longer to apply than --warning-apply-duration.",
+            ),
             apply_duration: {
                 let applies = make.histograms(
                     "etcd_server_apply_duration_seconds",
@@ -205,7 +210,7 @@ impl Metrics {
             range_duration,
             stream_failures: make.counters(
                 "etcd_network_server_stream_failures_total",
-                "Streams that broke, by direction and API.",
+                "Streams that failed, by direction and API.",
                 &["Type", "API"],
             ),
             watch_send: make.histogram(
@@ -233,7 +238,7 @@ impl Metrics {
             health_failures: make.counter("etcd_server_health_failures", "Health checks that failed."),
             healthcheck: make.gauges(
                 "etcd_server_healthcheck",
-                "Result of each check the last time: 1 is good.",
+                "Latest result of each health check: 1 is success.",
                 &["type", "name"],
             ),
             healthchecks: make.counters(
@@ -263,12 +268,12 @@ impl Metrics {
                 .gauge("etcd_debugging_mvcc_db_compaction_last", "Unix time of the last compaction."),
             compaction_ms: make.histogram(
                 "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
-                "How long compactions took.",
+                "Duration of compactions.",
                 buckets(100.0, 14),
             ),
             compaction_pause_ms: make.histogram(
                 "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
-                "How long one stride of a compaction took.",
+                "Duration of one batch of a compaction.",
                 buckets(1.0, 13),
             ),
 
@@ -276,7 +281,7 @@ impl Metrics {
             leases_revoked: make.counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
             leases_renewed: make
                 .counter("etcd_debugging_lease_renewed_total", "Renewals seen by this leader."),
-            leases_expired: make.counter("etcd_debugging_server_lease_expired_total", "Leases that ran out."),
+            leases_expired: make.counter("etcd_debugging_server_lease_expired_total", "Leases that expired."),
             lease_ttl_secs: make.histogram(
                 "etcd_debugging_lease_ttl_total",
                 "Lifetimes of leases, in seconds.",
@@ -285,18 +290,18 @@ impl Metrics {
 
             wal_fsync: make.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
-                "How long the log's fsync took.",
+                "Duration of the fsync of the write-ahead log.",
                 disk(),
             ),
             wal_write: make.histogram(
                 "etcd_disk_wal_write_duration_seconds",
-                "How long writing to the log took, without the fsync.",
+                "Duration of writes to the write-ahead log, without the fsync.",
                 disk(),
             ),
             wal_write_bytes: make.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
             backend_commit: make.histogram(
                 "etcd_disk_backend_commit_duration_seconds",
-                "How long commits of the database took.",
+                "Duration of checkpoints, the commits to the database.",
                 disk(),
             ),
             backend_commit_write: make.histogram(
@@ -315,15 +320,15 @@ impl Metrics {
                 buckets(0.1, 10),
             ),
             compacted_revisions: make
-                .counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions removed by compaction."),
+                .counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions removed by compactions."),
             backend_snapshot: make.histogram(
                 "etcd_disk_backend_snapshot_duration_seconds",
-                "How long snapshots took.",
+                "Duration of sending snapshots to clients.",
                 buckets(0.01, 17),
             ),
             backend_defrag: make.histogram(
                 "etcd_disk_backend_defrag_duration_seconds",
-                "How long defragmenting took.",
+                "Duration of defragmentations.",
                 buckets(0.1, 13),
             ),
             defrag_inflight: make.gauge("etcd_disk_defrag_inflight", "1 while defragmenting."),
@@ -407,7 +412,7 @@ impl Metrics {
         }
     }
 
-    /// A request has been answered, or given up by its client.
+    /// A request has been answered, or canceled by its client.
     pub(crate) fn observe_request(&self, kind: RequestKind, success: bool, took: Duration) {
         self.request_duration.observe(kind, success, took);
     }
@@ -460,8 +465,8 @@ impl Metrics {
     }
 }
 
-/// What has no counterpart here, or none yet, and what dashboards ask for all the same: it stays
-/// at zero.
+/// Registers metrics of parts that retcd does not have, because dashboards ask for them. Their value
+/// stays 0.
 fn register_idle(make: &Maker<'_>) {
     make.histogram(
         "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
@@ -472,7 +477,7 @@ fn register_idle(make: &Maker<'_>) {
     for phase in ["rebalance", "spill"] {
         make.histogram(
             &format!("etcd_debugging_disk_backend_commit_{phase}_duration_seconds"),
-            "Always 0: commits have no such phase here.",
+            "Always 0: commits of retcd have no such phase.",
             buckets(0.001, 14),
         );
     }
@@ -526,22 +531,24 @@ impl StateGauges {
                 &["Local", "Remote"],
             ),
             has_leader: make.gauge("etcd_server_has_leader", "1 when there is a leader."),
-            is_leader: make.gauge("etcd_server_is_leader", "1 when this member leads."),
-            is_learner: make.gauge("etcd_server_is_learner", "1 when this member only learns."),
+            is_leader: make.gauge("etcd_server_is_leader", "1 when this member is the leader."),
+            is_learner: make.gauge("etcd_server_is_learner", "1 when this member is a learner."),
             proposals_committed: make.gauge("etcd_server_proposals_committed_total", "Proposals committed."),
             proposals_applied: make.gauge("etcd_server_proposals_applied_total", "Proposals applied."),
             proposals_pending: make
                 .gauge("etcd_server_proposals_pending", "Proposals waiting to be committed."),
             quota_bytes: make.gauge("etcd_server_quota_backend_bytes", "The space quota."),
             db_bytes: make.gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk."),
-            db_in_use_bytes: make
-                .gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of what is in the database."),
+            db_in_use_bytes: make.gauge(
+                "etcd_mvcc_db_total_size_in_use_in_bytes",
+                "Size of the data in the database, without free pages.",
+            ),
             open_read_transactions: make
                 .gauge("etcd_mvcc_db_open_read_transactions", "Open read transactions."),
             rev_current: make.gauge("etcd_debugging_mvcc_current_revision", "The current revision."),
             rev_compacted: make.gauge("etcd_debugging_mvcc_compact_revision", "The compacted revision."),
             auth_revision: make.gauge("etcd_debugging_auth_revision", "The revision of users and roles."),
-            keys: make.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist."),
+            keys: make.gauge("etcd_debugging_mvcc_keys_total", "Number of keys."),
             watch_streams: make.gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
             watchers: make.gauge("etcd_debugging_mvcc_watcher_total", "Watchers."),
             slow_watchers: make.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind."),
@@ -607,7 +614,7 @@ impl StateGauges {
         ] {
             gauge.set(i64::try_from(*value).unwrap_or(i64::MAX));
         }
-        // Labels that no longer hold must go: they would stay at 1 for ever.
+        // Labels that no longer apply are removed, because their value would stay 1.
         for (gauge, label) in [(&self.member_id, member_id), (&self.cluster_version, cluster_version)] {
             gauge.reset();
             if !label.is_empty() {
@@ -645,12 +652,12 @@ impl ProcessGauges {
                 .register(Counter::new("process_cpu_seconds_total", "CPU time, user and system.")),
             resident_bytes: make.gauge_f64("process_resident_memory_bytes", "Resident memory."),
             virtual_bytes: make.gauge_f64("process_virtual_memory_bytes", "Virtual memory."),
-            virtual_bytes_max: make.gauge_f64("process_virtual_memory_max_bytes", "Most virtual memory."),
+            virtual_bytes_max: make.gauge_f64("process_virtual_memory_max_bytes", "Maximum virtual memory."),
             start_seconds: make.gauge_f64("process_start_time_seconds", "Unix time of the start."),
             open_fds: ["process_open_fds", "os_fd_used"]
                 .map(|name| make.gauge_f64(name, "Open file descriptors.")),
             max_fds: ["process_max_fds", "os_fd_limit"]
-                .map(|name| make.gauge_f64(name, "Most file descriptors.")),
+                .map(|name| make.gauge_f64(name, "Maximum number of open file descriptors.")),
             received_bytes: make.register(Counter::new(
                 "process_network_receive_bytes_total",
                 "Bytes that the process's network namespace received.",

@@ -1,8 +1,8 @@
-//! What operators see: the log and the metrics, and what their service manager is told.
+//! What operators see: the log, the metrics, and the notifications to the service manager.
 //!
-//! Both keep etcd's names and shapes, so that its dashboards, alert rules and log queries work
-//! unchanged. Handles are plain and cheap to bump; what merely mirrors the node's state is not
-//! kept up to date but asked for when somebody looks ([`NodeState`]).
+//! Log and metrics keep etcd's names and formats, so that its dashboards, alert rules and log queries work
+//! unchanged. Updating a counter is cheap. Metrics that show the state of the node are not kept up to
+//! date, but read from the node at each scrape ([`NodeState`]).
 
 mod grpc;
 mod last_words;

@@ -36,7 +36,7 @@ impl PeerFamilies {
             active: make.int_gauges("etcd_network_active_peers", "1 while a peer answers.", between),
             disconnected: make.counters(
                 "etcd_network_disconnected_peers_total",
-                "How often a peer was lost.",
+                "Number of times that a peer stopped answering.",
                 between,
             ),
             sent_bytes: make.counters("etcd_network_peer_sent_bytes_total", "Bytes sent to a peer.", to),
@@ -52,12 +52,12 @@ impl PeerFamilies {
             ),
             received_failures: make.counters(
                 "etcd_network_peer_received_failures_total",
-                "Requests of a peer that failed here.",
+                "Requests from a peer that failed on this member.",
                 from,
             ),
             round_trip: make.histograms(
                 "etcd_network_peer_round_trip_time_seconds",
-                "How long a question to a peer takes.",
+                "Round-trip time of a request to a peer.",
                 buckets(0.0001, 16),
                 to,
             ),
@@ -87,12 +87,12 @@ impl TransferFamily {
     fn new(make: &Maker<'_>, direction: &str, label: &[&str]) -> TransferFamily {
         let name = |suffix: &str| format!("etcd_network_snapshot_{direction}_{suffix}");
         TransferFamily {
-            inflight: make.int_gauges(&name("inflights_total"), "Snapshots on their way.", label),
-            successes: make.counters(&name("success"), "Snapshots that arrived.", label),
-            failures: make.counters(&name("failures"), "Snapshots that did not arrive.", label),
+            inflight: make.int_gauges(&name("inflights_total"), "Snapshots in transfer.", label),
+            successes: make.counters(&name("success"), "Snapshots transferred successfully.", label),
+            failures: make.counters(&name("failures"), "Snapshot transfers that failed.", label),
             duration: make.histograms(
                 &name("total_duration_seconds"),
-                "How long a snapshot took.",
+                "Duration of a snapshot transfer.",
                 buckets(0.1, 10),
                 label,
             ),

@@ -1,10 +1,9 @@
-//! What the service manager that started this process is told of its state.
+//! Notifies the service manager that started this process of the state of the member.
 //!
 //! systemd passes the address of a datagram socket in `NOTIFY_SOCKET` to a unit of `Type=notify`,
-//! and takes the unit for started once `READY=1` arrives there. Like etcd, a member says so when it
-//! serves, which it does once it knows a leader. Without the variable there is nobody to tell. A
-//! message that cannot be sent costs a line in the log and nothing else: whether the member serves
-//! does not depend on who supervises it.
+//! and takes the unit for started once `READY=1` arrives there. Like etcd, a member sends this when it
+//! starts to serve, which requires a leader. Without the variable nothing is sent. If a message cannot be
+//! sent, the member logs that and serves all the same.
 
 use std::{
     env,
@@ -23,7 +22,7 @@ use std::{
 /// How long a service manager that does not read its socket may hold up the start and the stop.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The member serves from now on.
+/// Reports that the member serves.
 pub(crate) fn tell_ready(status: &str) {
     if let Some(socket) = socket() {
         tracing::info!("notifying init daemon");
@@ -32,19 +31,19 @@ pub(crate) fn tell_ready(status: &str) {
             Err(error) => tracing::error!(
                 %error,
                 socket = %socket.display(),
-                "failed to notify systemd for readiness; a unit of Type=notify will be taken for not started"
+                "failed to notify systemd for readiness; systemd will consider a unit with Type=notify as not started"
             ),
         }
     }
 }
 
-/// The member has begun to stop.
+/// Reports that the member has started to stop.
 pub(crate) fn tell_stopping() {
     tell("STOPPING=1\n", "stopping", Some(SEND_TIMEOUT));
 }
 
-/// A line about the member's state, for `systemctl status`. It is dropped when the service manager
-/// is behind with reading: the thread that tells has others to serve.
+/// Reports one line about the member's state, for `systemctl status`. The line is dropped if the service
+/// manager does not read fast enough, so that the calling thread is not blocked.
 pub(crate) fn tell_status(status: &str) {
     tell("", status, None);
 }

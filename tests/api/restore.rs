@@ -148,7 +148,7 @@ async fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
     fs::create_dir(place("empty")).expect("it is writable");
 
     let cases = [
-        ("good.db", "in-use", "holds a member already; choose an empty --data-dir, or move that one away"),
+        ("good.db", "in-use", "already contains a member; choose an empty --data-dir, or move that"),
         ("good.db", "not-empty", "is not empty: it holds letter; choose an empty --data-dir"),
         ("good.db", "file", "file is not a directory; choose another --data-dir"),
         ("good.db", "file/below", "file/below is not a directory; choose another --data-dir"),
@@ -211,8 +211,16 @@ async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
     let before = tree(home.path());
     let cases = [
         ("secret.db", "guarded/new", "that this user may read"),
-        ("good.db", "guarded/new", "give this user the right to write there, or choose another --data-dir"),
-        ("good.db", "guarded", "give this user the right to write there, or choose another --data-dir"),
+        (
+            "good.db",
+            "guarded/new",
+            "give this user write permission for that directory, or choose another --data-dir",
+        ),
+        (
+            "good.db",
+            "guarded",
+            "give this user write permission for that directory, or choose another --data-dir",
+        ),
     ];
     for (file, target, text) in cases {
         let mut command = restore_command(&place(file), &place(target));
@@ -313,7 +321,7 @@ async fn a_log_directory_of_another_member_is_refused() {
             assert_eq!(restore(&file, &server.data_dir()).0, Some(0));
         }
         let log = server.start_refused().log.join("\n");
-        assert!(log.contains("it holds the log of another member"), "{log}");
+        assert!(log.contains("it contains the log of another member"), "{log}");
         assert!(log.contains("choose an empty --wal-dir"), "{log}");
         assert!(tree(wal.path()) == before, "the log is left alone");
     }

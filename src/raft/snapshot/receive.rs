@@ -84,7 +84,7 @@ impl Inbox {
             number = *newest;
         });
         let mut superseded = pin!(newest.wait_for(|newest| *newest != number));
-        let superseded_reason = || Err("another snapshot arrives".to_owned());
+        let superseded_reason = || Err("another snapshot is arriving".to_owned());
         let turn = tokio::select! { biased;
             _ = &mut superseded => return superseded_reason(),
             turn = self.turn.clone().lock_owned() => turn,
@@ -128,7 +128,7 @@ impl Inbox {
                 from = format_args!("{leader:x}"),
                 index,
                 error = reason,
-                "a snapshot was not received; this member stays as it is, and the leader begins anew"
+                "failed to receive a snapshot; this member keeps its state, and the leader will send a new snapshot"
             );
         }
         made
@@ -142,7 +142,7 @@ async fn feed_all(
 ) -> Result<(), String> {
     loop {
         let next = time::timeout(SILENCE_MAX, pieces.next()).await;
-        let Some(piece) = next.map_err(|_| format!("nothing came for {SILENCE_MAX:?}"))? else {
+        let Some(piece) = next.map_err(|_| format!("nothing arrived for {SILENCE_MAX:?}"))? else {
             return Ok(());
         };
         if feed.send(piece?).await.is_err() {
@@ -166,7 +166,7 @@ fn make(
     let failed = |error: &dyn std::fmt::Display| {
         let path = file.path.display();
         format!(
-            "the snapshot cannot be stored in {path}: {error}; the disk has to have room for the whole state once more"
+            "the snapshot cannot be stored in {path}: {error}; the disk needs free space for a second copy of the whole state"
         )
     };
     let mut progress = Progress::new("receiving a snapshot", header.vote.leader_id.voted_for, header.records);
@@ -200,7 +200,7 @@ fn make(
     let database = Arc::new(database.map_err(|error| error.to_string())?);
     let replica = Replica::open(database.clone()).map_err(|error| error.to_string())?;
     if *replica.durable() != header.meta {
-        return Err(format!("what arrived is not the state at {} that was announced", header.index()));
+        return Err(format!("the received data is not the announced state at {}", header.index()));
     }
     let received = Received { replica, database, file };
     Ok(Snapshot { meta: header.meta, snapshot: SnapshotImage::Received(Box::new(received)) })
@@ -212,7 +212,7 @@ fn receive_part(pieces: &mut mpsc::Receiver<Piece>, progress: &mut Progress) -> 
     loop {
         let piece = pieces.blocking_recv();
         let Piece { data, crc32c, is_continued } =
-            piece.ok_or_else(|| format!("it broke off after {} bytes", progress.bytes))?;
+            piece.ok_or_else(|| format!("the transfer broke off after {} bytes", progress.bytes))?;
         if crc32c::crc32c(&data) != crc32c {
             return Err(format!("the piece after byte {} is damaged", progress.bytes));
         }

@@ -137,7 +137,7 @@ impl Outgoing {
             to = format_args!("{target:x}"),
             error = reason,
             pause = %GoDuration(rest),
-            "a snapshot was not taken; the next attempt begins anew"
+            "failed to send a snapshot; the next attempt sends a new one"
         );
         tokio::select! { biased;
             closed = &mut cancel => Err(StreamingError::Closed(closed)),
@@ -207,7 +207,7 @@ fn send_blocking(
     let runtime = runtime.map_err(|error| Failure::Absent(error.to_string()))?;
     runtime.block_on(async {
         tokio::select! { biased;
-            _ = unwanted => Err(Failure::Absent("it is not wanted any more".to_owned())),
+            _ = unwanted => Err(Failure::Absent("the snapshot is not needed any more".to_owned())),
             reply = transfer(peers, target, peer, vote, &snapshot.meta, reader) => reply,
         }
     })
@@ -264,7 +264,7 @@ fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece>
                     Some((Piece::of(data), (parts, progress, due)))
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the state cannot be read to be sent");
+                    tracing::error!(%error, "cannot read the state that is to be sent");
                     None
                 }
             }

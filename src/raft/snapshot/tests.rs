@@ -299,7 +299,7 @@ async fn what_breaks_off_on_the_way_changes_nothing() {
     };
     let (header, mut pieces) = leader.pieces().await;
     pieces.pop();
-    refused(pieces, header, "it broke off after").await;
+    refused(pieces, header, "the transfer broke off after").await;
 
     let (header, mut pieces) = leader.pieces().await;
     pieces[1] = Err("connection reset".to_owned());
@@ -319,7 +319,7 @@ async fn what_breaks_off_on_the_way_changes_nothing() {
     let (_, pieces) = leader.pieces().await;
     let meta = SnapshotMeta { last_log_id: Some(at(499)), ..SnapshotMeta::default() };
     let header = message::encode_snapshot_header(&leader_vote(), &meta, 500);
-    refused(pieces, header, "what arrived is not the state at 499").await;
+    refused(pieces, header, "the received data is not the announced state at 499").await;
 
     assert_eq!(behind.summary().await, old);
     let (header, pieces) = leader.pieces().await;
@@ -338,7 +338,7 @@ async fn a_snapshot_that_cannot_be_stored_says_where_and_what_to_do() {
     let error = error.expect_err("there is no such directory");
     let file = dir.join("image-peer-");
     assert!(error.contains(&format!("cannot be stored in {}", file.display())), "{error}");
-    assert!(error.ends_with("the disk has to have room for the whole state once more"), "{error}");
+    assert!(error.ends_with("the disk needs free space for a second copy of the whole state"), "{error}");
 }
 
 /// The older one may hang for good: whoever sent it is paused.
@@ -369,7 +369,7 @@ async fn a_newer_snapshot_takes_the_place_of_one_that_hangs() {
         inbox.receive(Header::decode(header).expect("a header"), stream::iter(pieces)).await
     };
     let (older, newer) = tokio::join!(older, newer);
-    assert_eq!(older.expect_err("it hangs"), "another snapshot arrives");
+    assert_eq!(older.expect_err("it hangs"), "another snapshot is arriving");
     assert_eq!(newer.expect("it is complete").meta.last_log_id, Some(at(500)));
 }
 
@@ -417,7 +417,7 @@ async fn what_is_larger_than_a_piece_travels_in_several() {
     let in_the_middle = pieces.iter().rposition(|piece| piece.as_ref().is_ok_and(|piece| piece.is_continued));
     pieces.truncate(in_the_middle.expect("a cell is larger than a piece") + 1);
     let error = behind.receive(&header, pieces).await.expect_err("it is not complete");
-    assert!(error.starts_with("it broke off after"), "{error}");
+    assert!(error.starts_with("the transfer broke off after"), "{error}");
 }
 
 /// The log behind a snapshot is kept from when it is pinned until the peer is known to have it.
