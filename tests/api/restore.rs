@@ -244,7 +244,7 @@ async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
         command.args(["-c", &script]);
         let (code, said) = said(command);
         assert_eq!(code, Some(1), "{limit} of {blocks} blocks: {said}");
-        assert!(said.contains("there has to be room"), "{limit} of {blocks} blocks: {said}");
+        assert!(said.contains("the disk needs free space"), "{limit} of {blocks} blocks: {said}");
         assert!(tree(home.path()) == before, "{limit} of {blocks} blocks: {said}");
     }
     assert_eq!(restore(&place("good.db"), &place("new")).0, Some(0));
@@ -289,7 +289,7 @@ async fn a_restore_that_was_cut_short_is_not_taken_for_an_empty_directory() {
     let other = File::open(restored.data_dir()).expect("it is there");
     rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
     let (code, said) = restore(&file, &restored.data_dir());
-    assert!(code == Some(1) && said.contains("another process restores a snapshot into"), "{said}");
+    assert!(code == Some(1) && said.contains("another process is restoring a snapshot into"), "{said}");
     assert!(unfinished.join("db").exists(), "what the other process makes is left alone");
     drop(other);
     assert_eq!(restore(&file, &restored.data_dir()).0, Some(0));
