@@ -30,8 +30,7 @@ Examples:
 
 The flags are etcd's. Each flag can also be set by an environment variable: --data-dir by
 ETCD_DATA_DIR. A boolean flag is turned off with an equals sign: --pre-vote=false. A duration is
-written like 300ms or 1h30m. The default of a flag is in [brackets]; a boolean flag without
-brackets is off.
+written like 300ms or 1h30m. The default of a flag is in [brackets].
 ";
 
 const GROUPS: [(Group, &str); 10] = [
