@@ -10,7 +10,8 @@ mod pb;
 mod turn;
 mod types;
 
-// The database file.
+// Files: those of a directory, and the database file.
+mod disk;
 mod storage;
 
 // The parts of the state. They do not know each other.

@@ -31,16 +31,17 @@ const ROOMS: &[Room] = &[
     room("clock", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("threads", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("chance", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "tracing"]),
+    room("disk", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("pb", &[], &["tokio", "openraft", "redb", "axum", "hyper"]),
     room(
         "storage",
-        &["types", "limits"],
+        &["types", "limits", "disk"],
         &["tokio", "openraft", "tonic", "prost", "axum", "hyper", "rand", "tracing"],
     ),
     // Knows entries by term and index, and nothing else of Raft.
     room(
         "wal",
-        &["types", "limits", "clock", "storage"],
+        &["types", "limits", "clock", "disk", "storage"],
         &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"],
     ),
     room("mvcc", CORE, OUTSIDE),
@@ -71,6 +72,7 @@ const ROOMS: &[Room] = &[
             "chance",
             "turn",
             "threads",
+            "disk",
             "config",
             "telemetry",
         ],
@@ -93,6 +95,7 @@ const ROOMS: &[Room] = &[
             "chance",
             "turn",
             "threads",
+            "disk",
             "config",
             "telemetry",
         ],
@@ -207,12 +210,10 @@ const SEAMS: &[Seam] = &[
     seam("src/sockets/io.rs", &["sockets"], "what is read from and written to"),
     seam("src/sockets/listener.rs", &["sockets", "files"], "incoming connections; a Unix socket is a file"),
     seam("src/sockets/resolve.rs", &["sockets"], "the addresses of host names, at the start only"),
-    seam("src/wal/log.rs", &["files"], "the log's files"),
-    seam("src/wal/reader.rs", &["files"], "the log's files"),
-    seam("src/wal/segment.rs", &["files"], "the log's files"),
+    seam("src/disk/directory.rs", &["files"], "the files of a directory: all that the log touches"),
     seam("src/storage/database.rs", &["files"], "the database's file"),
     seam("src/storage/draft.rs", &["files"], "files that are written whole"),
-    seam("src/storage/place.rs", &["files"], "directories"),
+    seam("src/storage/place.rs", &["files"], "which file has the database's name"),
     seam("src/node/boot.rs", &["files"], "the data directory, before any thread of the member runs"),
     seam("src/node/restore.rs", &["files"], "makes a data directory, without a member"),
     seam("src/node/snapshot.rs", &["files"], "images of the database that are sent to clients"),
@@ -272,7 +273,6 @@ const RINGS: &[Ring] = &[
         ],
         "to be cut",
     ),
-    ring(&["src/wal/log.rs", "src/wal/reader.rs"], "to be cut"),
 ];
 
 /// Macros and attributes that are for working on code, not for leaving in it.

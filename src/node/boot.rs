@@ -27,10 +27,10 @@ use tokio::runtime;
 use super::{StartError, restore, snapshot};
 use crate::{
     config::{self, ClusterState, Config},
-    limits,
+    disk, limits,
     raft::{KnownCluster, KnownMember, LogStore, Peer, Peers, Replica, base},
     sockets::{self, Resolver},
-    storage::{self, Checkpoint, Database, StorageError, Table},
+    storage::{Checkpoint, Database, StorageError, Table},
     telemetry::list,
     threads,
     types::{Base, ClusterId, MemberId},
@@ -186,7 +186,7 @@ fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
 }
 
 fn create_dir(dir: &Path) -> Result<(), StartError> {
-    storage::create_directory(dir).map_err(|error| {
+    disk::create_directory(dir).map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => {
                 "give this user write permission for that directory, or choose another --data-dir"

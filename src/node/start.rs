@@ -21,7 +21,9 @@ use super::{
 use crate::{
     chance::Chance,
     config::Config,
+    disk::Directory,
     raft::{LogStore, Replica, base},
+    storage::io_error,
     telemetry::Metrics,
     threads,
 };
@@ -64,8 +66,9 @@ pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, Star
     let replica = Replica::open(data_dir.database.clone())?;
     let members = replica.membership().nodes().count().max(data_dir.founders.len());
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
+    let wal_dir = Directory::open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
     let log = LogStore::open(
-        &data_dir.wal_dir,
+        Arc::new(wal_dir),
         log_has_begun,
         replica.applied(),
         replica.installed(),

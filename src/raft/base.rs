@@ -204,6 +204,7 @@ mod tests {
     use crate::{
         apply::{Command, Put, Request},
         config::{Config, Invocation},
+        disk::Directory,
         raft::typ::{Batch, Entry},
         storage::Record,
         telemetry::Metrics,
@@ -262,8 +263,15 @@ mod tests {
         let wal = home.path().join("wal");
         std::fs::create_dir_all(&wal).expect("a directory");
         let metrics = Arc::new(Metrics::new(&config));
-        LogStore::open(&wal, has_begun, replica.applied(), replica.installed(), 2, metrics)
-            .expect("a log that fits the database")
+        LogStore::open(
+            Arc::new(Directory::open(&wal).expect("a directory")),
+            has_begun,
+            replica.applied(),
+            replica.installed(),
+            2,
+            metrics,
+        )
+        .expect("a log that fits the database")
     }
 
     #[test]

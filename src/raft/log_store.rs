@@ -18,7 +18,6 @@ use std::{
     fmt::Debug,
     io,
     ops::RangeBounds,
-    path::Path,
     sync::Arc,
 };
 
@@ -38,6 +37,7 @@ use super::{
     typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
 };
 use crate::{
+    disk::Disk,
     limits,
     storage::StorageError,
     telemetry::Metrics,
@@ -70,19 +70,20 @@ struct Inner {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`, which has to be there if it `has_begun`. `applied` is the last entry
+    /// Opens the log on `disk`, which has to be there if it `has_begun`. `applied` is the last entry
     /// whose effects the database holds: a log that ends before it has lost entries, unless they
     /// came `installed`, with a snapshot that the log had not been told of when the process ended.
     /// `members` is how many nodes the database knows of.
     pub(crate) fn open(
-        dir: &Path,
+        disk: Arc<dyn Disk>,
         has_begun: bool,
         applied: Option<&LogId>,
         installed: Option<&LogId>,
         members: usize,
         metrics: Arc<Metrics>,
     ) -> Result<LogStore, StorageError> {
-        let (wal, recovered) = Wal::open(dir, has_begun)?;
+        let dir = disk.path().to_owned();
+        let (wal, recovered) = Wal::open(disk, has_begun)?;
         let Recovered { hard_state, mut purged, committed, mut entries, repaired } = recovered;
         // A start that was cut short leaves a log that says at most what it begins behind.
         let is_untouched = hard_state.is_none()
@@ -90,7 +91,7 @@ impl LogStore {
             && (purged.is_none() || purged == installed.map(codec::position));
         if !has_begun && !is_untouched {
             return Err(StorageError::Foreign {
-                path: dir.to_owned(),
+                path: dir.clone(),
                 detail: "it contains the log of another member, or the log of this member from before its data directory was emptied or \
                          restored; move that log away, or choose an empty --wal-dir"
                     .to_owned(),
@@ -113,7 +114,7 @@ impl LogStore {
                 missing = purged;
             } else {
                 return Err(StorageError::Corrupted {
-                    path: dir.to_owned(),
+                    path: dir.clone(),
                     detail: format!(
                         "the log ends before entry {}, which the database has applied: log files are missing or cut \
                          off. Put them back, or restore this member from a backup",
@@ -129,7 +130,7 @@ impl LogStore {
             // A copy of its own, or one entry in the cache would keep a whole segment in memory.
             let payload = Bytes::copy_from_slice(&payload);
             let entry = codec::entry(at, kind, payload).ok_or_else(|| StorageError::Foreign {
-                path: dir.to_owned(),
+                path: dir.clone(),
                 detail: format!("log entry {} was written by a newer version of retcd", at.index),
             })?;
             let bytes = weight(&entry, bytes);
@@ -156,9 +157,9 @@ impl LogStore {
             Inner { flusher, is_alone, frame, cache, cache_bytes, hard_state, purged, committed, last };
         if let Some(upto) = missing {
             inner.frame.push(&Record::Purge { upto });
-            inner.write_inline(None, Effect::Purge(upto)).map_err(|error| StorageError::Io {
+            inner.write_inline(Some(upto.index), Effect::Purge(upto)).map_err(|error| StorageError::Io {
                 action: "write",
-                path: dir.to_owned(),
+                path: dir.clone(),
                 source: error,
             })?;
         }
@@ -569,6 +570,7 @@ mod tests {
     use crate::{
         apply::{Command, Put, Request},
         config::{Config, Invocation},
+        disk::Directory,
         raft::typ::Batch,
         types::{Caller, LeaseId},
     };
@@ -582,7 +584,8 @@ mod tests {
         };
         let applied = applied.map(|index| codec::log_id(LogPosition { term: 1, index }));
         let metrics = Arc::new(Metrics::new(&config));
-        let log = LogStore::open(&home.path().join("wal"), has_begun, applied.as_ref(), None, 3, metrics);
+        let wal = Directory::open(&home.path().join("wal")).expect("a directory");
+        let log = LogStore::open(Arc::new(wal), has_begun, applied.as_ref(), None, 3, metrics);
         log.expect("a sound log")
     }
 

@@ -58,6 +58,7 @@ impl<E: Into<redb::Error>> From<E> for StorageError {
     }
 }
 
-pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+/// Names the action and the file of an error of the system.
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     move |source| StorageError::Io { action, path: path.to_path_buf(), source }
 }

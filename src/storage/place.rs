@@ -8,44 +8,14 @@
 //! written to the wrong one of them afterwards.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::{Path, PathBuf},
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::Path,
     sync::Arc,
 };
 
 use super::{StorageError, draft::Complete, error::io_error};
-
-/// A directory that is open, so that to make a change of its names durable takes no descriptor and
-/// no right that may be gone by then.
-#[derive(Debug)]
-pub(crate) struct Directory {
-    path: PathBuf,
-    file: File,
-}
-
-impl Directory {
-    pub(crate) fn open(path: &Path) -> Result<Directory, StorageError> {
-        let file = File::open(path).map_err(io_error("open", path))?;
-        Ok(Directory { path: path.to_owned(), file })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Makes every change of its names durable that was made before.
-    pub(crate) fn sync(&self) -> Result<(), StorageError> {
-        self.file.sync_all().map_err(io_error("sync", &self.path))
-    }
-
-    /// From now on it cannot be synced.
-    #[cfg(test)]
-    pub(crate) fn break_sync(&mut self) {
-        self.file = File::open("/dev/null").expect("every system has it");
-    }
-}
+use crate::disk::{Directory, Disk};
 
 /// See the module.
 pub(super) struct Place {
@@ -67,7 +37,8 @@ impl Place {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        Ok(Place { path: path.into(), directory: Directory::open(directory)? })
+        let directory = Directory::open(directory).map_err(io_error("open", directory))?;
+        Ok(Place { path: path.into(), directory })
     }
 
     /// Gives the name to `file`, for good.
@@ -85,25 +56,9 @@ impl Place {
                 false => SwapError::Unsettled(error),
             });
         }
-        self.directory.sync().map_err(SwapError::Unsettled)
+        let synced = self.directory.sync().map_err(io_error("sync", self.directory.path()));
+        synced.map_err(SwapError::Unsettled)
     }
-}
-
-/// Makes a directory that only its owner can look into, and those above it that are missing. Their
-/// names are as durable afterwards as what will be in them.
-pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().take_while(|above| *above != Path::new("") && !above.exists()).count();
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for above in path.ancestors().skip(1).take(missing) {
-        let above = if above == Path::new("") { Path::new(".") } else { above };
-        match File::open(above) {
-            Ok(above) => above.sync_all()?,
-            // Whoever may make names there need not be allowed to read them.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn leads_to(path: &Path, file: &File) -> bool {
@@ -121,24 +76,5 @@ impl SwapError {
                 StorageError::Unsettled { path: path.to_owned(), detail: error.to_string() }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_owner_can_look_into_directories_that_are_made() {
-        let home = tempfile::tempdir().expect("a directory");
-        let inner = home.path().join("data").join("member").join("wal");
-        for _ in 0..2 {
-            create_directory(&inner).expect("there is room");
-            for made in inner.ancestors().take(3) {
-                assert_eq!(fs::metadata(made).expect("it is there").mode() & 0o777, 0o700, "{made:?}");
-            }
-        }
-        fs::write(home.path().join("file"), "").expect("a file");
-        assert!(create_directory(&home.path().join("file").join("wal")).is_err());
     }
 }

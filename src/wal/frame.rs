@@ -20,9 +20,14 @@ use super::places::Reach;
 
 pub(crate) const HEADER_LEN: usize = 24;
 const MAGIC: u16 = 0x5752;
+const HEADER_CRC_AT: usize = 20;
 /// What a disk writes or does not write as a whole.
 pub(crate) const SECTOR: usize = 512;
 const ALIGN: usize = 8;
+
+const _: () = assert!(HEADER_CRC_AT + size_of::<u32>() == HEADER_LEN, "the header ends with its checksum");
+const _: () = assert!(HEADER_LEN % ALIGN == 0 && SECTOR % ALIGN == 0, "no frame begins askew in a sector");
+const _: () = assert!(HEADER_LEN <= SECTOR, "a header is in two sectors at most");
 
 /// Where an entry stands in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,7 +123,7 @@ impl FrameBuffer {
 
     pub(crate) fn clear(&mut self) {
         self.bytes.truncate(HEADER_LEN);
-        // One huge batch must not keep its memory for ever.
+        // Otherwise the buffer of one huge batch would keep its memory until the process ends.
         self.bytes.shrink_to(1024 * 1024);
         self.reach = Reach::default();
     }
@@ -134,7 +139,10 @@ impl FrameBuffer {
 
     /// Adds the records of another frame, which is empty afterwards.
     pub(crate) fn absorb(&mut self, other: &mut FrameBuffer) {
+        assert!(other.bytes.len() >= HEADER_LEN, "a frame begins with space for its header");
+        let len = self.bytes.len() + other.bytes.len() - HEADER_LEN;
         self.bytes.extend_from_slice(&other.bytes[HEADER_LEN..]);
+        assert_eq!(self.bytes.len(), len, "no record is lost when frames are joined");
         self.reach.absorb(other.reach);
         other.clear();
     }
@@ -197,6 +205,7 @@ impl FrameBuffer {
 
     /// Fills in the header for a place in the log and gives the bytes to write.
     pub(crate) fn seal(&mut self, position: u64) -> &[u8] {
+        assert_eq!(offset_of(position) % ALIGN, 0, "a frame begins where the one before it was padded to");
         let payload_len = self.bytes.len() - HEADER_LEN;
         self.bytes.resize(self.len(), 0);
         let payload = &self.bytes[HEADER_LEN..HEADER_LEN + payload_len];
@@ -208,14 +217,24 @@ impl FrameBuffer {
         header.put_u32_le(u32::try_from(payload_len).expect("a frame is far below 4 GiB"));
         header.put_u64_le(position);
         header.put_u32_le(payload_crc);
-        let header_crc = crc32c::crc32c(&self.bytes[..20]);
-        self.bytes[20..HEADER_LEN].copy_from_slice(&header_crc.to_le_bytes());
+        let header_crc = crc32c::crc32c(&self.bytes[..HEADER_CRC_AT]);
+        self.bytes[HEADER_CRC_AT..HEADER_LEN].copy_from_slice(&header_crc.to_le_bytes());
+        assert_eq!(self.bytes.len() % ALIGN, 0, "a frame is padded");
+        debug_assert_eq!(
+            parse_header(&self.bytes[..HEADER_LEN], sequence_of(position), offset_of(position)),
+            Some((payload_len, payload_crc, zero_sectors)),
+            "a header that is written can be read"
+        );
         &self.bytes
     }
 }
 
 pub(crate) fn position(sequence: u32, offset: u32) -> u64 {
     u64::from(sequence) << 32 | u64::from(offset)
+}
+
+fn sequence_of(position: u64) -> u32 {
+    (position >> 32) as u32
 }
 
 fn offset_of(position: u64) -> usize {
@@ -313,7 +332,7 @@ fn parse_header(mut header: &[u8], sequence: u32, offset: usize) -> Option<(usiz
     let payload_crc = header.get_u32_le();
     let header_crc = header.get_u32_le();
     let here = position(sequence, u32::try_from(offset).ok()?);
-    (header_crc == crc32c::crc32c(&bytes[..20]) && at == here).then_some((
+    (header_crc == crc32c::crc32c(&bytes[..HEADER_CRC_AT]) && at == here).then_some((
         payload_len,
         payload_crc,
         zero_sectors,

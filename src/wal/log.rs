@@ -1,12 +1,6 @@
 //! The chain of segments, and how it is read back.
 
-use std::{
-    collections::VecDeque,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,22 +9,26 @@ use super::{
     frame::{self, EntryKind, Found, FrameBuffer, HardState, LogPosition, Record},
     places::Places,
     reader::WalReader,
-    segment::{Segment, cut_behind_seal, file_name, io_error, read_written},
+    segment::{SEGMENT_LEN, Segment, cut_behind_seal, damaged, file_name, read_written},
 };
 use crate::{
     clock,
-    storage::{Directory, StorageError},
+    disk::Disk,
+    storage::{StorageError, io_error},
 };
 
 /// The log as it can be written to.
 #[derive(Debug)]
 pub(crate) struct Wal {
-    dir: Directory,
+    disk: Arc<dyn Disk>,
+    segment_len: u32,
     head: Segment,
     /// Sealed segments, oldest first, each with the highest entry index that it holds.
     sealed: VecDeque<(u32, u64)>,
     /// Highest entry index written to the head.
     head_last_index: u64,
+    /// Index of the last entry of the log, or up to which it was purged; `None` before there is any.
+    last_index: Option<u64>,
     /// What a new segment has to begin with, so that the ones before it can go.
     hard_state: Option<HardState>,
     purged: Option<LogPosition>,
@@ -50,46 +48,63 @@ pub(crate) struct Recovered {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, making an empty one if there is none and it has not begun yet. A frame that was being
-    /// written when the machine stopped is cut off; any other damage is refused.
-    pub(crate) fn open(dir: &Path, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
+    /// Opens the log on `disk`. Makes an empty one if there is none and it has not begun yet. A frame
+    /// that was being written when the machine stopped is cut off; any other damage is refused.
+    pub(crate) fn open(disk: Arc<dyn Disk>, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
+        Wal::open_with_segments_of(SEGMENT_LEN, disk, has_begun)
+    }
+
+    fn open_with_segments_of(
+        segment_len: u32,
+        disk: Arc<dyn Disk>,
+        has_begun: bool,
+    ) -> Result<(Wal, Recovered), StorageError> {
         let mut recovered = Recovered::default();
         let mut places = Places::default();
         let mut sealed = VecDeque::new();
         let mut ends = Vec::new();
         let mut head = None;
-        let sequences = sequences(dir)?;
+        let sequences = sequences(&*disk)?;
         if has_begun && sequences.is_empty() {
-            return Err(damaged(dir, 0, "the log files are gone, and with them writes that were answered"));
+            return Err(damaged(
+                disk.path(),
+                0,
+                "the log files are gone, and with them writes that were answered",
+            ));
         }
         for (place, &sequence) in sequences.iter().enumerate() {
-            let path = dir.join(file_name(sequence));
+            let path = disk.path().join(file_name(sequence));
             let is_last = place + 1 == sequences.len();
             if place > 0 && sequences[place - 1] + 1 != sequence {
                 return Err(damaged(&path, 0, "the segment before it is missing"));
             }
-            let (end, is_sealed) = replay(&path, sequence, is_last, &mut recovered, &mut places)?;
+            let (end, is_sealed) = replay(&*disk, sequence, is_last, &mut recovered, &mut places)?;
             let last_index = recovered.entries.last().map_or(0, |(at, ..)| at.index);
             if is_sealed {
                 sealed.push_back((sequence, last_index));
-                ends.push((path, end));
+                ends.push((sequence, end));
             } else if is_last {
-                head = Some((Segment::reopen(path.clone(), sequence, end)?, last_index));
+                head = Some((sequence, end, last_index));
             } else {
                 return Err(damaged(&path, end, "it ends without a seal, though another segment follows"));
             }
         }
         let first_needed = recovered.purged.map_or(0, |purged| purged.index + 1);
         if recovered.entries.first().is_some_and(|(first, ..)| first.index != first_needed) {
-            return Err(damaged(dir, 0, "the oldest entries are missing"));
+            return Err(damaged(disk.path(), 0, "the oldest entries are missing"));
+        }
+        let last_index = recovered.entries.last().map(|(at, ..)| at.index);
+        if let Some(last) = last_index {
+            let count = recovered.entries.len() as u64;
+            assert_eq!(last + 1 - first_needed, count, "the entries that were read are contiguous");
         }
         // Nothing is changed before all of it is known to be sound.
-        let dir = Directory::open(dir)?;
-        for (path, end) in ends {
-            cut_behind_seal(&path, end)?;
+        for (sequence, end) in ends {
+            cut_behind_seal(&*disk, sequence, end)?;
         }
         let (head, head_last_index) = match head {
-            Some((segment, last_index)) => {
+            Some((sequence, end, last_index)) => {
+                let segment = Segment::reopen(&*disk, sequence, end, segment_len)?;
                 if recovered.repaired.is_some() {
                     segment.erase_tail()?;
                 }
@@ -97,24 +112,22 @@ impl Wal {
             }
             None => {
                 let sequence = sequences.last().map_or(1, |last| last + 1);
-                (
-                    Segment::create(
-                        &dir,
-                        sequence,
-                        &mut first_frame(&recovered.hard_state, &recovered.purged),
-                    )?,
-                    0,
-                )
+                let mut first = first_frame(&recovered.hard_state, &recovered.purged);
+                (Segment::create(&*disk, sequence, segment_len, &mut first)?, 0)
             }
         };
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
+        let last_index = last_index.or(purged.map(|purged| purged.index));
         let places = Arc::new(Mutex::new(places));
-        let wal = Wal { dir, head, sealed, head_last_index, hard_state, purged, places };
+        let wal =
+            Wal { disk, segment_len, head, sealed, head_last_index, last_index, hard_state, purged, places };
+        wal.assert_chain();
         Ok((wal, recovered))
     }
 
-    /// Writes one frame and makes it durable. `last_index` is the highest entry in it, if any.
-    /// The buffer is empty afterwards. Returns when the frame had been written and its sync began.
+    /// Writes one frame and makes it durable. `last_index` is the last entry of the log after this
+    /// frame, if the frame changes that. The buffer is empty afterwards. Returns when the frame had
+    /// been written and its sync began.
     ///
     /// After an error the log must not be written to again: what is on the disk is unknown.
     pub(crate) fn append(
@@ -122,34 +135,50 @@ impl Wal {
         buffer: &mut FrameBuffer,
         last_index: Option<u64>,
     ) -> Result<Instant, StorageError> {
+        if let (Some(lowest), Some(last)) = (buffer.reach().lowest(), self.last_index) {
+            assert!(lowest <= last + 1, "entry {lowest} would leave a gap behind entry {last}");
+        }
         if !self.head.has_room_for(buffer.len()) {
             self.rotate()?;
         }
+        let end_before = self.head.end();
         let start = self.head.write(buffer)?;
+        assert_eq!(start, end_before, "a frame begins where the one before it ends");
         let written = clock::now();
         self.head.sync()?;
         self.places.lock().wrote(buffer.reach(), self.head.sequence, start, self.head.end());
         buffer.clear();
         self.head_last_index = last_index.unwrap_or(self.head_last_index);
+        self.last_index = last_index.or(self.last_index);
         Ok(written)
     }
 
+    /// Notes the hard state that the last frame brought.
     pub(crate) fn set_hard_state(&mut self, state: HardState) {
+        let term = self.hard_state.map_or(0, |before| before.term);
+        assert!(state.term >= term, "the term fell from {term} to {}", state.term);
         self.hard_state = Some(state);
     }
 
     /// Notes that entries up to `upto` are not needed, and deletes the segments that hold nothing
-    /// else.
+    /// else. A frame that says so is on the disk already.
     pub(crate) fn purge(&mut self, upto: LogPosition) -> Result<(), StorageError> {
+        assert!(self.last_index >= Some(upto.index), "entry {} is released before it is durable", upto.index);
+        assert!(
+            self.purged.is_none_or(|before| before.index <= upto.index),
+            "the purge mark fell to {}",
+            upto.index
+        );
         self.purged = Some(upto);
         while let Some(&(sequence, last_index)) = self.sealed.front()
             && last_index <= upto.index
         {
-            let path = self.dir.path().join(file_name(sequence));
+            assert!(sequence < self.head.sequence, "the segment that is written to is not removed");
+            let name = file_name(sequence);
             self.places.lock().removed(sequence);
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            self.disk.remove(&name).map_err(io_error("remove", &self.disk.path().join(&name)))?;
             // One by one: a power loss must not bring back an older segment without a newer one.
-            self.dir.sync()?;
+            self.disk.sync().map_err(io_error("sync", self.disk.path()))?;
             self.sealed.pop_front();
         }
         Ok(())
@@ -165,8 +194,20 @@ impl Wal {
         self.head.seal()?;
         self.sealed.push_back((self.head.sequence, self.head_last_index));
         let mut first = first_frame(&self.hard_state, &self.purged);
-        self.head = Segment::create(&self.dir, self.head.sequence + 1, &mut first)?;
+        self.head = Segment::create(&*self.disk, self.head.sequence + 1, self.segment_len, &mut first)?;
+        self.assert_chain();
         Ok(())
+    }
+
+    fn assert_chain(&self) {
+        let sequences = || self.sealed.iter().map(|(sequence, _)| *sequence);
+        let newest = sequences().next_back();
+        assert!(newest.is_none_or(|newest| newest + 1 == self.head.sequence), "the head follows the newest");
+        debug_assert!(
+            sequences().zip(sequences().skip(1)).all(|(older, newer)| older + 1 == newer),
+            "no segment of the chain is missing: {:?}",
+            self.sealed
+        );
     }
 
     /// Bytes that are read for entry `index`.
@@ -178,7 +219,7 @@ impl Wal {
 
     /// Reads what is on the disk, while more is written.
     pub(crate) fn reader(&self) -> WalReader {
-        WalReader::new(self.dir.path().to_owned(), self.places.clone())
+        WalReader::new(self.disk.clone(), self.places.clone())
     }
 }
 
@@ -193,17 +234,17 @@ fn first_frame(hard_state: &Option<HardState>, purged: &Option<LogPosition>) -> 
     buffer
 }
 
-/// The segments in `dir`, in order. Drafts of segments that were never finished are removed.
-fn sequences(dir: &Path) -> Result<Vec<u32>, StorageError> {
+/// The segments on the disk, in order. Drafts of segments that were never finished are removed.
+fn sequences(disk: &dyn Disk) -> Result<Vec<u32>, StorageError> {
     let mut sequences = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let path = entry.map_err(io_error("list", dir))?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("new") => fs::remove_file(&path).map_err(io_error("remove", &path))?,
+    for name in disk.list().map_err(io_error("list", disk.path()))? {
+        let path = disk.path().join(&name);
+        match name.extension().and_then(|extension| extension.to_str()) {
+            Some("new") => disk.remove(&name).map_err(io_error("remove", &path))?,
             Some("wal") => {
-                let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+                let stem = name.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
                 let sequence = u32::from_str_radix(stem, 16).map_err(|_| StorageError::Foreign {
-                    path: path.clone(),
+                    path,
                     detail: "it is not a log segment of retcd; is this the data directory of another server?"
                         .to_owned(),
                 })?;
@@ -219,13 +260,14 @@ fn sequences(dir: &Path) -> Result<Vec<u32>, StorageError> {
 /// Applies the records of one segment to `recovered`. Returns where its frames end, and whether
 /// it was sealed.
 fn replay(
-    path: &Path,
+    disk: &dyn Disk,
     sequence: u32,
     is_last: bool,
     recovered: &mut Recovered,
     places: &mut Places,
 ) -> Result<(u32, bool), StorageError> {
-    let file = Bytes::from(read_written(path)?);
+    let path = &disk.path().join(file_name(sequence));
+    let file = Bytes::from(read_written(disk, sequence)?);
     let mut offset = 0;
     let mut is_sealed = false;
     if matches!(frame::look(&file, sequence, 0), Found::End | Found::Torn) {
@@ -243,11 +285,12 @@ fn replay(
                     is_sealed |= record == Record::Seal;
                     recovered.apply(record).map_err(|detail| damaged(path, offset as u32, detail))?;
                 }
+                assert!(next > offset, "each frame that is read brings the reader further");
                 offset = next;
             }
             Found::End => break,
             Found::Torn if is_last && !frame::frame_follows(&file, sequence, offset + 8) => {
-                recovered.repaired = Some((path.to_owned(), offset as u32));
+                recovered.repaired = Some((path.clone(), offset as u32));
                 break;
             }
             Found::Torn | Found::Damaged => {
@@ -256,16 +299,6 @@ fn replay(
         }
     }
     Ok((offset as u32, is_sealed))
-}
-
-pub(super) fn damaged(path: &Path, offset: u32, detail: &str) -> StorageError {
-    StorageError::Corrupted {
-        path: path.to_owned(),
-        detail: format!(
-            "at byte {offset}: {detail}. Nothing was changed. Restore this member from a backup, or remove it \
-             from the cluster and add it again with an empty data directory"
-        ),
-    }
 }
 
 impl Recovered {

@@ -25,6 +25,10 @@ impl Reach {
         self.0 = Some(self.0.map_or(index, |lowest| lowest.min(index)));
     }
 
+    pub(crate) fn lowest(self) -> Option<u64> {
+        self.0
+    }
+
     pub(crate) fn absorb(&mut self, other: Reach) {
         if let Some(lowest) = other.0 {
             self.to(lowest);
@@ -63,14 +67,25 @@ pub(crate) struct Places {
 impl Places {
     /// A frame that reaches so far stands in `start..end` of a segment.
     pub(crate) fn wrote(&mut self, reach: Reach, sequence: u32, start: u32, end: u32) {
+        assert!(start < end, "a frame takes space");
         match self.ends.back_mut() {
-            Some((last, last_end)) if *last == sequence => *last_end = end,
-            _ => self.ends.push_back((sequence, end)),
+            Some((last, last_end)) if *last == sequence => {
+                assert!(start >= *last_end, "frames are written one behind the other");
+                *last_end = end;
+            }
+            last => {
+                assert!(last.is_none_or(|(last, _)| *last < sequence), "segments are written in their order");
+                self.ends.push_back((sequence, end));
+            }
         }
         let Some(lowest) = reach.0 else { return };
         while self.places.back().is_some_and(|place| place.index >= lowest) {
             self.places.pop_back();
         }
+        debug_assert!(
+            self.places.back().is_none_or(|place| place.index < lowest),
+            "both the entries and the places in the files grow"
+        );
         let is_near = self
             .places
             .back()
@@ -103,6 +118,7 @@ impl Places {
             }
         };
         let (sequence, start) = (place.sequence, place.offset);
+        assert!(place.index <= index && start < end, "the stretch holds the entry that was asked for");
         Some(Stretch { sequence, start, end, first: place.index, until: next.map(|next| next.index) })
     }
 }

@@ -4,31 +4,33 @@
 //! an entry stands in: to read a log from its beginning to its end costs as much as the log is
 //! long, and at any time no more memory than was asked for, and a stretch.
 
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
     frame::{self, EntryKind, Found, LogPosition, Record},
-    log::damaged,
     places::{Places, Stretch},
-    segment::{file_name, io_error},
+    segment::{damaged, file_name},
 };
-use crate::storage::StorageError;
+use crate::{
+    disk::{Disk, DiskFile},
+    storage::{StorageError, io_error},
+};
 
 type Entry = (LogPosition, EntryKind, Bytes);
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct WalReader {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     places: Arc<Mutex<Places>>,
 }
 
 impl WalReader {
-    pub(super) fn new(dir: PathBuf, places: Arc<Mutex<Places>>) -> WalReader {
-        WalReader { dir, places }
+    pub(super) fn new(disk: Arc<dyn Disk>, places: Arc<Mutex<Places>>) -> WalReader {
+        WalReader { disk, places }
     }
 
     /// The entries from `from` on that are on the disk, before `until`: as many as have no more than
@@ -39,7 +41,7 @@ impl WalReader {
         let mut read = 0;
         while next < until {
             let Some((stretch, file)) = self.find(next)? else { break };
-            let found = self.entries_in(stretch, &file)?;
+            let found = self.entries_in(stretch, &*file)?;
             let before = next;
             for entry in found.into_iter().filter(|(at, ..)| (from..until).contains(&at.index)) {
                 if entry.0.index != next {
@@ -48,9 +50,10 @@ impl WalReader {
                 if !entries.is_empty() && entry.2.len() > bytes.saturating_sub(read) {
                     return Ok(entries);
                 }
-                next += 1;
                 read += entry.2.len();
                 entries.push(entry);
+                next += 1;
+                debug_assert_eq!(next - from, entries.len() as u64, "the entries are contiguous");
             }
             if next == before {
                 break;
@@ -60,19 +63,21 @@ impl WalReader {
     }
 
     /// The file is open when this returns: it may be given back meanwhile, and is read all the same.
-    fn find(&self, index: u64) -> Result<Option<(Stretch, File)>, StorageError> {
+    fn find(&self, index: u64) -> Result<Option<(Stretch, Box<dyn DiskFile>)>, StorageError> {
         let places = self.places.lock();
         let Some(stretch) = places.find(index) else { return Ok(None) };
-        let path = self.dir.join(file_name(stretch.sequence));
-        let file = File::open(&path).map_err(io_error("open", &path))?;
+        let name = file_name(stretch.sequence);
+        let file = self.disk.open_to_read(&name);
+        let file = file.map_err(io_error("open", &self.disk.path().join(&name)))?;
         Ok(Some((stretch, file)))
     }
 
     /// The entries of a stretch that the log still has.
-    fn entries_in(&self, stretch: Stretch, file: &File) -> Result<Vec<Entry>, StorageError> {
-        let path = self.dir.join(file_name(stretch.sequence));
+    fn entries_in(&self, stretch: Stretch, file: &dyn DiskFile) -> Result<Vec<Entry>, StorageError> {
+        let path = self.disk.path().join(file_name(stretch.sequence));
+        assert!(stretch.start < stretch.end, "a stretch holds the frame of its first entry");
         let mut bytes = vec![0; (stretch.end - stretch.start) as usize];
-        file.read_exact_at(&mut bytes, u64::from(stretch.start)).map_err(io_error("read", &path))?;
+        file.read_at(&mut bytes, u64::from(stretch.start)).map_err(io_error("read", &path))?;
         let bytes = Bytes::from(bytes);
         let mut entries: Vec<Entry> = Vec::new();
         let mut at = 0;
@@ -93,6 +98,7 @@ impl WalReader {
                     }
                 }
             }
+            assert!(next > 0, "each frame brings the reader further");
             at += next;
         }
         entries.retain(|(at, ..)| stretch.until.is_none_or(|until| at.index < until));

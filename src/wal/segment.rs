@@ -1,90 +1,105 @@
 //! One file of the log.
 //!
 //! A segment is preallocated, so that a write changes no metadata and `fdatasync` costs one
-//! write; what has not been written reads as zeros. Its name is its sequence number. It appears
-//! under that name only once its first frame is on the disk.
+//! write; what has not been written reads as zeros. Its name is its sequence number. The file gets
+//! that name only after its first frame is on the disk.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+use std::path::{Path, PathBuf};
+
+use super::frame::{self, FrameBuffer, HEADER_LEN, SECTOR};
+use crate::{
+    disk::{Disk, DiskFile},
+    storage::{StorageError, io_error},
 };
-
-use rustix::{
-    fs::{FallocateFlags, SeekFrom},
-    io::Errno,
-};
-
-use super::frame::{self, FrameBuffer};
-use crate::storage::{Directory, StorageError};
 
 /// Bytes of a segment. A frame never spans two.
 pub(crate) const SEGMENT_LEN: u32 = 64 * 1024 * 1024;
 /// Kept free at the end for the seal.
 const SEAL_ROOM: u32 = 64;
 
+const _: () = assert!(SEAL_ROOM as usize >= (HEADER_LEN + 1).next_multiple_of(8), "a seal fits");
+const _: () = assert!(SEGMENT_LEN as usize % SECTOR == 0, "a segment is whole sectors");
+const _: () = assert!(SEGMENT_LEN > SEAL_ROOM, "a segment has room for more than its seal");
+
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) sequence: u32,
-    pub(crate) path: PathBuf,
-    file: File,
+    /// For messages.
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    /// Where the next frame goes.
     end: u32,
+    /// Bytes reserved.
+    len: u32,
+    is_sealed: bool,
 }
 
-pub(crate) fn file_name(sequence: u32) -> String {
-    format!("{sequence:08x}.wal")
+pub(crate) fn file_name(sequence: u32) -> PathBuf {
+    format!("{sequence:08x}.wal").into()
 }
 
-pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
-    let path = path.to_owned();
-    move |source| StorageError::Io { action, path, source }
+/// Says that a file of the log is not what was written.
+pub(crate) fn damaged(path: &Path, offset: u32, detail: &str) -> StorageError {
+    StorageError::Corrupted {
+        path: path.to_owned(),
+        detail: format!(
+            "at byte {offset}: {detail}. Nothing was changed. Restore this member from a backup, or remove it \
+             from the cluster and add it again with an empty data directory"
+        ),
+    }
 }
 
 impl Segment {
-    /// A new segment that begins with `first`, durable under its name when this returns.
+    /// A new segment of `len` bytes that begins with `first`, durable under its name when this
+    /// returns.
     pub(crate) fn create(
-        dir: &Directory,
+        disk: &dyn Disk,
         sequence: u32,
+        len: u32,
         first: &mut FrameBuffer,
     ) -> Result<Segment, StorageError> {
-        let path = dir.path().join(file_name(sequence));
-        let draft = path.with_extension("new");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(io_error("create", &draft))?;
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, u64::from(SEGMENT_LEN))
-            .map_err(|error| io_error("reserve space for", &draft)(error.into()))?;
-        let mut segment = Segment { sequence, path: path.clone(), file, end: 0 };
+        assert!(sequence > 0, "segments are counted from 1");
+        let name = file_name(sequence);
+        let draft = name.with_extension("new");
+        let (path, draft_path) = (disk.path().join(&name), disk.path().join(&draft));
+        let file = disk.create(&draft).map_err(io_error("create", &draft_path))?;
+        file.reserve(u64::from(len)).map_err(io_error("reserve space for", &draft_path))?;
+        let mut segment = Segment { sequence, path, file, end: 0, len, is_sealed: false };
         segment.write(first)?;
-        segment.file.sync_all().map_err(io_error("sync", &draft))?;
-        fs::rename(&draft, &path).map_err(io_error("rename", &draft))?;
-        dir.sync()?;
+        assert!(segment.end > 0, "a segment has a frame before it has its name");
+        segment.file.sync_all().map_err(io_error("sync", &draft_path))?;
+        disk.rename(&draft, &name).map_err(io_error("rename", &draft_path))?;
+        disk.sync().map_err(io_error("sync", disk.path()))?;
         Ok(segment)
     }
 
-    /// An existing segment whose frames end at `end`.
-    pub(crate) fn reopen(path: PathBuf, sequence: u32, end: u32) -> Result<Segment, StorageError> {
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error("open", &path))?;
-        Ok(Segment { sequence, path, file, end })
+    /// An existing segment whose frames end at `end`, and that is not sealed.
+    pub(crate) fn reopen(
+        disk: &dyn Disk,
+        sequence: u32,
+        end: u32,
+        len: u32,
+    ) -> Result<Segment, StorageError> {
+        assert!(end >= HEADER_LEN as u32, "a segment that has its name has its first frame");
+        let name = file_name(sequence);
+        let path = disk.path().join(&name);
+        let file = disk.open(&name).map_err(io_error("open", &path))?;
+        Ok(Segment { sequence, path, file, end, len, is_sealed: false })
     }
 
     pub(crate) fn has_room_for(&self, frame_len: usize) -> bool {
-        u64::from(self.end) + frame_len as u64 + u64::from(SEAL_ROOM) <= u64::from(SEGMENT_LEN)
+        u64::from(self.end) + frame_len as u64 + u64::from(SEAL_ROOM) <= u64::from(self.len)
     }
 
     /// Writes a frame; it is durable only after [`Segment::sync`]. Returns its offset.
     pub(crate) fn write(&mut self, buffer: &mut FrameBuffer) -> Result<u32, StorageError> {
+        assert!(!self.is_sealed, "segment {} is written to behind its seal", self.sequence);
         let offset = self.end;
         let bytes = buffer.seal(frame::position(self.sequence, offset));
-        let len = u32::try_from(bytes.len()).expect("a frame fits a segment");
-        self.file.write_all_at(bytes, u64::from(offset)).map_err(io_error("write", &self.path))?;
-        self.end = offset + len;
+        let len = u32::try_from(bytes.len()).expect("a frame is far below 4 GiB");
+        let end = offset.checked_add(len).expect("the end of a frame fits its position");
+        self.file.write_at(bytes, u64::from(offset)).map_err(io_error("write", &self.path))?;
+        self.end = end;
         Ok(offset)
     }
 
@@ -99,57 +114,48 @@ impl Segment {
 
     /// Makes everything from the segment's end on read as zeros again.
     pub(crate) fn erase_tail(&self) -> Result<(), StorageError> {
+        assert!(!self.is_sealed, "a sealed segment has no tail");
         self.file.set_len(u64::from(self.end)).map_err(io_error("truncate", &self.path))?;
-        rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, u64::from(SEGMENT_LEN))
-            .map_err(|error| io_error("reserve space for", &self.path)(error.into()))?;
+        self.file.reserve(u64::from(self.len)).map_err(io_error("reserve space for", &self.path))?;
         self.file.sync_all().map_err(io_error("sync", &self.path))
     }
 
-    /// Closes the segment for good and gives back the space that it did not use. A crash in between
-    /// leaves that to the next start: whoever reads the segment stops where its frames end.
+    /// Ends the segment: nothing is written to it from now on, and the space that it did not use is
+    /// given back. If a crash comes before that, the next start gives the space back; until then
+    /// readers stop where the frames end.
     pub(crate) fn seal(&mut self) -> Result<(), StorageError> {
         let mut buffer = FrameBuffer::new();
         buffer.push(&super::Record::Seal);
+        assert!(buffer.len() <= SEAL_ROOM as usize, "the seal fits the space that is kept for it");
         self.write(&mut buffer)?;
         self.sync()?;
+        self.is_sealed = true;
         self.file.set_len(u64::from(self.end)).map_err(io_error("truncate", &self.path))
     }
 }
 
 /// Gives back what a sealed segment whose frames end at `end` did not use, if a crash came between
 /// the seal and that.
-pub(crate) fn cut_behind_seal(path: &Path, end: u32) -> Result<(), StorageError> {
-    let len = fs::metadata(path).map_err(io_error("stat", path))?.len();
+pub(crate) fn cut_behind_seal(disk: &dyn Disk, sequence: u32, end: u32) -> Result<(), StorageError> {
+    assert!(end > 0, "a sealed segment has at least its seal");
+    let name = file_name(sequence);
+    let path = disk.path().join(&name);
+    let file = disk.open(&name).map_err(io_error("open", &path))?;
+    let len = file.len().map_err(io_error("stat", &path))?;
     if len > u64::from(end) {
-        let file = OpenOptions::new().write(true).open(path).map_err(io_error("open", path))?;
-        file.set_len(u64::from(end)).map_err(io_error("truncate", path))?;
+        file.set_len(u64::from(end)).map_err(io_error("truncate", &path))?;
     }
     Ok(())
 }
 
 /// What has ever been written to a segment: everything up to its last stretch of data. The rest
 /// is reserved, reads as zeros, and need not be read to know that.
-pub(crate) fn read_written(path: &Path) -> Result<Vec<u8>, StorageError> {
-    let file = File::open(path).map_err(io_error("open", path))?;
-    let len = file.metadata().map_err(io_error("stat", path))?.len();
-    let mut written = 0;
-    let mut at = 0;
-    while at < len {
-        match rustix::fs::seek(&file, SeekFrom::Data(at)) {
-            Ok(data) => {
-                at = rustix::fs::seek(&file, SeekFrom::Hole(data))
-                    .map_err(|e| io_error("seek in", path)(e.into()))?;
-                written = at;
-            }
-            Err(Errno::NXIO) => break,
-            // A file system that cannot tell: read everything.
-            Err(_) => {
-                written = len;
-                break;
-            }
-        }
-    }
+pub(crate) fn read_written(disk: &dyn Disk, sequence: u32) -> Result<Vec<u8>, StorageError> {
+    let name = file_name(sequence);
+    let path = disk.path().join(&name);
+    let file = disk.open_to_read(&name).map_err(io_error("open", &path))?;
+    let written = file.data_len().map_err(io_error("stat", &path))?;
     let mut bytes = vec![0; written as usize];
-    file.read_exact_at(&mut bytes, 0).map_err(io_error("read", path))?;
+    file.read_at(&mut bytes, 0).map_err(io_error("read", &path))?;
     Ok(bytes)
 }

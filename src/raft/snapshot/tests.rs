@@ -22,6 +22,7 @@ use super::{
 use crate::{
     apply::{Command, Put, Request},
     config::{Config, Invocation},
+    disk::Directory,
     limits,
     raft::{
         LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, Tags, codec, message,
@@ -83,7 +84,14 @@ impl Member {
         let database = Arc::new(Database::open(&snap.join("db"), 1 << 20).expect("a database"));
         let own_cells = vec![(IDENTITY.into(), Some(own.into())), (JOINED.into(), None)];
         let replica = Replica::open(database.clone()).expect("a replica");
-        let log = LogStore::open(&wal, has_begun, replica.applied(), replica.installed(), 3, metrics());
+        let log = LogStore::open(
+            Arc::new(Directory::open(&wal).expect("a directory")),
+            has_begun,
+            replica.applied(),
+            replica.installed(),
+            3,
+            metrics(),
+        );
         let log = log.expect("a log that fits the database");
         let rev = replica.state.mvcc.rev_current();
         let replica = Arc::new(RwLock::new(replica));

@@ -3,18 +3,30 @@
 use std::{
     fs,
     os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
 };
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::wal::{frame::SECTOR, segment::SEGMENT_LEN};
+use crate::{
+    disk::{Directory, memory::MemoryDisk},
+    wal::frame::SECTOR,
+};
+
+fn disk(dir: &Path) -> Arc<dyn Disk> {
+    Arc::new(Directory::open(dir).expect("a directory"))
+}
 
 fn write(wal: &mut Wal, index: u64, payload: &[u8]) {
+    wal.append(&mut entry(index, payload), Some(index)).expect("append");
+}
+
+fn entry(index: u64, payload: &[u8]) -> FrameBuffer {
     let mut buffer = FrameBuffer::new();
     let at = LogPosition { term: 1, index };
     buffer.push(&Record::Entry { at, kind: EntryKind::Batch, payload: Bytes::copy_from_slice(payload) });
-    wal.append(&mut buffer, Some(index)).expect("append");
+    buffer
 }
 
 fn payload(index: u64) -> Vec<u8> {
@@ -23,13 +35,20 @@ fn payload(index: u64) -> Vec<u8> {
 }
 
 fn head_file(dir: &Path) -> PathBuf {
-    let last = sequences(dir).expect("list").pop().expect("a segment");
-    dir.join(file_name(last))
+    dir.join(file_name(head_sequence(dir)))
+}
+
+fn head_sequence(dir: &Path) -> u32 {
+    sequences(&*disk(dir)).expect("list").pop().expect("a segment")
+}
+
+fn read_head(dir: &Path) -> Vec<u8> {
+    read_written(&*disk(dir), head_sequence(dir)).expect("read")
 }
 
 /// Where the written part of the head ends.
 fn written(dir: &Path) -> usize {
-    let file = read_written(&head_file(dir)).expect("read");
+    let file = read_head(dir);
     file.iter().rposition(|&byte| byte != 0).expect("not empty") + 1
 }
 
@@ -40,7 +59,7 @@ fn indexes(recovered: &Recovered) -> Vec<u64> {
 #[test]
 fn what_was_appended_comes_back() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
     for index in 0..50 {
         write(&mut wal, index, &payload(index));
     }
@@ -51,7 +70,7 @@ fn what_was_appended_comes_back() {
     wal.append(&mut buffer, None).expect("append");
     drop(wal);
 
-    let (_, recovered) = Wal::open(dir.path(), false).expect("open");
+    let (_, recovered) = Wal::open(disk(dir.path()), false).expect("open");
     assert_eq!(recovered.hard_state, Some(state));
     assert_eq!(indexes(&recovered), (0..40).collect::<Vec<_>>());
     assert!(recovered.entries.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
@@ -61,7 +80,7 @@ fn what_was_appended_comes_back() {
 #[test]
 fn segments_rotate_and_are_deleted_once_purged() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
     let big = vec![7u8; 9 * 1024 * 1024];
     for index in 0..20 {
         write(&mut wal, index, &big);
@@ -76,7 +95,7 @@ fn segments_rotate_and_are_deleted_once_purged() {
     assert_eq!(wal.sealed().len(), 1);
     drop(wal);
 
-    let (_, recovered) = Wal::open(dir.path(), false).expect("open");
+    let (_, recovered) = Wal::open(disk(dir.path()), false).expect("open");
     assert_eq!(recovered.purged, Some(upto));
     assert_eq!(indexes(&recovered), (9..20).collect::<Vec<_>>());
 }
@@ -87,11 +106,11 @@ fn segments_rotate_and_are_deleted_once_purged() {
 fn a_torn_tail_is_repaired() {
     for lost_sector in 0..6 {
         let dir = tempfile::tempdir().expect("tempdir");
-        let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+        let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
         for index in 0..10 {
             write(&mut wal, index, &payload(index));
         }
-        let mut before = read_written(&head_file(dir.path())).expect("read");
+        let mut before = read_head(dir.path());
         write(&mut wal, 10, &[0xab; 2900]);
         drop(wal);
         let end = written(dir.path());
@@ -104,12 +123,12 @@ fn a_torn_tail_is_repaired() {
         let file = fs::File::options().write(true).open(head_file(dir.path())).expect("open");
         file.write_all_at(&before[sector..sector + SECTOR], sector as u64).expect("tear");
 
-        let (mut wal, recovered) = Wal::open(dir.path(), false).expect("a torn tail is repaired");
+        let (mut wal, recovered) = Wal::open(disk(dir.path()), false).expect("a torn tail is repaired");
         assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "sector {lost_sector}");
         assert!(recovered.repaired.is_some());
         write(&mut wal, 10, b"again");
         drop(wal);
-        let (_, recovered) = Wal::open(dir.path(), false).expect("open");
+        let (_, recovered) = Wal::open(disk(dir.path()), false).expect("open");
         assert_eq!(recovered.entries.len(), 11);
         assert_eq!(fs::metadata(head_file(dir.path())).expect("stat").len(), u64::from(SEGMENT_LEN));
     }
@@ -118,18 +137,18 @@ fn a_torn_tail_is_repaired() {
 #[test]
 fn a_flipped_bit_is_refused_and_the_file_is_named() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
     for index in 0..10 {
         write(&mut wal, index, &payload(index));
     }
     drop(wal);
     let path = head_file(dir.path());
-    let good = read_written(&path).expect("read");
+    let good = read_head(dir.path());
     let end = written(dir.path());
     for place in (0..end).step_by(13).chain(end - 40..end) {
         let file = fs::File::options().write(true).open(&path).expect("open");
         file.write_all_at(&[good[place] ^ 0x10], place as u64).expect("flip");
-        match Wal::open(dir.path(), false) {
+        match Wal::open(disk(dir.path()), false) {
             // Padding is not covered, and holds nothing.
             Ok((_, recovered)) => {
                 assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "byte {place}")
@@ -143,7 +162,7 @@ fn a_flipped_bit_is_refused_and_the_file_is_named() {
 #[test]
 fn a_log_that_is_gone_is_not_begun_again() {
     let dir = tempfile::tempdir().expect("tempdir");
-    assert!(Wal::open(dir.path(), true).is_err());
+    assert!(Wal::open(disk(dir.path()), true).is_err());
     assert!(fs::read_dir(dir.path()).expect("list").next().is_none(), "nothing was made up");
 }
 
@@ -156,7 +175,7 @@ fn read(wal: &Wal, from: u64, until: u64, bytes: usize) -> Vec<(LogPosition, Ent
 #[test]
 fn entries_are_read_back_from_anywhere() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
     // What the log holds, by index: the term says which of them it is.
     let mut expected: Vec<LogPosition> = Vec::new();
     let mut random = 12345_u64;
@@ -197,13 +216,13 @@ fn entries_are_read_back_from_anywhere() {
         assert_eq!(all.len(), expected.len());
         assert!(read(&wal, expected.len() as u64, u64::MAX, usize::MAX).is_empty());
         drop(wal);
-        wal = Wal::open(dir.path(), true).expect("open").0;
+        wal = Wal::open(disk(dir.path()), true).expect("open").0;
     }
 }
 
 /// Three segments, of which two are sealed. Each entry has four megabytes.
 fn three_segments(dir: &Path) -> (Wal, u64) {
-    let (mut wal, _) = Wal::open(dir, false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir), false).expect("open");
     let piece = vec![7_u8; 4 * 1024 * 1024];
     let mut count = 0;
     while wal.sealed().len() < 2 {
@@ -235,7 +254,7 @@ fn a_segment_that_goes_on_behind_its_seal_is_read_to_the_seal() {
     // While the log is open.
     assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
     drop(wal);
-    let (wal, recovered) = Wal::open(dir.path(), true).expect("open");
+    let (wal, recovered) = Wal::open(disk(dir.path()), true).expect("open");
     assert_eq!(indexes(&recovered), (0..count).collect::<Vec<_>>());
     assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
     assert_eq!([1, 2].map(|sequence| bytes_on_disk(dir.path(), sequence)), sealed_bytes);
@@ -250,7 +269,7 @@ fn a_log_whose_last_segment_is_sealed_goes_on_in_a_new_one() {
     fs::remove_file(dir.path().join(file_name(3))).expect("remove");
     fs::write(dir.path().join("00000003.new"), "not even a frame").expect("write");
     reserve_again(dir.path(), 2);
-    let (mut wal, recovered) = Wal::open(dir.path(), true).expect("open");
+    let (mut wal, recovered) = Wal::open(disk(dir.path()), true).expect("open");
     let until = count - 1;
     assert_eq!(indexes(&recovered), (0..until).collect::<Vec<_>>());
     assert!(!dir.path().join("00000003.new").exists());
@@ -272,7 +291,7 @@ fn a_segment_without_the_frame_that_it_began_with_is_refused() {
         drop(wal);
         let path = dir.path().join(file_name(3));
         fs::write(&path, &contents).expect("write");
-        let error = Wal::open(dir.path(), true).expect_err("a vote may be missing").to_string();
+        let error = Wal::open(disk(dir.path()), true).expect_err("a vote may be missing").to_string();
         assert!(error.contains("00000003.wal is damaged: at byte 0"), "{error}");
         assert_eq!(fs::metadata(&path).expect("stat").len(), contents.len() as u64, "nothing was changed");
     }
@@ -281,28 +300,114 @@ fn a_segment_without_the_frame_that_it_began_with_is_refused() {
 /// The name of a segment that may not survive a crash is no place to write to.
 #[test]
 fn a_segment_whose_name_is_not_durable_is_not_written_to() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, count) = three_segments(dir.path());
-    wal.dir.break_sync();
-    let piece = vec![7_u8; 4 * 1024 * 1024];
-    let mut buffer = FrameBuffer::new();
-    let refused = (count..).find_map(|index| {
-        let at = LogPosition { term: 1, index };
-        buffer.clear();
-        buffer.push(&Record::Entry { at, kind: EntryKind::Batch, payload: piece.clone().into() });
+    let disk = MemoryDisk::default();
+    let (mut wal, _) = open_small(&disk, false).expect("open");
+    write(&mut wal, 0, &payload(0));
+    disk.break_directory_sync();
+    let refused = (1..1000).find_map(|index| {
+        let mut buffer = entry(index, &payload(index));
         wal.append(&mut buffer, Some(index)).err().map(|error| (index, error.to_string()))
     });
-    let (index, error) = refused.expect("a fourth segment is needed");
+    let (index, error) = refused.expect("a second segment is needed");
     assert!(error.starts_with("sync "), "{error}");
     drop(wal);
-    let (_, recovered) = Wal::open(dir.path(), true).expect("open");
-    assert_eq!(indexes(&recovered), (0..index).collect::<Vec<_>>());
+    for is_kept in [false, true] {
+        let (_, recovered) = open_small(&disk.after_power_loss(|| is_kept), true).expect("open");
+        assert_eq!(indexes(&recovered), (0..index).collect::<Vec<_>>());
+    }
+}
+
+fn open_small(disk: &MemoryDisk, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
+    Wal::open_with_segments_of(16 * 1024, Arc::new(disk.clone()), has_begun)
+}
+
+/// What was acknowledged before the power failed.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    last: Option<u64>,
+    purged: Option<u64>,
+    term: u64,
+}
+
+/// Entries in several segments, votes, cuts and purges, until the power fails.
+fn write_until_the_power_fails(disk: &MemoryDisk) -> Acknowledged {
+    let mut acknowledged = Acknowledged::default();
+    let Ok((mut wal, _)) = open_small(disk, false) else { return acknowledged };
+    for index in 0..60 {
+        let mut buffer = FrameBuffer::new();
+        let term = 1 + index / 20;
+        let state = HardState { term, voted_for: 1, committed: true };
+        if index % 20 == 0 {
+            buffer.push(&Record::HardState(state));
+        }
+        buffer.absorb(&mut entry(index, &payload(index)));
+        if wal.append(&mut buffer, Some(index)).is_err() {
+            break;
+        }
+        wal.set_hard_state(state);
+        acknowledged.last = Some(index);
+        acknowledged.term = term;
+        if index % 15 == 14 {
+            let upto = LogPosition { term: 1, index: index - 10 };
+            buffer.push(&Record::Purge { upto });
+            if wal.append(&mut buffer, None).is_err() {
+                break;
+            }
+            acknowledged.purged = Some(upto.index);
+            if wal.purge(upto).is_err() {
+                break;
+            }
+        }
+    }
+    acknowledged
+}
+
+/// The power fails before every single operation of the disk, and each time what was not synced is
+/// kept in several ways. All that was acknowledged is there afterwards, and the log goes on.
+#[test]
+fn what_was_acknowledged_survives_a_power_loss_at_any_operation() {
+    let whole = MemoryDisk::default();
+    assert_eq!(write_until_the_power_fails(&whole).last, Some(59));
+    assert!(whole.operations() > 120, "each entry is a write and a sync");
+    let mut random = 7_u64;
+    for operation in 0..whole.operations() {
+        let disk = MemoryDisk::default();
+        disk.fail_at(operation);
+        let acknowledged = write_until_the_power_fails(&disk);
+        for way in 0..4 {
+            let found = disk.after_power_loss(|| {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                match way {
+                    0 => false,
+                    1 => true,
+                    _ => random >> 63 == 0,
+                }
+            });
+            let opened = open_small(&found, acknowledged.last.is_some());
+            let (mut wal, recovered) = opened.unwrap_or_else(|error| panic!("{operation}, {way}: {error}"));
+            let indexes = indexes(&recovered);
+            let last = recovered.entries.last().map(|(at, ..)| at.index);
+            assert!(last >= acknowledged.last, "{operation}, {way}: {last:?} after {acknowledged:?}");
+            assert!(last <= Some(acknowledged.last.map_or(0, |last| last + 1)), "{operation}, {way}");
+            let purged = recovered.purged.map(|purged| purged.index);
+            assert!(purged >= acknowledged.purged, "{operation}, {way}");
+            let first = purged.map_or(0, |purged| purged + 1);
+            assert_eq!(indexes, (first..last.map_or(0, |last| last + 1)).collect::<Vec<_>>());
+            assert!(recovered.entries.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
+            assert!(recovered.hard_state.map_or(0, |state| state.term) >= acknowledged.term);
+            let next = last.map_or(0, |last| last + 1);
+            write(&mut wal, next, b"after the power loss");
+            drop(wal);
+            let (_, recovered) = open_small(&found, true).expect("open");
+            assert_eq!(recovered.entries.last().map(|(at, ..)| at.index), Some(next));
+        }
+    }
 }
 
 #[test]
 fn only_the_owner_can_read_a_segment() {
     let dir = tempfile::tempdir().expect("tempdir");
-    drop(Wal::open(dir.path(), false).expect("open"));
+    drop(Wal::open(disk(dir.path()), false).expect("open"));
     let mode = fs::metadata(head_file(dir.path())).expect("stat").mode();
     assert_eq!(mode & 0o777, 0o600);
 }
@@ -311,7 +416,7 @@ fn only_the_owner_can_read_a_segment() {
 #[test]
 fn reading_a_long_log_costs_its_length() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(dir.path(), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
     let piece = vec![7_u8; 32 * 1024];
     let count = 5000;
     for first in (0..count).step_by(20) {
@@ -381,12 +486,12 @@ proptest! {
             match &mut segment {
                 Some(segment) => drop(segment.write(&mut buffer).expect("write")),
                 None => {
-                    let dir = Directory::open(dir.path()).expect("open");
-                    segment = Some(Segment::create(&dir, 1, &mut buffer).expect("create"));
+                    let created = Segment::create(&*disk(dir.path()), 1, SEGMENT_LEN, &mut buffer);
+                    segment = Some(created.expect("create"));
                 }
             }
         }
-        match Wal::open(dir.path(), true) {
+        match Wal::open(disk(dir.path()), true) {
             Ok((wal, recovered)) => {
                 let found = read(&wal, indexes(&recovered).first().copied().unwrap_or(0), u64::MAX, usize::MAX);
                 prop_assert!(found.len() >= recovered.entries.len());

@@ -1,0 +1,310 @@
+//! A disk in memory whose power can fail, for tests.
+//!
+//! It counts what is asked of it, and refuses everything from a chosen operation on, as if the
+//! process had been killed or the power had failed there. [`MemoryDisk::after_power_loss`] is what
+//! the next start finds: everything that was synced, and of the rest what chance has kept. A write
+//! that was not synced is kept or lost sector by sector; changes of names that were not synced are
+//! kept up to some of them, in their order, as a file system with a journal does it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::{Disk, DiskFile};
+
+/// What a disk writes as a whole.
+const SECTOR: usize = 512;
+
+/// Cheap to clone; the clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryDisk {
+    path: PathBuf,
+    names: Arc<Mutex<Names>>,
+    power: Arc<Mutex<Power>>,
+}
+
+type Listing = BTreeMap<PathBuf, Arc<Mutex<Contents>>>;
+
+#[derive(Debug, Default)]
+struct Names {
+    now: Listing,
+    /// What was durable at first, and what the listing was after each change that was not synced.
+    unsynced: Vec<Listing>,
+}
+
+#[derive(Debug, Default)]
+struct Power {
+    operations: u64,
+    fails_at: Option<u64>,
+    fails_directory_sync: bool,
+}
+
+/// What is in a file: `bytes`, and zeros behind them up to `len`.
+#[derive(Clone, Debug, Default)]
+struct Extent {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    now: Extent,
+    durable: Extent,
+    unsynced: Vec<Change>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Written { offset: usize, bytes: Vec<u8> },
+    Resized { len: usize },
+}
+
+impl MemoryDisk {
+    /// Refuses everything from operation number `operation` on.
+    pub(crate) fn fail_at(&self, operation: u64) {
+        self.power.lock().fails_at = Some(operation);
+    }
+
+    pub(crate) fn break_directory_sync(&self) {
+        self.power.lock().fails_directory_sync = true;
+    }
+
+    /// How many operations it has been asked for.
+    pub(crate) fn operations(&self) -> u64 {
+        self.power.lock().operations
+    }
+
+    /// What is found when the power comes back. `is_kept` decides for each piece that was not synced.
+    pub(crate) fn after_power_loss(&self, mut is_kept: impl FnMut() -> bool) -> MemoryDisk {
+        let names = self.names.lock();
+        let mut kept = &names.now;
+        if let Some((durable, later)) = names.unsynced.split_first() {
+            kept = later.iter().chain([&names.now]).take_while(|_| is_kept()).last().unwrap_or(durable);
+        }
+        let files = kept.iter().map(|(name, contents)| {
+            let contents = contents.lock();
+            let mut found = contents.durable.clone();
+            contents.unsynced.iter().for_each(|change| change.keep_some(&mut found, &mut is_kept));
+            let file = Contents { now: found.clone(), durable: found, unsynced: Vec::new() };
+            (name.clone(), Arc::new(Mutex::new(file)))
+        });
+        let now: Listing = files.collect();
+        MemoryDisk {
+            path: self.path.clone(),
+            names: Arc::new(Mutex::new(Names { now, unsynced: Vec::new() })),
+            power: Arc::default(),
+        }
+    }
+
+    fn change_names<T>(&self, change: impl FnOnce(&mut Listing) -> io::Result<T>) -> io::Result<T> {
+        self.power.lock().operate()?;
+        let mut names = self.names.lock();
+        let before = names.now.clone();
+        let result = change(&mut names.now)?;
+        names.unsynced.push(before);
+        Ok(result)
+    }
+
+    fn file(&self, contents: Arc<Mutex<Contents>>) -> Box<dyn DiskFile> {
+        Box::new(MemoryFile { contents, power: self.power.clone() })
+    }
+}
+
+impl Power {
+    fn operate(&mut self) -> io::Result<()> {
+        let operation = self.operations;
+        self.operations += 1;
+        match self.fails_at {
+            Some(fails_at) if operation >= fails_at => Err(io::Error::other("the power failed")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<PathBuf>> {
+        self.power.lock().operate()?;
+        Ok(self.names.lock().now.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let contents: Arc<Mutex<Contents>> = Arc::default();
+        self.change_names(|names| Ok(names.insert(name.to_owned(), contents.clone())))?;
+        Ok(self.file(contents))
+    }
+
+    fn open(&self, name: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.power.lock().operate()?;
+        let contents = self.names.lock().now.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(contents))
+    }
+
+    fn open_to_read(&self, name: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(name)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change_names(|names| {
+            let contents = names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            names.insert(to.to_owned(), contents);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &Path) -> io::Result<()> {
+        self.change_names(|names| match names.remove(name) {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut power = self.power.lock();
+        power.operate()?;
+        if power.fails_directory_sync {
+            return Err(io::Error::other("the directory cannot be synced"));
+        }
+        self.names.lock().unsynced.clear();
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    contents: Arc<Mutex<Contents>>,
+    power: Arc<Mutex<Power>>,
+}
+
+impl MemoryFile {
+    fn change(&self, change: Change) -> io::Result<()> {
+        self.power.lock().operate()?;
+        let mut contents = self.contents.lock();
+        change.keep_some(&mut contents.now, &mut || true);
+        contents.unsynced.push(change);
+        Ok(())
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        self.power.lock().operate()?;
+        Ok(self.contents.lock().now.len as u64)
+    }
+
+    fn data_len(&self) -> io::Result<u64> {
+        self.power.lock().operate()?;
+        Ok(self.contents.lock().now.bytes.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.power.lock().operate()?;
+        let contents = self.contents.lock();
+        let offset = offset as usize;
+        if offset + bytes.len() > contents.now.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.fill(0);
+        let written = contents.now.bytes.get(offset..).unwrap_or_default();
+        let count = written.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&written[..count]);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Change::Written { offset: offset as usize, bytes: bytes.to_owned() })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Change::Resized { len: len as usize })
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let len = self.contents.lock().now.len.max(len as usize);
+        self.change(Change::Resized { len })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.power.lock().operate()?;
+        let mut contents = self.contents.lock();
+        contents.durable = contents.now.clone();
+        contents.unsynced.clear();
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+impl Change {
+    /// Makes the change, or those of its sectors that `is_kept` names.
+    fn keep_some(&self, extent: &mut Extent, is_kept: &mut impl FnMut() -> bool) {
+        match self {
+            Change::Written { offset, bytes } => {
+                let mut at = 0;
+                while at < bytes.len() {
+                    let end = bytes.len().min(at + SECTOR - (offset + at) % SECTOR);
+                    if is_kept() {
+                        extent.write(offset + at, &bytes[at..end]);
+                    }
+                    at = end;
+                }
+            }
+            Change::Resized { len } => {
+                if is_kept() {
+                    extent.len = *len;
+                    extent.bytes.truncate(*len);
+                }
+            }
+        }
+    }
+}
+
+impl Extent {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        self.bytes.resize(self.bytes.len().max(end), 0);
+        self.bytes[offset..end].copy_from_slice(bytes);
+        self.len = self.len.max(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_synced_can_be_lost_and_what_was_synced_cannot() {
+        let disk = MemoryDisk::default();
+        let name = Path::new("a");
+        let file = disk.create(name).expect("power");
+        file.reserve(4096).expect("power");
+        file.write_at(&[1; 1000], 0).expect("power");
+        file.sync_all().expect("power");
+        assert!(disk.after_power_loss(|| false).open(name).is_err(), "its name was not synced");
+        disk.sync().expect("power");
+        file.write_at(&[2; 1000], 500).expect("power");
+        let read = |disk: &MemoryDisk| {
+            let mut bytes = [0; 4096];
+            disk.open(name).and_then(|file| file.read_at(&mut bytes, 0)).expect("it is there");
+            [bytes[499], bytes[500], bytes[511], bytes[512], bytes[1400], bytes[4095]]
+        };
+        assert_eq!(read(&disk), [1, 2, 2, 2, 2, 0]);
+        assert_eq!(read(&disk.after_power_loss(|| true)), [1, 2, 2, 2, 2, 0]);
+        assert_eq!(read(&disk.after_power_loss(|| false)), [1, 1, 1, 1, 0, 0]);
+        let mut sectors = [true, false, true].into_iter();
+        let torn = disk.after_power_loss(|| sectors.next().expect("the write is in three sectors"));
+        assert_eq!(read(&torn), [1, 2, 2, 1, 2, 0]);
+        disk.fail_at(disk.operations());
+        assert!(file.sync_data().is_err() && disk.list().is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! The files of a directory, behind a trait.
+//!
+//! The log reads and writes its files through [`Disk`] alone. The server gives it a [`Directory`] of
+//! the file system; a test gives it a disk in memory that loses what was not synced when its power
+//! fails, at a moment that the test chooses.
+//!
+//! The names of files are relative to the directory. A change of names (a file created, renamed or
+//! removed) is durable after [`Disk::sync`], and the contents of a file are durable after a sync of
+//! that file.
+
+mod directory;
+#[cfg(test)]
+pub(crate) mod memory;
+
+use std::{
+    fmt::Debug,
+    io,
+    path::{Path, PathBuf},
+};
+
+pub(crate) use directory::{Directory, create_directory};
+
+/// A directory whose files are read and written.
+pub(crate) trait Disk: Debug + Send + Sync {
+    /// Where it is, for messages.
+    fn path(&self) -> &Path;
+
+    /// The names in it, in any order.
+    fn list(&self) -> io::Result<Vec<PathBuf>>;
+
+    /// Makes a file that its owner alone can read, or empties the one that has this name.
+    fn create(&self, name: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file to read and to write it.
+    fn open(&self, name: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file to read it.
+    fn open_to_read(&self, name: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    fn remove(&self, name: &Path) -> io::Result<()>;
+
+    /// Makes all changes of names durable that were made before.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// An open file. It can be used even after its name was removed.
+pub(crate) trait DiskFile: Debug + Send + Sync {
+    fn len(&self) -> io::Result<u64>;
+
+    /// Up to where the file has data. Behind that it reads as zeros.
+    fn data_len(&self) -> io::Result<u64>;
+
+    /// Fills `bytes` with what is at `offset`; an error if the file ends before that.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Takes the space for `len` bytes, so that writing within them changes no metadata. What was not
+    /// written reads as zeros.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+
+    /// Makes the contents durable, and of the metadata what is needed to read them.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Makes contents and metadata durable.
+    fn sync_all(&self) -> io::Result<()>;
+}
