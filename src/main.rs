@@ -39,6 +39,8 @@ mod wal;
 
 // The log between members.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod link;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod raft;
 
 // One member put together.

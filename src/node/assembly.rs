@@ -38,10 +38,8 @@ use crate::{
     chance::Chance,
     config::{Config, ETCD_CLUSTER_VERSION},
     limits,
-    raft::{
-        Consensus, Leadership, LeaseClock, LogStore, Parts, Peer, Peers, REMOVED, RaftStateMachine, Replica,
-        Tags, Timing,
-    },
+    link::{Peer, Peers, REMOVED},
+    raft::{Consensus, Leadership, LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
     storage::Database,
     telemetry::{GoDuration, Metrics},
     types::Rev,

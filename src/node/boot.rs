@@ -27,8 +27,10 @@ use tokio::runtime;
 use super::{StartError, restore, snapshot};
 use crate::{
     config::{self, ClusterState, Config},
-    disk, limits,
-    raft::{KnownCluster, KnownMember, LogStore, Peer, Peers, Replica, base},
+    disk,
+    limits,
+    link::{KnownCluster, KnownMember, Peer, Peers},
+    raft::{LogStore, Replica, base},
     sockets::{self, Resolver},
     storage::{Checkpoint, Database, StorageError, Table},
     telemetry::list,

@@ -25,7 +25,8 @@ use super::{
 use crate::{
     apply::{Outcome, Request},
     clock,
-    raft::{Began, Consensus, Fate, Forwarded, Leadership, NotProposed, Peers, Tags},
+    link::{Forwarded, Peers},
+    raft::{Began, Consensus, Fate, Leadership, NotProposed, Tags},
 };
 
 /// Pause before a leader that refused a batch is asked again, unless leadership changes earlier.

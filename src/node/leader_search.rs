@@ -9,7 +9,10 @@ use std::{future, mem, time::Duration};
 
 use tokio::{sync::watch, time};
 
-use crate::raft::{Consensus, Leadership, Peer};
+use crate::{
+    link::Peer,
+    raft::{Consensus, Leadership},
+};
 
 /// The leader of a term.
 #[derive(Debug)]

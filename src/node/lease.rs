@@ -20,7 +20,7 @@ use crate::{
     clock,
     lease::{Expiry, Renewal},
     limits,
-    raft::{LeaseAnswer, LeaseQuery},
+    link::{LeaseAnswer, LeaseQuery},
     types::{Caller, LeaseId},
 };
 

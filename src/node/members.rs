@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     clock, config, limits,
-    raft::{Change, ChangeRefusal, MemberChange, NotProposed, Peer},
+    link::{Change, ChangeRefusal, Peer},
+    raft::{MemberChange, NotProposed},
     types::MemberId,
 };
 

@@ -55,9 +55,8 @@ pub(crate) use snapshot::Snapshot;
 pub(crate) use start::start;
 pub(crate) use start::{End, Running, open};
 
-pub(crate) use crate::raft::{
-    Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Piece,
-};
+pub(crate) use crate::link::{Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery};
+pub(crate) use crate::raft::Piece;
 pub(crate) use members::ChangeError;
 
 use self::{
@@ -76,7 +75,8 @@ use self::{
 use crate::{
     config::Config,
     lease::Expiry,
-    raft::{Consensus, Leadership, LeaseClock, Peers, Replica},
+    link::Peers,
+    raft::{Consensus, Leadership, LeaseClock, Replica},
     storage::Database,
     telemetry::Metrics,
     threads,

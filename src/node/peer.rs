@@ -15,10 +15,11 @@ use tokio::time;
 use super::{Node, boot::Identity};
 use crate::{
     clock, limits,
-    raft::{
+    link::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
-        MessageKind, NotProposed, PROTOCOL_VERSION, Piece, REMOVED,
+        MessageKind, PROTOCOL_VERSION, REMOVED,
     },
+    raft::{NotProposed, Piece},
     types::{Base, ClusterId, MemberId},
 };
 

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     clock, limits,
-    raft::{Consensus, Leadership, Peers},
+    link::Peers,
+    raft::{Consensus, Leadership},
     telemetry::Metrics,
 };
 

@@ -17,7 +17,8 @@ use tokio::{sync::watch, time};
 use super::{Node, members::quorum};
 use crate::{
     clock,
-    raft::{Leadership, Peer, Peers},
+    link::{Peer, Peers},
+    raft::Leadership,
     telemetry::{self, GoDuration, list},
     types::{ClusterId, MemberId},
 };

@@ -24,10 +24,11 @@ use super::{
     codec,
     log_store::LogStore,
     state_machine::{APPLIED_CELL, INSTALLED_CELL, MEMBERSHIP_CELL, Replica},
-    typ::{Entry, Membership, Peer, StoredMembership},
+    typ::{Entry, Membership, StoredMembership},
 };
 use crate::{
     auth::AuthStore,
+    link::Peer,
     storage::{Checkpoint, Database, Reader, StorageError, Table, meta},
     types::{Base, Revision},
     wal::LogPosition,

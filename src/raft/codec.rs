@@ -6,9 +6,10 @@ use bytes::{Buf, BufMut, Bytes};
 use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
 use prost::Message;
 
-use super::typ::{Batch, Entry, LogId, Membership, Peer, StoredMembership, Tag, Vote};
+use super::typ::{Batch, Entry, LogId, Membership, StoredMembership, Tag, Vote};
 use crate::{
     apply::codec,
+    link::Peer,
     pb::retcd::raft as pb,
     wal::{EntryKind, FrameBuffer, HardState, LogPosition},
 };

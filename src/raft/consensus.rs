@@ -30,20 +30,20 @@ use tokio::{
 use super::{
     codec,
     log_store::LogStore,
-    message::{self, MessageKind},
+    message,
     network::Network,
-    peers::Peers,
     retention::Retention,
     runtime,
     snapshot::{Header, Inbox, Outgoing, Piece},
     stages::Began,
     state_machine::RaftStateMachine,
-    typ::{Batch, Callback, Peer, Raft, Tag, TypeConfig, WriteResult},
+    typ::{Batch, Callback, Raft, Tag, TypeConfig, WriteResult},
 };
 use crate::{
     apply::{self, Outcome, Request},
     chance::Chance,
     clock, limits,
+    link::{MessageKind, Peer, Peers},
 };
 
 /// When somebody who lost a round stands again, in parts of the election timeout.

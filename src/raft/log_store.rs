@@ -34,11 +34,12 @@ use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
     stages::SlowSyncs,
-    typ::{Entry, LogId, Membership, Peer, TypeConfig, Vote},
+    typ::{Entry, LogId, Membership, TypeConfig, Vote},
 };
 use crate::{
     disk::Disk,
     limits,
+    link::Peer,
     storage::StorageError,
     telemetry::Metrics,
     threads,

@@ -17,7 +17,6 @@ use super::{
     codec,
     typ::{SnapshotMeta, TypeConfig, Vote},
 };
-pub(crate) use crate::pb::retcd::peer::RaftKind as MessageKind;
 use crate::{
     pb::retcd::raft as pb,
     wal::{EntryKind, LogPosition},
@@ -191,7 +190,8 @@ mod tests {
     use super::*;
     use crate::{
         apply::{Command, Request},
-        raft::typ::{Batch, Entry, LogId, Membership, Peer, Tag},
+        link::Peer,
+        raft::typ::{Batch, Entry, LogId, Membership, Tag},
         types::{Caller, LeaseId},
     };
 

@@ -1,8 +1,8 @@
 //! Consensus: openraft, and the log and the state machine that it drives.
 //!
 //! openraft's generics stay in this room. What leaves it is a handle to propose with and to watch
-//! leadership (`Consensus`), the replicated state under its lock (`Replica`), the log, and what can
-//! be asked of the other members (`Peers`).
+//! leadership (`Consensus`), the replicated state under its lock (`Replica`), and the log. The way
+//! to the other members is `link`.
 
 pub(crate) mod base;
 mod codec;
@@ -12,9 +12,7 @@ mod lease_clock;
 mod log_store;
 mod message;
 mod network;
-mod peers;
 mod pipeline;
-mod reach;
 mod retention;
 mod runtime;
 mod snapshot;
@@ -26,13 +24,7 @@ mod typ;
 pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Timing};
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
-pub(crate) use message::MessageKind;
-pub(crate) use peers::{
-    BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
-    PROTOCOL_VERSION, Peers, REMOVED,
-};
 pub(crate) use snapshot::Piece;
 pub(crate) use stages::Began;
 pub(crate) use state_machine::{Parts, RaftStateMachine, Replica, request_kind};
 pub(crate) use tags::{Fate, Tags};
-pub(crate) use typ::Peer;

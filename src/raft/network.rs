@@ -21,14 +21,14 @@ use openraft::{
 use tonic::{Streaming, transport::Channel};
 
 use super::{
-    message::{self, MessageKind, Unreadable},
-    peers::Peers,
+    message::{self, Unreadable},
     pipeline::{self, Pipeline},
     snapshot::{Outgoing, SnapshotImage},
-    typ::{Peer, Snapshot, TypeConfig, Vote},
+    typ::{Snapshot, TypeConfig, Vote},
 };
 use crate::{
-    pb::retcd::peer::{RaftReply, RaftRequest, peer_client::PeerClient},
+    link::{MessageKind, Peer, Peers},
+    pb::retcd::peer::{RaftKind, RaftReply, RaftRequest, peer_client::PeerClient},
     telemetry::PeerMetrics,
 };
 
@@ -137,7 +137,7 @@ impl PeerConnection {
     ) -> Result<Bytes, Unreachable<TypeConfig>> {
         let envelope = Some(self.peers.envelope(self.target));
         self.metrics.sent(message.len());
-        let request = RaftRequest { envelope, kind: kind.into(), message };
+        let request = RaftRequest { envelope, kind: RaftKind::from(kind).into(), message };
         let answer = self.peers.answer(self.target, &self.peer, patience, client.raft(request)).await;
         let reply = answer.map_err(|error| Unreachable::new(&error))?.message;
         self.metrics.received(reply.len());

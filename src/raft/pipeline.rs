@@ -34,11 +34,11 @@ use tonic::Status;
 
 use super::{
     message::{self, Unreadable},
-    peers::Peers,
-    typ::{LogId, Peer, TypeConfig},
+    typ::{LogId, TypeConfig},
 };
 use crate::{
     clock, limits,
+    link::{Peer, Peers},
     pb::retcd::peer::{AppendPiece, Envelope, RaftReply},
     telemetry::PeerMetrics,
 };

@@ -31,13 +31,12 @@ use super::{
     snapshot::{self, Inbox, Received, SnapshotImage},
     stages::{Began, SlowSyncs, Stages, Warnings},
     tags::Tags,
-    typ::{
-        Batch, BatchOutcome, LogId, Membership, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-    },
+    typ::{Batch, BatchOutcome, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
     apply::{Alarm, Applied, ApplyError, AuthCommand, Captured, Command, StateMachine},
     clock, limits,
+    link::Peer,
     storage::{Checkpoint, Database, Reader, StorageError, Table},
     telemetry::{GoDuration, Metrics, RequestKind, list},
     threads,

@@ -10,7 +10,10 @@ use openraft::{
 };
 
 use super::stages::Began;
-use crate::apply::{Outcome, Request};
+use crate::{
+    apply::{Outcome, Request},
+    link::Peer,
+};
 
 /// The types of this Raft: a log entry is a batch of commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,20 +79,6 @@ impl fmt::Display for Batch {
 /// What came of the commands of one entry, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct BatchOutcome(pub(crate) Vec<Outcome>);
-
-/// Where a member's peers reach it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Peer {
-    pub(crate) peer_urls: Vec<String>,
-    /// Asked for as a learner. A node that does not vote and is no learner is a voter to be.
-    pub(crate) is_learner: bool,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.peer_urls.join(","))
-    }
-}
 
 /// Runs a closure with the result of a write: on the core thread, right after apply.
 pub(crate) struct Callback<T>(Box<dyn FnOnce(T) + Send>);

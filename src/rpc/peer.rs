@@ -56,7 +56,7 @@ impl From<PeerRefusal> for Status {
 impl peer_server::Peer for Peer {
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         let request = request.into_inner();
-        let kind = request.kind();
+        let kind = request.kind().into();
         let from = self.check(request.envelope)?.from;
         let message = self.node.peer_message(from, kind, request.message).await?;
         Ok(Response::new(RaftReply { message }))

@@ -18,11 +18,11 @@ use tokio::{runtime, sync::oneshot, time};
 use super::{Piece, Progress, SnapshotImage, give_way, part::Parts};
 use crate::{
     clock, limits,
+    link::{Peer, Peers},
     pb::retcd::peer::SnapshotPiece,
     raft::{
         message,
-        peers::Peers,
-        typ::{Peer, Snapshot, SnapshotMeta, TypeConfig, Vote},
+        typ::{Snapshot, SnapshotMeta, TypeConfig, Vote},
     },
     storage::Reader,
     telemetry::GoDuration,

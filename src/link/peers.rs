@@ -27,7 +27,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{reach, typ::Peer};
+use super::{peer::Peer, reason::reason};
 use crate::{
     clock, limits,
     pb::retcd::peer::{
@@ -248,33 +248,33 @@ impl Peers {
     }
 
     /// A heartbeat was not answered in time.
-    pub(super) fn heartbeat_failed(&self) {
+    pub(crate) fn heartbeat_failed(&self) {
         self.metrics.heartbeat_failures.inc();
     }
 
     /// Who `target` is to be told is speaking.
-    pub(super) fn envelope(&self, target: u64) -> Envelope {
+    pub(crate) fn envelope(&self, target: u64) -> Envelope {
         let base = self.base.map(|base| base.0);
         Envelope { version: PROTOCOL_VERSION, cluster: self.cluster, from: self.own, to: target, base }
     }
 
-    pub(super) fn own(&self) -> u64 {
+    pub(crate) fn own(&self) -> u64 {
         self.own
     }
 
     /// The members are these now. Connections move to where they are reached.
-    pub(super) fn moved_to(&self, addresses: BTreeMap<u64, Peer>) {
+    pub(crate) fn moved_to(&self, addresses: BTreeMap<u64, Peer>) {
         *self.addresses.lock() = addresses;
     }
 
     /// Where `target` is reached now, if that is not as in `known`.
-    pub(super) fn moved_from(&self, target: u64, known: &Peer) -> Option<Peer> {
+    pub(crate) fn moved_from(&self, target: u64, known: &Peer) -> Option<Peer> {
         self.addresses.lock().get(&target).filter(|peer| peer.peer_urls != known.peer_urls).cloned()
     }
 
     /// A connection that is made when it is first used, and again after it broke, to whichever of
     /// the peer's URLs is the first to accept it.
-    pub(super) fn connect(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
+    pub(crate) fn connect(peer: &Peer) -> Result<Channel, tonic::transport::Error> {
         let dialer = Dialer::new(&peer.peer_urls);
         let endpoint = Endpoint::from_shared(format!("http://{}", dialer.authority()))?;
         let connector = tower::service_fn(move |_: Uri| {
@@ -292,14 +292,14 @@ impl Peers {
             .connect_with_connector_lazy(connector))
     }
 
-    pub(super) fn client(channel: Channel) -> PeerClient<Channel> {
+    pub(crate) fn client(channel: Channel) -> PeerClient<Channel> {
         PeerClient::new(channel)
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
     }
 
     /// The answer to a call, or why there is none.
-    pub(super) async fn answer<T>(
+    pub(crate) async fn answer<T>(
         &self,
         target: u64,
         peer: &Peer,
@@ -320,16 +320,16 @@ impl Peers {
     }
 
     /// A peer, or the way to it, has said no.
-    pub(super) fn refused(&self, target: u64, peer: &Peer, status: &Status) -> PeerError {
+    pub(crate) fn refused(&self, target: u64, peer: &Peer, status: &Status) -> PeerError {
         if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
             self.removed.send_replace(true);
         }
         let was_sent = !is_connect_error(status);
-        self.lost(PeerError::new(target, peer, reach::reason(status), was_sent))
+        self.lost(PeerError::new(target, peer, reason(status), was_sent))
     }
 
     /// A peer has not answered in time.
-    pub(super) fn silent(&self, target: u64, peer: &Peer, patience: Duration) -> PeerError {
+    pub(crate) fn silent(&self, target: u64, peer: &Peer, patience: Duration) -> PeerError {
         self.lost(PeerError::new(target, peer, format!("no answer within {patience:?}"), true))
     }
 
@@ -361,7 +361,7 @@ impl Peers {
     }
 
     /// The connection that is kept to a peer.
-    pub(super) fn channel(&self, target: u64, peer: &Peer) -> Result<PeerClient<Channel>, PeerError> {
+    pub(crate) fn channel(&self, target: u64, peer: &Peer) -> Result<PeerClient<Channel>, PeerError> {
         let mut channels = self.channels.lock();
         let channel = match channels.get(&target) {
             Some((known, channel)) if known == peer => channel.clone(),

@@ -1,17 +1,15 @@
-//! Whether the other members answer, and why one does not.
-//!
-//! Asked while there is no leader, for somebody who has to find out what to do about it. So a reason
-//! names what a person can change: `connection refused`, not the layers above the socket that it
-//! came through.
+//! Whether the other members answer: asked while there is no leader, for an operator who has to find
+//! out what to do about it.
 
-use std::{error::Error, io, time::Duration};
+use std::time::Duration;
 
 use tokio::time;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
+    peer::Peer,
     peers::{PROTOCOL_VERSION, PeerError, Peers},
-    typ::Peer,
+    reason::reason,
 };
 use crate::pb::retcd::peer::{HelloRequest, MembersReply, MembersRequest};
 
@@ -70,55 +68,5 @@ async fn answered<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(reason(&status)),
         Err(_) => Err(format!("no answer within {patience:?}")),
-    }
-}
-
-/// Why a call to a peer failed, for a person.
-pub(super) fn reason(status: &Status) -> String {
-    let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    let mut innermost = None;
-    while let Some(error) = cause {
-        innermost = error.downcast_ref::<io::Error>().or(innermost);
-        cause = error.source();
-    }
-    match innermost {
-        Some(error) => plain(error),
-        None if status.code() == Code::Unimplemented => {
-            "whoever answers there does not speak the protocol of this version of retcd between members"
-                .to_owned()
-        }
-        None => status.message().to_owned(),
-    }
-}
-
-/// The words of the system, without its numbers, as etcd has them.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error ").next().unwrap_or_default();
-    match error.kind() {
-        io::ErrorKind::TimedOut if error.raw_os_error().is_none() => "no connection in time".to_owned(),
-        _ => {
-            let mut letters = text.chars();
-            letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_what_the_system_said() {
-        let refused = io::Error::from_raw_os_error(111);
-        assert_eq!(plain(&refused), "connection refused");
-        assert_eq!(plain(&io::Error::from(io::ErrorKind::TimedOut)), "no connection in time");
-        assert_eq!(
-            plain(&io::Error::other("failed to lookup address information: Name or service not known")),
-            "failed to lookup address information: Name or service not known"
-        );
-        assert_eq!(reason(&Status::failed_precondition("cluster ID mismatch")), "cluster ID mismatch");
-        let wrapped = Status::from_error(Box::new(io::Error::from_raw_os_error(113)));
-        assert_eq!(reason(&wrapped), "no route to host");
     }
 }
