@@ -86,10 +86,9 @@ impl Node {
     /// All members, by id. Names and client URLs are what the members published of themselves.
     pub(crate) fn members(&self) -> Vec<Member> {
         let replica = self.shared.replica.read();
-        let membership = replica.membership();
-        membership
-            .nodes()
-            .map(|(&id, peer)| {
+        replica
+            .peers()
+            .map(|(id, peer)| {
                 let attributes = replica.state.members.get(MemberId(id));
                 Member {
                     id: MemberId(id),
@@ -121,7 +120,7 @@ impl Node {
         if target == own {
             return Ok(());
         }
-        if !self.shared.replica.read().membership().voter_ids().any(|voter| voter == target.0) {
+        if !self.shared.replica.read().voters().any(|voter| voter == target.0) {
             return Err(MoveLeaderError::BadTransferee);
         }
         self.hand_over(target, self.request_timeout()).await
@@ -211,7 +210,7 @@ impl Node {
         let heard_of = self.shared.consensus.heard_of();
         let is_there = |id: &u64| heard_of.get(id).is_some_and(|silence| *silence < silence_max);
         let replica = self.shared.replica.read();
-        let others = replica.membership().voter_ids().filter(|id| *id != own.0 && is_there(id));
+        let others = replica.voters().filter(|id| *id != own.0 && is_there(id));
         others.max_by_key(|id| progress.get(id).copied()).map(MemberId)
     }
 }
@@ -229,7 +228,7 @@ impl Node {
         NodeState {
             member_id: id.to_string(),
             cluster_version: ETCD_CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
-            known_peers: replica.membership().nodes().map(|(id, _)| MemberId(*id).to_string()).collect(),
+            known_peers: replica.peers().map(|(id, _)| MemberId(id).to_string()).collect(),
             has_leader: leadership.leader.is_some(),
             is_leader: leadership.is_leader,
             is_learner: status.is_learner,

@@ -30,7 +30,7 @@ use crate::{
     disk,
     limits,
     link::{KnownCluster, KnownMember, Peer, Peers},
-    raft::{LogStore, Replica, base},
+    raft::{self, LogStore, Replica, base},
     sockets::{self, Resolver},
     storage::{Checkpoint, Database, StorageError, Table},
     telemetry::list,
@@ -78,7 +78,7 @@ pub(super) fn force_new_cluster(
     }
     let Identity { cluster, member, .. } = identity;
     let urls = &config.initial_advertise_peer_urls;
-    let forgotten = log.forget_others(member.0, replica.membership(), urls, replica.applied_index());
+    let forgotten = raft::forget_others(log, replica, member.0, urls);
     let forgotten = forgotten.map_err(|error| {
         StartError::Refused(format!("cannot write to the log to force a new cluster: {error}"))
     })?;

@@ -318,7 +318,7 @@ impl Node {
             return;
         }
         let (progress, last) = (consensus.progress(), consensus.last_log_index());
-        let voters: BTreeSet<u64> = self.shared.replica.read().membership().voter_ids().collect();
+        let voters: BTreeSet<u64> = self.shared.replica.read().voters().collect();
         for member in self.members() {
             let id = member.id.0;
             let matched = progress.get(&id).copied().unwrap_or(0);
@@ -367,8 +367,8 @@ pub(crate) async fn probe(node: Node) {
         }
         let others: Vec<(u64, Peer)> = {
             let replica = node.shared.replica.read();
-            let others = replica.membership().nodes().filter(|(id, _)| **id != own.0);
-            others.map(|(id, peer)| (*id, peer.clone())).collect()
+            let others = replica.peers().filter(|(id, _)| *id != own.0);
+            others.map(|(id, peer)| (id, peer.clone())).collect()
         };
         let probes = others.iter().map(|(id, peer)| node.shared.peers.probe(*id, peer, patience));
         // `Peers` logs a member that does not answer.
@@ -383,7 +383,7 @@ pub(crate) async fn removed(node: &Node) {
     // One that joins may have to apply much of the log before it finds itself in there.
     let mut was_member = false;
     loop {
-        let is_member = node.shared.replica.read().membership().get_node(&own.0).is_some();
+        let is_member = node.shared.replica.read().peers().any(|(id, _)| id == own.0);
         if was_member && !is_member {
             return;
         }

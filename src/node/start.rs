@@ -22,7 +22,7 @@ use crate::{
     chance::Chance,
     config::Config,
     disk::Directory,
-    raft::{LogStore, Replica, base},
+    raft::{LogStore, Replica, base, open_log},
     storage::io_error,
     telemetry::Metrics,
     threads,
@@ -64,17 +64,10 @@ pub(crate) struct Running {
 pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, StartError> {
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
-    let members = replica.membership().nodes().count().max(data_dir.founders.len());
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
     let wal_dir = Directory::open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
-    let log = LogStore::open(
-        Arc::new(wal_dir),
-        log_has_begun,
-        replica.applied(),
-        replica.installed(),
-        members,
-        metrics.clone(),
-    )?;
+    let founders = data_dir.founders.len();
+    let log = open_log(Arc::new(wal_dir), log_has_begun, &replica, founders, metrics.clone())?;
     if !log_has_begun {
         boot::note_log_begun(&data_dir.database)?;
     }

@@ -443,6 +443,7 @@ impl Consensus {
                     now.is_leader = false;
                 }
                 publish.send_if_modified(|known| {
+                    assert!(known.term <= now.term, "terms do not fall: {} after {}", now.term, known.term);
                     let begins = now.is_leader && !(known.is_leader && known.term == now.term);
                     now.elected_at = if begins { Some(clock::now()) } else { known.elected_at };
                     now.leaderless_since = match now.leader {
@@ -485,6 +486,10 @@ impl Consensus {
             needed_after: self.outgoing.needed_after(&self.progress()),
         };
         let Some(upto) = retention.released_upto() else { return Ok(()) };
+        assert!(
+            upto <= durable_index,
+            "entries up to {upto} are released, and the database ends at {durable_index}"
+        );
         let trigger = self.raft.trigger();
         trigger.snapshot().await.map_err(|error| ConsensusError(error.to_string()))?;
         trigger.purge_log(upto).await.map_err(|error| ConsensusError(error.to_string()))

@@ -75,7 +75,7 @@ impl LogStore {
     /// whose effects the database holds: a log that ends before it has lost entries, unless they
     /// came `installed`, with a snapshot that the log had not been told of when the process ended.
     /// `members` is how many nodes the database knows of.
-    pub(crate) fn open(
+    pub(super) fn open(
         disk: Arc<dyn Disk>,
         has_begun: bool,
         applied: Option<&LogId>,
@@ -202,7 +202,7 @@ impl LogStore {
     ///
     /// Those entries stay. Nobody is left who could say that they were not committed, and if one
     /// was, somebody may have been told so.
-    pub(crate) fn forget_others(
+    pub(super) fn forget_others(
         &self,
         own: u64,
         known: &Membership,

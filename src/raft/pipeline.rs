@@ -106,6 +106,7 @@ impl Outgoing {
         self.bytes += bytes;
         let way = way_of(self.bytes);
         self.unanswered.push_back(Unanswered { previous, last, bytes, since: clock::now(), way });
+        assert!(self.unanswered.len() <= limits::APPENDS_IN_FLIGHT, "the belt is of a fixed length");
         self.metrics.sent(bytes);
         if let Some(queue) = &self.queue {
             // There is room for whatever is unanswered. A stream that has broken says so where the
@@ -117,6 +118,10 @@ impl Outgoing {
     fn answered(&mut self) -> Option<Unanswered> {
         let oldest = self.unanswered.pop_front()?;
         self.bytes -= oldest.bytes;
+        assert!(
+            self.bytes == 0 || !self.unanswered.is_empty(),
+            "bytes in flight belong to unanswered requests"
+        );
         Some(oldest)
     }
 

@@ -49,6 +49,9 @@ pub(super) const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
 /// The last entry of the last snapshot that was installed: the log may begin behind it.
 pub(super) const INSTALLED_CELL: &[u8] = b"raft_installed";
 
+/// How far into the log a captured checkpoint reaches, and who the members were there.
+pub(crate) struct LogMark(SnapshotMeta);
+
 /// The replicated state, and how far into the log it reaches. One lock guards both, so that a
 /// checkpoint never separates effects from the index that they belong to.
 pub(crate) struct Replica {
@@ -80,7 +83,7 @@ impl Replica {
     }
 
     /// The last entry of the last snapshot that was installed here.
-    pub(crate) fn installed(&self) -> Option<&LogId> {
+    pub(super) fn installed(&self) -> Option<&LogId> {
         self.installed.as_ref()
     }
 
@@ -92,12 +95,22 @@ impl Replica {
         Checkpoint { cells, ..Checkpoint::default() }
     }
 
-    pub(crate) fn applied(&self) -> Option<&LogId> {
+    pub(super) fn applied(&self) -> Option<&LogId> {
         self.applied.as_ref()
     }
 
-    pub(crate) fn membership(&self) -> &Membership {
+    pub(super) fn membership(&self) -> &Membership {
         self.membership.membership()
+    }
+
+    /// All members by id, with where each is reached, as far as the log was applied here.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (u64, &Peer)> {
+        self.membership().nodes().map(|(&id, peer)| (id, peer))
+    }
+
+    /// The members that vote, as far as the log was applied here.
+    pub(crate) fn voters(&self) -> impl Iterator<Item = u64> + '_ {
+        self.membership().voter_ids()
     }
 
     pub(crate) fn applied_index(&self) -> u64 {
@@ -106,7 +119,9 @@ impl Replica {
 
     /// Takes what changed since the last checkpoint, with the index that it belongs to. `None` if
     /// nothing did.
-    pub(crate) fn capture(&mut self) -> Option<(Captured, SnapshotMeta)> {
+    pub(crate) fn capture(&mut self) -> Option<(Captured, LogMark)> {
+        assert!(self.applied >= self.durable.last_log_id, "the database is never ahead of what was applied");
+        assert!(*self.membership.log_id() <= self.applied, "a membership is of an entry that was applied");
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         if meta == self.durable && !self.state.has_changes() {
             return None;
@@ -118,7 +133,7 @@ impl Replica {
         if meta.last_membership != self.durable.last_membership {
             cells.push((MEMBERSHIP_CELL.into(), codec::encode_membership(&self.membership)));
         }
-        Some((self.state.capture(cells), meta))
+        Some((self.state.capture(cells), LogMark(meta)))
     }
 
     /// A captured checkpoint is on the disk.
@@ -126,8 +141,13 @@ impl Replica {
         &mut self,
         rev: Rev,
         removed_bytes: u64,
-        meta: SnapshotMeta,
+        LogMark(meta): LogMark,
     ) -> Result<(), StorageError> {
+        assert!(
+            meta.last_log_id >= self.durable.last_log_id,
+            "a checkpoint does not end before the last one"
+        );
+        assert!(meta.last_log_id <= self.applied, "what a checkpoint holds was applied before");
         self.state.checkpointed(rev, removed_bytes)?;
         self.durable = meta;
         Ok(())
@@ -245,6 +265,14 @@ impl RaftStateMachine {
         let mut revisions = Vec::new();
         let mut alarms_before = None;
         let mut replica = self.parts.replica.write();
+        if let Some(applied) = replica.applied {
+            assert_eq!(
+                log_id.index,
+                applied.index + 1,
+                "entries are applied in the order of the log, each once"
+            );
+            assert!(log_id.leader_id >= applied.leader_id, "terms do not fall along the log");
+        }
         match payload {
             EntryPayload::Blank => {}
             EntryPayload::Normal(batch) => {
@@ -270,8 +298,10 @@ impl RaftStateMachine {
                     }
                     outcomes.0.push(applied.outcome);
                 }
+                assert_eq!(outcomes.0.len(), batch.commands.len(), "every command has one outcome");
             }
             EntryPayload::Membership(membership) => {
+                assert!(*replica.membership.log_id() < Some(log_id), "a membership replaces an earlier one");
                 admit_members(&mut replica.state, &membership);
                 replica.membership = StoredMembership::new(Some(log_id), membership);
             }
@@ -548,6 +578,10 @@ fn install(
     let rev = installed.state.mvcc.rev_current();
     let replaced = {
         let _checkpointing = checkpointing.lock();
+        assert!(
+            installed.applied > replica.read().applied,
+            "a snapshot is installed only if it is ahead of what was applied here"
+        );
         installed.state.mvcc.remember_hashes_of(&replica.read().state.mvcc);
         // Between the file's swap and the replica's nothing may fail: a checkpoint of the old state
         // must never get into the new file.

@@ -39,7 +39,8 @@ impl Tags {
     /// A batch with this serial is about to be given to the leader of `term`.
     pub(crate) fn expect(&self, serial: u64, term: u64) -> oneshot::Receiver<Fate> {
         let (tell, fate) = oneshot::channel();
-        self.waiting.lock().insert(serial, Waiter { term, tell });
+        let before = self.waiting.lock().insert(serial, Waiter { term, tell });
+        assert!(before.is_none(), "serial {serial} is of two batches at the same time");
         fate
     }
 
