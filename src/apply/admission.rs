@@ -1,13 +1,179 @@
-//! What the member that a request came to asks before it proposes it.
+//! What a call needs before it is made: permissions, and space.
 //!
-//! Functions of the command alone, so that the log's own checks ([`super::alarm`]) mean the same
-//! by "grows" and "reads only".
+//! Functions of the call alone. So the member that a request came to and the log's own checks
+//! ([`super::alarm`]) mean the same by "grows" and "reads only", and a permission is the same thing
+//! for a command, which is judged where it is applied, and for a read.
+
+use bytes::Bytes;
 
 use super::{Stop, txn};
 use crate::{
-    apply::{Command, Op, Outcome, Put, Response, StateMachine, Txn},
+    apply::{AuthCommand, Command, DeleteRange, Op, Outcome, Put, Response, StateMachine, Txn},
+    auth::AuthError,
     storage::StorageError,
+    types::{Caller, KeyRange, LeaseId},
 };
+
+/// Everything that a client can ask of a member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call<'c> {
+    Command(&'c Command),
+    Range(&'c KeyRange),
+    /// A transaction that needs no log.
+    ReadTxn(&'c Txn),
+    /// A watcher is created.
+    Watch(&'c KeyRange),
+    LeaseKeepAlive(LeaseId),
+    LeaseTimeToLive {
+        id: LeaseId,
+        with_keys: bool,
+    },
+    LeaseLeases,
+    MemberList,
+    /// A member is added, removed, moved or given a vote.
+    MemberChange,
+    AlarmList,
+    Status,
+    /// Of the keys or of the whole database.
+    Hash,
+    Defragment,
+    Snapshot,
+    MoveLeader,
+    Downgrade,
+    UserGet(&'c str),
+    UserList,
+    RoleGet(&'c str),
+    RoleList,
+    AuthStatus,
+    AuthEnable,
+}
+
+/// One thing that a caller has to be, or has to be permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need<'c> {
+    /// To be a user, whichever.
+    Identity,
+    /// To have the role `root`.
+    Root,
+    /// To be a member of the cluster and not a client.
+    Internal,
+    /// To be this user, or to have the role `root`.
+    User(&'c str),
+    /// To have this role, or the role `root`.
+    Role(&'c str),
+    Read(Keys<'c>),
+    Write(Keys<'c>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keys<'c> {
+    Key(&'c Bytes),
+    Range(&'c KeyRange),
+    /// All that are attached to a lease; none if there is no such lease.
+    OfLease(LeaseId),
+    /// All that are attached to any lease.
+    OfLeases,
+}
+
+/// Whether `caller` may make a call. Authentication cannot be enabled yet, so nobody is asked.
+pub(crate) fn permit(caller: &Caller, call: Call<'_>) -> Result<(), AuthError> {
+    needs(call, &mut |need| judge(caller, need))
+}
+
+/// Where users and roles are going to be asked.
+fn judge(_caller: &Caller, _need: Need<'_>) -> Result<(), AuthError> {
+    Ok(())
+}
+
+/// Names everything that a call needs, one after the other, until one of them is refused.
+///
+/// This is the whole table: a new kind of call does not compile before it has its line here.
+fn needs<'c, E>(call: Call<'c>, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
+    match call {
+        Call::Command(command) => needs_of_command(command, ask),
+        Call::ReadTxn(txn) => needs_of_txn(txn, ask),
+        Call::Range(range) | Call::Watch(range) => ask(Need::Read(Keys::Range(range))),
+        Call::LeaseKeepAlive(id) => ask(Need::Write(Keys::OfLease(id))),
+        Call::LeaseTimeToLive { id, with_keys } => {
+            ask(Need::Identity)?;
+            if with_keys { ask(Need::Read(Keys::OfLease(id))) } else { Ok(()) }
+        }
+        Call::LeaseLeases => ask(Need::Read(Keys::OfLeases)),
+        Call::MemberList | Call::AlarmList | Call::Status => ask(Need::Identity),
+        Call::MemberChange
+        | Call::Hash
+        | Call::Defragment
+        | Call::Snapshot
+        | Call::MoveLeader
+        | Call::Downgrade
+        | Call::UserList
+        | Call::RoleList
+        | Call::AuthEnable => ask(Need::Root),
+        Call::UserGet(name) => ask(Need::User(name)),
+        Call::RoleGet(name) => ask(Need::Role(name)),
+        Call::AuthStatus => Ok(()),
+    }
+}
+
+fn needs_of_command<'c, E>(
+    command: &'c Command,
+    ask: &mut impl FnMut(Need<'c>) -> Result<(), E>,
+) -> Result<(), E> {
+    match command {
+        Command::Put(put) => needs_of_put(put, ask),
+        Command::DeleteRange(delete) => needs_of_delete(delete, ask),
+        Command::Txn(txn) => needs_of_txn(txn, ask),
+        Command::LeaseGrant { .. } => ask(Need::Identity),
+        Command::LeaseRevoke { id } => ask(Need::Write(Keys::OfLease(*id))),
+        Command::LeaseCheckpoint { .. } | Command::MemberPublish { .. } => ask(Need::Internal),
+        Command::Compact { .. } | Command::AlarmActivate(_) | Command::AlarmDeactivate(_) => ask(Need::Root),
+        Command::Auth(command) => match command {
+            AuthCommand::UserAdd { .. }
+            | AuthCommand::UserDelete { .. }
+            | AuthCommand::UserChangePassword { .. }
+            | AuthCommand::UserGrantRole { .. }
+            | AuthCommand::UserRevokeRole { .. }
+            | AuthCommand::RoleAdd { .. }
+            | AuthCommand::RoleDelete { .. }
+            | AuthCommand::RoleGrantPermission { .. }
+            | AuthCommand::RoleRevokePermission { .. } => ask(Need::Root),
+        },
+    }
+}
+
+/// Both branches, whichever is taken, and the transactions in them.
+fn needs_of_txn<'c, E>(txn: &'c Txn, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
+    for compare in &txn.compares {
+        ask(Need::Read(Keys::Range(&compare.range)))?;
+    }
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            Op::Range(range) => ask(Need::Read(Keys::Range(&range.range)))?,
+            Op::Put(put) => needs_of_put(put, ask)?,
+            Op::DeleteRange(delete) => needs_of_delete(delete, ask)?,
+            Op::Txn(txn) => needs_of_txn(txn, ask)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whoever attaches a key to a lease could end all keys of that lease. To keep a value or a lease, the
+/// key need not be read.
+fn needs_of_put<'c, E>(put: &'c Put, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
+    ask(Need::Write(Keys::Key(&put.key)))?;
+    if let Some(lease) = put.lease.filter(|lease| lease.is_some()) {
+        ask(Need::Write(Keys::OfLease(lease)))?;
+    }
+    if put.prev_kv { ask(Need::Read(Keys::Key(&put.key))) } else { Ok(()) }
+}
+
+fn needs_of_delete<'c, E>(
+    delete: &'c DeleteRange,
+    ask: &mut impl FnMut(Need<'c>) -> Result<(), E>,
+) -> Result<(), E> {
+    ask(Need::Write(Keys::Range(&delete.range)))?;
+    if delete.prev_kv { ask(Need::Read(Keys::Range(&delete.range))) } else { Ok(()) }
+}
 
 /// What a put costs beyond its bytes: revision, index and room to breathe.
 const PUT_OVERHEAD: i64 = 256;
@@ -69,4 +235,158 @@ pub(crate) fn run_read_only(state: &StateMachine, txn: &Txn) -> Result<Outcome, 
         Err(Stop::Broken(error)) => return Err(error),
     };
     Ok(Outcome { rev: state.mvcc.rev_current(), result })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::apply::tape;
+
+    fn list(call: Call<'_>) -> String {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let keys = |keys| match keys {
+            Keys::Key(key) => text(key),
+            Keys::Range(KeyRange::Point(key)) => text(key),
+            Keys::Range(KeyRange::Span(start, end)) => format!("{}..{}", text(start), text(end)),
+            Keys::Range(KeyRange::From(start)) => format!("{}..", text(start)),
+            Keys::OfLease(id) => format!("keys of lease {}", id.0),
+            Keys::OfLeases => "keys of all leases".to_owned(),
+        };
+        let mut lines = Vec::new();
+        let asked: Result<(), Infallible> = needs(call, &mut |need| {
+            lines.push(match need {
+                Need::Identity => "a user".to_owned(),
+                Need::Root => "root".to_owned(),
+                Need::Internal => "a member".to_owned(),
+                Need::User(name) => format!("user {name}"),
+                Need::Role(name) => format!("role {name}"),
+                Need::Read(wanted) => format!("read {}", keys(wanted)),
+                Need::Write(wanted) => format!("write {}", keys(wanted)),
+            });
+            Ok(())
+        });
+        asked.expect("nobody refuses");
+        if lines.is_empty() { "nothing".to_owned() } else { lines.join(", ") }
+    }
+
+    fn check(script: &str, expected: Expect) {
+        let lines = tape::parse(script)
+            .into_iter()
+            .map(|(words, command)| format!("{words}: {}\n", list(Call::Command(&command))));
+        expected.assert_eq(&lines.collect::<String>());
+    }
+
+    #[test]
+    fn what_commands_need() {
+        check(
+            "put k v; put k v prev; put k v lease 7; put k _ lease _; put k v lease 7 prev; del a..c; del a prev
+             txn if version a = 1 { put b 1; get c } else { del d..; txn { put e 1 lease 7 prev } else { get f } }
+             compact 5; grant 7 60; revoke 7; left 7 100; alarm nospace 1; disarm corrupt 1; publish 1 one
+             user add u _; user del u; user password u h; user grant u r; user revoke u r
+             role add r; role del r; role permit r read a; role forbid r a",
+            expect![[r#"
+                put k v: write k
+                put k v prev: write k, read k
+                put k v lease 7: write k, write keys of lease 7
+                put k _ lease _: write k
+                put k v lease 7 prev: write k, write keys of lease 7, read k
+                del a..c: write a..c
+                del a prev: write a, read a
+                txn if version a = 1 { put b 1 ; get c } else { del d.. ; txn { put e 1 lease 7 prev } else { get f } }: read a, write b, read c, write d.., write e, write keys of lease 7, read e, read f
+                compact 5: root
+                grant 7 60: a user
+                revoke 7: write keys of lease 7
+                left 7 100: a member
+                alarm nospace 1: root
+                disarm corrupt 1: root
+                publish 1 one: a member
+                user add u _: root
+                user del u: root
+                user password u h: root
+                user grant u r: root
+                user revoke u r: root
+                role add r: root
+                role del r: root
+                role permit r read a: root
+                role forbid r a: root
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_reads_and_the_care_of_a_member_need() {
+        let range = KeyRange::Span("a".into(), "c".into());
+        let [(_, Command::Txn(txn))] = &tape::parse("txn if version a = 1 { get b } else { get c.. }")[..]
+        else {
+            panic!("a transaction");
+        };
+        let calls = [
+            Call::Range(&range),
+            Call::ReadTxn(txn),
+            Call::Watch(&range),
+            Call::LeaseKeepAlive(LeaseId(7)),
+            Call::LeaseTimeToLive { id: LeaseId(7), with_keys: false },
+            Call::LeaseTimeToLive { id: LeaseId(7), with_keys: true },
+            Call::LeaseLeases,
+            Call::MemberList,
+            Call::MemberChange,
+            Call::AlarmList,
+            Call::Status,
+            Call::Hash,
+            Call::Defragment,
+            Call::Snapshot,
+            Call::MoveLeader,
+            Call::Downgrade,
+            Call::UserGet("u"),
+            Call::UserList,
+            Call::RoleGet("r"),
+            Call::RoleList,
+            Call::AuthStatus,
+            Call::AuthEnable,
+        ];
+        let lines = calls.map(|call| match call {
+            Call::ReadTxn(_) => format!("ReadTxn: {}\n", list(call)),
+            _ => format!("{call:?}: {}\n", list(call)),
+        });
+        expect![[r#"
+            Range(Span(b"a", b"c")): read a..c
+            ReadTxn: read a, read b, read c..
+            Watch(Span(b"a", b"c")): read a..c
+            LeaseKeepAlive(LeaseId(7)): write keys of lease 7
+            LeaseTimeToLive { id: LeaseId(7), with_keys: false }: a user
+            LeaseTimeToLive { id: LeaseId(7), with_keys: true }: a user, read keys of lease 7
+            LeaseLeases: read keys of all leases
+            MemberList: a user
+            MemberChange: root
+            AlarmList: a user
+            Status: a user
+            Hash: root
+            Defragment: root
+            Snapshot: root
+            MoveLeader: root
+            Downgrade: root
+            UserGet("u"): user u
+            UserList: root
+            RoleGet("r"): role r
+            RoleList: root
+            AuthStatus: nothing
+            AuthEnable: root
+        "#]]
+        .assert_eq(&lines.concat());
+    }
+
+    #[test]
+    fn the_first_refusal_is_the_last_question() {
+        let [(_, command)] = &tape::parse("put k v lease 7 prev")[..] else { panic!("one command") };
+        let mut asked = 0;
+        let refused = needs(Call::Command(command), &mut |_| {
+            asked += 1;
+            if asked == 2 { Err(asked) } else { Ok(()) }
+        });
+        assert_eq!((refused, asked), (Err(2), 2));
+    }
 }

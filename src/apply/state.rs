@@ -11,7 +11,10 @@ use bytes::Bytes;
 
 use super::{Stop, alarm::Alarms, auth, kv, lease, members::Members, txn};
 use crate::{
-    apply::{Command, Outcome, Request, Response},
+    apply::{
+        ApplyError, Command, Outcome, Request, Response,
+        admission::{self, Call},
+    },
     auth::AuthStore,
     lease::Lessor,
     mvcc::{Store, StoreCheckpoint},
@@ -107,8 +110,9 @@ impl StateMachine {
     }
 
     fn execute(&mut self, request: &Request, want_prev_events: bool) -> Result<(Response, Vec<Event>), Stop> {
-        let Request { caller: _, command } = request;
+        let Request { caller, command } = request;
         self.alarms.check(command)?;
+        admission::permit(caller, Call::Command(command)).map_err(ApplyError::from)?;
         let quiet = |response| Ok((response, Vec::new()));
         match command {
             Command::Put(put) => kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events),

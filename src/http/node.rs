@@ -8,7 +8,7 @@ use crate::{
     mvcc::Range,
     node::Node,
     telemetry::{Metrics, NodeState},
-    types::KeyRange,
+    types::{Caller, KeyRange},
 };
 
 use super::{Probe, Versions};
@@ -27,19 +27,21 @@ impl Probe for Node {
     }
 
     fn is_learner(&self) -> bool {
-        self.status().is_learner
+        self.leadership().is_learner
     }
 
     fn alarms(&self) -> Vec<AlarmKind> {
-        Node::alarms(self).into_iter().map(|alarm| alarm.kind).collect()
+        self.alarm_kinds()
     }
 
     async fn read(&self, serializable: bool) -> Result<(), String> {
+        // The member asks itself.
+        let session = self.session(Caller::Internal);
         if !serializable {
-            self.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;
+            session.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;
         }
         let nothing = Range { limit: 1, ..Range::of(KeyRange::Point("a".into())) };
-        self.range(&nothing).await.map_err(|error| error.to_string())?;
+        session.range(&nothing).await.map_err(|error| error.to_string())?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::{
     lane::{Begun, LaneFull},
 };
 use crate::{
-    apply::Alarm,
+    apply::{Alarm, AlarmKind},
     clock,
     config::ETCD_CLUSTER_VERSION,
     limits,
@@ -56,7 +56,7 @@ fn alarm_text(alarm: Alarm) -> String {
 }
 
 impl Node {
-    pub(crate) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let leadership = self.leadership();
         let replica = self.shared.replica.read();
         let size = replica.state.mvcc.size();
@@ -79,12 +79,17 @@ impl Node {
         }
     }
 
-    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+    pub(super) fn alarms(&self) -> Vec<Alarm> {
         self.shared.replica.read().state.alarms.active().collect()
     }
 
+    /// What alarms there are, for the health of this member.
+    pub(crate) fn alarm_kinds(&self) -> Vec<AlarmKind> {
+        self.alarms().into_iter().map(|alarm| alarm.kind).collect()
+    }
+
     /// All members, by id. Names and client URLs are what the members published of themselves.
-    pub(crate) fn members(&self) -> Vec<Member> {
+    pub(super) fn members(&self) -> Vec<Member> {
         let replica = self.shared.replica.read();
         replica
             .peers()
@@ -103,7 +108,7 @@ impl Node {
 
     /// Rewrites the database without its holes, while reads and writes go on. All who ask while a
     /// defragmentation is under way share the next.
-    pub(crate) async fn defragment(&self) -> Result<(), String> {
+    pub(super) async fn defragment(&self) -> Result<(), String> {
         let defragmentations = &self.shared.orders.defragmentations;
         let ticket = defragmentations.join((), Begun::IsTooOld);
         let ticket = ticket.map_err(|LaneFull| ProposeError::TooManyRequests.to_string())?;
@@ -112,7 +117,7 @@ impl Node {
     }
 
     /// Hands leadership to another voter.
-    pub(crate) async fn move_leader(&self, target: MemberId) -> Result<(), MoveLeaderError> {
+    pub(super) async fn move_leader(&self, target: MemberId) -> Result<(), MoveLeaderError> {
         let (_, own) = self.ids();
         if !self.leadership().is_leader {
             return Err(MoveLeaderError::NotLeader);

@@ -11,9 +11,9 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
 use super::{Node, ProposeError, mailbox::Mailbox};
 use crate::{
-    apply::Command,
+    apply::{Command, Request},
     limits,
-    types::{Caller, LeaseId},
+    types::LeaseId,
 };
 
 /// Pause before a clean-up is tried again.
@@ -55,7 +55,7 @@ impl Drop for Running {
 impl Node {
     /// Revokes a lease that was granted on behalf of a call and that nobody has been told of. It is
     /// harmless to try that again, until the lease ends by itself.
-    pub(crate) fn clean_up_lease(&self, id: LeaseId, ttl: Duration) {
+    pub(super) fn clean_up_lease(&self, id: LeaseId, ttl: Duration) {
         self.clean_up(move |node| async move {
             let revoked = async {
                 while let Err(error) = node.propose_own(Command::LeaseRevoke { id }).await {
@@ -72,10 +72,9 @@ impl Node {
 
     /// Undoes something of a call. What fails is not tried again, unless it was not even queued:
     /// the client may have come back for it in the meantime.
-    pub(crate) fn clean_up_with(&self, command: Command) {
+    pub(super) fn clean_up_with(&self, request: Request) {
         self.clean_up(|node| async move {
-            while node.propose(command.clone().by(Caller::Nobody)).await == Err(ProposeError::TooManyRequests)
-            {
+            while node.propose(request.clone()).await == Err(ProposeError::TooManyRequests) {
                 time::sleep(RETRY_PAUSE).await;
             }
         });
@@ -91,7 +90,7 @@ impl Node {
     }
 
     /// Runs a part of a call on the core thread, where it goes on when the call ends.
-    pub(crate) fn outliving<T, F>(&self, work: impl FnOnce(Node) -> F) -> JoinHandle<T>
+    pub(super) fn outliving<T, F>(&self, work: impl FnOnce(Node) -> F) -> JoinHandle<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,

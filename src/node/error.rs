@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::mvcc::RevError;
+use crate::{auth::AuthError, mvcc::RevError};
 
 /// What a read can fail with on its own, for those above who may not look into storage.
 pub(crate) use crate::storage::StorageError;
@@ -40,6 +40,9 @@ pub(crate) enum ProposeError {
     TimeoutConnectionLost,
     #[error("server stopped")]
     Stopped,
+    /// The caller may not ask for that.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 impl ProposeError {
@@ -49,6 +52,7 @@ impl ProposeError {
             ProposeError::TooManyRequests
             | ProposeError::RequestTooLarge
             | ProposeError::NoSpace
+            | ProposeError::Auth(_)
             | ProposeError::NoLeader => false,
             ProposeError::LeaderChanged
             | ProposeError::Leaderless
@@ -65,6 +69,9 @@ impl ProposeError {
 pub(crate) enum ReadError {
     #[error(transparent)]
     Rev(#[from] RevError),
+    /// The caller may not read that.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// This node cannot read its own disk.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -86,6 +93,8 @@ pub(crate) enum ReadError {
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum MoveLeaderError {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error("not leader")]
     NotLeader,
     #[error("bad leader transferee")]

@@ -38,7 +38,7 @@ type Hashed = Result<Hash, Arc<StorageError>>;
 
 impl Node {
     /// The hash of the key-value history up to `rev`; 0 is the newest.
-    pub(crate) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
+    pub(super) async fn hash_kv(&self, rev: i64) -> Result<KvHash, ReadError> {
         let _timer = self.metrics().hash_rev_duration.start_timer();
         let (current, of) = {
             let store = &self.shared.replica.read().state.mvcc;
@@ -57,7 +57,7 @@ impl Node {
     }
 
     /// A hash of the whole database, and the revision that it was taken at.
-    pub(crate) async fn hash(&self) -> Result<(Rev, u32), ReadError> {
+    pub(super) async fn hash(&self) -> Result<(Rev, u32), ReadError> {
         let _timer = self.metrics().hash_duration.start_timer();
         match self.hash_of(HashOf::Database).await? {
             Hash::Database(rev, hash) => Ok((rev, hash)),

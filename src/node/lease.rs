@@ -49,11 +49,16 @@ enum Kept {
 
 impl Node {
     /// Grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can keep.
-    pub(crate) async fn lease_grant(&self, id: i64, ttl_secs: i64) -> Result<Outcome, ProposeError> {
+    pub(super) async fn lease_grant(
+        &self,
+        caller: Caller,
+        id: i64,
+        ttl_secs: i64,
+    ) -> Result<Outcome, ProposeError> {
         let id = LeaseId(if id == 0 { self.choose_lease_id() } else { id });
         assert_ne!(id, LeaseId::NONE, "0 stands for no lease");
         let ttl_secs = ttl_secs.max(self.lease_ttl_secs_min());
-        self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }.by(Caller::Nobody)).await
+        self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }.by(caller)).await
     }
 
     /// A lease must outlive an election: one and a half election timeouts, in whole seconds.
@@ -63,13 +68,13 @@ impl Node {
     }
 
     /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
-    pub(crate) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
+    pub(super) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
         let query = LeaseQuery { id: id.0, renew: true };
         Ok(self.lease(query, false).await?.map(|lease| lease.granted_secs))
     }
 
     /// `None` if the lease does not exist or has expired.
-    pub(crate) async fn lease_time_to_live(
+    pub(super) async fn lease_time_to_live(
         &self,
         id: LeaseId,
         with_keys: bool,
@@ -244,7 +249,7 @@ impl Node {
     }
 
     /// All leases, in the order in which they end.
-    pub(crate) fn leases(&self) -> Vec<LeaseId> {
+    pub(super) fn leases(&self) -> Vec<LeaseId> {
         let mut leases: Vec<LeaseId> =
             self.shared.replica.read().state.lessor.leases().map(|(id, _)| id).collect();
         let now = clock::now();

@@ -48,7 +48,7 @@ pub(crate) enum ChangeError {
 
 impl Node {
     /// Adds a member that is going to be reached at `peer_urls`.
-    pub(crate) async fn member_add(
+    pub(super) async fn member_add(
         &self,
         peer_urls: Vec<String>,
         is_learner: bool,
@@ -59,7 +59,7 @@ impl Node {
     }
 
     /// Has the leader change the membership. Once this returns, this member knows of it.
-    pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
+    pub(super) async fn change(&self, change: Change) -> Result<(), ChangeError> {
         let (_, own) = self.ids();
         let removes_own = change == Change::Remove { id: own.0 };
         let changed = async {

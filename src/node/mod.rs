@@ -30,9 +30,11 @@ mod read;
 mod read_index;
 mod restore;
 mod scrub;
+mod session;
 mod snapshot;
 mod start;
 mod waiting;
+mod watching;
 mod write;
 
 use std::{
@@ -50,6 +52,7 @@ pub(crate) use admin::Member;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use restore::restore;
+pub(crate) use session::Session;
 pub(crate) use snapshot::Snapshot;
 #[cfg(test)]
 pub(crate) use start::start;
@@ -58,6 +61,7 @@ pub(crate) use start::{End, Running, open};
 pub(crate) use crate::link::{Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery};
 pub(crate) use crate::raft::Piece;
 pub(crate) use members::ChangeError;
+pub(crate) use watching::{CaughtUp, WatchStream};
 
 use self::{
     boot::Identity,
@@ -160,11 +164,11 @@ impl Node {
         self.shared.replica.read().state.mvcc.rev_current()
     }
 
-    pub(crate) fn watch_hub(&self) -> MutexGuard<'_, WatchHub> {
+    fn watch_hub(&self) -> MutexGuard<'_, WatchHub> {
         self.shared.hub.lock()
     }
 
-    pub(crate) fn expiry(&self) -> MutexGuard<'_, Expiry> {
+    fn expiry(&self) -> MutexGuard<'_, Expiry> {
         self.shared.leases.expiry()
     }
 
@@ -182,7 +186,7 @@ impl Node {
 
     /// A positive id that this member has not given out before, and that another member is
     /// unlikely to choose.
-    pub(crate) fn choose_lease_id(&self) -> i64 {
+    fn choose_lease_id(&self) -> i64 {
         let serial = self.shared.next_lease_id.fetch_add(1, Ordering::Relaxed);
         let id = (serial & (i64::MAX as u64)) as i64;
         let id = if id == 0 { 1 } else { id };

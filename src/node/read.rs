@@ -17,7 +17,7 @@ use crate::{
 
 impl Node {
     /// After this, a read here sees every write that was answered before the call.
-    pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
+    pub(super) async fn read_barrier(&self) -> Result<(), ProposeError> {
         self.barrier().await.map(|_| ())
     }
 
@@ -60,7 +60,7 @@ impl Node {
     /// Keys of a range, and the newest revision at the moment of reading.
     ///
     /// A long range releases the lock after each stride and yields to the other tasks of the reactor.
-    pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+    pub(super) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         self.metrics().ranges.inc();
         let start = clock::now();
         let result = self.walk(query).await;
@@ -78,7 +78,7 @@ impl Node {
 
     /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
     /// `counted` the walk ends where the limit is reached.
-    pub(crate) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
+    pub(super) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
         let start = clock::now();
         let read = || {
             let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
@@ -95,19 +95,19 @@ impl Node {
     }
 
     /// A transaction that only reads, at one revision.
-    pub(crate) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
+    pub(super) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
         apply::admission::run_read_only(&self.shared.replica.read().state, txn)
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.
-    pub(crate) fn history(&self, from: Rev, max_revs: usize) -> Result<History, ReadError> {
+    pub(super) fn history(&self, from: Rev, max_revs: usize) -> Result<History, ReadError> {
         assert!(max_revs > 0, "a stride of history takes at least one revision");
         let stride = self.shared.replica.read().state.mvcc.history(from, max_revs)?;
         Ok(stride.load()?)
     }
 
     /// Adds to each event what the key held before it.
-    pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
+    pub(super) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
         let lookup = self.shared.replica.read().state.mvcc.locate_prev(&events.iter().collect::<Vec<_>>());
         let found = lookup.load()?;
         assert_eq!(found.len(), events.len(), "each event has its place among what was looked up");
@@ -118,7 +118,7 @@ impl Node {
     }
 
     /// Asks users and roles, after a barrier, and the newest revision at that moment.
-    pub(crate) async fn ask_auth<T>(
+    pub(super) async fn ask_auth<T>(
         &self,
         ask: impl FnOnce(&AuthStore) -> T,
     ) -> Result<(Rev, T), ProposeError> {

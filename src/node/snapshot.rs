@@ -160,7 +160,7 @@ impl Images {
 
 impl Node {
     /// Takes an image of everything applied so far. Reads and writes go on meanwhile.
-    pub(crate) async fn snapshot(&self) -> Result<Snapshot, ReadError> {
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, ReadError> {
         let _timer = self.metrics().backend_snapshot.start_timer();
         let images = &self.shared.images;
         let applied_index = self.shared.replica.read().applied_index();

@@ -44,7 +44,7 @@ impl Drop for Timed<'_> {
 impl Node {
     /// Puts a command into the log. The answer is what all replicas agree on; an error says that
     /// it was not accepted, or that nobody knows.
-    pub(crate) async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
+    pub(super) async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
         let timed = Timed::begin(self.metrics(), raft::request_kind(&request.command));
         if request.command.size() > self.shared.config.max_request_bytes {
             return Err(ProposeError::RequestTooLarge);
@@ -114,7 +114,7 @@ impl Node {
 
     /// As [`Node::propose`], for commands that take space: refused, and the alarm raised, when
     /// the quota is used up.
-    pub(crate) async fn propose_with_quota(&self, request: Request) -> Result<Outcome, ProposeError> {
+    pub(super) async fn propose_with_quota(&self, request: Request) -> Result<Outcome, ProposeError> {
         if let Some(quota) = self.shared.config.quota_backend_bytes {
             let size = self.shared.replica.read().state.mvcc.size().total;
             let cost = admission::quota_cost(&request.command);
@@ -144,7 +144,7 @@ impl Node {
     }
 
     /// Forgets history below `rev`. With `physical` the answer waits until the space is free.
-    pub(crate) async fn compact(
+    pub(super) async fn compact(
         &self,
         caller: Caller,
         rev: Rev,

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use tokio::{sync::Semaphore, task};
 use tonic::{Request, Response, Status};
 
-use super::{render, status::Refusal, wrong_kind};
+use super::{render, session, status::Refusal, wrong_kind};
 use crate::{
-    apply::{self, AuthCommand, Command},
+    apply::{self, AuthCommand, Command, admission::Call},
     auth::{AuthStore, Permission, PermissionKind},
     limits::{PASSWORD_BYTES_MAX, PASSWORDS_HASHED_AT_ONCE},
-    node::Node,
+    node::{Node, Session},
     pb::authpb,
     pb::etcdserverpb::{
         AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest,
@@ -30,7 +30,7 @@ use crate::{
         AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
         ResponseHeader, auth_server,
     },
-    types::{Caller, KeyRange},
+    types::KeyRange,
 };
 
 #[derive(Clone)]
@@ -48,16 +48,25 @@ impl Auth {
         Some(render::header(&self.node, self.node.rev()))
     }
 
-    async fn change(&self, command: AuthCommand) -> Result<Option<ResponseHeader>, Status> {
-        let outcome = self.node.propose(Command::Auth(command).by(Caller::Nobody)).await?;
+    async fn change(
+        &self,
+        session: &Session,
+        command: AuthCommand,
+    ) -> Result<Option<ResponseHeader>, Status> {
+        let outcome = session.propose(Command::Auth(command)).await?;
         match outcome.result? {
             apply::Response::Auth => Ok(Some(render::header(&self.node, outcome.rev))),
             other => Err(wrong_kind(&other)),
         }
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(&AuthStore) -> T) -> Result<(Option<ResponseHeader>, T), Status> {
-        let (rev, answer) = self.node.ask_auth(ask).await?;
+    async fn ask<T>(
+        &self,
+        session: &Session,
+        call: Call<'_>,
+        ask: impl FnOnce(&AuthStore) -> T,
+    ) -> Result<(Option<ResponseHeader>, T), Status> {
+        let (rev, answer) = session.ask_auth(call, ask).await?;
         Ok((Some(render::header(&self.node, rev)), answer))
     }
 
@@ -87,9 +96,10 @@ impl auth_server::Auth for Auth {
     /// etcd's refusals first; what is left would be enabled by etcd.
     async fn auth_enable(
         &self,
-        _request: Request<AuthEnableRequest>,
+        request: Request<AuthEnableRequest>,
     ) -> Result<Response<AuthEnableResponse>, Status> {
-        let (_, checked) = self.ask(AuthStore::check_root).await?;
+        let session = session(&self.node, &request);
+        let (_, checked) = self.ask(&session, Call::AuthEnable, AuthStore::check_root).await?;
         checked?;
         Err(Status::unimplemented(
             "retcd: authentication cannot be enabled: this version keeps users and roles but does not \
@@ -106,9 +116,10 @@ impl auth_server::Auth for Auth {
 
     async fn auth_status(
         &self,
-        _request: Request<AuthStatusRequest>,
+        request: Request<AuthStatusRequest>,
     ) -> Result<Response<AuthStatusResponse>, Status> {
-        let (header, auth_revision) = self.ask(AuthStore::rev).await?;
+        let session = session(&self.node, &request);
+        let (header, auth_revision) = self.ask(&session, Call::AuthStatus, AuthStore::rev).await?;
         Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision }))
     }
 
@@ -125,10 +136,11 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserAddRequest>,
     ) -> Result<Response<AuthUserAddResponse>, Status> {
+        let session = session(&self.node, &request);
         let AuthUserAddRequest { name, password, options, .. } = request.into_inner();
         let no_password = options.is_some_and(|options| options.no_password);
         let password_hash = if no_password { String::new() } else { self.hash(password).await? };
-        let header = self.change(AuthCommand::UserAdd { name, password_hash, no_password }).await?;
+        let header = self.change(&session, AuthCommand::UserAdd { name, password_hash, no_password }).await?;
         Ok(Response::new(AuthUserAddResponse { header }))
     }
 
@@ -136,18 +148,20 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserGetRequest>,
     ) -> Result<Response<AuthUserGetResponse>, Status> {
+        let session = session(&self.node, &request);
         let name = request.into_inner().name;
         let roles = |auth: &AuthStore| auth.user(&name).map(|user| user.roles.iter().cloned().collect());
-        let (header, roles) = self.ask(roles).await?;
+        let (header, roles) = self.ask(&session, Call::UserGet(&name), roles).await?;
         Ok(Response::new(AuthUserGetResponse { header, roles: roles? }))
     }
 
     async fn user_list(
         &self,
-        _request: Request<AuthUserListRequest>,
+        request: Request<AuthUserListRequest>,
     ) -> Result<Response<AuthUserListResponse>, Status> {
+        let session = session(&self.node, &request);
         let names = |auth: &AuthStore| auth.users().map(|(name, _)| name.to_owned()).collect();
-        let (header, users) = self.ask(names).await?;
+        let (header, users) = self.ask(&session, Call::UserList, names).await?;
         Ok(Response::new(AuthUserListResponse { header, users }))
     }
 
@@ -155,7 +169,9 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserDeleteRequest>,
     ) -> Result<Response<AuthUserDeleteResponse>, Status> {
-        let header = self.change(AuthCommand::UserDelete { name: request.into_inner().name }).await?;
+        let session = session(&self.node, &request);
+        let header =
+            self.change(&session, AuthCommand::UserDelete { name: request.into_inner().name }).await?;
         Ok(Response::new(AuthUserDeleteResponse { header }))
     }
 
@@ -164,9 +180,10 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserChangePasswordRequest>,
     ) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
+        let session = session(&self.node, &request);
         let AuthUserChangePasswordRequest { name, password, .. } = request.into_inner();
         let password_hash = if password.is_empty() { String::new() } else { self.hash(password).await? };
-        let header = self.change(AuthCommand::UserChangePassword { name, password_hash }).await?;
+        let header = self.change(&session, AuthCommand::UserChangePassword { name, password_hash }).await?;
         Ok(Response::new(AuthUserChangePasswordResponse { header }))
     }
 
@@ -174,8 +191,9 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserGrantRoleRequest>,
     ) -> Result<Response<AuthUserGrantRoleResponse>, Status> {
+        let session = session(&self.node, &request);
         let AuthUserGrantRoleRequest { user: name, role } = request.into_inner();
-        let header = self.change(AuthCommand::UserGrantRole { name, role }).await?;
+        let header = self.change(&session, AuthCommand::UserGrantRole { name, role }).await?;
         Ok(Response::new(AuthUserGrantRoleResponse { header }))
     }
 
@@ -183,8 +201,9 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserRevokeRoleRequest>,
     ) -> Result<Response<AuthUserRevokeRoleResponse>, Status> {
+        let session = session(&self.node, &request);
         let AuthUserRevokeRoleRequest { name, role } = request.into_inner();
-        let header = self.change(AuthCommand::UserRevokeRole { name, role }).await?;
+        let header = self.change(&session, AuthCommand::UserRevokeRole { name, role }).await?;
         Ok(Response::new(AuthUserRevokeRoleResponse { header }))
     }
 
@@ -192,7 +211,8 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleAddRequest>,
     ) -> Result<Response<AuthRoleAddResponse>, Status> {
-        let header = self.change(AuthCommand::RoleAdd { name: request.into_inner().name }).await?;
+        let session = session(&self.node, &request);
+        let header = self.change(&session, AuthCommand::RoleAdd { name: request.into_inner().name }).await?;
         Ok(Response::new(AuthRoleAddResponse { header }))
     }
 
@@ -200,18 +220,21 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleGetRequest>,
     ) -> Result<Response<AuthRoleGetResponse>, Status> {
+        let session = session(&self.node, &request);
         let role = request.into_inner().role;
-        let (header, permissions) = self.ask(|auth| auth.permissions(&role)).await?;
+        let (header, permissions) =
+            self.ask(&session, Call::RoleGet(&role), |auth| auth.permissions(&role)).await?;
         let perm = permissions?.into_iter().map(render_permission).collect();
         Ok(Response::new(AuthRoleGetResponse { header, perm }))
     }
 
     async fn role_list(
         &self,
-        _request: Request<AuthRoleListRequest>,
+        request: Request<AuthRoleListRequest>,
     ) -> Result<Response<AuthRoleListResponse>, Status> {
+        let session = session(&self.node, &request);
         let names = |auth: &AuthStore| auth.roles().map(str::to_owned).collect();
-        let (header, roles) = self.ask(names).await?;
+        let (header, roles) = self.ask(&session, Call::RoleList, names).await?;
         Ok(Response::new(AuthRoleListResponse { header, roles }))
     }
 
@@ -219,7 +242,9 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleDeleteRequest>,
     ) -> Result<Response<AuthRoleDeleteResponse>, Status> {
-        let header = self.change(AuthCommand::RoleDelete { name: request.into_inner().role }).await?;
+        let session = session(&self.node, &request);
+        let header =
+            self.change(&session, AuthCommand::RoleDelete { name: request.into_inner().role }).await?;
         Ok(Response::new(AuthRoleDeleteResponse { header }))
     }
 
@@ -227,9 +252,10 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleGrantPermissionRequest>,
     ) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
+        let session = session(&self.node, &request);
         let AuthRoleGrantPermissionRequest { name: role, perm } = request.into_inner();
         let permission = parse_permission(perm.ok_or(Refusal::PermissionNotGiven)?);
-        let header = self.change(AuthCommand::RoleGrantPermission { role, permission }).await?;
+        let header = self.change(&session, AuthCommand::RoleGrantPermission { role, permission }).await?;
         Ok(Response::new(AuthRoleGrantPermissionResponse { header }))
     }
 
@@ -237,9 +263,10 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleRevokePermissionRequest>,
     ) -> Result<Response<AuthRoleRevokePermissionResponse>, Status> {
+        let session = session(&self.node, &request);
         let AuthRoleRevokePermissionRequest { role, key, range_end } = request.into_inner();
         let range = KeyRange::parse(key, range_end);
-        let header = self.change(AuthCommand::RoleRevokePermission { role, range }).await?;
+        let header = self.change(&session, AuthCommand::RoleRevokePermission { role, range }).await?;
         Ok(Response::new(AuthRoleRevokePermissionResponse { header }))
     }
 }

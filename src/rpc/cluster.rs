@@ -5,9 +5,9 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{parse, render};
+use super::{parse, render, session};
 use crate::{
-    node::{Change, Node},
+    node::{Change, Node, Session},
     pb::etcdserverpb::{
         self as pb, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
@@ -30,10 +30,10 @@ impl Cluster {
     fn header(&self) -> ResponseHeader {
         render::header(&self.node, Rev(0))
     }
+}
 
-    fn members(&self) -> Vec<pb::Member> {
-        render::members(self.node.members())
-    }
+fn members(session: &Session) -> Result<Vec<pb::Member>, Status> {
+    Ok(render::members(session.members()?))
 }
 
 #[tonic::async_trait]
@@ -42,13 +42,14 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
         let urls = parse::member_urls(&request.peer_ur_ls)?;
-        let member = self.node.member_add(urls, request.is_learner).await?;
+        let member = session.member_add(urls, request.is_learner).await?;
         Ok(Response::new(MemberAddResponse {
             header: Some(self.header()),
             member: render::members(vec![member]).pop(),
-            members: self.members(),
+            members: members(&session)?,
         }))
     }
 
@@ -56,10 +57,11 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
+        let session = session(&self.node, &request);
         let id = request.into_inner().id;
-        self.node.change(Change::Remove { id }).await?;
+        session.change(Change::Remove { id }).await?;
         // This member may be the one, and then it does not see itself go.
-        let mut members = self.members();
+        let mut members = members(&session)?;
         members.retain(|member| member.id != id);
         Ok(Response::new(MemberRemoveResponse { header: Some(self.header()), members }))
     }
@@ -68,27 +70,30 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
+        let session = session(&self.node, &request);
         let MemberUpdateRequest { id, peer_ur_ls: mut peer_urls } = request.into_inner();
         peer_urls.sort();
-        self.node.change(Change::Update { id, peer_urls }).await?;
-        Ok(Response::new(MemberUpdateResponse { header: Some(self.header()), members: self.members() }))
+        session.change(Change::Update { id, peer_urls }).await?;
+        Ok(Response::new(MemberUpdateResponse { header: Some(self.header()), members: members(&session)? }))
     }
 
     async fn member_list(
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
+        let session = session(&self.node, &request);
         if request.into_inner().linearizable {
-            self.node.read_barrier().await?;
+            session.read_barrier().await?;
         }
-        Ok(Response::new(MemberListResponse { header: Some(self.header()), members: self.members() }))
+        Ok(Response::new(MemberListResponse { header: Some(self.header()), members: members(&session)? }))
     }
 
     async fn member_promote(
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        self.node.change(Change::Promote { id: request.into_inner().id }).await?;
-        Ok(Response::new(MemberPromoteResponse { header: Some(self.header()), members: self.members() }))
+        let session = session(&self.node, &request);
+        session.change(Change::Promote { id: request.into_inner().id }).await?;
+        Ok(Response::new(MemberPromoteResponse { header: Some(self.header()), members: members(&session)? }))
     }
 }

@@ -9,12 +9,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     recipe::{self, Changes},
-    render, status,
+    render, session, status,
     status::Refusal,
 };
 use crate::{
     apply::{Txn, TxnResult},
-    node::Node,
+    node::{Node, Session},
     pb::{
         etcdserverpb::ResponseHeader,
         v3electionpb::{
@@ -39,9 +39,13 @@ impl Election {
         Some(render::header(&self.node, rev))
     }
 
-    async fn do_campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, Status> {
-        let session = recipe::session(&self.node, LeaseId(request.lease)).await?;
-        let lease = session.lease;
+    async fn do_campaign(
+        &self,
+        session: &Session,
+        request: CampaignRequest,
+    ) -> Result<CampaignResponse, Status> {
+        let held = recipe::held_lease(session, LeaseId(request.lease)).await?;
+        let lease = held.id;
         let prefix = recipe::prefix(&request.name);
         let key = recipe::own_key(&prefix, lease);
         let enqueue = Txn {
@@ -49,40 +53,46 @@ impl Election {
             success: vec![recipe::put(&key, request.value.clone(), lease)],
             failure: vec![recipe::get(&key)],
         };
-        let mut queued = recipe::enqueue(session, &key, enqueue).await?;
+        let mut queued = recipe::enqueue(session, held, &key, enqueue).await?;
         let own_rev = queued.place.rev;
         let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
         // This lease may have queued up before, and with another value.
         let proclaimed = match queued.found {
-            Some(kv) if kv.value != request.value => self.proclaim_as(&leader, request.value).await.map(drop),
+            Some(kv) if kv.value != request.value => {
+                self.proclaim_as(session, &leader, request.value).await.map(drop)
+            }
             _ => Ok(()),
         };
         queued.place.wait();
         proclaimed?;
-        recipe::wait_for_turn(&self.node, &prefix, own_rev).await?;
+        recipe::wait_for_turn(session, &prefix, own_rev).await?;
         queued.place.keep();
         Ok(CampaignResponse { header: self.header(queued.rev), leader: Some(leader) })
     }
 
-    async fn do_proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Status> {
+    async fn do_proclaim(
+        &self,
+        session: &Session,
+        request: ProclaimRequest,
+    ) -> Result<ProclaimResponse, Status> {
         let leader = leadership(request.leader)?;
-        let rev = self.proclaim_as(&leader, request.value).await?;
+        let rev = self.proclaim_as(session, &leader, request.value).await?;
         Ok(ProclaimResponse { header: self.header(rev) })
     }
 
-    async fn proclaim_as(&self, leader: &LeaderKey, value: Bytes) -> Result<Rev, Status> {
-        let session = recipe::session(&self.node, LeaseId(leader.lease)).await?;
+    async fn proclaim_as(&self, session: &Session, leader: &LeaderKey, value: Bytes) -> Result<Rev, Status> {
+        let held = recipe::held_lease(session, LeaseId(leader.lease)).await?;
         let proclaim = Txn {
             compares: vec![recipe::created_at(&leader.key, leader.rev)],
-            success: vec![recipe::put(&leader.key, value, session.lease)],
+            success: vec![recipe::put(&leader.key, value, held.id)],
             failure: Vec::new(),
         };
         // Whatever this call gets to hear of it, the leader's key may hang on the lease.
-        let proclaimed = self.node.outliving(|node| async move {
-            match recipe::commit(&node, proclaim).await {
+        let proclaimed = session.outliving(|session| async move {
+            match recipe::commit(&session, proclaim).await {
                 Ok((_, TxnResult { succeeded: false, .. })) => Err(Refusal::ElectionNotLeader.into()),
                 proclaimed => {
-                    session.keep();
+                    held.keep();
                     proclaimed.map(|(rev, _)| rev)
                 }
             }
@@ -90,21 +100,21 @@ impl Election {
         proclaimed.await.map_err(|_| Refusal::Stopped)?
     }
 
-    async fn do_leader(&self, request: LeaderRequest) -> Result<LeaderResponse, Status> {
+    async fn do_leader(&self, session: &Session, request: LeaderRequest) -> Result<LeaderResponse, Status> {
         let oldest = recipe::oldest(&recipe::prefix(&request.name));
-        let (rev, mut result) = recipe::read(&self.node, &oldest).await?;
+        let (rev, mut result) = recipe::read(session, &oldest).await?;
         let kv = result.kvs.pop().ok_or(Refusal::ElectionNoLeader)?;
         Ok(self.leader_response(rev, kv))
     }
 
-    async fn do_resign(&self, request: ResignRequest) -> Result<ResignResponse, Status> {
+    async fn do_resign(&self, session: &Session, request: ResignRequest) -> Result<ResignResponse, Status> {
         let leader = leadership(request.leader)?;
         let resign = Txn {
             compares: vec![recipe::created_at(&leader.key, leader.rev)],
             success: vec![recipe::delete(&leader.key)],
             failure: Vec::new(),
         };
-        let (rev, _) = recipe::commit(&self.node, resign).await?;
+        let (rev, _) = recipe::commit(session, resign).await?;
         Ok(ResignResponse { header: self.header(rev) })
     }
 
@@ -121,6 +131,7 @@ fn leadership(leader: Option<LeaderKey>) -> Result<LeaderKey, Refusal> {
 /// One client's view of who leads.
 struct Observer {
     election: Election,
+    session: Session,
     prefix: Bytes,
     /// What the leader's key has become of late; `None` while there is no leader to follow.
     leader: Option<Changes>,
@@ -128,7 +139,7 @@ struct Observer {
 
 impl Observer {
     async fn next(&mut self) -> Result<LeaderResponse, Status> {
-        let node = &self.election.node;
+        let session = &self.session;
         if let Some(changes) = &mut self.leader {
             let event = changes.next().await?;
             if event.kind == EventKind::Put {
@@ -136,11 +147,11 @@ impl Observer {
             }
             self.leader = None;
         }
-        let (rev, mut result) = recipe::read(node, &recipe::oldest(&self.prefix)).await?;
+        let (rev, mut result) = recipe::read(session, &recipe::oldest(&self.prefix)).await?;
         let (rev, kv) = match result.kvs.pop() {
             Some(kv) => (rev, kv),
             None => {
-                let mut arrivals = Changes::follow(node, recipe::under(&self.prefix), rev)?;
+                let mut arrivals = Changes::follow(session, recipe::under(&self.prefix), rev)?;
                 loop {
                     let event = arrivals.next().await?;
                     if event.kind == EventKind::Put {
@@ -149,7 +160,7 @@ impl Observer {
                 }
             }
         };
-        self.leader = Some(Changes::follow(node, KeyRange::Point(kv.key.clone()), rev.next())?);
+        self.leader = Some(Changes::follow(session, KeyRange::Point(kv.key.clone()), rev.next())?);
         Ok(self.election.leader_response(rev, kv))
     }
 }
@@ -160,18 +171,27 @@ impl election_server::Election for Election {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        self.do_campaign(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+        self.do_campaign(&session(&self.node, &request), request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status::from_recipe)
     }
 
     async fn proclaim(
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        self.do_proclaim(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+        self.do_proclaim(&session(&self.node, &request), request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status::from_recipe)
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        self.do_leader(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+        self.do_leader(&session(&self.node, &request), request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status::from_recipe)
     }
 
     type ObserveStream = BoxStream<'static, Result<LeaderResponse, Status>>;
@@ -180,8 +200,9 @@ impl election_server::Election for Election {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
+        let session = session(&self.node, &request);
         let prefix = recipe::prefix(&request.into_inner().name);
-        let observer = Observer { election: self.clone(), prefix, leader: None };
+        let observer = Observer { election: self.clone(), session, prefix, leader: None };
         let answers = stream::try_unfold(observer, |mut observer| async move {
             let answer = observer.next().await.map_err(status::from_recipe)?;
             Ok(Some((answer, observer)))
@@ -190,6 +211,9 @@ impl election_server::Election for Election {
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
-        self.do_resign(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+        self.do_resign(&session(&self.node, &request), request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status::from_recipe)
     }
 }

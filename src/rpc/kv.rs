@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     parse::{self, Access},
-    render, slow,
+    render, session, slow,
     slow::Timer,
     status::Refusal,
     wrong_kind,
@@ -23,14 +23,14 @@ use super::{
 use crate::{
     apply::{self, Command, Outcome},
     mvcc::Range,
-    node::Node,
+    node::{Node, Session},
     pb::etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest,
         TxnResponse, kv_server,
     },
     telemetry::RequestKind,
-    types::{Caller, KeyRange, Rev},
+    types::{KeyRange, Rev},
 };
 
 #[derive(Clone)]
@@ -61,28 +61,32 @@ impl Kv {
         }
     }
 
-    async fn do_range(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
+    async fn do_range(&self, session: &Session, request: &RangeRequest) -> Result<RangeResponse, Status> {
         let query = parse::range(request)?;
         let read = async {
-            self.barrier(request.serializable).await?;
-            Ok(self.node.range(&query).await?)
+            self.barrier(session, request.serializable).await?;
+            Ok(session.range(&query).await?)
         };
         let (rev, result) = self.timed(RequestKind::Range, read).await?;
         Ok(render::range(render::header(&self.node, rev), result))
     }
 
-    async fn do_put(&self, request: &PutRequest) -> Result<PutResponse, Status> {
+    async fn do_put(&self, session: &Session, request: &PutRequest) -> Result<PutResponse, Status> {
         let put = parse::put(request)?;
-        let outcome = self.node.propose_with_quota(Command::Put(put).by(Caller::Nobody)).await?;
+        let outcome = session.propose_with_quota(Command::Put(put)).await?;
         match outcome.result? {
             apply::Response::Put { prev_kv } => Ok(render::put(self.header(outcome.rev), prev_kv)),
             other => Err(wrong_kind(&other)),
         }
     }
 
-    async fn do_delete_range(&self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+    async fn do_delete_range(
+        &self,
+        session: &Session,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Status> {
         let delete = parse::delete_range(request)?;
-        let outcome = self.node.propose(Command::DeleteRange(delete).by(Caller::Nobody)).await?;
+        let outcome = session.propose(Command::DeleteRange(delete)).await?;
         match outcome.result? {
             apply::Response::DeleteRange { deleted, prev_kvs } => {
                 Ok(render::delete_range(self.header(outcome.rev), deleted, prev_kvs))
@@ -91,17 +95,17 @@ impl Kv {
         }
     }
 
-    async fn do_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+    async fn do_txn(&self, session: &Session, request: &TxnRequest) -> Result<TxnResponse, Status> {
         let (txn, access) = parse::txn(request, self.txn_ops_max)?;
         let outcome: Outcome = match access {
             Access::Read { serializable } => {
                 let read = async {
-                    self.barrier(serializable).await?;
-                    Ok(self.node.read_txn(&txn)?)
+                    self.barrier(session, serializable).await?;
+                    Ok(session.read_txn(&txn)?)
                 };
                 self.timed(RequestKind::ReadonlyTxn, read).await?
             }
-            Access::Write => self.node.propose_with_quota(Command::Txn(txn).by(Caller::Nobody)).await?,
+            Access::Write => session.propose_with_quota(Command::Txn(txn)).await?,
         };
         match outcome.result? {
             apply::Response::Txn(result) => Ok(render::txn(self.header(outcome.rev), result)),
@@ -122,12 +126,12 @@ impl Kv {
     }
 
     /// After it, a read here sees every write that was answered before the request came in.
-    async fn barrier(&self, serializable: bool) -> Result<(), Status> {
+    async fn barrier(&self, session: &Session, serializable: bool) -> Result<(), Status> {
         if !serializable {
             if self.node.leadership().is_learner {
                 return Err(Refusal::NotSupportedForLearner.into());
             }
-            self.node.read_barrier().await?;
+            session.read_barrier().await?;
         }
         Ok(())
     }
@@ -141,15 +145,17 @@ impl Kv {
 impl kv_server::Kv for Kv {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let answer = self.do_range(&request).await;
+        let answer = self.do_range(&session, &request).await;
         timer.finish(RANGE, answer, |answer| slow::range(&request, answer))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let answer = self.do_put(&request).await;
+        let answer = self.do_put(&session, &request).await;
         timer.finish(PUT, answer, |answer| slow::put(&request, answer))
     }
 
@@ -158,15 +164,17 @@ impl kv_server::Kv for Kv {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let answer = self.do_delete_range(&request).await;
+        let answer = self.do_delete_range(&session, &request).await;
         timer.finish(DELETE_RANGE, answer, |answer| slow::delete_range(&request, answer))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let answer = self.do_txn(&request).await;
+        let answer = self.do_txn(&session, &request).await;
         timer.finish(TXN, answer, |answer| slow::txn(&request, answer))
     }
 
@@ -174,8 +182,9 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let outcome = self.node.compact(Caller::Nobody, Rev(request.revision), request.physical).await?;
+        let outcome = session.compact(Rev(request.revision), request.physical).await?;
         outcome.result?;
         Ok(Response::new(CompactionResponse { header: Some(self.header(outcome.rev)) }))
     }
@@ -186,12 +195,13 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
         let query = parse::range_stream(&request)?;
-        self.barrier(request.serializable).await?;
+        self.barrier(&session, request.serializable).await?;
         let node = self.node.clone();
         let read = move |query: &Range, counted: bool| {
-            let (rev, result) = node.range_piece(query, counted)?;
+            let (rev, result) = session.range_piece(query, counted)?;
             Ok((render::header(&node, rev), result))
         };
         let chunks = Chunks::new(query, self.chunk_bytes, read);

@@ -3,16 +3,16 @@
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{render, wrong_kind};
+use super::{render, session, wrong_kind};
 use crate::{
     apply::{self, Command},
-    node::Node,
+    node::{Node, Session},
     pb::etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
         LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader, lease_server,
     },
-    types::{Caller, LeaseId},
+    types::LeaseId,
 };
 
 #[derive(Clone)]
@@ -29,11 +29,15 @@ impl Lease {
         render::header(&self.node, self.node.rev())
     }
 
-    async fn keep_alive(&self, request: LeaseKeepAliveRequest) -> Result<LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(
+        &self,
+        session: &Session,
+        request: LeaseKeepAliveRequest,
+    ) -> Result<LeaseKeepAliveResponse, Status> {
         // The header comes first: a client must never see a revision at which the lease had
         // been revoked, with the news that it was renewed.
         let header = self.header();
-        let ttl_secs = self.node.lease_keep_alive(LeaseId(request.id)).await?;
+        let ttl_secs = session.lease_keep_alive(LeaseId(request.id)).await?;
         Ok(LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl: ttl_secs.unwrap_or(0) })
     }
 }
@@ -44,8 +48,9 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let outcome = self.node.lease_grant(request.id, request.ttl).await?;
+        let outcome = session.lease_grant(request.id, request.ttl).await?;
         match outcome.result? {
             apply::Response::LeaseGrant { id, ttl_secs } => Ok(Response::new(LeaseGrantResponse {
                 header: Some(render::header(&self.node, outcome.rev)),
@@ -61,8 +66,9 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let session = session(&self.node, &request);
         let id = LeaseId(request.into_inner().id);
-        let outcome = self.node.propose(Command::LeaseRevoke { id }.by(Caller::Nobody)).await?;
+        let outcome = session.propose(Command::LeaseRevoke { id }).await?;
         outcome.result?;
         Ok(Response::new(LeaseRevokeResponse { header: Some(render::header(&self.node, outcome.rev)) }))
     }
@@ -75,8 +81,9 @@ impl lease_server::Lease for Lease {
         &self,
         requests: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let state = (self.clone(), requests.into_inner());
-        let answers = stream::try_unfold(state, |(lease, mut requests)| async move {
+        let session = session(&self.node, &requests);
+        let state = (self.clone(), session, requests.into_inner());
+        let answers = stream::try_unfold(state, |(lease, session, mut requests)| async move {
             let request = requests.message().await.inspect_err(|status| {
                 if status.code() != Code::Cancelled {
                     let failures = &lease.node.metrics().stream_failures;
@@ -84,8 +91,8 @@ impl lease_server::Lease for Lease {
                 }
             })?;
             let Some(request) = request else { return Ok(None) };
-            let answer = lease.keep_alive(request).await?;
-            Ok(Some((answer, (lease, requests))))
+            let answer = lease.keep_alive(&session, request).await?;
+            Ok(Some((answer, (lease, session, requests))))
         });
         Ok(Response::new(answers.boxed()))
     }
@@ -94,8 +101,9 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
-        let info = self.node.lease_time_to_live(LeaseId(request.id), request.keys).await?;
+        let info = session.lease_time_to_live(LeaseId(request.id), request.keys).await?;
         let header = Some(self.header());
         Ok(Response::new(match info {
             Some(info) => LeaseTimeToLiveResponse {
@@ -111,9 +119,10 @@ impl lease_server::Lease for Lease {
 
     async fn lease_leases(
         &self,
-        _request: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        let leases = self.node.leases().into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+        let leases =
+            session(&self.node, &request).leases()?.into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.header()), leases }))
     }
 }

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
-use super::{recipe, render, status, status::Refusal, wrong_kind};
+use super::{recipe, render, session, status, status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Command, Op, Txn},
     mvcc::Range,
-    node::Node,
+    node::{Node, Session},
     pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server},
-    types::{Caller, KeyRange, LeaseId, Rev},
+    types::{KeyRange, LeaseId, Rev},
 };
 
 #[derive(Clone)]
@@ -22,9 +22,9 @@ impl Lock {
         Lock { node }
     }
 
-    async fn do_lock(&self, request: LockRequest) -> Result<LockResponse, Status> {
-        let session = recipe::session(&self.node, LeaseId(request.lease)).await?;
-        let lease = session.lease;
+    async fn do_lock(&self, session: &Session, request: LockRequest) -> Result<LockResponse, Status> {
+        let held = recipe::held_lease(session, LeaseId(request.lease)).await?;
+        let lease = held.id;
         let prefix = recipe::prefix(&request.name);
         let key = recipe::own_key(&prefix, lease);
         let oldest = Op::Range(recipe::oldest(&prefix));
@@ -34,11 +34,11 @@ impl Lock {
             success: vec![recipe::put(&key, Default::default(), lease), oldest.clone()],
             failure: vec![recipe::get(&key), oldest],
         };
-        let mut queued = recipe::enqueue(session, &key, enqueue).await?;
+        let mut queued = recipe::enqueue(session, held, &key, enqueue).await?;
         let rev = match recipe::found(&mut queued.result, 1) {
             Some(first) if first.create_rev != queued.place.rev => {
                 queued.place.wait();
-                self.wait(&prefix, &key, queued.place.rev).await?
+                self.wait(session, &prefix, &key, queued.place.rev).await?
             }
             _ => queued.rev,
         };
@@ -47,19 +47,25 @@ impl Lock {
     }
 
     /// Waits for the turn, and makes sure that the lease has outlived the wait.
-    async fn wait(&self, prefix: &Bytes, key: &Bytes, own_rev: Rev) -> Result<Rev, Status> {
-        recipe::wait_for_turn(&self.node, prefix, own_rev).await?;
+    async fn wait(
+        &self,
+        session: &Session,
+        prefix: &Bytes,
+        key: &Bytes,
+        own_rev: Rev,
+    ) -> Result<Rev, Status> {
+        recipe::wait_for_turn(session, prefix, own_rev).await?;
         let own = Range::of(KeyRange::Point(key.clone()));
-        let (rev, result) = recipe::read(&self.node, &own).await?;
+        let (rev, result) = recipe::read(session, &own).await?;
         if result.kvs.is_empty() { Err(Refusal::SessionExpired.into()) } else { Ok(rev) }
     }
 
-    async fn do_unlock(&self, request: UnlockRequest) -> Result<UnlockResponse, Status> {
+    async fn do_unlock(&self, session: &Session, request: UnlockRequest) -> Result<UnlockResponse, Status> {
         if request.key.is_empty() {
             return Err(Refusal::EmptyKey.into());
         }
         let delete = apply::DeleteRange { range: KeyRange::Point(request.key), prev_kv: false };
-        let outcome = self.node.propose(Command::DeleteRange(delete).by(Caller::Nobody)).await?;
+        let outcome = session.propose(Command::DeleteRange(delete)).await?;
         match outcome.result? {
             apply::Response::DeleteRange { .. } => {
                 Ok(UnlockResponse { header: Some(render::header(&self.node, outcome.rev)) })
@@ -72,10 +78,16 @@ impl Lock {
 #[tonic::async_trait]
 impl lock_server::Lock for Lock {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        self.do_lock(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+        self.do_lock(&session(&self.node, &request), request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status::from_recipe)
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        self.do_unlock(request.into_inner()).await.map(Response::new).map_err(status::from_recipe)
+        self.do_unlock(&session(&self.node, &request), request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status::from_recipe)
     }
 }

@@ -7,11 +7,11 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{parse, render, status::Refusal, wrong_kind};
+use super::{parse, render, session, status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Alarm, Command},
     config::{ETCD_CLUSTER_VERSION, ETCD_VERSION},
-    node::{Node, Snapshot},
+    node::{Node, Session, Snapshot},
     pb::etcdserverpb::{
         AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
         DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
@@ -19,7 +19,7 @@ use crate::{
         StatusRequest, StatusResponse, alarm_request::AlarmAction, downgrade_request::DowngradeAction,
         maintenance_server,
     },
-    types::{Caller, MemberId, Rev},
+    types::{MemberId, Rev},
 };
 
 #[derive(Clone)]
@@ -48,11 +48,12 @@ impl Maintenance {
     /// Raises or clears an alarm. The type that is no alarm does neither.
     async fn change_alarm(
         &self,
+        session: &Session,
         request: &AlarmRequest,
         command: fn(Alarm) -> Command,
     ) -> Result<Response<AlarmResponse>, Status> {
         let Some(alarm) = parse::alarm(request) else { return Ok(self.alarms(self.node.rev(), &[])) };
-        let outcome = self.node.propose(command(alarm).by(Caller::Nobody)).await?;
+        let outcome = session.propose(command(alarm)).await?;
         match outcome.result? {
             apply::Response::Alarm { alarms } => Ok(self.alarms(outcome.rev, &alarms)),
             other => Err(wrong_kind(&other)),
@@ -74,11 +75,12 @@ fn cluster_version() -> (u64, u64) {
 #[tonic::async_trait]
 impl maintenance_server::Maintenance for Maintenance {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
         match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Get) => {
-                self.node.read_barrier().await?;
-                let mut alarms = self.node.alarms();
+                session.read_barrier().await?;
+                let mut alarms = session.alarms()?;
                 if let Some(wanted) = parse::alarm(&request) {
                     alarms.retain(|alarm| alarm.kind == wanted.kind);
                 } else if request.alarm != i32::from(AlarmType::None) {
@@ -86,15 +88,17 @@ impl maintenance_server::Maintenance for Maintenance {
                 }
                 Ok(self.alarms(self.node.rev(), &alarms))
             }
-            Ok(AlarmAction::Activate) => self.change_alarm(&request, Command::AlarmActivate).await,
-            Ok(AlarmAction::Deactivate) => self.change_alarm(&request, Command::AlarmDeactivate).await,
+            Ok(AlarmAction::Activate) => self.change_alarm(&session, &request, Command::AlarmActivate).await,
+            Ok(AlarmAction::Deactivate) => {
+                self.change_alarm(&session, &request, Command::AlarmDeactivate).await
+            }
             Err(_) => Ok(self.alarms(self.node.rev(), &[])),
         }
     }
 
-    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let header = self.header();
-        let status = self.node.status();
+        let status = session(&self.node, &request).status()?;
         Ok(Response::new(StatusResponse {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
@@ -115,19 +119,20 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn defragment(
         &self,
-        _request: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        self.node.defragment().await.map_err(Status::unknown)?;
+        session(&self.node, &request).defragment().await.map_err(Status::unknown)?;
         Ok(Response::new(DefragmentResponse { header: None }))
     }
 
-    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let (rev, hash) = self.node.hash().await?;
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let (rev, hash) = session(&self.node, &request).hash().await?;
         Ok(Response::new(HashResponse { header: Some(self.header_at(rev)), hash }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        let hash = self.node.hash_kv(request.into_inner().revision).await?;
+        let session = session(&self.node, &request);
+        let hash = session.hash_kv(request.into_inner().revision).await?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.header_at(hash.rev_current)),
             hash: hash.hash,
@@ -140,9 +145,9 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn snapshot(
         &self,
-        _request: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let snapshot = self.node.snapshot().await?;
+        let snapshot = session(&self.node, &request).snapshot().await?;
         let total_bytes = snapshot.total_bytes;
         tracing::info!(total_bytes, "sending database snapshot to client");
         let image = stream::try_unfold(snapshot, |mut snapshot: Snapshot| async move {
@@ -155,7 +160,8 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        self.node.move_leader(MemberId(request.into_inner().target_id)).await?;
+        let session = session(&self.node, &request);
+        session.move_leader(MemberId(request.into_inner().target_id)).await?;
         Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
@@ -163,21 +169,22 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        let session = session(&self.node, &request);
         let request = request.into_inner();
         match DowngradeAction::try_from(request.action) {
             Ok(DowngradeAction::Validate) => {
-                self.node.read_barrier().await?;
+                session.before_downgrade().await?;
                 self.check_downgrade(&request.version)?;
             }
             Ok(DowngradeAction::Enable) => {
-                self.node.read_barrier().await?;
+                session.before_downgrade().await?;
                 self.check_downgrade(&request.version)?;
                 return Err(Status::unimplemented(
                     "retcd: a downgrade cannot be started, because etcd cannot read the data of retcd",
                 ));
             }
             // There is none in progress, and to cancel none is fine.
-            Ok(DowngradeAction::Cancel) => self.node.read_barrier().await?,
+            Ok(DowngradeAction::Cancel) => session.before_downgrade().await?,
             Err(_) => return Err(Refusal::UnknownDowngradeAction.into()),
         }
         let (major, minor) = cluster_version();

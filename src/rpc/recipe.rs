@@ -4,7 +4,7 @@
 //! lease, and whoever has the oldest one has the place. They are written over the node as a
 //! client would write them over the API; there is no state of theirs but the keys.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use tonic::Status;
@@ -12,20 +12,19 @@ use tonic::Status;
 use super::{status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
-    limits,
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
-    node::{Node, ProposeError},
-    types::{Caller, Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
-    watch::{Delivery, Feed, Lagging, State, WatcherSpec},
+    node::{CaughtUp, ProposeError, Session, WatchStream},
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
+    watch::{Delivery, WatcherSpec},
 };
 
 /// Lease of somebody who brought none.
 const SESSION_TTL: Duration = Duration::from_secs(60);
 
-/// The lease of a call.
-pub(crate) struct Session {
-    node: Node,
-    pub(crate) lease: LeaseId,
+/// The lease that a call holds its place with.
+pub(crate) struct HeldLease {
+    session: Session,
+    pub(crate) id: LeaseId,
     /// It was granted for this call, and its client has not been told of it: if the call ends before
     /// that, it is revoked, with all that hangs on it.
     is_unknown: bool,
@@ -33,36 +32,36 @@ pub(crate) struct Session {
 
 /// The lease to queue under: the given one, renewed once, or a new one. Keeping it alive is the
 /// client's business.
-pub(crate) async fn session(node: &Node, lease: LeaseId) -> Result<Session, Status> {
+pub(crate) async fn held_lease(session: &Session, lease: LeaseId) -> Result<HeldLease, Status> {
     if lease.is_some() {
         // If there is no such lease, the put under it is going to say so; and if it could not be
         // renewed for want of a leader, the put could not be made either.
-        node.lease_keep_alive(lease).await.map_err(|_| Refusal::Timeout)?;
-        return Ok(Session { node: node.clone(), lease, is_unknown: false });
+        session.lease_keep_alive(lease).await.map_err(|_| Refusal::Timeout)?;
+        return Ok(HeldLease { session: session.clone(), id: lease, is_unknown: false });
     }
     // From here on it may exist, whatever this call gets to hear of it.
-    let lease = LeaseId(node.choose_lease_id());
-    let mut session = Session { node: node.clone(), lease, is_unknown: true };
-    let granted = node.lease_grant(lease.0, SESSION_TTL.as_secs() as i64).await;
-    session.is_unknown =
+    let lease = LeaseId(session.choose_lease_id());
+    let mut held = HeldLease { session: session.clone(), id: lease, is_unknown: true };
+    let granted = session.lease_grant(lease.0, SESSION_TTL.as_secs() as i64).await;
+    held.is_unknown =
         granted.as_ref().map_or_else(ProposeError::is_uncertain, |granted| granted.result.is_ok());
     match granted?.result? {
-        apply::Response::LeaseGrant { .. } => Ok(session),
+        apply::Response::LeaseGrant { .. } => Ok(held),
         other => Err(wrong_kind(&other)),
     }
 }
 
-impl Session {
+impl HeldLease {
     /// The client is going to know of the lease, or is going to find what hangs on it.
     pub(crate) fn keep(mut self) {
         self.is_unknown = false;
     }
 }
 
-impl Drop for Session {
+impl Drop for HeldLease {
     fn drop(&mut self) {
         if self.is_unknown {
-            self.node.clean_up_lease(self.lease, SESSION_TTL);
+            self.session.clean_up_lease(self.id, SESSION_TTL);
         }
     }
 }
@@ -113,8 +112,8 @@ pub(crate) fn delete(key: &Bytes) -> Op {
     Op::DeleteRange(DeleteRange { range: KeyRange::Point(key.clone()), prev_kv: false })
 }
 
-pub(crate) async fn commit(node: &Node, txn: Txn) -> Result<(Rev, TxnResult), Status> {
-    let outcome = node.propose_with_quota(Command::Txn(txn).by(Caller::Nobody)).await?;
+pub(crate) async fn commit(session: &Session, txn: Txn) -> Result<(Rev, TxnResult), Status> {
+    let outcome = session.propose_with_quota(Command::Txn(txn)).await?;
     match outcome.result? {
         apply::Response::Txn(result) => Ok((outcome.rev, result)),
         other => Err(wrong_kind(&other)),
@@ -130,14 +129,14 @@ pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
 }
 
 /// A linearizable read.
-pub(crate) async fn read(node: &Node, query: &Range) -> Result<(Rev, RangeResult), Status> {
-    node.read_barrier().await?;
-    Ok(node.range(query).await?)
+pub(crate) async fn read(session: &Session, query: &Range) -> Result<(Rev, RangeResult), Status> {
+    session.read_barrier().await?;
+    Ok(session.range(query).await?)
 }
 
 /// Waits until nobody is left who came before `rev`. One key is watched at a time, the youngest
 /// of them: when it goes, mostly nobody is left, and the one key's end wakes one waiter only.
-pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Result<(), Status> {
+pub(crate) async fn wait_for_turn(session: &Session, prefix: &Bytes, rev: Rev) -> Result<(), Status> {
     let youngest_before = Range {
         limit: 1,
         sort: Sort { target: SortTarget::CreateRev, order: SortOrder::Descend },
@@ -145,9 +144,9 @@ pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Resu
         ..Range::of(under(prefix))
     };
     loop {
-        let (read_rev, mut result) = read(node, &youngest_before).await?;
+        let (read_rev, mut result) = read(session, &youngest_before).await?;
         let Some(ahead) = result.kvs.pop() else { return Ok(()) };
-        let mut changes = Changes::follow(node, KeyRange::Point(ahead.key), read_rev)?;
+        let mut changes = Changes::follow(session, KeyRange::Point(ahead.key), read_rev)?;
         while changes.next().await?.kind != EventKind::Delete {}
     }
 }
@@ -155,7 +154,7 @@ pub(crate) async fn wait_for_turn(node: &Node, prefix: &Bytes, rev: Rev) -> Resu
 /// Somebody's place in the queue. It is given up when dropped, unless told otherwise: whoever
 /// stops waiting must not keep those behind waiting.
 pub(crate) struct Place {
-    session: Session,
+    held: HeldLease,
     key: Bytes,
     /// The revision that created the key. A key created later is somebody else's.
     pub(crate) rev: Rev,
@@ -170,17 +169,17 @@ impl Place {
 
     pub(crate) fn keep(mut self) {
         self.give_up = false;
-        self.session.is_unknown = false;
+        self.held.is_unknown = false;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // With a lease that nobody knows of the key goes too.
-        if self.give_up && !self.session.is_unknown {
+        if self.give_up && !self.held.is_unknown {
             let compares = vec![created_at(&self.key, self.rev.0)];
             let txn = Txn { compares, success: vec![delete(&self.key)], failure: Vec::new() };
-            self.session.node.clean_up_with(Command::Txn(txn));
+            self.held.session.clean_up_with(Command::Txn(txn));
         }
     }
 }
@@ -198,14 +197,19 @@ pub(crate) struct Queued {
 ///
 /// A new place is given up even if the request is over before it is known to have one; an old
 /// one is not, before somebody waits in it.
-pub(crate) async fn enqueue(session: Session, key: &Bytes, txn: Txn) -> Result<Queued, Status> {
-    let (node, key) = (session.node.clone(), key.clone());
-    let queueing = node.outliving(|node| async move {
-        let (rev, mut result) = commit(&node, txn).await?;
+pub(crate) async fn enqueue(
+    session: &Session,
+    held: HeldLease,
+    key: &Bytes,
+    txn: Txn,
+) -> Result<Queued, Status> {
+    let key = key.clone();
+    let queueing = session.outliving(|session| async move {
+        let (rev, mut result) = commit(&session, txn).await?;
         let is_new = result.succeeded;
         let found = if is_new { None } else { found(&mut result, 0) };
         let own_rev = found.as_ref().map_or(rev, |kv| kv.create_rev);
-        Ok(Queued { rev, result, place: Place { session, key, rev: own_rev, give_up: is_new }, found })
+        Ok(Queued { rev, result, place: Place { held, key, rev: own_rev, give_up: is_new }, found })
     });
     // The core ends its tasks only when it ends itself.
     queueing.await.map_err(|_| Refusal::Stopped)?
@@ -213,15 +217,13 @@ pub(crate) async fn enqueue(session: Session, key: &Bytes, txn: Txn) -> Result<Q
 
 /// The changes of a few keys from one revision on, each once, in order.
 pub(crate) struct Changes {
-    node: Node,
-    feed: Feed,
-    /// Set while history has to be read.
-    behind: Option<Lagging>,
+    stream: WatchStream,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
     queued: VecDeque<Event>,
 }
 
 impl Changes {
-    pub(crate) fn follow(node: &Node, range: KeyRange, from: Rev) -> Result<Changes, Status> {
+    pub(crate) fn follow(session: &Session, range: KeyRange, from: Rev) -> Result<Changes, Status> {
         let spec = WatcherSpec {
             id: 0,
             range,
@@ -232,16 +234,10 @@ impl Changes {
             progress_notify: false,
             fragment: false,
         };
-        let mut hub = node.watch_hub();
-        let mut feed = hub.open_stream(limits::WATCH_QUEUE);
-        let created = hub.create(&mut feed, spec);
-        drop(hub);
-        let mut changes = Changes { node: node.clone(), feed, behind: None, queued: VecDeque::new() };
-        let created = created.map_err(|error| Status::unknown(error.to_string()))?;
-        if let State::Unsynced { next_rev } = created.state {
-            changes.behind = Some(Lagging { id: created.id, next_rev, spec: created.spec });
-        }
-        Ok(changes)
+        let mut stream = session.watch();
+        let (created, _) = stream.create(spec);
+        created.map_err(|error| Status::unknown(error.to_string()))?;
+        Ok(Changes { stream, stopping: Box::pin(session.stopping()), queued: VecDeque::new() })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
@@ -249,46 +245,27 @@ impl Changes {
             if let Some(event) = self.queued.pop_front() {
                 return Ok(event);
             }
-            if let Some(behind) = self.behind.take() {
-                self.catch_up(behind)?;
+            if self.stream.is_behind() {
+                match self.stream.catch_up()? {
+                    Some(CaughtUp::Events { events, .. }) => self.queued.extend(events),
+                    Some(CaughtUp::Compacted { .. }) => return Err(Refusal::Compacted.into()),
+                    None => {}
+                }
                 continue;
             }
             let delivery = tokio::select! { biased;
-                () = self.node.stopping() => None,
-                delivery = self.feed.recv() => delivery,
+                () = &mut self.stopping => None,
+                delivery = self.stream.recv() => delivery,
             };
             match delivery {
                 Some(Delivery::Batch(batch)) => {
                     self.queued.extend(batch.shares().flat_map(|share| share.events().cloned()));
                 }
                 Some(Delivery::Progress { .. } | Delivery::StreamProgress { .. }) => {}
-                // There is one watcher, so at most one is behind.
-                Some(Delivery::Lagging) => {
-                    self.behind = self.node.watch_hub().lagging(self.feed.stream).pop();
-                }
+                Some(Delivery::Lagging) => self.stream.fell_behind(),
                 None => return Err(Refusal::Stopped.into()),
             }
         }
-    }
-
-    /// One stride through history. If it does not reach the present there is another.
-    fn catch_up(&mut self, behind: Lagging) -> Result<(), Status> {
-        let history = self.node.history(behind.next_rev, limits::WATCH_BATCH_REVS)?;
-        let events = history.revs.into_iter().flat_map(|(_, events)| events);
-        self.queued.extend(events.filter(|event| behind.spec.wants(event)));
-        // Nobody is told of this watcher's progress.
-        let heard = false;
-        let state = self.node.watch_hub().resume(self.feed.stream, behind.id, history.next, heard);
-        if let State::Unsynced { next_rev } = state {
-            self.behind = Some(Lagging { next_rev, ..behind });
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Changes {
-    fn drop(&mut self) {
-        self.node.watch_hub().close_stream(self.feed.stream);
     }
 }
 

@@ -287,6 +287,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::TimeoutLeaderLost => Refusal::TimeoutLeaderLost,
             ProposeError::TimeoutConnectionLost => Refusal::TimeoutConnectionLost,
             ProposeError::Stopped => Refusal::Stopped,
+            ProposeError::Auth(error) => error.into(),
             ProposeError::NoSpace => Refusal::NoSpace,
         }
     }
@@ -327,6 +328,7 @@ impl From<ReadError> for Status {
                 SNAPSHOT_IDLE_MAX.as_secs()
             )),
             ReadError::Stopped => Refusal::Stopped.into(),
+            ReadError::Auth(error) => error.into(),
         }
     }
 }
@@ -361,6 +363,7 @@ impl From<ChangeError> for Status {
 impl From<MoveLeaderError> for Status {
     fn from(error: MoveLeaderError) -> Status {
         match error {
+            MoveLeaderError::Auth(error) => error.into(),
             MoveLeaderError::NotLeader => Refusal::NotLeader.into(),
             MoveLeaderError::BadTransferee => Refusal::BadLeaderTransferee.into(),
             MoveLeaderError::Timeout => Refusal::TimeoutLeaderTransfer.into(),

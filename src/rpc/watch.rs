@@ -1,13 +1,12 @@
 //! The Watch service: one stream, many watchers.
 //!
-//! A stream is a [`Session`] that is asked for its next response whenever the connection has room
+//! A stream is a [`WatchCall`] that is asked for its next response whenever the connection has room
 //! for one. It then wakes up for one of a closed list of reasons, acts on it, and goes on until
 //! there is a response. So nothing is rendered or read that the client does not take, and
 //! a client that reads nothing costs its queue in the hub and one response.
 //!
-//! What is published comes through the session's feed. What its unsynced watchers have missed it
-//! reads from history itself, as fast as the client takes it, in strides: those that stand close
-//! together walk together, the next stride is for others, and every second turn is for the feed.
+//! What is published comes through a [`WatchStream`], which also reads from history what unsynced
+//! watchers have missed. While there are some, every second turn is for history.
 
 use std::{collections::VecDeque, mem, pin::Pin, time::Duration};
 
@@ -24,11 +23,10 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{render, status::Refusal};
+use super::{render, session, status::Refusal};
 use crate::{
-    limits::{REQUEST_OVERHEAD_BYTES, WATCH_BATCH_REVS, WATCH_QUEUE},
-    mvcc::{History, RevError},
-    node::{Node, ReadError},
+    limits::REQUEST_OVERHEAD_BYTES,
+    node::{CaughtUp, Node, Session, WatchStream},
     pb::{
         etcdserverpb::{
             WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
@@ -37,7 +35,7 @@ use crate::{
         mvccpb::{self, event::EventType},
     },
     types::{Event, EventKind, KeyRange, Rev},
-    watch::{Batch, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
+    watch::{Batch, Delivery, WatchId, WatcherSpec},
 };
 
 /// Shortest interval between progress notifications.
@@ -61,16 +59,17 @@ impl watch_server::Watch for Watch {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let session = Session::new(self.node.clone(), request.into_inner());
-        let responses = stream::unfold(session, |mut session| async move {
-            let response = session.next().await;
-            Some((response, session))
+        let session = session(&self.node, &request);
+        let call = WatchCall::new(self.node.clone(), &session, request.into_inner());
+        let responses = stream::unfold(call, |mut call| async move {
+            let response = call.next().await;
+            Some((response, call))
         });
         Ok(Response::new(Box::pin(responses)))
     }
 }
 
-/// Why a session wakes up.
+/// Why a call wakes up.
 enum Wake {
     Request(WatchRequest),
     /// The client has nothing more to ask. It still listens.
@@ -84,17 +83,13 @@ enum Wake {
     Stride,
 }
 
-struct Session<R> {
+struct WatchCall<R> {
     node: Node,
     /// `None` once the client has half-closed.
     requests: Option<R>,
-    feed: Feed,
+    stream: WatchStream,
     /// Made, but not asked for yet. Nothing else is done before it is empty.
     outbox: VecDeque<WatchResponse>,
-    /// Unsynced watchers, the next to be served first.
-    lagging: VecDeque<Lagging>,
-    /// A stride that some watchers have yet to take.
-    stride: Option<Stride>,
     /// The last turn was for history: this one is for everything else.
     strode: bool,
     /// Runs once some watcher has asked for progress notifications.
@@ -102,34 +97,19 @@ struct Session<R> {
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// A stretch of history, and who walks it. All of them have seen what comes before it.
-struct Stride {
-    history: History,
-    /// For each revision, whether its events have their previous values.
-    filled: Vec<bool>,
-    walkers: VecDeque<Lagging>,
-}
-
-impl<R> Session<R>
+impl<R> WatchCall<R>
 where
     R: Stream<Item = Result<WatchRequest, Status>> + Unpin,
 {
-    fn new(node: Node, requests: R) -> Session<R> {
-        let feed = node.watch_hub().open_stream(WATCH_QUEUE);
-        let stopping = Box::pin({
-            let node = node.clone();
-            async move { node.stopping().await }
-        });
-        Session {
+    fn new(node: Node, session: &Session, requests: R) -> WatchCall<R> {
+        WatchCall {
             node,
             requests: Some(requests),
-            feed,
+            stream: session.watch(),
             outbox: VecDeque::new(),
-            lagging: VecDeque::new(),
-            stride: None,
             strode: false,
             progress: None,
-            stopping,
+            stopping: Box::pin(session.stopping()),
         }
     }
 
@@ -159,12 +139,14 @@ where
                     self.observe_send(start);
                 }
                 Wake::ProgressTick => {
-                    self.node.watch_hub().tick(self.feed.stream);
+                    self.stream.tick();
                     self.node.metrics().observe_watch_progress(start.elapsed());
                 }
                 Wake::Stopping => return Err(Refusal::Stopped.into()),
                 Wake::Stride => {
-                    self.stride().await?;
+                    // Reading history never waits: let the others on this thread have their turn.
+                    coop::consume_budget().await;
+                    self.stride()?;
                     self.observe_send(start);
                 }
             }
@@ -180,7 +162,7 @@ where
     }
 
     async fn wake(&mut self) -> Wake {
-        let behind = self.stride.is_some() || !self.lagging.is_empty();
+        let behind = self.stream.is_behind();
         if behind && !mem::replace(&mut self.strode, true) {
             return Wake::Stride;
         }
@@ -193,7 +175,7 @@ where
                 Some(Err(status)) => Wake::Broken(status),
                 None => Wake::HalfClosed,
             },
-            Some(delivery) = self.feed.recv() => Wake::Delivery(delivery),
+            Some(delivery) = self.stream.recv() => Wake::Delivery(delivery),
             Some(_) = OptionFuture::from(self.progress.as_mut().map(Interval::tick)) => Wake::ProgressTick,
             () = ready(()), if behind => Wake::Stride,
         }
@@ -203,7 +185,7 @@ where
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create),
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(WatchId(cancel.watch_id)),
-            Some(RequestUnion::ProgressRequest(_)) => self.node.watch_hub().progress(self.feed.stream),
+            Some(RequestUnion::ProgressRequest(_)) => self.stream.ask_for_progress(),
             None => tracing::info!("ignored a watch request without content"),
         }
     }
@@ -220,20 +202,13 @@ where
             progress_notify: create.progress_notify,
             fragment: create.fragment,
         };
-        let (created, published) = {
-            let mut hub = self.node.watch_hub();
-            (hub.create(&mut self.feed, spec), hub.published())
-        };
+        let (created, published) = self.stream.create(spec);
         let response = match created {
-            Ok(created) => {
-                if let State::Unsynced { next_rev } = created.state {
-                    let spec = created.spec;
-                    self.lagging.push_back(Lagging { id: created.id, next_rev, spec });
-                }
+            Ok(id) => {
                 if create.progress_notify && self.progress.is_none() {
                     self.progress = Some(progress_ticker(self.node.config().watch_progress_notify_interval));
                 }
-                self.response(created.id, published)
+                self.response(id, published)
             }
             Err(refusal) => WatchResponse {
                 canceled: true,
@@ -245,15 +220,7 @@ where
     }
 
     fn cancel(&mut self, id: WatchId) {
-        let (cancelled, published) = {
-            let mut hub = self.node.watch_hub();
-            (hub.cancel(&mut self.feed, id), hub.published())
-        };
-        if cancelled {
-            self.lagging.retain(|laggard| laggard.id != id);
-            if let Some(stride) = &mut self.stride {
-                stride.walkers.retain(|walker| walker.id != id);
-            }
+        if let Some(published) = self.stream.cancel(id) {
             let response = self.response(id, published);
             self.outbox.push_back(WatchResponse { canceled: true, ..response });
         }
@@ -264,10 +231,7 @@ where
             Delivery::Batch(batch) => self.batch(&batch)?,
             Delivery::Progress { rev, id } => self.outbox.push_back(self.response(id, rev)),
             Delivery::StreamProgress { rev } => self.outbox.push_back(self.response(WatchId::NONE, rev)),
-            Delivery::Lagging => {
-                let lagging = self.node.watch_hub().lagging(self.feed.stream);
-                self.lagging.extend(lagging);
-            }
+            Delivery::Lagging => self.stream.fell_behind(),
         }
         Ok(())
     }
@@ -278,10 +242,10 @@ where
             let events = if share.prev_kv && share.events().any(lacks_prev) {
                 // The watcher is so new that they were made before somebody wanted this.
                 let mut events: Vec<Event> = share.events().cloned().collect();
-                self.node.fill_prev(&mut events)?;
-                events.iter().map(|event| render_event(event, true)).collect()
+                self.stream.fill_prev(&mut events)?;
+                events.into_iter().map(|event| render_event(event, true)).collect()
             } else {
-                share.events().map(|event| render_event(event, share.prev_kv)).collect()
+                share.events().map(|event| render_event(event.clone(), share.prev_kv)).collect()
             };
             let response = WatchResponse { watch_id: share.id.0, events, ..response.clone() };
             self.push_events(response, share.fragment);
@@ -289,71 +253,19 @@ where
         Ok(())
     }
 
-    /// One turn of catching up: reads a stride, or lets one watcher walk it.
-    async fn stride(&mut self) -> Result<(), Status> {
-        // Reading history never waits: let the others on this thread have their turn.
-        coop::consume_budget().await;
-        let Some(mut stride) = self.stride.take() else {
-            return self.read_stride();
-        };
-        if let Some(walker) = stride.walkers.pop_front() {
-            self.walk(&mut stride, walker)?;
-        }
-        if !stride.walkers.is_empty() {
-            self.stride = Some(stride);
-        }
-        Ok(())
-    }
-
-    fn read_stride(&mut self) -> Result<(), Status> {
-        let Some(first) = self.lagging.pop_front() else { return Ok(()) };
-        let from = first.next_rev;
-        let history = match self.node.history(from, WATCH_BATCH_REVS) {
-            Ok(history) => history,
-            Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
-                self.node.watch_hub().retire(self.feed.stream, first.id);
-                let response = WatchResponse {
-                    canceled: true,
-                    compact_revision: compacted.0,
-                    ..self.response(first.id, Rev(0))
-                };
-                self.outbox.push_back(response);
-                return Ok(());
+    /// One turn of catching up with history.
+    fn stride(&mut self) -> Result<(), Status> {
+        match self.stream.catch_up()? {
+            Some(CaughtUp::Events { id, spec, rev, events }) => {
+                let events = events.into_iter().map(|event| render_event(event, spec.prev_kv)).collect();
+                self.push_events(WatchResponse { events, ..self.response(id, rev) }, spec.fragment);
             }
-            Err(error) => return Err(error.into()),
-        };
-        let (mut walkers, lagging): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.lagging)
-            .into_iter()
-            .partition(|laggard| from <= laggard.next_rev && laggard.next_rev < history.next);
-        walkers.push_front(first);
-        self.lagging = lagging;
-        self.stride = Some(Stride { filled: vec![false; history.revs.len()], history, walkers });
-        Ok(())
-    }
-
-    /// Sends a watcher what it wants of a stride, as one response, and moves it behind it.
-    fn walk(&mut self, stride: &mut Stride, walker: Lagging) -> Result<(), Status> {
-        let Lagging { id, next_rev, spec } = walker;
-        let mut rendered = Vec::new();
-        let start = stride.history.revs.partition_point(|(rev, _)| *rev < next_rev);
-        for ((_, events), filled) in stride.history.revs[start..].iter_mut().zip(&mut stride.filled[start..])
-        {
-            if spec.prev_kv && !*filled && events.iter().any(|event| spec.wants(event)) {
-                self.node.fill_prev(events)?;
-                *filled = true;
-            }
-            let wanted = events.iter().filter(|event| spec.wants(event));
-            rendered.extend(wanted.map(|event| render_event(event, spec.prev_kv)));
-        }
-        let heard = !rendered.is_empty();
-        if heard {
-            let response = self.response(id, stride.history.current);
-            self.push_events(WatchResponse { events: rendered, ..response }, spec.fragment);
-        }
-        let next_rev = stride.history.next.max(next_rev);
-        let state = self.node.watch_hub().resume(self.feed.stream, id, next_rev, heard);
-        if let State::Unsynced { next_rev } = state {
-            self.lagging.push_back(Lagging { id, next_rev, spec });
+            Some(CaughtUp::Compacted { id, compacted }) => self.outbox.push_back(WatchResponse {
+                canceled: true,
+                compact_revision: compacted.0,
+                ..self.response(id, Rev(0))
+            }),
+            None => {}
         }
         Ok(())
     }
@@ -374,12 +286,6 @@ where
     }
 }
 
-impl<R> Drop for Session<R> {
-    fn drop(&mut self) {
-        self.node.watch_hub().close_stream(self.feed.stream);
-    }
-}
-
 /// As in a Range, but for the empty key: every key comes after it, so it stands for the first.
 fn range(key: Bytes, range_end: Bytes) -> KeyRange {
     let key = if key.is_empty() { Bytes::from_static(b"\0") } else { key };
@@ -391,15 +297,15 @@ fn lacks_prev(event: &Event) -> bool {
     event.prev_kv.is_none() && !creates
 }
 
-fn render_event(event: &Event, prev_kv: bool) -> mvccpb::Event {
+fn render_event(event: Event, prev_kv: bool) -> mvccpb::Event {
     let kind = match event.kind {
         EventKind::Put => EventType::Put,
         EventKind::Delete => EventType::Delete,
     };
     mvccpb::Event {
         r#type: kind.into(),
-        kv: Some(render::key_value(event.kv.clone())),
-        prev_kv: if prev_kv { event.prev_kv.clone().map(render::key_value) } else { None },
+        kv: Some(render::key_value(event.kv)),
+        prev_kv: if prev_kv { event.prev_kv.map(render::key_value) } else { None },
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sessions over a real node, without a socket: requests go in, responses come out.
+//! Calls of Watch over a real node, without a socket: requests go in, responses come out.
 
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use super::*;
 use crate::{
     apply::{Command, DeleteRange, Op, Put, Txn},
     config::Config,
+    limits::{WATCH_BATCH_REVS, WATCH_QUEUE},
+    mvcc::Range,
     node::{self, Running},
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
@@ -24,7 +26,7 @@ type Requests = UnboundedReceiverStream<Result<WatchRequest, Status>>;
 struct Stage {
     node: Node,
     requests: Option<mpsc::UnboundedSender<Result<WatchRequest, Status>>>,
-    session: Option<Session<Requests>>,
+    call: Option<WatchCall<Requests>>,
     running: Option<Running>,
     _data_dir: TempDir,
 }
@@ -36,20 +38,20 @@ impl Stage {
         let config = Config::of_flags(&[&data_dir_flag, "--watch-progress-notify-interval=100ms"]);
         let metrics = Arc::new(Metrics::new(&config));
         let (running, node) = node::start(config, metrics);
-        let (requests, session) = open(&node);
+        let (requests, call) = open(&node);
         Stage {
             node,
             requests: Some(requests),
-            session: Some(session),
+            call: Some(call),
             running: Some(running),
             _data_dir: data_dir,
         }
     }
 
     fn reopen(&mut self) {
-        let (requests, session) = open(&self.node);
+        let (requests, call) = open(&self.node);
         self.requests = Some(requests);
-        self.session = Some(session);
+        self.call = Some(call);
     }
 
     /// Writes one revision, and returns it.
@@ -59,9 +61,10 @@ impl Stage {
 
     /// Writes a revision for each of `writes`, and returns the last one.
     async fn write_all(&self, writes: &[&[(&str, Option<Bytes>)]]) -> i64 {
+        let session = self.node.session(Caller::Nobody);
         let proposals = writes.iter().map(|changes| {
             let success = changes.iter().map(|(key, value)| change(key, value)).collect();
-            self.node.propose(Command::Txn(Txn { success, ..Txn::default() }).by(Caller::Nobody))
+            session.propose(Command::Txn(Txn { success, ..Txn::default() }))
         });
         let mut last = 0;
         for outcome in join_all(proposals).await {
@@ -81,7 +84,8 @@ impl Stage {
     }
 
     async fn compact(&self, rev: i64) {
-        let outcome = self.node.compact(Caller::Nobody, Rev(rev), false).await.expect("the node takes it");
+        let outcome =
+            self.node.session(Caller::Nobody).compact(Rev(rev), false).await.expect("the node takes it");
         outcome.result.expect("there is something to compact");
     }
 
@@ -96,7 +100,7 @@ impl Stage {
     fn ask(&self, request: RequestUnion) {
         let request = WatchRequest { request_union: Some(request) };
         let requests = self.requests.as_ref().expect("the client has not half-closed");
-        requests.send(Ok(request)).expect("the session is there");
+        requests.send(Ok(request)).expect("the call is there");
     }
 
     fn cancel(&self, watch_id: i64) {
@@ -116,7 +120,7 @@ impl Stage {
     }
 
     async fn next(&mut self) -> WatchResponse {
-        self.session.as_mut().expect("it is open").next().await.expect("the stream goes on")
+        self.call.as_mut().expect("it is open").next().await.expect("the stream goes on")
     }
 
     /// Events of `watch_id` until one of revision `rev`, as `revision key value`.
@@ -139,7 +143,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.session = None;
+        self.call = None;
         if let Some(running) = self.running.take() {
             running.stop();
         }
@@ -156,9 +160,12 @@ fn change(key: &str, value: &Option<Bytes>) -> Op {
     }
 }
 
-fn open(node: &Node) -> (mpsc::UnboundedSender<Result<WatchRequest, Status>>, Session<Requests>) {
+fn open(node: &Node) -> (mpsc::UnboundedSender<Result<WatchRequest, Status>>, WatchCall<Requests>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (sender, Session::new(node.clone(), UnboundedReceiverStream::new(receiver)))
+    (
+        sender,
+        WatchCall::new(node.clone(), &node.session(Caller::Nobody), UnboundedReceiverStream::new(receiver)),
+    )
 }
 
 fn on(key: &'static str, range_end: &'static str) -> WatchCreateRequest {
@@ -403,10 +410,10 @@ async fn history_and_the_present_take_turns() {
 async fn the_hub_forgets_a_stream_that_ends() {
     let mut stage = Stage::set().await;
     stage.create(on("k", "")).await;
-    assert_eq!(stage.node.watch_hub().census().watchers, 1);
-    stage.session = None;
-    assert_eq!(stage.node.watch_hub().census().streams, 0);
-    assert_eq!(stage.node.watch_hub().census().watchers, 0);
+    assert_eq!(stage.node.state().watchers, 1);
+    stage.call = None;
+    assert_eq!(stage.node.state().watch_streams, 0);
+    assert_eq!(stage.node.state().watchers, 0);
 }
 
 #[tokio::test]
@@ -415,8 +422,9 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     stage.put("k", "1").await;
     let rev = stage.put("k", "2").await;
     // As if the watcher had been created between the event's making and its publication.
-    let mut events = stage.node.history(Rev(rev), 1).expect("it is there").revs.remove(0).1;
-    events[0].prev_kv = None;
+    let key = Range::of(KeyRange::Point("k".into()));
+    let (_, mut read) = stage.node.session(Caller::Nobody).range(&key).await.expect("it is there");
+    let events = [Event { kind: EventKind::Put, kv: read.kvs.remove(0), prev_kv: None }];
     let mut hub = WatchHub::new(Rev(rev - 1));
     let mut feed = hub.open_stream(1);
     let spec = WatcherSpec {
@@ -432,7 +440,7 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     hub.create(&mut feed, spec).expect("0 is free");
     hub.publish(Rev(rev), events.into());
     let delivery = feed.recv().await.expect("it is published");
-    stage.session.as_mut().expect("it is open").delivery(delivery).expect("the store answers");
+    stage.call.as_mut().expect("it is open").delivery(delivery).expect("the store answers");
     assert_eq!(lines(&stage.next().await), ["3 k=2 was 1"]);
 }
 
@@ -502,7 +510,7 @@ async fn a_server_that_stops_says_so() {
     let mut stage = Stage::set().await;
     stage.create(on("k", "")).await;
     stage.running.as_ref().expect("it runs").announce_stop();
-    let end = stage.session.as_mut().expect("it is open").next().await.expect_err("the stream ends");
+    let end = stage.call.as_mut().expect("it is open").next().await.expect_err("the stream ends");
     assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
 }
 

@@ -1,0 +1,191 @@
+//! One client's watchers, and how they catch up with history.
+//!
+//! What is published comes through the stream's feed. What its unsynced watchers have missed is read
+//! from history, one turn at a time, as fast as whoever owns the stream takes it: those that stand
+//! close together share one stride, and the next stride is for others.
+
+use std::{collections::VecDeque, mem, sync::Arc};
+
+use thiserror::Error;
+
+use super::{Node, ReadError, Session, StorageError};
+use crate::{
+    apply::admission::Call,
+    auth::AuthError,
+    limits::{WATCH_BATCH_REVS, WATCH_QUEUE},
+    mvcc::{History, RevError},
+    types::{Event, Rev},
+    watch::{CreateError, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
+};
+
+pub(crate) struct WatchStream {
+    session: Session,
+    feed: Feed,
+    /// Unsynced watchers, the next to be served first.
+    lagging: VecDeque<Lagging>,
+    /// A stride that some watchers have yet to take.
+    stride: Option<Stride>,
+}
+
+/// A stretch of history, and who walks it. All of them have seen what comes before it.
+struct Stride {
+    history: History,
+    /// For each revision, whether its events have their previous values.
+    filled: Vec<bool>,
+    walkers: VecDeque<Lagging>,
+}
+
+/// What one turn of catching up came to.
+pub(crate) enum CaughtUp {
+    /// A watcher has got these events; the store was at `rev` when they were read.
+    Events { id: WatchId, spec: Arc<WatcherSpec>, rev: Rev, events: Vec<Event> },
+    /// A watcher needs history below this revision, which is gone, and has ended.
+    Compacted { id: WatchId, compacted: Rev },
+}
+
+/// A watcher was not created. The texts are what clients get as `cancel_reason`.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum NotCreated {
+    #[error(transparent)]
+    Refused(#[from] CreateError),
+    #[error(transparent)]
+    Denied(#[from] AuthError),
+}
+
+impl WatchStream {
+    pub(super) fn open(session: Session) -> WatchStream {
+        let feed = session.node.watch_hub().open_stream(WATCH_QUEUE);
+        WatchStream { session, feed, lagging: VecDeque::new(), stride: None }
+    }
+
+    /// Creates a watcher. Comes with the last published revision, of the same moment.
+    pub(crate) fn create(&mut self, spec: WatcherSpec) -> (Result<WatchId, NotCreated>, Rev) {
+        let permitted = self.session.permit(Call::Watch(&spec.range));
+        let mut hub = self.session.node.watch_hub();
+        let published = hub.published();
+        if let Err(denied) = permitted {
+            return (Err(denied.into()), published);
+        }
+        let created = hub.create(&mut self.feed, spec);
+        drop(hub);
+        let created = created.map(|created| {
+            if let State::Unsynced { next_rev } = created.state {
+                self.lagging.push_back(Lagging { id: created.id, next_rev, spec: created.spec });
+            }
+            created.id
+        });
+        (created.map_err(NotCreated::from), published)
+    }
+
+    /// Ends a watcher. Returns the last published revision, or `None` if there is no such watcher.
+    pub(crate) fn cancel(&mut self, id: WatchId) -> Option<Rev> {
+        let published = {
+            let mut hub = self.session.node.watch_hub();
+            hub.cancel(&mut self.feed, id).then(|| hub.published())
+        };
+        if published.is_some() {
+            self.lagging.retain(|laggard| laggard.id != id);
+            if let Some(stride) = &mut self.stride {
+                stride.walkers.retain(|walker| walker.id != id);
+            }
+        }
+        published
+    }
+
+    /// Has the feed say how far the whole stream is, once it is that far.
+    pub(crate) fn ask_for_progress(&self) {
+        self.node().watch_hub().progress(self.feed.stream);
+    }
+
+    /// Has the feed say how far those watchers are that wanted to be told and have heard nothing.
+    pub(crate) fn tick(&self) {
+        self.node().watch_hub().tick(self.feed.stream);
+    }
+
+    /// `None` once the hub is gone. Nothing is lost if this is dropped before it resolves.
+    pub(crate) async fn recv(&mut self) -> Option<Delivery> {
+        self.feed.recv().await
+    }
+
+    /// The feed has said that watchers fell behind. From here on they catch up.
+    pub(crate) fn fell_behind(&mut self) {
+        let lagging = self.node().watch_hub().lagging(self.feed.stream);
+        self.lagging.extend(lagging);
+    }
+
+    /// Whether some watcher has to catch up.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.stride.is_some() || !self.lagging.is_empty()
+    }
+
+    /// One turn of catching up: reads a stride, or lets one watcher walk it. `None` if no watcher
+    /// gets to hear of the turn.
+    pub(crate) fn catch_up(&mut self) -> Result<Option<CaughtUp>, ReadError> {
+        let Some(mut stride) = self.stride.take() else {
+            return self.read_stride();
+        };
+        let walker = stride.walkers.pop_front();
+        let walked = walker.map_or(Ok(None), |walker| self.walk(&mut stride, walker))?;
+        if !stride.walkers.is_empty() {
+            self.stride = Some(stride);
+        }
+        Ok(walked)
+    }
+
+    fn read_stride(&mut self) -> Result<Option<CaughtUp>, ReadError> {
+        let Some(first) = self.lagging.pop_front() else { return Ok(None) };
+        let from = first.next_rev;
+        let history = match self.node().history(from, WATCH_BATCH_REVS) {
+            Ok(history) => history,
+            Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
+                self.node().watch_hub().retire(self.feed.stream, first.id);
+                return Ok(Some(CaughtUp::Compacted { id: first.id, compacted }));
+            }
+            Err(error) => return Err(error),
+        };
+        let (mut walkers, lagging): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.lagging)
+            .into_iter()
+            .partition(|laggard| from <= laggard.next_rev && laggard.next_rev < history.next);
+        walkers.push_front(first);
+        self.lagging = lagging;
+        self.stride = Some(Stride { filled: vec![false; history.revs.len()], history, walkers });
+        Ok(None)
+    }
+
+    /// Gives a watcher what it wants of a stride, and moves it behind it.
+    fn walk(&mut self, stride: &mut Stride, walker: Lagging) -> Result<Option<CaughtUp>, ReadError> {
+        let Lagging { id, next_rev, spec } = walker;
+        let mut wanted = Vec::new();
+        let start = stride.history.revs.partition_point(|(rev, _)| *rev < next_rev);
+        for ((_, events), filled) in stride.history.revs[start..].iter_mut().zip(&mut stride.filled[start..])
+        {
+            if spec.prev_kv && !*filled && events.iter().any(|event| spec.wants(event)) {
+                self.node().fill_prev(events)?;
+                *filled = true;
+            }
+            wanted.extend(events.iter().filter(|event| spec.wants(event)).cloned());
+        }
+        let next_rev = stride.history.next.max(next_rev);
+        let heard = !wanted.is_empty();
+        let state = self.node().watch_hub().resume(self.feed.stream, id, next_rev, heard);
+        if let State::Unsynced { next_rev } = state {
+            self.lagging.push_back(Lagging { id, next_rev, spec: Arc::clone(&spec) });
+        }
+        Ok(heard.then_some(CaughtUp::Events { id, spec, rev: stride.history.current, events: wanted }))
+    }
+
+    /// Adds to each event what the key held before it.
+    pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
+        self.node().fill_prev(events)
+    }
+
+    fn node(&self) -> &Node {
+        &self.session.node
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        self.node().watch_hub().close_stream(self.feed.stream);
+    }
+}
