@@ -30,7 +30,7 @@ use crate::{
 
 #[derive(Clone)]
 pub(crate) struct Session {
-    pub(super) node: Node,
+    node: Node,
     caller: Caller,
 }
 
@@ -41,7 +41,7 @@ impl Node {
 }
 
 impl Session {
-    pub(super) fn permit(&self, call: Call<'_>) -> Result<(), AuthError> {
+    fn permit(&self, call: Call<'_>) -> Result<(), AuthError> {
         admission::permit(&self.caller, call)
     }
 }
@@ -115,7 +115,7 @@ impl Session {
 
     /// Opens a stream of watchers. What each of them needs is judged when it is created.
     pub(crate) fn watch(&self) -> WatchStream {
-        WatchStream::open(self.clone())
+        WatchStream::open(self.node.clone(), self.caller.clone())
     }
 }
 

@@ -8,18 +8,19 @@ use std::{collections::VecDeque, mem, sync::Arc};
 
 use thiserror::Error;
 
-use super::{Node, ReadError, Session, StorageError};
+use super::{Node, ReadError, StorageError};
 use crate::{
-    apply::admission::Call,
+    apply::admission::{self, Call},
     auth::AuthError,
     limits::{WATCH_BATCH_REVS, WATCH_QUEUE},
     mvcc::{History, RevError},
-    types::{Event, Rev},
+    types::{Caller, Event, Rev},
     watch::{CreateError, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
 };
 
 pub(crate) struct WatchStream {
-    session: Session,
+    node: Node,
+    caller: Caller,
     feed: Feed,
     /// Unsynced watchers, the next to be served first.
     lagging: VecDeque<Lagging>,
@@ -53,15 +54,15 @@ pub(crate) enum NotCreated {
 }
 
 impl WatchStream {
-    pub(super) fn open(session: Session) -> WatchStream {
-        let feed = session.node.watch_hub().open_stream(WATCH_QUEUE);
-        WatchStream { session, feed, lagging: VecDeque::new(), stride: None }
+    pub(super) fn open(node: Node, caller: Caller) -> WatchStream {
+        let feed = node.watch_hub().open_stream(WATCH_QUEUE);
+        WatchStream { node, caller, feed, lagging: VecDeque::new(), stride: None }
     }
 
     /// Creates a watcher. Comes with the last published revision, of the same moment.
     pub(crate) fn create(&mut self, spec: WatcherSpec) -> (Result<WatchId, NotCreated>, Rev) {
-        let permitted = self.session.permit(Call::Watch(&spec.range));
-        let mut hub = self.session.node.watch_hub();
+        let permitted = admission::permit(&self.caller, Call::Watch(&spec.range));
+        let mut hub = self.node.watch_hub();
         let published = hub.published();
         if let Err(denied) = permitted {
             return (Err(denied.into()), published);
@@ -80,7 +81,7 @@ impl WatchStream {
     /// Ends a watcher. Returns the last published revision, or `None` if there is no such watcher.
     pub(crate) fn cancel(&mut self, id: WatchId) -> Option<Rev> {
         let published = {
-            let mut hub = self.session.node.watch_hub();
+            let mut hub = self.node.watch_hub();
             hub.cancel(&mut self.feed, id).then(|| hub.published())
         };
         if published.is_some() {
@@ -94,12 +95,12 @@ impl WatchStream {
 
     /// Has the feed say how far the whole stream is, once it is that far.
     pub(crate) fn ask_for_progress(&self) {
-        self.node().watch_hub().progress(self.feed.stream);
+        self.node.watch_hub().progress(self.feed.stream);
     }
 
     /// Has the feed say how far those watchers are that wanted to be told and have heard nothing.
     pub(crate) fn tick(&self) {
-        self.node().watch_hub().tick(self.feed.stream);
+        self.node.watch_hub().tick(self.feed.stream);
     }
 
     /// `None` once the hub is gone. Nothing is lost if this is dropped before it resolves.
@@ -109,7 +110,7 @@ impl WatchStream {
 
     /// The feed has said that watchers fell behind. From here on they catch up.
     pub(crate) fn fell_behind(&mut self) {
-        let lagging = self.node().watch_hub().lagging(self.feed.stream);
+        let lagging = self.node.watch_hub().lagging(self.feed.stream);
         self.lagging.extend(lagging);
     }
 
@@ -135,10 +136,10 @@ impl WatchStream {
     fn read_stride(&mut self) -> Result<Option<CaughtUp>, ReadError> {
         let Some(first) = self.lagging.pop_front() else { return Ok(None) };
         let from = first.next_rev;
-        let history = match self.node().history(from, WATCH_BATCH_REVS) {
+        let history = match self.node.history(from, WATCH_BATCH_REVS) {
             Ok(history) => history,
             Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
-                self.node().watch_hub().retire(self.feed.stream, first.id);
+                self.node.watch_hub().retire(self.feed.stream, first.id);
                 return Ok(Some(CaughtUp::Compacted { id: first.id, compacted }));
             }
             Err(error) => return Err(error),
@@ -160,14 +161,14 @@ impl WatchStream {
         for ((_, events), filled) in stride.history.revs[start..].iter_mut().zip(&mut stride.filled[start..])
         {
             if spec.prev_kv && !*filled && events.iter().any(|event| spec.wants(event)) {
-                self.node().fill_prev(events)?;
+                self.node.fill_prev(events)?;
                 *filled = true;
             }
             wanted.extend(events.iter().filter(|event| spec.wants(event)).cloned());
         }
         let next_rev = stride.history.next.max(next_rev);
         let heard = !wanted.is_empty();
-        let state = self.node().watch_hub().resume(self.feed.stream, id, next_rev, heard);
+        let state = self.node.watch_hub().resume(self.feed.stream, id, next_rev, heard);
         if let State::Unsynced { next_rev } = state {
             self.lagging.push_back(Lagging { id, next_rev, spec: Arc::clone(&spec) });
         }
@@ -176,16 +177,12 @@ impl WatchStream {
 
     /// Adds to each event what the key held before it.
     pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
-        self.node().fill_prev(events)
-    }
-
-    fn node(&self) -> &Node {
-        &self.session.node
+        self.node.fill_prev(events)
     }
 }
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
-        self.node().watch_hub().close_stream(self.feed.stream);
+        self.node.watch_hub().close_stream(self.feed.stream);
     }
 }
