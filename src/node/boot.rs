@@ -27,8 +27,7 @@ use tokio::runtime;
 use super::{StartError, restore, snapshot};
 use crate::{
     config::{self, ClusterState, Config},
-    disk,
-    limits,
+    disk, limits,
     link::{KnownCluster, KnownMember, Peer, Peers},
     raft::{self, LogStore, Replica, base},
     sockets::{self, Resolver},

@@ -23,8 +23,8 @@ use crate::{
         admission::{self, Call},
     },
     auth::{AuthError, AuthStore},
+    link::Change,
     mvcc::{KvHash, Range, RangeResult},
-    raft::Change,
     types::{Caller, LeaseId, MemberId, Rev},
 };
 
