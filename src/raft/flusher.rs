@@ -1,8 +1,8 @@
 //! The thread that waits for the disk where the core thread must not.
 //!
-//! It takes everything that has gathered since its last turn, writes it as one frame, syncs, and
-//! then reports completion in the order in which things came. After an error nothing is written
-//! any more, and everybody who waits hears of it.
+//! In each turn the thread takes the jobs that have gathered since its last one, writes them as one
+//! frame, syncs the frame, and reports completion in the order in which the jobs were submitted.
+//! After an error nothing more is written to the log, and every job is told of the error.
 //!
 //! The queue has no bound of its own, for the core must not wait for it; what can be in it is
 //! bounded by who waits for completion. On a leader that is every proposal: each member has four
@@ -79,7 +79,7 @@ pub(super) enum Effect {
 pub(super) enum Done {
     Append(IOFlushed<TypeConfig>),
     Waiter(oneshot::Sender<io::Result<()>>),
-    /// Whoever waits, waits for a later one.
+    /// Nobody waits for this job: it is followed by one that somebody waits for.
     Nobody,
 }
 
@@ -161,7 +161,8 @@ impl Flusher {
             if took > SlowSyncs::SLOW {
                 self.slow_syncs.note(last, end);
             }
-            // Whoever waits for an entry that cannot be written need not wait: this member ends.
+            // After an error no entry gets to the disk any more and this member stops, so waiting for an
+            // entry has to end.
             *self.flushed.lock() = if written.is_ok() { last } else { u64::MAX };
             self.advanced.notify_all();
         }
@@ -183,25 +184,11 @@ impl Flusher {
         let queue = queue.get_or_insert_with(|| {
             let (queue, jobs) = mpsc::channel();
             let flusher = flusher.clone();
-            threads::spawn("retcd-log", move || flusher.run(&jobs));
+            let thread = LogThread { flusher, jobs, next: None };
+            threads::spawn("retcd-log", move || thread.run());
             queue
         });
         queue.send(job).expect("the thread lives as long as its queue");
-    }
-
-    /// Runs for as long as the process: this thread holds the queue's other end through itself.
-    fn run(&self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let mut gathered = vec![first];
-            let mut bytes = gathered[0].frame.len();
-            while bytes < GATHER_BYTES_MAX
-                && let Ok(job) = jobs.try_recv()
-            {
-                bytes += job.frame.len();
-                gathered.push(job);
-            }
-            self.flush(gathered);
-        }
     }
 
     fn flush(&self, mut jobs: Vec<Job>) {
@@ -214,11 +201,12 @@ impl Flusher {
         let effects: Vec<Effect> = jobs.iter().map(|job| job.effect).collect();
         let written = self.write(&mut frame, last_index, &effects).map_err(|error| error.to_string());
         for job in jobs {
-            self.pending.fetch_sub(1, Ordering::AcqRel);
+            let pending = self.pending.fetch_sub(1, Ordering::AcqRel);
+            assert!(pending > 0, "a job is reported once, and after it was submitted");
             let result = written.clone().map_err(io::Error::other);
             match job.done {
                 Done::Append(callback) => callback.io_completed(result),
-                // Whoever waited is gone with the core; the disk has it all the same.
+                // The waiter may have been dropped when the core stopped. The frame is on the disk.
                 Done::Waiter(waiter) => drop(waiter.send(result)),
                 Done::Nobody => {}
             }
@@ -227,5 +215,43 @@ impl Flusher {
 
     pub(super) fn reader(&self) -> &WalReader {
         &self.reader
+    }
+}
+
+/// The state of the thread.
+struct LogThread {
+    flusher: Arc<Flusher>,
+    jobs: mpsc::Receiver<Job>,
+    /// The job that ended the wait for one.
+    next: Option<Job>,
+}
+
+impl LogThread {
+    /// Takes turns for as long as the process runs: the flusher holds the other end of the queue.
+    fn run(mut self) {
+        loop {
+            if !self.turn() {
+                let Ok(job) = self.jobs.recv() else { return };
+                self.next = Some(job);
+            }
+        }
+    }
+
+    /// Writes and syncs what has gathered, as one frame. Returns false if no job was there; it does
+    /// not wait for one.
+    fn turn(&mut self) -> bool {
+        let mut gathered = Vec::new();
+        let mut bytes = 0;
+        while bytes < GATHER_BYTES_MAX
+            && let Some(job) = self.next.take().or_else(|| self.jobs.try_recv().ok())
+        {
+            bytes += job.frame.len();
+            gathered.push(job);
+        }
+        let is_work = !gathered.is_empty();
+        if is_work {
+            self.flusher.flush(gathered);
+        }
+        is_work
     }
 }

@@ -194,7 +194,7 @@ impl LogStore {
         inner.write_inline(None, Effect::Purge(upto))
     }
 
-    /// Makes this member the only one, whoever else the log names: they are lost for ever. To be
+    /// Makes this member the only one; all others that the log names are permanently lost. To be
     /// called before consensus starts on this log. `known` is the membership that the database
     /// holds, `own_urls` where this member is reached if that does not say it. Returns who was
     /// removed and how many entries there are behind the `applied` and committed ones; `None` if
@@ -243,8 +243,9 @@ impl LogStore {
         self.flusher().sealed()
     }
 
-    /// Blocks until the files hold entry `index`, or never will. The database must not get ahead
-    /// of the log: a crash would leave a member that has applied what it does not have.
+    /// Blocks until entry `index` is on the disk, or until writing the log has failed. A checkpoint
+    /// waits for this, because a crash must not leave a database that has applied entries which the
+    /// log does not hold.
     pub(crate) fn wait_for_disk(&self, index: u64) {
         let flusher = self.flusher();
         flusher.wait_for(index);
@@ -291,6 +292,7 @@ impl Inner {
 
     fn forget_oldest(&mut self) {
         if let Some((_, bytes)) = self.cache.pop_front() {
+            assert!(bytes <= self.cache_bytes, "every entry of the cache is counted");
             self.cache_bytes -= bytes;
         }
     }
@@ -414,7 +416,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
-    /// Answered by a read at once, and returned from only when it is on the disk.
+    /// Reads see the vote at once; this returns only when the vote is on the disk.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let written = {
             let mut inner = self.inner.lock();
@@ -426,8 +428,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         written.wait().await
     }
 
-    /// Not synced by itself: it rides in the next frame. Losing it costs a re-election's worth of
-    /// knowledge and no data.
+    /// Written with the next frame and not synced by itself. If a crash loses the mark, no data is
+    /// lost: the member learns from the next leader what is committed.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         self.inner.lock().committed = committed.as_ref().map(codec::position);
         Ok(())
@@ -448,6 +450,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             inner.frame.push(&Record::Committed { at });
         }
         for entry in entries {
+            let at = codec::position(&entry.log_id());
+            if let Some(last) = inner.last {
+                assert_eq!(at.index, last.index + 1, "entries are appended without a gap");
+                assert!(at.term >= last.term, "the terms of entries do not fall");
+            }
             let before = inner.frame.len();
             codec::push_entry(&mut inner.frame, &entry);
             let encoded_bytes = inner.frame.len() - before;
@@ -460,7 +467,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if let EntryPayload::Membership(membership) = &entry.payload {
                 inner.is_alone = membership.nodes().count() <= 1;
             }
-            inner.last = Some(codec::position(&entry.log_id()));
+            inner.last = Some(at);
             inner.cache_bytes += bytes;
             inner.cache.push_back((entry, bytes));
             if inner.frame.len() >= limits::FRAME_BYTES {
@@ -499,6 +506,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let written = {
             let mut inner = self.inner.lock();
             let last = last_log_id.as_ref().map(codec::position);
+            assert!(last <= inner.last, "the log is cut where it has entries");
+            assert!(last >= inner.purged, "entries that were released cannot be cut off");
             inner.frame.push(&Record::Truncate { last });
             inner.forget_after(last);
             inner.write_waited(Some(last.map_or(0, |last| last.index)), Effect::None)
