@@ -53,7 +53,7 @@ pub(super) fn encode(parts: Parts<'_>) -> Vec<u8> {
     }
     put_bytes(&mut out, VALUE, parts.value);
     put_integer(&mut out, LEASE, parts.lease.0);
-    debug_assert_eq!(out.len(), length);
+    assert_eq!(out.len(), length, "the encoding has the length that was counted for it");
     out
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Defragmenting writes a new file beside the old one, opens it, and gives it the old one's name
 //! ([`Place`]). Readers of the old file finish on it; a crash at any step leaves one file or the
-//! other. After a swap that failed half way nothing is written any more.
+//! other. After a swap that failed half way the database refuses every write.
 
 use std::{
     fs::{File, OpenOptions},
@@ -98,8 +98,11 @@ impl Database {
     }
 
     /// Makes a checkpoint durable, all of it or nothing. Returns the footprint of the records
-    /// that it removed. After an error the file is as it was, and this process must not go on.
+    /// that it removed. After an error the file is as it was, and this process has to stop.
     pub(crate) fn commit(&self, checkpoint: &Checkpoint) -> Result<u64, StorageError> {
+        let is_sorted = checkpoint.records.is_sorted_by(|(one, _), (next, _)| one < next);
+        assert!(is_sorted, "the records of a checkpoint are in the order of their revisions");
+        assert!(checkpoint.removed.is_sorted_by(|one, next| one < next), "removals are in order, each once");
         let _writing = self.begin_writing()?;
         let opened = Arc::clone(&self.opened.read());
         let transaction = begin_write(&opened.redb)?;
@@ -114,7 +117,7 @@ impl Database {
 
     /// The copy without holes takes the file's place. Nothing may be committed between the last that
     /// the copy was told of and this. After an error the file is as it was and goes on being used,
-    /// unless the error is [`StorageError::Unsettled`]: then this process must not go on.
+    /// unless the error is [`StorageError::Unsettled`]: then this process has to stop.
     pub(crate) fn finish_defragmentation(&self, copy: Defragmentation) -> Result<(), StorageError> {
         let mut writing = self.begin_writing()?;
         assert!(copy.is_of(self), "what was copied is the database's own file");
@@ -150,8 +153,8 @@ impl Database {
 
     /// Puts the file of `image`, which is durable and in the same directory, in the place of this
     /// one; `image` is not to be written to any more. Returns a snapshot of it. A crash leaves one
-    /// or the other; readers of the old file finish on it. After an error this process must not go
-    /// on; what is written all the same goes to the old file and only if that still has its name.
+    /// or the other; readers of the old file finish on it. After an error this process has to stop;
+    /// until it has stopped, a write goes to the old file, and is refused if that may have lost its name.
     pub(crate) fn replace_with(&self, image: &Database) -> Result<Reader, StorageError> {
         let mut writing = self.begin_writing()?;
         let next = Arc::clone(&image.opened.read());
@@ -191,6 +194,7 @@ impl Database {
 
     /// From now on the file is `next`, which has the name.
     fn go_on_in(&self, next: Arc<Opened>) {
+        assert!(!Arc::ptr_eq(&self.opened.read(), &next), "a file is replaced by another one");
         let replaced = std::mem::replace(&mut *self.opened.write(), next);
         // Nobody waits for what closing a file takes.
         drop(replaced);
@@ -251,8 +255,8 @@ impl Database {
         while let Some(item) = records.next_with_place() {
             let (revision, record) = item?;
             if count == records_max || bytes >= bytes_max {
-                // A damaged key may say that it comes before those that were read. From there the
-                // walk would never end.
+                // A damaged key may name a revision before those that were read. A walk that went on
+                // from there would never end.
                 verified.next = (revision > from).then_some(revision);
                 break;
             }
@@ -561,6 +565,7 @@ fn remove_records(
     let mut bytes = 0;
     for run in removed.chunk_by(|a, b| b.main.0 - a.main.0 <= REMOVAL_GAP_MAX) {
         let (first, last) = (tables::record_key(run[0]), tables::record_key(run[run.len() - 1]));
+        assert!(first <= last, "the keys of records are in the order of their revisions");
         let mut rest = run.iter().map(|revision| tables::record_key(*revision)).peekable();
         records.retain_in::<&RecordKey, _>(&first..=&last, |key, stored| {
             let is_removed = rest.next_if_eq(key).is_some();

@@ -1,11 +1,12 @@
 //! A database that is written whole and then put where it belongs.
 //!
 //! Whatever breaks off leaves nothing at the path: the file is written beside it, made durable
-//! once, at the end, and renamed; where the name is one that something is found under already, by
-//! [`Place`](super::place::Place). Until then it need not survive a crash, so nobody waits for the
-//! disk; but the kernel is asked to write each stretch as soon as it is there. A flood at the end,
-//! or a sync every few moments, would hold up the log of this member, and those of others on the
-//! same disk.
+//! once, at the end, and renamed. If there is a file of that name already,
+//! [`Place`](super::place::Place) renames the new one.
+//!
+//! Until then the file need not survive a crash, so nothing waits for the disk; but the kernel is
+//! asked to write each stretch as soon as it was added. Writing all of the file at the end, or
+//! syncing it every few moments, would delay the syncs of the log on the same disk.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -63,7 +64,7 @@ impl Draft {
     /// Adds a stretch: records that are newer than all before them, and cells. Nothing is removed
     /// from a draft.
     pub(crate) fn add(&self, stretch: &Checkpoint) -> Result<(), StorageError> {
-        assert!(stretch.removed.is_empty(), "what a draft is not to have is not put into it");
+        assert!(stretch.removed.is_empty(), "a draft has only what was added to it: nothing is removed");
         // Pages that are in the file before their transaction ends are written a second time at
         // its end. So each stretch is one, and fits into the cache.
         let transaction = self.redb.begin_write()?;
@@ -111,7 +112,7 @@ impl Complete {
     }
 }
 
-/// A file that goes, unless it has been renamed.
+/// A file that is removed when this is dropped, unless it was renamed before.
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
@@ -173,9 +174,10 @@ impl StorageBackend for SteadyFile {
         unasked.sort_unstable_by_key(|span| span.start);
         for run in unasked.chunk_by(|span, next| span.end == next.start) {
             let (start, end) = (run[0].start, run[run.len() - 1].end);
-            // Linux begins to write what of this is not on the disk yet, and returns. It also lets
-            // go of what is, so nothing but this is named: all of it is read when it is opened.
-            // Elsewhere it is a hint, and nothing is lost if it is not taken.
+            // With this hint Linux starts writing those pages of the span that are not on the disk
+            // yet, and returns; it drops the other pages of the span from memory. So the span is
+            // only what was just written: the whole file is read again when it is opened. Another
+            // system may ignore the hint, which does no harm.
             let _ = fadvise(&self.file, start, NonZeroU64::new(end - start), Advice::DontNeed);
         }
         Ok(())

@@ -48,6 +48,7 @@ impl Place {
 
     /// Gives the name to `file`, which is durable, and is at `from` in the same directory.
     pub(super) fn give_to_file_at(&self, from: &Path, file: &File) -> Result<(), SwapError> {
+        assert_eq!(from.parent(), self.path.parent(), "one sync of the directory makes the rename durable");
         if let Err(error) = fs::rename(from, &self.path) {
             let error = io_error("rename", from)(error);
             // What a rename has done that reports an error, only the names can tell.

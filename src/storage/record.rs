@@ -59,7 +59,7 @@ impl Record {
 
     /// What a deletion in `rev` tells watchers: the key, and when.
     pub(crate) fn deleted_key_value(&self, rev: Rev) -> KeyValue {
-        debug_assert!(self.tombstone);
+        assert!(self.tombstone, "only a tombstone tells of a deletion");
         KeyValue {
             key: self.bytes.slice_ref(self.parts().key),
             value: Bytes::new(),

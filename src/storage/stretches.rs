@@ -91,6 +91,7 @@ impl Ahead {
         let reached = u64::try_from(reached).unwrap_or(self.file_bytes);
         let until = (reached + limits::PREFETCH_BYTES).min(self.file_bytes);
         reader.prefetch(self.asked..until);
+        assert!(until <= self.file_bytes, "what is read ahead is in the file");
         self.asked = self.asked.max(until);
     }
 }

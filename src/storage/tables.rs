@@ -54,6 +54,9 @@ const RECORD_HEADER_BYTES: usize = CHECKSUM_BYTES + 1;
 /// What redb keeps for an entry in a page beside its key and value.
 const ENTRY_OVERHEAD_BYTES: usize = 8;
 
+const _: () = assert!(CHECKSUM_BYTES == size_of::<u32>(), "the checksum is a CRC32C");
+const _: () = assert!(size_of::<RecordKey>() == 2 * size_of::<i64>(), "a key is main and sub");
+
 impl Table {
     pub(crate) const ALL: [Table; 7] = [
         Table::Meta,
@@ -133,6 +136,7 @@ pub(super) fn seal_record(key: &RecordKey, tombstone: bool, key_value: &[u8], ou
     out.push(if tombstone { TOMBSTONE } else { 0 });
     out.extend_from_slice(key_value);
     seal(key, out);
+    debug_assert_eq!(unseal_record(key, out), Some((tombstone, key_value)), "a sealed record can be read");
 }
 
 /// The tombstone flag and the `KeyValue`, or `None` if they are not what was written.
@@ -151,6 +155,7 @@ pub(super) fn seal_cell(key: &[u8], bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; CHECKSUM_BYTES]);
     out.extend_from_slice(bytes);
     seal(key, out);
+    debug_assert_eq!(unseal(key, out), Some(bytes), "a sealed cell can be read");
 }
 
 /// What follows the checksum, or `None` if it is not what was written.
@@ -160,6 +165,7 @@ pub(super) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 fn seal(key: &[u8], out: &mut [u8]) {
+    assert!(out.len() >= CHECKSUM_BYTES, "a stored value begins with space for its checksum");
     let (checksum, covered) = out.split_at_mut(CHECKSUM_BYTES);
     checksum.copy_from_slice(&checksum_of(key, covered).to_le_bytes());
 }

@@ -36,7 +36,7 @@ pub(crate) struct LogPosition {
     pub(crate) index: u64,
 }
 
-/// What a member promised: whom it voted for, and whether that candidate has become leader.
+/// The vote of a member: its term, its candidate, and whether that candidate has become leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HardState {
     pub(crate) term: u64,

@@ -2,11 +2,11 @@
 //!
 //! The log is a chain of segment files. Each write is one *frame*: everything that was waiting,
 //! in one `pwrite` and one `fdatasync`. A frame is synced before the next one is written, and
-//! that is what makes damage legible: a bad frame with a good one behind it was once on the disk,
-//! so it was damaged; a bad frame at the very end with sectors that never arrived was being
-//! written when the power went, and nobody has been promised anything about it.
+//! so the reader can tell damage from a write that was interrupted. A bad frame with a good one
+//! behind it was durable once, so it was damaged. A bad frame at the very end, some of whose sectors
+//! never reached the disk, was being written when the power failed, and no write in it was answered.
 //!
-//! The files know nothing of Raft beyond terms and indexes; `log_store` gives them meaning.
+//! This module knows entries by term and index; what they mean is known in `raft::log_store`.
 
 mod frame;
 mod log;
