@@ -223,6 +223,11 @@ const SEAMS: &[Seam] = &[
     seam("src/storage/draft.rs", &["files"], "files that are written whole"),
     seam("src/storage/place.rs", &["files"], "which file has the database's name"),
     seam("src/node/boot.rs", &["files"], "the data directory, before any thread of the member runs"),
+    seam(
+        "src/node/unfit.rs",
+        &["files"],
+        "looks for data directories that are not a member's, before one is opened",
+    ),
     seam("src/node/restore.rs", &["files"], "makes a data directory, without a member"),
     seam("src/node/snapshot.rs", &["files"], "images of the database that are sent to clients"),
     seam("src/raft/consensus.rs", &["clock"], "the age of an instant of openraft's, by the clock of tokio"),
@@ -253,8 +258,6 @@ const RINGS: &[Ring] = &[
         "the state machine and what one kind of command does to it",
     ),
     ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
-    ring(&["src/node/assembly.rs", "src/node/start.rs"], "to be cut"),
-    ring(&["src/node/boot.rs", "src/node/restore.rs"], "to be cut"),
     ring(
         &[
             "src/raft/base.rs",

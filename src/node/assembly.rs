@@ -15,12 +15,13 @@ use tokio::{
 };
 
 use super::{
-    End, Node, ProposeError, Shared, StartError,
+    Node, ProposeError, Shared, StartError,
     boot::{DataDir, Identity},
     cleanup::Cleanups,
     compactor,
     core::{self, Proposal},
     disk_thread::{Checkpointer, Orders},
+    end::End,
     forward::Forwarder,
     lane::Lane,
     leader,

@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use futures_util::future;
 use rustix::fs::FlockOperation;
 use tokio::runtime;
 
-use super::{StartError, restore, snapshot};
+use super::{StartError, snapshot, unfit};
 use crate::{
     config::{self, ClusterState, Config},
     disk, limits,
@@ -123,8 +123,8 @@ pub(crate) struct Identity {
 
 pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let member_dir = config.data_dir.join("member");
-    refuse_etcd(&member_dir)?;
-    restore::refuse_unfinished(&config.data_dir)?;
+    unfit::refuse_etcd(&member_dir)?;
+    unfit::refuse_unfinished(&config.data_dir)?;
     let snap_dir = snapshot::snap_dir(&config.data_dir);
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     for dir in [&snap_dir, &wal_dir] {
@@ -166,24 +166,6 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let founders = if joined { BTreeMap::new() } else { founders(config, identity) };
     let own_cells = own_cells(identity, joined);
     Ok(DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock })
-}
-
-/// A directory of real etcd has the same names in it: a bbolt file, and its own log segments.
-fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
-    let is_etcd_segment =
-        |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
-    let mut segments = fs::read_dir(member_dir.join("wal")).into_iter().flatten().flatten();
-    let is_of_etcd = segments.any(|entry| is_etcd_segment(&entry.file_name().to_string_lossy()))
-        // The log may be elsewhere.
-        || restore::is_database_of_etcd(&member_dir.join("snap").join("db"));
-    if !is_of_etcd {
-        return Ok(());
-    }
-    Err(StartError::Refused(format!(
-        "{} is a data directory of etcd, which retcd cannot open in place. Start with an empty --data-dir and copy the \
-         keys over with `etcdctl make-mirror`; nothing was changed",
-        member_dir.display()
-    )))
 }
 
 fn create_dir(dir: &Path) -> Result<(), StartError> {

@@ -15,6 +15,7 @@ mod cleanup;
 mod compactor;
 mod core;
 mod disk_thread;
+mod end;
 mod error;
 mod forward;
 mod hash;
@@ -33,6 +34,7 @@ mod scrub;
 mod session;
 mod snapshot;
 mod start;
+mod unfit;
 mod waiting;
 mod watching;
 mod write;
@@ -49,6 +51,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::Member;
+pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use restore::restore;
@@ -56,7 +59,7 @@ pub(crate) use session::Session;
 pub(crate) use snapshot::Snapshot;
 #[cfg(test)]
 pub(crate) use start::start;
-pub(crate) use start::{End, Running, open};
+pub(crate) use start::{Running, open};
 
 pub(crate) use crate::link::{Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery};
 pub(crate) use crate::raft::Piece;

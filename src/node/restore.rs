@@ -26,7 +26,10 @@ use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::boot;
+use super::{
+    boot,
+    unfit::{BBOLT_MAGIC, BBOLT_MAGIC_AT, UNFINISHED},
+};
 use crate::{
     limits,
     raft::{Replica, base},
@@ -39,14 +42,8 @@ const DIGEST_LEN: u64 = 32;
 const BLOCK_LEN: u64 = 512;
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Where the directory of a member is made.
-const UNFINISHED: &str = "member.restoring";
-
 /// How a file begins that redb wrote.
 const REDB_MAGIC: &[u8] = b"redb";
-/// What a database of etcd has at byte 16, in the header of its first page.
-const BBOLT_MAGIC: [u8; 4] = 0xED0C_DAED_u32.to_le_bytes();
-const BBOLT_MAGIC_AT: usize = 16;
 
 /// What a restored directory holds.
 #[derive(Clone, Copy, Debug)]
@@ -140,28 +137,6 @@ fn make_member(path: &Path) -> Result<Restored, StorageError> {
     let replica = Replica::open(database)?;
     let store = &replica.state.mvcc;
     Ok(Restored { revision: store.rev_current().0, keys: store.keys_live(), base })
-}
-
-/// Refuses a data directory in which a restore was interrupted, because it would be taken for an empty
-/// one.
-pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), super::StartError> {
-    let unfinished = data_dir.join(UNFINISHED);
-    if !unfinished.exists() {
-        return Ok(());
-    }
-    Err(super::StartError::Refused(format!(
-        "an earlier restore of a snapshot into {} was interrupted. Run `retcd snapshot restore` again, or remove {} \
-         to start without the data",
-        data_dir.display(),
-        unfinished.display()
-    )))
-}
-
-/// Whether there is a database of etcd. What cannot be read is for whoever opens it to say.
-pub(super) fn is_database_of_etcd(path: &Path) -> bool {
-    let mut head = [0; BBOLT_MAGIC_AT + BBOLT_MAGIC.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    read.is_ok() && head.ends_with(&BBOLT_MAGIC)
 }
 
 /// A file that may be a snapshot.

@@ -17,6 +17,7 @@ use super::{
     assembly::{Core, Marks, Signals, State, marks},
     boot::{self, DataDir},
     disk_thread::{DiskThread, Orders},
+    end::End,
 };
 use crate::{
     chance::Chance,
@@ -27,15 +28,6 @@ use crate::{
     telemetry::Metrics,
     threads,
 };
-
-/// Why a member ends without having been asked to stop.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The member was removed from the cluster.
-    Removed,
-    /// The member stopped because of an error. The text is for an operator.
-    Failed(String),
-}
 
 /// A data directory that has been read. No thread of the member runs yet, and nothing is written:
 /// a process that ends now loses nothing.
