@@ -8,52 +8,25 @@
 //! ([`Place`]). Readers of the old file finish on it; a crash at any step leaves one file or the
 //! other. After a swap that failed half way the database refuses every write.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    num::NonZeroU64,
-    ops::Range,
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
-use rustix::fs::{Advice, fadvise};
 
 use crate::{
     storage::{
         Record, StorageError, Table,
-        defragmentation::Defragmentation,
+        checkpoint::{Checkpoint, begin_write, put_cells, put_record_count, put_records, remove_records},
         draft::{self, Complete, Draft},
-        error::io_error,
+        error::corrupted,
         meta,
         opening::Opening,
         place::{Place, SwapError},
-        stretches::Stretches,
-        tables::{self, FORMAT_VERSION, RECORDS, RecordKey},
+        reader::{Opened, Reader, missing},
+        tables::{self, FORMAT_VERSION},
     },
     types::Revision,
 };
-
-/// For a file that cannot be opened.
-pub(crate) const REMEDY: &str =
-    "restore a snapshot, or remove the member and add it again with an empty data directory";
-
-/// Revisions between two removals that are worth looking at to do both at once.
-const REMOVAL_GAP_MAX: i64 = 32;
-
-/// Everything that changed since the checkpoint before, from all owners of state.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoint {
-    /// In order, and newer than all that is stored.
-    pub(crate) records: Vec<(Revision, Record)>,
-    /// In order; stored before, or among `records`.
-    pub(crate) removed: Vec<Revision>,
-    /// Table, key, and the new bytes or `None` to remove the cell.
-    pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
-}
 
 pub(crate) struct Database {
     place: Place,
@@ -115,25 +88,19 @@ impl Database {
         Ok(removed_bytes)
     }
 
-    /// The copy without holes takes the file's place. Nothing may be committed between the last that
-    /// the copy was told of and this. After an error the file is as it was and goes on being used,
+    /// The file that `complete` makes takes this one's place; it is given a snapshot of this one, to which
+    /// nothing is committed meanwhile. After an error the file is as it was and goes on being used,
     /// unless the error is [`StorageError::Unsettled`]: then this process has to stop.
-    pub(crate) fn finish_defragmentation(&self, copy: Defragmentation) -> Result<(), StorageError> {
+    pub(super) fn replace_by(
+        &self,
+        complete: impl FnOnce(Reader) -> Result<Complete, StorageError>,
+    ) -> Result<(), StorageError> {
         let mut writing = self.begin_writing()?;
-        assert!(copy.is_of(self), "what was copied is the database's own file");
-        let complete = copy.complete(self.reader()?)?.complete()?;
+        let complete = complete(self.reader()?)?;
         let next = Opened::at(complete.path(), &self.place.path, self.cache_bytes)?;
         self.settle(&mut writing, self.place.give_to(complete))?;
         self.go_on_in(Arc::new(next));
         Ok(())
-    }
-
-    /// The whole way at once.
-    #[cfg(test)]
-    pub(crate) fn defragment(&self) -> Result<(), StorageError> {
-        let mut copy = Defragmentation::begin(self)?;
-        while copy.step()? == super::Copied::More {}
-        self.finish_defragmentation(copy)
     }
 
     /// Writes what the last commit left to a file of its own, which can be put in this one's place.
@@ -302,165 +269,6 @@ pub(crate) struct Verified {
     pub(crate) damaged: Vec<(Revision, StorageError)>,
 }
 
-/// A file, and what reads and writes it.
-pub(super) struct Opened {
-    redb: redb::Database,
-    /// To tell the kernel what is about to be read, and to know the file by.
-    file: File,
-}
-
-impl Opened {
-    /// Opens the file at `path`. Errors name it `name`, which it has or is to have.
-    fn at(path: &Path, name: &Path, cache_bytes: usize) -> Result<Opened, StorageError> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", name))?;
-        let shared = file.try_clone().map_err(io_error("open", name))?;
-        let redb = redb::Builder::new().set_cache_size(cache_bytes).create_file(shared);
-        let redb = redb.map_err(|error| not_opened(error, name))?;
-        Ok(Opened { redb, file })
-    }
-
-    /// Length of the file, holes included.
-    fn file_bytes(&self, name: &Path) -> Result<u64, StorageError> {
-        self.file.metadata().map(|metadata| metadata.len()).map_err(io_error("measure", name))
-    }
-}
-
-/// A snapshot of the file. It sees neither later commits nor later removals.
-pub(crate) struct Reader {
-    // In this order: the table and the transaction end before their database does.
-    records: ReadOnlyTable<&'static RecordKey, &'static [u8]>,
-    transaction: ReadTransaction,
-    path: Arc<Path>,
-    opened: Arc<Opened>,
-}
-
-impl Reader {
-    fn of(opened: Arc<Opened>, path: Arc<Path>) -> Result<Reader, StorageError> {
-        let transaction = opened.redb.begin_read()?;
-        let records = transaction.open_table(RECORDS)?;
-        Ok(Reader { records, transaction, path, opened })
-    }
-
-    /// The record of a revision that is known to be stored.
-    pub(crate) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
-        let key = tables::record_key(revision);
-        match self.records.get(&key)? {
-            Some(stored) => unseal_record(&self.path, &key, stored.value()),
-            None => Err(corrupted(&self.path, missing(revision))),
-        }
-    }
-
-    /// How many records a scan of all of them must find.
-    pub(crate) fn record_count(&self) -> Result<u64, StorageError> {
-        let count = self.cell(Table::Meta, meta::RECORD_COUNT)?;
-        let count = count.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        count.ok_or_else(|| self.corrupted("the count of its records is missing".to_owned()))
-    }
-
-    /// All records from `from` on, in order.
-    pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
-        let range = self.records.range::<&RecordKey>(&tables::place(from)..)?;
-        Ok(Records { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
-    }
-
-    pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        match self.transaction.open_table(table.definition())?.get(key)? {
-            Some(stored) => Ok(Some(unseal_cell(&self.path, table, key, stored.value())?)),
-            None => Ok(None),
-        }
-    }
-
-    /// All cells of a table with their keys, in the order of the keys.
-    pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
-        let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
-        Ok(Cells { range, table, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
-    }
-
-    pub(super) fn opened(&self) -> &Arc<Opened> {
-        &self.opened
-    }
-
-    /// The records from `from` on.
-    pub(super) fn into_stretches_of_records(self, from: Revision) -> Result<Stretches, StorageError> {
-        Stretches::of_records(self, from)
-    }
-
-    /// All there is: records in the order of their revisions, then the cells of every table.
-    pub(crate) fn into_stretches(self) -> Result<Stretches, StorageError> {
-        Stretches::of(self)
-    }
-
-    /// Length of the file, holes included.
-    pub(super) fn file_bytes(&self) -> Result<u64, StorageError> {
-        self.opened.file_bytes(&self.path)
-    }
-
-    /// Part of the file will be read soon. Returns at once; nothing is lost if the kernel does not
-    /// take the hint.
-    pub(super) fn prefetch(&self, span: Range<u64>) {
-        if let Some(bytes) = NonZeroU64::new(span.end.saturating_sub(span.start)) {
-            let _ = fadvise(&self.opened.file, span.start, Some(bytes), Advice::WillNeed);
-        }
-    }
-
-    /// An error that names this file.
-    pub(crate) fn corrupted(&self, detail: String) -> StorageError {
-        corrupted(&self.path, detail)
-    }
-}
-
-/// See [`Reader::records`]. It keeps its snapshot alive by itself.
-pub(crate) struct Records {
-    // In this order: the range ends before its database does, which may have been replaced meanwhile.
-    range: redb::Range<'static, &'static RecordKey, &'static [u8]>,
-    path: Arc<Path>,
-    _opened: Arc<Opened>,
-}
-
-/// Where a record is, and what it says if it is not damaged.
-type Placed = (Revision, Result<Record, StorageError>);
-
-impl Records {
-    /// The next record, and where it is even if it is damaged.
-    fn next_with_place(&mut self) -> Option<Result<Placed, StorageError>> {
-        let item = self.range.next()?;
-        Some(item.map_err(StorageError::from).map(|(key, stored)| {
-            let key = key.value();
-            (tables::revision(key), unseal_record(&self.path, key, stored.value()))
-        }))
-    }
-}
-
-impl Iterator for Records {
-    type Item = Result<(Revision, Record), StorageError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.next_with_place()?;
-        Some(item.and_then(|(revision, record)| Ok((revision, record?))))
-    }
-}
-
-/// See [`Reader::cells`]. It keeps its snapshot alive by itself.
-pub(crate) struct Cells {
-    // In this order, as in `Records`.
-    range: redb::Range<'static, &'static [u8], &'static [u8]>,
-    table: Table,
-    path: Arc<Path>,
-    _opened: Arc<Opened>,
-}
-
-impl Iterator for Cells {
-    type Item = Result<(Bytes, Bytes), StorageError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.range.next()?;
-        Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
-            let bytes = unseal_cell(&self.path, self.table, key.value(), stored.value())?;
-            Ok((Bytes::copy_from_slice(key.value()), bytes))
-        }))
-    }
-}
-
 /// An empty database.
 fn empty(path: &Path) -> Result<Complete, StorageError> {
     let draft = Draft::begin(path)?;
@@ -470,153 +278,6 @@ fn empty(path: &Path) -> Result<Complete, StorageError> {
     let cells = vec![number(meta::RECORD_COUNT, 0), number(meta::FORMAT_VERSION, FORMAT_VERSION)];
     draft.add(&Checkpoint { cells, ..Checkpoint::default() })?;
     draft.complete()
-}
-
-pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), StorageError> {
-    transaction.open_table(RECORDS)?;
-    for table in Table::ALL {
-        transaction.open_table(table.definition())?;
-    }
-    Ok(())
-}
-
-pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageError {
-    use redb::{DatabaseError, StorageError as RedbError};
-
-    let foreign = |detail: String| StorageError::Foreign { path: path.to_path_buf(), detail };
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => foreign("another process is using it".to_owned()),
-        DatabaseError::UpgradeRequired(version) => {
-            foreign(format!("it has redb's file format {version}, which this version does not read"))
-        }
-        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            foreign(error.to_string())
-        }
-        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            corrupted(path, format!("the file is shorter than it should be; {REMEDY}"))
-        }
-        DatabaseError::Storage(RedbError::Io(source)) => io_error("open", path)(source),
-        DatabaseError::Storage(RedbError::Corrupted(detail)) => {
-            corrupted(path, format!("{detail}; {REMEDY}"))
-        }
-        other => other.into(),
-    }
-}
-
-/// Every commit saves what is needed to open the file at once after a crash, instead of after a
-/// walk through all of it.
-pub(super) fn begin_write(redb: &redb::Database) -> Result<WriteTransaction, StorageError> {
-    let mut transaction = redb.begin_write()?;
-    transaction.set_quick_repair(true);
-    Ok(transaction)
-}
-
-/// Stores records that are newer than all that is stored.
-pub(super) fn put_records(
-    transaction: &WriteTransaction,
-    records: &[(Revision, Record)],
-) -> Result<(), StorageError> {
-    let mut table = transaction.open_table(RECORDS)?;
-    let mut stored = Vec::new();
-    for (revision, record) in records {
-        let key = tables::record_key(*revision);
-        tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
-        table.insert(&key, stored.as_slice())?;
-    }
-    Ok(())
-}
-
-/// Stores cells, and removes those that are to go.
-pub(super) fn put_cells(
-    transaction: &WriteTransaction,
-    cells: &[(Table, Bytes, Option<Bytes>)],
-) -> Result<(), StorageError> {
-    let mut stored = Vec::new();
-    for table in Table::ALL {
-        let mut changed = cells.iter().filter(|(of, ..)| *of == table).peekable();
-        if changed.peek().is_none() {
-            continue;
-        }
-        let mut cells = transaction.open_table(table.definition())?;
-        for (_, key, bytes) in changed {
-            match bytes {
-                Some(bytes) => {
-                    tables::seal_cell(key, bytes, &mut stored);
-                    cells.insert(key.as_ref(), stored.as_slice())?;
-                }
-                None => {
-                    cells.remove(key.as_ref())?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes what is listed, in order, and returns its footprint, or the revision that is missing.
-///
-/// redb removes many neighbours at once far faster than one by one, but has to look at all that
-/// lies between. So the list is cut where the gaps are wide.
-fn remove_records(
-    transaction: &WriteTransaction,
-    removed: &[Revision],
-) -> Result<Result<u64, Revision>, StorageError> {
-    let mut records = transaction.open_table(RECORDS)?;
-    let mut bytes = 0;
-    for run in removed.chunk_by(|a, b| b.main.0 - a.main.0 <= REMOVAL_GAP_MAX) {
-        let (first, last) = (tables::record_key(run[0]), tables::record_key(run[run.len() - 1]));
-        assert!(first <= last, "the keys of records are in the order of their revisions");
-        let mut rest = run.iter().map(|revision| tables::record_key(*revision)).peekable();
-        records.retain_in::<&RecordKey, _>(&first..=&last, |key, stored| {
-            let is_removed = rest.next_if_eq(key).is_some();
-            if is_removed {
-                bytes += tables::stored_footprint(stored.len());
-            }
-            !is_removed
-        })?;
-        if let Some(key) = rest.next() {
-            return Ok(Err(tables::revision(&key)));
-        }
-    }
-    Ok(Ok(bytes))
-}
-
-/// How many records there must be: damage to the tree itself can make some invisible, and those
-/// have no checksum to fail.
-fn put_record_count(transaction: &WriteTransaction) -> Result<(), StorageError> {
-    let count = transaction.open_table(RECORDS)?.len()?;
-    let mut stored = Vec::new();
-    tables::seal_cell(meta::RECORD_COUNT, &count.to_be_bytes(), &mut stored);
-    transaction.open_table(Table::Meta.definition())?.insert(meta::RECORD_COUNT, stored.as_slice())?;
-    Ok(())
-}
-
-fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, StorageError> {
-    let revision = tables::revision(key);
-    if !tables::is_of_a_change(revision) {
-        return Err(corrupted(
-            path,
-            format!("it has a record at revision {revision}, which no change can have"),
-        ));
-    }
-    tables::unseal_record(key, stored)
-        .and_then(|(tombstone, bytes)| Record::decode(tombstone, Bytes::copy_from_slice(bytes)))
-        .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not match")))
-}
-
-fn unseal_cell(path: &Path, table: Table, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
-    tables::unseal(key, stored).map(Bytes::copy_from_slice).ok_or_else(|| {
-        let (table, key) = (table.name(), key.escape_ascii());
-        corrupted(path, format!("the checksum of {table} \"{key}\" does not match"))
-    })
-}
-
-fn corrupted(path: &Path, detail: String) -> StorageError {
-    StorageError::Corrupted { path: path.to_path_buf(), detail }
-}
-
-fn missing(revision: Revision) -> String {
-    format!("revision {revision} is missing")
 }
 
 #[cfg(test)]
@@ -631,7 +292,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::types::{KeyValue, Rev};
+    use crate::{
+        storage::tables::RECORDS,
+        types::{KeyValue, Rev},
+    };
 
     const CACHE_BYTES: usize = 1 << 20;
 

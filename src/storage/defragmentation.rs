@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Checkpoint, Database, Draft, Reader, StorageError, Stretches, Table, database::Opened};
+use super::{Checkpoint, Database, Draft, Reader, StorageError, Stretches, Table, reader::Opened};
 use crate::{limits, types::Revision};
 
 /// See the module.
@@ -35,6 +35,26 @@ pub(crate) enum Copied {
     Pass {
         bytes: usize,
     },
+}
+
+impl Database {
+    /// The copy without holes takes the file's place. Nothing may be committed between the last that
+    /// the copy was told of and this. After an error the file is as it was and goes on being used,
+    /// unless the error is [`StorageError::Unsettled`]: then this process has to stop.
+    pub(crate) fn finish_defragmentation(&self, copy: Defragmentation) -> Result<(), StorageError> {
+        self.replace_by(|reader| {
+            assert!(copy.is_of(self), "what was copied is the database's own file");
+            copy.complete(reader)?.complete()
+        })
+    }
+
+    /// The whole way at once.
+    #[cfg(test)]
+    pub(crate) fn defragment(&self) -> Result<(), StorageError> {
+        let mut copy = Defragmentation::begin(self)?;
+        while copy.step()? == Copied::More {}
+        self.finish_defragmentation(copy)
+    }
 }
 
 impl Defragmentation {
@@ -85,7 +105,7 @@ impl Defragmentation {
     }
 
     /// Completes the copy, which then holds all that the reader sees.
-    pub(super) fn complete(mut self, reader: Reader) -> Result<Draft, StorageError> {
+    fn complete(mut self, reader: Reader) -> Result<Draft, StorageError> {
         // These are written by commits without being part of a checkpoint.
         let meta = reader.cells(Table::Meta)?.map(|cell| cell.map(|(key, _)| (Table::Meta, key)));
         let changed = std::mem::take(&mut self.changed);

@@ -24,9 +24,9 @@ use rustix::fs::{Advice, fadvise};
 use crate::{
     limits,
     storage::{
-        Checkpoint, StorageError,
-        database::{begin_write, create_tables, not_opened, put_cells, put_records},
-        error::io_error,
+        StorageError,
+        checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
+        error::{io_error, not_opened},
     },
 };
 

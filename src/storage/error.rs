@@ -7,6 +7,10 @@ use std::{
 
 use thiserror::Error;
 
+/// For a file that cannot be opened.
+pub(crate) const REMEDY: &str =
+    "restore a snapshot, or remove the member and add it again with an empty data directory";
+
 /// A failure of this node, never an answer: it stops the node. Start-up is the only repair path.
 #[derive(Debug, Error)]
 pub(crate) enum StorageError {
@@ -61,4 +65,32 @@ impl<E: Into<redb::Error>> From<E> for StorageError {
 /// Names the action and the file of an error of the system.
 pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     move |source| StorageError::Io { action, path: path.to_path_buf(), source }
+}
+
+pub(super) fn corrupted(path: &Path, detail: String) -> StorageError {
+    StorageError::Corrupted { path: path.to_path_buf(), detail }
+}
+
+/// A file that redb refuses to open, in words for an operator.
+pub(super) fn not_opened(error: redb::DatabaseError, path: &Path) -> StorageError {
+    use redb::{DatabaseError, StorageError as RedbError};
+
+    let foreign = |detail: String| StorageError::Foreign { path: path.to_path_buf(), detail };
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => foreign("another process is using it".to_owned()),
+        DatabaseError::UpgradeRequired(version) => {
+            foreign(format!("it has redb's file format {version}, which this version does not read"))
+        }
+        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            foreign(error.to_string())
+        }
+        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            corrupted(path, format!("the file is shorter than it should be; {REMEDY}"))
+        }
+        DatabaseError::Storage(RedbError::Io(source)) => io_error("open", path)(source),
+        DatabaseError::Storage(RedbError::Corrupted(detail)) => {
+            corrupted(path, format!("{detail}; {REMEDY}"))
+        }
+        other => other.into(),
+    }
 }

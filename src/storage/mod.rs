@@ -7,6 +7,7 @@
 //! redb does not verify its checksums when it reads, so everything of ours carries its own and
 //! every read checks it: damage is reported, never served.
 
+mod checkpoint;
 mod codec;
 mod database;
 mod defragmentation;
@@ -14,15 +15,18 @@ mod draft;
 mod error;
 mod opening;
 mod place;
+mod reader;
 mod record;
 mod stretches;
 mod tables;
 
-pub(crate) use database::{Checkpoint, Database, REMEDY, Reader};
+pub(crate) use checkpoint::Checkpoint;
+pub(crate) use database::Database;
 pub(crate) use defragmentation::{Copied, Defragmentation};
 pub(crate) use draft::Draft;
-pub(crate) use error::{StorageError, io_error};
+pub(crate) use error::{REMEDY, StorageError, io_error};
 pub(crate) use opening::Opening;
+pub(crate) use reader::Reader;
 pub(crate) use record::Record;
 pub(crate) use stretches::Stretches;
 pub(crate) use tables::{Table, cell_footprint, footprint, is_of_a_change, meta};

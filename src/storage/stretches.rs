@@ -1,8 +1,8 @@
 //! All of a database, a stretch at a time.
 
 use super::{
-    Checkpoint, Reader, StorageError, Table,
-    database::{Cells, Records},
+    Checkpoint, StorageError, Table,
+    reader::{Cells, Reader, Records},
 };
 use crate::{limits, types::Revision};
 
@@ -16,8 +16,20 @@ pub(crate) struct Stretches {
     ahead: Ahead,
 }
 
+impl Reader {
+    /// All there is: records in the order of their revisions, then the cells of every table.
+    pub(crate) fn into_stretches(self) -> Result<Stretches, StorageError> {
+        Stretches::of(self)
+    }
+
+    /// The records from `from` on.
+    pub(super) fn into_stretches_of_records(self, from: Revision) -> Result<Stretches, StorageError> {
+        Stretches::of_records(self, from)
+    }
+}
+
 impl Stretches {
-    pub(super) fn of(reader: Reader) -> Result<Stretches, StorageError> {
+    fn of(reader: Reader) -> Result<Stretches, StorageError> {
         let records = reader.records(Revision::default())?;
         let ahead =
             Ahead { file_bytes: reader.file_bytes()?, records: reader.record_count()?, passed: 0, asked: 0 };
@@ -25,7 +37,7 @@ impl Stretches {
     }
 
     /// The records from `from` on, and nothing else: what was written last, which is in memory.
-    pub(super) fn of_records(reader: Reader, from: Revision) -> Result<Stretches, StorageError> {
+    fn of_records(reader: Reader, from: Revision) -> Result<Stretches, StorageError> {
         let records = reader.records(from)?;
         let mut tables = Table::ALL.into_iter();
         tables.by_ref().for_each(drop);

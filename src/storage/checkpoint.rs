@@ -1,0 +1,120 @@
+//! What a checkpoint changes, and how it is written in a transaction of redb.
+
+use bytes::Bytes;
+use redb::{ReadableTableMetadata, WriteTransaction};
+
+use super::{
+    Record, StorageError, Table, meta,
+    tables::{self, RECORDS, RecordKey},
+};
+use crate::types::Revision;
+
+/// Revisions between two removals that are worth looking at to do both at once.
+const REMOVAL_GAP_MAX: i64 = 32;
+
+/// Everything that changed since the checkpoint before, from all owners of state.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoint {
+    /// In order, and newer than all that is stored.
+    pub(crate) records: Vec<(Revision, Record)>,
+    /// In order; stored before, or among `records`.
+    pub(crate) removed: Vec<Revision>,
+    /// Table, key, and the new bytes or `None` to remove the cell.
+    pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
+}
+
+/// Every commit saves what is needed to open the file at once after a crash, instead of after a
+/// walk through all of it.
+pub(super) fn begin_write(redb: &redb::Database) -> Result<WriteTransaction, StorageError> {
+    let mut transaction = redb.begin_write()?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), StorageError> {
+    transaction.open_table(RECORDS)?;
+    for table in Table::ALL {
+        transaction.open_table(table.definition())?;
+    }
+    Ok(())
+}
+
+/// Stores records that are newer than all that is stored.
+pub(super) fn put_records(
+    transaction: &WriteTransaction,
+    records: &[(Revision, Record)],
+) -> Result<(), StorageError> {
+    let mut table = transaction.open_table(RECORDS)?;
+    let mut stored = Vec::new();
+    for (revision, record) in records {
+        let key = tables::record_key(*revision);
+        tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
+        table.insert(&key, stored.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Stores cells, and removes those that are to go.
+pub(super) fn put_cells(
+    transaction: &WriteTransaction,
+    cells: &[(Table, Bytes, Option<Bytes>)],
+) -> Result<(), StorageError> {
+    let mut stored = Vec::new();
+    for table in Table::ALL {
+        let mut changed = cells.iter().filter(|(of, ..)| *of == table).peekable();
+        if changed.peek().is_none() {
+            continue;
+        }
+        let mut cells = transaction.open_table(table.definition())?;
+        for (_, key, bytes) in changed {
+            match bytes {
+                Some(bytes) => {
+                    tables::seal_cell(key, bytes, &mut stored);
+                    cells.insert(key.as_ref(), stored.as_slice())?;
+                }
+                None => {
+                    cells.remove(key.as_ref())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is listed, in order, and returns its footprint, or the revision that is missing.
+///
+/// redb removes many neighbours at once far faster than one by one, but has to look at all that
+/// lies between. So the list is cut where the gaps are wide.
+pub(super) fn remove_records(
+    transaction: &WriteTransaction,
+    removed: &[Revision],
+) -> Result<Result<u64, Revision>, StorageError> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let mut bytes = 0;
+    for run in removed.chunk_by(|a, b| b.main.0 - a.main.0 <= REMOVAL_GAP_MAX) {
+        let (first, last) = (tables::record_key(run[0]), tables::record_key(run[run.len() - 1]));
+        assert!(first <= last, "the keys of records are in the order of their revisions");
+        let mut rest = run.iter().map(|revision| tables::record_key(*revision)).peekable();
+        records.retain_in::<&RecordKey, _>(&first..=&last, |key, stored| {
+            let is_removed = rest.next_if_eq(key).is_some();
+            if is_removed {
+                bytes += tables::stored_footprint(stored.len());
+            }
+            !is_removed
+        })?;
+        if let Some(key) = rest.next() {
+            return Ok(Err(tables::revision(&key)));
+        }
+    }
+    Ok(Ok(bytes))
+}
+
+/// How many records there must be: damage to the tree itself can make some invisible, and those
+/// have no checksum to fail.
+pub(super) fn put_record_count(transaction: &WriteTransaction) -> Result<(), StorageError> {
+    let count = transaction.open_table(RECORDS)?.len()?;
+    let mut stored = Vec::new();
+    tables::seal_cell(meta::RECORD_COUNT, &count.to_be_bytes(), &mut stored);
+    transaction.open_table(Table::Meta.definition())?.insert(meta::RECORD_COUNT, stored.as_slice())?;
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! A file of the database that is open, and snapshots of what it holds.
+//!
+//! Whatever is read is checked against its checksum: damage is an error that names the file.
+
+use std::{
+    fs::{File, OpenOptions},
+    num::NonZeroU64,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use rustix::fs::{Advice, fadvise};
+
+use super::{
+    Record, StorageError, Table,
+    error::{corrupted, io_error, not_opened},
+    meta,
+    tables::{self, RECORDS, RecordKey},
+};
+use crate::types::Revision;
+
+/// A file, and what reads and writes it.
+pub(super) struct Opened {
+    pub(super) redb: redb::Database,
+    /// To tell the kernel what is about to be read, and to know the file by.
+    pub(super) file: File,
+}
+
+impl Opened {
+    /// Opens the file at `path`. Errors name it `name`, which it has or is to have.
+    pub(super) fn at(path: &Path, name: &Path, cache_bytes: usize) -> Result<Opened, StorageError> {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", name))?;
+        let shared = file.try_clone().map_err(io_error("open", name))?;
+        let redb = redb::Builder::new().set_cache_size(cache_bytes).create_file(shared);
+        let redb = redb.map_err(|error| not_opened(error, name))?;
+        Ok(Opened { redb, file })
+    }
+
+    /// Length of the file, holes included.
+    pub(super) fn file_bytes(&self, name: &Path) -> Result<u64, StorageError> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(io_error("measure", name))
+    }
+}
+
+/// A snapshot of the file. It sees neither later commits nor later removals.
+pub(crate) struct Reader {
+    // In this order: the table and the transaction end before their database does.
+    records: ReadOnlyTable<&'static RecordKey, &'static [u8]>,
+    transaction: ReadTransaction,
+    path: Arc<Path>,
+    opened: Arc<Opened>,
+}
+
+impl Reader {
+    pub(super) fn of(opened: Arc<Opened>, path: Arc<Path>) -> Result<Reader, StorageError> {
+        let transaction = opened.redb.begin_read()?;
+        let records = transaction.open_table(RECORDS)?;
+        Ok(Reader { records, transaction, path, opened })
+    }
+
+    /// The record of a revision that is known to be stored.
+    pub(crate) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
+        let key = tables::record_key(revision);
+        match self.records.get(&key)? {
+            Some(stored) => unseal_record(&self.path, &key, stored.value()),
+            None => Err(corrupted(&self.path, missing(revision))),
+        }
+    }
+
+    /// How many records a scan of all of them must find.
+    pub(crate) fn record_count(&self) -> Result<u64, StorageError> {
+        let count = self.cell(Table::Meta, meta::RECORD_COUNT)?;
+        let count = count.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        count.ok_or_else(|| self.corrupted("the count of its records is missing".to_owned()))
+    }
+
+    /// All records from `from` on, in order.
+    pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
+        let range = self.records.range::<&RecordKey>(&tables::place(from)..)?;
+        Ok(Records { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
+    }
+
+    pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        match self.transaction.open_table(table.definition())?.get(key)? {
+            Some(stored) => Ok(Some(unseal_cell(&self.path, table, key, stored.value())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// All cells of a table with their keys, in the order of the keys.
+    pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
+        let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
+        Ok(Cells { range, table, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
+    }
+
+    pub(super) fn opened(&self) -> &Arc<Opened> {
+        &self.opened
+    }
+
+    /// Length of the file, holes included.
+    pub(super) fn file_bytes(&self) -> Result<u64, StorageError> {
+        self.opened.file_bytes(&self.path)
+    }
+
+    /// Part of the file will be read soon. Returns at once; nothing is lost if the kernel does not
+    /// take the hint.
+    pub(super) fn prefetch(&self, span: Range<u64>) {
+        if let Some(bytes) = NonZeroU64::new(span.end.saturating_sub(span.start)) {
+            let _ = fadvise(&self.opened.file, span.start, Some(bytes), Advice::WillNeed);
+        }
+    }
+
+    /// An error that names this file.
+    pub(crate) fn corrupted(&self, detail: String) -> StorageError {
+        corrupted(&self.path, detail)
+    }
+}
+
+/// See [`Reader::records`]. It keeps its snapshot alive by itself.
+pub(crate) struct Records {
+    // In this order: the range ends before its database does, which may have been replaced meanwhile.
+    range: redb::Range<'static, &'static RecordKey, &'static [u8]>,
+    path: Arc<Path>,
+    _opened: Arc<Opened>,
+}
+
+/// Where a record is, and what it says if it is not damaged.
+type Placed = (Revision, Result<Record, StorageError>);
+
+impl Records {
+    /// The next record, and where it is even if it is damaged.
+    pub(super) fn next_with_place(&mut self) -> Option<Result<Placed, StorageError>> {
+        let item = self.range.next()?;
+        Some(item.map_err(StorageError::from).map(|(key, stored)| {
+            let key = key.value();
+            (tables::revision(key), unseal_record(&self.path, key, stored.value()))
+        }))
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<(Revision, Record), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.next_with_place()?;
+        Some(item.and_then(|(revision, record)| Ok((revision, record?))))
+    }
+}
+
+/// See [`Reader::cells`]. It keeps its snapshot alive by itself.
+pub(crate) struct Cells {
+    // In this order, as in `Records`.
+    range: redb::Range<'static, &'static [u8], &'static [u8]>,
+    table: Table,
+    path: Arc<Path>,
+    _opened: Arc<Opened>,
+}
+
+impl Iterator for Cells {
+    type Item = Result<(Bytes, Bytes), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.range.next()?;
+        Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
+            let bytes = unseal_cell(&self.path, self.table, key.value(), stored.value())?;
+            Ok((Bytes::copy_from_slice(key.value()), bytes))
+        }))
+    }
+}
+
+fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, StorageError> {
+    let revision = tables::revision(key);
+    if !tables::is_of_a_change(revision) {
+        return Err(corrupted(
+            path,
+            format!("it has a record at revision {revision}, which no change can have"),
+        ));
+    }
+    tables::unseal_record(key, stored)
+        .and_then(|(tombstone, bytes)| Record::decode(tombstone, Bytes::copy_from_slice(bytes)))
+        .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not match")))
+}
+
+fn unseal_cell(path: &Path, table: Table, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
+    tables::unseal(key, stored).map(Bytes::copy_from_slice).ok_or_else(|| {
+        let (table, key) = (table.name(), key.escape_ascii());
+        corrupted(path, format!("the checksum of {table} \"{key}\" does not match"))
+    })
+}
+
+pub(super) fn missing(revision: Revision) -> String {
+    format!("revision {revision} is missing")
+}
