@@ -258,21 +258,6 @@ const RINGS: &[Ring] = &[
         "the state machine and what one kind of command does to it",
     ),
     ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
-    ring(
-        &[
-            "src/raft/base.rs",
-            "src/raft/codec.rs",
-            "src/raft/flusher.rs",
-            "src/raft/log_store.rs",
-            "src/raft/message.rs",
-            "src/raft/snapshot/part.rs",
-            "src/raft/snapshot/receive.rs",
-            "src/raft/state_machine.rs",
-            "src/raft/tags.rs",
-            "src/raft/typ.rs",
-        ],
-        "to be cut",
-    ),
 ];
 
 /// Macros and attributes that are for working on code, not for leaving in it.

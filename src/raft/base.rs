@@ -23,8 +23,9 @@ use sha2::{Digest, Sha256};
 use super::{
     codec,
     log_store::LogStore,
-    state_machine::{APPLIED_CELL, INSTALLED_CELL, MEMBERSHIP_CELL, Replica},
-    typ::{Entry, Membership, StoredMembership},
+    marks::{BASE_CELL, Cell, applied_cells},
+    replica::Replica,
+    typ::{Entry, Membership},
 };
 use crate::{
     auth::AuthStore,
@@ -34,16 +35,9 @@ use crate::{
     wal::LogPosition,
 };
 
-/// The digest of the base, eight bytes, big-endian. Members of versions that did not compare bases
-/// do not have it.
-const BASE_CELL: &[u8] = b"base";
-
 /// The entry that a base stands in the place of. It is not 0, which is the first entry of a cluster
 /// that was founded on the empty state; the founders' first election begins term 1.
 const BASE_INDEX: u64 = 1;
-
-/// A change of the database: table, key, and the new bytes, or `None` to remove the cell.
-type Cell = (Table, Bytes, Option<Bytes>);
 
 /// What this member's log began behind. `None` if the database was made by a version that did not
 /// note it.
@@ -179,23 +173,6 @@ pub(crate) fn mend(
     Ok(replica)
 }
 
-/// What takes out of a database what its log began behind.
-pub(super) fn forget() -> Cell {
-    (Table::Meta, Bytes::from_static(BASE_CELL), None)
-}
-
-/// The state in the database is the one at `at`, as if it had come as a snapshot.
-pub(super) fn applied_cells(at: LogPosition, membership: Membership) -> [Cell; 3] {
-    let log_id = codec::log_id(at);
-    let membership = codec::encode_membership(&StoredMembership::new(Some(log_id), membership));
-    let cell = |name: &'static [u8], bytes: Bytes| (Table::Meta, Bytes::from_static(name), Some(bytes));
-    [
-        cell(APPLIED_CELL, codec::encode_log_id(&log_id)),
-        cell(MEMBERSHIP_CELL, membership),
-        cell(INSTALLED_CELL, codec::encode_log_id(&log_id)),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
@@ -206,7 +183,10 @@ mod tests {
         apply::{Command, Put, Request},
         config::{Config, Invocation},
         disk::Directory,
-        raft::typ::{Batch, Entry},
+        raft::{
+            marks::APPLIED_CELL,
+            typ::{Batch, Entry},
+        },
         storage::Record,
         telemetry::Metrics,
         types::{Caller, KeyValue, LeaseId, Rev},

@@ -37,7 +37,7 @@ use super::{
     snapshot::{Header, Inbox, Outgoing, Piece},
     stages::Began,
     state_machine::RaftStateMachine,
-    typ::{Batch, Callback, Raft, Tag, TypeConfig, WriteResult},
+    typ::{Batch, Callback, Tag, TypeConfig, WriteResult},
 };
 use crate::{
     apply::{self, Outcome, Request},
@@ -45,6 +45,8 @@ use crate::{
     clock, limits,
     link::{MessageKind, Peer, Peers},
 };
+
+type Raft = openraft::Raft<TypeConfig, RaftStateMachine>;
 
 /// When somebody who lost a round stands again, in parts of the election timeout.
 const STAND_AGAIN: Range<f64> = 0.1..0.35;

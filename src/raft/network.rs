@@ -23,8 +23,8 @@ use tonic::{Streaming, transport::Channel};
 use super::{
     message::{self, Unreadable},
     pipeline::{self, Pipeline},
-    snapshot::{Outgoing, SnapshotImage},
-    typ::{Snapshot, TypeConfig, Vote},
+    snapshot::{Outgoing, Snapshot, SnapshotImage},
+    typ::{TypeConfig, Vote},
 };
 use crate::{
     link::{MessageKind, Peer, Peers},

@@ -35,14 +35,16 @@ pub(super) use receive::{Header, Inbox};
 pub(super) use send::Outgoing;
 
 use super::{
-    state_machine::Replica,
-    typ::{Snapshot, SnapshotMeta},
+    replica::Replica,
+    typ::{SnapshotMeta, TypeConfig},
 };
 use crate::{
     clock, limits,
     storage::{Database, Reader},
     telemetry::GoDuration,
 };
+
+pub(super) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotImage>;
 
 /// Time between two lines about a transfer that takes long.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{log_store::LogStore, state_machine::Replica};
+use super::{log_store::LogStore, replica::Replica};
 use crate::{disk::Disk, storage::StorageError, telemetry::Metrics};
 
 /// Opens the log on `disk`, which has to be there if it `has_begun`, and refuses one that ends before

@@ -26,177 +26,24 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::{
-    base, codec,
     lease_clock::LeaseClock,
-    snapshot::{self, Inbox, Received, SnapshotImage},
+    marks,
+    replica::{Replica, admit_members},
+    snapshot::{self, Inbox, Received, Snapshot, SnapshotImage},
     stages::{Began, SlowSyncs, Stages, Warnings},
     tags::Tags,
-    typ::{Batch, BatchOutcome, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    typ::{Batch, BatchOutcome, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    apply::{Alarm, Applied, ApplyError, AuthCommand, Captured, Command, StateMachine},
+    apply::{Alarm, Applied, ApplyError, AuthCommand, Command},
     clock, limits,
     link::Peer,
-    storage::{Checkpoint, Database, Reader, StorageError, Table},
+    storage::{Database, StorageError},
     telemetry::{GoDuration, Metrics, RequestKind, list},
     threads,
-    types::{Event, MemberId, Rev},
+    types::{Event, Rev},
     watch::WatchHub,
 };
-
-pub(super) const APPLIED_CELL: &[u8] = b"raft_applied";
-pub(super) const MEMBERSHIP_CELL: &[u8] = b"raft_membership";
-/// The last entry of the last snapshot that was installed: the log may begin behind it.
-pub(super) const INSTALLED_CELL: &[u8] = b"raft_installed";
-
-/// How far into the log a captured checkpoint reaches, and who the members were there.
-pub(crate) struct LogMark(SnapshotMeta);
-
-/// The replicated state, and how far into the log it reaches. One lock guards both, so that a
-/// checkpoint never separates effects from the index that they belong to.
-pub(crate) struct Replica {
-    pub(crate) state: StateMachine,
-    applied: Option<LogId>,
-    membership: StoredMembership,
-    installed: Option<LogId>,
-    /// As far as the database knows.
-    durable: SnapshotMeta,
-}
-
-impl Replica {
-    /// The state as the last checkpoint left it.
-    pub(crate) fn open(database: Arc<Database>) -> Result<Replica, StorageError> {
-        let _opening = database.opening();
-        let reader = database.reader()?;
-        let durable = meta(&reader)?;
-        let installed = log_id(&reader, INSTALLED_CELL)?;
-        drop(reader);
-        let SnapshotMeta { last_log_id: applied, last_membership: membership } = durable.clone();
-        let mut state = StateMachine::open(database)?;
-        admit_members(&mut state, membership.membership());
-        Ok(Replica { state, applied, membership, installed, durable })
-    }
-
-    /// What the database holds of the log's effects.
-    pub(super) fn durable(&self) -> &SnapshotMeta {
-        &self.durable
-    }
-
-    /// The last entry of the last snapshot that was installed here.
-    pub(super) fn installed(&self) -> Option<&LogId> {
-        self.installed.as_ref()
-    }
-
-    /// What takes the log's mark out of a database, so that it can begin another log.
-    pub(crate) fn forget() -> Checkpoint {
-        let cells = [APPLIED_CELL, MEMBERSHIP_CELL, INSTALLED_CELL];
-        let cells = cells.into_iter().map(|cell| (Table::Meta, cell.into(), None));
-        let cells = cells.chain([base::forget()]).collect();
-        Checkpoint { cells, ..Checkpoint::default() }
-    }
-
-    pub(super) fn applied(&self) -> Option<&LogId> {
-        self.applied.as_ref()
-    }
-
-    pub(super) fn membership(&self) -> &Membership {
-        self.membership.membership()
-    }
-
-    /// All members by id, with where each is reached, as far as the log was applied here.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = (u64, &Peer)> {
-        self.membership().nodes().map(|(&id, peer)| (id, peer))
-    }
-
-    /// The members that vote, as far as the log was applied here.
-    pub(crate) fn voters(&self) -> impl Iterator<Item = u64> + '_ {
-        self.membership().voter_ids()
-    }
-
-    pub(crate) fn applied_index(&self) -> u64 {
-        self.applied.as_ref().map_or(0, |applied| applied.index)
-    }
-
-    /// Takes what changed since the last checkpoint, with the index that it belongs to. `None` if
-    /// nothing did.
-    pub(crate) fn capture(&mut self) -> Option<(Captured, LogMark)> {
-        assert!(self.applied >= self.durable.last_log_id, "the database is never ahead of what was applied");
-        assert!(*self.membership.log_id() <= self.applied, "a membership is of an entry that was applied");
-        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
-        if meta == self.durable && !self.state.has_changes() {
-            return None;
-        }
-        let mut cells = Vec::new();
-        if let Some(applied) = &self.applied {
-            cells.push((APPLIED_CELL.into(), codec::encode_log_id(applied)));
-        }
-        if meta.last_membership != self.durable.last_membership {
-            cells.push((MEMBERSHIP_CELL.into(), codec::encode_membership(&self.membership)));
-        }
-        Some((self.state.capture(cells), LogMark(meta)))
-    }
-
-    /// A captured checkpoint is on the disk.
-    pub(crate) fn checkpointed(
-        &mut self,
-        rev: Rev,
-        removed_bytes: u64,
-        LogMark(meta): LogMark,
-    ) -> Result<(), StorageError> {
-        assert!(
-            meta.last_log_id >= self.durable.last_log_id,
-            "a checkpoint does not end before the last one"
-        );
-        assert!(meta.last_log_id <= self.applied, "what a checkpoint holds was applied before");
-        self.state.checkpointed(rev, removed_bytes)?;
-        self.durable = meta;
-        Ok(())
-    }
-}
-
-fn log_id(reader: &Reader, cell: &[u8]) -> Result<Option<LogId>, StorageError> {
-    match reader.cell(Table::Meta, cell)? {
-        Some(bytes) => codec::decode_log_id(bytes).map(Some).ok_or_else(|| undecodable(reader, cell)),
-        None => Ok(None),
-    }
-}
-
-/// What the database holds.
-fn meta(reader: &Reader) -> Result<SnapshotMeta, StorageError> {
-    let last_membership = match reader.cell(Table::Meta, MEMBERSHIP_CELL)? {
-        Some(bytes) => codec::decode_membership(bytes).ok_or_else(|| undecodable(reader, MEMBERSHIP_CELL))?,
-        None => StoredMembership::default(),
-    };
-    Ok(SnapshotMeta { last_log_id: log_id(reader, APPLIED_CELL)?, last_membership })
-}
-
-fn undecodable(reader: &Reader, cell: &[u8]) -> StorageError {
-    reader.corrupted(format!("cell {} cannot be decoded", cell.escape_ascii()))
-}
-
-/// Tells the state machine who belongs to the cluster now.
-fn admit_members(state: &mut StateMachine, membership: &Membership) {
-    let gone: Vec<MemberId> = state
-        .members
-        .iter()
-        .map(|(id, _)| id)
-        .filter(|id| membership.get_node(&id.0).is_none() && membership.nodes().next().is_some())
-        .collect();
-    for id in gone {
-        state.remove_member(id);
-    }
-    for (&id, peer) in membership.nodes() {
-        let id = MemberId(id);
-        let Peer { peer_urls, is_learner } = peer;
-        let known = state
-            .members
-            .get(id)
-            .is_some_and(|known| known.peer_urls == *peer_urls && known.is_learner == *is_learner);
-        if !known {
-            state.admit_member(id, peer_urls.clone(), *is_learner);
-        }
-    }
-}
 
 /// What openraft drives.
 pub(crate) struct RaftStateMachine {
@@ -246,7 +93,7 @@ impl RaftStateMachine {
     /// What the database holds now, pinned.
     fn current_snapshot(&self) -> Result<Snapshot, StorageError> {
         let reader = self.parts.database.reader()?;
-        let meta = meta(&reader)?;
+        let meta = marks::meta(&reader)?;
         Ok(snapshot::pinned(reader, meta))
     }
 }
@@ -604,6 +451,3 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         std::mem::replace(&mut self.snapshot, Err(io::Error::other("a snapshot is built once")))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -41,14 +41,12 @@ impl RaftTypeConfig for TypeConfig {
     type ErrorSource = impls::BoxedErrorSource;
 }
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::RaftStateMachine>;
 pub(crate) type Entry = alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, Peer>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, super::snapshot::SnapshotImage>;
 pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// The commands of one log entry, each with who asked for it. Cheap to clone: the log's cache and the applier share it.

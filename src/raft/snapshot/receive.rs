@@ -17,14 +17,15 @@ use tokio::{
     time,
 };
 
-use super::{Piece, Progress, Received, SnapshotImage, TemporaryFile, give_way, part::Part};
+use super::{Piece, Progress, Received, Snapshot, SnapshotImage, TemporaryFile, give_way, part::Part};
 use crate::{
     limits,
     raft::{
         codec,
+        marks::INSTALLED_CELL,
         message::{self, Unreadable},
-        state_machine::{INSTALLED_CELL, Replica},
-        typ::{Snapshot, SnapshotMeta, Vote},
+        replica::Replica,
+        typ::{SnapshotMeta, Vote},
     },
     storage::{Checkpoint, Database, Draft, Table},
     telemetry::Metrics,

@@ -15,14 +15,14 @@ use openraft::{
 use parking_lot::Mutex;
 use tokio::{runtime, sync::oneshot, time};
 
-use super::{Piece, Progress, SnapshotImage, give_way, part::Parts};
+use super::{Piece, Progress, Snapshot, SnapshotImage, give_way, part::Parts};
 use crate::{
     clock, limits,
     link::{Peer, Peers},
     pb::retcd::peer::SnapshotPiece,
     raft::{
         message,
-        typ::{Snapshot, SnapshotMeta, TypeConfig, Vote},
+        typ::{SnapshotMeta, TypeConfig, Vote},
     },
     storage::Reader,
     telemetry::GoDuration,

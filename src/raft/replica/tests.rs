@@ -1,18 +1,18 @@
 //! What is in a file is believed only as far as it can be.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
 use crate::{
     pb::retcd::raft as pb,
-    storage::{Record, meta},
+    raft::marks::Cell,
+    storage::{Record, Table, meta},
     types::{KeyValue, LeaseId, Revision},
 };
 
 const REV_CURRENT: i64 = 9;
-
-type Cell = (Table, Bytes, Option<Bytes>);
 
 fn cell(table: Table, key: &[u8], bytes: &[u8]) -> Cell {
     (table, Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(bytes)))

@@ -1,0 +1,144 @@
+//! The replicated state, with how far into the log it reaches.
+
+use std::sync::Arc;
+
+use super::{
+    codec,
+    marks::{self, APPLIED_CELL, INSTALLED_CELL, MEMBERSHIP_CELL},
+    typ::{LogId, Membership, SnapshotMeta, StoredMembership},
+};
+use crate::{
+    apply::{Captured, StateMachine},
+    link::Peer,
+    storage::{Checkpoint, Database, StorageError},
+    types::{MemberId, Rev},
+};
+
+/// How far into the log a captured checkpoint reaches, and who the members were there.
+pub(crate) struct LogMark(SnapshotMeta);
+
+/// The replicated state, and how far into the log it reaches. One lock guards both, so that a
+/// checkpoint never separates effects from the index that they belong to.
+pub(crate) struct Replica {
+    pub(crate) state: StateMachine,
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) installed: Option<LogId>,
+    /// As far as the database knows.
+    pub(super) durable: SnapshotMeta,
+}
+
+impl Replica {
+    /// The state as the last checkpoint left it.
+    pub(crate) fn open(database: Arc<Database>) -> Result<Replica, StorageError> {
+        let _opening = database.opening();
+        let reader = database.reader()?;
+        let durable = marks::meta(&reader)?;
+        let installed = marks::log_id(&reader, INSTALLED_CELL)?;
+        drop(reader);
+        let SnapshotMeta { last_log_id: applied, last_membership: membership } = durable.clone();
+        let mut state = StateMachine::open(database)?;
+        admit_members(&mut state, membership.membership());
+        Ok(Replica { state, applied, membership, installed, durable })
+    }
+
+    /// What the database holds of the log's effects.
+    pub(super) fn durable(&self) -> &SnapshotMeta {
+        &self.durable
+    }
+
+    /// The last entry of the last snapshot that was installed here.
+    pub(super) fn installed(&self) -> Option<&LogId> {
+        self.installed.as_ref()
+    }
+
+    /// See [`marks::forget`].
+    pub(crate) fn forget() -> Checkpoint {
+        marks::forget()
+    }
+
+    pub(super) fn applied(&self) -> Option<&LogId> {
+        self.applied.as_ref()
+    }
+
+    pub(super) fn membership(&self) -> &Membership {
+        self.membership.membership()
+    }
+
+    /// All members by id, with where each is reached, as far as the log was applied here.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (u64, &Peer)> {
+        self.membership().nodes().map(|(&id, peer)| (id, peer))
+    }
+
+    /// The members that vote, as far as the log was applied here.
+    pub(crate) fn voters(&self) -> impl Iterator<Item = u64> + '_ {
+        self.membership().voter_ids()
+    }
+
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied.as_ref().map_or(0, |applied| applied.index)
+    }
+
+    /// Takes what changed since the last checkpoint, with the index that it belongs to. `None` if
+    /// nothing did.
+    pub(crate) fn capture(&mut self) -> Option<(Captured, LogMark)> {
+        assert!(self.applied >= self.durable.last_log_id, "the database is never ahead of what was applied");
+        assert!(*self.membership.log_id() <= self.applied, "a membership is of an entry that was applied");
+        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
+        if meta == self.durable && !self.state.has_changes() {
+            return None;
+        }
+        let mut cells = Vec::new();
+        if let Some(applied) = &self.applied {
+            cells.push((APPLIED_CELL.into(), codec::encode_log_id(applied)));
+        }
+        if meta.last_membership != self.durable.last_membership {
+            cells.push((MEMBERSHIP_CELL.into(), codec::encode_membership(&self.membership)));
+        }
+        Some((self.state.capture(cells), LogMark(meta)))
+    }
+
+    /// A captured checkpoint is on the disk.
+    pub(crate) fn checkpointed(
+        &mut self,
+        rev: Rev,
+        removed_bytes: u64,
+        LogMark(meta): LogMark,
+    ) -> Result<(), StorageError> {
+        assert!(
+            meta.last_log_id >= self.durable.last_log_id,
+            "a checkpoint does not end before the last one"
+        );
+        assert!(meta.last_log_id <= self.applied, "what a checkpoint holds was applied before");
+        self.state.checkpointed(rev, removed_bytes)?;
+        self.durable = meta;
+        Ok(())
+    }
+}
+
+/// Tells the state machine who belongs to the cluster now.
+pub(super) fn admit_members(state: &mut StateMachine, membership: &Membership) {
+    let gone: Vec<MemberId> = state
+        .members
+        .iter()
+        .map(|(id, _)| id)
+        .filter(|id| membership.get_node(&id.0).is_none() && membership.nodes().next().is_some())
+        .collect();
+    for id in gone {
+        state.remove_member(id);
+    }
+    for (&id, peer) in membership.nodes() {
+        let id = MemberId(id);
+        let Peer { peer_urls, is_learner } = peer;
+        let known = state
+            .members
+            .get(id)
+            .is_some_and(|known| known.peer_urls == *peer_urls && known.is_learner == *is_learner);
+        if !known {
+            state.admit_member(id, peer_urls.clone(), *is_learner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
