@@ -40,7 +40,7 @@ async fn length(member: &Member, key: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_accepted_travels_to_every_member() {
     let mut cluster = Plan::new(1).flags(FLAGS).found();
-    assert!(cluster.members[0].log().contains("--max-request-bytes 2147483647 counts as 67108864"));
+    assert!(cluster.members[0].log().contains("--max-request-bytes 2147483647 is reduced to 67108864"));
     kv(&cluster.members[0]).put(put("large", LIMIT - 100)).await.expect("the largest request");
     let endpoint = cluster.members[0].endpoint();
     let new = cluster.prepare("m1");

@@ -56,7 +56,7 @@ async fn wait_for_voter(cluster: &Cluster, number: usize) {
     let since = Instant::now();
     let id = format!("{:x}", cluster.members[number].id().await);
     while !cluster.members.iter().any(|member| {
-        member.log().lines().any(|line| line.contains("votes from now on") && line.contains(&id))
+        member.log().lines().any(|line| line.contains("is a voting member now") && line.contains(&id))
     }) {
         assert!(since.elapsed() < PATIENCE, "{id} gets no vote");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -291,7 +291,7 @@ async fn join(cluster: &mut Cluster, crowd: &Crowd, name: &str) {
     let since = Instant::now();
     let says_so = |member: &Member| {
         let log = member.log();
-        log.lines().any(|line| line.contains("votes from now on") && line.contains(&format!("{id:x}")))
+        log.lines().any(|line| line.contains("is a voting member now") && line.contains(&format!("{id:x}")))
     };
     while !cluster.members.iter().any(says_so) {
         assert!(since.elapsed() < PATIENCE, "{name} gets no vote");

@@ -225,7 +225,7 @@ async fn wait_for_vote(run: &Run, number: usize) {
     let has_vote = || {
         let logs = run.cluster.members.iter().map(|member| member.log());
         logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
-            .any(|line| line.contains("votes from now on") && line.contains(&id))
+            .any(|line| line.contains("is a voting member now") && line.contains(&id))
     };
     time::timeout(PATIENCE, run.wait_until("it votes", has_vote)).await.expect("it waits no longer itself");
 }
