@@ -122,7 +122,7 @@ async fn run() -> ExitCode {
         return telemetry::fail("start logging", &message);
     }
     refuse_files_that_make_no_sense();
-    config.log_start();
+    telemetry::log_start(&config);
     match serve(&config, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

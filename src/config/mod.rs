@@ -18,10 +18,9 @@ mod validate;
 mod value;
 
 use std::{
-    env::consts,
     ffi::OsString,
     fmt,
-    path::{self, Path, PathBuf},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -30,8 +29,6 @@ pub(crate) use url::{ListenAddress, ListenUrl, Target, Url};
 
 use flags::Flags;
 
-use crate::telemetry::{GoDuration, list};
-
 /// The version of etcd that retcd is compatible with, and that it reports to clients.
 pub(crate) const ETCD_VERSION: &str = "3.7.3";
 /// The commit that this binary was built from.
@@ -39,7 +36,7 @@ pub(crate) const GIT_SHA: &str = match option_env!("RETCD_GIT_SHA") {
     Some(commit) => commit,
     None => "not recorded",
 };
-const RUST_VERSION: &str = env!("RETCD_RUST_VERSION");
+pub(crate) const RUST_VERSION: &str = env!("RETCD_RUST_VERSION");
 /// The cluster version that belongs to [`ETCD_VERSION`].
 pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
@@ -222,56 +219,6 @@ impl Config {
             return Ok(Invocation::Print(help::version()));
         }
         Ok(Invocation::Serve(Box::new(Config::try_from(&flags)?)))
-    }
-
-    /// Logs what is about to start, and the remarks about the settings. The message and the fields are
-    /// etcd's, where etcd has them.
-    pub(crate) fn log_start(&self) {
-        let absolute =
-            |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
-        let urls = |urls: &[ListenUrl]| urls.iter().map(ListenUrl::to_string).collect::<Vec<_>>();
-        let wal_dir = self.wal_dir.as_deref().map(absolute).unwrap_or_default();
-        let member_dir = self.data_dir.join("member");
-        tracing::info!(
-            "etcd-version" = ETCD_VERSION,
-            "retcd-version" = env!("CARGO_PKG_VERSION"),
-            "git-sha" = GIT_SHA,
-            "rust-version" = RUST_VERSION,
-            os = consts::OS,
-            arch = consts::ARCH,
-            "member-initialized" = member_dir.join("snap").join("db").exists(),
-            name = self.name,
-            "data-dir" = absolute(&self.data_dir),
-            "wal-dir" = wal_dir,
-            "member-dir" = absolute(&member_dir),
-            "force-new-cluster" = self.force_new_cluster,
-            "heartbeat-interval" = %GoDuration(self.heartbeat),
-            "election-timeout" = %GoDuration(self.election_timeout),
-            "initial-advertise-peer-urls" = ?list(&self.initial_advertise_peer_urls),
-            "listen-peer-urls" = ?list(&urls(&self.listen_peer_urls)),
-            "advertise-client-urls" = ?list(&self.advertise_client_urls),
-            "listen-client-urls" = ?list(&urls(&self.listen_client_urls)),
-            "listen-metrics-urls" = ?list(&urls(&self.listen_metrics_urls)),
-            "initial-cluster" = self.initial_cluster_text(),
-            "initial-cluster-state" = match self.initial_cluster_state {
-                ClusterState::New => "new",
-                ClusterState::Existing => "existing",
-            },
-            "initial-cluster-token" = self.initial_cluster_token,
-            "quota-backend-bytes" = self.quota_backend_bytes.unwrap_or(0),
-            "max-request-bytes" = self.max_request_bytes,
-            "pre-vote" = self.pre_vote,
-            reactors = self.reactors,
-            set = ?list(&self.settings),
-            "starting an etcd server"
-        );
-        self.log_notices();
-    }
-
-    fn log_notices(&self) {
-        for Notice { warn, message } in &self.notices {
-            if *warn { tracing::warn!("{message}") } else { tracing::info!("{message}") }
-        }
     }
 
     /// How long a request waits for the cluster: five seconds plus two election timeouts.

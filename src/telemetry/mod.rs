@@ -12,6 +12,7 @@ mod metrics;
 mod peer;
 mod process;
 mod requests;
+mod start;
 mod supervisor;
 mod units;
 
@@ -21,5 +22,6 @@ pub(crate) use log::{init, list};
 pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::PeerMetrics;
 pub(crate) use requests::RequestKind;
+pub(crate) use start::log_start;
 pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};
 pub(crate) use units::{GoDuration, HumanBytes};

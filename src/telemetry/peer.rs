@@ -8,6 +8,7 @@ use std::{
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::maker::{Maker, buckets};
+use crate::clock;
 
 /// The metrics that have a label for the peer.
 pub(super) struct PeerFamilies {
@@ -182,7 +183,7 @@ pub(crate) struct Transfer {
 impl Transfer {
     fn begin(peer: Arc<PeerMetrics>, of: fn(&PeerMetrics) -> &TransferMetrics) -> Transfer {
         of(&peer).inflight.inc();
-        Transfer { peer, of, start: Instant::now(), has_arrived: false }
+        Transfer { peer, of, start: clock::now(), has_arrived: false }
     }
 
     pub(crate) fn arrived(mut self) {
@@ -196,7 +197,7 @@ impl Drop for Transfer {
         metrics.inflight.dec();
         if self.has_arrived {
             metrics.successes.inc();
-            metrics.duration.observe(self.start.elapsed().as_secs_f64());
+            metrics.duration.observe(clock::since(self.start).as_secs_f64());
         } else {
             metrics.failures.inc();
         }
