@@ -348,9 +348,10 @@ mod tests {
             Call::AuthStatus,
             Call::AuthEnable,
         ];
-        let lines = calls.map(|call| match call {
-            Call::ReadTxn(_) => format!("ReadTxn: {}\n", list(call)),
-            _ => format!("{call:?}: {}\n", list(call)),
+        let lines = calls.map(|call| {
+            let is_txn = matches!(call, Call::ReadTxn(_));
+            let name = if is_txn { "ReadTxn".to_owned() } else { format!("{call:?}") };
+            format!("{name}: {}\n", list(call))
         });
         expect![[r#"
             Range(Span(b"a", b"c")): read a..c

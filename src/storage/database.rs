@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::{
     storage::{
-        Record, StorageError, Table,
+        StorageError, Table,
         checkpoint::{Checkpoint, begin_write, put_cells, put_record_count, put_records, remove_records},
         draft::{self, Complete, Draft},
         error::corrupted,
@@ -293,7 +293,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        storage::tables::RECORDS,
+        storage::{Record, tables::RECORDS},
         types::{KeyValue, Rev},
     };
 

@@ -26,7 +26,10 @@ pub(crate) const SECTOR: usize = 512;
 const ALIGN: usize = 8;
 
 const _: () = assert!(HEADER_CRC_AT + size_of::<u32>() == HEADER_LEN, "the header ends with its checksum");
-const _: () = assert!(HEADER_LEN % ALIGN == 0 && SECTOR % ALIGN == 0, "no frame begins askew in a sector");
+const _: () = assert!(
+    HEADER_LEN.is_multiple_of(ALIGN) && SECTOR.is_multiple_of(ALIGN),
+    "no frame begins askew in a sector"
+);
 const _: () = assert!(HEADER_LEN <= SECTOR, "a header is in two sectors at most");
 
 /// Where an entry stands in the log.

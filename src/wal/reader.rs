@@ -21,6 +21,9 @@ use crate::{
 
 type Entry = (LogPosition, EntryKind, Bytes);
 
+/// A stretch, and the file that it is in.
+type OpenStretch = (Stretch, Box<dyn DiskFile>);
+
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct WalReader {
@@ -63,7 +66,7 @@ impl WalReader {
     }
 
     /// The file is open when this returns: it may be given back meanwhile, and is read all the same.
-    fn find(&self, index: u64) -> Result<Option<(Stretch, Box<dyn DiskFile>)>, StorageError> {
+    fn find(&self, index: u64) -> Result<Option<OpenStretch>, StorageError> {
         let places = self.places.lock();
         let Some(stretch) = places.find(index) else { return Ok(None) };
         let name = file_name(stretch.sequence);

@@ -18,7 +18,7 @@ pub(crate) const SEGMENT_LEN: u32 = 64 * 1024 * 1024;
 const SEAL_ROOM: u32 = 64;
 
 const _: () = assert!(SEAL_ROOM as usize >= (HEADER_LEN + 1).next_multiple_of(8), "a seal fits");
-const _: () = assert!(SEGMENT_LEN as usize % SECTOR == 0, "a segment is whole sectors");
+const _: () = assert!((SEGMENT_LEN as usize).is_multiple_of(SECTOR), "a segment is whole sectors");
 const _: () = assert!(SEGMENT_LEN > SEAL_ROOM, "a segment has room for more than its seal");
 
 #[derive(Debug)]
