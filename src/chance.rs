@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 pub(crate) struct Chance(Arc<Mutex<StdRng>>);
 
 impl Chance {
-    /// Seeded by the operating system: nobody can foretell what comes.
+    /// Seeded by the operating system, so that the numbers cannot be predicted.
     pub(crate) fn from_system() -> Chance {
         Chance::seeded(rand::random())
     }

@@ -1,8 +1,8 @@
 //! The one clock.
 //!
-//! Everything that asks what time it is asks here. It is the clock that openraft and the timers of
-//! tokio go by: a test that pauses that one pauses all of them. What must not know a clock at all,
-//! the rooms above the line in `main.rs`, gets the time as an argument.
+//! All code that reads the time reads it here. The clock is tokio's, which openraft and tokio's timers use
+//! too: a test that pauses that clock pauses everything. Code that must not depend on a clock, which is all
+//! modules above the line in `main.rs`, gets the time as an argument.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +16,7 @@ pub(crate) fn since(start: Instant) -> Duration {
     now().saturating_duration_since(start)
 }
 
-/// Holds this thread up. Tasks use the timers of tokio.
+/// Blocks this thread. Tasks use the timers of tokio.
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

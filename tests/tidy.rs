@@ -228,7 +228,6 @@ const SEAMS: &[Seam] = &[
     ),
     seam("src/node/restore.rs", &["files"], "makes a data directory, without a member"),
     seam("src/node/snapshot.rs", &["files"], "images of the database that are sent to clients"),
-    seam("src/raft/consensus.rs", &["clock"], "the age of an instant of openraft's, by the clock of tokio"),
     seam("src/raft/snapshot.rs", &["files"], "the file of a snapshot that was received"),
 ];
 
@@ -256,6 +255,16 @@ const RINGS: &[Ring] = &[
         "the state machine and what one kind of command does to it",
     ),
     ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
+];
+
+/// The files that write `Caller::Internal`, and why they may. A request of `Internal` is permitted what no
+/// client is, so code that serves a client must pass on the client's own caller.
+const INTERNAL: &[(&str, &str)] = &[
+    ("src/apply/codec.rs", "encodes and decodes the caller that a request has"),
+    ("src/apply/arbitrary.rs", "random requests for tests"),
+    ("src/node/write.rs", "what a member proposes by itself: alarms, leases that ended, its own name"),
+    ("src/node/compactor.rs", "compaction by --auto-compaction-retention"),
+    ("src/http/node.rs", "the reads of health checks"),
 ];
 
 /// Macros and attributes that are for working on code, not for leaving in it.
@@ -296,6 +305,7 @@ fn the_tree_is_tidy() {
         problems.extend(check_ascii(source));
         problems.extend(check_words(source));
     }
+    problems.extend(check_internal(&sources, INTERNAL));
     problems.extend(check_orphans(&sources));
     problems.extend(check_outside(&sources, SEAMS));
     problems.extend(check_order(ROOMS));
@@ -441,6 +451,29 @@ fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
 fn mentions(code: &str, words: &str) -> bool {
     let is_name = words.starts_with(|c: char| c.is_alphabetic());
     code.match_indices(words).any(|(at, _)| !(is_name && ends_in_name(&code[..at])))
+}
+
+/// Nobody but the listed files makes a request that the member itself asks for, and each of them does.
+fn check_internal(sources: &[Source], listed: &[(&str, &str)]) -> Vec<String> {
+    // An import of the variants would hide the name.
+    const WRITTEN: [&str; 3] = ["Caller::Internal", "Caller::{", "Caller::*"];
+    let names_it = |source: &&Source| {
+        let code = source.without_tests().filter(|_| source.path.starts_with("src/"));
+        code.is_some_and(|code| WRITTEN.iter().any(|written| mentions(code, written)))
+    };
+    let found: Vec<&str> = sources.iter().filter(names_it).map(|source| source.path.as_str()).collect();
+    let strangers = found.iter().filter(|path| listed.iter().all(|(known, _)| known != *path));
+    let mut problems: Vec<String> = strangers
+        .map(|path| format!("{path}: asks as `Caller::Internal`: pass on the caller of the request"))
+        .collect();
+    for (path, why) in listed {
+        if !found.contains(path) || why.is_empty() {
+            problems.push(format!(
+                "{path}: listed as one that asks as `Caller::Internal`, without need or reason"
+            ));
+        }
+    }
+    problems
 }
 
 /// No arrow between rooms runs back up the layers.
@@ -952,6 +985,24 @@ mod the_checks_themselves {
         assert_eq!(check("", &[seam("src/node/a.rs", &["air"], "?")]).len(), 1, "there is no such outside");
         assert_eq!(check("", &[seam("src/node/a.rs", &[], "")]).len(), 1, "a seam has a reason");
         assert_eq!(check("fs::read(path); rand::random()", &files).len(), 1, "it is for one thing only");
+    }
+
+    #[test]
+    fn requests_of_the_member_itself_are_made_where_it_is_listed() {
+        let check = |path: &str, text: &str, listed: &[(&str, &str)]| {
+            check_internal(&[Source::new(path, text)], listed).len()
+        };
+        const LISTED: &[(&str, &str)] = &[("src/node/a.rs", "its own alarms")];
+        for text in
+            ["command.by(Caller::Internal)", "use crate::types::Caller::*;", "use Caller::{Internal};"]
+        {
+            assert_eq!(check("src/rpc/a.rs", text, &[]), 1, "{text}");
+            assert_eq!(check("src/node/a.rs", text, LISTED), 0, "{text}");
+            assert_eq!(check("src/rpc/tests.rs", text, &[]), 0, "a test: {text}");
+        }
+        assert_eq!(check("src/rpc/a.rs", "// Caller::Internal\nPbCaller::Internal(x)", &[]), 0);
+        assert_eq!(check("src/node/a.rs", "Caller::Nobody", LISTED), 1, "it need not be listed any more");
+        assert_eq!(check("src/node/a.rs", "Caller::Internal", &[("src/node/a.rs", "")]), 1, "no reason");
     }
 
     #[test]

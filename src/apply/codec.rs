@@ -146,6 +146,17 @@ fn compare_len(compare: &Compare) -> usize {
     compare_to_pb(compare).encoded_len()
 }
 
+/// A caller by itself, as members tell each other who asked. `Nobody` takes no bytes.
+pub(crate) fn encode_caller(caller: &Caller) -> Bytes {
+    caller_to_pb(caller).map_or(Bytes::new(), |caller| caller.encode_to_vec().into())
+}
+
+/// A caller that this version does not know is refused, as in a batch.
+pub(crate) fn decode_caller(bytes: Bytes) -> Result<Caller, DecodeError> {
+    let caller = if bytes.is_empty() { None } else { Some(pb::Caller::decode(bytes)?) };
+    caller_from_pb(caller)
+}
+
 pub(crate) fn decode(batch: Bytes) -> Result<Vec<Request>, DecodeError> {
     Batch::decode(batch)?.commands.into_iter().map(request_from_pb).collect()
 }
@@ -618,6 +629,20 @@ mod tests {
             let command = PbCommand { command: Some(revoke), caller: Some(caller.clone()) };
             let batch = Batch { commands: vec![command] }.encode_to_vec();
             assert!(matches!(decode(batch.into()), Err(DecodeError::Unknown(_))), "{caller:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_by_itself_comes_back_or_is_refused() {
+        let root = Caller::User { name: "root".into(), auth_rev: 7 };
+        for caller in [Caller::Nobody, Caller::Internal, root] {
+            let bytes = encode_caller(&caller);
+            assert_eq!(bytes.is_empty(), caller == Caller::Nobody);
+            assert_eq!(decode_caller(bytes).expect("it was just encoded"), caller);
+        }
+        // A caller of a kind that this version does not know, and bytes that are no caller.
+        for bytes in [&b"\x1a\x00"[..], b"\x12\x00", b"\xff"] {
+            assert!(decode_caller(Bytes::from_static(bytes)).is_err(), "{bytes:?}");
         }
     }
 

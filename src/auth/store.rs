@@ -56,6 +56,8 @@ pub(crate) enum AuthError {
     RootUserNotExist,
     #[error("root user does not have root role")]
     RootRoleNotExist,
+    #[error("permission denied")]
+    PermissionDenied,
 }
 
 impl Default for AuthStore {

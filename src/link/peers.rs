@@ -107,10 +107,12 @@ pub(crate) enum Forwarded {
 }
 
 /// A client's question about a lease, or its wish to keep it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LeaseQuery {
     pub(crate) id: i64,
     pub(crate) renew: bool,
+    /// Who asks, encoded.
+    pub(crate) caller: Bytes,
 }
 
 /// What the leader says about a lease.
@@ -118,6 +120,8 @@ pub(crate) struct LeaseQuery {
 pub(crate) enum LeaseAnswer {
     /// Ask somebody else.
     NotLeader,
+    /// The caller may not ask that.
+    Denied,
     NotFound,
     Found {
         granted_secs: i64,
@@ -159,11 +163,13 @@ pub(crate) enum ChangeRefusal {
     LearnerNotReady,
     #[error("the peer URLs of all members are too long together")]
     TooManyUrls,
+    #[error("permission denied")]
+    Denied,
 }
 
 impl ChangeRefusal {
     /// As it travels between members.
-    const CODES: [(ChangeRefusal, Changed); 10] = [
+    const CODES: [(ChangeRefusal, Changed); 11] = [
         (ChangeRefusal::NotLeader, Changed::ChangeNotLeader),
         (ChangeRefusal::NotFound, Changed::MemberNotFound),
         (ChangeRefusal::Exists, Changed::MemberExists),
@@ -174,6 +180,7 @@ impl ChangeRefusal {
         (ChangeRefusal::NotLearner, Changed::NotLearner),
         (ChangeRefusal::LearnerNotReady, Changed::LearnerNotReady),
         (ChangeRefusal::TooManyUrls, Changed::TooManyUrls),
+        (ChangeRefusal::Denied, Changed::ChangeDenied),
     ];
 
     pub(crate) fn code(self) -> i32 {
@@ -416,11 +423,12 @@ impl Peers {
         query: LeaseQuery,
     ) -> Result<LeaseAnswer, PeerError> {
         let mut client = self.channel(target, peer)?;
-        let LeaseQuery { id, renew } = query;
-        let request = LeaseRequest { envelope: Some(self.envelope(target)), id, renew };
+        let LeaseQuery { id, renew, caller } = query;
+        let request = LeaseRequest { envelope: Some(self.envelope(target)), id, renew, caller };
         let reply = self.answer(target, peer, patience, client.lease(request)).await?;
         Ok(match reply.found {
             _ if reply.not_leader => LeaseAnswer::NotLeader,
+            _ if reply.denied => LeaseAnswer::Denied,
             false => LeaseAnswer::NotFound,
             true => LeaseAnswer::Found {
                 granted_secs: reply.granted_secs,
@@ -430,13 +438,14 @@ impl Peers {
         })
     }
 
-    /// Asks the leader for a change. The answer is how far the log reaches with it.
+    /// Asks the leader for a change, on behalf of an encoded caller. The answer is how far the log
+    /// reaches with the change.
     pub(crate) async fn change(
         &self,
         target: u64,
         peer: &Peer,
         patience: Duration,
-        change: Change,
+        (caller, change): (Bytes, Change),
     ) -> Result<Result<u64, ChangeRefusal>, PeerError> {
         let mut client = self.channel(target, peer)?;
         let change = match change {
@@ -447,7 +456,7 @@ impl Peers {
             Change::Update { id, peer_urls } => pb::Change::Update(UpdateMember { id, peer_urls }),
             Change::Promote { id } => pb::Change::Promote(id),
         };
-        let request = ChangeRequest { envelope: Some(self.envelope(target)), change: Some(change) };
+        let request = ChangeRequest { envelope: Some(self.envelope(target)), change: Some(change), caller };
         let reply = self.answer(target, peer, patience, client.change(request)).await?;
         Ok(match ChangeRefusal::of_code(reply.result()) {
             Some(refusal) => Err(refusal),

@@ -16,7 +16,12 @@ use super::{
     leader_search::{NotFound, Route},
 };
 use crate::{
-    apply::{Command, Outcome},
+    apply::{
+        Command, Outcome,
+        admission::{self, Call},
+        codec,
+    },
+    auth::AuthError,
     clock,
     lease::{Expiry, Renewal},
     limits,
@@ -68,24 +73,37 @@ impl Node {
     }
 
     /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
-    pub(super) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
-        let query = LeaseQuery { id: id.0, renew: true };
-        Ok(self.lease(query, false).await?.map(|lease| lease.granted_secs))
+    pub(super) async fn lease_keep_alive(
+        &self,
+        caller: &Caller,
+        id: LeaseId,
+    ) -> Result<Option<i64>, ProposeError> {
+        let query = LeaseQuery { id: id.0, renew: true, caller: codec::encode_caller(caller) };
+        Ok(self.lease(caller, query, false).await?.map(|lease| lease.granted_secs))
     }
 
     /// `None` if the lease does not exist or has expired.
     pub(super) async fn lease_time_to_live(
         &self,
+        caller: &Caller,
         id: LeaseId,
         with_keys: bool,
     ) -> Result<Option<LeaseInfo>, ProposeError> {
-        self.lease(LeaseQuery { id: id.0, renew: false }, with_keys).await
+        let query = LeaseQuery { id: id.0, renew: false, caller: codec::encode_caller(caller) };
+        self.lease(caller, query, with_keys).await
     }
 
     /// Asks the leader, until one answers or the request times out.
-    async fn lease(&self, query: LeaseQuery, with_keys: bool) -> Result<Option<LeaseInfo>, ProposeError> {
+    async fn lease(
+        &self,
+        caller: &Caller,
+        query: LeaseQuery,
+        with_keys: bool,
+    ) -> Result<Option<LeaseInfo>, ProposeError> {
         let answer = async {
-            let Some((mut lease, applied)) = self.lease_of_leader(query).await? else { return Ok(None) };
+            let Some((mut lease, applied)) = self.lease_of_leader(caller, &query).await? else {
+                return Ok(None);
+            };
             if with_keys {
                 match self.keys_of_lease(LeaseId(query.id), applied).await? {
                     Some(keys) => lease.keys = keys,
@@ -112,7 +130,11 @@ impl Node {
     }
 
     /// What the leader says, and how far it had applied the log.
-    async fn lease_of_leader(&self, query: LeaseQuery) -> Result<Option<(LeaseInfo, u64)>, ProposeError> {
+    async fn lease_of_leader(
+        &self,
+        caller: &Caller,
+        query: &LeaseQuery,
+    ) -> Result<Option<(LeaseInfo, u64)>, ProposeError> {
         let patience = self.shared.config.election_timeout;
         let mut search = self.search_leader(RETRY_PAUSE);
         loop {
@@ -122,15 +144,16 @@ impl Node {
                 NotFound::Stopped => ProposeError::Stopped,
             })?;
             let answer = match &leader.route {
-                Route::Own => self.lease_as_leader(query).await,
+                Route::Own => self.lease_as_leader(caller, query).await,
                 Route::Peer(peer) => {
-                    let asked = self.shared.peers.lease(leader.id, peer, patience, query).await;
+                    let asked = self.shared.peers.lease(leader.id, peer, patience, query.clone()).await;
                     asked.unwrap_or(LeaseAnswer::NotLeader)
                 }
                 Route::Unknown => LeaseAnswer::NotLeader,
             };
             match answer {
                 LeaseAnswer::NotFound => return Ok(None),
+                LeaseAnswer::Denied => return Err(AuthError::PermissionDenied.into()),
                 LeaseAnswer::Found { granted_secs, remaining_secs, applied } => {
                     let lease = LeaseInfo { granted_secs, remaining_secs, keys: Vec::new() };
                     return Ok(Some((lease, applied)));
@@ -140,13 +163,22 @@ impl Node {
         }
     }
 
-    /// The answer, if this member leads.
-    pub(super) async fn lease_as_leader(&self, query: LeaseQuery) -> LeaseAnswer {
+    /// The answer, if this member leads. `caller` asked this member or another one. The leader judges the
+    /// call again, because it may have applied a change of users and roles that the other member has not.
+    /// The keys of a lease are not asked of the leader: the member that reads them judges that.
+    pub(super) async fn lease_as_leader(&self, caller: &Caller, query: &LeaseQuery) -> LeaseAnswer {
         let leadership = self.leadership();
         if !leadership.is_leader {
             return LeaseAnswer::NotLeader;
         }
         let id = LeaseId(query.id);
+        let call = match query.renew {
+            true => Call::LeaseKeepAlive(id),
+            false => Call::LeaseTimeToLive { id, with_keys: false },
+        };
+        if admission::permit(caller, call).is_err() {
+            return LeaseAnswer::Denied;
+        }
         let answer = if query.renew {
             self.renew_as_leader(id, leadership.term).await
         } else {

@@ -16,10 +16,14 @@ use super::{
     leader_search::{NotFound, Route},
 };
 use crate::{
+    apply::{
+        admission::{self, Call},
+        codec,
+    },
     clock, config, limits,
     link::{Change, ChangeRefusal, Peer},
     raft::{MemberChange, NotProposed},
-    types::MemberId,
+    types::{Caller, MemberId},
 };
 
 /// Pause before the leader is asked again for a change, unless leadership changes earlier.
@@ -50,20 +54,21 @@ impl Node {
     /// Adds a member that is going to be reached at `peer_urls`.
     pub(super) async fn member_add(
         &self,
+        caller: &Caller,
         peer_urls: Vec<String>,
         is_learner: bool,
     ) -> Result<Member, ChangeError> {
         let id = config::added_member_id(&peer_urls, clock::wall().as_secs());
-        self.change(Change::Add { id: id.0, peer_urls: peer_urls.clone(), is_learner }).await?;
+        self.change(caller, Change::Add { id: id.0, peer_urls: peer_urls.clone(), is_learner }).await?;
         Ok(Member { id, name: String::new(), peer_urls, client_urls: Vec::new(), is_learner })
     }
 
     /// Has the leader change the membership. Once this returns, this member knows of it.
-    pub(super) async fn change(&self, change: Change) -> Result<(), ChangeError> {
+    pub(super) async fn change(&self, caller: &Caller, change: Change) -> Result<(), ChangeError> {
         let (_, own) = self.ids();
         let removes_own = change == Change::Remove { id: own.0 };
         let changed = async {
-            let index = self.change_through_leader(&change).await?;
+            let index = self.change_through_leader(caller, &change).await?;
             if removes_own {
                 // A removed member gets no more log entries, so it would wait in vain.
                 return Ok(());
@@ -90,7 +95,7 @@ impl Node {
         matches!(change, Change::Add { .. }) && self.config().strict_reconfig_check
     }
 
-    async fn change_through_leader(&self, change: &Change) -> Result<u64, ChangeError> {
+    async fn change_through_leader(&self, caller: &Caller, change: &Change) -> Result<u64, ChangeError> {
         // A leader may have made the change without being able to answer. Then the next leader is asked,
         // which refuses the change because it is made already.
         let mut may_be_done = false;
@@ -107,10 +112,11 @@ impl Node {
                 Err(NotFound::Stopped) => return Err(ProposeError::Stopped.into()),
             };
             let changed = match &leader.route {
-                Route::Own => self.change_as_leader(change.clone()).await,
+                Route::Own => self.change_as_leader(caller, change.clone()).await,
                 Route::Peer(peer) => {
                     let patience = self.request_timeout();
-                    let asked = self.shared.peers.change(leader.id, peer, patience, change.clone());
+                    let call = (codec::encode_caller(caller), change.clone());
+                    let asked = self.shared.peers.change(leader.id, peer, patience, call);
                     // The answer of a member that is not the leader any more is not waited for.
                     let answer = tokio::select! { biased;
                         answer = asked => answer.map_err(|error| error.was_sent),
@@ -150,14 +156,20 @@ impl Node {
         }
     }
 
-    /// Makes a change if this member leads and the change may be made. Returns the index that
-    /// the log reached with it.
-    pub(super) async fn change_as_leader(&self, change: Change) -> Result<u64, ChangeRefusal> {
+    /// Makes a change for `caller`, who asked this member or another, if this member leads and the change
+    /// may be made. Returns the index that the log reached with the change.
+    pub(super) async fn change_as_leader(
+        &self,
+        caller: &Caller,
+        change: Change,
+    ) -> Result<u64, ChangeRefusal> {
         let _changing = self.shared.changing.lock().await;
         // The decision has to rest on the committed state, and the leader has to make it.
         if !self.leadership().is_leader || self.read_barrier().await.is_err() {
             return Err(ChangeRefusal::NotLeader);
         }
+        // The member that was asked may not have applied all changes of users and roles yet.
+        admission::permit(caller, Call::MemberChange).map_err(|_| ChangeRefusal::Denied)?;
         let is_promotion = matches!(change, Change::Promote { .. });
         let changed = self.make_change(change).await;
         match &changed {
@@ -210,102 +222,101 @@ impl Node {
         });
     }
 
+    /// The change as consensus makes it, or why it may not be made.
     fn check(&self, change: Change) -> Result<MemberChange, ChangeRefusal> {
-        let members = self.members();
-        let find = |id: u64| {
-            let found = members.iter().find(|member| member.id == MemberId(id));
-            found.ok_or(ChangeRefusal::NotFound)
-        };
-        let url_is_used = |urls: &[String], by_other_than: u64| {
-            let others = members.iter().filter(|member| member.id != MemberId(by_other_than));
-            others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
-        };
-        let are_too_long = |urls: &[String], of: u64| {
-            let others = members.iter().filter(|member| member.id != MemberId(of));
-            let all = others.flat_map(|member| &member.peer_urls).chain(urls);
-            all.map(|url| url.len() + limits::URL_BYTES).sum::<usize>() > limits::MEMBERSHIP_BYTES_MAX
-        };
-        let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
-        let started = voters.iter().filter(|member| !member.name.is_empty()).count();
-        let is_strict = self.config().strict_reconfig_check;
+        let roster = Roster(self.members());
         match change {
-            Change::Add { id, peer_urls, is_learner } => {
-                if is_strict {
-                    let one_of_one = voters.len() == 1 && started == 1;
-                    if !is_learner && !one_of_one && started < quorum(voters.len() + 1) {
-                        return Err(ChangeRefusal::NotEnoughStarted);
-                    }
-                    if self.healthy(&voters) < quorum(voters.len()) {
-                        return Err(ChangeRefusal::Unhealthy);
-                    }
-                }
-                if self.shared.replica.read().state.members.is_removed(MemberId(id)) {
-                    return Err(ChangeRefusal::NotFound);
-                }
-                if find(id).is_ok() {
-                    return Err(ChangeRefusal::Exists);
-                }
-                if url_is_used(&peer_urls, id) {
-                    return Err(ChangeRefusal::UrlExists);
-                }
-                if are_too_long(&peer_urls, id) {
-                    return Err(ChangeRefusal::TooManyUrls);
-                }
-                let learners = members.len() - voters.len();
-                if is_learner && learners >= self.config().max_learners {
-                    return Err(ChangeRefusal::TooManyLearners);
-                }
-                Ok(MemberChange::Add { id, peer: Peer { peer_urls, is_learner } })
-            }
-            Change::Remove { id } => {
-                let member = find(id)?;
-                if is_strict && !member.is_learner {
-                    let started = started - usize::from(!member.name.is_empty());
-                    if started < quorum(voters.len() - 1) {
-                        return Err(ChangeRefusal::NotEnoughStarted);
-                    }
-                    let healthy = self.healthy(&voters);
-                    let is_healthy = self.healthy(&[member]) == 1;
-                    if is_healthy && healthy - 1 < quorum(voters.len() - 1) {
-                        return Err(ChangeRefusal::Unhealthy);
-                    }
-                }
-                Ok(MemberChange::Remove { id })
-            }
-            Change::Update { id, peer_urls } => {
-                let member = find(id)?;
-                if url_is_used(&peer_urls, id) {
-                    return Err(ChangeRefusal::UrlExists);
-                }
-                if are_too_long(&peer_urls, id) {
-                    return Err(ChangeRefusal::TooManyUrls);
-                }
-                Ok(MemberChange::Update { id, peer: Peer { peer_urls, is_learner: member.is_learner } })
-            }
-            Change::Promote { id } => {
-                let member = find(id)?;
-                if !member.is_learner {
-                    return Err(ChangeRefusal::NotLearner);
-                }
-                let matched = self.shared.consensus.progress().get(&id).copied().unwrap_or(0);
-                if matched * 10 < self.shared.consensus.last_log_index() * 9 {
-                    return Err(ChangeRefusal::LearnerNotReady);
-                }
-                if is_strict && started + 1 < quorum(voters.len() + 1) {
-                    return Err(ChangeRefusal::NotEnoughStarted);
-                }
-                let peer = Peer { peer_urls: member.peer_urls.clone(), is_learner: false };
-                Ok(MemberChange::Promote { id, peer })
-            }
+            Change::Add { id, peer_urls, is_learner } => self.check_add(&roster, id, peer_urls, is_learner),
+            Change::Remove { id } => self.check_remove(&roster, id),
+            Change::Update { id, peer_urls } => self.check_update(&roster, id, peer_urls),
+            Change::Promote { id } => self.check_promote(&roster, id),
         }
     }
 
+    fn check_add(
+        &self,
+        roster: &Roster,
+        id: u64,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    ) -> Result<MemberChange, ChangeRefusal> {
+        let voters = roster.voters().count();
+        if self.config().strict_reconfig_check {
+            let started = roster.started();
+            let is_one_of_one = voters == 1 && started == 1;
+            if !is_learner && !is_one_of_one && started < quorum(voters + 1) {
+                return Err(ChangeRefusal::NotEnoughStarted);
+            }
+            if self.healthy(roster.voters()) < quorum(voters) {
+                return Err(ChangeRefusal::Unhealthy);
+            }
+        }
+        if self.shared.replica.read().state.members.is_removed(MemberId(id)) {
+            return Err(ChangeRefusal::NotFound);
+        }
+        if roster.find(id).is_ok() {
+            return Err(ChangeRefusal::Exists);
+        }
+        roster.check_urls(id, &peer_urls)?;
+        if is_learner && roster.0.len() - voters >= self.config().max_learners {
+            return Err(ChangeRefusal::TooManyLearners);
+        }
+        Ok(MemberChange::Add { id, peer: Peer { peer_urls, is_learner } })
+    }
+
+    fn check_remove(&self, roster: &Roster, id: u64) -> Result<MemberChange, ChangeRefusal> {
+        let member = roster.find(id)?;
+        if self.config().strict_reconfig_check && !member.is_learner {
+            let voters_left = roster.voters().count() - 1;
+            let started_left = roster.started() - usize::from(!member.name.is_empty());
+            if started_left < quorum(voters_left) {
+                return Err(ChangeRefusal::NotEnoughStarted);
+            }
+            let is_healthy = self.healthy([member].into_iter()) == 1;
+            if is_healthy && self.healthy(roster.voters()) - 1 < quorum(voters_left) {
+                return Err(ChangeRefusal::Unhealthy);
+            }
+        }
+        Ok(MemberChange::Remove { id })
+    }
+
+    fn check_update(
+        &self,
+        roster: &Roster,
+        id: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<MemberChange, ChangeRefusal> {
+        let is_learner = roster.find(id)?.is_learner;
+        roster.check_urls(id, &peer_urls)?;
+        Ok(MemberChange::Update { id, peer: Peer { peer_urls, is_learner } })
+    }
+
+    fn check_promote(&self, roster: &Roster, id: u64) -> Result<MemberChange, ChangeRefusal> {
+        let member = roster.find(id)?;
+        if !member.is_learner {
+            return Err(ChangeRefusal::NotLearner);
+        }
+        let consensus = &self.shared.consensus;
+        let matched = consensus.progress().get(&id).copied().unwrap_or(0);
+        if matched * 10 < consensus.last_log_index() * 9 {
+            return Err(ChangeRefusal::LearnerNotReady);
+        }
+        let voters = roster.voters().count() + 1;
+        if self.config().strict_reconfig_check && roster.started() + 1 < quorum(voters) {
+            return Err(ChangeRefusal::NotEnoughStarted);
+        }
+        Ok(MemberChange::Promote {
+            id,
+            peer: Peer { peer_urls: member.peer_urls.clone(), is_learner: false },
+        })
+    }
+
     /// How many of `members` answered within [`HEALTHY`]; this member counts as answering.
-    fn healthy(&self, members: &[&Member]) -> usize {
+    fn healthy<'m>(&self, members: impl Iterator<Item = &'m Member>) -> usize {
         let (_, own) = self.ids();
         let heard_of = self.shared.consensus.heard_of();
         let is_healthy = |id: MemberId| id == own || heard_of.get(&id.0).is_some_and(|ago| *ago < HEALTHY);
-        members.iter().filter(|member| is_healthy(member.id)).count()
+        members.filter(|member| is_healthy(member.id)).count()
     }
 
     /// Gives their votes to those who have caught up, and finishes what another leader began.
@@ -333,6 +344,37 @@ impl Node {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// The members that a change is checked against.
+struct Roster(Vec<Member>);
+
+impl Roster {
+    fn find(&self, id: u64) -> Result<&Member, ChangeRefusal> {
+        self.0.iter().find(|member| member.id == MemberId(id)).ok_or(ChangeRefusal::NotFound)
+    }
+
+    /// Those who vote, and those who will as soon as they have the log.
+    fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.0.iter().filter(|member| !member.is_learner)
+    }
+
+    /// How many of the voters have started: a member has a name from then on.
+    fn started(&self) -> usize {
+        self.voters().filter(|member| !member.name.is_empty()).count()
+    }
+
+    /// Whether member `id` may be reached at `urls`.
+    fn check_urls(&self, id: u64, urls: &[String]) -> Result<(), ChangeRefusal> {
+        let others = self.0.iter().filter(|member| member.id != MemberId(id));
+        let of_others: Vec<&String> = others.flat_map(|member| &member.peer_urls).collect();
+        if of_others.iter().any(|url| urls.contains(url)) {
+            return Err(ChangeRefusal::UrlExists);
+        }
+        let all = of_others.into_iter().chain(urls);
+        let bytes: usize = all.map(|url| url.len() + limits::URL_BYTES).sum();
+        if bytes > limits::MEMBERSHIP_BYTES_MAX { Err(ChangeRefusal::TooManyUrls) } else { Ok(()) }
     }
 }
 

@@ -14,13 +14,14 @@ use tokio::time;
 
 use super::{Node, boot::Identity};
 use crate::{
+    apply::codec,
     clock, limits,
     link::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
         MessageKind, PROTOCOL_VERSION, REMOVED,
     },
     raft::{NotProposed, Piece},
-    types::{Base, ClusterId, MemberId},
+    types::{Base, Caller, ClusterId, MemberId},
 };
 
 /// Who speaks to whom.
@@ -204,8 +205,9 @@ impl Node {
         self.shared.consensus.read_index().await.map(|(index, _)| index)
     }
 
-    pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> LeaseAnswer {
-        self.lease_as_leader(query).await
+    pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> Result<LeaseAnswer, PeerRefusal> {
+        let caller = decode_caller(query.caller.clone())?;
+        Ok(self.lease_as_leader(&caller, &query).await)
     }
 
     /// A peer says that this member was removed. That is for those to say who are known to be members:
@@ -220,8 +222,14 @@ impl Node {
         });
     }
 
-    pub(crate) async fn peer_change(&self, change: Change) -> Result<u64, ChangeRefusal> {
-        self.change_as_leader(change).await
+    /// On behalf of an encoded caller.
+    pub(crate) async fn peer_change(
+        &self,
+        caller: Bytes,
+        change: Change,
+    ) -> Result<Result<u64, ChangeRefusal>, PeerRefusal> {
+        let caller = decode_caller(caller)?;
+        Ok(self.change_as_leader(&caller, change).await)
     }
 
     /// The cluster and its members, for a process that is not a member yet.
@@ -234,6 +242,11 @@ impl Node {
         let Identity { cluster, base, .. } = self.shared.identity;
         KnownCluster { id: cluster.0, base, members: members.collect() }
     }
+}
+
+/// Who asked the peer. A caller that cannot be decoded is refused and never taken for `Nobody`.
+fn decode_caller(bytes: Bytes) -> Result<Caller, PeerRefusal> {
+    codec::decode_caller(bytes).map_err(|error| PeerRefusal::Failed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl Session {
     /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
     pub(crate) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
         self.permit(Call::LeaseKeepAlive(id))?;
-        self.node.lease_keep_alive(id).await
+        self.node.lease_keep_alive(&self.caller, id).await
     }
 
     /// `None` if the lease does not exist or has expired.
@@ -134,7 +134,7 @@ impl Session {
         with_keys: bool,
     ) -> Result<Option<LeaseInfo>, ProposeError> {
         self.permit(Call::LeaseTimeToLive { id, with_keys })?;
-        let info = self.node.lease_time_to_live(id, with_keys).await?;
+        let info = self.node.lease_time_to_live(&self.caller, id, with_keys).await?;
         self.permit(Call::LeaseTimeToLive { id, with_keys })?;
         Ok(info)
     }
@@ -173,13 +173,13 @@ impl Session {
         is_learner: bool,
     ) -> Result<Member, ChangeError> {
         self.permit(Call::MemberChange).map_err(ProposeError::from)?;
-        self.node.member_add(peer_urls, is_learner).await
+        self.node.member_add(&self.caller, peer_urls, is_learner).await
     }
 
     /// Has the leader change the membership. Once this returns, this member knows of it.
     pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
         self.permit(Call::MemberChange).map_err(ProposeError::from)?;
-        self.node.change(change).await
+        self.node.change(&self.caller, change).await
     }
 
     pub(crate) fn alarms(&self) -> Result<Vec<Alarm>, ProposeError> {

@@ -1,15 +1,15 @@
 //! What a log begins behind.
 //!
-//! The log says how the state changes, and not what it was before the first entry. Where that is
-//! the empty state, the log alone makes a member of anybody. A member that was made of a backup
-//! begins with the backup's state, its *base*, and whoever got such a log from its first entry on
-//! would have the changes without what they change. So the base counts as a snapshot: the database
-//! says that entry [`BASE_INDEX`] is applied, with the founders as the members, and the log begins
-//! behind that entry. Consensus then sends the state to whoever has not got it.
+//! The log says how the state changes, and not what it was before the first entry. If it was the empty
+//! state, the log from its first entry on is all that a new member needs. A member that was restored from
+//! a backup begins with the state of the backup, its *base*, and a new member that got only the log would
+//! lack that state. So the base counts as a snapshot: the database says that entry [`BASE_INDEX`] is
+//! applied, with the founders as the members, and the log begins behind that entry. Consensus then sends
+//! the state to every member that does not have it.
 //!
-//! Founders each begin with a base of their own, and nothing in the log tells whether those are the
-//! same. So a digest of the base is kept, members tell it to each other, and do not work together
-//! with others than their own.
+//! Each founder was restored by itself, and nothing in the log tells whether their bases are the same. So
+//! each member keeps a digest of its base and tells it to the others, and members with different digests
+//! refuse each other's requests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,8 +39,7 @@ use crate::{
 /// that was founded on the empty state; the founders' first election begins term 1.
 const BASE_INDEX: u64 = 1;
 
-/// What this member's log began behind. `None` if the database was made by a version that did not
-/// note it.
+/// The base of this member's log. `None` if the database was made by a version that did not record it.
 pub(crate) fn stored(reader: &Reader) -> Result<Option<Base>, StorageError> {
     let Some(bytes) = reader.cell(Table::Meta, BASE_CELL)? else { return Ok(None) };
     let digest = bytes.as_ref().try_into().map(u64::from_be_bytes);
@@ -48,8 +47,8 @@ pub(crate) fn stored(reader: &Reader) -> Result<Option<Base>, StorageError> {
     Ok(Some(Base(digest)))
 }
 
-/// A digest of everything in the database but whose it is. Equal for all databases that were made
-/// of the same backup.
+/// A digest of everything in the database except the identity of its member. It is equal for all databases
+/// that were restored from the same backup.
 pub(crate) fn of_contents(reader: &Reader) -> Result<Base, StorageError> {
     let mut contents = Contents::default();
     for item in reader.records(Revision::default())? {
@@ -66,7 +65,7 @@ pub(crate) fn of_contents(reader: &Reader) -> Result<Base, StorageError> {
             contents.add(&[table.name().as_bytes(), &key, &cell]);
         }
     }
-    // As they are where nothing was ever written.
+    // The values of these numbers in a database that nothing was ever written to.
     let numbers = [(meta::REV_CURRENT, 1_i64), (meta::REV_COMPACT_SCHEDULED, -1), (AuthStore::REV_CELL, 1)];
     for (key, at_first) in numbers {
         if let Some(cell) = reader.cell(Table::Meta, key)?
@@ -100,7 +99,7 @@ impl Contents {
         }
         let digest = self.hash.finalize();
         let (first, _) = digest.split_first_chunk().expect("a SHA-256 has 32 bytes");
-        // Zero is the empty base's.
+        // Zero stands for the empty base.
         Base(u64::from_be_bytes(*first).max(1))
     }
 }
@@ -137,11 +136,11 @@ pub(crate) fn joining_cells(reader: &Reader, base: Option<Base>) -> Result<Vec<C
     Ok(cells)
 }
 
-/// Mends what versions left behind that did not note a base: the log of a restored member began with
-/// the first entry there ever was, though the member did not begin with the empty state. Nobody can
-/// tell such a log from a sound one any more, so each of these logs begins behind what the database
-/// holds from now on, and whoever has less gets a snapshot. The log holds all that the database has
-/// applied. A crash in between leaves a directory that is mended by the next start.
+/// Repairs the log of a member of a version that did not record a base. With that version, the log of a
+/// restored member began with the first entry, although the member did not begin with the empty state. Such
+/// a log looks like one that did. So every log of such a version begins behind what the database holds from
+/// now on, and a member that has less gets a snapshot. The log holds all entries that the database has
+/// applied. After a crash in the middle of this, the next start repeats it.
 pub(crate) fn mend(
     database: &Arc<Database>,
     mut replica: Replica,
@@ -153,8 +152,8 @@ pub(crate) fn mend(
     if replica.applied().is_none()
         && let Some(Entry { log_id, payload: EntryPayload::Membership(founders) }) = log.first_entry()
     {
-        // All that the first entry says is who the founders are, and each of them begins with it. So
-        // the database's state, whatever it is, is the one at this entry too.
+        // The first entry only names the founders, and is the same for all of them. So the database's
+        // state, whatever it is, is the state at this entry too.
         let cells = applied_cells(codec::position(&log_id), founders).into();
         database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
         replica = Replica::open(database.clone())?;

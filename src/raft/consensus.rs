@@ -1,4 +1,5 @@
-//! The handle that leaves this room.
+//! The handle to consensus that `node` has: it proposes and reads, changes the membership, answers peers
+//! and says who leads.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
-    ChangeMembers, Config, Instant as _, SnapshotPolicy,
+    ChangeMembers, Config, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     base::BoxStream,
     raft::{AppendEntriesResponse, ClientWriteResponse, ReadPolicy, SnapshotResponse},
@@ -48,10 +49,11 @@ use crate::{
 
 type Raft = openraft::Raft<TypeConfig, RaftStateMachine>;
 
-/// When somebody who lost a round stands again, in parts of the election timeout.
+/// How long a candidate that was not elected waits before it stands again, in parts of the election
+/// timeout.
 const STAND_AGAIN: Range<f64> = 0.1..0.35;
 
-/// Consensus could not be started, or has stopped for good.
+/// Consensus could not be started, or has stopped and will not run again in this process.
 #[derive(Debug, Error)]
 #[error("consensus: {0}")]
 pub(crate) struct ConsensusError(String);
@@ -124,14 +126,15 @@ pub(crate) struct Consensus {
     inbox: Arc<Inbox>,
     outgoing: Arc<Outgoing>,
     election_timeout: Duration,
-    /// When a leader was last heard. The stored vote may name one, but that was before this start.
+    /// When this member last took a message of a leader. `None` from the start until the first: the
+    /// stored vote may name a leader, but of the time before the start.
     heard: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Consensus {
     /// Starts openraft on the current runtime, which from then on runs it. A member that has never
-    /// been part of a cluster founds one with the `founders`, of which each does the same; where
-    /// there are none it waits to be spoken to.
+    /// been part of a cluster founds one with the `founders`, each of which does the same. Without
+    /// founders the member waits until a leader contacts it.
     pub(crate) async fn start(
         peers: Arc<Peers>,
         founders: BTreeMap<u64, Peer>,
@@ -158,7 +161,7 @@ impl Consensus {
         let consensus = Consensus { id, peers, raft, log, inbox, outgoing, election_timeout, heard };
         tokio::spawn(stand_again(consensus.raft.clone(), election_timeout, chance));
         if consensus.leadership().is_sole_voter {
-            // Nobody can object, so there is no reason to sit out an election timeout.
+            // A sole voter needs no other vote, so it does not wait for an election timeout.
             consensus.raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
         }
         Ok(consensus)
@@ -173,12 +176,12 @@ impl Consensus {
     ) {
         let callback = Callback::new(move |result: WriteResult| done(outcomes(result)));
         let batch = Batch { commands, tag: None, began: Some(began) };
-        // If the core has stopped it drops the callback, and with it whoever waits.
+        // If the core has stopped, it drops the callback, and so `done` never runs.
         let _ = self.raft.client_write_ff(batch, Some(callback)).await;
     }
 
-    /// Hands a batch to the log of the leader of `term`, if this member is that. Resolves once it
-    /// has been applied here; what came of it is with the tag of whoever proposed it.
+    /// Hands a batch to the log, if this member is the leader of `term`. Resolves once the batch has been
+    /// applied here. Its outcome goes to the member that the tag names, when that member applies the batch.
     pub(crate) async fn propose_tagged(
         &self,
         term: u64,
@@ -188,7 +191,7 @@ impl Consensus {
     ) -> Result<(), NotProposed> {
         let (tell, result) = oneshot::channel();
         let callback = Callback::new(move |result: WriteResult| {
-            // Whoever waited has gone.
+            // The receiver is gone if the caller has given up.
             let _ = tell.send(outcomes(result).map(|_| ()));
         });
         let tag = Some(Tag { member: tag.0, serial: tag.1 });
@@ -197,7 +200,7 @@ impl Consensus {
         result.await.unwrap_or(Err(NotProposed::Stopped))
     }
 
-    /// As a peer asks for it: the batch as bytes.
+    /// As [`Consensus::propose_tagged`], for an encoded batch of a peer.
     pub(crate) async fn propose_encoded(
         &self,
         term: u64,
@@ -205,7 +208,7 @@ impl Consensus {
         tag: (u64, u64),
     ) -> Result<Result<(), NotProposed>, message::Unreadable> {
         if batch.len() > limits::COMMAND_BYTES_MAX {
-            // It could not travel on.
+            // The followers could not be sent it: a message between members is bounded.
             return Err(message::Unreadable);
         }
         let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
@@ -257,9 +260,9 @@ impl Consensus {
         }
     }
 
-    /// Takes in the log as its leader sends it. Messages are taken before the ones ahead of them
-    /// are on the disk, and answered in their order once they are. A message that is refused is
-    /// the last one to be answered.
+    /// Takes the log as its leader sends it. A message is taken before the messages ahead of it are on
+    /// the disk; answers come in the order of the messages, each once its entries are on the disk. A message
+    /// that is refused is the last one to be answered.
     pub(crate) fn append<S>(
         &self,
         messages: S,
@@ -299,7 +302,7 @@ impl Consensus {
         let vote = header.vote;
         let known = self.raft.metrics().borrow_watched().vote;
         if vote < known {
-            // From a leader that has been deposed. It need not send all of it to learn that.
+            // The sender does not lead any more. It learns that now, and not after it has sent everything.
             return Ok(message::encode_snapshot_reply(&SnapshotResponse::new(known)));
         }
         let snapshot = self.inbox.receive(header, pieces).await.map_err(ConsensusError)?;
@@ -396,7 +399,7 @@ impl Consensus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let heard = metrics.heartbeat.iter().flatten();
-        heard.filter_map(|(&id, at)| Some((id, (**at.as_ref()?).elapsed()))).collect()
+        heard.filter_map(|(&id, at)| Some((id, at.as_ref()?.age()))).collect()
     }
 
     pub(crate) fn last_log_index(&self) -> u64 {
@@ -405,7 +408,7 @@ impl Consensus {
 
     /// Asks `target` to take over. It has when it leads.
     pub(crate) async fn transfer_leader(&self, target: u64) {
-        // If the core has stopped there is nothing to hand over.
+        // If the core has stopped, this member leads no more.
         let _ = self.raft.trigger().transfer_leader(target).await;
     }
 
@@ -435,7 +438,7 @@ impl Consensus {
                 is_alone = now.is_sole_voter;
                 let quiet_for = match &metrics.last_quorum_acked {
                     _ if is_alone => Duration::ZERO,
-                    Some(acked) if now.is_leader => (**acked).elapsed(),
+                    Some(acked) if now.is_leader => acked.age(),
                     _ if now.is_leader => Duration::ZERO,
                     _ => self.heard.lock().map_or(Duration::MAX, clock::since),
                 };
@@ -461,7 +464,7 @@ impl Consensus {
             let changed = if is_alone {
                 changed.await
             } else {
-                // Silence is no event: somebody has to look.
+                // Nothing wakes this task when a leader falls silent, so it looks now and then.
                 time::timeout(self.election_timeout / 4, changed).await.unwrap_or(Ok(()))
             };
             if changed.is_err() {
@@ -475,16 +478,16 @@ impl Consensus {
         self.raft.metrics().borrow_watched().local_committed.as_ref().map_or(0, |committed| committed.index)
     }
 
-    /// Lets go of log files whose entries the database holds up to `durable_index`. For peers that
-    /// are a little behind, `keep` entries stay, or as many of them as fit the segments that may be
-    /// kept; what a peer needs that is being sent a snapshot stays in any case.
+    /// Removes log files whose entries the database holds, up to `durable_index`. For peers that are a
+    /// little behind, `keep` entries stay, or as many of them as fit the segments that may be kept. What a
+    /// peer will need after the snapshot that it is being sent stays in any case.
     pub(crate) async fn release_log(&self, durable_index: u64, keep: u64) -> Result<(), ConsensusError> {
         let retention = Retention {
             durable_index,
             sealed: &self.log.sealed(),
             is_alone: self.leadership().is_sole_voter,
             keep_entries: keep,
-            // Whoever installs a snapshot needs the log behind it next.
+            // A peer that installs a snapshot needs the log behind that snapshot next.
             needed_after: self.outgoing.needed_after(&self.progress()),
         };
         let Some(upto) = retention.released_upto() else { return Ok(()) };
@@ -504,11 +507,13 @@ impl Consensus {
     }
 }
 
-/// Two members that stand in the same moment take the votes from each other, and openraft lets both
-/// sit out another election timeout. A round takes a few messages and a sync; when this member still
-/// stands well after that, nobody won, and it asks again, at a time of its own. A term is asked for
-/// once, so that somebody who cannot win does not go on at this pace; and the others say first
-/// whether they would vote, so that it takes nothing from a leader that they have.
+/// Repeats an election that nobody has won, after a random pause.
+///
+/// Two members that stand at the same time split the votes, and openraft has both of them wait for another
+/// election timeout. An election takes a few messages and a sync; a member that is still a candidate well
+/// after that has not won, and nobody else has. So it stands again. It does so once for each term, so that
+/// a member that cannot win does not go on at this pace; and it begins with a pre-vote, so that a leader
+/// that the others have keeps its term.
 async fn stand_again(raft: Raft, election_timeout: Duration, chance: Chance) {
     let mut metrics = raft.server_metrics();
     let mut lost = None;
@@ -532,9 +537,9 @@ async fn stand_again(raft: Raft, election_timeout: Duration, chance: Chance) {
     }
 }
 
-/// openraft lets a follower wait for the longest timeout since it last heard of the leader, and
-/// for a random one on top. Both are so much shorter than the timeout as etcd means it, that no
-/// member stands before that has passed, and one does before half of it has passed again.
+/// After the last message of the leader, a follower of openraft waits for the longest timeout and then for
+/// a random one between the shortest and the longest. Together these are between 1.1 and 1.4 times the
+/// election timeout that was configured, so no member stands earlier than one of etcd would.
 fn openraft_config(timing: Timing) -> Config {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let election = millis(timing.election_timeout);
@@ -545,18 +550,17 @@ fn openraft_config(timing: Timing) -> Config {
         election_timeout_min: shortest,
         election_timeout_max: longest,
         enable_pre_vote: Some(timing.pre_vote),
-        // A leader that is heard and hears nobody falls silent now and then, so that the others
-        // can elect one. Each time for this long: a follower waits twice the longest timeout at
-        // most, and the election itself has to happen before the old leader is heard again.
+        // A leader whose messages arrive and that gets no answers sends nothing now and then, so that
+        // the others elect another leader. The pause is that long because a follower waits for at most
+        // twice the longest timeout, and the election has to end before the old leader sends again.
         quorum_loss_probe_interval: Some(longest * 4),
-        // A restarted leader must not serve before it has won again: its state machine may be
-        // behind what clients have seen.
+        // A leader that was restarted must not serve before it was elected again: its state machine may
+        // not have applied everything that clients have seen.
         enable_leader_restore: Some(false),
-        // The checkpointer decides when the log may go.
+        // The log is removed after checkpoints: see `Consensus::release_log`.
         snapshot_policy: SnapshotPolicy::Never,
-        // And how much of it: it is purged only when it says so.
         max_in_snapshot_log_to_keep: u64::MAX / 2,
-        // Who has the log gets the log, however far behind.
+        // A peer whose next entry is in the log gets entries and no snapshot, however far behind it is.
         replication_lag_threshold: u64::MAX / 2,
         install_snapshot_timeout: 30 * 60 * 1000,
         ..Config::default()
@@ -582,7 +586,7 @@ fn leadership(id: u64, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leadershi
     }
 }
 
-/// A leader that this member follows was heard.
+/// Notes the time if the message was one of a leader that this member follows.
 fn note_leader(heard: &Mutex<Option<Instant>>, reply: &AppendEntriesResponse<TypeConfig>) {
     if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
         *heard.lock() = Some(clock::now());

@@ -1,8 +1,8 @@
-//! Deadlines follow the log.
+//! The leader's deadlines of leases, set where a grant is applied.
 //!
-//! Every member applies grants and revokes; the one that leads keeps a deadline for each lease.
-//! Setting it here, where the grant is applied, and not where it was asked for, means that no
-//! lease is ever without one: not when the client went away, not when another member was asked.
+//! Every member applies grants and revokes; the one that leads keeps a deadline for each lease. The
+//! deadline is set when the grant is applied and not when it is requested, so a lease has a deadline
+//! also if its client has disconnected, and if the request came to another member.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     lease::Expiry,
 };
 
-/// The leader's deadlines, and a bell for whoever sleeps until the next one.
+/// The leader's deadlines, and a notification of the task that sleeps until the next one.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseClock {
     expiry: Mutex<Expiry>,
@@ -39,7 +39,7 @@ impl LeaseClock {
                 self.expiry.lock().granted(*id, ttl, clock::now());
                 self.changed.notify_one();
             }
-            // A lease that does not exist needs no deadline either.
+            // Also if the revoke was refused: then there is no such lease, and no deadline for it.
             (Command::LeaseRevoke { id }, _) => self.expiry.lock().forget(*id),
             _ => {}
         }

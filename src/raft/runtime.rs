@@ -1,15 +1,22 @@
-//! tokio as openraft's runtime, with our source of chance.
+//! tokio as openraft's runtime, with our clock and our source of chance.
 //!
-//! openraft asks its runtime for a generator of the current thread, from which it draws how long this
-//! member waits before it stands for election. Here that is a handle to the member's own generator:
-//! [`draw_from`] gives it to the thread that openraft is going to run on.
+//! openraft asks its runtime for the random generator of the current thread, and draws from it how long
+//! this member waits before it stands for election. Here that generator is a handle to the member's own:
+//! [`draw_from`] gives the handle to the thread that openraft is going to run on.
 
-use std::{cell::RefCell, convert::Infallible, future::Future, time::Duration};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::Future,
+    ops::{Add, AddAssign, Sub, SubAssign},
+    time::{Duration, Instant},
+};
 
 use openraft::{OptionalSend, impls::TokioRuntime, rt::AsyncRuntime};
 use rand::TryRng;
+use tokio::time;
 
-use crate::chance::Chance;
+use crate::{chance::Chance, clock};
 
 thread_local! {
     static OF_THIS_THREAD: RefCell<Option<Chance>> = const { RefCell::new(None) };
@@ -42,7 +49,60 @@ impl TryRng for Drawn {
     }
 }
 
-/// See the module.
+/// A time as openraft knows it, by our clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(Instant);
+
+impl Moment {
+    /// How long ago it was.
+    pub(super) fn age(self) -> Duration {
+        clock::since(self.0)
+    }
+}
+
+impl openraft::Instant for Moment {
+    fn now() -> Moment {
+        Moment(clock::now())
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, duration: Duration) -> Moment {
+        Moment(self.0 + duration)
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, duration: Duration) {
+        self.0 += duration;
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+
+    fn sub(self, duration: Duration) -> Moment {
+        Moment(self.0 - duration)
+    }
+}
+
+impl SubAssign<Duration> for Moment {
+    fn sub_assign(&mut self, duration: Duration) {
+        self.0 -= duration;
+    }
+}
+
+impl Sub<Moment> for Moment {
+    type Output = Duration;
+
+    fn sub(self, earlier: Moment) -> Duration {
+        self.0 - earlier.0
+    }
+}
+
+/// tokio's runtime, except for the times and for `thread_rng`.
 #[derive(Debug)]
 pub(crate) struct Runtime(TokioRuntime);
 
@@ -50,7 +110,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type Instant = Moment;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = Drawn;
@@ -75,8 +135,8 @@ impl AsyncRuntime for Runtime {
         TokioRuntime::sleep(duration)
     }
 
-    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+    fn sleep_until(deadline: Moment) -> Self::Sleep {
+        time::sleep_until(deadline.0.into())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
@@ -87,10 +147,10 @@ impl AsyncRuntime for Runtime {
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
-        deadline: Self::Instant,
+        deadline: Moment,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        time::timeout_at(deadline.0.into(), future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

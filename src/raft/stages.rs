@@ -4,12 +4,12 @@
 //! queued ---- queue ----> taken ---- fsync ----> on the disk ---- quorum ----> committed ---- apply ----> done
 //! ```
 //!
-//! A batch carries the first two moments with it, the applier knows the last two, and the log
-//! remembers only the syncs that were slow. So a fast batch costs no more than it did; for a slow
-//! one the four are put together, and the longest is named.
+//! A batch carries the first two times with it, the state machine knows the last two, and the log
+//! remembers only the syncs that were slow. So a fast batch costs nothing more; for a slow batch the four
+//! durations are computed, and the longest is named.
 //!
-//! The leader of a batch sees all four. Another member applies what was committed elsewhere, and
-//! has nothing to say of a queue and a quorum.
+//! The member that put a batch into its log knows all four durations. The others only apply the batch, and
+//! know nothing of its time in the queue and of its wait for a quorum.
 
 use std::{
     collections::VecDeque,
@@ -67,7 +67,7 @@ impl Stages {
     }
 }
 
-/// One warning a second, at most. The next one says how many were held back.
+/// At most one warning a second. Each says how many were suppressed since the one before.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     last: Option<Instant>,
@@ -75,7 +75,7 @@ pub(super) struct Warnings {
 }
 
 impl Warnings {
-    /// How many were held back, if now is the time for one.
+    /// How many were suppressed, if a warning may be logged now.
     pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < Duration::from_secs(1)) {
             self.held_back += 1;
@@ -91,7 +91,7 @@ impl Warnings {
 pub(crate) struct SlowSyncs(Mutex<VecDeque<(u64, Instant)>>);
 
 impl SlowSyncs {
-    /// Batches on their way are few, and so are the syncs that they can have waited for.
+    /// Few batches are in flight at a time, so few syncs can be one that a batch waited for.
     const KEPT: usize = 64;
     /// Shorter ones do not make a slow write.
     pub(super) const SLOW: Duration = Duration::from_millis(5);
@@ -109,7 +109,7 @@ impl SlowSyncs {
         let syncs = self.0.lock();
         let position =
             syncs.iter().position(|(last_index, synced)| *last_index >= index && *synced >= taken)?;
-        // If it is the oldest that is known, the right one may be forgotten.
+        // Before the oldest sync that is known there may have been another one, which was dropped.
         let is_certain = position > 0 || syncs.len() < Self::KEPT;
         is_certain.then(|| syncs[position].1)
     }

@@ -1,10 +1,10 @@
 //! Batches of this member that are on their way through the log, whoever leads.
 //!
-//! A batch is put into the log of the leader of one term, here or elsewhere, with a tag, and
-//! found again by that tag when this member applies it. So the answer to a client comes from the
-//! state of the member that it asked, and it does not matter whether the leader lived to say what
-//! became of the batch: either the batch is applied here, or an entry of a later term is. After
-//! that it never will be, and can be proposed again.
+//! A batch is put into the log of the leader of one term, here or elsewhere, with a tag, and this
+//! member finds the batch by that tag when it applies the log. So the answer to a client comes from the
+//! state of the member that the client asked, also if the leader fails before it has answered: either the
+//! batch is applied here, or an entry of a later term is. In the second case the batch will never be
+//! applied, and can be proposed again.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ impl Tags {
 
     pub(super) fn applied(&self, serial: u64, outcomes: BatchOutcome) {
         if let Some(waiter) = self.waiting.lock().remove(&serial) {
-            // Whoever waited has gone, for it took too long.
+            // The receiver is gone if the batch took too long.
             let _ = waiter.tell.send(Fate::Applied(outcomes.0));
         }
     }

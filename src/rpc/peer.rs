@@ -122,13 +122,14 @@ impl peer_server::Peer for Peer {
     }
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
-        let LeaseRequest { envelope, id, renew } = request.into_inner();
+        let LeaseRequest { envelope, id, renew, caller } = request.into_inner();
         self.check(envelope)?;
-        Ok(Response::new(match self.node.peer_lease(LeaseQuery { id, renew }).await {
+        Ok(Response::new(match self.node.peer_lease(LeaseQuery { id, renew, caller }).await? {
             LeaseAnswer::NotLeader => LeaseReply { not_leader: true, ..LeaseReply::default() },
+            LeaseAnswer::Denied => LeaseReply { denied: true, ..LeaseReply::default() },
             LeaseAnswer::NotFound => LeaseReply::default(),
             LeaseAnswer::Found { granted_secs, remaining_secs, applied } => {
-                LeaseReply { not_leader: false, found: true, granted_secs, remaining_secs, applied }
+                LeaseReply { found: true, granted_secs, remaining_secs, applied, ..LeaseReply::default() }
             }
         }))
     }
@@ -145,7 +146,7 @@ impl peer_server::Peer for Peer {
             Some(Wanted::Promote(id)) => Change::Promote { id },
             None => return Err(Status::invalid_argument("a change without a change")),
         };
-        Ok(Response::new(match self.node.peer_change(change).await {
+        Ok(Response::new(match self.node.peer_change(request.caller, change).await? {
             Ok(index) => ChangeReply { result: Changed::Done.into(), index },
             Err(refusal) => ChangeReply { result: refusal.code(), index: 0 },
         }))

@@ -271,6 +271,7 @@ impl From<AuthError> for Refusal {
             AuthError::InvalidAuthManagement => Refusal::InvalidAuthManagement,
             AuthError::RootUserNotExist => Refusal::RootUserNotExist,
             AuthError::RootRoleNotExist => Refusal::RootRoleNotExist,
+            AuthError::PermissionDenied => Refusal::PermissionDenied,
         }
     }
 }
@@ -354,6 +355,7 @@ impl From<ChangeError> for Status {
                 ChangeRefusal::NotLearner => Refusal::MemberNotLearner,
                 ChangeRefusal::LearnerNotReady => Refusal::LearnerNotReady,
                 ChangeRefusal::TooManyUrls => Refusal::RequestTooLarge,
+                ChangeRefusal::Denied => Refusal::PermissionDenied,
             },
         };
         refusal.into()
