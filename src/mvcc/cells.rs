@@ -1,16 +1,16 @@
-//! The numbers that the database keeps of the store, beside its records.
+//! The numbers about the store that the database keeps beside the records.
 
 use crate::{
     storage::{Reader, StorageError, Table, meta},
     types::Rev,
 };
 
-/// Bounds that no store reaches by counting up. Larger stored numbers are damage; without the bounds
-/// a sum could overflow.
+/// No store reaches these bounds by counting up. Larger stored numbers are damage; if they were
+/// accepted, a sum could overflow.
 const REV_MAX: Rev = Rev(i64::MAX / 4);
 const SIZE_MAX: i64 = i64::MAX / 4;
 
-/// What the meta table says of the store.
+/// The numbers in the meta table.
 pub(super) struct StoredCells {
     pub(super) rev_current: Rev,
     pub(super) rev_compact_scheduled: Rev,
@@ -40,8 +40,8 @@ impl StoredCells {
             && (0..=SIZE_MAX).contains(&size_total);
         if !is_sound {
             return Err(body.corrupted(format!(
-                "it is at revision {rev_current}, compacted to {rev_compact_scheduled}, done to {rev_compact_finished}, \
-                 with {size_total} bytes, which is impossible"
+                "its numbers contradict each other: current revision {rev_current}, compaction scheduled to \
+                 {rev_compact_scheduled} and finished to {rev_compact_finished}, size {size_total} bytes"
             )));
         }
         Ok(cells)

@@ -1,7 +1,8 @@
 //! Moving the head of the tape to its body.
 //!
-//! A checkpoint takes everything since the one before. The store goes on while it is written; when
-//! it is durable, the seam moves and what it held may leave memory.
+//! A checkpoint contains every change since the previous checkpoint. Writes to the store continue while
+//! the checkpoint is committed to the database. Once the commit is durable, the seam moves, and the
+//! records of the checkpoint may be dropped from memory.
 
 use std::sync::Arc;
 
@@ -20,19 +21,19 @@ pub(crate) struct StoreCheckpoint {
     pub(crate) records: Vec<(Revision, Record)>,
     pub(crate) removed: Vec<Revision>,
     pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
-    /// The newest revision that it holds.
+    /// The newest revision in the checkpoint.
     pub(crate) rev: Rev,
-    /// More removals are waiting than one checkpoint takes: capture again soon.
+    /// More removals wait than one checkpoint takes, so the next capture should follow soon.
     pub(crate) more: bool,
 }
 
 impl Store {
-    /// Everything since the last capture. Captures must be made durable in order, each before
-    /// [`Store::checkpointed`] is told of it.
+    /// Takes every change since the last capture. The caller commits the captures in order, and calls
+    /// [`Store::checkpointed`] after each commit.
     pub(crate) fn capture(&mut self) -> StoreCheckpoint {
-        assert_eq!(self.recent.last(), self.rev_current, "a capture holds no write that is half done");
-        assert!(self.rev_checkpointed <= self.rev_captured, "what is durable was captured");
-        assert!(self.rev_captured <= self.rev_current, "what is captured was committed");
+        assert_eq!(self.recent.last(), self.rev_current, "no write is in progress during a capture");
+        assert!(self.rev_checkpointed <= self.rev_captured, "only captured revisions are checkpointed");
+        assert!(self.rev_captured <= self.rev_current, "only revisions that were written are captured");
         let records = self.recent.changes(self.rev_captured.next());
         let records: Vec<(Revision, Record)> =
             records.map(|(revision, record)| (revision, record.clone())).collect();
@@ -54,15 +55,16 @@ impl Store {
         StoreCheckpoint { records, removed, cells, rev: self.rev_current, more }
     }
 
-    /// Whether a capture would hold anything that the last one did not.
+    /// Whether anything has changed since the last capture.
     pub(crate) fn has_changes(&self) -> bool {
         self.rev_captured != self.rev_current || self.compaction.has_changes()
     }
 
-    /// The newest capture, which holds `rev`, is durable and took `removed_bytes` off the disk.
+    /// To be called once the newest capture, which ends with `rev`, is committed. The commit removed
+    /// `removed_bytes` from the database.
     pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
         assert_eq!(rev, self.rev_captured, "captures become durable in order");
-        assert!(rev >= self.rev_checkpointed, "the seam moves forwards only");
+        assert!(rev >= self.rev_checkpointed, "the seam only moves forwards");
         self.body = Arc::new(self.database.reader()?);
         self.rev_checkpointed = rev;
         self.recent.checkpointed();
@@ -73,7 +75,7 @@ impl Store {
         Ok(())
     }
 
-    /// The file has been rewritten without its holes.
+    /// To be called after a defragmentation has replaced the database file by a copy without free space.
     pub(crate) fn defragmented(&mut self) -> Result<(), StorageError> {
         self.body = Arc::new(self.database.reader()?);
         self.size.total = self.size.in_use;

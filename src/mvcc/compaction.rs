@@ -1,12 +1,12 @@
-//! Forgetting the past.
+//! Compaction: removing the history that can no longer be read.
 //!
-//! A compaction takes effect at once: from then on older revisions are refused. The work happens
-//! later, in strides, one compaction after the other, each in two walks. The first walk takes what
-//! nobody can read any more out of the index. The second walk reads the records of the database up
-//! to the compacted revision, in the order of the disk: what the index does not know any more is
-//! removed with the checkpoints that follow, and what was there is hashed ([`CompactionHashes`](super::compaction_work::CompactionHashes)).
-//! Everybody may see a different part of that work done; nobody can tell from the answers, but for
-//! the hash at the compacted revision, which is what etcd answers too.
+//! A compaction takes effect at once: reads of older revisions are refused from then on. The removal
+//! happens later, in strides, one compaction after the other, each in two walks. The first walk removes
+//! from the index every change that nobody can read any more. The second walk reads the records of the
+//! database up to the compacted revision, in the order of the disk: records that are no longer in the
+//! index are removed by the following checkpoints, and the records are hashed
+//! ([`CompactionHashes`](super::compaction_work::CompactionHashes)). No answer depends on how far a member
+//! has got with this work, except for the hash at the compacted revision, where etcd does the same.
 
 use std::{fmt, sync::Arc};
 
@@ -26,19 +26,19 @@ pub(crate) enum CompactionStep {
     /// There is nothing to do.
     Idle,
     More,
-    /// Records are to be read, without the store; [`Store::judge`] tells which of them go, and
-    /// [`Store::judged`] takes them.
+    /// The caller reads this stride while others use the store. [`Store::judge`] then decides which of
+    /// its records are removed, and [`Store::judged`] schedules their removal.
     Read(CompactionStride),
-    /// It goes on after the next checkpoint: the records are not in the database yet, or what the
-    /// compaction before this one removed is not off it, or as many removals wait as one checkpoint
-    /// takes.
+    /// The compaction continues after the next checkpoint, because its records are not in the database
+    /// yet, or because removals of the previous compaction are not committed yet, or because as many
+    /// removals wait as one checkpoint takes.
     AwaitsCheckpoint,
-    /// The walks up to this revision are done. What they found is off the disk when
-    /// [`Store::rev_compact_finished`] says so, which takes another checkpoint.
+    /// Both walks up to this revision are done. The last removals are committed by another checkpoint:
+    /// then [`Store::rev_compact_finished`] reaches this revision.
     Finished(Rev),
 }
 
-/// A stretch of the second walk, not read yet.
+/// A stride of the second walk that has not been read yet.
 pub(crate) struct CompactionStride {
     body: Arc<Reader>,
     from: Revision,
@@ -49,13 +49,13 @@ pub(crate) struct CompactionStride {
 /// The records of a stride.
 pub(crate) struct CompactionRecords {
     records: Vec<(Revision, Record)>,
-    /// The first record that is not what was written. None of those goes, and nothing is hashed.
+    /// The first damaged record. Damaged records are not removed, and the compaction gets no hash.
     pub(crate) damage: Option<StorageError>,
-    /// Where the walk goes on; `None` at its end.
+    /// Where the walk continues; `None` at its end.
     next: Option<Revision>,
 }
 
-/// What is to become of the records of a stride.
+/// Which records of a stride are removed, and the hash up to its end.
 pub(crate) struct Judged {
     removed: Vec<Revision>,
     is_damaged: bool,
@@ -64,7 +64,7 @@ pub(crate) struct Judged {
 }
 
 impl Store {
-    /// From now on `rev` is the oldest revision that can be read.
+    /// Makes `rev` the oldest revision that can be read.
     pub(crate) fn compact(&mut self, rev: Rev) -> Result<(), RevError> {
         if rev <= self.rev_compacted {
             return Err(RevError::Compacted { asked: rev, compacted: self.rev_compacted });
@@ -77,8 +77,8 @@ impl Store {
         Ok(())
     }
 
-    /// Does the next part of the work: visits `max` keys of the index at most, or says what else is
-    /// to be done.
+    /// Does the next part of the work: visits at most `max` keys of the index, or returns what the
+    /// caller has to do.
     pub(crate) fn compaction_stride(&mut self, max: usize) -> CompactionStep {
         let Some(walk) = self.compaction.next_walk() else { return CompactionStep::Idle };
         match walk {
@@ -97,7 +97,7 @@ impl Store {
                 self.compaction.walk = Some(Walk::Disk { span, any_kept, from, hash });
                 let compaction = &self.compaction;
                 let is_full = compaction.removed.len() >= CHECKPOINT_REMOVALS_MAX;
-                // What the compaction before it removed must not be found a second time.
+                // Otherwise this walk would find records again whose removal is not committed yet.
                 let is_after_last = compaction.rev_finished == compaction.rev_walked;
                 if is_full || !is_after_last || self.rev_checkpointed < span.rev {
                     return CompactionStep::AwaitsCheckpoint;
@@ -108,11 +108,11 @@ impl Store {
         }
     }
 
-    /// Which records of a stride go, and what they add to the hash. The stride has to be the last
-    /// that was handed out.
+    /// Decides which records of a stride are removed, and hashes the records. The stride must be the one
+    /// that [`Store::compaction_stride`] returned last.
     pub(crate) fn judge(&self, stride: CompactionRecords) -> Judged {
         let Some(Walk::Disk { span, any_kept, hash, .. }) = self.compaction.walk else {
-            panic!("records are judged while they are walked over")
+            panic!("records are judged during the second walk")
         };
         let CompactionRecords { records, damage, next } = stride;
         let mut removed = Vec::new();
@@ -121,7 +121,7 @@ impl Store {
             assert!(revision.main <= span.rev, "a compaction to {} judges {revision}", span.rev);
             let known = self.index.get(record.parts().key);
             let is_kept = known.is_some_and(|changes| changes.oldest() == revision);
-            // As in etcd: if nothing at all is kept, then all that is there is hashed.
+            // As in etcd: if the compaction keeps nothing at all, every record is hashed.
             let is_compacted_before = revision.main <= span.prev && any_kept && !is_kept;
             if !is_compacted_before {
                 hash = kv_hash::add(hash, span.prev, revision, &record);
@@ -133,11 +133,11 @@ impl Store {
         Judged { removed, is_damaged: damage.is_some(), hash, next }
     }
 
-    /// Takes what [`Store::judge`] said of the last stride.
+    /// Schedules the removals that [`Store::judge`] decided on, and moves the walk behind the stride.
     pub(crate) fn judged(&mut self, judged: Judged) -> CompactionStep {
         let compaction = &mut self.compaction;
         let Some(Walk::Disk { mut span, any_kept, from, .. }) = compaction.walk.take() else {
-            panic!("records are judged while they are walked over")
+            panic!("records are judged during the second walk")
         };
         let Judged { removed, is_damaged, hash, next } = judged;
         span.is_hashed &= !is_damaged;
@@ -146,7 +146,7 @@ impl Store {
         assert!(ends.is_none_or(in_order), "removals are in the order of the disk, each once");
         compaction.removed.extend(removed);
         if let Some(next) = next {
-            assert!(next > from, "the walk goes on from {from} to {next}");
+            assert!(next > from, "a walk over the records moves forwards: from {from} to {next}");
             compaction.walk = Some(Walk::Disk { span, any_kept, from: next, hash });
             return CompactionStep::More;
         }
@@ -158,17 +158,17 @@ impl Store {
         CompactionStep::Finished(span.rev)
     }
 
-    /// The revision up to which compaction has reached the disk.
+    /// The revision up to which all removals of compactions are committed to the database.
     pub(crate) fn rev_compact_finished(&self) -> Rev {
         self.compaction.rev_finished
     }
 
-    /// The hash of the history up to `rev`, if one of the last compactions was to it.
+    /// The hash of the history up to `rev`, if one of the last compactions compacted to `rev`.
     pub(crate) fn remembered_hash(&self, rev: Rev) -> Option<KvHash> {
         self.compaction.hashes.at(rev, self.rev_current)
     }
 
-    /// Keeps the hashes that the store before this one found.
+    /// Takes over the hashes of the store that this one replaces.
     pub(crate) fn remember_hashes_of(&mut self, before: &Store) {
         self.compaction.hashes = before.compaction.hashes.clone();
     }

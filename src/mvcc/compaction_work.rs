@@ -1,4 +1,4 @@
-//! How far the work of the compactions is, and the hashes that the last of them found.
+//! The progress of the compactions, and the hashes that the last of them computed.
 
 use std::collections::VecDeque;
 
@@ -11,16 +11,16 @@ use crate::{
 /// The progress of the compactions that were accepted.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    /// Accepted and not begun, the oldest first.
+    /// Compactions that have not begun, oldest first.
     waiting: VecDeque<Span>,
     pub(super) walk: Option<Walk>,
-    /// Removals that no checkpoint has taken, in the order of the disk.
+    /// Removals that no checkpoint has captured, in the order of the disk.
     pub(super) removed: VecDeque<Revision>,
-    /// The walks up to here are done.
+    /// The revision of the last compaction whose walks are done.
     pub(super) rev_walked: Rev,
-    /// A captured checkpoint leaves nothing older in the database.
+    /// The revision of the last compaction whose removals have all been captured for a checkpoint.
     pub(super) rev_captured: Rev,
-    /// The database holds nothing older.
+    /// The revision of the last compaction whose removals are all committed to the database.
     pub(super) rev_finished: Rev,
     pub(super) hashes: CompactionHashes,
 }
@@ -41,24 +41,24 @@ pub(super) enum Walk {
         span: Span,
         /// The key that was visited last.
         after: Option<Box<[u8]>>,
-        /// The index holds changes up to `span.rev`: what a range at that revision sees, and
-        /// tombstones of exactly that revision.
+        /// Whether the index keeps any change up to `span.rev`: a put that a range at that revision
+        /// sees, or a tombstone of exactly that revision.
         any_kept: bool,
     },
     Disk {
         span: Span,
         any_kept: bool,
-        /// The next record to look at.
+        /// The next record to read.
         from: Revision,
         hash: u32,
     },
 }
 
-/// The hashes that the last compactions found, by revision, as [`COMPACTION_HASHES`] says.
+/// The hashes of the last [`COMPACTION_HASHES`] compactions, by revision.
 ///
-/// Once a compaction is done, the hash of the history up to its revision cannot be found again,
-/// for what it removed is covered too. etcd's members compare these hashes, and etcd answers them
-/// to whoever asks for the hash at one of these revisions; a restart forgets them, as in etcd.
+/// A compaction's hash covers the records that the compaction removes, so it cannot be computed again
+/// later. etcd's members compare these hashes, and `HashKV` at one of these revisions answers with them.
+/// As in etcd, they are lost at a restart.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CompactionHashes(VecDeque<CompactionHash>);
 
@@ -70,12 +70,12 @@ pub(super) struct CompactionHash {
 }
 
 impl Compaction {
-    /// Of a store whose file holds nothing older than `rev_finished`, and which is compacted up to
-    /// `rev_scheduled`.
+    /// The progress of a store that was just opened: compacted up to `rev_scheduled`, with all removals
+    /// up to `rev_finished` in the file.
     pub(super) fn after(rev_finished: Rev, rev_scheduled: Rev) -> Compaction {
         let mut waiting = VecDeque::new();
         if rev_finished < rev_scheduled {
-            // Part of it may have been done before.
+            // Some of its records may have been removed before the restart.
             waiting.push_back(Span { prev: rev_finished, rev: rev_scheduled, is_hashed: false });
         }
         Compaction {
@@ -89,8 +89,8 @@ impl Compaction {
         }
     }
 
-    /// A compaction that finds too many before it takes the place of the last of them: what both
-    /// are to remove is removed in one go, and the hash of neither is known.
+    /// If too many compactions wait, the new one is merged with the last of them: both remove their
+    /// records together, and neither gets a hash.
     pub(super) fn schedule(&mut self, prev: Rev, rev: Rev) {
         assert!(prev < rev, "compactions go forwards: {prev} to {rev}");
         let last = self.waiting.back().map_or(prev, |last| last.rev);
@@ -115,16 +115,16 @@ impl Compaction {
         self.walk.take().or_else(|| self.waiting.pop_front().map(begin))
     }
 
-    /// Whether a capture would hold anything of it that the last one did not.
+    /// Whether there is anything to capture for the next checkpoint.
     pub(super) fn has_changes(&self) -> bool {
         !self.removed.is_empty() || self.rev_captured != self.rev_walked
     }
 
-    /// The next removals, in the order of the disk, and whether there are more. With the last of
-    /// them, what was compacted is gone.
+    /// Takes the next removals, in the order of the disk, and tells whether there are more. The capture
+    /// that takes the last of them completes the compactions up to `rev_walked`.
     pub(super) fn capture(&mut self, removals_max: usize) -> (Vec<Revision>, bool) {
-        assert!(self.rev_finished <= self.rev_captured, "what is off the disk was captured");
-        assert!(self.rev_captured <= self.rev_walked, "what is captured was walked over");
+        assert!(self.rev_finished <= self.rev_captured, "only captured removals are committed");
+        assert!(self.rev_captured <= self.rev_walked, "only compactions that were walked are captured");
         let count = self.removed.len().min(removals_max);
         let removed = self.removed.drain(..count).collect();
         let more = !self.removed.is_empty();

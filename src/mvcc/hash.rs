@@ -1,11 +1,11 @@
 //! The hash by which members compare their histories, equal to etcd's for the same history.
 //!
-//! It covers every record that is stored up to a revision, in order, and must not depend on how
-//! far compaction has come. So of what has been compacted it covers only what is still there at
-//! the hashed revision, the *keep set*: the walk collects it from the index.
+//! The hash covers every record up to a revision, in order. It must not depend on how far the work of a
+//! compaction has come. Of the records up to the compacted revision it therefore covers only those that
+//! are live at the hashed revision, the *keep set*, which the walk collects from the index.
 //!
-//! At the revision of one of the last compactions the answer is another: the hash that the
-//! compaction found, of the history as it was before it.
+//! At the revision of one of the last compactions the answer is the hash that the compaction computed. It
+//! covers the history as it was before that compaction.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::{
     types::{KeyRange, Rev, Revision},
 };
 
-/// Borrows the store in strides, then works without it.
+/// Borrows the store in strides, then reads the records without it.
 pub(crate) struct HashWalk {
-    /// As it was asked for: 0 is the newest.
+    /// The revision as the caller gave it; 0 means the newest.
     asked: i64,
     captured: Option<Captured>,
-    /// What a compaction found at that revision.
+    /// The hash that a compaction to that revision computed.
     remembered: Option<KvHash>,
 }
 
@@ -31,21 +31,22 @@ struct Captured {
     /// Revision to hash.
     rev: Rev,
     body: Arc<Reader>,
-    /// What is in memory only.
+    /// The records that are in memory only.
     head: Vec<(Revision, Record)>,
     /// The key that was visited last.
     after: Option<Box<[u8]>>,
     keep: KeepSet,
 }
 
-/// Which records at or below the compacted revision count.
+/// Which records at or below the compacted revision are hashed.
 #[derive(Default)]
 struct KeepSet {
-    /// What is live at the hashed revision.
+    /// Those that are live at the hashed revision.
     live: Vec<Revision>,
-    /// Whether anything is live there at all, compacted or not.
+    /// Whether any record is live at the hashed revision, also above the compacted one.
     any_live: bool,
-    /// What compaction leaves. etcd hashes all of it if nothing is live at the hashed revision.
+    /// Those that the compaction keeps. etcd hashes all of them if no record is live at the hashed
+    /// revision.
     left: Vec<Revision>,
 }
 
@@ -61,7 +62,7 @@ impl HashWalk {
 
     pub(super) fn step_of(&mut self, store: &Store, keys_max: usize) -> Result<Step, RevError> {
         let captured = match self.captured.take() {
-            // Compacted under way: what is to be kept is another question now.
+            // If a compaction came during the walk, the keep set is another one, and the walk starts again.
             Some(captured) if captured.compacted == store.rev_compacted => captured,
             _ => {
                 self.remembered = store.remembered_hash(Rev(self.asked));
@@ -98,7 +99,7 @@ impl HashWalk {
         Ok(self.finish_if(&|| true)?.expect("it is wanted"))
     }
 
-    /// `None` if the caller no longer wants the result.
+    /// `None` if `is_wanted` said that the caller no longer waits for the result.
     pub(crate) fn finish_if(self, is_wanted: &dyn Fn() -> bool) -> Result<Option<KvHash>, StorageError> {
         if let Some(remembered) = self.remembered {
             return Ok(Some(remembered));
@@ -106,7 +107,7 @@ impl HashWalk {
         let captured = self.captured.expect("a walk is finished after its last step");
         let Captured { current, compacted, rev, body, head, after, keep } = captured;
         assert!(after.is_none(), "a walk is finished after its last step");
-        assert!(rev <= current, "a hash covers no revision of the future");
+        assert!(rev <= current, "a hash covers no future revision");
         let mut kept = if keep.any_live { keep.live } else { keep.left };
         kept.sort_unstable();
         let mut hash = kv_hash::of_nothing();

@@ -1,4 +1,4 @@
-//! Reading the tape forwards, for watchers that are behind.
+//! Reading history in the order of revisions, for watchers that are behind.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     types::{Event, EventKind, KeyValue, Rev, Revision},
 };
 
-/// A piece of history, captured but not yet read.
+/// A part of the history that was captured and has not been read yet.
 pub(crate) struct HistoryStride {
     source: Source,
     revs_max: usize,
@@ -22,7 +22,7 @@ pub(crate) struct HistoryStride {
 type Revs = Vec<(Rev, Vec<Record>)>;
 
 enum Source {
-    /// Whole revisions from memory, the first of them `from`.
+    /// Whole revisions from memory, beginning with `from`.
     Head { from: Rev, revs: Revs },
     /// The revisions of `from..until` from the database.
     Body { body: Arc<Reader>, from: Rev, until: Rev },
@@ -32,20 +32,20 @@ enum Source {
 #[derive(Debug, PartialEq)]
 pub(crate) struct History {
     pub(crate) revs: Vec<(Rev, Vec<Event>)>,
-    /// Where to go on.
+    /// The revision at which the next stride begins.
     pub(crate) next: Rev,
-    /// Newest revision when the stride was captured: there is nothing more if `next` is above it.
+    /// The newest revision when the stride was captured. If `next` is above it, the reader has caught up.
     pub(crate) current: Rev,
 }
 
-/// What keys held before some events, captured but not yet read.
+/// The key-value pairs before some events. They were located and have not been read yet.
 pub(crate) struct PrevLookup {
     values: Vec<Option<Located>>,
 }
 
 impl Store {
-    /// The next revisions from `from` on, `revs_max` of them at most and not many more bytes than
-    /// [`HISTORY_BYTES`]; at least one, if there is one.
+    /// Captures the next revisions, beginning with `from`: at most `revs_max` of them, ending with the
+    /// revision that reaches [`HISTORY_BYTES`].
     pub(crate) fn history(&self, from: Rev, revs_max: usize) -> Result<HistoryStride, RevError> {
         assert!(revs_max > 0, "a stride reads at least one revision");
         if from < self.rev_compacted {
@@ -53,7 +53,7 @@ impl Store {
         }
         let from = from.max(Rev::INITIAL);
         let until = self.recent.first();
-        assert!(until <= self.rev_checkpointed.next(), "what is not in memory is in the database");
+        assert!(until <= self.rev_checkpointed.next(), "a record that is not in memory is in the database");
         let source = if from < until {
             Source::Body { body: Arc::clone(&self.body), from, until }
         } else {
@@ -71,7 +71,7 @@ impl Store {
         Ok(HistoryStride { source, revs_max, compacted: self.rev_compacted, current: self.rev_current })
     }
 
-    /// What the keys of these events held just before them.
+    /// Locates, for each event, the key-value pair that its key had at the revision before.
     pub(crate) fn locate_prev(&self, events: &[&Event]) -> PrevLookup {
         let locate = |event: &&Event| {
             let before = Rev(event.kv.mod_rev.0 - 1);
@@ -107,14 +107,14 @@ impl HistoryStride {
 }
 
 impl PrevLookup {
-    /// One for each event: nothing if the event created the key or if what it held has been
-    /// compacted.
+    /// One result for each event: `None` if the event created the key, or if the revision before the
+    /// event is compacted.
     pub(crate) fn load(self) -> Result<Vec<Option<KeyValue>>, StorageError> {
         self.values.into_iter().map(|value| value.map(Located::load).transpose()).collect()
     }
 }
 
-/// Whole revisions of `from..until`, and where to go on.
+/// Whole revisions of `from..until`, and the revision after them.
 fn read(body: &Reader, from: Rev, until: Rev, revs_max: usize) -> Result<(Revs, Rev), StorageError> {
     let mut revs: Revs = Vec::new();
     let mut bytes = 0;
@@ -134,12 +134,13 @@ fn read(body: &Reader, from: Rev, until: Rev, revs_max: usize) -> Result<(Revs, 
     Ok((revs, until))
 }
 
-/// What a revision did and took back itself goes with the compaction to that revision. Whether it
-/// is off the disk yet, or still in memory, must not show.
+/// A transaction can change a key several times. A compaction to its revision removes all but the last
+/// of these changes. A reader must not notice when that happens, in memory or on the disk, so the others
+/// are left out from the moment of the compaction.
 fn keep_newest_of_each_key(records: &mut Vec<Record>) {
     let mut seen: BTreeSet<Bytes> = BTreeSet::new();
     let mut is_newest = |record: &Record| seen.insert(record.bytes().slice_ref(record.parts().key));
-    // From the end, for the newest change of a key is its last.
+    // Backwards, because the newest change of a key is its last one.
     let mut kept: Vec<Record> =
         std::mem::take(records).into_iter().rev().filter(|record| is_newest(record)).collect();
     kept.reverse();

@@ -1,8 +1,9 @@
-//! Every key of the store, in order, with its changes. It holds no values.
+//! Every key of the store, in order, with its changes. The index holds no values.
 //!
-//! Every answer with a limit also says how many keys there are in all. So beside the keys there is
-//! a coarse map of *segments*, stretches of a hundred keys or so, each with the number of keys that
-//! exist in it now: counting walks over the keys at both ends of a range, and over segments between.
+//! An answer with a limit also contains the number of all keys in its range. Beside the keys there is
+//! therefore a coarse map of *segments* of up to [`SEGMENT_KEYS_MAX`] neighbouring keys, each with the
+//! number of its keys that exist now. To count a range, the index visits the keys of the segments at both
+//! ends of the range, and adds up the numbers of the segments in between.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -18,15 +19,15 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Index {
     keys: BTreeMap<Box<[u8]>, KeyIndex>,
-    /// By the lower bound of their keys. There always is one for the empty key, so that every key
-    /// belongs to one.
+    /// By the lower bound of their keys. There is always a segment at the empty key, so every key belongs
+    /// to a segment.
     segments: Segments,
 }
 
 #[derive(Debug, Default)]
 struct Segment {
     keys: usize,
-    /// Those of them that exist now.
+    /// The keys that exist now; the others are deleted.
     live: usize,
 }
 
@@ -53,7 +54,7 @@ impl Index {
         keys.into_iter().flatten().map(|(key, changes)| (key.as_ref(), changes))
     }
 
-    /// How many keys of a range after `after` exist now.
+    /// The number of keys in a range that exist now; only those after `after`, if it is given.
     pub(super) fn count(&self, range: &KeyRange, after: Option<&[u8]>) -> usize {
         let Some((lower, upper)) = bounds(range, after) else { return 0 };
         let start = after.unwrap_or(range.start());
@@ -68,7 +69,7 @@ impl Index {
         count + self.count_keys(Included(last_low), upper)
     }
 
-    /// Returns what the key held, and its lease.
+    /// Returns the previous put of the key, if the key existed, and its lease.
     pub(super) fn put(&mut self, key: &[u8], revision: Revision, lease: LeaseId) -> Option<(Live, LeaseId)> {
         let Some(changes) = self.keys.get_mut(key) else {
             let first = Live { revision, create_rev: revision.main, version: 1 };
@@ -84,8 +85,8 @@ impl Index {
         prev
     }
 
-    /// Deletes what exists of a range, in order, the first at `revision`. Each is shown before it
-    /// goes; the first error ends it.
+    /// Deletes the keys of a range that exist, in order, the first of them at `revision`. Calls `show` for
+    /// each key before it is deleted, and stops at the first error.
     pub(super) fn delete_range<E>(
         &mut self,
         range: &KeyRange,
@@ -98,7 +99,7 @@ impl Index {
                 show(key, changes, live, revision)?;
                 changes.delete(revision);
                 let segment = segment_of(&mut self.segments, key).1;
-                assert!(segment.live > 0, "a key that exists is counted");
+                assert!(segment.live > 0, "a key that exists is counted in its segment");
                 segment.live -= 1;
                 revision.sub += 1;
             }
@@ -106,15 +107,15 @@ impl Index {
         Ok(())
     }
 
-    /// Compacts the next `keys_max` keys after `after`. Returns the last of them, or nothing at the
-    /// end; and whether changes up to `rev` were kept.
+    /// Compacts the next `keys_max` keys after `after`. Returns the last of these keys, or `None` at the
+    /// end of the index; and whether any change up to `rev` was kept.
     pub(super) fn compact(
         &mut self,
         after: Option<&[u8]>,
         keys_max: usize,
         rev: Rev,
     ) -> (Option<Box<[u8]>>, bool) {
-        assert!(keys_max > 0, "a stride visits a key");
+        assert!(keys_max > 0, "a stride visits at least one key");
         let mut emptied: Vec<Box<[u8]>> = Vec::new();
         let mut visited = 0;
         let mut any_kept = false;
@@ -139,8 +140,9 @@ impl Index {
         (last, any_kept)
     }
 
-    /// Takes in a stored record; records come in order. Says what is wrong with one that cannot
-    /// follow those before it. After the last, [`Index::restored`] makes the index whole.
+    /// Adds a stored record while the store is opened. Records come in order; one that cannot follow
+    /// the records before it is damage, and is returned as an error. After the last record
+    /// [`Index::restored`] is called.
     pub(super) fn restore(&mut self, revision: Revision, record: &Record) -> Result<(), String> {
         let parts = record.parts();
         let put = Live { revision, create_rev: parts.create_rev, version: parts.version };
@@ -159,7 +161,9 @@ impl Index {
         };
         match (changes.newest(), record.is_tombstone()) {
             (Some(_), true) => changes.delete(revision),
-            (None, true) => return Err(format!("revision {revision} deletes what is not there")),
+            (None, true) => {
+                return Err(format!("revision {revision} deletes a key that does not exist"));
+            }
             (_, false) => {
                 changes.put(revision, parts.lease);
                 if changes.newest() != Some(put) {
@@ -171,9 +175,9 @@ impl Index {
         Ok(())
     }
 
-    /// Counts what has been taken in.
+    /// Builds the segments, once all records have been added.
     pub(super) fn restored(&mut self) {
-        assert_eq!(self.segments.len(), 1, "nothing is counted before all of it was taken in");
+        assert_eq!(self.segments.len(), 1, "segments are built after all records were added");
         let mut low: Box<[u8]> = Box::default();
         let mut segment = Segment::default();
         for (key, changes) in &self.keys {
@@ -192,7 +196,7 @@ impl Index {
         keys.filter(|(_, changes)| changes.newest().is_some()).count()
     }
 
-    /// For a key that is new.
+    /// Counts a new key.
     fn grow_segment(&mut self, key: &[u8]) {
         let (low, segment) = segment_of(&mut self.segments, key);
         segment.keys += 1;
@@ -211,10 +215,10 @@ impl Index {
         }
     }
 
-    /// For a key that is gone, after it was deleted.
+    /// Stops counting a deleted key that was removed from the index.
     fn shrink_segment(&mut self, key: &[u8]) {
         let (low, segment) = segment_of(&mut self.segments, key);
-        assert!(segment.live < segment.keys, "the key was counted, and was deleted");
+        assert!(segment.live < segment.keys, "a key that leaves the index was counted as deleted");
         segment.keys -= 1;
         if segment.keys == 0 && !low.is_empty() {
             let low: Box<[u8]> = low.into();
@@ -223,8 +227,8 @@ impl Index {
     }
 }
 
-/// Whether some history can have led to the put. One request can change a key several times, so
-/// versions may grow faster than revisions.
+/// Whether any history can contain this put. The version may be greater than the number of revisions,
+/// because one request can change a key several times.
 fn could_be(put: Live, mod_rev: Rev) -> bool {
     let Live { revision: Revision { main, .. }, create_rev, version } = put;
     mod_rev == main
@@ -232,7 +236,7 @@ fn could_be(put: Live, mod_rev: Rev) -> bool {
         && (1..=VERSION_MAX).contains(&version)
 }
 
-/// No key gets there by counting: there is always a next version.
+/// No key reaches this version by counting up, so there is always a next version.
 const VERSION_MAX: i64 = i64::MAX / 4;
 
 type Segments = BTreeMap<Box<[u8]>, Segment>;
@@ -244,10 +248,10 @@ fn segment_of<'a>(segments: &'a mut Segments, key: &[u8]) -> (&'a [u8], &'a mut 
     (low, segment)
 }
 
-/// Where a stretch of keys begins and ends.
+/// Where a walk over the index begins and ends.
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// `None` if nothing can be in between, which the map would take for a mistake.
+/// `None` if no key can be within the bounds: for such bounds [`BTreeMap::range`] panics.
 fn bounds<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Option<Bounds<'a>> {
     let lower = after.map_or(Included(range.start().as_ref()), Excluded);
     match range {

@@ -1,29 +1,29 @@
 //! The changes that one key has had.
 //!
-//! A key lives in *generations*: a put begins one, more puts carry it on, a tombstone ends it.
-//! Here all kept generations lie end to end, oldest change first:
+//! The changes of a key form *generations*: a put begins a generation, further puts continue it, and a
+//! tombstone ends it. All generations of a key are kept in one list, oldest change first:
 //!
 //! ```text
 //! put 3.0, put 5.0, delete 8.0, put 9.0       {3.0, 5.0, 8.0t} {9.0}
 //! ```
 //!
-//! Each put knows its version, its place in its generation from 1. Compaction takes changes off
-//! the front only. So the oldest kept generation may lack its beginning, and the revision that
-//! created it is kept beside the changes; every later generation begins with its version 1.
+//! Each put has a version, which is its position in its generation, counted from 1. Compaction removes
+//! changes from the front of the list only. The oldest generation may therefore lack its first puts, and
+//! the revision that created it is kept beside the list; every later generation begins with version 1.
 //!
-//! There is one of these for every key in the store, so size is what matters: 32 bytes for the
-//! common key, which has one change, and 16 for each change of the others.
+//! There is a [`KeyIndex`] for every key in the store, so its size matters: 32 bytes for a key with one
+//! change, which is the common case, and 16 bytes for each change of the other keys.
 
 use std::num::NonZeroI64;
 
 use crate::types::{LeaseId, Rev, Revision};
 
-/// Never empty.
+/// The changes of one key, at least one.
 #[derive(Clone, Debug)]
 pub(super) struct KeyIndex {
-    /// Of the oldest kept generation.
+    /// The revision that created the oldest generation.
     create_rev: Rev,
-    /// Of the newest put; none once the key is deleted.
+    /// The lease of the newest put; [`LeaseId::NONE`] once the key is deleted.
     lease: LeaseId,
     changes: Changes,
 }
@@ -36,17 +36,18 @@ enum Changes {
 
 #[derive(Clone, Debug)]
 struct Many {
-    /// Of the oldest kept change, in full.
+    /// The version of the oldest change, in full.
     version_first: i64,
     changes: Vec<Change>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
-    /// Nobody ever wrote at revision 0: the niche is what tells `One` from `Many`.
+    /// No write has revision 0, so the compiler can use that value to tell `One` from `Many`.
     main: NonZeroI64,
     sub: u32,
-    /// As far as 32 bits hold: [`VERSION_LARGE`] stands for itself and all above. 0 is a tombstone.
+    /// 0 is a tombstone. [`VERSION_LARGE`] stands for itself and all greater versions, which do not fit
+    /// into 32 bits.
     version: u32,
 }
 
@@ -63,7 +64,7 @@ pub(super) struct Live {
     pub(super) version: i64,
 }
 
-/// What a compaction left of a key's changes.
+/// Which changes of a key a compaction kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     Nothing,
@@ -86,7 +87,7 @@ impl KeyIndex {
         KeyIndex { create_rev: put.create_rev, lease, changes }
     }
 
-    /// A key whose oldest known change is a deletion: compaction kept nothing before it.
+    /// A key whose oldest known change is a deletion, because a compaction removed the puts before it.
     pub(super) fn of_tombstone(revision: Revision) -> KeyIndex {
         KeyIndex {
             create_rev: revision.main,
@@ -102,23 +103,23 @@ impl KeyIndex {
     }
 
     pub(super) fn delete(&mut self, revision: Revision) {
-        assert!(self.newest().is_some(), "{revision} deletes what is not there");
+        assert!(self.newest().is_some(), "only a key that exists is deleted, at {revision}");
         self.push(Change::tombstone(revision));
         debug_assert_eq!(self.newest(), None, "a tombstone ends the generation");
         self.lease = LeaseId::NONE;
     }
 
-    /// The put that the key holds now.
+    /// The newest put, if the key exists.
     pub(super) fn newest(&self) -> Option<Live> {
         self.live(self.changes().len() - 1)
     }
 
-    /// The put that the key held at the end of `rev`.
+    /// The newest put at `rev`, if the key existed then.
     pub(super) fn at(&self, rev: Rev) -> Option<Live> {
         self.live(self.count_until(rev).checked_sub(1)?)
     }
 
-    /// Of the newest put; none once it is deleted.
+    /// The lease of the newest put; [`LeaseId::NONE`] once the key is deleted.
     pub(super) fn lease(&self) -> LeaseId {
         self.lease
     }
@@ -128,11 +129,11 @@ impl KeyIndex {
         self.changes()[0].revision()
     }
 
-    /// Forgets what nobody can read at `rev` or later.
+    /// Removes the changes that nobody can read at `rev` or later.
     ///
-    /// What remains of the past is the newest change up to `rev`: a put because it is still
-    /// readable, a tombstone only if it is exactly at `rev`, for watchers that start there. After
-    /// [`Kept::Nothing`] the key is to go.
+    /// Of the changes up to `rev`, only the newest can be kept: a put, because it is still readable; a
+    /// tombstone only if it is exactly at `rev`, for watchers that start there. After [`Kept::Nothing`]
+    /// the caller removes the key from the index.
     pub(super) fn compact(&mut self, rev: Rev) -> Kept {
         let (before, newest) = (self.at(rev), self.newest());
         let count = self.count_until(rev);
@@ -147,12 +148,12 @@ impl KeyIndex {
         if first > 0 {
             self.cut(first);
         }
-        assert_eq!(self.newest(), newest, "what a key holds does not change when its past is forgotten");
-        debug_assert_eq!(self.at(rev), before, "what can still be read is kept");
+        assert_eq!(self.newest(), newest, "a compaction does not change the newest put");
+        debug_assert_eq!(self.at(rev), before, "a compaction keeps the put that is readable at its revision");
         if keeps_last { Kept::Newest } else { Kept::Later }
     }
 
-    /// Generations from the oldest on, for people: a tombstone is the last of its slice.
+    /// The generations, oldest first, for the expectations of tests.
     #[cfg(test)]
     pub(super) fn generations(&self) -> impl Iterator<Item = Vec<(Revision, i64)>> {
         let version = |change: &Change| (change.revision(), i64::from(change.version));
@@ -168,7 +169,7 @@ impl KeyIndex {
         }
     }
 
-    /// How many changes there are up to the end of `rev`.
+    /// The number of changes up to and including `rev`.
     fn count_until(&self, rev: Rev) -> usize {
         let changes = self.changes();
         match changes.last() {
@@ -184,7 +185,7 @@ impl KeyIndex {
         if change.is_tombstone() {
             return None;
         }
-        // A generation that is kept from its beginning has its version 1 that many changes back.
+        // Version 1 of this generation is `version - 1` places before this put, if it is kept at all.
         let create_rev = match position.checked_sub(change.version as usize - 1) {
             Some(first) if first > 0 => changes[first].revision().main,
             _ => self.create_rev,
@@ -212,7 +213,7 @@ impl KeyIndex {
         }
     }
 
-    /// Drops the changes before `first`, which is to be the oldest.
+    /// Removes the changes before position `first`.
     fn cut(&mut self, first: usize) {
         assert!(first < self.changes().len(), "a key keeps at least one change");
         let oldest = self.live(first);

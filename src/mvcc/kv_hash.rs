@@ -1,4 +1,4 @@
-//! The hash of a history, and what each record adds to it: byte for byte as in etcd.
+//! The hash of a history, computed over the same bytes as in etcd.
 
 use crate::{
     storage::Record,
@@ -11,7 +11,7 @@ pub(crate) struct KvHash {
     pub(crate) hash: u32,
     pub(crate) rev_compacted: Rev,
     pub(crate) rev_hashed: Rev,
-    /// Newest revision when the walk began: the answer's header.
+    /// The newest revision when the walk began, for the header of the answer.
     pub(crate) rev_current: Rev,
 }
 
@@ -20,8 +20,8 @@ pub(super) fn of_nothing() -> u32 {
     crc32c::crc32c(b"key")
 }
 
-/// Adds a record to a hash of a history that is compacted up to `compacted`. A tombstone of exactly
-/// that revision does not count: etcd kept it in some releases and removed it in others.
+/// Adds a record to the hash of a history that is compacted up to `compacted`. A tombstone of exactly
+/// that revision is left out, because some releases of etcd keep it and others remove it.
 pub(super) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record) -> u32 {
     if record.is_tombstone() && revision.main == compacted {
         return hash;

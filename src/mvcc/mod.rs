@@ -1,6 +1,6 @@
-//! Keys through time.
+//! The key-value store, with the history of every key.
 //!
-//! History is a tape of changes, addressed by [`Revision`](crate::types::Revision). The index says
+//! The history is a tape of changes, addressed by [`Revision`](crate::types::Revision). The index says
 //! which changes a key has had; the changes themselves are records, the newest of them in memory
 //! (the tape's head, `recent`), the rest in the database (its body). The seam between the two is
 //! `rev_checkpointed`: every record above it is in memory, every record up to it is on disk.
@@ -8,8 +8,9 @@
 //! [`Store`] owns the index and both parts of the tape. One [`Write`] at a time changes the store, in
 //! memory only; the store touches the disk only to read a record that is no longer in memory. Long
 //! operations have two halves: the first borrows the store for short strides and captures what the
-//! operation needs, and the second works on the captured data without the store ([`RangeWalk`], [`HistoryStride`], [`PrevLookup`],
-//! [`HashWalk`], [`CompactionStep`], [`StoreCheckpoint`]).
+//! operation needs, and the second works on the captured data without the store ([`RangeWalk`],
+//! [`HistoryStride`](history::HistoryStride), [`PrevLookup`](history::PrevLookup), [`HashWalk`],
+//! [`CompactionStep`], [`StoreCheckpoint`]).
 
 mod cells;
 mod checkpoint;

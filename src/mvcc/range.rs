@@ -1,4 +1,4 @@
-//! What a read asks for, and what it gets.
+//! The request and the answer of a range read.
 
 use crate::types::{KeyRange, KeyValue};
 
@@ -6,12 +6,12 @@ use crate::types::{KeyRange, KeyValue};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Range {
     pub(crate) range: KeyRange,
-    /// Revision to read at, as the client gave it: 0 and below mean the newest.
+    /// The revision to read at, as the client gave it: 0 and below mean the newest.
     pub(crate) rev: i64,
-    /// Most keys in the answer; 0 and below mean no limit.
+    /// Maximum number of keys in the answer; 0 and below mean no limit.
     pub(crate) limit: i64,
     pub(crate) sort: Sort,
-    /// Keep keys with `min <= mod_rev <= max`; 0 leaves a side open.
+    /// Only keys with `min <= mod_rev <= max` are returned; 0 means that there is no such bound.
     pub(crate) mod_rev: RevBounds,
     pub(crate) create_rev: RevBounds,
     pub(crate) keys_only: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Everything in `range`, newest revision, key order.
+    /// All keys in `range` at the newest revision, in key order.
     pub(crate) fn of(range: KeyRange) -> Range {
         Range {
             range,
@@ -67,8 +67,8 @@ pub(crate) enum SortTarget {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RangeResult {
     pub(crate) kvs: Vec<KeyValue>,
-    /// `limit` cut the answer.
+    /// There are more keys than `limit` allowed.
     pub(crate) more: bool,
-    /// Live keys in the range at that revision, whatever limit and bounds say.
+    /// The number of live keys in the range at that revision, regardless of limit and bounds.
     pub(crate) count: i64,
 }

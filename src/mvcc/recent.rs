@@ -1,8 +1,8 @@
 //! The head of the tape: the records of the newest revisions, in memory.
 //!
-//! Revisions follow each other without a gap, so a record is found by its distance from the
-//! first. Whatever has not been checkpointed is here and nowhere else; what has been stays as a
-//! cache as long as there is room.
+//! Revisions follow each other without a gap, so a record is found by the distance of its revision from
+//! the first one. Records that have not been checkpointed are only here, and in the log. Records that
+//! have been checkpointed stay as a cache while there is room.
 
 use std::collections::VecDeque;
 
@@ -30,21 +30,21 @@ enum Changes {
     Many(Vec<Record>),
 }
 
-/// Memory of a record beside its bytes: its slot in the queue, and two allocations.
+/// The memory of a record beside its bytes: its place in the queue, and two allocations.
 const RECORD_OVERHEAD_BYTES: usize = 96;
 
 impl Recent {
-    /// Empty, after everything up to and including `rev`.
+    /// Empty, for a store whose newest revision is `rev`.
     pub(super) fn after(rev: Rev) -> Recent {
         Recent { first: rev.next(), revs: VecDeque::new(), bytes: 0, unsaved_bytes: 0, captured_bytes: 0 }
     }
 
-    /// The oldest revision that is here, or the next one to come.
+    /// The oldest revision in memory, or the next revision if there is none.
     pub(super) fn first(&self) -> Rev {
         self.first
     }
 
-    /// The newest revision that is here, or the one before the first.
+    /// The newest revision in memory, or the one before [`Recent::first`] if there is none.
     pub(super) fn last(&self) -> Rev {
         Rev(self.first.0 + self.revs.len() as i64 - 1)
     }
@@ -65,24 +65,24 @@ impl Recent {
             Changes::One(first) => *newest = Changes::Many(vec![first.clone(), record]),
             Changes::Many(records) => records.push(record),
         }
-        debug_assert_eq!(newest.records().len() as i64, revision.sub + 1, "changes are kept by sub-revision");
+        debug_assert_eq!(newest.records().len() as i64, revision.sub + 1, "records are kept by sub-revision");
     }
 
-    /// `None` if the revision is older than what is kept here.
+    /// `None` if the revision is older than those in memory.
     pub(super) fn get(&self, revision: Revision) -> Option<&Record> {
         let position = usize::try_from(revision.main.0 - self.first.0).ok()?;
         let records = self.revs[position].records();
         Some(&records[usize::try_from(revision.sub).expect("a sub-revision counts from 0")])
     }
 
-    /// Revisions from `from` on, or from the first.
+    /// The revisions in memory, beginning with `from`, or with the first if that is newer.
     pub(super) fn from(&self, from: Rev) -> impl Iterator<Item = (Rev, &[Record])> {
         let skipped = usize::try_from(from.0 - self.first.0).unwrap_or(0).min(self.revs.len());
         let revs = (self.first.0 + skipped as i64..).map(Rev);
         revs.zip(self.revs.range(skipped..).map(Changes::records))
     }
 
-    /// The single changes of those revisions.
+    /// The records of [`Recent::from`], one by one.
     pub(super) fn changes(&self, from: Rev) -> impl Iterator<Item = (Revision, &Record)> {
         self.from(from).flat_map(|(main, records)| {
             let revisions = (0..).map(move |sub| Revision { main, sub });
@@ -90,7 +90,7 @@ impl Recent {
         })
     }
 
-    /// Memory for the records that no checkpoint has stored.
+    /// The memory of the records that no checkpoint has stored.
     pub(super) fn unsaved_bytes(&self) -> usize {
         self.unsaved_bytes
     }
@@ -100,29 +100,29 @@ impl Recent {
         self.unsaved_bytes - self.captured_bytes
     }
 
-    /// A checkpoint has taken everything that is here.
+    /// To be called when a checkpoint has captured all records.
     pub(super) fn captured(&mut self) {
-        assert!(self.captured_bytes <= self.unsaved_bytes, "a capture holds unsaved records only");
+        assert!(self.captured_bytes <= self.unsaved_bytes, "only unsaved records are captured");
         assert!(self.unsaved_bytes <= self.bytes, "every unsaved record is in memory");
         self.captured_bytes = self.unsaved_bytes;
     }
 
-    /// That checkpoint is durable.
+    /// To be called when that checkpoint is durable.
     pub(super) fn checkpointed(&mut self) {
         let captured_bytes = std::mem::take(&mut self.captured_bytes);
         assert!(captured_bytes <= self.unsaved_bytes, "a record is saved once");
         self.unsaved_bytes -= captured_bytes;
     }
 
-    /// Drops the oldest revisions up to `until` for as long as there is more than `max_bytes`.
+    /// Drops the oldest revisions up to `until`, while the records take more than `max_bytes`.
     pub(super) fn trim(&mut self, until: Rev, max_bytes: usize) {
-        assert!(until <= self.last(), "a checkpoint holds no revision that was never here");
+        assert!(until <= self.last(), "a checkpoint contains only revisions that were in memory");
         while self.bytes > max_bytes && self.first <= until {
             let Some(changes) = self.revs.pop_front() else { return };
             self.bytes -= changes.records().iter().map(cost).sum::<usize>();
             self.first = self.first.next();
         }
-        assert!(self.unsaved_bytes <= self.bytes, "no record leaves memory before it is saved");
+        assert!(self.unsaved_bytes <= self.bytes, "a record is dropped from memory only after it was saved");
     }
 }
 

@@ -1,11 +1,11 @@
-//! How big the store says it is.
+//! The size that the store reports.
 //!
 //! Quotas and alarms need a size that is cheap to read and that is the same on every member. The size
 //! is therefore counted from the data, and not taken from the length of the file.
 
 use crate::storage::{self, Record};
 
-/// What an empty store reports: the tables themselves.
+/// The size of an empty store, for the tables themselves.
 const EMPTY_BYTES: i64 = 20 * 1024;
 
 /// In bytes.
@@ -13,8 +13,8 @@ const EMPTY_BYTES: i64 = 20 * 1024;
 pub(crate) struct Size {
     /// Maximum of `in_use` since the last defragmentation.
     pub(crate) total: i64,
-    /// Records that are stored or will be, and what else clients store. What is compacted counts until
-    /// it is off the disk.
+    /// Of all records, and of the leases, users and roles. A record counts until a checkpoint has removed
+    /// it from the database.
     pub(crate) in_use: i64,
 }
 
@@ -27,17 +27,16 @@ impl Size {
         debug_assert!(self.in_use > EMPTY_BYTES, "a record takes space");
     }
 
-    /// What is stored beside records, leases and users for example, took `before` bytes and now takes
-    /// `after`.
+    /// Leases, users or roles took `before` bytes and now take `after`.
     pub(super) fn change(&mut self, before: u64, after: u64) {
         self.in_use += after as i64 - before as i64;
-        assert!(self.in_use >= EMPTY_BYTES, "more was removed than there was");
+        assert!(self.in_use >= EMPTY_BYTES, "only bytes that were counted are removed");
         self.total = self.total.max(self.in_use);
     }
 
     pub(super) fn remove(&mut self, bytes: u64) {
         self.in_use -= bytes as i64;
-        assert!(self.in_use >= EMPTY_BYTES, "more was removed than there was");
-        assert!(self.total >= self.in_use, "the total is the most that was in use");
+        assert!(self.in_use >= EMPTY_BYTES, "only bytes that were counted are removed");
+        assert!(self.total >= self.in_use, "the total is the maximum of the bytes in use");
     }
 }

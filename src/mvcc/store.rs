@@ -1,4 +1,4 @@
-//! The store itself: what it holds, how it is opened, and how one key is read.
+//! The store: its state, how it is opened, and how one key is read.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::{
 
 /// All keys, at all revisions that have not been compacted.
 ///
-/// Readers share it for short strides, one writer changes it; it has no lock of its own.
+/// Many readers borrow the store for short strides, or one writer changes it; the lock around the store
+/// belongs to its owner.
 pub(crate) struct Store {
     pub(super) database: Arc<Database>,
     /// The body of the tape: a snapshot of the database, which is replaced after each checkpoint. A
@@ -31,9 +32,9 @@ pub(crate) struct Store {
     /// Reads below it are refused.
     pub(super) rev_compacted: Rev,
     pub(super) compaction: Compaction,
-    /// Everything up to here has been handed to a checkpoint.
+    /// Every record up to this revision has been captured for a checkpoint.
     pub(super) rev_captured: Rev,
-    /// The seam: everything up to here is in `body`.
+    /// The seam: every record up to this revision is in `body`.
     pub(super) rev_checkpointed: Rev,
     pub(super) size: Size,
 }
@@ -47,7 +48,7 @@ pub(crate) enum RevError {
     Future { asked: Rev, current: Rev },
 }
 
-/// Whether a walk over the store has to come back.
+/// Whether a walk over the store needs another stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     More,
@@ -64,7 +65,7 @@ pub(crate) struct KeyMeta {
 }
 
 impl Store {
-    /// Builds the index from what is stored, and takes up a compaction that had not finished.
+    /// Builds the index from all records in the database, and resumes a compaction that had not finished.
     pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
         let body = Arc::new(database.reader()?);
         let cells = StoredCells::read(&body)?;
@@ -74,7 +75,10 @@ impl Store {
         for item in body.records(Revision::default())? {
             let (revision, record) = item?;
             if revision.main > cells.rev_current {
-                return Err(body.corrupted(format!("revision {revision} is above {}", cells.rev_current)));
+                return Err(body.corrupted(format!(
+                    "it has revision {revision}, but the newest is {}",
+                    cells.rev_current
+                )));
             }
             index.restore(revision, &record).map_err(|detail| body.corrupted(detail))?;
             size.add(&record);
@@ -100,7 +104,7 @@ impl Store {
         })
     }
 
-    /// The store's file has been moved: it is the file of `database` now, and `body` is its content.
+    /// To be called when the store's file has replaced the file of `database`. `body` reads that file.
     pub(crate) fn moved_to(&mut self, database: Arc<Database>, body: Reader) {
         self.body = Arc::new(body);
         self.database = database;
@@ -110,7 +114,7 @@ impl Store {
         self.rev_current
     }
 
-    /// [`Rev::NEVER_COMPACTED`] at first.
+    /// [`Rev::NEVER_COMPACTED`] until the first compaction.
     pub(crate) fn rev_compacted(&self) -> Rev {
         self.rev_compacted
     }
@@ -119,12 +123,13 @@ impl Store {
         self.size
     }
 
-    /// Cells of others, which count as the records do, took `before` bytes and now take `after`.
+    /// Leases, users or roles, which count towards the size like records, took `before` bytes and now take
+    /// `after`.
     pub(crate) fn cells_changed(&mut self, before: u64, after: u64) {
         self.size.change(before, after);
     }
 
-    /// Memory for the records that no checkpoint has stored yet.
+    /// The memory of the records that no checkpoint has stored yet.
     pub(crate) fn unsaved_bytes(&self) -> usize {
         self.recent.unsaved_bytes()
     }
@@ -134,7 +139,7 @@ impl Store {
         self.recent.uncaptured_bytes()
     }
 
-    /// Keys that exist.
+    /// The number of keys that exist.
     pub(crate) fn keys_live(&self) -> usize {
         self.index.count(&KeyRange::all(), None)
     }
@@ -147,7 +152,7 @@ impl Store {
         }
     }
 
-    /// What is known of a key's newest value without reading it.
+    /// What the index knows about a key, if the key exists.
     pub(crate) fn lookup(&self, key: &[u8]) -> Option<KeyMeta> {
         self.index.get(key).and_then(KeyMeta::of)
     }
@@ -157,23 +162,29 @@ impl Store {
         self.index.range(range, None).filter_map(|(key, changes)| Some((key, KeyMeta::of(changes)?)))
     }
 
-    /// The key-value of a put, from wherever it is.
+    /// Reads the key-value pair of a put, from memory or from the database.
     pub(super) fn value(&self, revision: Revision) -> Result<KeyValue, StorageError> {
         match self.recent.get(revision) {
             Some(record) => Ok(record.key_value()),
             None => {
-                assert!(revision.main <= self.rev_checkpointed, "what is not in memory is in the database");
+                assert!(
+                    revision.main <= self.rev_checkpointed,
+                    "a record that is not in memory is in the database"
+                );
                 self.body.record(revision).map(|record| record.key_value())
             }
         }
     }
 
-    /// A put, to be read after the store's lock was released.
+    /// Finds the record of a put, so that it can be read after the store's lock was released.
     pub(super) fn locate(&self, revision: Revision) -> Located {
         match self.recent.get(revision) {
             Some(record) => Located::Head(record.clone()),
             None => {
-                assert!(revision.main <= self.rev_checkpointed, "what is not in memory is in the database");
+                assert!(
+                    revision.main <= self.rev_checkpointed,
+                    "a record that is not in memory is in the database"
+                );
                 Located::Body(revision, Arc::clone(&self.body))
             }
         }
@@ -187,7 +198,7 @@ impl KeyMeta {
     }
 }
 
-/// A record, or where to find it.
+/// A record from memory, or its place in the database.
 pub(super) enum Located {
     Head(Record),
     Body(Revision, Arc<Reader>),

@@ -1,4 +1,5 @@
-//! The store as a whole: against scripts, and against a naive model.
+//! Tests of the whole store: scripts with their expected results, and random histories that a naive
+//! model judges.
 
 mod model;
 mod scripts;

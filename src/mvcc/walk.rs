@@ -1,10 +1,10 @@
-//! Reading a range without holding up writes.
+//! Reading a range without delaying writes.
 //!
-//! A walk borrows the store for a stride at a time. The first stride pins the revision that is
-//! read; the index keeps what was true then, so that all strides together see one revision. Each
-//! takes along what it saw: records that are in memory as they are, of the others the place and
-//! the snapshot of the database in which they are for certain. [`RangeWalk::finish`] reads those
-//! once the store is let go of.
+//! A walk borrows the store for one stride at a time. The first stride pins the revision that is read.
+//! The index keeps the history of its keys, so all strides see the store as it was at that revision. Each
+//! stride collects the records that are in memory; for the others it notes the revision and a snapshot of
+//! the database that certainly contains the record. After the last stride [`RangeWalk::finish`] reads
+//! those records without the store.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -19,20 +19,20 @@ use crate::{
 
 pub(crate) struct RangeWalk<'a> {
     range: &'a Range,
-    /// Keys behind the limit are counted too.
+    /// Whether the keys after the limit are counted as well.
     counted: bool,
     pinned: Option<Pinned>,
     /// The key that was visited last.
     after: Option<Box<[u8]>>,
     count: i64,
-    /// In the order of the keys. Those in `unread` lack key, value and lease so far.
+    /// In the order of the keys. Those in `unread` have no key, value and lease yet.
     kvs: Vec<KeyValue>,
     unread: Vec<Unread>,
 }
 
 #[derive(Clone, Copy)]
 struct Pinned {
-    /// Newest revision when the walk began: the answer's header.
+    /// The newest revision when the walk began, for the header of the answer.
     current: Rev,
     /// The revision that is read.
     rev: Rev,
@@ -68,7 +68,7 @@ impl<'a> RangeWalk<'a> {
         self.step_at(store, store.rev_current, RANGE_STRIDE_KEYS)
     }
 
-    /// The same in a store whose newest revision is `current`: inside a write, the one that is
+    /// As [`RangeWalk::step`], with `current` as the newest revision: within a write, that is the revision
     /// being written.
     pub(super) fn step_at(&mut self, store: &Store, current: Rev, keys_max: usize) -> Result<Step, RevError> {
         let rev = self.pin(store, current)?;
@@ -94,14 +94,14 @@ impl<'a> RangeWalk<'a> {
                 return Ok(Step::More);
             }
         }
-        // Of the newest revision the index knows how many keys there are without visiting them.
+        // At the newest revision the index can count the other keys without visiting them.
         if self.kvs.len() == kvs_max && rev == current {
             self.count += store.index.count(range, last) as i64;
         }
         Ok(Step::Done)
     }
 
-    /// The revision of the header, and the answer.
+    /// Reads the records that are in the database. Returns the revision for the header, and the answer.
     pub(crate) fn finish(mut self) -> Result<(Rev, RangeResult), StorageError> {
         let current = self.pinned.expect("a walk is finished after its last step").current;
         let limit = limit_of(self.range);
@@ -115,7 +115,8 @@ impl<'a> RangeWalk<'a> {
         Ok((current, RangeResult { kvs: self.kvs, more, count: self.count }))
     }
 
-    /// The revision to read: chosen by the first step, still readable at the later ones.
+    /// The revision to read, which the first step chooses. Later steps check that it was not compacted
+    /// meanwhile.
     fn pin(&mut self, store: &Store, current: Rev) -> Result<Rev, RevError> {
         match self.pinned {
             Some(Pinned { rev, .. }) if rev >= store.rev_compacted => return Ok(rev),
@@ -143,7 +144,7 @@ impl<'a> RangeWalk<'a> {
         }
     }
 
-    /// How many keys to collect. One more than the limit shows that there are more keys.
+    /// How many keys to collect: one more than the limit, to find out whether there are more.
     fn kvs_max(&self) -> usize {
         let range = self.range;
         let unfiltered = range.mod_rev == RevBounds::default() && range.create_rev == RevBounds::default();
@@ -156,13 +157,13 @@ impl<'a> RangeWalk<'a> {
         }
     }
 
-    /// The order of the keys is the order that was asked for.
+    /// Whether the request asks for the order of the keys, in which the walk collects them.
     fn is_sorted(&self) -> bool {
         self.range.sort.target == SortTarget::Key && self.range.sort.order != SortOrder::Descend
     }
 
-    /// Leaves the first `limit` in the order that was asked for. Only those are read, unless the
-    /// order is that of the values.
+    /// Sorts as the request asks, and keeps the first `limit`. Only those are read from the database,
+    /// except when they are sorted by value.
     fn sort(&mut self, limit: usize) -> Result<(), StorageError> {
         let target = self.range.sort.target;
         if target == SortTarget::Value {
@@ -173,7 +174,7 @@ impl<'a> RangeWalk<'a> {
         match self.range.sort.order {
             SortOrder::Descend if target == SortTarget::Key => order.reverse(),
             SortOrder::Descend => order.sort_by(|a, b| compare(target, &kvs[*b], &kvs[*a])),
-            // Any order but that of the keys ascends by default.
+            // As in etcd, a sort target without an order means ascending.
             SortOrder::None | SortOrder::Ascend => order.sort_by(|a, b| compare(target, &kvs[*a], &kvs[*b])),
         }
         order.truncate(limit);
@@ -189,9 +190,9 @@ impl<'a> RangeWalk<'a> {
         Ok(())
     }
 
-    /// Reads what is in the database, of the positions that are wanted.
+    /// Reads the records that are in the database, at the positions that are wanted.
     fn read(&mut self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
-        // In the order of the disk, where neighbours share pages.
+        // In the order of the disk, because neighbouring records share pages.
         self.unread.sort_unstable_by_key(|unread| unread.revision);
         for Unread { position, revision, body } in std::mem::take(&mut self.unread) {
             if position < self.kvs.len() && wanted(position) {
@@ -203,12 +204,12 @@ impl<'a> RangeWalk<'a> {
 }
 
 impl Store {
-    /// A whole range in one go. Readers that share the store take a [`RangeWalk`] instead.
+    /// Reads a whole range in one stride. Readers that share the store use a [`RangeWalk`] instead.
     pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
         self.range_at(range, self.rev_current)
     }
 
-    /// A whole range of a store whose newest revision is `current`.
+    /// As [`Store::range`], with `current` as the newest revision.
     pub(super) fn range_at(
         &self,
         range: &Range,
@@ -222,7 +223,7 @@ impl Store {
         }
     }
 
-    /// The revision that a request for `asked` reads, if it can be read.
+    /// The revision to read for a request that asks for `asked`, or why it cannot be read.
     pub(super) fn check_rev(&self, asked: i64, current: Rev) -> Result<Rev, RevError> {
         let rev = if asked <= 0 { current } else { Rev(asked) };
         if rev > current {
@@ -235,7 +236,7 @@ impl Store {
     }
 }
 
-/// Most keys in the answer.
+/// Maximum number of keys in the answer.
 fn limit_of(range: &Range) -> usize {
     if range.limit <= 0 { usize::MAX } else { usize::try_from(range.limit).unwrap_or(usize::MAX) }
 }

@@ -1,8 +1,8 @@
 //! Changing the store, one revision at a time.
 //!
-//! A write adds its changes to the index and to the head of the tape as it goes; nobody else sees
-//! them, because they are above `rev_current` until [`Write::commit`]. It cannot be undone: what
-//! may be refused is refused before the first change.
+//! A write adds each change to the index and to the head of the tape at once. Readers do not see the
+//! changes before [`Write::commit`], because until then the changes are above `rev_current`. A write cannot
+//! be undone, so a request is refused, if at all, before its first change.
 
 use bytes::Bytes;
 
@@ -12,8 +12,8 @@ use crate::{
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
-/// The changes of one request. All of them get the same revision, and in it the order in which
-/// they were made.
+/// The changes of one request. They all get the same revision, and sub-revisions in the order in which
+/// they are made.
 pub(crate) struct Write<'a> {
     store: &'a mut Store,
     events: Vec<Event>,
@@ -24,7 +24,7 @@ pub(crate) struct PutDone {
     /// The lease that the key was attached to.
     pub(crate) prev_lease: Option<LeaseId>,
     pub(crate) existed: bool,
-    /// What the key held, if it was asked for.
+    /// The previous key-value pair, if the key existed and the caller asked for the pair.
     pub(crate) prev_kv: Option<KeyValue>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Deleted {
     pub(crate) key: Bytes,
     /// The lease that the key was attached to, or [`LeaseId::NONE`].
     pub(crate) lease: LeaseId,
-    /// What the key held, if it was asked for.
+    /// The previous key-value pair, if the caller asked for it.
     pub(crate) prev_kv: Option<KeyValue>,
 }
 
@@ -41,13 +41,13 @@ pub(crate) struct Deleted {
 pub(crate) struct Committed {
     /// The newest revision: a new one if there were changes.
     pub(crate) rev: Rev,
-    /// The changes, in order. `prev_kv` is there where it was asked for.
+    /// The changes, in order; with `prev_kv` where the caller asked for it.
     pub(crate) events: Vec<Event>,
 }
 
 impl Store {
     pub(crate) fn begin(&mut self) -> Write<'_> {
-        assert_eq!(self.recent.last(), self.rev_current, "a write was left half done");
+        assert_eq!(self.recent.last(), self.rev_current, "the previous write was committed");
         Write { store: self, events: Vec::new() }
     }
 }
@@ -85,7 +85,7 @@ impl Write<'_> {
         })
     }
 
-    /// Deletes what exists of a range. In the order of the keys, and so are the answers.
+    /// Deletes the keys of a range that exist, and returns them, in the order of the keys.
     pub(crate) fn delete_range(
         &mut self,
         range: &KeyRange,
@@ -112,22 +112,23 @@ impl Write<'_> {
         Ok(deleted)
     }
 
-    /// The newest value of a key, own changes included.
+    /// The newest value of a key, with the changes of this write.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
         self.store.get(key)
     }
 
-    /// What is known of a key's newest value without reading it, own changes included.
+    /// What the index knows about a key that exists, with the changes of this write.
     pub(crate) fn lookup(&self, key: &[u8]) -> Option<KeyMeta> {
         self.store.lookup(key)
     }
 
-    /// A range, own changes included unless an older revision is asked for.
+    /// Reads a range, with the changes of this write unless the request asks for an older revision.
     pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
         self.store.range_at(range, self.rev())
     }
 
-    /// The revision for a header: the one before this write, or its own once it changed something.
+    /// The revision for a header: that of the write once it has changed something, and until then the one
+    /// before it.
     pub(crate) fn rev(&self) -> Rev {
         if self.events.is_empty() { self.store.rev_current } else { self.store.rev_current.next() }
     }
@@ -136,7 +137,7 @@ impl Write<'_> {
         let rev = self.rev();
         assert!(self.store.rev_compacted <= rev, "the newest revision is never compacted away");
         self.store.rev_current = rev;
-        assert_eq!(self.store.recent.last(), rev, "the newest record is of the newest revision");
+        assert_eq!(self.store.recent.last(), rev, "the newest record has the newest revision");
         Committed { rev, events: self.events }
     }
 

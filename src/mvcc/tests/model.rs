@@ -1,7 +1,7 @@
-//! Random histories, answered by the store and by a list of all that ever happened.
+//! Random histories. The store and a model, which is a list of all events, must give the same answers.
 //!
-//! Checkpoints, crashes, compactions and defragmentations come in between, also between the halves
-//! of whatever is read in halves. None of them may show in an answer.
+//! Checkpoints, crashes, compactions and defragmentations happen at random times, also between the two
+//! halves of a long operation. None of them may change an answer.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,7 +21,7 @@ use crate::{
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
-/// All changes that ever were, compacted or not.
+/// All changes that were ever made, including those that are compacted.
 #[derive(Clone)]
 struct Model {
     events: Vec<(Revision, Event)>,
@@ -40,7 +40,7 @@ enum Op {
     Commit,
     Crash,
     Defragment,
-    /// Leaves nothing in memory that is on disk.
+    /// Drops from memory every record that is in the database.
     Forget,
     Range(Range),
     /// As `Range`, over several operations.
@@ -93,7 +93,7 @@ impl Model {
         self.at(Rev(i64::MAX)).remove(key).map(|(_, kv)| kv)
     }
 
-    /// Revisions that cannot be read.
+    /// Why a revision cannot be read, if it cannot.
     fn refusal(&self, asked: i64) -> Option<RevError> {
         let asked = if asked <= 0 { self.current } else { Rev(asked) };
         if asked > self.current {
@@ -149,12 +149,12 @@ impl Model {
         RangeResult { kvs, more, count }
     }
 
-    /// The bytes that are hashed, by the words of the definition.
+    /// The bytes that are hashed, straight from the definition.
     fn hash(&self, rev: Rev, compacted: Rev) -> u32 {
         self.hash_keeping(&self.live_at(rev), rev, compacted)
     }
 
-    /// What the compaction from `prev` to `rev` finds: it keeps tombstones of exactly `rev`, too.
+    /// The hash that the compaction from `prev` to `rev` computes, which keeps tombstones of exactly `rev`.
     fn compaction_hash(&self, prev: Rev, rev: Rev) -> u32 {
         let mut keep = self.live_at(rev);
         let newest = self.events.iter().filter(|(revision, _)| revision.main == rev);
@@ -196,8 +196,8 @@ impl Model {
         crc32c::crc32c(&bytes)
     }
 
-    /// One list of events for each revision of `from..until`. Of the revision that is `compacted`,
-    /// what the same revision took back is gone.
+    /// One list of events for each revision of `from..until`. At the compacted revision only the last event
+    /// of each key is left.
     fn history(&self, from: Rev, until: Rev, compacted: Rev) -> Vec<(Rev, Vec<Event>)> {
         let mut revs: Vec<(Rev, Vec<Event>)> = Vec::new();
         for (revision, event) in &self.events {
@@ -214,7 +214,7 @@ impl Model {
     }
 }
 
-/// Leaves, of one revision, the last event of each key.
+/// Keeps the last event of each key of one revision.
 fn keep_last_at(compacted: Rev, mut revs: Vec<(Rev, Vec<Event>)>) -> Vec<(Rev, Vec<Event>)> {
     for (_, events) in revs.iter_mut().filter(|(rev, _)| *rev == compacted) {
         let mut keys: Vec<Bytes> = events.iter().map(|event| event.kv.key.clone()).collect();
@@ -226,11 +226,11 @@ fn keep_last_at(compacted: Rev, mut revs: Vec<(Rev, Vec<Event>)>) -> Vec<(Rev, V
     revs
 }
 
-/// Runs operations on both and compares.
+/// Runs operations on the store and on the model, and compares.
 struct Trial<'a> {
     bench: Bench,
     model: Model,
-    /// What a crash goes back to.
+    /// The state of the model that a crash restores.
     durable: Model,
     captured: Option<(StoreCheckpoint, Model)>,
     walk: Option<(&'a Range, RangeWalk<'a>)>,
@@ -241,7 +241,7 @@ struct Trial<'a> {
     compactions: Compactions,
 }
 
-/// What the compactions since the start are to be remembered for.
+/// The hashes that the store must remember of the compactions since it was opened.
 #[derive(Default)]
 struct Compactions {
     waiting: VecDeque<Span>,
@@ -312,7 +312,7 @@ impl<'a> Trial<'a> {
                 (self.captured, self.walk, self.history, self.hash) = (None, None, None, None);
                 self.bench = self.bench.reopen();
                 self.model = self.durable.clone();
-                // A restart forgets the hashes, and does not know that of what goes on from before.
+                // A restart loses the hashes, and a compaction that it resumes gets none.
                 let (prev, rev) = (self.bench.store.rev_compact_finished(), self.model.compacted);
                 self.compactions = Compactions::default();
                 if prev < rev {
@@ -531,7 +531,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// What is counted is what is in the file and in memory.
+    /// The counted size must equal the size of the records in the file and in memory.
     fn check_size(&self) {
         let store = &self.bench.store;
         let body = store.body.records(Revision::default()).expect("a scan");
@@ -562,7 +562,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Every readable revision, then the same once all that was compacted has gone from the disk.
+    /// Reads every readable revision, and reads them again after all compacted records were removed from
+    /// the database.
     fn check_all(mut self) {
         for _ in 0..2 {
             for rev in self.model.compacted.0.max(1)..=self.model.current.0 {

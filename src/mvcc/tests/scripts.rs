@@ -1,4 +1,4 @@
-//! Scripts, as on a tape, and what they leave behind.
+//! Scripts of requests, and the state of the store after them.
 //!
 //! `put a 1`, `del a` and `del a..c` are requests of one change; `{ put a 1, del b }` is one
 //! request of several. `compact 3` compacts at once, index and all; `checkpoint`, `reopen` and
@@ -43,7 +43,7 @@ impl Bench {
         (database, store)
     }
 
-    /// Leaves what was not checkpointed behind, as a crash does.
+    /// Opens the store again, as after a crash: changes that were not checkpointed are lost.
     pub(super) fn reopen(self) -> Bench {
         let Bench { store, database, directory } = self;
         drop((store, database));
@@ -51,8 +51,7 @@ impl Bench {
         Bench { store, database, directory }
     }
 
-    /// Writes down all there is, and removes all that was compacted, in as many checkpoints as it
-    /// takes.
+    /// Stores all changes, and removes all compacted records, in as many checkpoints as it takes.
     pub(super) fn checkpoint(&mut self) {
         self.checkpoint_once();
         loop {
@@ -85,7 +84,7 @@ impl Bench {
         }
     }
 
-    /// As far as it goes without a checkpoint.
+    /// Does the work of the compactions as far as possible without a checkpoint.
     pub(super) fn compact_index(&mut self, max: usize) {
         while matches!(self.compaction_step(max), CompactionStep::More | CompactionStep::Finished(_)) {}
     }
@@ -554,7 +553,7 @@ fn show_event(event: &Event) -> String {
 }
 
 #[test]
-#[should_panic(expected = "a write was left half done")]
+#[should_panic(expected = "the previous write was committed")]
 fn a_write_cannot_be_abandoned() {
     let mut bench = Bench::new();
     apply(&mut bench.store.begin(), "put a 1");
@@ -832,7 +831,8 @@ fn compactions_that_wait_are_done_one_after_the_other() {
     assert_eq!(found(5).map(|(rev_compacted, _)| rev_compacted), Ok(Rev(5)));
 }
 
-/// Memory for removals is bounded by what one checkpoint takes, however much was compacted.
+/// The memory for removals is bounded by the removals of one checkpoint, however many records were
+/// compacted.
 #[test]
 fn removals_do_not_gather() {
     let mut bench = Bench::new();
@@ -863,8 +863,9 @@ fn removals_do_not_gather() {
     assert_eq!(removed, 2 * count);
 }
 
-/// What a revision did and took back itself is told up to the compaction to it, from then on not:
-/// from memory, from the disk, and whatever the compaction has done of its work.
+/// A transaction that changes a key several times. A watch from its revision gets all these changes until
+/// the compaction to that revision, and then only the last, whether they are in memory or on the disk and
+/// however far the work of the compaction is.
 #[test]
 fn a_watch_from_the_compacted_revision_does_not_tell_memory_from_disk() {
     let told = |bench: &Bench, from| {
