@@ -1,8 +1,9 @@
-//! What a call needs before it is made: permissions, and space.
+//! What a call needs before it is executed: permissions and space.
 //!
-//! Functions of the call alone. So the member that a request came to and the log's own checks
-//! ([`super::alarm`]) mean the same by "grows" and "reads only", and a permission is the same thing
-//! for a command, which is judged where it is applied, and for a read.
+//! The functions here depend on the call alone. The member that received a request and the checks when
+//! a command is applied ([`super::alarm`]) therefore agree on which commands add data and which only
+//! read. One table has the permissions of commands, which are checked when the command is applied, and
+//! those of reads, which are checked before and after reading.
 
 use bytes::Bytes;
 
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) enum Call<'c> {
     Command(&'c Command),
     Range(&'c KeyRange),
-    /// A transaction that needs no log.
+    /// A transaction that does not go through the log.
     ReadTxn(&'c Txn),
     /// A watcher is created.
     Watch(&'c KeyRange),
@@ -34,7 +35,7 @@ pub(crate) enum Call<'c> {
     MemberChange,
     AlarmList,
     Status,
-    /// Of the keys or of the whole database.
+    /// The hash of the keys, or of the whole database.
     Hash,
     Defragment,
     Snapshot,
@@ -51,7 +52,7 @@ pub(crate) enum Call<'c> {
 /// One thing that a caller has to be, or has to be permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need<'c> {
-    /// To be a user, whichever.
+    /// To be any user.
     Identity,
     /// To have the role `root`.
     Root,
@@ -69,25 +70,25 @@ pub(crate) enum Need<'c> {
 pub(crate) enum Keys<'c> {
     Key(&'c Bytes),
     Range(&'c KeyRange),
-    /// All that are attached to a lease; none if there is no such lease.
+    /// All keys that are attached to a lease; none if there is no such lease.
     OfLease(LeaseId),
-    /// All that are attached to any lease.
+    /// All keys that are attached to any lease.
     OfLeases,
 }
 
-/// Whether `caller` may make a call. Authentication cannot be enabled yet, so nobody is asked.
+/// Whether `caller` may make a call. Authentication cannot be enabled yet, so every call is permitted.
 pub(crate) fn permit(caller: &Caller, call: Call<'_>) -> Result<(), AuthError> {
     needs(call, &mut |need| judge(caller, need))
 }
 
-/// Where users and roles are going to be asked.
+/// Users and roles will be checked here.
 fn judge(_caller: &Caller, _need: Need<'_>) -> Result<(), AuthError> {
     Ok(())
 }
 
-/// Names everything that a call needs, one after the other, until one of them is refused.
+/// Calls `ask` for each need of a call, until one is refused.
 ///
-/// This is the whole table: a new kind of call does not compile before it has its line here.
+/// This is the complete table: a new kind of call does not compile until it has a line here.
 fn needs<'c, E>(call: Call<'c>, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
     match call {
         Call::Command(command) => needs_of_command(command, ask),
@@ -141,7 +142,7 @@ fn needs_of_command<'c, E>(
     }
 }
 
-/// Both branches, whichever is taken, and the transactions in them.
+/// The needs of both branches, whichever is taken, and of nested transactions.
 fn needs_of_txn<'c, E>(txn: &'c Txn, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
     for compare in &txn.compares {
         ask(Need::Read(Keys::Range(&compare.range)))?;
@@ -157,8 +158,8 @@ fn needs_of_txn<'c, E>(txn: &'c Txn, ask: &mut impl FnMut(Need<'c>) -> Result<()
     Ok(())
 }
 
-/// Whoever attaches a key to a lease could end all keys of that lease. To keep a value or a lease, the
-/// key need not be read.
+/// As in etcd, only a caller that may revoke the lease may attach a key to it. A put that keeps the
+/// value or the lease of its key needs no permission to read the key.
 fn needs_of_put<'c, E>(put: &'c Put, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
     ask(Need::Write(Keys::Key(&put.key)))?;
     if let Some(lease) = put.lease.filter(|lease| lease.is_some()) {
@@ -175,12 +176,12 @@ fn needs_of_delete<'c, E>(
     if delete.prev_kv { ask(Need::Read(Keys::Range(&delete.range))) } else { Ok(()) }
 }
 
-/// What a put costs beyond its bytes: revision, index and room to breathe.
+/// Bytes that a put and a lease take beside key and value: estimates, the same as in etcd.
 const PUT_OVERHEAD: i64 = 256;
 const LEASE_COST: i64 = 64;
 
-/// Bytes that the command may add to the store. A transaction costs what its dearer branch costs,
-/// and so does one inside it.
+/// The bytes that the command may add to the store. For a transaction, also a nested one, they are those
+/// of the branch that adds more.
 pub(crate) fn quota_cost(command: &Command) -> i64 {
     match command {
         Command::Put(put) => put_cost(put),
@@ -221,13 +222,13 @@ fn op_cost(op: &Op) -> i64 {
     }
 }
 
-/// Whether a transaction need not go through the log. It is a matter of its text alone: both
-/// branches hold nothing but ranges. One with a transaction inside always goes through the log.
+/// Whether a transaction can be executed without the log, because both branches contain only ranges. A
+/// transaction with a nested transaction always goes through the log.
 pub(crate) fn is_read_only(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
 }
 
-/// The answer to a read-only transaction, at the newest revision.
+/// Executes a read-only transaction at the newest revision.
 pub(crate) fn run_read_only(state: &StateMachine, txn: &Txn) -> Result<Outcome, StorageError> {
     let result = match txn::run_read_only(&state.mvcc, &state.lessor, txn) {
         Ok(result) => Ok(Response::Txn(result)),

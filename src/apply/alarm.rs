@@ -1,7 +1,8 @@
-//! Alarms: what the cluster has been told is wrong, and what it refuses until told otherwise.
+//! Alarms, and the commands that are refused while an alarm is active.
 //!
-//! An alarm is raised and cleared by the log alone, one per member and kind. While any member is
-//! out of space nothing may grow; while any is corrupt nothing may change.
+//! An alarm belongs to one member and has a kind; only commands in the log raise and clear it. While a
+//! NOSPACE alarm of any member is active, commands that add data are refused. While a CORRUPT alarm of
+//! any member is active, commands that change data are refused.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ pub(crate) struct Alarms {
 }
 
 impl Alarms {
-    /// The active ones, by member.
+    /// The active alarms, by member.
     pub(crate) fn active(&self) -> impl Iterator<Item = Alarm> {
         self.active.iter().copied()
     }
@@ -39,7 +40,7 @@ impl Alarms {
         Response::Alarm { alarms: if was_active { vec![alarm] } else { Vec::new() } }
     }
 
-    /// What the active alarms have to say against a command.
+    /// Refuses a command that an active alarm forbids.
     pub(super) fn check(&self, command: &Command) -> Result<(), ApplyError> {
         if self.active.is_empty() {
             return Ok(());
@@ -54,7 +55,8 @@ impl Alarms {
     }
 }
 
-/// Whether the command could touch the keys. Leases are keys too, sooner or later.
+/// Whether the command can change keys. Commands that grant or revoke leases count, because revoking a
+/// lease deletes its keys.
 fn changes(command: &Command) -> bool {
     match command {
         Command::Put(_)
@@ -75,7 +77,8 @@ fn grows(command: &Command) -> bool {
     admission::quota_cost(command) > 0
 }
 
-/// The stored form: eight bytes of member, big-endian, and one of kind; the cell itself is empty.
+/// The stored form: the key is the member in eight bytes, big-endian, and the kind in one; the cell is
+/// empty.
 impl Alarms {
     pub(super) fn cell_key(alarm: Alarm) -> Bytes {
         let mut key = alarm.member.0.to_be_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! Made-up commands, over few keys and leases, so that they meet each other.
+//! Random commands over few keys and leases, so that commands often affect each other.
 
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
@@ -138,7 +138,7 @@ pub(super) fn compare() -> impl Strategy<Value = Compare> {
     (key_range(), operator, target).prop_map(|(range, operator, target)| Compare { range, operator, target })
 }
 
-/// As a request would say it: a span never ends in what means something else.
+/// A range as it is parsed from a request: a span never ends with `\0`, which means "no end".
 fn key_range() -> impl Strategy<Value = KeyRange> {
     let end = prop_oneof![4 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 4 => key()];
     (key(), end).prop_map(|(key, end)| KeyRange::parse(key, end))
@@ -160,7 +160,7 @@ fn member() -> impl Strategy<Value = MemberId> {
     prop::sample::select(vec![MemberId(0), MemberId(1), MemberId(u64::MAX)])
 }
 
-/// Among few names, `root` and the empty one, so that most of what is asked for is there.
+/// Few names, `root` and the empty one among them, so that a command often names one that exists.
 pub(super) fn auth_command() -> impl Strategy<Value = AuthCommand> {
     let name = || prop::sample::select(vec!["", "a", "b", "root"]).prop_map(str::to_owned);
     let hash = || "[x-z]{0,2}";

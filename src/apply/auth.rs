@@ -1,6 +1,6 @@
-//! Users and roles in the log.
+//! Applying the commands that change users and roles.
 //!
-//! No alarm stands against them: whoever has to mend a cluster may first have to be let in.
+//! No alarm forbids these commands: an operator may need another role before repairing the cluster.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,8 @@ pub(super) fn run(state: &mut StateMachine, command: &AuthCommand) -> Result<Res
     let touched = touched_by(&state.auth, command);
     let before = footprint(&state.auth, &touched);
     execute(&mut state.auth, command)?;
-    // Users and roles count towards the quota as keys do, but are never refused for it.
+    // Users and roles count towards the quota like keys, but commands that add them are never refused
+    // because of the quota.
     state.mvcc.cells_changed(before, footprint(&state.auth, &touched));
     for Touched { table, name } in &touched {
         let cell = cell(&state.auth, *table, name);

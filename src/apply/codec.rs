@@ -1,8 +1,8 @@
-//! Commands as bytes: what a log entry says, and what members send each other to propose.
+//! The encoding of commands, in log entries and in the proposals that members forward to the leader.
 //!
-//! `proto/log.proto` is the format. What is encoded comes back as it was, to the bit of meaning;
-//! anything else is damage or a newer version, and is refused: a member that skipped a command
-//! would part from the others for good. Decoded keys and values are slices of the input.
+//! The format is `proto/log.proto`. Decoding returns exactly what was encoded. Bytes that cannot be
+//! decoded are damaged or come from a newer version; they are refused, because a member that skipped a
+//! command would differ from the others permanently. Decoded keys and values are slices of the input.
 //!
 //! This is the one file of `apply` that knows protobuf.
 
@@ -40,31 +40,33 @@ use crate::{
     types::{Caller, KeyRange, LeaseId, MemberId, Rev},
 };
 
-/// The log does not say anything that this version understands.
+/// The bytes are not commands that this version knows.
 #[derive(Debug, Error)]
 pub(crate) enum DecodeError {
     #[error("not a batch of commands: {0}")]
     Malformed(#[from] prost::DecodeError),
     #[error("unknown {0}: damaged, or written by a newer version")]
     Unknown(&'static str),
-    /// Nobody could have proposed it: whoever sent it means harm, or lifted the limit.
-    #[error("transactions nested in one another more than {} deep", limits::TXN_DEPTH_MAX)]
+    /// No member of this version proposes such a command: its sender is malicious, or has a higher limit.
+    #[error("transactions nested more than {} deep", limits::TXN_DEPTH_MAX)]
     TooDeep,
 }
 
 /// Appends a batch to `out`.
 pub(crate) fn encode(requests: &[Request], out: &mut Vec<u8>) {
-    // Field 1 of `Batch`, length-delimited: each command goes out as it comes, without a
-    // `Batch` of all of them in between.
+    // Field 1 of `Batch`, length-delimited: each command is appended to `out` directly, without
+    // building a `Batch` of all commands first.
     const COMMANDS: u8 = 1 << 3 | 2;
     for request in requests {
+        let begin = out.len();
         out.push(COMMANDS);
-        request_to_pb(request).encode_length_delimited(out).expect("a Vec takes what it is given");
+        request_to_pb(request).encode_length_delimited(out).expect("a Vec grows as needed");
+        debug_assert_eq!(out.len() - begin, encoded_len(request), "the length was computed without encoding");
     }
 }
 
-/// Bytes that [`encode`] makes of one request. On the path of every write, so that keys, values and
-/// operations are counted where they are.
+/// The bytes that [`encode`] appends for one request. This is on the path of every write, so keys, values
+/// and operations are counted without copying them.
 pub(crate) fn encoded_len(request: &Request) -> usize {
     let command = nested(match &request.command {
         Command::Put(put) => put_len(put),
@@ -82,18 +84,18 @@ pub(crate) fn encoded_len(request: &Request) -> usize {
     nested(command + caller_len(&request.caller))
 }
 
-/// Of the field that says who asked, which is not there if nobody said so.
+/// The length of the caller's field, which is left out for [`Caller::Nobody`].
 fn caller_len(caller: &Caller) -> usize {
-    // Its number is above 15, so that it takes a byte more than the others.
+    // The number of this field is above 15, so its tag takes one byte more than that of the others.
     caller_to_pb(caller).map_or(0, |caller| 1 + nested(caller.encoded_len()))
 }
 
-/// Of a field whose number is below 16 and that says how long it is.
+/// The length of a length-delimited field whose number is below 16.
 fn nested(len: usize) -> usize {
     1 + prost::length_delimiter_len(len) + len
 }
 
-/// The same, left out if there is nothing in it.
+/// As [`nested`], for a field that is left out when it is empty.
 fn bytes_len(len: usize) -> usize {
     if len == 0 { 0 } else { nested(len) }
 }
@@ -182,7 +184,7 @@ fn caller_to_pb(caller: &Caller) -> Option<pb::Caller> {
     Some(pb::Caller { caller: Some(caller) })
 }
 
-/// Whoever is named in a way that this version does not know is not taken for nobody.
+/// A kind of caller that this version does not know is refused, not taken for [`Caller::Nobody`].
 fn caller_from_pb(caller: Option<pb::Caller>) -> Result<Caller, DecodeError> {
     let Some(pb::Caller { caller }) = caller else { return Ok(Caller::Nobody) };
     match caller.ok_or(DecodeError::Unknown("caller"))? {
@@ -403,8 +405,8 @@ impl Nested for TxnOp<'_> {
     }
 }
 
-/// Goes down by recursion, so its frames are kept small: loops in place of iterators' adapters, and
-/// what is large elsewhere.
+/// Calls itself for nested transactions, so its stack frame is kept small: loops instead of iterator
+/// adapters, and large values only in other functions.
 fn txn_from_bytes(txn: Bytes, depth_max: usize) -> Result<Txn, DecodeError> {
     let depth_left = depth_max.checked_sub(1).ok_or(DecodeError::TooDeep)?;
     let (compares, success, failure) = fields_of_txn(txn)?;
@@ -468,7 +470,7 @@ fn range_to_pb(range: &Range) -> RangeRequest {
         revision: range.rev,
         sort_order: order.into(),
         sort_target: target.into(),
-        // How a read waits was settled before it came here.
+        // Whether a read waits for the leader was decided before, and does not matter in the log.
         serializable: false,
         keys_only: range.keys_only,
         count_only: range.count_only,
@@ -506,7 +508,7 @@ fn range_from_pb(range: RangeRequest) -> Result<Range, DecodeError> {
     })
 }
 
-/// Stands for [`CompareOperator::Unknown`]. The API has no operator of this number, nor will it.
+/// Stands for [`CompareOperator::Unknown`]. No operator of the API has a negative number.
 const OPERATOR_UNKNOWN: i32 = -1;
 
 fn compare_to_pb(compare: &Compare) -> PbCompare {
@@ -537,8 +539,8 @@ fn compare_from_pb(compare: PbCompare) -> Result<Compare, DecodeError> {
         Err(_) if compare.result == OPERATOR_UNKNOWN => CompareOperator::Unknown,
         Err(_) => return Err(DecodeError::Unknown("compare operator")),
     };
-    // The given value names its target; `target` says the same once more, for whoever reads the
-    // log with the API's schema in hand.
+    // The variant of `target_union` determines the target. The field `target` repeats it for tools that
+    // read the log with the schema of the API.
     let target = match compare.target_union.ok_or(DecodeError::Unknown("compare target"))? {
         TargetUnion::Version(version) => CompareTarget::Version(version),
         TargetUnion::CreateRevision(rev) => CompareTarget::CreateRev(rev),
@@ -592,12 +594,12 @@ mod tests {
             let mut bytes = encoded(&requests).to_vec();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            // Any answer will do: whether it is damage, a checksum has to tell.
+            // Any result is allowed, because damage is detected by the checksums of the log.
             let _ = decode(bytes.into());
         }
     }
 
-    /// It is `Batch` of `log.proto` all the same, though it is written command by command.
+    /// Appending command by command gives the same bytes as encoding a `Batch` of `log.proto`.
     #[test]
     fn the_format_is_the_one_of_the_schema() {
         let alarm = Alarm { member: MemberId(1), kind: AlarmKind::NoSpace };
@@ -609,7 +611,8 @@ mod tests {
         assert_eq!(encoded(&requests), batch.encode_to_vec());
     }
 
-    /// A log of before there were callers, and a lone put that costs nothing more than it did.
+    /// A log that was written before there were callers can be read, and a put of nobody takes as many
+    /// bytes as in such a log.
     #[test]
     fn nobody_takes_no_bytes() {
         let put =
@@ -673,7 +676,7 @@ mod tests {
         let deepest = vec![Command::Txn(nested(limits::TXN_DEPTH_MAX)).by(Caller::Nobody)];
         let decoded = decode(encoded(&deepest)).expect("no deeper than a request");
         assert!(decoded == deepest);
-        // As deep as a message between members could make it: that must not use up the stack.
+        // As deep as a message between members can be: decoding must not overflow the stack.
         for depth in [limits::TXN_DEPTH_MAX + 1, 100 * limits::TXN_DEPTH_MAX] {
             let txn = (1..depth).fold(Bytes::new(), |inner, _| {
                 let success = vec![op_to_pb(PbOp::RequestTxn(inner))];

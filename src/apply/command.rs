@@ -1,8 +1,8 @@
-//! What can be proposed, and what comes of it.
+//! The commands that can be proposed, and their outcomes.
 //!
-//! A `Command` is a request that has been parsed and admitted: it means one thing on every
-//! replica, at any later time. Chance and clocks were settled before (lease ids are chosen, names
-//! resolved). An `Outcome` is what every replica agrees happened, refusals included.
+//! A [`Command`] is a request that has been parsed. It means the same on every replica and at any later
+//! time: what depends on chance or on a clock, such as the id of a lease, was decided before the command
+//! was proposed. All replicas have the same [`Outcome`] of a command, also if it is a refusal.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -13,7 +13,7 @@ use crate::{
     types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev},
 };
 
-/// One request of the replicated log: a command, and who asked for it.
+/// One request in the replicated log: a command, and who asked for it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
     pub(crate) caller: Caller,
@@ -35,13 +35,13 @@ pub(crate) enum Command {
     LeaseRevoke {
         id: LeaseId,
     },
-    /// What remains of leases; 0 forgets the checkpoint.
+    /// Notes the remaining TTLs of leases; 0 removes the note.
     LeaseCheckpoint {
         remaining_millis: Vec<(LeaseId, i64)>,
     },
     AlarmActivate(Alarm),
     AlarmDeactivate(Alarm),
-    /// A member tells its name and client URLs.
+    /// A member publishes its name and client URLs.
     MemberPublish {
         id: MemberId,
         name: String,
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Auth(AuthCommand),
 }
 
-/// A change of users or roles. Passwords come as bcrypt hashes; an empty one fits no password.
+/// A change of users or roles. Passwords are bcrypt hashes; an empty hash matches no password.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum AuthCommand {
     UserAdd { name: String, password_hash: String, no_password: bool },
@@ -95,7 +95,7 @@ pub(crate) enum Op {
     Txn(Txn),
 }
 
-/// `actual OP given`, for every key of the range.
+/// A comparison, `actual operator given`, that has to hold for every key of the range.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Compare {
     pub(crate) range: KeyRange,
@@ -109,7 +109,7 @@ pub(crate) enum CompareOperator {
     Greater,
     Less,
     NotEqual,
-    /// An operator that etcd does not know: it holds for whatever it is asked.
+    /// An operator that etcd does not know. As in etcd, its comparison always holds.
     Unknown,
 }
 
@@ -139,7 +139,7 @@ impl Command {
         Request { caller, command: self }
     }
 
-    /// About the bytes that the command takes in the log.
+    /// Approximately the bytes that the command takes in the log.
     pub(crate) fn size(&self) -> usize {
         const OVERHEAD: usize = 16;
         OVERHEAD
@@ -229,7 +229,7 @@ impl AlarmKind {
     }
 }
 
-/// What came of one command, with the store's revision right after it.
+/// The result of one command, and the store's revision after it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) rev: Rev,
@@ -253,7 +253,7 @@ pub(crate) enum Response {
     },
     LeaseRevoke,
     LeaseCheckpoint,
-    /// The alarms that the request raised or cleared.
+    /// The alarms that the command raised or cleared.
     Alarm {
         alarms: Vec<Alarm>,
     },
@@ -276,7 +276,7 @@ pub(crate) enum OpResult {
     Txn(TxnResult),
 }
 
-/// A refusal on which all replicas agree. It travels in the answer and never stops the log.
+/// A refusal on which all replicas agree. It is an answer to the client; the next command is applied.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum ApplyError {
     #[error("required revision has been compacted (asked {asked}, compacted {compacted})")]

@@ -1,8 +1,8 @@
 //! Put and DeleteRange, alone or as a step of a transaction.
 //!
-//! A check reads the state as it was before the command and may refuse; a step writes and may
-//! not. Every key that is written passes by the lessor too, so that each lease knows the keys whose
-//! newest value names it.
+//! Each operation has a check and a step. The check reads the state before the command, and may refuse
+//! the command. The step writes, and cannot refuse. Each step also updates the lessor, so that a lease
+//! knows the keys whose newest put names that lease.
 
 use super::Stop;
 use crate::{
@@ -48,7 +48,7 @@ pub(super) fn check_put(store: &Store, lessor: &Lessor, put: &Put) -> Result<(),
     Ok(())
 }
 
-/// The pair that the put replaced, if it asked for it.
+/// Returns the previous key-value pair, if the request asked for it.
 pub(super) fn put(
     write: &mut Write<'_>,
     lessor: &mut Lessor,
@@ -57,8 +57,8 @@ pub(super) fn put(
 ) -> Result<Option<KeyValue>, StorageError> {
     let value = match &put.value {
         Some(value) => value.clone(),
-        // The key was there when the command was checked. A step before this one may have deleted
-        // it: then there is nothing to keep.
+        // The key existed when the command was checked. If an earlier step of the transaction has
+        // deleted the key, the value is empty.
         None => write.get(&put.key)?.map(|kv| kv.value).unwrap_or_default(),
     };
     let lease = match put.lease {
@@ -76,7 +76,7 @@ pub(super) fn put(
     Ok(if put.prev_kv { done.prev_kv } else { None })
 }
 
-/// How many keys went, and what they held, if the request asked for it.
+/// Returns the number of deleted keys, and their previous pairs if the request asked for them.
 pub(super) fn delete_range(
     write: &mut Write<'_>,
     lessor: &mut Lessor,

@@ -1,7 +1,7 @@
-//! Leases in the log: granted, revoked, checkpointed.
+//! Applying the commands that grant and revoke leases, and that note their remaining TTLs.
 //!
-//! Who is granted what, and for how long, was settled before. Here a lease meets its keys: they
-//! end together, in one revision.
+//! The id and the TTL of a lease were decided before the command was proposed. Revoking a lease deletes
+//! its keys, all in one revision.
 
 use super::{StateMachine, Stop};
 use crate::{
@@ -41,12 +41,13 @@ pub(super) fn revoke(
     let mut write = state.mvcc.begin();
     for key in lease.keys {
         let deleted = write.delete_range(&KeyRange::Point(key), want_prev_events)?;
-        assert_eq!(deleted.len(), 1, "a key of lease {id} is not there");
+        assert_eq!(deleted.len(), 1, "a key that is attached to lease {id} exists");
+        assert_eq!(deleted[0].lease, id, "the index and the lessor attach a key to the same lease");
     }
     Ok((Response::LeaseRevoke, write.commit().events))
 }
 
-/// A lease that is gone meanwhile is passed over.
+/// Leases that do not exist any more are skipped.
 pub(super) fn checkpoint(state: &mut StateMachine, remaining_millis: &[(LeaseId, i64)]) -> Response {
     for &(id, remaining_millis) in remaining_millis {
         if state.lessor.checkpoint(id, remaining_millis) {
@@ -56,7 +57,7 @@ pub(super) fn checkpoint(state: &mut StateMachine, remaining_millis: &[(LeaseId,
     Response::LeaseCheckpoint
 }
 
-/// What the lease takes of the quota. A note of what remains of it takes no more.
+/// The bytes of the quota that a lease takes. The note of its remaining TTL takes no further bytes.
 fn footprint(state: &StateMachine, id: LeaseId) -> u64 {
     state.lessor.cell(id).map_or(0, |cell| cell_footprint(&Lessor::cell_key(id), &cell))
 }

@@ -1,8 +1,8 @@
-//! Who the members are, as clients see them.
+//! The members of the cluster, as clients see them.
 //!
-//! Consensus has its own list and decides who belongs to it; it tells this one with
-//! each change it applies. The rest, name and client URLs, every member says of itself. Ids that
-//! were removed are remembered for ever, so that nobody is asked to take one back.
+//! Consensus has its own list of members. Each membership change that it commits is copied into this
+//! list when it is applied; names and client URLs are published by the members themselves. The ids of
+//! removed members are kept permanently, so that no member is added again under a removed id.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub(crate) struct Member {
     /// Empty until the member has started and published it.
     pub(crate) name: String,
     pub(crate) peer_urls: Vec<String>,
-    /// Empty until published, as the name.
+    /// Empty until the member has published them.
     pub(crate) client_urls: Vec<String>,
     pub(crate) is_learner: bool,
 }
@@ -41,7 +41,7 @@ impl Members {
         self.removed.contains(&id)
     }
 
-    /// Adds a member, or changes where it is reached and whether it votes.
+    /// Adds a member, or changes its peer URLs and whether it is a learner.
     pub(super) fn admit(&mut self, id: MemberId, peer_urls: Vec<String>, is_learner: bool) {
         let member = self.members.entry(id).or_default();
         member.peer_urls = peer_urls;
@@ -53,7 +53,7 @@ impl Members {
         self.removed.insert(id);
     }
 
-    /// Word from a member that has been removed meanwhile comes too late, and changes nothing.
+    /// Does nothing if the member has been removed meanwhile.
     pub(super) fn publish(&mut self, id: MemberId, name: &str, client_urls: &[String]) {
         if self.removed.contains(&id) && !self.members.contains_key(&id) {
             return;
@@ -64,8 +64,8 @@ impl Members {
     }
 }
 
-/// The stored form: eight bytes of id, big-endian; the member as JSON, for whoever has to look.
-/// A removed member is an empty cell in a table of its own.
+/// The stored form: the key is the id in eight bytes, big-endian; the cell is the member as JSON, which
+/// people can read. A removed member is an empty cell in a table of its own.
 impl Members {
     pub(super) fn cell_key(id: MemberId) -> Bytes {
         Bytes::copy_from_slice(&id.0.to_be_bytes())

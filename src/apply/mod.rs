@@ -1,11 +1,11 @@
-//! What a committed command does to the state.
+//! Applying committed commands to the state.
 //!
-//! One function of (state, command): replicas that applied the same commands are the same, tables
-//! and answers alike. A refusal is an answer; a [`StorageError`] is the end of this node. Nothing
-//! here waits for a disk to write: changes gather in memory until [`StateMachine::capture`]
-//! hands them out to be stored together.
+//! Applying is a function of the state and the command: replicas that applied the same commands have equal
+//! tables and gave equal answers. A refusal is an answer; a [`StorageError`] ends this process. Applying
+//! never waits for the disk to write: the changes are kept in memory until [`StateMachine::capture`] takes
+//! them for a checkpoint.
 
-// A new command or error has to be given a place wherever they are told apart.
+// Every `match` names all commands and errors, so that a new one has to be handled everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub(crate) mod admission;
@@ -35,7 +35,7 @@ pub(crate) use state::{Applied, Captured, StateMachine};
 
 use crate::{mvcc::RevError, storage::StorageError};
 
-/// Why a command did not get through: refused, which is an answer, or not done at all.
+/// Why a command was not executed: a refusal, which is an answer, or an error that ends this process.
 enum Stop {
     Refused(ApplyError),
     Broken(StorageError),

@@ -1,7 +1,7 @@
-//! The same rules once more, slow and plain: a copy of the whole map for every revision.
+//! A second, slow and simple implementation of the same rules, with a copy of all keys for every revision.
 //!
-//! It shares no code with what it judges. Of a range it knows limit, revision and the two `only`
-//! flags; sorting and filtering are judged where they are made.
+//! The model shares no code with the implementation that it judges. Of a range it implements limit,
+//! revision, `keys_only` and `count_only`; sorting and filtering are tested in `mvcc`.
 
 use std::{
     cmp::Ordering,
@@ -37,14 +37,14 @@ type ModelPermission = (i32, Bytes, Bytes);
 /// Users and roles as plain lists, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Auth {
-    /// Name, password hash, whether there is never one, roles.
+    /// Name, password hash, whether the user never has a password, roles.
     users: Vec<(String, String, bool, Vec<String>)>,
     /// Name, and what it permits: kind, key, range end.
     roles: Vec<(String, Vec<ModelPermission>)>,
     changes: u64,
 }
 
-/// The map while a command is at work on it.
+/// The map while a command changes it.
 struct Work {
     rev: Rev,
     before: Map,
@@ -180,7 +180,8 @@ impl Model {
         Ok(())
     }
 
-    /// The branch that a transaction takes, however deep it is: only the state before it counts.
+    /// The branch that a transaction takes. Comparisons of nested transactions, too, are made against the
+    /// state before the outermost one.
     fn branch<'t>(&self, txn: &'t Txn) -> (bool, &'t [Op]) {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         (succeeded, if succeeded { &txn.success } else { &txn.failure })

@@ -1,9 +1,9 @@
-//! The state machine: everything that the log decides, in one hand.
+//! The state machine: all state that the log determines.
 //!
-//! Commands go in one by one; each changes the state in memory and says what came of it. What has
-//! changed since the last checkpoint is kept as *cells* (a table, a key, and what is there now) and,
-//! for keys and values, in the store's head. A checkpoint takes all of it at once, so that what
-//! is on disk is always the state after some command, and never half of one.
+//! Commands are applied one by one; each changes the state in memory and returns its outcome. Changes
+//! since the last capture are kept as *cells* (a table, a key, and the new value) and, for keys and
+//! values, in the store's head. A capture takes all changes at once and between two commands, so the
+//! database always contains the state after a whole command.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     types::{Event, KeyRange, MemberId, Rev},
 };
 
-/// The tables that clients fill beside records. What is in them counts towards the quota.
+/// The tables beside the records that clients fill. Their cells count towards the quota.
 const COUNTED: [Table; 3] = [Table::Lease, Table::AuthUser, Table::AuthRole];
 
 pub(crate) struct StateMachine {
@@ -31,32 +31,30 @@ pub(crate) struct StateMachine {
     pub(crate) alarms: Alarms,
     pub(crate) members: Members,
     pub(crate) auth: AuthStore,
-    /// Changed since the last checkpoint; `None` is to be removed.
+    /// The cells that changed since the last capture; `None` removes the cell.
     cells: BTreeMap<(Table, Bytes), Option<Bytes>>,
 }
 
-/// What came of a command: the answer, and what watchers are to be told. All events are of one
-/// revision, that of the answer, and in order.
+/// The outcome of a command, and the events for watchers. All events have the outcome's revision, and
+/// are in the order in which the command made its changes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Applied {
     pub(crate) outcome: Outcome,
     pub(crate) events: Vec<Event>,
 }
 
-/// What is to be stored, as of one moment.
+/// All changes since the capture before, to be committed as one checkpoint.
 #[derive(Debug)]
 pub(crate) struct Captured {
     pub(crate) checkpoint: Checkpoint,
     /// The newest revision in it.
     pub(crate) rev: Rev,
-    /// More of what was compacted waits to be removed than one checkpoint takes: capture again
-    /// soon.
+    /// More removals wait than one checkpoint takes, so the next capture should follow soon.
     pub(crate) more: bool,
 }
 
 impl StateMachine {
-    /// The state as of the last checkpoint in the database. The log after it is to be applied
-    /// again.
+    /// Opens the state of the last checkpoint. The caller applies the log after it again.
     pub(crate) fn open(database: Arc<Database>) -> Result<StateMachine, StorageError> {
         let reader = database.reader()?;
         let mut lessor = Lessor::default();
@@ -88,25 +86,34 @@ impl StateMachine {
         mvcc.cells_changed(0, cells);
         for (key, meta) in mvcc.lookup_range(&KeyRange::all()).filter(|(_, meta)| meta.lease.is_some()) {
             if !lessor.contains(meta.lease) {
-                return Err(database.corrupted(format!("lease {} has keys but is not there", meta.lease)));
+                return Err(database
+                    .corrupted(format!("a key is attached to lease {}, which does not exist", meta.lease)));
             }
             lessor.attach(key, meta.lease);
         }
         Ok(StateMachine { mvcc, lessor, alarms, members, auth, cells: BTreeMap::new() })
     }
 
-    /// With `want_prev_events`, each event says what its key held before.
+    /// With `want_prev_events`, each event contains the previous key-value pair.
     pub(crate) fn apply(
         &mut self,
         request: &Request,
         want_prev_events: bool,
     ) -> Result<Applied, StorageError> {
+        let rev_before = self.mvcc.rev_current();
         let (result, events) = match self.execute(request, want_prev_events) {
             Ok((response, events)) => (Ok(response), events),
             Err(Stop::Refused(refusal)) => (Err(refusal), Vec::new()),
             Err(Stop::Broken(error)) => return Err(error),
         };
-        Ok(Applied { outcome: Outcome { rev: self.mvcc.rev_current(), result }, events })
+        let rev = self.mvcc.rev_current();
+        let expected = if events.is_empty() { rev_before } else { rev_before.next() };
+        assert_eq!(rev, expected, "a command with changes takes one revision, any other command none");
+        let is_of_rev = |event: &Event| event.kv.mod_rev == rev;
+        assert!(events.first().is_none_or(is_of_rev), "the events of a command have its revision");
+        assert!(events.last().is_none_or(is_of_rev), "the events of a command have its revision");
+        assert!(self.mvcc.rev_compacted() <= rev, "the newest revision is never compacted away");
+        Ok(Applied { outcome: Outcome { rev, result }, events })
     }
 
     fn execute(&mut self, request: &Request, want_prev_events: bool) -> Result<(Response, Vec<Event>), Stop> {
@@ -146,13 +153,14 @@ impl StateMachine {
         }
     }
 
-    /// Consensus has taken in a member, or changed where it is reached or whether it votes.
+    /// To be called when consensus has added a member, or has changed its peer URLs or whether it is a
+    /// learner.
     pub(crate) fn admit_member(&mut self, id: MemberId, peer_urls: Vec<String>, is_learner: bool) {
         self.members.admit(id, peer_urls, is_learner);
         self.record_member(id);
     }
 
-    /// Consensus has removed a member.
+    /// To be called when consensus has removed a member.
     pub(crate) fn remove_member(&mut self, id: MemberId) {
         self.members.remove(id);
         self.record_member(id);
@@ -163,19 +171,19 @@ impl StateMachine {
         !self.cells.is_empty() || self.mvcc.has_changes()
     }
 
-    /// All that has changed since the last capture, and what consensus wants stored with it.
-    /// Captures are to be made durable in order, each before [`StateMachine::checkpointed`] is
-    /// told of it.
+    /// Takes all changes since the last capture, together with the cells of consensus. The caller commits
+    /// the captures in order, and calls [`StateMachine::checkpointed`] after each commit.
     pub(crate) fn capture(&mut self, raft_cells: Vec<(Bytes, Bytes)>) -> Captured {
         let StoreCheckpoint { records, removed, mut cells, rev, more } = self.mvcc.capture();
         let changed = std::mem::take(&mut self.cells);
         cells.extend(changed.into_iter().map(|((table, key), cell)| (table, key, cell)));
         cells.extend(raft_cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))));
+        assert_eq!(self.has_changes(), more, "a capture leaves nothing but removals that wait");
         Captured { checkpoint: Checkpoint { records, removed, cells }, rev, more }
     }
 
-    /// The newest capture, which went up to `rev`, is durable and took `removed_bytes` off the
-    /// disk.
+    /// To be called once the newest capture, which ends with `rev`, is committed. The commit removed
+    /// `removed_bytes` from the database.
     pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
         self.mvcc.checkpointed(rev, removed_bytes)
     }

@@ -1,4 +1,4 @@
-//! Commands as words, and what came of them as lines: so that a test reads like a tape.
+//! Commands written as words, and their outcomes as lines, for tests that can be read like a script.
 //!
 //! ```text
 //! put KEY VALUE [lease ID] [prev]     VALUE `_` keeps the value, ID `_` keeps the lease
@@ -12,7 +12,7 @@
 //! role add NAME | role del NAME | role permit NAME KIND RANGE | role forbid NAME RANGE
 //! ```
 //!
-//! Semicolons part commands, as they part operations.
+//! Semicolons separate commands, and operations within a transaction.
 
 use std::{fmt::Write, iter::Peekable, str::FromStr, vec};
 

@@ -1,4 +1,4 @@
-//! What commands do, on tape; and that it does not matter when or where they are applied.
+//! Scripts of commands with their outcomes, and properties of random logs.
 
 mod alarms;
 mod commands;

@@ -1,10 +1,11 @@
-//! Transactions: if this holds then do that, all of it or none of it.
+//! Transactions: comparisons choose one of two lists of operations, which is executed as a whole or not
+//! at all.
 //!
-//! Three phases. *Decide*: every comparison is made, those of the transactions inside the chosen
-//! branch too, all against the state as it was; what comes of it is a path through the tree.
-//! *Check*: each step on the path that could be refused is, still against that state. *Execute*:
-//! the steps run in order, each seeing what the ones before it did. Nothing is written before
-//! nothing can be refused any more, so a transaction never stops half-way.
+//! There are three phases. *Decide* makes the comparisons, also those of the transactions nested in the
+//! chosen branch, all against the state before the transaction. The decisions are a path through the
+//! tree of transactions. *Check* looks for an operation on the path that has to be refused, against the
+//! same state. *Execute* runs the operations on the path in order, each on the state that the operations
+//! before it left. No operation runs before all are checked, so a transaction never stops half-way.
 
 use std::{
     cmp::Ordering,
@@ -23,10 +24,10 @@ use crate::{
     types::{Event, EventKind, KeyRange, KeyValue, Rev},
 };
 
-/// Which branch each transaction on the way takes, in the order in which they are met.
+/// Whether the comparisons hold, for each transaction on the path, in the order of execution.
 type Path = Vec<bool>;
 
-const READABLE: &str = "the revision was checked, and nothing is compacted inside a transaction";
+const READABLE: &str = "the revision was checked, and no compaction runs within a transaction";
 
 pub(super) fn run(
     store: &mut Store,
@@ -36,9 +37,13 @@ pub(super) fn run(
 ) -> Result<(Response, Vec<Event>), Stop> {
     let mut path = Path::new();
     decide(store, txn, &mut path)?;
-    check(store, lessor, txn, &mut path.iter())?;
+    let mut checked = path.iter();
+    check(store, lessor, txn, &mut checked)?;
+    assert!(checked.next().is_none(), "every transaction on the path is checked");
     let mut execution = Execution { write: store.begin(), lessor, want_prev_events };
-    let result = execution.run(txn, &mut path.iter())?;
+    let mut executed = path.iter();
+    let result = execution.run(txn, &mut executed)?;
+    assert!(executed.next().is_none(), "every transaction on the path is executed");
     let mut events = execution.write.commit().events;
     if want_prev_events && events.len() > 1 {
         look_before_the_revision(&mut events);
@@ -46,9 +51,9 @@ pub(super) fn run(
     Ok((Response::Txn(result), events))
 }
 
-/// Watchers are told what a key held before the revision. Where a transaction changes a key more
-/// than once, that is what it held before the first change; and a key that a put creates anew held
-/// nothing, whatever was deleted just before.
+/// In events, the previous pair is the one before the whole revision. If a transaction changes a key
+/// several times, every event has the pair from before the first change. A put that creates the key has
+/// no previous pair, also if the same transaction deleted the key before.
 fn look_before_the_revision(events: &mut [Event]) {
     let mut before: BTreeMap<Bytes, Option<KeyValue>> = BTreeMap::new();
     for event in events {
@@ -64,7 +69,7 @@ fn look_before_the_revision(events: &mut [Event]) {
     }
 }
 
-/// A transaction of ranges only, at the newest revision. It needs no log.
+/// Executes a transaction that only reads, at the newest revision and without the log.
 pub(super) fn run_read_only(store: &Store, lessor: &Lessor, txn: &Txn) -> Result<TxnResult, Stop> {
     let mut path = Path::new();
     decide(store, txn, &mut path)?;
@@ -101,7 +106,7 @@ fn decide(store: &Store, txn: &Txn, path: &mut Path) -> Result<(), StorageError>
     Ok(())
 }
 
-/// Whether every key of the range satisfies the comparison. A range without keys is like a key
+/// Whether every key of the range satisfies the comparison. A range without keys is compared like a key
 /// that does not exist.
 fn holds(store: &Store, compare: &Compare) -> Result<bool, StorageError> {
     if let KeyRange::Point(key) = &compare.range {
@@ -117,7 +122,8 @@ fn holds(store: &Store, compare: &Compare) -> Result<bool, StorageError> {
     if is_empty { satisfies(store, compare, compare.range.start(), None) } else { Ok(true) }
 }
 
-/// A missing key has no value to compare, and zero for everything else.
+/// A comparison with the value of a key that does not exist does not hold. Its version, revisions and
+/// lease are compared as 0.
 fn satisfies(
     store: &Store,
     compare: &Compare,
@@ -161,8 +167,8 @@ fn check(
     Ok(())
 }
 
-/// Stricter than a range outside a transaction: a negative revision is not the newest one but
-/// long compacted, as soon as anything is.
+/// As in etcd, this check is stricter than that of a range outside a transaction: a negative revision
+/// does not mean the newest one, but is refused as compacted after the first compaction.
 fn check_range(store: &Store, range: &Range) -> Result<(), ApplyError> {
     let (asked, current, compacted) = (Rev(range.rev), store.rev_current(), store.rev_compacted());
     if range.rev == 0 {
@@ -183,7 +189,8 @@ struct Execution<'s> {
 }
 
 impl Execution<'_> {
-    /// Goes down by recursion, so its frames are kept small: a loop, and no adapters of iterators.
+    /// Calls itself for nested transactions, so its stack frame is kept small: a loop, and no iterator
+    /// adapters.
     fn run(&mut self, txn: &Txn, path: &mut slice::Iter<'_, bool>) -> Result<TxnResult, StorageError> {
         let (succeeded, ops) = branch(txn, path);
         let mut responses = Vec::with_capacity(ops.len());

@@ -1,4 +1,4 @@
-//! Writes, leases, compactions, members, and what is told of them.
+//! Writes, leases, compactions, members, and the events that they cause.
 
 use expect_test::expect;
 
@@ -224,7 +224,8 @@ fn what_need_not_go_through_the_log() {
     assert!(!is_read_only("txn { txn { get a } }"));
 }
 
-/// Leases, users and roles are counted as they come, change and go, and the same after a restart.
+/// Leases, users and roles are counted when they are added, changed and removed, and a restart counts
+/// the same.
 #[test]
 fn what_clients_store_beside_keys_counts_towards_the_size() {
     let mut replica = Replica::new();

@@ -31,7 +31,7 @@ fn then() -> impl Strategy<Value = Then> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Replicas that applied the same log are the same, whatever became of them on the way.
+    /// Replicas that applied the same log are equal, also with checkpoints, compactions and crashes.
     #[test]
     fn replicas_agree(log in prop::collection::vec((arbitrary::command(), then()), 1..60)) {
         let commands: Vec<Command> = log.iter().map(|(command, _)| command.clone()).collect();
@@ -45,7 +45,7 @@ proptest! {
         let commands: Vec<Command> = requests.into_iter().map(|request| request.command).collect();
         let mut shaken = Replica::new();
         for (at, (_, then)) in log.iter().enumerate() {
-            // After a crash the log is read again from where the database is.
+            // After a crash the log is applied again from the last checkpoint on.
             for replayed in shaken.applied..=at {
                 let applied = shaken.apply(&commands[replayed]);
                 prop_assert_eq!(&applied, &expected[replayed], "command {}: {:?}", replayed, &commands[replayed]);
@@ -65,7 +65,7 @@ proptest! {
         prop_assert_eq!(shaken.dump(), quiet.dump());
     }
 
-    /// And it is what the rules say.
+    /// A replica answers as the model does.
     #[test]
     fn as_the_model_says(commands in arbitrary::commands(60)) {
         let mut replica = Replica::new();
@@ -96,7 +96,7 @@ proptest! {
         }
     }
 
-    /// A read-only transaction answers as it would from the log.
+    /// A read-only transaction has the same outcome without the log as through the log.
     #[test]
     fn reading_only_is_the_same_without_the_log(
         commands in arbitrary::commands(30),
@@ -114,7 +114,7 @@ proptest! {
     }
 }
 
-/// Leaves out of the ranges what the model does not know.
+/// Removes what the model does not implement from the ranges.
 fn simplify(txn: &mut Txn) {
     for op in txn.success.iter_mut().chain(&mut txn.failure) {
         match op {

@@ -1,4 +1,4 @@
-//! What the tests of this room run commands on.
+//! The replica on which the tests of `apply` run commands.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     types::{Caller, KeyRange, KeyValue, LeaseId},
 };
 
-/// A state machine with its own database, and the log's place in it.
+/// A state machine with its own database, which also stores how far the log is applied.
 pub(super) struct Replica {
     directory: TempDir,
     database: Arc<Database>,
@@ -39,7 +39,7 @@ impl Replica {
         self.run(command, true)
     }
 
-    /// As [`Replica::apply`], where nobody counts how far the log is applied.
+    /// As [`Replica::apply`], without counting the command.
     pub(super) fn run(&mut self, command: &Command, want_prev_events: bool) -> Applied {
         let request = command.clone().by(Caller::Nobody);
         self.state.apply(&request, want_prev_events).expect("the disk is well")
@@ -59,7 +59,7 @@ impl Replica {
         }
     }
 
-    /// What was not committed is gone.
+    /// Opens the replica again, as after a crash: changes that were not committed are lost.
     pub(super) fn crash(self) -> Replica {
         let Replica { directory, database, state, .. } = self;
         drop((state, database));
@@ -127,7 +127,7 @@ fn open(directory: &TempDir) -> (Arc<Database>, StateMachine) {
     (database, state)
 }
 
-/// Says what each command does, with nobody watching for previous pairs.
+/// Compares the outcome of each command, without previous pairs in the events.
 pub(super) fn check(script: &str, expected: Expect) {
     let mut replica = Replica::new();
     let mut out = String::new();

@@ -150,7 +150,7 @@ fn a_comparison_of_a_range_is_for_all_of_it() {
     );
 }
 
-/// etcd 18667, 18799: a transaction was found to be impossible when half of it was written.
+/// etcd issues 18667 and 18799: a transaction was refused after half of it was written.
 #[test]
 fn a_refused_transaction_leaves_no_trace() {
     check(
@@ -188,8 +188,8 @@ fn a_refused_transaction_leaves_no_trace() {
     );
 }
 
-/// The rule against writing a key twice does not know that `a..` has no end. The put finds
-/// nothing to keep then.
+/// The rule that a transaction may not write a key twice, which is etcd's, does not see that `a..`
+/// contains `b`. The put therefore finds no value and no lease to keep.
 #[test]
 fn a_put_may_find_that_its_own_transaction_deleted_the_key() {
     check(
