@@ -69,7 +69,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(1);
 
-    /// Looks whenever it is time, until `until`. Returns the moments.
+    /// Reads the clock whenever that is planned, until `until`. Returns how often.
     fn look_until(attention: &mut Attention, now: &mut Instant, deadline: Instant, until: Instant) -> usize {
         let mut looks = 0;
         while let Some(next) = attention.next_look(*now, Some(deadline)).filter(|next| *next <= until) {
@@ -108,7 +108,7 @@ mod tests {
         assert!(attention.is_sure(now) && now == sure);
     }
 
-    /// A sleep in front of the last second is nobody's loss, but what went on in it is not known.
+    /// A stall before the grace period delays no lease, but the grace period begins after it.
     #[test]
     fn who_was_woken_early_from_a_long_sleep_has_to_stay_awake() {
         let start = Instant::now();
@@ -119,7 +119,7 @@ mod tests {
         assert!(!attention.is_sure(now));
     }
 
-    /// Else leases would never end on a member whose disk is always slow.
+    /// Otherwise leases would never expire on a member whose disk is always slow.
     #[test]
     fn who_cannot_stay_awake_stops_waiting() {
         let start = Instant::now();

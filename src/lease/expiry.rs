@@ -1,11 +1,11 @@
-//! When the leader has to propose the revoke of a lease, and when to write its remaining TTL to the log.
+//! When the leader has to propose the revoke of a lease, and when to note its remaining TTL in the log.
 //!
-//! There is one alarm for each lease. When an alarm rings, the caller proposes the lease's revoke, and
-//! the alarm is set again a little later, in case the proposal fails. Only [`Expiry::forget`], which
-//! is called when the revoke was applied, removes the alarm.
+//! There is one timer for each lease. When a timer fires, the caller proposes the lease's revoke, and the
+//! timer is set again a little later, in case the proposal fails. Only [`Expiry::forget`], which is called
+//! when the revoke was applied, removes the timer.
 //!
-//! A lease never ends early. It can be renewed until it was handed out; after that its revoke may
-//! already be on its way through the log. Members that do not lead hold no deadlines at all.
+//! A lease never ends early. It can be renewed until [`Expiry::expired`] returns it; after that its revoke
+//! may be in the log. Members that do not lead have no deadlines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,56 +19,56 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(crate) struct Expiry {
-    /// The term that this member leads in.
+    /// The term in which this member leads.
     term: Option<u64>,
-    leases: BTreeMap<LeaseId, Alarm>,
-    /// Every lease once, under its `rings`.
+    leases: BTreeMap<LeaseId, Timer>,
+    /// Every lease once, by its `fires_at`.
     queue: BTreeSet<(Instant, LeaseId)>,
-    /// The leases that are to be checkpointed, each once, under its `noted_at`.
+    /// The leases whose remaining TTL is to be noted, each once, by its `noted_at`.
     notes: BTreeSet<(Instant, LeaseId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Alarm {
-    /// The end of the TTL that was promised to the holder; checkpoints contain the time until then. An
-    /// extension that a new leader gives is not included, or the TTL would grow with every change of
+struct Timer {
+    /// The end of the TTL that was promised to the client; notes contain the time until then. The
+    /// extension by a new leader is not included, because the TTL would otherwise grow with every change of
     /// leader.
     promised: Instant,
-    /// The lease lives until then.
+    /// The lease is not revoked before this time.
     deadline: Instant,
-    /// The deadline, or, if that has passed and the lease was handed out, the next attempt.
-    rings: Instant,
-    /// When it is to be checkpointed.
+    /// The deadline, or, once the lease's revoke has been proposed, the time to propose it again.
+    fires_at: Instant,
+    /// When the remaining TTL is to be noted.
     noted_at: Option<Instant>,
-    /// A checkpoint of it may be on its way through the log.
+    /// A note of this lease may be in the log and not applied yet.
     is_being_noted: bool,
 }
 
-impl Alarm {
-    fn is_handed_out(&self) -> bool {
-        self.rings > self.deadline
+impl Timer {
+    fn is_revoking(&self) -> bool {
+        self.fires_at > self.deadline
     }
 }
 
-/// What came of the wish to keep a lease.
+/// The result of a keep-alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewal {
     Renewed {
-        /// A checkpoint that says less may follow in the log.
+        /// A note with a shorter remaining TTL may be in the log and not applied yet.
         is_being_noted: bool,
     },
-    /// It is being revoked.
+    /// The lease is being revoked.
     Ended,
-    /// There is no such lease here.
+    /// There is no deadline for such a lease.
     Unknown,
 }
 
 impl Expiry {
-    /// This member leads `term` from now on. `leases` comes with what remains of each; all get
-    /// `extend` on top, for the time in which nobody could renew them.
+    /// To be called when this member begins to lead in `term`. `leases` are all leases with their remaining
+    /// TTLs. Each gets `extend` in addition, for the time without a leader, when no client could renew it.
     ///
-    /// Leases that would end in the same second by the thousand are spread over the seconds after
-    /// it, so that their revokes do not crowd out the writes.
+    /// If more than [`LEASE_EXPIRIES_PER_SEC`] leases would expire in the same second, they are spread over
+    /// the seconds after it, so that their revokes do not delay writes.
     pub(crate) fn promote(
         &mut self,
         term: u64,
@@ -95,29 +95,29 @@ impl Expiry {
         }
     }
 
-    /// This member leads no more.
+    /// To be called when this member stops leading.
     pub(crate) fn demote(&mut self) {
         *self = Expiry::default();
     }
 
-    /// The term that the deadlines here are of.
+    /// The term for which the deadlines hold.
     pub(crate) fn term(&self) -> Option<u64> {
         self.term
     }
 
-    /// A grant was applied.
+    /// To be called when a grant was applied.
     pub(crate) fn granted(&mut self, id: LeaseId, ttl: Duration, now: Instant) {
         if self.term.is_some() {
             self.set(id, now, now + ttl, now + ttl);
         }
     }
 
-    /// A client keeps its lease.
+    /// Sets a new deadline for a lease that its client keeps alive.
     pub(crate) fn renew(&mut self, id: LeaseId, ttl: Duration, now: Instant) -> Renewal {
         match self.leases.get(&id).copied() {
             None => Renewal::Unknown,
-            Some(alarm) if alarm.is_handed_out() => Renewal::Ended,
-            Some(Alarm { is_being_noted, .. }) => {
+            Some(timer) if timer.is_revoking() => Renewal::Ended,
+            Some(Timer { is_being_noted, .. }) => {
                 self.set(id, now, now + ttl, now + ttl);
                 self.leases.get_mut(&id).expect("it was set").is_being_noted = is_being_noted;
                 Renewal::Renewed { is_being_noted }
@@ -125,50 +125,50 @@ impl Expiry {
         }
     }
 
-    /// A revoke was applied.
+    /// To be called when a revoke was applied.
     pub(crate) fn forget(&mut self, id: LeaseId) {
-        if let Some(alarm) = self.leases.remove(&id) {
-            self.unlist(id, alarm);
+        if let Some(timer) = self.leases.remove(&id) {
+            self.unlist(id, timer);
         }
         assert_eq!(self.queue.len(), self.leases.len(), "every lease is queued once");
     }
 
-    /// Up to `max` leases to be revoked now, the longest overdue first. Each is handed out again
-    /// after [`LEASE_REVOKE_RETRY`], until it is forgotten.
+    /// Up to `max` leases to be revoked now, the longest overdue first. Each is returned again after
+    /// [`LEASE_REVOKE_RETRY`], until [`Expiry::forget`] is called for it.
     pub(crate) fn expired(&mut self, now: Instant, max: usize) -> Vec<LeaseId> {
         let due: Vec<(Instant, LeaseId)> =
-            self.queue.iter().take_while(|(rings, _)| *rings <= now).take(max).copied().collect();
+            self.queue.iter().take_while(|(fires_at, _)| *fires_at <= now).take(max).copied().collect();
         for entry @ (_, id) in &due {
-            let rings = now + LEASE_REVOKE_RETRY;
-            let alarm = self.leases.get_mut(id).expect("what is queued is a lease");
-            assert!(alarm.deadline <= now, "a lease is not revoked before its deadline");
-            alarm.rings = rings;
+            let fires_at = now + LEASE_REVOKE_RETRY;
+            let timer = self.leases.get_mut(id).expect("every queued id is a lease");
+            assert!(timer.deadline <= now, "a lease is not revoked before its deadline");
+            timer.fires_at = fires_at;
             assert!(self.queue.remove(entry), "lease {id} is queued");
-            assert!(self.queue.insert((rings, *id)), "lease {id} is queued once");
+            assert!(self.queue.insert((fires_at, *id)), "lease {id} is queued once");
         }
         assert_eq!(self.queue.len(), self.leases.len(), "every lease is queued once");
         due.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Up to `max` leases to be checkpointed now, with what is left of each. Those that nobody
-    /// renews are due every [`LEASE_CHECKPOINT_INTERVAL`], for as long as more than that is left.
+    /// Up to `max` leases to be noted now, with their remaining TTLs. A lease that is not renewed is noted
+    /// every [`LEASE_CHECKPOINT_INTERVAL`], as long as more than that is left.
     pub(crate) fn due_notes(&mut self, now: Instant, max: usize) -> Vec<(LeaseId, Duration)> {
         let due = self.notes.iter().take_while(|(at, _)| *at <= now).take(max).map(|(_, id)| *id).collect();
         self.note(due, now)
     }
 
-    /// Up to `max` leases to be checkpointed before another member leads, the next to end first.
+    /// Up to `max` leases to be noted before another member leads, those that expire next first.
     pub(crate) fn all_notes(&mut self, now: Instant, max: usize) -> Vec<(LeaseId, Duration)> {
-        let lives = |id: &LeaseId| self.leases.get(id).is_some_and(|alarm| !alarm.is_handed_out());
+        let lives = |id: &LeaseId| self.leases.get(id).is_some_and(|timer| !timer.is_revoking());
         let next = self.queue.iter().map(|(_, id)| *id).filter(lives).take(max).collect();
         self.note(next, now)
     }
 
-    /// The checkpoint of these is in the log, or never will be.
+    /// To be called when the note of these leases was applied, or has failed.
     pub(crate) fn noted(&mut self, leases: &[(LeaseId, Duration)]) {
         for (id, _) in leases {
-            if let Some(alarm) = self.leases.get_mut(id) {
-                alarm.is_being_noted = false;
+            if let Some(timer) = self.leases.get_mut(id) {
+                timer.is_being_noted = false;
             }
         }
     }
@@ -176,21 +176,24 @@ impl Expiry {
     fn note(&mut self, leases: Vec<LeaseId>, now: Instant) -> Vec<(LeaseId, Duration)> {
         let mut notes = Vec::with_capacity(leases.len());
         for id in leases {
-            let alarm = self.leases.get_mut(&id).expect("what is listed is a lease");
-            if let Some(at) = alarm.noted_at.take() {
-                assert!(self.notes.remove(&(at, id)), "lease {id} is listed where it says so");
+            let timer = self.leases.get_mut(&id).expect("every listed id is a lease");
+            if let Some(at) = timer.noted_at.take() {
+                assert!(
+                    self.notes.remove(&(at, id)),
+                    "lease {id} is listed for a note at the time in its timer"
+                );
             }
-            alarm.is_being_noted = true;
-            alarm.noted_at = next_note(alarm.promised, now);
-            self.notes.extend(alarm.noted_at.map(|at| (at, id)));
-            notes.push((id, alarm.promised.saturating_duration_since(now)));
+            timer.is_being_noted = true;
+            timer.noted_at = next_note(timer.promised, now);
+            self.notes.extend(timer.noted_at.map(|at| (at, id)));
+            notes.push((id, timer.promised.saturating_duration_since(now)));
         }
         notes
     }
 
     /// When to call [`Expiry::expired`] next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.queue.first().map(|(rings, _)| *rings)
+        self.queue.first().map(|(fires_at, _)| *fires_at)
     }
 
     /// When to call [`Expiry::due_notes`] next.
@@ -198,33 +201,33 @@ impl Expiry {
         self.notes.first().map(|(at, _)| *at)
     }
 
-    /// What is left of a lease: nothing if it waits for its revoke, `None` if it is not here.
+    /// The remaining TTL of a lease: zero while it is being revoked, `None` if there is no such lease.
     pub(crate) fn remaining(&self, id: LeaseId, now: Instant) -> Option<Duration> {
-        self.leases.get(&id).map(|alarm| alarm.deadline.saturating_duration_since(now))
+        self.leases.get(&id).map(|timer| timer.deadline.saturating_duration_since(now))
     }
 
     fn set(&mut self, id: LeaseId, now: Instant, promised: Instant, deadline: Instant) {
-        assert!(promised <= deadline, "lease {id} is not kept for as long as was promised");
+        assert!(promised <= deadline, "lease {id} lives at least as long as was promised");
         let noted_at = next_note(promised, now);
-        let alarm = Alarm { promised, deadline, rings: deadline, noted_at, is_being_noted: false };
-        if let Some(before) = self.leases.insert(id, alarm) {
+        let timer = Timer { promised, deadline, fires_at: deadline, noted_at, is_being_noted: false };
+        if let Some(before) = self.leases.insert(id, timer) {
             self.unlist(id, before);
         }
         assert!(self.queue.insert((deadline, id)), "lease {id} is queued once");
         self.notes.extend(noted_at.map(|at| (at, id)));
         assert_eq!(self.queue.len(), self.leases.len(), "every lease is queued once");
-        assert!(self.notes.len() <= self.leases.len(), "a lease is listed once at most");
+        assert!(self.notes.len() <= self.leases.len(), "a lease is listed for a note at most once");
     }
 
-    fn unlist(&mut self, id: LeaseId, alarm: Alarm) {
-        assert!(self.queue.remove(&(alarm.rings, id)), "lease {id} is queued where it says so");
-        if let Some(at) = alarm.noted_at {
-            assert!(self.notes.remove(&(at, id)), "lease {id} is listed where it says so");
+    fn unlist(&mut self, id: LeaseId, timer: Timer) {
+        assert!(self.queue.remove(&(timer.fires_at, id)), "lease {id} is queued at the time in its timer");
+        if let Some(at) = timer.noted_at {
+            assert!(self.notes.remove(&(at, id)), "lease {id} is listed for a note at the time in its timer");
         }
     }
 }
 
-/// A lease that ends before a checkpoint would be due does not need one.
+/// A lease that expires before its next note would be due gets none.
 fn next_note(promised: Instant, now: Instant) -> Option<Instant> {
     let at = now + LEASE_CHECKPOINT_INTERVAL;
     (promised > at).then_some(at)
@@ -275,7 +278,7 @@ mod tests {
         assert_eq!(expiry.expired(start + secs(19), 9), [A]);
     }
 
-    /// etcd 20615: a renewal must not succeed while the revoke is on its way.
+    /// etcd issue 20615: a renewal must not succeed while the revoke is in the log.
     #[test]
     fn a_lease_that_was_handed_out_cannot_be_renewed() {
         let start = Instant::now();
@@ -292,8 +295,8 @@ mod tests {
         assert_eq!(expiry.renew(B, secs(10), start), Renewal::Unknown, "never granted");
     }
 
-    /// etcd 9935, 10686, 14019: a lease was taken off the heap, its revoke failed, and nobody
-    /// asked again.
+    /// etcd issues 9935, 10686 and 14019: a lease was removed from the heap, its revoke failed, and it was
+    /// never proposed again.
     #[test]
     fn a_revoke_that_did_not_get_through_is_asked_for_again() {
         let start = Instant::now();
@@ -356,7 +359,7 @@ mod tests {
         expiry.promote(1, start, secs(1), leases.chain([(LeaseId(-1), secs(12)), (LeaseId(-2), secs(60))]));
         let ends = |from: u64| {
             let range = start + secs(from)..start + secs(from + 1);
-            expiry.queue.iter().filter(|(rings, _)| range.contains(rings)).count()
+            expiry.queue.iter().filter(|(fires_at, _)| range.contains(fires_at)).count()
         };
         assert_eq!((0..11).map(ends).sum::<usize>(), 0);
         assert_eq!((11..14).map(ends).collect::<Vec<_>>(), [LEASE_EXPIRIES_PER_SEC; 3]);
@@ -387,7 +390,7 @@ mod tests {
         assert_eq!(expiry.next_note(), None);
     }
 
-    /// Else a lease that nobody keeps would live for as long as leaders come and go.
+    /// Otherwise each change of leader would extend a lease that no client renews.
     #[test]
     fn a_lease_is_extended_once_however_many_leaders_there_were() {
         let mut now = Instant::now();
@@ -426,7 +429,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        // Some outlive a checkpoint's interval or two, most do not.
+        // Some leases are longer than one or two intervals of notes, most are not.
         let long = LEASE_CHECKPOINT_INTERVAL.as_secs();
         let (id, ttl) =
             (1i64..5, prop_oneof![3 => 1u64..9, 1 => long - 2..long + 9, 1 => 2 * long..3 * long]);
@@ -444,13 +447,13 @@ mod tests {
         ]
     }
 
-    /// A lease as a list would have it, which is searched from end to end.
+    /// A lease of the model, which is a list without any index.
     #[derive(Clone, Debug)]
     struct Entry {
         id: LeaseId,
         promised: Instant,
         deadline: Instant,
-        rings: Instant,
+        fires_at: Instant,
         noted_at: Option<Instant>,
         is_being_noted: bool,
     }
@@ -459,7 +462,7 @@ mod tests {
         fn new(id: LeaseId, now: Instant, ttl: Duration, extend: Duration) -> Entry {
             let (promised, deadline) = (now + ttl, now + ttl + extend);
             let noted_at = (ttl > LEASE_CHECKPOINT_INTERVAL).then_some(now + LEASE_CHECKPOINT_INTERVAL);
-            Entry { id, promised, deadline, rings: deadline, noted_at, is_being_noted: false }
+            Entry { id, promised, deadline, fires_at: deadline, noted_at, is_being_noted: false }
         }
 
         fn note(&mut self, now: Instant) -> (LeaseId, Duration) {
@@ -489,7 +492,7 @@ mod tests {
                     Step::Renew(id, ttl) => {
                         let expected = match list.iter_mut().find(|entry| entry.id == LeaseId(id)) {
                             None => Renewal::Unknown,
-                            Some(entry) if entry.rings != entry.deadline => Renewal::Ended,
+                            Some(entry) if entry.fires_at != entry.deadline => Renewal::Ended,
                             Some(entry) => {
                                 let is_being_noted = entry.is_being_noted;
                                 *entry = Entry::new(LeaseId(id), now, secs(ttl), Duration::ZERO);
@@ -505,10 +508,10 @@ mod tests {
                     }
                     Step::Wait(wait) => now += secs(wait),
                     Step::Expired(max) => {
-                        list.sort_by_key(|entry| (entry.rings, entry.id));
+                        list.sort_by_key(|entry| (entry.fires_at, entry.id));
                         let mut due = Vec::new();
-                        for entry in list.iter_mut().filter(|entry| entry.rings <= now).take(max) {
-                            entry.rings = now + LEASE_REVOKE_RETRY;
+                        for entry in list.iter_mut().filter(|entry| entry.fires_at <= now).take(max) {
+                            entry.fires_at = now + LEASE_REVOKE_RETRY;
                             due.push(entry.id);
                         }
                         prop_assert_eq!(expiry.expired(now, max), due);
@@ -520,8 +523,8 @@ mod tests {
                         prop_assert_eq!(expiry.due_notes(now, max), due);
                     }
                     Step::AllNotes(max) => {
-                        list.sort_by_key(|entry| (entry.rings, entry.id));
-                        let live = list.iter_mut().filter(|entry| entry.rings == entry.deadline);
+                        list.sort_by_key(|entry| (entry.fires_at, entry.id));
+                        let live = list.iter_mut().filter(|entry| entry.fires_at == entry.deadline);
                         let live: Vec<_> = live.take(max).map(|entry| entry.note(now)).collect();
                         prop_assert_eq!(expiry.all_notes(now, max), live);
                     }
@@ -545,7 +548,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(expiry.term(), term);
-                prop_assert_eq!(expiry.next_deadline(), list.iter().map(|entry| entry.rings).min());
+                prop_assert_eq!(expiry.next_deadline(), list.iter().map(|entry| entry.fires_at).min());
                 prop_assert_eq!(expiry.next_note(), list.iter().filter_map(|entry| entry.noted_at).min());
                 for id in (1..5).map(LeaseId) {
                     let entry = list.iter().find(|entry| entry.id == id);

@@ -1,8 +1,8 @@
-//! The leases and the keys attached to them, as the log says.
+//! The leases and the keys attached to them, as the log determines them.
 //!
-//! A key is attached to at most one lease, and its newest value says to which: the lessor keeps
-//! the other direction, from lease to keys. What is stored of a lease is its cell, the TTL and
-//! the checkpoint of what remains of it; the keys are gathered from the store when it is opened.
+//! A key is attached to at most one lease, which its newest put names. The lessor has the other direction,
+//! from a lease to its keys. The cell of a lease contains its TTL and the last note of the remaining TTL.
+//! The keys are not stored with the lease, but collected from the store when it is opened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +20,9 @@ pub(crate) struct Lessor {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// What was granted.
+    /// The granted TTL.
     pub(crate) ttl_secs: i64,
-    /// The remaining TTL that a leader last wrote to the log; 0 if no leader did.
+    /// The remaining TTL in the last note in the log; 0 if there is none.
     pub(crate) remaining_millis: i64,
     pub(crate) keys: BTreeSet<Bytes>,
 }
@@ -32,7 +32,7 @@ impl Lease {
         seconds(self.ttl_secs)
     }
 
-    /// What a new leader starts to count from.
+    /// The time from which a new leader counts down.
     pub(crate) fn remaining(&self) -> Duration {
         match u64::try_from(self.remaining_millis) {
             Ok(millis) if self.has_checkpoint() => Duration::from_millis(millis),
@@ -63,7 +63,7 @@ impl Lessor {
         self.leases.iter().map(|(&id, lease)| (id, lease))
     }
 
-    /// False, and nothing happens, if the lease is there already.
+    /// Returns false and does nothing if the lease exists already.
     pub(crate) fn grant(&mut self, id: LeaseId, ttl_secs: i64) -> bool {
         assert!(id.is_some(), "a lease needs an id");
         if self.leases.contains_key(&id) {
@@ -73,12 +73,12 @@ impl Lessor {
         true
     }
 
-    /// Removes the lease and returns it. The caller deletes its keys.
+    /// Removes the lease and returns it. The caller deletes the lease's keys.
     pub(crate) fn revoke(&mut self, id: LeaseId) -> Option<Lease> {
         self.leases.remove(&id)
     }
 
-    /// False, and nothing happens, if there is no such lease.
+    /// Returns false and does nothing if there is no such lease.
     pub(crate) fn checkpoint(&mut self, id: LeaseId, remaining_millis: i64) -> bool {
         match self.leases.get_mut(&id) {
             Some(lease) => lease.remaining_millis = remaining_millis,
@@ -87,19 +87,19 @@ impl Lessor {
         true
     }
 
-    /// A key that is attached to nothing now says that it belongs to this lease.
+    /// Attaches a key that is attached to no lease.
     pub(crate) fn attach(&mut self, key: &[u8], id: LeaseId) {
+        assert!(id.is_some(), "a key is attached to a lease that has an id");
         // A copy, because the caller's key is a slice of a larger buffer and would keep that buffer in
         // memory.
-        assert!(id.is_some(), "no key is attached to no lease");
         let is_new = self.lease_mut(id).keys.insert(Bytes::copy_from_slice(key));
-        assert!(is_new, "a key is attached to lease {id} twice");
+        assert!(is_new, "a key is attached to lease {id} once");
     }
 
-    /// A key no longer belongs to this lease.
+    /// Detaches a key from its lease.
     pub(crate) fn detach(&mut self, key: &[u8], id: LeaseId) {
         let was_there = self.lease_mut(id).keys.remove(key);
-        assert!(was_there, "lease {id} does not know its key");
+        assert!(was_there, "a key that is detached from lease {id} was attached to it");
     }
 
     fn lease_mut(&mut self, id: LeaseId) -> &mut Lease {
@@ -107,20 +107,20 @@ impl Lessor {
     }
 }
 
-/// The stored form: eight bytes of id; eight of TTL in seconds and eight of
-/// what remains in milliseconds; big-endian.
+/// The stored form: the key is the id in eight bytes; the cell is the TTL in seconds and the noted remaining
+/// TTL in milliseconds, eight bytes each; all big-endian.
 impl Lessor {
     pub(crate) fn cell_key(id: LeaseId) -> Bytes {
         Bytes::copy_from_slice(&id.0.to_be_bytes())
     }
 
-    /// `None` for a lease that is not there: the cell is to be removed.
+    /// `None` for a lease that does not exist: its cell is to be removed.
     pub(crate) fn cell(&self, id: LeaseId) -> Option<Bytes> {
         let lease = self.leases.get(&id)?;
         Some(Bytes::from([lease.ttl_secs.to_be_bytes(), lease.remaining_millis.to_be_bytes()].concat()))
     }
 
-    /// Takes in a stored lease, without its keys. `None` if this is not what [`Lessor::cell`] writes.
+    /// Adds a stored lease, without its keys. `None` if this is not what [`Lessor::cell`] writes.
     pub(crate) fn restore(&mut self, key: &[u8], cell: &[u8]) -> Option<LeaseId> {
         let id = LeaseId(i64::from_be_bytes(key.try_into().ok()?));
         let (ttl_secs, remaining_millis) = cell.split_first_chunk::<8>()?;
@@ -200,7 +200,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against two plain lists: the leases, and the lease of each key.
+        /// Compares the lessor with two lists: of the leases, and of the lease of each key.
         #[test]
         fn as_two_lists_would(steps in prop::collection::vec(step(), 1..80)) {
             let mut lessor = Lessor::default();

@@ -1,10 +1,10 @@
-//! Leases: who holds which keys, and until when.
+//! Leases, the keys that are attached to them, and their deadlines.
 //!
-//! The two halves do not know each other. [`Lessor`] is replicated: it is what the log says, and knows no
-//! time. [`Expiry`] belongs to the leader alone: deadlines by its own clock, gone with its
-//! leadership. A deadline decides when a revoke is *proposed*; a lease ends by the revoke in the
-//! log and by nothing else. What a leader knows of deadlines reaches the next one as a checkpoint
-//! in the log, and only as that.
+//! [`Lessor`] and [`Expiry`] do not know each other. [`Lessor`] is replicated: it has the leases as the log
+//! determines them, and knows no time. [`Expiry`] has the deadlines, by the leader's clock; only the leader
+//! has one, and it is lost with the leadership. A deadline decides when a revoke is *proposed*; a lease
+//! ends when a revoke in the log is applied, and in no other way. The next leader learns the remaining TTLs
+//! from *notes* in the log, which etcd calls lease checkpoints.
 
 mod attention;
 mod expiry;

@@ -1,28 +1,27 @@
-//! What a stream is handed: one revision, for all of its watchers that want some of it.
+//! What the hub sends to a stream: one revision, for all watchers of the stream that match its events.
 //!
-//! The events are shared by every stream. A batch adds to them which watchers get which events,
-//! in one flat list, so that ten thousand watchers of a key cost ten thousand list entries and
-//! not ten thousand copies.
+//! All streams share the events. A batch only adds a flat list of which watcher gets which events, so ten
+//! thousand watchers of a key cost ten thousand list entries, and not ten thousand copies.
 
 use std::{ops::Range, sync::Arc};
 
 use super::WatchId;
 use crate::types::{Event, KeyValue, Rev};
 
-/// What goes through a stream's queue, in the order it happened.
+/// An item in the queue of a stream.
 #[derive(Debug)]
 pub(crate) enum Delivery {
     Batch(Batch),
-    /// Everything up to `rev` has been handed out to the watcher `id`.
+    /// The watcher `id` has been sent all its events up to `rev`.
     Progress {
         rev: Rev,
         id: WatchId,
     },
-    /// Everything up to `rev` has been handed out to every watcher of the stream.
+    /// Every watcher of the stream has been sent all its events up to `rev`.
     StreamProgress {
         rev: Rev,
     },
-    /// Some watchers fell behind: ask the hub which, and read history for them.
+    /// Some watchers have become unsynced. The stream asks the hub which, and reads history for them.
     Lagging,
 }
 
@@ -31,9 +30,9 @@ pub(crate) enum Delivery {
 pub(crate) struct Batch {
     pub(crate) rev: Rev,
     events: Arc<[Event]>,
-    /// Never empty, ordered by id, each id once.
+    /// Not empty, ordered by id, each id once.
     hits: Vec<Hit>,
-    /// Places in `events`; each hit owns a stretch of it, ascending and not empty.
+    /// Positions in `events`. Each hit has a part of this list, which is ascending and not empty.
     picks: Vec<u32>,
 }
 
@@ -60,7 +59,7 @@ impl Batch {
         Batch { rev, events: Arc::clone(events), hits: Vec::new(), picks: Vec::new() }
     }
 
-    /// Adds a watcher's share; an empty one is left out.
+    /// Adds a watcher's share, unless the share is empty.
     pub(super) fn push(
         &mut self,
         id: WatchId,

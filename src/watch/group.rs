@@ -1,7 +1,7 @@
 //! The synced watchers, found by key.
 //!
-//! Watchers of one key are in a map by that key, all others in a tree of intervals. A key finds
-//! its watchers in O(log n) and a little more for each one found.
+//! Watchers of a single key are in a map by that key, all others in a tree of intervals. The watchers of a
+//! key are found in O(log n), plus a little for each watcher found.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ impl Group {
         self.len
     }
 
-    /// Calls `visit` with the watchers of `key`, a few sets of them; no seat comes twice.
+    /// Calls `visit` with sets of watchers that together are the watchers of `key`, each once.
     pub(super) fn matching(&self, key: &[u8], mut visit: impl FnMut(&[Seat])) {
         if let Some(seats) = self.points.get(key) {
             visit(seats.as_slice());

@@ -1,11 +1,11 @@
-//! The one place that knows every watcher, and the last revision that was published to them.
+//! The hub knows every watcher, and the last revision that was published to them.
 //!
-//! Creating a watcher and publishing a revision are ordered by the hub's owner, who holds it
-//! behind one lock: whether a watcher is synced is decided, and acted upon, in one step, so no
-//! revision can slip between.
+//! The hub's owner keeps it behind one lock, which orders the creation of watchers and the publishing of
+//! revisions. Whether a new watcher is synced is decided under that lock, so no revision is missed between
+//! the two.
 //!
-//! Nothing is dropped and nothing overtakes. A revision that a stream has no room for stays in
-//! history, and its watchers with it; progress goes through the same queue as events.
+//! No event is lost, and none overtakes another. If the queue of a stream has no room for a revision, its
+//! watchers read that revision from history. Progress notifications go through the same queue as events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,16 +25,17 @@ use crate::types::{Event, KeyRange, Rev};
 
 #[derive(Debug)]
 pub(crate) struct WatchHub {
-    /// Every revision up to this one has been handed out or left to history.
+    /// Every revision up to this one has been queued for its watchers, or is left for them to read from
+    /// history.
     published: Rev,
     streams: BTreeMap<StreamId, Stream>,
     stream_next: u64,
     /// The synced watchers, and only they.
     synced: Group,
     watchers: usize,
-    /// Watchers that asked for previous values.
+    /// The number of watchers that asked for previous key-value pairs.
     prev_kv: usize,
-    /// Room for the hits of one revision, kept between publications.
+    /// The buffer for the hits of one revision, kept for the next revision.
     hits: Vec<(Seat, u32)>,
 }
 
@@ -42,13 +43,13 @@ pub(crate) struct WatchHub {
 struct Stream {
     outlet: Outlet,
     watchers: BTreeMap<WatchId, Watcher>,
-    /// Ended by compaction: they get nothing more, but their client has yet to cancel them.
+    /// Watchers that a compaction ended. They keep their ids until their client cancels them.
     retired: BTreeSet<WatchId>,
-    /// The first id to try for a watcher that brings none.
+    /// The first id to try for a watcher whose client does not choose one.
     id_next: i64,
-    /// Fell behind before the knock that is on its way; the answer to it is these.
+    /// The watchers that the lag notice in the queue is about.
     lagging: Vec<WatchId>,
-    /// Fell behind after it, and wait for the next.
+    /// Watchers that became unsynced after that notice was queued. They wait for the next notice.
     lagging_later: Vec<WatchId>,
 }
 
@@ -57,9 +58,9 @@ struct Stream {
 pub(crate) struct Census {
     pub(crate) streams: u64,
     pub(crate) watchers: u64,
-    /// Those that are read history for.
+    /// Watchers for which history is read.
     pub(crate) unsynced: u64,
-    /// Deliveries that are queued and not taken yet.
+    /// Deliveries in the queues of all streams.
     pub(crate) pending: u64,
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct Created {
 }
 
 impl WatchHub {
-    /// Of a store that is at revision `published`.
+    /// The hub of a store that is at revision `published`.
     pub(crate) fn new(published: Rev) -> WatchHub {
         WatchHub {
             published,
@@ -89,12 +90,12 @@ impl WatchHub {
         self.published
     }
 
-    /// Events should carry previous values: some watcher wants them.
+    /// Whether any watcher asked for previous key-value pairs, so that events have to contain them.
     pub(crate) fn any_prev_kv(&self) -> bool {
         self.prev_kv > 0
     }
 
-    /// How many there are of what.
+    /// The numbers for the metrics.
     pub(crate) fn census(&self) -> Census {
         let pending: usize = self.streams.values().map(|stream| stream.outlet.len()).sum();
         Census {
@@ -105,7 +106,7 @@ impl WatchHub {
         }
     }
 
-    /// Opens a stream that may leave `capacity` deliveries untaken.
+    /// Opens a stream whose queue has room for `capacity` deliveries.
     pub(crate) fn open_stream(&mut self, capacity: usize) -> Feed {
         let id = StreamId(self.stream_next);
         self.stream_next += 1;
@@ -130,8 +131,8 @@ impl WatchHub {
         }
     }
 
-    /// A synced watcher's first event comes through the feed; for an unsynced one the stream
-    /// reads history from `next_rev` on.
+    /// Creates a watcher. If it is synced, all its events come through the feed; if it is unsynced, the
+    /// stream reads history for it, beginning with `next_rev`.
     pub(crate) fn create(&mut self, feed: &mut Feed, spec: WatcherSpec) -> Result<Created, CreateError> {
         if spec.start_rev < 0 {
             return Err(CreateError::Compacted);
@@ -161,7 +162,7 @@ impl WatchHub {
         Ok(Created { id, state, spec })
     }
 
-    /// Ends a watcher: the feed yields nothing of it any more. False if there is none.
+    /// Ends a watcher; the feed yields none of its events any more. Returns whether the watcher existed.
     pub(crate) fn cancel(&mut self, feed: &mut Feed, id: WatchId) -> bool {
         let entry = self.streams.get_mut(&feed.stream).expect("the stream is open");
         let Some(watcher) = entry.watchers.remove(&id) else {
@@ -174,17 +175,17 @@ impl WatchHub {
         true
     }
 
-    /// An unsynced watcher needs what has been compacted: it ends, but keeps its id until its
-    /// client cancels it.
+    /// Ends an unsynced watcher because the history that it needs was compacted. The watcher keeps its id
+    /// until its client cancels it.
     pub(crate) fn retire(&mut self, stream: StreamId, id: WatchId) {
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
         let watcher = entry.watchers.remove(&id).expect("the watcher exists");
-        assert!(matches!(watcher.state, State::Unsynced { .. }), "a synced watcher needs no history");
+        assert!(matches!(watcher.state, State::Unsynced { .. }), "only an unsynced watcher reads history");
         entry.retired.insert(id);
         self.forget((stream, id), &watcher);
     }
 
-    /// Hands out the events of the revision after the last one, in their order.
+    /// Queues the events of the revision after the last one for their watchers.
     pub(crate) fn publish(&mut self, rev: Rev, events: Arc<[Event]>) {
         assert_eq!(rev, self.published.next(), "revisions are published one after the other");
         self.published = rev;
@@ -195,8 +196,8 @@ impl WatchHub {
             });
         }
         if !hits.is_empty() {
-            // By stream, then by watcher, then in the order of the events. A stable sort, since
-            // the hits come as a few sorted runs.
+            // By stream, then by watcher, then in the order of the events. The stable sort is faster here,
+            // because the hits are a few sorted runs.
             hits.sort();
             let bytes = events.iter().map(event_bytes).sum();
             for of_stream in hits.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
@@ -207,10 +208,11 @@ impl WatchHub {
         self.hits = hits;
     }
 
-    /// The watchers that the last [`Delivery::Lagging`] spoke of; to be called once for each.
+    /// The watchers that the last [`Delivery::Lagging`] is about. To be called once for each of these
+    /// deliveries.
     pub(crate) fn lagging(&mut self, stream: StreamId) -> Vec<Lagging> {
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
-        entry.outlet.answered();
+        entry.outlet.lag_notice_taken();
         let ready = mem::take(&mut entry.lagging);
         let later = mem::take(&mut entry.lagging_later);
         entry.laggards(later);
@@ -226,8 +228,8 @@ impl WatchHub {
             .collect()
     }
 
-    /// An unsynced watcher has been sent everything below `next_rev`, with events among it or
-    /// not. It is synced again if that is all there is.
+    /// To be called when an unsynced watcher was sent all its events before `next_rev`; `heard` says whether
+    /// there were any. If there is no later revision, the watcher becomes synced.
     pub(crate) fn resume(&mut self, stream: StreamId, id: WatchId, next_rev: Rev, heard: bool) -> State {
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
         let watcher = entry.watchers.get_mut(&id).expect("the watcher exists");
@@ -245,7 +247,7 @@ impl WatchHub {
         watcher.state
     }
 
-    /// A client asks how far its stream is. The answer, if one is due, comes through the feed.
+    /// Answers a client's request for progress through the feed, if all watchers of the stream are synced.
     pub(crate) fn progress(&mut self, stream: StreamId) {
         let rev = self.published;
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
@@ -255,8 +257,8 @@ impl WatchHub {
         }
     }
 
-    /// An interval of progress notifications has passed: watchers that asked for them and heard
-    /// nothing for all of it are told how far they are, through the feed.
+    /// To be called at every interval of progress notifications. Queues a notification for each watcher
+    /// that asked for them and got no event during the interval.
     pub(crate) fn tick(&mut self, stream: StreamId) {
         let rev = self.published;
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
@@ -274,9 +276,10 @@ impl WatchHub {
         }
     }
 
-    /// The store was replaced by one at `rev`: what lies between is to be read from history.
+    /// To be called when a snapshot at `rev` has replaced the store. Watchers read the revisions that were
+    /// not published here from history.
     pub(crate) fn restored(&mut self, rev: Rev) {
-        assert!(rev >= self.published, "a snapshot never goes back");
+        assert!(rev >= self.published, "a snapshot is not older than what was published");
         let published = mem::replace(&mut self.published, rev);
         for (stream, entry) in &mut self.streams {
             let mut fallen = Vec::new();
@@ -333,7 +336,7 @@ impl WatchHub {
         }
     }
 
-    /// Takes a watcher that is no longer its stream's out of everything else.
+    /// Removes a watcher, which was removed from its stream before, from the rest of the hub.
     fn forget(&mut self, seat: Seat, watcher: &Watcher) {
         if let State::Synced { .. } = watcher.state {
             self.synced.remove(&watcher.spec.range, seat);
@@ -366,21 +369,21 @@ impl Stream {
         self.watchers.get_mut(&id).expect("the watcher exists")
     }
 
-    /// Has the stream told about watchers that have just become unsynced. Those that fell behind
-    /// while a knock is under way may still have deliveries queued after it: they wait.
+    /// Notifies the stream of watchers that have just become unsynced. While a lag notice is in the queue,
+    /// they wait for the next one, because deliveries for them may be queued behind that notice.
     fn laggards(&mut self, fallen: Vec<WatchId>) {
         if fallen.is_empty() {
             return;
         }
-        if self.outlet.knocked() {
+        if self.outlet.has_lag_notice() {
             self.lagging_later.extend(fallen);
         } else {
             self.lagging = fallen;
-            self.outlet.knock();
+            self.outlet.send_lag_notice();
         }
     }
 
-    /// No room, no progress: the client asks again, or the next tick comes.
+    /// If the queue is full, the notification is dropped: the client asks again, or the next interval comes.
     fn tell_progress(&mut self, progress: Delivery) {
         let _no_room = self.outlet.hand(progress, 0);
     }

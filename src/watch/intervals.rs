@@ -1,9 +1,9 @@
 //! Half-open intervals of keys, found by a key inside them.
 //!
-//! A balanced (AVL) tree ordered by `(start, end)`, where each node also knows the furthest end
-//! below it: a search skips every subtree that ends at or before its key, and everything that
-//! starts after it. Balanced by rule and not by chance, so that all replicas do the same and
-//! nobody can choose ranges that make it slow.
+//! A balanced (AVL) tree ordered by `(start, end)`, in which each node also has the largest end of its
+//! subtree. A search skips every subtree whose intervals end at or before the key, and all intervals that
+//! start after the key. The tree is balanced by rotations and not by random numbers, so that no client can
+//! choose ranges that make it slow.
 
 use std::cmp::Ordering;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::seats::{Seat, Seats};
 
-/// Where an interval ends: before a key, or never. Ordered so that "never" is last.
+/// The end of an interval: before a key, or none. No end is ordered after every key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
     At(Bytes),
@@ -39,9 +39,9 @@ struct Node {
     start: Bytes,
     end: End,
     seats: Seats,
-    /// The furthest end in this subtree.
+    /// The largest end in this subtree.
     end_max: End,
-    /// Levels of this subtree; those of its two children differ by one at most.
+    /// The levels of this subtree. Those of the two children differ by at most one.
     height: u8,
     left: Link,
     right: Link,
@@ -113,12 +113,12 @@ fn stab(link: &Link, key: &[u8], visit: &mut impl FnMut(&[Seat])) {
 }
 
 impl Node {
-    /// Where `(start, end)` is, seen from this node.
+    /// The order of `(start, end)` relative to this node.
     fn compare(&self, start: &Bytes, end: &End) -> Ordering {
         start.cmp(&self.start).then_with(|| end.cmp(&self.end))
     }
 
-    /// Recomputes what is derived from the children.
+    /// Recomputes the fields that are derived from the children.
     fn refresh(&mut self) {
         self.height = 1 + height(&self.left).max(height(&self.right));
         let below = [&self.left, &self.right].into_iter().flatten().map(|child| &child.end_max);
@@ -128,7 +128,7 @@ impl Node {
         }
     }
 
-    /// Levels that the left side is higher than the right one.
+    /// The levels of the left subtree minus those of the right one.
     fn lean(&self) -> i16 {
         i16::from(height(&self.left)) - i16::from(height(&self.right))
     }
@@ -138,7 +138,7 @@ fn height(link: &Link) -> u8 {
     link.as_ref().map_or(0, |node| node.height)
 }
 
-/// Takes the topmost node out of the tree.
+/// Removes the topmost node of the tree.
 fn unlink(link: &mut Link) {
     let mut gone = link.take().expect("there is a node to take out");
     *link = match (gone.left.take(), gone.right.take()) {
@@ -166,7 +166,7 @@ fn take_first(link: &mut Link) -> Box<Node> {
     first
 }
 
-/// Brings a node up to date whose children are in order but may differ by two levels.
+/// Balances a node whose children are balanced, but may differ by two levels.
 fn rebalance(link: &mut Link) {
     let Some(node) = link else { return };
     node.refresh();

@@ -1,11 +1,11 @@
-//! Who is waiting for what.
+//! Which watcher waits for which events.
 //!
-//! Think of history as a tape with a writing head. A *synced* watcher stands at the head and is
-//! handed each revision as it is written. An *unsynced* one is further back: its stream reads
-//! history for it, in strides, until it reaches the head. A stream that does not take what it is
-//! handed has its watchers sent back to history. There is no third place.
+//! The history is a tape, and writes extend its head. A *synced* watcher is at the head: it is sent each
+//! revision when it is published. An *unsynced* watcher is further back: its stream reads history for it,
+//! in strides, until it has reached the head. If the queue of a stream is full, the watchers that miss a
+//! revision become unsynced. There is no third state.
 //!
-//! A watcher sees whole revisions, in order, each once, or is told that they are compacted.
+//! A watcher gets whole revisions, in order, each once, or is told that they are compacted.
 //!
 //! Nothing in this module waits, reads a clock or touches the store: the task that owns a stream reads
 //! the history that the stream's watchers missed.

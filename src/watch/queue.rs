@@ -1,10 +1,10 @@
 //! The bounded queue between the hub and one stream.
 //!
-//! The hub never waits. When a stream has too much untaken (deliveries or bytes), the hub keeps
-//! the revision to itself, lets the watchers fall behind, and *knocks*: one slot of the queue is
-//! kept free for that, so a stream always learns of its laggards, and learns of them only after
-//! it took what had been queued before. One knock at a time is enough, since the answer to it
-//! names all of them.
+//! The hub never waits. If the queue has no room for a revision (in deliveries or in bytes), the revision
+//! is not queued, its watchers become unsynced, and the hub queues a *lag notice*
+//! ([`Delivery::Lagging`]). One place in the queue is reserved for the notice, so a stream always learns of
+//! its unsynced watchers, and only after it took all deliveries that were queued before. There is at most
+//! one notice in the queue, because the stream then asks the hub for all these watchers.
 
 use std::{
     collections::BTreeMap,
@@ -26,11 +26,11 @@ pub(super) struct Outlet {
     bytes: Arc<AtomicUsize>,
     /// Deliveries queued since the stream was opened.
     handed: u64,
-    /// A knock has not been answered yet.
-    knocked: bool,
+    /// A lag notice is in the queue.
+    has_lag_notice: bool,
 }
 
-/// The stream's end: what it is handed, in order.
+/// The stream's end.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) stream: StreamId,
@@ -38,10 +38,10 @@ pub(crate) struct Feed {
     bytes: Arc<AtomicUsize>,
     /// Deliveries taken out since the stream was opened.
     taken: u64,
-    /// Cancelled watchers that the next deliveries may still name, and until which one.
+    /// Cancelled watchers, each with the last delivery that may still contain events for it.
     cancelled: BTreeMap<WatchId, u64>,
-    /// Progress of the whole stream up to this delivery is void: it knows nothing of a watcher
-    /// that has come since.
+    /// Progress notifications of the whole stream up to this delivery are dropped, because they were
+    /// queued before a watcher with a start revision was created, and do not hold for that watcher.
     progress_void: u64,
 }
 
@@ -55,22 +55,22 @@ pub(super) fn queue(stream: StreamId, capacity: usize) -> (Outlet, Feed) {
     assert!(capacity > 0);
     let (sender, receiver) = mpsc::channel(capacity + 1);
     let bytes = Arc::new(AtomicUsize::new(0));
-    let outlet = Outlet { queue: sender, bytes: Arc::clone(&bytes), handed: 0, knocked: false };
+    let outlet = Outlet { queue: sender, bytes: Arc::clone(&bytes), handed: 0, has_lag_notice: false };
     let cancelled = BTreeMap::new();
     (outlet, Feed { stream, queue: receiver, bytes, taken: 0, cancelled, progress_void: 0 })
 }
 
 impl Outlet {
-    /// Queues `delivery`, which keeps `bytes` of memory alive, or gives it back if there is no
-    /// room. An only delivery may be of any size.
+    /// Queues `delivery`, which keeps `bytes` of memory alive, or returns it if there is no room. A single
+    /// delivery in an empty queue may have any size.
     pub(super) fn hand(&mut self, delivery: Delivery, bytes: usize) -> Result<(), Delivery> {
-        // A stream that is gone takes everything.
+        // Deliveries to a stream that has ended are dropped.
         if self.queue.is_closed() {
             return Ok(());
         }
         let waiting = self.bytes.load(Ordering::Relaxed);
         let room = waiting == 0 || waiting + bytes <= WATCH_QUEUE_BYTES;
-        // Only the hub fills the queue, so the slot of the knock stays free.
+        // Only the hub adds to the queue, so the place for the lag notice stays free.
         if !room || self.queue.capacity() < 2 {
             return Err(delivery);
         }
@@ -78,24 +78,24 @@ impl Outlet {
         Ok(())
     }
 
-    /// Makes the stream ask for its laggards, unless it has been told to already.
-    pub(super) fn knock(&mut self) {
-        if !self.knocked && !self.queue.is_closed() {
-            self.knocked = true;
+    /// Queues a lag notice, unless one is in the queue already.
+    pub(super) fn send_lag_notice(&mut self) {
+        if !self.has_lag_notice && !self.queue.is_closed() {
+            self.has_lag_notice = true;
             self.push(Delivery::Lagging, 0);
         }
     }
 
-    pub(super) fn knocked(&self) -> bool {
-        self.knocked
+    pub(super) fn has_lag_notice(&self) -> bool {
+        self.has_lag_notice
     }
 
-    /// The stream has taken the knock out of the queue.
-    pub(super) fn answered(&mut self) {
-        self.knocked = false;
+    /// To be called when the stream has taken the lag notice out of the queue.
+    pub(super) fn lag_notice_taken(&mut self) {
+        self.has_lag_notice = false;
     }
 
-    /// Deliveries that have not been taken.
+    /// The number of deliveries in the queue.
     pub(super) fn len(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
@@ -107,14 +107,13 @@ impl Outlet {
     fn push(&mut self, delivery: Delivery, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let sent = self.queue.try_send(Queued { delivery, bytes });
-        assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the queue had room");
+        assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the queue has room");
         self.handed += 1;
     }
 }
 
 impl Feed {
-    /// The next delivery; `None` once the stream has been closed. Nothing is lost when the
-    /// future is dropped.
+    /// The next delivery; `None` once the stream was closed. No delivery is lost if the future is dropped.
     pub(crate) async fn recv(&mut self) -> Option<Delivery> {
         loop {
             let queued = self.queue.recv().await?;
@@ -134,20 +133,19 @@ impl Feed {
         }
     }
 
-    /// What is queued up to the `handed`-th delivery is no longer for the watcher `id`.
+    /// Drops what is queued for the watcher `id`, up to the `handed`-th delivery.
     pub(super) fn forget(&mut self, id: WatchId, handed: u64) {
         if self.taken < handed {
             self.cancelled.insert(id, handed);
         }
     }
 
-    /// Progress of the whole stream that is queued up to the `handed`-th delivery would promise
-    /// too much.
+    /// Drops queued progress notifications of the whole stream, up to the `handed`-th delivery.
     pub(super) fn void_progress(&mut self, handed: u64) {
         self.progress_void = handed;
     }
 
-    /// Accounts for a delivery, and takes out of it what is for nobody any more.
+    /// Counts a delivery as taken, and removes what is for cancelled watchers. `None` if nothing is left.
     fn take(&mut self, queued: Queued) -> Option<Delivery> {
         self.taken += 1;
         self.bytes.fetch_sub(queued.bytes, Ordering::Relaxed);

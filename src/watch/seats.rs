@@ -1,12 +1,11 @@
-//! The watchers of one range: a set that is mostly of one, and sometimes of thousands.
+//! The watchers of one range: a set that usually has one entry, and sometimes thousands.
 
 use super::{StreamId, WatchId};
 
-/// The address of a watcher in the hub: the stream that it belongs to, and its name there.
+/// The address of a watcher in the hub: its stream, and its id there.
 pub(super) type Seat = (StreamId, WatchId);
 
-/// The watchers of one range, sorted: a list is small when it has one entry, and quick to walk when
-/// it has thousands.
+/// A sorted list, which is small with one entry, and fast to walk with thousands.
 #[derive(Debug)]
 pub(super) struct Seats(Vec<Seat>);
 
@@ -16,7 +15,7 @@ impl Seats {
     }
 
     pub(super) fn insert(&mut self, seat: Seat) {
-        let at = self.0.binary_search(&seat).expect_err("a watcher sits in one place");
+        let at = self.0.binary_search(&seat).expect_err("a watcher is added once");
         self.0.insert(at, seat);
     }
 

@@ -1,5 +1,5 @@
-//! The hub against a naive model: whatever the interleaving and however small the queues, what
-//! a watcher is sent is the filtered history from its start, and progress keeps its promise.
+//! The hub against a naive model: for any interleaving and any size of the queues, a watcher is sent the
+//! filtered history from its start, and every progress notification is true.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -34,11 +34,11 @@ fn spec(range: KeyRange, start_rev: i64) -> WatcherSpec {
     }
 }
 
-/// What a client was sent for one watcher.
+/// What a client got for one watcher.
 #[derive(Debug)]
 struct Seen {
     spec: WatcherSpec,
-    /// First revision that it must see.
+    /// The first revision that the watcher has to get.
     start: Rev,
     events: Vec<(Rev, Vec<Event>)>,
 }
@@ -54,8 +54,8 @@ impl Seen {
     }
 }
 
-/// A stream with its reader, as simple as can be: it takes one delivery, or reads one revision
-/// of history for one laggard, at a time.
+/// The simplest reader of a stream: at each step it takes one delivery, or reads history for one unsynced
+/// watcher.
 struct Reader {
     feed: Feed,
     seen: BTreeMap<WatchId, Seen>,
@@ -64,16 +64,16 @@ struct Reader {
 
 struct World {
     hub: WatchHub,
-    /// From revision 1, which changed nothing, on.
+    /// All revisions, beginning with revision 1, which has no events.
     history: Vec<Arc<[Event]>>,
-    /// How much of it has been published.
+    /// The newest revision that was published.
     published: Rev,
     readers: Vec<Reader>,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A revision with these changes; not published yet.
+    /// Adds a revision with these changes, without publishing it.
     Write(Vec<(u8, bool)>),
     Publish,
     Create {
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// Publishes what is left, lets everybody read to the end, and judges.
+    /// Publishes all other revisions, lets every reader read to the end, and checks the results.
     fn finish(mut self) {
         while self.published < self.written() {
             self.publish();
@@ -290,7 +290,7 @@ fn wanted(spec: &WatcherSpec, events: &[Event]) -> Vec<Event> {
     events.iter().filter(|event| spec.wants(event)).cloned().collect()
 }
 
-/// What was seen is a prefix of what had to be seen, and everything up to `until`.
+/// What was seen must be a prefix of the expected events, and contain all of them up to `until`.
 fn check(history: &[Arc<[Event]>], seen: &Seen, until: Option<Rev>) {
     let mut expected: Vec<(Rev, Vec<Event>)> = (1..)
         .map(Rev)
@@ -307,7 +307,7 @@ fn check(history: &[Arc<[Event]>], seen: &Seen, until: Option<Rev>) {
     assert_eq!(seen.events, expected);
 }
 
-/// A watcher created from now on may be told of a time just before it: that promises nothing.
+/// A watcher that starts at the next revision may be sent progress at the revision before its start.
 fn check_progress(history: &[Arc<[Event]>], seen: &Seen, rev: Rev) {
     assert!(rev.0 >= seen.spec.start_rev, "progress from before the start");
     assert!(seen.events.last().is_none_or(|(last, _)| *last <= rev), "progress goes back");

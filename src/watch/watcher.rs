@@ -1,4 +1,4 @@
-//! One watcher: what it asked for, and where it stands.
+//! One watcher: what the client asked for, and which revision comes next.
 
 use std::{fmt, sync::Arc};
 
@@ -6,16 +6,16 @@ use thiserror::Error;
 
 use crate::types::{Event, EventKind, KeyRange, Rev};
 
-/// A client's stream: it carries many watchers. Never used twice.
+/// The stream of a client, which can have many watchers. Ids are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StreamId(pub(super) u64);
 
-/// A watcher's name on its stream. Any value is legal; the client may choose it.
+/// The id of a watcher in its stream. Any value is legal; the client may choose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WatchId(pub(crate) i64);
 
 impl WatchId {
-    /// "Not a watcher": the answer to a refused creation, and progress of the whole stream.
+    /// No watcher: in the answer to a refused creation, and in progress notifications of the whole stream.
     pub(crate) const NONE: WatchId = WatchId(-1);
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct WatcherSpec {
     /// 0 lets the hub choose.
     pub(crate) id: i64,
     pub(crate) range: KeyRange,
-    /// First revision to be seen; 0 is "from now on".
+    /// The first revision that the watcher wants; 0 means the next one.
     pub(crate) start_rev: i64,
     pub(crate) no_put: bool,
     pub(crate) no_delete: bool,
@@ -41,7 +41,7 @@ pub(crate) struct WatcherSpec {
 }
 
 impl WatcherSpec {
-    /// The filters let this kind of event through.
+    /// Whether the filters admit this kind of event.
     pub(crate) fn admits(&self, kind: EventKind) -> bool {
         match kind {
             EventKind::Put => !self.no_put,
@@ -54,7 +54,7 @@ impl WatcherSpec {
     }
 }
 
-/// A refused creation. The texts are etcd's: clients get them as `cancel_reason`.
+/// Why a watcher is refused. The texts are etcd's, and clients get them as `cancel_reason`.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum CreateError {
     /// A negative start revision.
@@ -66,18 +66,17 @@ pub(crate) enum CreateError {
     DuplicateId,
 }
 
-/// Where a watcher stands. It needs `next_rev` and everything after it, and has been handed
-/// everything before; `next_rev` only grows.
+/// How far a watcher is. It was sent all its events before `next_rev`, which only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Handed each revision as it is published, from `next_rev` on.
+    /// Each revision from `next_rev` on is queued for the watcher when it is published.
     Synced { next_rev: Rev },
-    /// Its stream reads history for it.
+    /// The stream reads history for the watcher.
     Unsynced { next_rev: Rev },
 }
 
-/// An unsynced watcher, for its stream to read history with. Nothing of it waits in the
-/// stream's queue any more.
+/// An unsynced watcher, for which its stream has to read history. The queue of the stream contains no more
+/// events for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Lagging {
     pub(crate) id: WatchId,
@@ -89,13 +88,13 @@ pub(crate) struct Lagging {
 pub(super) struct Watcher {
     pub(super) spec: Arc<WatcherSpec>,
     pub(super) state: State,
-    /// It got events since the last progress tick, so that the next one may pass it over.
+    /// Whether the watcher got events in this interval of progress notifications, and so needs none.
     pub(super) heard: bool,
 }
 
 impl Watcher {
-    /// A progress notification at `published` would promise nothing that has not been kept, and
-    /// would not speak of a time before the watcher's own.
+    /// Whether a progress notification at `published` is true for this watcher: it was sent all events up to
+    /// there, and its start revision is not later.
     pub(super) fn may_hear_progress(&self, published: Rev) -> bool {
         match self.state {
             State::Synced { next_rev } => published.0 >= self.spec.start_rev && next_rev <= published.next(),
