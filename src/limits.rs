@@ -153,30 +153,30 @@ pub(crate) const HISTORY_BYTES: usize = 1024 * 1024;
 /// Distinct revisions in one catch-up batch of a watcher.
 pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 
-/// Answers waiting for one watch stream. When full, its watchers fall back to history and
-/// read on from where they were; nothing is dropped.
+/// Deliveries in the queue of one watch stream. When the queue is full, the watchers that would get the
+/// next revision read it from history later; no event is lost.
 pub(crate) const WATCH_QUEUE: usize = 128;
 
-/// Bytes of events waiting for one watch stream. The same happens when they are reached; a
-/// single larger revision still passes.
+/// Bytes of events in the queue of one watch stream. When they are reached, the same happens. A single
+/// revision may be larger.
 pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
 
-/// Versions that clients may give themselves and be counted under. Clients of further ones are
+/// Versions in the requests' headers by which clients are counted. Clients with further versions are
 /// counted as unknown.
 pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 
-/// Bytes of a password: bcrypt takes no more in. Longer ones are refused.
+/// Bytes of a password, because bcrypt uses no more. Longer ones are refused.
 pub(crate) const PASSWORD_BYTES_MAX: usize = 72;
 
 /// Passwords that one reactor hashes at the same time. Each hash takes 100 ms of a core; further
 /// requests wait.
 pub(crate) const PASSWORDS_HASHED_AT_ONCE: usize = 1;
 
-/// Proposals waiting for the core. When full, writes are refused with `too many requests`.
+/// Proposals that wait for the core. When the queue is full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 
-/// Linearizable reads waiting for a round. When full, further ones are refused with `too many
-/// requests`.
+/// Linearizable reads that wait for the leadership to be confirmed. When the queue is full, further reads
+/// are refused with `too many requests`.
 pub(crate) const READ_QUEUE: usize = 50_000;
 
 /// Commands in one log entry, and their bytes. Further commands wait for the next entry.
@@ -194,11 +194,12 @@ const _: () = assert!(LEASE_HANDOVER_LEASES * LEASE_COMMAND_BYTES <= BATCH_BYTES
 const _: () = assert!(LEASE_CHECKPOINT_LEASES * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(LEASE_REVOKES_PER_ROUND * LEASE_COMMAND_BYTES <= BATCH_BYTES_MAX);
 
-/// Bytes of one log entry: a batch of commands or a single larger one, and whose it is.
+/// Bytes of one log entry: a batch of commands or a single larger command, and the batch's tag.
 pub(crate) const ENTRY_BYTES_MAX: usize = COMMAND_BYTES_MAX + 16;
 
-/// Bytes of the peer URLs of all members together, which travel and are stored as one, with what
-/// each takes beside itself. A change that needs more is refused like a request that is too large.
+/// Bytes of the peer URLs of all members together, because they are sent and stored as one, and the bytes
+/// that each URL takes in addition. A membership change that needs more is refused like a request that is
+/// too large.
 pub(crate) const MEMBERSHIP_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const URL_BYTES: usize = 8;
 
@@ -220,25 +221,26 @@ const _: () = assert!(
 /// from the file, which the kernel caches as well.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
-/// What of a database is read, sent or written in one go when all of it is: so little that a log on
-/// the same disk hardly waits for it. A single larger record still passes.
+/// Bytes that are read, sent or written at once when a whole database is: so few that a log on the same disk
+/// hardly waits for them. A single record may be larger.
 pub(crate) const STRETCH_BYTES: usize = 64 * 1024;
 
-/// How far ahead of where it is read such a database is fetched from the disk.
+/// Bytes of such a database that are prefetched from the disk.
 pub(crate) const PREFETCH_BYTES: u64 = 1024 * 1024;
 
 const _: () = assert!(PREFETCH_BYTES >= STRETCH_BYTES as u64);
 
-/// Pages kept in memory of a database that is written whole. Half of it may be what is not in the
-/// file yet, which a stretch has to fit into.
+/// Memory for the pages of a database that is written as a whole. Half of it may be pages that are not in
+/// the file yet, and one stretch has to fit into that half.
 pub(crate) const DRAFT_CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 const _: () = assert!(DRAFT_CACHE_BYTES / 2 > REQUEST_BYTES_MAX + 2 * STRETCH_BYTES);
 
-/// The network buffer that a command in memory keeps alive, roughly.
+/// Approximate size of the network buffer that a command in memory keeps alive.
 pub(crate) const COMMAND_BUFFER_BYTES: usize = 2 * 1024;
 
-/// Full segments of the log that are kept for peers that are a little behind, at most; 64 MiB each.
+/// Maximum number of full log segments, 64 MiB each, that are kept for peers that are a little behind. A
+/// peer that needs older entries is sent a snapshot.
 pub(crate) const LOG_SEGMENTS_KEPT: usize = 2;
 
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
@@ -249,9 +251,9 @@ pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const APPEND_ENTRIES_MAX: u64 = 4096;
 pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
 
-/// What one peer may owe answers for: messages, and their bytes. What is over stays in the log
-/// until answers have come; the message that reaches the bytes still goes. openraft takes in as
-/// many on the other side before it stops reading.
+/// Messages to one peer that are not answered yet, and their bytes. Further entries stay in the log until
+/// answers arrive; the message that reaches the bytes is still sent. The peer's openraft accepts as many
+/// before it stops reading.
 pub(crate) const APPENDS_IN_FLIGHT: usize = 64;
 pub(crate) const APPENDS_IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -261,21 +263,21 @@ const _: () = assert!(APPEND_BYTES_MAX >= BATCH_BYTES_MAX);
 // A peer that keeps up is sent entries from memory.
 const _: () = assert!(LOG_CACHE_BYTES >= APPENDS_IN_FLIGHT_BYTES);
 
-/// Bytes that are gathered into one frame of the log. The entry that reaches them is still in it.
+/// Bytes of entries that are gathered into one frame of the log. The entry that reaches them is included.
 pub(crate) const FRAME_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of one message from a peer. Larger ones are refused, and none is ever sent: see the
-/// assertions below.
+/// Bytes of one message from a peer. Larger messages are refused. No member sends one, as the assertions
+/// below show.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Bytes of a message to a peer beside its payload: envelope, vote, positions, tags and lengths.
 const PEER_ENVELOPE_BYTES: usize = 1024;
-/// The same for each entry that it carries.
+/// The same for each entry in the message.
 const PEER_ENTRY_BYTES: usize = 64;
 
-/// Everything that a peer is sent fits: entries, a batch that is taken to the leader, a change of the
-/// members as a client asked for it, all members with their URLs, a piece of a snapshot. Other
-/// messages have nothing in them whose size a client decides.
+/// Every message to a peer fits: entries, a batch that is forwarded to the leader, a membership change as a
+/// client asked for it, all members with their URLs, a piece of a snapshot. The other messages contain
+/// nothing whose size a client decides.
 const _: () = {
     let entries = PEER_ENVELOPE_BYTES + APPEND_ENTRIES_MAX as usize * PEER_ENTRY_BYTES;
     assert!(entries + APPEND_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
@@ -286,80 +288,80 @@ const _: () = {
     assert!(PEER_ENVELOPE_BYTES + SNAPSHOT_PIECE_BYTES <= PEER_MESSAGE_BYTES_MAX);
 };
 
-/// How slow the way to a peer and its disk may be together. A large message may take as long as this
-/// makes it beyond the time that any message has.
+/// Minimum rate of the network to a peer and of the peer's disk together. The timeout of a large message is
+/// longer by the time that the message takes at this rate.
 pub(crate) const PEER_BYTES_PER_SEC_MIN: usize = 4 * 1024 * 1024;
 
-/// Bytes of a part of a snapshot in one piece. A part that is larger, for it holds a single larger
-/// record or cell, travels in several.
+/// Bytes of a part of a snapshot in one message. A part with a single larger record or cell is sent in
+/// several messages.
 pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
 
-/// Senders of refused peer requests that are remembered, so that each is told of once in a while. Of
-/// more nothing is told until some of these are quiet: who they are is what they say, and a log can
-/// be filled with that.
+/// Senders of refused peer requests that are remembered, so that each of them is logged only once in a
+/// while. Further senders are not logged until some of these have been quiet, because the id of a sender is
+/// what it claims, and invented ids could fill the log.
 pub(crate) const REFUSED_PEERS: usize = 64;
 
-/// Pieces of a snapshot that have arrived and are not in a file yet. When full, the sender waits.
+/// Pieces of a snapshot that have arrived and are not in a file yet. When the queue is full, the sender
+/// waits.
 pub(crate) const SNAPSHOT_PIECES: usize = 4;
 
-/// How fast a snapshot is sent to one peer: a gigabyte in less than a minute, and most of the disk,
-/// the network and a core left for those who write meanwhile.
+/// The rate at which a snapshot is sent to one peer: a gigabyte takes less than a minute, and most of the
+/// disk, the network and the CPU remains for writes.
 pub(crate) const SNAPSHOT_BYTES_PER_SEC: u64 = 24 * 1024 * 1024;
 
-/// Connections on their way from the acceptor to one reactor. When it is full, another reactor
-/// gets the next connection; when all are, the acceptor waits, and with it the kernel's own queue
-/// of connections fills.
+/// Accepted connections that wait for one reactor. When the queue is full, another reactor gets the next
+/// connection. When all queues are full, the acceptor waits, and connections wait in the kernel's queue.
 pub(crate) const ACCEPT_QUEUE: usize = 64;
 
-/// Connections that the kernel keeps until they are accepted. Beyond it clients are told to try
-/// again.
+/// Connections in the kernel's queue until they are accepted. When it is full, the kernel drops further
+/// attempts to connect, and clients repeat them.
 pub(crate) const LISTEN_BACKLOG: i32 = 1024;
 
-/// The pause before a member tries again to tell the cluster its name and client URLs.
+/// The pause before a member tries again to publish its name and client URLs.
 pub(crate) const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause before a compaction that failed is tried again, however short `--auto-compaction-retention` is.
+/// The pause before a failed compaction is tried again, also if `--auto-compaction-retention` is shorter.
 pub(crate) const COMPACTION_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reactors: each is a thread. More are refused.
+/// Reactors, each of which is a thread. A larger `--reactors` is refused.
 pub(crate) const REACTORS_MAX: usize = 1024;
 
-/// How long a connection is silent at least before its client is asked whether it is there. Lower
-/// values of `--grpc-keepalive-interval` are raised to it, as gRPC for Go does.
+/// Minimum time without data on a connection before the server sends a ping. Lower values of
+/// `--grpc-keepalive-interval` are raised to it, as in grpc-go.
 pub(crate) const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The pause after a connection could not be accepted.
 pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// File descriptors that are not available to clients' connections, as many as etcd reserves. They
-/// are for files (logs, database, log segments, snapshots, a defragmentation: 40), listeners
-/// and the threads' event queues (20), connections made to peers (26), and the two below. A member
-/// that is not left that many does not start.
+/// File descriptors that are not available to clients' connections, as many as etcd reserves. They are for
+/// files (logs, database, log segments, snapshots, a defragmentation: 40), listeners and the threads' event
+/// queues (20), connections to peers (26), and the two kinds of connections below. A member whose limit
+/// leaves fewer does not start.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 150;
-/// What each reactor needs for itself.
+/// File descriptors that each reactor needs.
 pub(crate) const DESCRIPTORS_PER_REACTOR: u64 = 4;
-/// Connections to the peer port, at least. Each peer makes four at most. When more are open, new
+/// Minimum number of connections to the peer ports. Each peer opens at most four. When more are open, new
 /// ones wait.
 pub(crate) const PEER_CONNECTIONS: usize = 48;
-/// Connections to the ports of --listen-metrics-urls, at least. When more are open, new ones wait.
+/// Minimum number of connections to the ports of `--listen-metrics-urls`. When more are open, new ones wait.
 pub(crate) const METRICS_CONNECTIONS: usize = 16;
-/// Of the descriptors that are not reserved, peers and metrics get one in so many each.
+/// One in this many of the descriptors that are not reserved is for peers, and as many for metrics.
 pub(crate) const CONNECTIONS_SHARE: usize = 8;
 
 const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= DESCRIPTORS_RESERVED as usize);
 
-/// How long a connection to the peer port may be silent before its first byte. It is closed then:
-/// peers speak at once, and the places are few.
+/// How long a connection to a peer port may take to send its first byte. After that it is closed, because
+/// peers send at once, and the number of connections is small.
 pub(crate) const PEER_FIRST_BYTES: Duration = Duration::from_secs(10);
 
 /// Concurrent clean-ups after calls that were cancelled. Each clean-up is a proposal that waits for a
 /// leader. Beyond this number, the keys that a call left behind are deleted when its lease ends.
 pub(crate) const CLEANUPS_MAX: usize = 10_000;
 
-/// How long a member that stops waits for clean-ups, once its connections are closed.
+/// How long a stopping member waits for clean-ups after its connections are closed.
 pub(crate) const CLEANUP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long connections may take to finish what they are answering when the server stops.
+/// How long connections may take to finish the requests in progress when the server stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Records that the scrubber reads at once, and the time between two such reads: a million records in
@@ -367,35 +369,34 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 pub(crate) const SCRUB_RECORDS: usize = 1000;
 pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Places with damage that are looked at again, and how often. The first ones are enough to know
-/// whether a disarmed alarm has to come back; until it does, whoever disarmed it can write.
+/// Damaged places that are read again, and how often, to raise an alarm again that was disarmed although
+/// the damage still exists. The first places are enough for that. Between these readings writes are
+/// accepted.
 pub(crate) const DAMAGE_KNOWN: usize = 64;
 pub(crate) const DAMAGE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The next request of a single client that writes without pause comes within this time.
+/// Maximum time between two requests of a single client that writes without pause.
 pub(crate) const LONE_WRITER_BEAT: Duration = Duration::from_micros(400);
-/// Requests in that rhythm before the core stays awake for the next.
+/// Requests at such intervals after which the core stays awake for the next one.
 pub(crate) const LONE_WRITER_BEATS: u32 = 8;
 
-/// Hashes of the database or of its history that wait for the one that is made. Who asks for what
-/// waits already, waits along; further ones are refused with `too many requests`. One is made at a
-/// time, on one thread, and ends early if all who wait for it have gone.
+/// Hashes of the database or of its history that wait, while one is computed on one thread. Callers that
+/// ask for the same hash share it; further hashes are refused with `too many requests`. The computation
+/// ends early if no caller waits for it any more.
 pub(crate) const HASHES_WAITING: usize = 16;
 
-/// Images of the database that wait to be made, or are being sent to clients: each is a copy of the
-/// whole database on the disk. One is made at a time, all who come meanwhile share the next, and
-/// where nothing was written since the last they share that. If all are being sent, another is
-/// refused, unless one of them was not read for [`SNAPSHOT_IDLE_MAX`]: that one ends, and its
-/// client is told so.
+/// Images of the database that wait to be made, or are being sent to clients. Each is a copy of the whole
+/// database on the disk. One is made at a time. Clients that ask meanwhile share the next image, or the last
+/// one if nothing was written since. If all images are being sent, a further client is refused, unless an
+/// image was not read for [`SNAPSHOT_IDLE_MAX`]: then sending that image is ended with an error.
 pub(crate) const SNAPSHOT_IMAGES_MAX: usize = 3;
 pub(crate) const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Pieces of such images that are read at the same time, each on a thread for a moment. Further
-/// clients wait.
+/// Pieces of such images that are read at the same time, each on a thread of its own. Further clients wait.
 pub(crate) const SNAPSHOT_READS_AT_ONCE: usize = 4;
 
-/// Defragmentations that wait for the one that is under way. All who come meanwhile wait for the
-/// next one together, so there is never a second.
+/// Defragmentations that wait while one runs. All callers that ask meanwhile share the next one, so a second
+/// one never waits.
 pub(crate) const DEFRAGMENTATIONS_WAITING: usize = 1;
 
 /// How long a defragmentation copies before the disk thread checks whether a checkpoint is due.
@@ -403,12 +404,12 @@ pub(crate) const DEFRAGMENTATION_SLICE: Duration = Duration::from_millis(50);
 
 const _: () = assert!(DEFRAGMENTATION_SLICE.as_millis() < CHECKPOINT_INTERVAL.as_millis());
 
-/// A defragmentation stops commits for its end once a pass copied no more than this of what was
-/// written during the pass before it. If more is written than it can copy, it does so after the
-/// last of these passes anyway; what is written then waits in memory, and then in the log.
+/// A defragmentation copies in passes, each of which copies the changes during the pass before it. Once a
+/// pass has copied no more than these bytes, or after the last of these passes, commits are stopped and
+/// the rest is copied. Changes during that time wait in memory, and then in the log.
 pub(crate) const DEFRAGMENTATION_REST_BYTES: usize = 4 * 1024 * 1024;
 
-// What is written while the end of a defragmentation stops commits has room in memory.
+// There is room in memory for the changes while commits are stopped.
 const _: () = assert!(DEFRAGMENTATION_REST_BYTES < UNSAVED_BYTES / 2);
 
 pub(crate) const DEFRAGMENTATION_PASSES_MAX: u32 = 10;

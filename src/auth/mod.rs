@@ -1,10 +1,10 @@
-//! Users, their roles, and what roles permit.
+//! Users, their roles, and the permissions of roles.
 //!
-//! [`AuthStore`] is replicated: it is what the log says, and knows neither passwords (only hashes
-//! of them) nor who is asking. Every change moves its revision by one, so that whoever remembers
-//! an old one can be told that it is old.
+//! [`AuthStore`] is replicated: its content is determined by the log. It has hashes of passwords, but no
+//! passwords, and does not know who is calling. Every change raises its revision by one, so that a caller
+//! which was authenticated at an older revision can be recognised.
 //!
-//! They are kept and not enforced yet.
+//! Users and roles are stored, but permissions are not enforced yet.
 
 mod permission;
 mod store;

@@ -1,4 +1,4 @@
-//! What a role permits: a kind of access, on a range of keys.
+//! A permission of a role: a kind of access to a range of keys.
 
 use bytes::Bytes;
 
@@ -15,12 +15,12 @@ pub(crate) enum PermissionKind {
     Read,
     Write,
     ReadWrite,
-    /// A kind that etcd does not know: it keeps it, and it permits nothing.
+    /// A kind that etcd does not know. As in etcd, such a permission is stored and permits nothing.
     Unknown(i32),
 }
 
 impl PermissionKind {
-    /// By the number that etcd gave it, on the wire and on the disk.
+    /// The kind with this number, which is etcd's, on the wire and on the disk.
     pub(crate) fn of(number: i32) -> PermissionKind {
         match number {
             0 => PermissionKind::Read,
@@ -41,13 +41,14 @@ impl PermissionKind {
 }
 
 impl Permission {
-    /// On every key there is.
+    /// Reading and writing every key.
     pub(super) fn everything() -> Permission {
         Permission { kind: PermissionKind::ReadWrite, range: KeyRange::all() }
     }
 }
 
-/// Whether a permission may be given on the range: it has a first key, and room behind it.
+/// Whether a permission may be granted on the range: its first key is not empty, and the range is not
+/// empty.
 pub(super) fn is_grantable(range: &KeyRange) -> bool {
     let has_room = match range {
         KeyRange::Span(start, end) => start < end,
@@ -56,15 +57,15 @@ pub(super) fn is_grantable(range: &KeyRange) -> bool {
     has_room && !range.start().is_empty()
 }
 
-/// One permission after the other: its kind's number, i32, then key and range end, each behind its
-/// length, u32; big-endian.
+/// The stored form of each permission in turn: the number of its kind, i32; the key and the range end, each
+/// after its length, u32; all big-endian.
 pub(super) fn encode(permissions: &[Permission]) -> Bytes {
     let mut out = Vec::new();
     for permission in permissions {
         out.extend_from_slice(&permission.kind.number().to_be_bytes());
         let (key, range_end) = permission.range.to_wire();
         for bytes in [key, range_end] {
-            let length = u32::try_from(bytes.len()).expect("a request is far smaller");
+            let length = u32::try_from(bytes.len()).expect("a request has less than 4 GiB");
             out.extend_from_slice(&length.to_be_bytes());
             out.extend_from_slice(&bytes);
         }

@@ -1,7 +1,7 @@
 //! Users and roles, by name.
 //!
-//! A role that a user has is there, but for `root`: that one may be given to a user before it
-//! exists, and permits everything whatever was granted to it.
+//! A user only has roles that exist, except for `root`: that role may be granted before it exists, and
+//! permits everything, whatever permissions were granted to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ const ROOT: &str = "root";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AuthStore {
     users: BTreeMap<String, User>,
-    /// What each role permits: by key, and in the order of granting where keys are the same.
+    /// The permissions of each role, ordered by key; those with the same key in the order of granting.
     roles: BTreeMap<String, Vec<Permission>>,
     rev: u64,
 }
@@ -49,7 +49,7 @@ pub(crate) enum AuthError {
     RoleNotGranted,
     #[error("permission is not granted to the role")]
     PermissionNotGranted,
-    /// A permission on a range that cannot be.
+    /// A permission on a range on which none can be granted.
     #[error("invalid auth management")]
     InvalidAuthManagement,
     #[error("root user does not exist")]
@@ -67,7 +67,7 @@ impl Default for AuthStore {
 }
 
 impl AuthStore {
-    /// Starts at 1, and is one more after each change.
+    /// 1 at first; every change raises it by one.
     pub(crate) fn rev(&self) -> u64 {
         self.rev
     }
@@ -86,13 +86,13 @@ impl AuthStore {
         self.roles.keys().map(String::as_str)
     }
 
-    /// What a role permits.
+    /// The permissions of a role.
     pub(crate) fn permissions(&self, role: &str) -> Result<Vec<Permission>, AuthError> {
         let permissions = self.roles.get(role).ok_or(AuthError::RoleNotFound)?;
         Ok(if role == ROOT { vec![Permission::everything()] } else { permissions.clone() })
     }
 
-    /// Whether a user exists that could disable authentication again after it was enabled.
+    /// Whether there is a user that can disable authentication again once it is enabled.
     pub(crate) fn check_root(&self) -> Result<(), AuthError> {
         let root = self.users.get(ROOT).ok_or(AuthError::RootUserNotExist)?;
         if root.roles.contains(ROOT) { Ok(()) } else { Err(AuthError::RootRoleNotExist) }
@@ -132,7 +132,7 @@ impl AuthStore {
         Ok(())
     }
 
-    /// Giving a role once more changes nothing, the revision included.
+    /// Granting a role that the user has already does not raise the revision.
     pub(crate) fn user_grant_role(&mut self, name: &str, role: &str) -> Result<(), AuthError> {
         let is_role = role == ROOT || self.roles.contains_key(role);
         let user = self.user_mut(name)?;
@@ -165,7 +165,7 @@ impl AuthStore {
         Ok(())
     }
 
-    /// Users who had the role have it no more.
+    /// The role is also removed from all users that have it.
     pub(crate) fn role_delete(&mut self, name: &str) -> Result<(), AuthError> {
         self.roles.remove(name).ok_or(AuthError::RoleNotFound)?;
         for user in self.users.values_mut() {
@@ -218,17 +218,17 @@ impl AuthStore {
     }
 }
 
-/// The stored form: a user as JSON, for whoever has to look; what a role permits as in
-/// [`permission::encode`]; each at its name. The revision has a cell of its own.
+/// The stored form, by name: a user is JSON, which people can read; a role is the encoding of its
+/// permissions ([`permission::encode`]). The revision has a cell of its own.
 impl AuthStore {
-    /// In the table `meta`.
+    /// The key of the revision in the table `meta`.
     pub(crate) const REV_CELL: &'static [u8] = b"auth_revision";
 
     pub(crate) fn cell_key(name: &str) -> Bytes {
         Bytes::copy_from_slice(name.as_bytes())
     }
 
-    /// `None` for a user that is not there: the cell is to be removed.
+    /// `None` for a user that does not exist: its cell is to be removed.
     pub(crate) fn user_cell(&self, name: &str) -> Option<Bytes> {
         let user = self.users.get(name)?;
         Some(serde_json::to_vec(user).expect("strings and a bool are JSON").into())

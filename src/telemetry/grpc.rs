@@ -1,6 +1,6 @@
-//! Counters of one gRPC method, resolved once so that a call looks nothing up by label.
+//! The counters of each gRPC method. They are looked up by label once, and not at every call.
 //!
-//! Every method of every service exists from the start with zeros, as dashboards expect.
+//! The series of all methods exist from the start with the value 0, because dashboards expect them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -72,7 +72,7 @@ const METHODS: &[(&str, GrpcKind, &[&str])] = &[
     ("grpc.health.v1.Health", SERVER_STREAM, &["Watch"]),
 ];
 
-/// By number, as they stand on the wire.
+/// The names of the gRPC codes, by number.
 const CODES: [&str; 17] = [
     "OK",
     "Canceled",
@@ -95,13 +95,13 @@ const CODES: [&str; 17] = [
 
 const CODE_UNKNOWN: usize = 2;
 
-/// Go's default buckets, which the dashboards of gRPC servers are made for.
+/// The default buckets of Prometheus' Go library, for which the dashboards of gRPC servers are made.
 const HANDLING_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 pub(crate) struct GrpcMethod {
     pub(crate) kind: GrpcKind,
     pub(crate) started: IntCounter,
-    /// Messages of the client and of the server.
+    /// Messages from clients, and messages to clients.
     pub(crate) received: IntCounter,
     pub(crate) sent: IntCounter,
     handled: [IntCounter; CODES.len()],
@@ -110,7 +110,7 @@ pub(crate) struct GrpcMethod {
 }
 
 impl GrpcMethod {
-    /// A call has ended with this gRPC code.
+    /// To be called when a call has ended with this gRPC code.
     pub(crate) fn handled(&self, code: i32, took: Duration) {
         let counter = usize::try_from(code).ok().and_then(|code| self.handled.get(code));
         counter.unwrap_or(&self.handled[CODE_UNKNOWN]).inc();
@@ -120,7 +120,7 @@ impl GrpcMethod {
     }
 }
 
-/// Every method, by the path it is called at: `/etcdserverpb.KV/Put`.
+/// Every method, by its path: `/etcdserverpb.KV/Put`.
 pub(super) fn methods(registry: &Registry, extensive: bool) -> BTreeMap<String, Arc<GrpcMethod>> {
     const LABELS: [&str; 3] = ["grpc_method", "grpc_service", "grpc_type"];
     let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -129,7 +129,7 @@ pub(super) fn methods(registry: &Registry, extensive: bool) -> BTreeMap<String, 
         counters
     };
     let started = counters("grpc_server_started_total", "Calls that began.", &LABELS);
-    let received = counters("grpc_server_msg_received_total", "Messages that clients sent.", &LABELS);
+    let received = counters("grpc_server_msg_received_total", "Messages received from clients.", &LABELS);
     let sent = counters("grpc_server_msg_sent_total", "Messages sent to clients.", &LABELS);
     let handled = counters(
         "grpc_server_handled_total",
@@ -137,7 +137,7 @@ pub(super) fn methods(registry: &Registry, extensive: bool) -> BTreeMap<String, 
         &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
     );
     let handling = extensive.then(|| {
-        let opts = HistogramOpts::new("grpc_server_handling_seconds", "How long calls took.");
+        let opts = HistogramOpts::new("grpc_server_handling_seconds", "Duration of calls.");
         let handling = HistogramVec::new(opts.buckets(HANDLING_BUCKETS.to_vec()), &LABELS);
         let handling = handling.expect("sound buckets");
         registry.register(Box::new(handling.clone())).expect("registered once");

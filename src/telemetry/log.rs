@@ -1,9 +1,8 @@
 //! The log: one line per event, on stderr unless `--log-outputs` names other outputs.
 //!
-//! Machines get one JSON object a line, in the shape of Go's zap: `level`, `ts`, `caller`,
-//! `msg`, then the event's fields on the same level. People at a terminal get time, level,
-//! message and `key=value` pairs. A field may be called whatever etcd calls it: tracing takes
-//! `"snapshot-count" = 10000`.
+//! In JSON, each line is one object in the format of Go's zap: `level`, `ts`, `caller`, `msg`, and then the
+//! fields of the event on the same level. At a terminal, a line has time, level, message and `key=value`
+//! pairs. Fields have etcd's names, for which tracing has the syntax `"snapshot-count" = 10000`.
 
 use std::{
     borrow::Cow,
@@ -83,15 +82,16 @@ fn targets(level: LogLevel, more: Option<&str>) -> Targets {
     }
 }
 
-/// A field that is a list. It is one in a line of JSON too, and not a text that looks like one.
+/// A field that is a list. In a line of JSON it is an array, and not a text that looks like one.
 pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> impl fmt::Debug + '_ {
     List(items)
 }
 
 struct List<'a, T>(&'a [T]);
 
-/// Stands before the JSON of a list, for tracing hands on what a field is only as text. A text from
-/// elsewhere that begins like this becomes what it says it is, and is still one value of one field.
+/// The first character of a list, which is followed by JSON, because tracing passes such a field on as text
+/// only. If a text from a client begins like that, it becomes the JSON that it contains, which is still one
+/// value of one field.
 const LIST_MARK: char = '\u{1e}';
 
 impl<T: AsRef<str>> fmt::Debug for List<'_, T> {
@@ -101,7 +101,7 @@ impl<T: AsRef<str>> fmt::Debug for List<'_, T> {
     }
 }
 
-/// Where lines go: to all of them.
+/// The outputs; each line is written to all of them.
 #[derive(Clone)]
 struct Outputs(Arc<[Output]>);
 
@@ -182,7 +182,7 @@ where
     }
 }
 
-/// An event, taken apart.
+/// The message and the fields of an event.
 #[derive(Default)]
 struct Line {
     message: String,
@@ -229,11 +229,11 @@ impl Line {
     fn push(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::String(message)) => self.message = message,
-            // What the `log` crate's bridge says about itself.
+            // Fields of the bridge from the `log` crate, which are not part of the event.
             (name, _) if name.starts_with("log.") => {}
             (name, value) => {
                 let name = name.strip_prefix("r#").unwrap_or(name);
-                // As etcd writes them: what is a name in the code has its words joined by hyphens here.
+                // etcd joins the words of a field's name with hyphens, which the names in Rust cannot have.
                 let hyphenated = name.contains('_').then(|| name.replace('_', "-"));
                 self.fields.push((hyphenated.map_or(Cow::Borrowed(name), Cow::Owned), value));
             }
@@ -287,7 +287,7 @@ fn level_colour(level: Level) -> &'static str {
     }
 }
 
-/// Folder and file: enough to find the place, and nothing about the machine it was built on.
+/// The folder and the file: enough to find the line, and nothing about the machine that built it.
 fn short_path(file: &str) -> &str {
     match file.rmatch_indices('/').nth(1) {
         Some((at, _)) => &file[at + 1..],
@@ -300,7 +300,8 @@ fn is_one_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(plain)
 }
 
-/// Text from elsewhere may not steer the terminal or forge a line.
+/// Text that may come from a client: control characters are escaped, so that the text can neither control
+/// the terminal nor forge a line.
 struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
@@ -332,12 +333,12 @@ mod tests {
         Registry,
     >;
 
-    /// What `log` writes to a file, in one format and from one level on.
+    /// The text that the events of `log` give, in one format and from one level on.
     fn written(format: LogFormat, level: LogLevel, colour: bool, log: impl FnOnce()) -> String {
         written_with(None, format, level, colour, log)
     }
 
-    /// As [`written`], with what a developer asks for.
+    /// As [`written`], with a value of `RUST_LOG`.
     fn written_with(
         more: Option<&str>,
         format: LogFormat,

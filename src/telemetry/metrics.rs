@@ -54,7 +54,7 @@ pub(crate) struct NodeState {
     pub(crate) alarms: Vec<(String, &'static str)>,
 }
 
-/// Handles for everything that is counted or timed. Share it behind an `Arc`.
+/// The handles of all metrics.
 pub(crate) struct Metrics {
     registry: Registry,
     state: StateGauges,
@@ -142,7 +142,7 @@ impl Metrics {
         let apply = || buckets(0.0001, 20);
         let range_duration = make.histograms(
             "etcd_server_range_duration_seconds",
-            "How long reading a range took.",
+            "Duration of reading a range.",
             apply(),
             &["success"],
         );
@@ -151,10 +151,12 @@ impl Metrics {
             process: ProcessGauges::new(&make),
             grpc: grpc::methods(&registry, config.metrics == MetricsMode::Extensive),
 
-            client_received_bytes: make
-                .counter("etcd_network_client_grpc_received_bytes_total", "Bytes from gRPC clients."),
+            client_received_bytes: make.counter(
+                "etcd_network_client_grpc_received_bytes_total",
+                "Bytes received from gRPC clients.",
+            ),
             client_sent_bytes: make
-                .counter("etcd_network_client_grpc_sent_bytes_total", "Bytes to gRPC clients."),
+                .counter("etcd_network_client_grpc_sent_bytes_total", "Bytes sent to gRPC clients."),
             client_requests: make.counters(
                 "etcd_server_client_requests_total",
                 "Requests, by the client's API version.",
@@ -190,7 +192,7 @@ impl Metrics {
             apply_duration: {
                 let applies = make.histograms(
                     "etcd_server_apply_duration_seconds",
-                    "How long applying a request took.",
+                    "Duration of applying a request.",
                     apply(),
                     &["version", "op", "success"],
                 );
@@ -200,7 +202,7 @@ impl Metrics {
             request_duration: {
                 let requests = make.histograms(
                     "etcd_server_request_duration_seconds",
-                    "How long requests took, by type.",
+                    "Duration of requests, by type.",
                     disk(),
                     &["type", "success"],
                 );
@@ -215,22 +217,22 @@ impl Metrics {
             ),
             watch_send: make.histogram(
                 "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
-                "How long one answer with events took to be made and handed over.",
+                "Duration of preparing one answer with events and passing it to its watch stream.",
                 disk(),
             ),
             watch_send_per_event: make.histogram(
                 "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
-                "The same, divided by the number of events.",
+                "Duration of preparing one answer with events, divided by the number of events.",
                 disk(),
             ),
             watch_control: make.histogram(
                 "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
-                "How long one request to create or cancel a watcher took.",
+                "Duration of one request to create or cancel a watcher.",
                 disk(),
             ),
             watch_progress: make.histogram(
                 "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
-                "How long one round of progress notifications took.",
+                "Duration of one round of progress notifications.",
                 disk(),
             ),
 
@@ -243,7 +245,7 @@ impl Metrics {
             ),
             healthchecks: make.counters(
                 "etcd_server_healthchecks_total",
-                "Results of each check.",
+                "Results of each health check.",
                 &["type", "name", "status"],
             ),
 
@@ -256,12 +258,12 @@ impl Metrics {
             events: make.counter("etcd_debugging_mvcc_events_total", "Events sent to watchers."),
             hash_duration: make.histogram(
                 "etcd_mvcc_hash_duration_seconds",
-                "How long hashing everything took.",
+                "Duration of hashing the whole database.",
                 buckets(0.01, 15),
             ),
             hash_rev_duration: make.histogram(
                 "etcd_mvcc_hash_rev_duration_seconds",
-                "How long hashing up to a revision took.",
+                "Duration of hashing the history up to a revision.",
                 buckets(0.01, 15),
             ),
             compaction_last: make
@@ -280,11 +282,11 @@ impl Metrics {
             leases_granted: make.counter("etcd_debugging_lease_granted_total", "Leases granted."),
             leases_revoked: make.counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
             leases_renewed: make
-                .counter("etcd_debugging_lease_renewed_total", "Renewals seen by this leader."),
+                .counter("etcd_debugging_lease_renewed_total", "Leases renewed by this leader."),
             leases_expired: make.counter("etcd_debugging_server_lease_expired_total", "Leases that expired."),
             lease_ttl_secs: make.histogram(
                 "etcd_debugging_lease_ttl_total",
-                "Lifetimes of leases, in seconds.",
+                "TTLs of granted leases, in seconds.",
                 buckets(1.0, 24),
             ),
 
@@ -298,7 +300,8 @@ impl Metrics {
                 "Duration of writes to the write-ahead log, without the fsync.",
                 disk(),
             ),
-            wal_write_bytes: make.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
+            wal_write_bytes: make
+                .gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the write-ahead log."),
             backend_commit: make.histogram(
                 "etcd_disk_backend_commit_duration_seconds",
                 "Duration of checkpoints, the commits to the database.",
@@ -306,17 +309,17 @@ impl Metrics {
             ),
             backend_commit_write: make.histogram(
                 "etcd_debugging_disk_backend_commit_write_duration_seconds",
-                "How long writing and syncing the pages of a commit took.",
+                "Duration of writing and syncing the pages of a commit.",
                 disk(),
             ),
             snap_db_fsync: make.histogram(
                 "etcd_snap_db_fsync_duration_seconds",
-                "How long the fsync of a received snapshot took.",
+                "Duration of the fsync of a received snapshot.",
                 disk(),
             ),
             snap_db_save: make.histogram(
                 "etcd_snap_db_save_total_duration_seconds",
-                "How long receiving and storing a snapshot took.",
+                "Duration of receiving and storing a snapshot.",
                 buckets(0.1, 10),
             ),
             compacted_revisions: make
@@ -349,7 +352,7 @@ impl Metrics {
         }
         let version = make.gauges(
             "etcd_server_version",
-            "The version of etcd this is compatible with.",
+            "The version of etcd with which this server is compatible.",
             &["server_version"],
         );
         version.with_label_values(&[ETCD_VERSION]).set(1.0);
@@ -361,7 +364,7 @@ impl Metrics {
         metrics
     }
 
-    /// The methods of a service, by the path they are called at: `/package.Service/Method`.
+    /// The methods of a service, by their paths: `/package.Service/Method`.
     pub(crate) fn grpc_methods(&self, service: &str) -> impl Iterator<Item = (&str, &Arc<GrpcMethod>)> {
         let prefix = format!("/{service}/");
         self.grpc
@@ -370,54 +373,54 @@ impl Metrics {
             .map(|(path, method)| (path.as_str(), method))
     }
 
-    /// What goes between this member and a peer.
+    /// The metrics of the traffic with a peer.
     pub(crate) fn peer(&self, local: u64, remote: u64) -> PeerMetrics {
         self.peers.of(local, remote)
     }
 
-    /// So many bytes of the log were written, and then synced.
+    /// To be called when `bytes` were written to the log and synced.
     pub(crate) fn observe_wal_append(&self, write: Duration, sync: Duration, bytes: usize) {
         self.wal_write.observe(write.as_secs_f64());
         self.wal_fsync.observe(sync.as_secs_f64());
         self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// A checkpoint was committed to the database.
+    /// To be called when a checkpoint was committed to the database.
     pub(crate) fn observe_checkpoint(&self, took: Duration) {
         self.backend_commit.observe(took.as_secs_f64());
-        // etcd rebalances and spills pages first. redb does all of it while it writes.
+        // In etcd a commit has phases before it writes pages. In redb writing is the whole commit.
         self.backend_commit_write.observe(took.as_secs_f64());
     }
 
-    /// A compaction has ended.
+    /// To be called when a compaction has ended.
     pub(crate) fn observe_compaction(&self, took: Duration) {
         self.compaction_ms.observe(took.as_secs_f64() * 1000.0);
     }
 
-    /// One stride of a compaction.
+    /// To be called after each stride of a compaction.
     pub(crate) fn observe_compaction_pause(&self, took: Duration) {
         self.compaction_pause_ms.observe(took.as_secs_f64() * 1000.0);
     }
 
-    /// One command was applied.
+    /// To be called when a command was applied.
     pub(crate) fn observe_apply(&self, kind: RequestKind, success: bool, took: Duration) {
         self.apply_duration.observe(kind, success, took);
     }
 
-    /// One log entry, with so many commands in it, was applied and its events were published. A slow one counts
-    /// for each of its commands, since each of them was answered late.
+    /// To be called when a log entry with this number of commands was applied and its events were published. A
+    /// slow entry counts once for each of its commands, because each of them is answered late.
     pub(crate) fn observe_applied_entry(&self, took: Duration, commands: usize) {
         if took > self.apply_is_slow {
             self.slow_apply.inc_by(commands as u64);
         }
     }
 
-    /// A request has been answered, or canceled by its client.
+    /// To be called when a request was answered, or canceled by its client.
     pub(crate) fn observe_request(&self, kind: RequestKind, success: bool, took: Duration) {
         self.request_duration.observe(kind, success, took);
     }
 
-    /// The keys of a range were read.
+    /// To be called when a range was read.
     pub(crate) fn observe_range(&self, success: bool, took: Duration) {
         let took = took.as_secs_f64();
         if success {
@@ -427,18 +430,18 @@ impl Metrics {
         }
     }
 
-    /// An answer with so many events was handed to a watch stream.
+    /// To be called when an answer with this number of events was passed to a watch stream.
     pub(crate) fn observe_watch_send(&self, took: Duration, events: usize) {
         self.watch_send.observe(took.as_secs_f64());
         self.watch_send_per_event.observe(took.as_secs_f64() / events.max(1) as f64);
     }
 
-    /// A request to create or cancel a watcher was answered.
+    /// To be called when a request to create or cancel a watcher was answered.
     pub(crate) fn observe_watch_control(&self, took: Duration) {
         self.watch_control.observe(took.as_secs_f64());
     }
 
-    /// A stream's watchers were asked whether they are due for a progress notification.
+    /// To be called when the watchers of a stream were checked for due progress notifications.
     pub(crate) fn observe_watch_progress(&self, took: Duration) {
         self.watch_progress.observe(took.as_secs_f64());
     }
@@ -450,7 +453,7 @@ impl Metrics {
         self.healthchecks.with_label_values(&[kind, name, status]).inc();
     }
 
-    /// Everything, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     pub(crate) fn render(&self, state: &NodeState) -> String {
         self.scrapes_inflight.inc();
         self.state.set(state);
@@ -458,7 +461,7 @@ impl Metrics {
             self.process.set(&process);
         }
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("a Vec takes everything");
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("a Vec grows as needed");
         self.scrapes_inflight.dec();
         self.scrapes.with_label_values(&["200"]).inc();
         String::from_utf8(text).expect("the text format is UTF-8")
@@ -470,7 +473,7 @@ impl Metrics {
 fn register_idle(make: &Maker<'_>) {
     make.histogram(
         "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
-        "How long compacting the index held it.",
+        "Always 0: retcd compacts the index in short strides.",
         buckets(0.5, 14),
     );
     // Phases of a commit that redb does not have.
@@ -496,7 +499,7 @@ fn register_idle(make: &Maker<'_>) {
     make.gauge("etcd_debugging_store_watchers", NO_STORE);
 }
 
-/// Where a [`NodeState`] goes.
+/// The gauges that show a [`NodeState`].
 struct StateGauges {
     known_peers: GaugeVec,
     has_leader: IntGauge,
@@ -632,7 +635,7 @@ impl StateGauges {
     }
 }
 
-/// Where a [`Process`] goes.
+/// The metrics that show a [`Process`].
 struct ProcessGauges {
     cpu_seconds: Counter,
     resident_bytes: Gauge,
@@ -670,7 +673,8 @@ impl ProcessGauges {
     }
 
     fn set(&self, process: &Process) {
-        // Two scrapes at once may look in one order and come here in the other.
+        // Two concurrent scrapes may read the numbers in one order and arrive here in the other. A counter
+        // must not fall.
         for (counter, now) in [
             (&self.cpu_seconds, process.cpu_seconds),
             (&self.received_bytes, process.received_bytes),

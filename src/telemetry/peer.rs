@@ -1,4 +1,4 @@
-//! What goes between this member and the others, by member.
+//! The metrics of the traffic between this member and each of the others.
 
 use std::{
     sync::Arc,
@@ -110,9 +110,9 @@ impl TransferFamily {
     }
 }
 
-/// One peer's share.
+/// The metrics of one peer.
 pub(crate) struct PeerMetrics {
-    /// 1 while it answers.
+    /// 1 while the peer answers.
     active: IntGauge,
     disconnected: IntCounter,
     sent_bytes: IntCounter,
@@ -152,12 +152,12 @@ impl PeerMetrics {
         self.round_trip.observe(took.as_secs_f64());
     }
 
-    /// The peer answers.
+    /// To be called when the peer answers again.
     pub(crate) fn found(&self) {
         self.active.set(1);
     }
 
-    /// The peer does not answer.
+    /// To be called when the peer has stopped answering.
     pub(crate) fn lost(&self) {
         self.active.set(0);
         self.disconnected.inc();
@@ -172,7 +172,7 @@ impl PeerMetrics {
     }
 }
 
-/// A snapshot on its way. It has failed unless somebody says that it arrived.
+/// A snapshot transfer. It counts as failed unless [`Transfer::arrived`] is called.
 pub(crate) struct Transfer {
     peer: Arc<PeerMetrics>,
     of: fn(&PeerMetrics) -> &TransferMetrics,

@@ -1,10 +1,10 @@
-//! What the operating system knows about this process.
+//! The numbers that the operating system has about this process.
 
 use std::{fs, io};
 
 use rustix::process::{Resource, getrlimit};
 
-/// A limit that is none, as Go's client for Prometheus shows it.
+/// "No limit", as Prometheus' Go library shows it.
 const UNLIMITED: f64 = u64::MAX as f64;
 
 pub(super) struct Process {
@@ -14,18 +14,18 @@ pub(super) struct Process {
     pub(super) virtual_bytes_max: f64,
     pub(super) open_fds: f64,
     pub(super) max_fds: f64,
-    /// Since the epoch.
+    /// Unix time of the start.
     pub(super) start_seconds: f64,
-    /// Of the network namespace, over IP.
+    /// Bytes that the network namespace received and sent over IP.
     pub(super) received_bytes: f64,
     pub(super) sent_bytes: f64,
 }
 
 impl Process {
-    /// Looks now. `None` where there is no `/proc` to look into.
+    /// Reads the numbers. `None` if `/proc` cannot be read.
     pub(super) fn look() -> Option<Process> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name in parentheses may hold anything, blanks and parentheses included.
+        // The name in parentheses may contain any characters, also blanks and parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         // Numbered as in proc(5), where the name is field 2 and the first after it is 3.
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();

@@ -8,7 +8,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{Histogram, HistogramVec};
 
-/// The requests that etcd tells apart, under etcd's names.
+/// The kinds of requests that etcd distinguishes, under etcd's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
     Range,

@@ -1,4 +1,4 @@
-//! What the log says first: which server starts, and with which settings.
+//! The first lines of the log: which server starts, and with which settings.
 
 use std::{
     env::consts,

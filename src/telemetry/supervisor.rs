@@ -60,7 +60,7 @@ fn socket() -> Option<OsString> {
     env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
 }
 
-/// A value ends with its line.
+/// The lines of a message. A status of several lines is put into one, because a value ends with its line.
 fn message(assignments: &str, status: &str) -> String {
     format!("{assignments}STATUS={}\n", status.replace('\n', " "))
 }

@@ -1,8 +1,8 @@
-//! Durations and sizes in the log, as etcd's has them.
+//! Durations and sizes in the log, in etcd's formats.
 
 use std::{fmt, time::Duration};
 
-/// As Go prints a duration: `7s`, `1m0.5s`, `12.3ms`, with all digits that there are.
+/// A duration as Go prints it, with all its digits: `7s`, `1m0.5s`, `12.3ms`.
 pub(crate) struct GoDuration(pub(crate) Duration);
 
 impl fmt::Display for GoDuration {
@@ -72,7 +72,7 @@ mod tests {
         }
     }
 
-    /// What Go's `time.Duration.String` makes of the same durations.
+    /// The texts are those of Go's `time.Duration.String`.
     #[test]
     fn durations_look_as_in_go() {
         for (nanos, text) in [

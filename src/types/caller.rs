@@ -1,17 +1,17 @@
-//! Who asked for something.
+//! The caller of a request.
 //!
-//! The caller is decided once, where a request enters the member that it was sent to, and travels
-//! with the request from there: through the log, to the leader, to whoever judges what it may do.
+//! The member that receives a request decides once who the caller is. From there the caller is passed on
+//! with the request, to the leader and in the log, to the place where permissions are checked.
 
 use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// A client that did not say who it is.
+    /// A client that is not authenticated.
     #[default]
     Nobody,
-    /// A member of the cluster, for a purpose of its own: a lease has ended, an alarm is raised.
+    /// A member of the cluster, for example when a lease has expired or an alarm is raised.
     Internal,
-    /// A client that proved to be this user when the users and roles were at this revision.
+    /// A client that was authenticated as this user, at this revision of users and roles.
     User { name: Arc<str>, auth_rev: u64 },
 }

@@ -1,4 +1,4 @@
-//! Identifiers. On the wire they are plain integers; people see them in lower hex.
+//! Identifiers. They are integers on the wire, and are printed in lower-case hex.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A lease. Any non-zero value is legal, negative ones included; `NONE` is "no lease".
+    /// A lease. Any value but 0 is legal, also negative ones; `NONE` means "no lease".
     LeaseId(i64)
 );
 id!(
@@ -25,7 +25,7 @@ id!(
     MemberId(u64)
 );
 id!(
-    /// The cluster, computed from its initial members and fixed from then on.
+    /// The cluster. The id is computed from the initial members, and never changes.
     ClusterId(u64)
 );
 
@@ -35,7 +35,7 @@ id!(
 pub(crate) struct Base(pub(crate) u64);
 
 impl Base {
-    /// The log began with the first thing that was ever written.
+    /// The log begins with the first write ever made.
     pub(crate) const EMPTY: Base = Base(0);
 }
 

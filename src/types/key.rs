@@ -1,24 +1,24 @@
-//! What a `(key, range_end)` pair means.
+//! The meaning of a `(key, range_end)` pair.
 //!
-//! etcd packs four meanings into two byte strings. They are told apart here, once; below
-//! `rpc/` nobody asks again what `"\0"` stands for.
+//! In etcd, two byte strings have four meanings. They are parsed here, so that only `rpc` and the
+//! encodings know that a range end of `"\0"` means "no end".
 
 use bytes::Bytes;
 
 /// A set of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRange {
-    /// The one key.
+    /// A single key.
     Point(Bytes),
-    /// `[start, end)`. Empty when `end <= start`: legal, and matches nothing.
+    /// `[start, end)`. With `end <= start` it is legal and contains no key.
     Span(Bytes, Bytes),
     /// Every key from `start` on.
     From(Bytes),
 }
 
 impl KeyRange {
-    /// etcd's rule: no `range_end` is the one key, `"\0"` is every key from `key` on, anything
-    /// else bounds a half-open interval.
+    /// etcd's rule: an empty `range_end` means the single key, `"\0"` means every key from `key` on, and any
+    /// other one is the end of a half-open interval.
     pub(crate) fn parse(key: Bytes, range_end: Bytes) -> KeyRange {
         match range_end.as_ref() {
             b"" => KeyRange::Point(key),
@@ -27,7 +27,7 @@ impl KeyRange {
         }
     }
 
-    /// Every key there is.
+    /// Every key.
     pub(crate) fn all() -> KeyRange {
         KeyRange::From(Bytes::new())
     }
@@ -47,7 +47,7 @@ impl KeyRange {
         }
     }
 
-    /// Bytes of the bounds.
+    /// The length of the bounds, in bytes.
     pub(crate) fn size(&self) -> usize {
         match self {
             KeyRange::Point(key) | KeyRange::From(key) => key.len(),
@@ -55,7 +55,7 @@ impl KeyRange {
         }
     }
 
-    /// `(key, range_end)` as a client would have sent it: the inverse of [`KeyRange::parse`].
+    /// The `(key, range_end)` pair for this range: the inverse of [`KeyRange::parse`].
     pub(crate) fn to_wire(&self) -> (Bytes, Bytes) {
         match self {
             KeyRange::Point(key) => (key.clone(), Bytes::new()),

@@ -1,19 +1,19 @@
-//! A key at one revision, and the event that made it.
+//! A key-value pair at one revision, and the event of a change.
 
 use bytes::Bytes;
 
 use super::{LeaseId, Rev};
 
-/// What a client gets for one key.
+/// A key-value pair as clients get it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyValue {
     pub(crate) key: Bytes,
     pub(crate) value: Bytes,
-    /// Revision that created the key's current life.
+    /// The revision that created the key after it was last deleted, if ever.
     pub(crate) create_rev: Rev,
-    /// Revision of the last change.
+    /// The revision of the last change.
     pub(crate) mod_rev: Rev,
-    /// 1 on creation, one more with each put.
+    /// 1 when the key is created, one more after each put.
     pub(crate) version: i64,
     pub(crate) lease: LeaseId,
 }
@@ -24,13 +24,13 @@ pub(crate) enum EventKind {
     Delete,
 }
 
-/// One change, as watchers see it. Events of one revision are ordered by their place in it.
+/// One change, as watchers get it. The events of a revision are in the order of its changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) kind: EventKind,
-    /// A delete carries the key and, as `mod_rev`, the revision of the deletion; nothing else.
+    /// For a deletion only the key and, as `mod_rev`, the revision of the deletion are set.
     pub(crate) kv: KeyValue,
-    /// What the key held before: only if somebody asked for it, and only if it existed and its
-    /// revision has not been compacted.
+    /// The key-value pair before the change, if a watcher asked for it, the key existed, and that revision
+    /// is not compacted.
     pub(crate) prev_kv: Option<KeyValue>,
 }

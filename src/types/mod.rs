@@ -1,6 +1,6 @@
-//! The vocabulary: what every layer means by a revision, a key, a value, an id.
+//! The types that all layers share: revisions, keys, values, events, ids.
 //!
-//! Nothing here does I/O, and nothing above defines these things again.
+//! Nothing here does I/O, and no other module defines a type for the same purpose.
 
 mod caller;
 mod ids;

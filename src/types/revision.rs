@@ -1,8 +1,8 @@
-//! Revisions: the store's clock.
+//! Revisions.
 //!
-//! `Rev` is what clients call a revision: it grows by one with every request that changes
-//! something. `Revision` names one change inside it. An empty store is at revision 1, so the
-//! first write makes revision 2 (as in etcd).
+//! [`Rev`] is the revision that clients see: every request that changes something raises it by one.
+//! [`Revision`] identifies one change within it. As in etcd, an empty store is at revision 1, so the first
+//! write gets revision 2.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) struct Rev(pub(crate) i64);
 
 impl Rev {
-    /// The revision of a store that nobody has written to.
+    /// The revision of an empty store.
     pub(crate) const INITIAL: Rev = Rev(1);
     /// "Nothing has been compacted yet", as etcd reports it.
     pub(crate) const NEVER_COMPACTED: Rev = Rev(-1);
