@@ -1,4 +1,4 @@
-//! Every flag there is, one row each.
+//! The table of all flags.
 //!
 //! The names are those of etcd 3.4 to 3.8 taken together, so that no unit file, manifest or script
 //! has to change. The `standing` of a row says what retcd does with the flag: most flags are used,
@@ -13,7 +13,7 @@ use Kind::{Bool, Choice, Duration, Int, Path, Text, Uint, Urls};
 pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// As a user would type it.
+    /// The default value, as a user would type it.
     pub(super) default: &'static str,
     pub(super) group: Group,
     pub(super) help: &'static str,
@@ -138,7 +138,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-wals", Uint, "5", Member, "Old log files to keep.").no_effect(),
     flag("max-snapshots", Uint, "5", Member, "Old snapshot files to keep.").no_effect(),
     flag("memory-mlock", Bool, "false", Member, "Keep memory from being swapped out.").no_effect(),
-    flag("backend-bbolt-freelist-type", Text, "map", Member, "How bbolt keeps free pages.").no_effect(),
+    flag("backend-bbolt-freelist-type", Text, "map", Member, "Type of bbolt's list of free pages.")
+        .no_effect(),
     flag("backend-batch-interval", Duration, "0", Member, "Longest wait of a backend batch.").no_effect(),
     flag("backend-batch-limit", Int, "0", Member, "Maximum operations in a backend batch.").no_effect(),
     flag("socket-reuse-port", Bool, "false", Member, "Listen with SO_REUSEPORT.").no_effect(),
@@ -200,7 +201,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-learners", Uint, "1", Clustering, "Maximum number of learners."),
     flag("discovery-token", Text, "", Clustering, "Discovery: token of the cluster.")
         .unsupported("discovery"),
-    flag("discovery-endpoints", Text, "", Clustering, "Discovery: where to ask.").unsupported("discovery"),
+    flag("discovery-endpoints", Text, "", Clustering, "Discovery: endpoints of the discovery service.")
+        .unsupported("discovery"),
     flag("discovery-dial-timeout", Duration, "2s", Clustering, "Discovery: dial timeout.").no_effect(),
     flag("discovery-request-timeout", Duration, "5s", Clustering, "Discovery: request timeout.").no_effect(),
     flag("discovery-keepalive-time", Duration, "2s", Clustering, "Discovery: keepalive time.").no_effect(),
@@ -223,7 +225,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("discovery", Text, "", Clustering, "Version 2 discovery.").unsupported("discovery"),
     flag("discovery-proxy", Text, "", Clustering, "Proxy for version 2 discovery.")
         .no_effect_without("--discovery"),
-    flag("discovery-srv", Text, "", Clustering, "DNS domain to discover by.").unsupported("discovery"),
+    flag("discovery-srv", Text, "", Clustering, "DNS domain for discovery.").unsupported("discovery"),
     flag("discovery-srv-name", Text, "", Clustering, "Suffix of the SRV name.")
         .no_effect_without("--discovery-srv"),
     //
@@ -285,36 +287,52 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag("corrupt-check-time", Duration, "0s", Upkeep, "How often members compare their data.").no_effect(),
     flag("compact-hash-check-time", Duration, "1m", Upkeep, "How often members compare hashes.").no_effect(),
-    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Upkeep, "Defragment at start-up.").no_effect(),
+    flag(
+        "bootstrap-defrag-threshold-megabytes",
+        Uint,
+        "0",
+        Upkeep,
+        "Free space at which to defragment at startup.",
+    )
+    .no_effect(),
     flag("downgrade-check-time", Duration, "5s", Upkeep, "How often to look for a downgrade.").no_effect(),
     //
     flag("cert-file", Path, "", Security, "Server certificate for clients.").no_effect_without(TLS),
-    flag("key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
-    flag("client-cert-auth", Bool, "false", Security, "Demand certificates of clients.")
+    flag("key-file", Path, "", Security, "Key of the server certificate.").no_effect_without(TLS),
+    flag("client-cert-auth", Bool, "false", Security, "Require certificates of clients.")
         .no_effect_without(TLS),
     flag("trusted-ca-file", Path, "", Security, "CA of the clients.").no_effect_without(TLS),
-    flag("client-cert-file", Path, "", Security, "Certificate for calling itself.").no_effect_without(TLS),
-    flag("client-key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
-    flag("client-crl-file", Path, "", Security, "Revoked client certificates.").no_effect_without(TLS),
-    flag("client-cert-allowed-hostname", Text, "", Security, "Name a client must have.")
+    flag("client-cert-file", Path, "", Security, "Certificate for the member's calls to itself.")
         .no_effect_without(TLS),
-    flag("auto-tls", Bool, "false", Security, "Make a certificate for clients.").no_effect_without(TLS),
+    flag("client-key-file", Path, "", Security, "Key of that certificate.").no_effect_without(TLS),
+    flag("client-crl-file", Path, "", Security, "Revoked client certificates.").no_effect_without(TLS),
+    flag("client-cert-allowed-hostname", Text, "", Security, "Host name that client certificates must have.")
+        .no_effect_without(TLS),
+    flag("auto-tls", Bool, "false", Security, "Generate the server certificate.").no_effect_without(TLS),
     flag("peer-cert-file", Path, "", Security, "Certificate for members.").no_effect_without(TLS),
-    flag("peer-key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
-    flag("peer-client-cert-auth", Bool, "false", Security, "Demand certificates of members.")
+    flag("peer-key-file", Path, "", Security, "Key of the certificate for members.").no_effect_without(TLS),
+    flag("peer-client-cert-auth", Bool, "false", Security, "Require certificates of members.")
         .no_effect_without(TLS),
     flag("peer-trusted-ca-file", Path, "", Security, "CA of the members.").no_effect_without(TLS),
-    flag("peer-client-cert-file", Path, "", Security, "Certificate for calling members.")
+    flag("peer-client-cert-file", Path, "", Security, "Certificate for calls to other members.")
         .no_effect_without(TLS),
-    flag("peer-client-key-file", Path, "", Security, "Its key.").no_effect_without(TLS),
+    flag("peer-client-key-file", Path, "", Security, "Key of that certificate.").no_effect_without(TLS),
     flag("peer-crl-file", Path, "", Security, "Revoked member certificates.").no_effect_without(TLS),
-    flag("peer-cert-allowed-cn", Text, "", Security, "Common name a member must have.")
+    flag("peer-cert-allowed-cn", Text, "", Security, "Common name that member certificates must have.")
         .no_effect_without(TLS),
-    flag("peer-cert-allowed-hostname", Text, "", Security, "Name a member must have.").no_effect_without(TLS),
-    flag("peer-auto-tls", Bool, "false", Security, "Make a certificate for members.").no_effect_without(TLS),
-    flag("peer-skip-client-san-verification", Bool, "false", Security, "Do not check addresses.")
+    flag("peer-cert-allowed-hostname", Text, "", Security, "Host name that member certificates must have.")
         .no_effect_without(TLS),
-    flag("self-signed-cert-validity", Uint, "1", Security, "Years that a made certificate lasts.")
+    flag("peer-auto-tls", Bool, "false", Security, "Generate the certificate for members.")
+        .no_effect_without(TLS),
+    flag(
+        "peer-skip-client-san-verification",
+        Bool,
+        "false",
+        Security,
+        "Do not check the addresses in certificates.",
+    )
+    .no_effect_without(TLS),
+    flag("self-signed-cert-validity", Uint, "1", Security, "Validity of generated certificates, in years.")
         .no_effect(),
     flag("cipher-suites", Text, "", Security, "TLS cipher suites.").no_effect_without(TLS),
     flag("tls-min-version", Text, "TLS1.2", Security, "Oldest TLS version.").no_effect(),
@@ -330,7 +348,7 @@ pub(super) const FLAGS: &[Flag] = &[
     //
     flag("auth-token", Text, "simple", Auth, "Kind of token.")
         .unsupported("any kind of token other than \"simple\""),
-    flag("auth-token-ttl", Uint, "300", Auth, "Seconds that a token lasts.").no_effect(),
+    flag("auth-token-ttl", Uint, "300", Auth, "Validity of a token, in seconds.").no_effect(),
     flag("bcrypt-cost", Uint, "10", Auth, "Cost of hashing a password with bcrypt: 4 to 31."),
     //
     flag("log-level", Text, "info", Logging, "debug, info, warn, error, panic or fatal."),
@@ -338,7 +356,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("log-outputs", Text, "default", Logging, "stderr, stdout or file paths, comma-separated."),
     flag("logger", Text, "zap", Logging, "Always \"zap\": the log has that format.").no_effect(),
     flag("enable-log-rotation", Bool, "false", Logging, "Rotate log files.").unsupported("log rotation"),
-    flag("log-rotation-config-json", Text, "", Logging, "How to rotate.").no_effect(),
+    flag("log-rotation-config-json", Text, "", Logging, "Configuration of log rotation.").no_effect(),
     flag(
         "warning-apply-duration",
         Duration,
@@ -358,10 +376,11 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("enable-pprof", Bool, "false", Metrics, "Serve Go profiles.").no_effect(),
     flag("enable-distributed-tracing", Bool, "false", Metrics, "Send traces.")
         .unsupported("distributed tracing"),
-    flag("distributed-tracing-address", Text, "localhost:4317", Metrics, "Where to send them.").no_effect(),
-    flag("distributed-tracing-service-name", Text, "etcd", Metrics, "As which service.").no_effect(),
-    flag("distributed-tracing-instance-id", Text, "", Metrics, "As which instance.").no_effect(),
-    flag("distributed-tracing-sampling-rate", Int, "0", Metrics, "How many of a million.").no_effect(),
+    flag("distributed-tracing-address", Text, "localhost:4317", Metrics, "Address to send traces to.")
+        .no_effect(),
+    flag("distributed-tracing-service-name", Text, "etcd", Metrics, "Service name in traces.").no_effect(),
+    flag("distributed-tracing-instance-id", Text, "", Metrics, "Instance id in traces.").no_effect(),
+    flag("distributed-tracing-sampling-rate", Int, "0", Metrics, "Sampled traces, per million.").no_effect(),
     //
     flag(
         "force-new-cluster",
@@ -424,7 +443,7 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
 
-/// The flag that an `experimental-` name of etcd 3.5 or 3.6 is called today.
+/// The flag that had this `experimental-` name in etcd 3.5 or 3.6.
 pub(super) fn find_experimental(name: &str) -> Option<&'static Flag> {
     find(name.strip_prefix("experimental-")?)
 }

@@ -1,10 +1,9 @@
-//! Users and roles, as etcd answers while authentication is disabled.
+//! Users and roles, with etcd's answers while authentication is disabled.
 //!
-//! They are kept, in the log and across restarts, and nobody is held to them yet: enabling
-//! authentication is refused, so that no one takes a cluster for guarded that is not.
+//! Users and roles are stored, but permissions are not enforced yet. Enabling authentication is therefore
+//! refused, so that no operator believes that a cluster is protected when it is not.
 //!
-//! A password goes no further than this file: it is hashed here, beside the reactor, and what is
-//! proposed is the hash.
+//! A password is hashed in this file, on a blocking thread, and only the hash is proposed.
 
 use std::sync::Arc;
 
@@ -75,17 +74,17 @@ impl Auth {
         if password.len() > PASSWORD_BYTES_MAX {
             return Err(Refusal::PasswordTooLong.into());
         }
-        let permit = self.hashing.clone().acquire_owned().await.expect("nobody closes it");
+        let permit = self.hashing.clone().acquire_owned().await.expect("the semaphore is never closed");
         let cost = self.node.config().bcrypt_cost;
         let hashed = task::spawn_blocking(move || {
-            // Held until the work is done, whether or not somebody still waits for it.
+            // Held until the hash is computed, also if the call has ended before.
             let _permit = permit;
             bcrypt::hash_with_result(password, cost)
         });
         match hashed.await {
             Ok(Ok(hash)) => Ok(hash.format_for_version(bcrypt::Version::TwoA)),
             Ok(Err(error)) => Err(Status::unknown(format!("failed to hash the password: {error}"))),
-            // The reactor is going down.
+            // The reactor is stopping.
             Err(_) => Err(Refusal::Stopped.into()),
         }
     }
@@ -93,7 +92,7 @@ impl Auth {
 
 #[tonic::async_trait]
 impl auth_server::Auth for Auth {
-    /// etcd's refusals first; what is left would be enabled by etcd.
+    /// Refuses what etcd refuses, and then also what etcd would enable.
     async fn auth_enable(
         &self,
         request: Request<AuthEnableRequest>,
@@ -102,8 +101,8 @@ impl auth_server::Auth for Auth {
         let (_, checked) = self.ask(&session, Call::AuthEnable, AuthStore::check_root).await?;
         checked?;
         Err(Status::unimplemented(
-            "retcd: authentication cannot be enabled: this version keeps users and roles but does not \
-             enforce them yet",
+            "retcd: authentication cannot be enabled: this version stores users and roles but does not \
+             enforce permissions yet",
         ))
     }
 
@@ -130,8 +129,7 @@ impl auth_server::Auth for Auth {
         Err(Refusal::AuthNotEnabled.into())
     }
 
-    /// An empty password is a password. A hash that comes with the request counts for nothing, as
-    /// in etcd.
+    /// An empty password is valid. As in etcd, a hash in the request is ignored.
     async fn user_add(
         &self,
         request: Request<AuthUserAddRequest>,
@@ -175,7 +173,7 @@ impl auth_server::Auth for Auth {
         Ok(Response::new(AuthUserDeleteResponse { header }))
     }
 
-    /// An empty password takes the user's password away: none fits then.
+    /// With an empty password the user gets an empty hash, which no password matches.
     async fn user_change_password(
         &self,
         request: Request<AuthUserChangePasswordRequest>,

@@ -1,7 +1,7 @@
-//! Who the members are.
+//! The members of the cluster.
 //!
-//! Any member takes a change and has the leader make it. What is refused, and in which order, is
-//! etcd's; see `node`.
+//! Any member accepts a membership change, and the leader makes it. The refusals, and their order, are
+//! those of etcd; see `node`.
 
 use tonic::{Request, Response, Status};
 
@@ -26,7 +26,7 @@ impl Cluster {
         Cluster { node }
     }
 
-    /// These answers say nothing about the store.
+    /// As in etcd, the header of these answers has no revision.
     fn header(&self) -> ResponseHeader {
         render::header(&self.node, Rev(0))
     }
@@ -60,7 +60,7 @@ impl cluster_server::Cluster for Cluster {
         let session = session(&self.node, &request);
         let id = request.into_inner().id;
         session.change(Change::Remove { id }).await?;
-        // This member may be the one, and then it does not see itself go.
+        // If this member is the removed one, its own list may still contain it.
         let mut members = members(&session)?;
         members.retain(|member| member.id != id);
         Ok(Response::new(MemberRemoveResponse { header: Some(self.header()), members }))

@@ -1,11 +1,10 @@
 //! `grpc-timeout`: how long a client waits for its call.
 //!
-//! A call ends at its deadline, whatever it is doing then: its handler is dropped, and everything
-//! below the handler waits on behalf of it, so that dropping the handler ends those waits too. A
-//! proposal in the queue or on its way to a leader is left out once nobody waits for it; one that
-//! has been put into the log cannot be taken back.
+//! A call ends at its deadline, whatever it waits for: its handler is dropped, and with it everything that
+//! waits for the handler. A proposal whose handler was dropped is left out of the log; a proposal that is
+//! in the log already is executed.
 //!
-//! The header is read as grpc-go reads it, down to the texts about a malformed one.
+//! The header is parsed as in grpc-go, with the same error texts.
 
 use std::{
     pin::Pin,
@@ -20,33 +19,33 @@ use tonic::{Status, body::Body};
 
 const HEADER: &str = "grpc-timeout";
 
-/// When a call has to be over.
+/// The time at which a call ends at the latest.
 pub(crate) struct Deadline {
     at: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Deadline {
-    /// The deadline of a call that began at `start`. `None` if it may take as long as it likes.
+    /// The deadline of a call that began at `start`; `None` if it has none.
     pub(crate) fn parse(headers: &HeaderMap, start: Instant) -> Result<Option<Deadline>, MalformedTimeout> {
         let mut timeout = None;
-        // A repeated header is as good as its last value, and all its values have to make sense.
+        // The last value of a repeated header counts, but all values have to be valid.
         for value in headers.get_all(HEADER) {
             timeout = Some(parse_timeout(value)?);
         }
-        // A moment that the clock cannot name never comes.
+        // A time that does not fit into an `Instant` is never reached.
         let Some(at) = timeout.and_then(|timeout| start.checked_add(timeout)) else { return Ok(None) };
         Ok(Some(Deadline { at, timer: Box::pin(sleep_until(at.into())) }))
     }
 
-    /// Ready once the deadline has passed. Timers run late by up to a millisecond, so the clock
-    /// decides: a call must not be executed that had no time left when it came.
+    /// Ready once the deadline has passed. Timers fire up to a millisecond late, so the clock is read as
+    /// well: a call that arrives without any time left must not be executed.
     pub(crate) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if Instant::now() >= self.at { Poll::Ready(()) } else { self.timer.as_mut().poll(cx) }
     }
 }
 
-/// The header cannot be read.
+/// The header cannot be parsed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("malformed grpc-timeout: {0}")]
 pub(crate) struct MalformedTimeout(#[from] Malformation);
@@ -64,7 +63,7 @@ enum Malformation {
 }
 
 impl MalformedTimeout {
-    /// Such a request is not even HTTP as gRPC wants it, and grpc-go says so in both languages.
+    /// As in grpc-go, the answer has the HTTP status 400 and a gRPC status.
     pub(crate) fn into_http(self) -> Response<Body> {
         let mut response = Status::internal(self.to_string()).into_http();
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -101,7 +100,8 @@ fn parse_timeout(value: &HeaderValue) -> Result<Duration, Malformation> {
     Ok(of_unit(number))
 }
 
-/// What goes between the quotation marks: text as it is, but for those marks and what is no text.
+/// A text as Go prints it between quotation marks: these marks, control characters and invalid UTF-8 are
+/// escaped.
 fn quoted(bytes: &[u8]) -> String {
     bytes
         .utf8_chunks()

@@ -1,7 +1,8 @@
-//! Elections: whoever has the oldest key under a name leads, and its value is the proclamation.
+//! Elections: the client with the oldest key under a name is the leader, and the value of that key is the
+//! leader's proclamation.
 //!
-//! A leadership is the key and the revision that created it, so that nobody speaks for a
-//! leadership that has passed.
+//! A leadership is identified by the key and the revision that created it, so that a former leader cannot
+//! act for a later leadership.
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -56,7 +57,7 @@ impl Election {
         let mut queued = recipe::enqueue(session, held, &key, enqueue).await?;
         let own_rev = queued.place.rev;
         let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
-        // This lease may have queued up before, and with another value.
+        // The same lease may have campaigned before, with another value.
         let proclaimed = match queued.found {
             Some(kv) if kv.value != request.value => {
                 self.proclaim_as(session, &leader, request.value).await.map(drop)
@@ -87,7 +88,7 @@ impl Election {
             success: vec![recipe::put(&leader.key, value, held.id)],
             failure: Vec::new(),
         };
-        // Whatever this call gets to hear of it, the leader's key may hang on the lease.
+        // Even if this call does not learn the result, the leader's key may be attached to the lease.
         let proclaimed = session.outliving(|session| async move {
             match recipe::commit(&session, proclaim).await {
                 Ok((_, TxnResult { succeeded: false, .. })) => Err(Refusal::ElectionNotLeader.into()),
@@ -128,12 +129,12 @@ fn leadership(leader: Option<LeaderKey>) -> Result<LeaderKey, Refusal> {
     if leader.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(leader) }
 }
 
-/// One client's view of who leads.
+/// A client that observes an election.
 struct Observer {
     election: Election,
     session: Session,
     prefix: Bytes,
-    /// What the leader's key has become of late; `None` while there is no leader to follow.
+    /// The changes of the leader's key; `None` while there is no leader.
     leader: Option<Changes>,
 }
 

@@ -1,7 +1,7 @@
 //! gRPC's standard service for health checks.
 //!
-//! Like etcd's it knows the server as a whole, under the empty name, which serves for as long as it
-//! can be asked. Whether a member can do its work is told by the HTTP endpoints.
+//! As in etcd, its only service is the whole server, under the empty name, and that is always `SERVING`.
+//! Whether a member is healthy is answered by the HTTP endpoints.
 
 use std::{collections::HashMap, pin::Pin};
 
@@ -16,7 +16,7 @@ use crate::pb::grpc::health::{
 #[derive(Clone, Copy)]
 pub(super) struct Health;
 
-/// Of a service by its name, if there is one.
+/// The status of a service, if there is a service of this name.
 fn status_of(service: &str) -> Option<HealthCheckResponse> {
     service.is_empty().then_some(HealthCheckResponse { status: ServingStatus::Serving.into() })
 }
@@ -41,7 +41,7 @@ impl health_server::Health for Health {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// Tells the status once: it never changes.
+    /// Sends the status once, because it never changes.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,

@@ -1,11 +1,10 @@
-//! What happens around every call, whatever it is.
+//! What is done around every call: checks of the headers, counting, and the log line of a slow call.
 //!
-//! Checks that need no more than the headers, counters, and the log line of a slow call. It
-//! stands on the way of every request, so nothing here allocates or looks anything up by label
-//! while a unary call goes well: the counters of each method are at hand.
+//! Every request passes here, so a successful unary call causes no allocation and no lookup by label: the
+//! counters of each method are looked up once.
 //!
-//! A call is counted once when it begins and once when it ends, however it ends; a client that
-//! goes away ends it as `Canceled`. A call that has a [`Deadline`] ends there at the latest.
+//! A call is counted once when it begins and once when it ends. If the client cancels it or disconnects,
+//! the call ends as `Canceled`. A call with a [`Deadline`] ends there at the latest.
 
 use std::{
     convert::Infallible,
@@ -44,7 +43,7 @@ pub(crate) struct Interceptor {
     client_versions: Mutex<ClientVersions>,
 }
 
-/// What a member without a vote answers; of `Range`, the reads that need no quorum.
+/// The methods that a learner serves. Of the ranges it only serves serializable ones.
 const LEARNER_METHODS: [&str; 3] =
     ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"];
 
@@ -78,7 +77,7 @@ fn requires_leader(headers: &HeaderMap) -> bool {
     headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
-/// Looks after the leader of a stream that requires one.
+/// Checks at intervals whether there is a leader, for a stream that requires one.
 struct LeaderWatch {
     node: Node,
     ticks: Interval,
@@ -93,7 +92,7 @@ impl LeaderWatch {
         LeaderWatch { node: node.clone(), ticks, leaderless: 0 }
     }
 
-    /// Ready once there has been no leader for too long.
+    /// Ready once there was no leader for [`LEADERLESS_TICKS_MAX`] intervals.
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.ticks.poll_tick(cx));
@@ -105,8 +104,8 @@ impl LeaderWatch {
     }
 }
 
-/// Requests by what version of the API the client says it speaks. Those are few, so they are
-/// found by looking through them; and since anybody can make some up, they stay few.
+/// The counters of requests by the client's version of the API. The list is short, so it is searched from
+/// the beginning. Its length is bounded, because a client can claim any version.
 struct ClientVersions {
     known: Vec<ClientVersion>,
 }
@@ -164,7 +163,7 @@ struct Table {
 struct Method {
     path: String,
     counters: Arc<GrpcMethod>,
-    /// Its handler knows more about the call, and writes the log line itself.
+    /// The handler of the method writes the log line itself, because it knows more about the call.
     tells_itself: bool,
 }
 
@@ -205,7 +204,7 @@ where
         };
         let path = request.uri().path();
         let Some(number) = self.table.methods.iter().position(|method| method.path == path) else {
-            // The service knows no such method either, and says so.
+            // The service has no such method either, and answers with that error.
             return Call { state: State::Running(self.service.call(request)), open: None, deadline };
         };
         let table = Arc::clone(&self.table);
@@ -231,10 +230,10 @@ where
     }
 }
 
-/// A call under way.
+/// A call in progress.
 pub(crate) struct Call<F> {
     state: State<F>,
-    /// `None` once it has been counted as ended, or is counted by the body of its answer.
+    /// `None` once the call was counted as ended, or is owned by the body of its answer.
     open: Option<Open>,
     deadline: Option<Deadline>,
 }
@@ -256,7 +255,7 @@ where
         if let Some(deadline) = &mut this.deadline
             && deadline.poll_passed(cx).is_ready()
         {
-            // In place of the handler, which is dropped with all that it waits for.
+            // This drops the handler, and with it everything that waits for the handler.
             this.state = State::Refused(Refusal::DeadlinePassed);
         }
         let response = match &mut this.state {
@@ -272,13 +271,13 @@ where
     }
 }
 
-/// A call that has begun and not ended. It ends when this is dropped.
+/// A call that was counted as begun. Dropping this counts it as ended.
 struct Open {
     table: Arc<Table>,
     number: usize,
     start: Instant,
     remote: Remote,
-    /// How it ends, as far as anybody knows.
+    /// The code with which the call ends if it ends now.
     code: Code,
     requires_leader: bool,
 }
@@ -288,10 +287,10 @@ impl Open {
         &self.table.methods[self.number]
     }
 
-    /// The answer is there, or at least begins.
+    /// To be called with the answer, or with the beginning of a stream of answers.
     fn answered(mut self, response: Response<Body>, deadline: Option<Deadline>) -> Response<Body> {
         if let Some(code) = code_in(response.headers()) {
-            // The headers tell of trouble, and then they are all there is.
+            // The headers contain an error, so the answer has no body.
             let reworded = transport_status(code, response.headers(), self.method().counters.kind);
             self.code = reworded.as_ref().map_or(code, Status::code);
             return reworded.map_or(response, Status::into_http);
@@ -302,7 +301,7 @@ impl Open {
                 self.code = Code::Ok;
                 response
             }
-            // How a stream ends is known when it does.
+            // The code of a stream is known when the stream ends.
             GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
                 let messages = MessageCounter::default();
                 let leader = self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
@@ -329,7 +328,7 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-/// Trouble that the transport has put into words of its own.
+/// etcd's status for an error that the gRPC library detected itself, with texts of its own.
 fn transport_status(code: Code, headers: &HeaderMap, kind: GrpcKind) -> Option<Status> {
     if code != Code::Internal {
         return None;
@@ -337,10 +336,10 @@ fn transport_status(code: Code, headers: &HeaderMap, kind: GrpcKind) -> Option<S
     status::from_transport(Status::from_header_map(headers)?.message(), kind == GrpcKind::Unary)
 }
 
-/// The body of a stream's answer: counts its messages, and sees how it ends. If the stream requires
-/// a leader, it ends for want of one; if it has a deadline, it ends there.
+/// The body of a stream of answers. It counts the messages, and records the code at the end. It ends the
+/// stream at the deadline, and when there is no leader although the stream requires one.
 struct Answers {
-    /// `None` once it was ended from here.
+    /// `None` once [`Answers::end`] has ended the stream.
     body: Option<Body>,
     messages: MessageCounter,
     leader: Option<LeaderWatch>,
@@ -349,14 +348,13 @@ struct Answers {
 }
 
 impl Answers {
-    /// Ends the stream. Whoever still makes answers is told by the end of the body that they go
-    /// nowhere.
+    /// Ends the stream. Dropping the inner body ends the handler that produces the answers.
     fn end(&mut self, refusal: Refusal) -> Frame<Bytes> {
         self.body = None;
         let status = Status::from(refusal);
         self.open.code = status.code();
         let mut trailers = HeaderMap::new();
-        // What it is made of are a number and a text of ours, which headers can hold.
+        // The status consists of a number and one of our texts, which are valid header values.
         let _ = status.add_header(&mut trailers);
         Frame::trailers(trailers)
     }
@@ -400,7 +398,7 @@ impl http_body::Body for Answers {
     }
 }
 
-/// The body of a client's stream: counts its messages.
+/// The body of a client's stream, whose messages are counted.
 struct Requests {
     body: Body,
     messages: MessageCounter,

@@ -1,8 +1,8 @@
-//! Keys: read, write, delete, transact, compact.
+//! The operations on keys: range, put, delete, transaction, compaction.
 //!
-//! A read is answered from the state of this member, after a barrier unless the client said
-//! that an old answer will do. Everything that may write goes through the log, and its answer
-//! is what came of it here.
+//! A read is answered from the state of this member: after a barrier, unless the client asked for a
+//! serializable read. Every request that may write goes through the log, and is answered with its outcome
+//! on this member.
 
 use std::{
     future::Future,
@@ -38,7 +38,7 @@ pub(crate) struct Kv {
     node: Node,
     txn_ops_max: usize,
     slow_after: Duration,
-    /// What a chunk of a streamed range should weigh, roughly.
+    /// Approximate size of a chunk of a streamed range.
     chunk_bytes: usize,
 }
 
@@ -47,7 +47,7 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 
-/// Methods that take their own time, and can say what took it.
+/// The methods whose handlers log slow calls themselves, with the content of the request.
 pub(crate) const TIMED: [&str; 4] = [RANGE, PUT, DELETE_RANGE, TXN];
 
 impl Kv {
@@ -113,7 +113,7 @@ impl Kv {
         }
     }
 
-    /// Counts how long a read took, its barrier included.
+    /// Counts the duration of a read, including its barrier.
     async fn timed<A>(
         &self,
         kind: RequestKind,
@@ -125,7 +125,7 @@ impl Kv {
         answer
     }
 
-    /// After it, a read here sees every write that was answered before the request came in.
+    /// Waits until a read on this member sees every write that was answered before the request arrived.
     async fn barrier(&self, session: &Session, serializable: bool) -> Result<(), Status> {
         if !serializable {
             if self.node.leadership().is_learner {
@@ -209,19 +209,19 @@ impl kv_server::Kv for Kv {
     }
 }
 
-/// A range in pieces of about equal weight, all at the revision of the first.
+/// A range in chunks of about equal size, all read at the revision of the first.
 struct Chunks<R> {
     read: R,
     query: Range,
-    /// What the client wants altogether, less what it has got.
+    /// The number of keys that the client may still get.
     left: i64,
     bytes: usize,
-    /// Who answered the first chunk and at which revision, and how many keys there were.
+    /// The header of the first chunk, and the number of all keys in the range.
     first: Option<(ResponseHeader, i64)>,
     done: bool,
 }
 
-/// Keys of the first chunk; the weight of each tells how many the next one gets.
+/// Keys of the first chunk. The number of keys in a further chunk follows from the size of the one before.
 const FIRST_CHUNK_KEYS: i64 = 10;
 
 type Read = Result<(ResponseHeader, crate::mvcc::RangeResult), Status>;
@@ -233,7 +233,7 @@ impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
         Chunks { read, query, left, bytes, first: None, done: false }
     }
 
-    /// Shaped for `try_unfold`; reading never waits.
+    /// A function for `try_unfold`. Its future is ready at once.
     fn next(mut self) -> impl Future<Output = Result<Option<(RangeStreamResponse, Self)>, Status>> {
         let chunk = if self.done { Ok(None) } else { self.read_chunk().map(Some) };
         std::future::ready(
@@ -242,7 +242,7 @@ impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
     }
 
     fn read_chunk(&mut self) -> Result<RangeResponse, Status> {
-        // The first chunk tells how many keys there are; the others need not count them again.
+        // Only the first chunk has to count all keys of the range.
         let (header, result) = (self.read)(&self.query, self.first.is_none())?;
         let (header, count) = *self.first.get_or_insert((header, result.count));
         if self.query.rev <= 0 {
@@ -253,7 +253,7 @@ impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
         let mut chunk = render::range(header, result);
         self.done = !more || self.left == 0;
         if self.done {
-            // What the client gets last speaks for the whole.
+            // The last chunk has `header`, `more` and `count` of the whole range.
             return Ok(RangeResponse { more, count, ..chunk });
         }
         (chunk.header, chunk.more, chunk.count) = (None, false, 0);
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::{mvcc::RangeResult, types::KeyValue};
 
-    /// `count` keys with values of `value_bytes`, in a store that moves on with each read.
+    /// `count` keys with values of `value_bytes`, in a store whose revision rises with each read.
     struct Tape {
         kvs: Vec<KeyValue>,
         rev: i64,

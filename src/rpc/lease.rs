@@ -1,4 +1,4 @@
-//! Leases: granted and revoked through the log, renewed and asked about in memory.
+//! Leases. They are granted and revoked through the log; keep-alives and queries are answered from memory.
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -34,8 +34,8 @@ impl Lease {
         session: &Session,
         request: LeaseKeepAliveRequest,
     ) -> Result<LeaseKeepAliveResponse, Status> {
-        // The header comes first: a client must never see a revision at which the lease had
-        // been revoked, with the news that it was renewed.
+        // The header is made before the renewal. Otherwise an answer could say that a lease was renewed, with
+        // a revision at which the lease was revoked already.
         let header = self.header();
         let ttl_secs = session.lease_keep_alive(LeaseId(request.id)).await?;
         Ok(LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl: ttl_secs.unwrap_or(0) })
@@ -75,8 +75,8 @@ impl lease_server::Lease for Lease {
 
     type LeaseKeepAliveStream = BoxStream<'static, Result<LeaseKeepAliveResponse, Status>>;
 
-    /// One answer to each request, in order. A lease that is gone is an answer; anything else
-    /// that goes wrong ends the stream.
+    /// Answers each request, in order. If the lease does not exist, the answer has a TTL of 0. Any error ends
+    /// the stream.
     async fn lease_keep_alive(
         &self,
         requests: Request<Streaming<LeaseKeepAliveRequest>>,

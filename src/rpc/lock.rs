@@ -1,4 +1,4 @@
-//! Locks: whoever has the oldest key under a name holds it, until the key goes.
+//! Locks: the client with the oldest key under a name holds the lock, until that key is deleted.
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
@@ -28,7 +28,7 @@ impl Lock {
         let prefix = recipe::prefix(&request.name);
         let key = recipe::own_key(&prefix, lease);
         let oldest = Op::Range(recipe::oldest(&prefix));
-        // Queue up, or find the place that this lease has had before; and look who is first.
+        // Adds this lease's key to the queue, or finds the one that it has there; and reads the oldest key.
         let enqueue = Txn {
             compares: vec![recipe::created_at(&key, 0)],
             success: vec![recipe::put(&key, Default::default(), lease), oldest.clone()],
@@ -46,7 +46,7 @@ impl Lock {
         Ok(LockResponse { header: Some(render::header(&self.node, rev)), key })
     }
 
-    /// Waits for the turn, and makes sure that the lease has outlived the wait.
+    /// Waits until the own key is the oldest, and checks that the lease has not expired meanwhile.
     async fn wait(
         &self,
         session: &Session,

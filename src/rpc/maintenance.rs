@@ -1,4 +1,4 @@
-//! What operators ask of one member.
+//! Requests of operators to one member.
 
 use std::collections::VecDeque;
 
@@ -45,7 +45,7 @@ impl Maintenance {
         Response::new(AlarmResponse { header: Some(self.header_at(rev)), alarms })
     }
 
-    /// Raises or clears an alarm. The type that is no alarm does neither.
+    /// Raises or clears an alarm. A request with the type `NONE` does neither.
     async fn change_alarm(
         &self,
         session: &Session,
@@ -60,7 +60,7 @@ impl Maintenance {
         }
     }
 
-    /// A cluster can be taken down by exactly one minor version.
+    /// A cluster can be downgraded by exactly one minor version.
     fn check_downgrade(&self, version: &str) -> Result<(), Refusal> {
         let target = parse::downgrade_target(version)?;
         let (major, minor) = cluster_version();
@@ -102,7 +102,7 @@ impl maintenance_server::Maintenance for Maintenance {
         Ok(Response::new(StatusResponse {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
-            // Clients divide by it.
+            // Never 0, because clients divide by this size.
             db_size: status.db_size.max(1),
             db_size_in_use: status.db_size_in_use,
             db_size_quota: status.quota,
@@ -183,7 +183,7 @@ impl maintenance_server::Maintenance for Maintenance {
                     "retcd: a downgrade cannot be started, because etcd cannot read the data of retcd",
                 ));
             }
-            // There is none in progress, and to cancel none is fine.
+            // No downgrade is in progress, so there is nothing to cancel, which is not an error.
             Ok(DowngradeAction::Cancel) => session.before_downgrade().await?,
             Err(_) => return Err(Refusal::UnknownDowngradeAction.into()),
         }
@@ -193,10 +193,10 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 }
 
-/// Most that one message carries of an image.
+/// Maximum number of bytes of an image in one message.
 const BLOB_BYTES_MAX: usize = 32 * 1024;
 
-/// An image in messages, and after it its SHA-256 in one more.
+/// The messages that send an image, and after them one message with the SHA-256 of the image.
 fn snapshot_messages(
     total_bytes: u64,
     image: BoxStream<'static, Result<Bytes, Status>>,
@@ -214,10 +214,10 @@ fn snapshot_messages(
 
 struct Outgoing {
     image: BoxStream<'static, Result<Bytes, Status>>,
-    /// Pieces of the image, none empty and none over the limit.
+    /// Pieces of the image, none of which is empty or larger than [`BLOB_BYTES_MAX`].
     waiting: VecDeque<Bytes>,
     remaining_bytes: u64,
-    /// `None` once it has been sent.
+    /// `None` once the digest was sent.
     digest: Option<Sha256>,
 }
 

@@ -1,9 +1,8 @@
 //! The gRPC services of etcd, over [`Node`].
 //!
-//! A request is parsed into a meaning, handed to the node, and the outcome is rendered back.
-//! The services decide nothing themselves. What the wire looks like is known here and nowhere
-//! below; what may be asked is settled in `parse`, what is answered when it may not in
-//! `status`.
+//! A service parses a request, calls the node with the result, and renders the outcome. The services make
+//! no decisions of their own. The API's messages are known here and not below. `parse` decides which
+//! requests are valid, and `status` has the answers to those that are refused.
 
 mod auth;
 mod cluster;
@@ -48,7 +47,7 @@ use crate::{
     types::Caller,
 };
 
-/// What the services in [`routes`] are called.
+/// The names of the services in [`routes`].
 pub(crate) const SERVICES: &[&str] = &[
     kv_server::SERVICE_NAME,
     watch_server::SERVICE_NAME,
@@ -64,7 +63,7 @@ pub(crate) const SERVICES: &[&str] = &[
 /// Every gRPC service, for one reactor.
 pub(crate) fn routes(node: &Node) -> Routes {
     let interceptor = Arc::new(Interceptor::new(node.clone()));
-    // What is too large was refused on its way here. Answers have no limit.
+    // Requests that are too large were refused by `http`. Answers have no limit.
     macro_rules! service {
         ($server:ident, $service:expr) => {{
             let server = $server::new($service).max_decoding_message_size(usize::MAX);
@@ -84,14 +83,14 @@ pub(crate) fn routes(node: &Node) -> Routes {
         .prepare()
 }
 
-/// Who is calling is decided here, once for each call, and nowhere else.
+/// Decides who the caller is, once for each call.
 fn session<T>(node: &Node, _request: &Request<T>) -> Session {
-    // There are no tokens and no certificates yet.
+    // Tokens and certificates are not supported yet.
     node.session(Caller::Nobody)
 }
 
-/// The state machine answered a command with something else than it was asked: a mistake of
-/// ours, which one client should notice and not all of them.
+/// The state machine answered a command with the wrong type of response. This is a bug in retcd; the error
+/// affects only the client that sent the command.
 fn wrong_kind(answer: &impl Debug) -> Status {
     tracing::error!(?answer, "the result of the command has an unexpected type");
     Status::internal("the result of the command has an unexpected type")

@@ -1,11 +1,10 @@
-//! From the wire to meanings. A malformed request dies here.
+//! Parsing requests. A malformed request is refused here.
 //!
-//! What leaves this file is well-formed by construction: every key is there, every enum is a
-//! known one, a transaction is within its bounds and never puts a key twice. Nothing below
-//! checks any of it again, and nothing below sees a wire type.
+//! The results are valid: no key is empty, every enum has a known value, a transaction is within its bounds
+//! and never puts a key twice. The layers below check none of this again, and do not know the API's messages.
 //!
-//! Requests are taken by reference, because a slow one is described in the log afterwards;
-//! their bytes are shared, not copied.
+//! Requests are passed by reference, because a slow request is described in the log afterwards. Their keys
+//! and values are shared, not copied.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,7 +54,7 @@ pub(crate) fn range(request: &RangeRequest) -> Result<Range, Refusal> {
     })
 }
 
-/// A streamed range comes in key order and unfiltered, or not at all.
+/// A range to be streamed. It is refused unless it is in key order and has no filters.
 pub(crate) fn range_stream(request: &RangeRequest) -> Result<Range, Refusal> {
     let range = range(request)?;
     let in_key_order = match range.sort.order {
@@ -69,7 +68,7 @@ pub(crate) fn range_stream(request: &RangeRequest) -> Result<Range, Refusal> {
     if range.mod_rev != RevBounds::default() || range.create_rev != RevBounds::default() {
         return Err(Refusal::StreamRevisionFilters);
     }
-    // Without an order the target means nothing, and a chunk must not be sorted by it.
+    // Without a sort order the target has no meaning, and the chunks must not be sorted by it.
     Ok(Range { sort: Sort::default(), ..range })
 }
 
@@ -101,12 +100,12 @@ pub(crate) fn delete_range(request: &pb::DeleteRangeRequest) -> Result<DeleteRan
     })
 }
 
-/// Where a transaction is to be answered.
+/// How a transaction is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It may write: through the log.
+    /// Through the log, because it may write.
     Write,
-    /// Both branches hold nothing but ranges: from the state, without the log.
+    /// From the state and without the log, because both branches contain only ranges.
     Read { serializable: bool },
 }
 
@@ -117,9 +116,9 @@ pub(crate) fn txn(request: &pb::TxnRequest, ops_max: usize) -> Result<(Txn, Acce
     Ok((txn, access(request)))
 }
 
-/// A nested transaction has what the one around it leaves of the budget.
+/// A nested transaction may have as many operations as the one around it leaves of the budget.
 ///
-/// Goes down by recursion, so its frames are kept small: loops, and no adapters of iterators.
+/// Calls itself for nested transactions, so its stack frame is kept small: loops, and no iterator adapters.
 fn txn_within(request: &pb::TxnRequest, ops_max: usize, depth_max: usize) -> Result<Txn, Refusal> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     if ops > ops_max || depth_max == 0 {
@@ -168,7 +167,8 @@ fn compare(request: &pb::Compare) -> Result<Compare, Refusal> {
     Ok(Compare { range: KeyRange::parse(request.key.clone(), request.range_end.clone()), operator, target })
 }
 
-/// The target rules; a value given for another target counts as not given, that is, as zero.
+/// The field `target` determines what is compared. A value that was given for another target is ignored, and
+/// the comparison is with zero.
 fn target(request: &pb::Compare, operator: CompareOperator) -> (CompareOperator, CompareTarget) {
     use compare::{CompareTarget as PbTarget, TargetUnion};
     let given = &request.target_union;
@@ -193,8 +193,8 @@ fn target(request: &pb::Compare, operator: CompareOperator) -> (CompareOperator,
             Some(TargetUnion::Lease(lease)) => *lease,
             _ => 0,
         }),
-        // etcd finds that anything equals what an unknown target was given. Said with what we
-        // have: a comparison that always holds, or one that never does.
+        // In etcd, a comparison with an unknown target finds both sides equal. It is translated into a
+        // comparison that always holds, or into one that never does.
         Err(_) => {
             let holds = matches!(operator, CompareOperator::Equal | CompareOperator::Unknown);
             let operator = if holds { CompareOperator::Unknown } else { CompareOperator::Less };
@@ -217,10 +217,9 @@ fn access(request: &pb::TxnRequest) -> Access {
     Access::Read { serializable }
 }
 
-/// A transaction makes one revision, and a key cannot change twice in one: no key may be put
-/// twice, or be both put and deleted, on any path that could be taken.
+/// No path through a transaction may put a key twice, or both put and delete it.
 ///
-/// etcd's rule is cruder than that, and clients can tell: see [`Writes::of`].
+/// The check is etcd's, which is only an approximation of that rule: see [`Writes::of`].
 fn check_overlaps(ops: &[Op]) -> Result<(), Refusal> {
     match ops {
         [] | [Op::Range(_) | Op::Put(_) | Op::DeleteRange(_)] => Ok(()),
@@ -228,20 +227,20 @@ fn check_overlaps(ops: &[Op]) -> Result<(), Refusal> {
     }
 }
 
-/// What a list of operations may write.
+/// The keys that a list of operations may write.
 #[derive(Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a [u8]>,
     deleted_keys: BTreeSet<&'a [u8]>,
-    /// Start to end, disjoint.
+    /// From start to end; the spans are disjoint.
     deleted_spans: BTreeMap<&'a [u8], &'a [u8]>,
 }
 
 impl<'a> Writes<'a> {
-    /// Deletes of the list itself come first, then its nested transactions in their order,
-    /// then its own puts. So a nested put clashes with deletes of the list and of nested
-    /// transactions before it, but not of those after it. The two branches of one transaction
-    /// exclude each other, so they may put the same key.
+    /// The list's own deletes are checked first, then its nested transactions in their order, then its own
+    /// puts. A nested put therefore conflicts with the list's own deletes and with those of earlier nested
+    /// transactions, but not with those of later ones. The two branches of a transaction exclude each other,
+    /// so both may put the same key.
     fn of(ops: &'a [Op]) -> Result<Writes<'a>, Refusal> {
         let mut writes = Writes::default();
         for op in ops {
@@ -273,8 +272,8 @@ impl<'a> Writes<'a> {
         Ok(())
     }
 
-    /// Puts of a nested transaction. What it holds may be much more than what is here already, and
-    /// be taken over at every level around it: so the few go to the many.
+    /// Adds the puts of a nested transaction. They are moved at every level of nesting, so always the smaller
+    /// set is moved into the larger one.
     fn take_puts(&mut self, mut puts: BTreeSet<&'a [u8]>) -> Result<(), Refusal> {
         let deletes = self.deleted_keys.len() + self.deleted_spans.len();
         let is_deleted = if puts.len() < deletes {
@@ -297,8 +296,8 @@ impl<'a> Writes<'a> {
         match range {
             KeyRange::Point(key) => drop(self.deleted_keys.insert(key)),
             KeyRange::Span(start, end) => self.delete_span(start, end),
-            // etcd takes the "\0" that means "from here on" for an end like any other. It lies
-            // before every key, so it makes an empty interval, which clashes with nothing.
+            // Here etcd does not recognise that an end of "\0" means "no end". As a key, "\0" is before every
+            // start, so the interval is empty and conflicts with nothing.
             KeyRange::From(_) => {}
         }
     }
@@ -307,8 +306,8 @@ impl<'a> Writes<'a> {
         if end <= start {
             return;
         }
-        // Merge with whatever it touches. Only the last span that starts at or before `end`
-        // can touch, then the one before it, and so on.
+        // Merges the span with every span that it touches. Only the last span that starts at or before `end`
+        // can touch it, then the one before that, and so on.
         while let Some((&other_start, &other_end)) = self.deleted_spans.range(..=end).next_back() {
             if other_end < start {
                 break;
@@ -336,14 +335,14 @@ impl<'a> Writes<'a> {
     }
 }
 
-/// The few go to the many.
+/// The union of two sets. The smaller one is moved into the larger one.
 fn united<'a>(a: BTreeSet<&'a [u8]>, b: BTreeSet<&'a [u8]>) -> BTreeSet<&'a [u8]> {
     let (few, mut many) = if a.len() < b.len() { (a, b) } else { (b, a) };
     many.extend(few);
     many
 }
 
-/// An alarm to raise or to clear. `None` for the type that is no alarm.
+/// The alarm to raise or to clear; `None` for the type `NONE`.
 pub(crate) fn alarm(request: &pb::AlarmRequest) -> Option<Alarm> {
     let kind = match AlarmType::try_from(request.alarm) {
         Ok(AlarmType::Nospace) => AlarmKind::NoSpace,
@@ -364,7 +363,7 @@ pub(crate) fn member_urls(urls: &[String]) -> Result<Vec<String>, Refusal> {
     Ok(urls)
 }
 
-/// The URL as it is kept: the scheme in lower case, and everything else as it came.
+/// The URL as it is stored: with the scheme in lower case, and otherwise unchanged.
 fn member_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once(':')?;
     let scheme = scheme.to_ascii_lowercase();
@@ -385,8 +384,8 @@ fn is_host_and_port(text: &str) -> bool {
     host_fits && port.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// `major.minor` of a downgrade target: a semantic version, of which the patch is ignored, or
-/// a version without a patch.
+/// `major.minor` of a downgrade target: a semantic version, whose patch is ignored, or a version without a
+/// patch.
 pub(crate) fn downgrade_target(version: &str) -> Result<(u64, u64), Refusal> {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let mut numbers = core.split('.').map(str::parse::<u64>);
@@ -395,7 +394,7 @@ pub(crate) fn downgrade_target(version: &str) -> Result<(u64, u64), Refusal> {
     };
     match (numbers.next(), numbers.next()) {
         (Some(Ok(_)), None) => Ok((major, minor)),
-        // Only a whole version can have a suffix.
+        // Only a version with a patch can have a suffix.
         (None, None) if core == version => Ok((major, minor)),
         _ => Err(Refusal::WrongDowngradeVersionFormat),
     }
@@ -465,7 +464,7 @@ mod tests {
         assert_eq!(range(&RangeRequest { sort_order: 3, ..get("a") }), Err(Refusal::InvalidSortOption));
         assert_eq!(range(&RangeRequest { sort_target: 5, ..get("a") }), Err(Refusal::InvalidSortOption));
         assert_eq!(range(&RangeRequest { sort_target: -1, ..get("a") }), Err(Refusal::InvalidSortOption));
-        // The key is looked at first.
+        // The key is checked first.
         assert_eq!(range(&RangeRequest { sort_order: 3, ..get("") }), Err(Refusal::EmptyKey));
     }
 
@@ -488,7 +487,7 @@ mod tests {
             RangeRequest { max_create_revision: 1, ..get("a") },
         ] {
             assert_eq!(range_stream(&filtered), Err(Refusal::StreamRevisionFilters));
-            // The order is looked at first.
+            // The order is checked first.
             let both = RangeRequest { sort_order: 2, ..filtered };
             assert_eq!(range_stream(&both), Err(Refusal::StreamCustomSort));
         }
@@ -504,7 +503,7 @@ mod tests {
 
         let ignoring = PutRequest { ignore_value: true, ignore_lease: true, ..put_of("k") };
         assert_eq!(put(&ignoring), Ok(Put { key: bytes("k"), value: None, lease: None, prev_kv: false }));
-        // An empty value and no lease are a value and a lease like any other.
+        // An empty value is a value, and lease 0 means that the key has no lease.
         let empty = put(&put_of("k")).expect("a put of nothing is a put");
         assert_eq!((empty.value, empty.lease), (Some(Bytes::new()), Some(LeaseId::NONE)));
 
@@ -534,7 +533,7 @@ mod tests {
         assert_eq!(parsed(2, Some(TargetUnion::ModRevision(3))), CompareTarget::ModRev(3));
         assert_eq!(parsed(3, Some(TargetUnion::Value(bytes("v")))), CompareTarget::Value(bytes("v")));
         assert_eq!(parsed(4, Some(TargetUnion::Lease(5))), CompareTarget::Lease(5));
-        // Given for something else, or not at all.
+        // The value is given for another target, or not at all.
         assert_eq!(parsed(3, Some(TargetUnion::Version(1))), CompareTarget::Value(Bytes::new()));
         assert_eq!(parsed(2, Some(TargetUnion::CreateRevision(1))), CompareTarget::ModRev(0));
         assert_eq!(parsed(4, None), CompareTarget::Lease(0));
@@ -590,7 +589,7 @@ mod tests {
         assert_eq!(parsed(&txn_of(gets(2), gets(3)), 2), Err(Refusal::TooManyOps));
         let compares = vec![compare_of(0, 0, None); 3];
         assert_eq!(parsed(&TxnRequest { compare: compares, ..request }, 2), Err(Refusal::TooManyOps));
-        // The size is looked at first.
+        // The size is checked first.
         assert_eq!(
             parsed(&txn_of(vec![PbOp::RequestRange(get("")); 3], vec![]), 2),
             Err(Refusal::TooManyOps)
@@ -719,16 +718,16 @@ mod tests {
             "span a c p c",
             "span c a p b p a",
             "span b b p b",
-            // Found to clash only in the other order.
+            // These conflict only in the other order.
             "( p a | ) ( d a | )",
-            // The end that means "everything from here on".
+            // The range end that means "no end".
             "span a ^ p a p b",
         ] {
             assert_eq!(check_overlaps(&ops(text)), Ok(()), "{text}");
         }
     }
 
-    /// etcd's rule as it is told, with lists and loops.
+    /// etcd's rule, written simply, with lists and loops.
     fn check_naively(ops: &[Op]) -> Result<(Vec<Bytes>, Vec<KeyRange>), ()> {
         let mut puts: Vec<Bytes> = Vec::new();
         let mut deletes: Vec<KeyRange> = Vec::new();

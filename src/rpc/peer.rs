@@ -1,4 +1,4 @@
-//! The service that members speak to each other over, on the peer URL.
+//! The gRPC service between members, on the peer URLs.
 
 use std::{future, pin::Pin};
 
@@ -16,14 +16,14 @@ use crate::{
     },
 };
 
-/// The service, for the port of peers.
+/// The routes for the peer ports.
 pub(crate) fn peer_routes(node: &Node) -> Routes {
     let service = PeerServer::new(Peer { node: node.clone() });
-    // What is larger was refused on its way here.
+    // Messages that are too large were refused by `http`.
     Routes::new(service.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
 }
 
-/// Its name.
+/// The names of the services in [`peer_routes`].
 pub(crate) const PEER_SERVICES: &[&str] = &[peer_server::SERVICE_NAME];
 
 struct Peer {
@@ -64,7 +64,7 @@ impl peer_server::Peer for Peer {
 
     type AppendStream = Pin<Box<dyn Stream<Item = Result<RaftReply, Status>> + Send>>;
 
-    /// Once it has begun, whatever ends the stream is told at its end.
+    /// Once the stream of answers has begun, an error is its last item.
     async fn append(
         &self,
         request: Request<Streaming<AppendPiece>>,
@@ -73,7 +73,7 @@ impl peer_server::Peer for Peer {
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("the log begins with an envelope"))?;
         let from = self.check(first.envelope)?.from;
-        // A connection that breaks ends the messages; there is nobody to tell.
+        // If the connection breaks, the messages end without an error, because the peer cannot receive one.
         let others = pieces.take_while(|piece| future::ready(piece.is_ok()));
         let others = others.filter_map(|piece| future::ready(piece.ok()));
         let messages = stream::iter([first]).chain(others).map(|piece| piece.message);

@@ -1,8 +1,8 @@
-//! What the lock and election services have in common.
+//! The common part of the lock and election services.
 //!
-//! Both are a queue for one place: everybody puts a key under one prefix, named after their
-//! lease, and whoever has the oldest one has the place. They are written over the node as a
-//! client would write them over the API; there is no state of theirs but the keys.
+//! Both are a queue: each client puts a key under the same prefix, with its lease in the name, and the client
+//! with the oldest key has the lock or is the leader. The services only use operations that a client of the
+//! API could use, and their only state are the keys.
 
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
@@ -18,28 +18,27 @@ use crate::{
     watch::{Delivery, WatcherSpec},
 };
 
-/// Lease of somebody who brought none.
+/// TTL of the lease that is granted for a call without a lease.
 const SESSION_TTL: Duration = Duration::from_secs(60);
 
-/// The lease that a call holds its place with.
+/// The lease to which a call attaches its key.
 pub(crate) struct HeldLease {
     session: Session,
     pub(crate) id: LeaseId,
-    /// It was granted for this call, and its client has not been told of it: if the call ends before
-    /// that, it is revoked, with all that hangs on it.
+    /// The lease was granted for this call, and the client does not know of it yet. If the call ends before
+    /// the client does, the lease is revoked, and its keys are deleted.
     is_unknown: bool,
 }
 
-/// The lease to queue under: the given one, renewed once, or a new one. Keeping it alive is the
-/// client's business.
+/// The lease for the call's key: the client's lease, which is renewed once, or a new one. After that the
+/// client has to keep the lease alive.
 pub(crate) async fn held_lease(session: &Session, lease: LeaseId) -> Result<HeldLease, Status> {
     if lease.is_some() {
-        // If there is no such lease, the put under it is going to say so; and if it could not be
-        // renewed for want of a leader, the put could not be made either.
+        // If there is no such lease, the put that names it is refused later.
         session.lease_keep_alive(lease).await.map_err(|_| Refusal::Timeout)?;
         return Ok(HeldLease { session: session.clone(), id: lease, is_unknown: false });
     }
-    // From here on it may exist, whatever this call gets to hear of it.
+    // From here on the lease may exist, even if this call does not learn that it was granted.
     let lease = LeaseId(session.choose_lease_id());
     let mut held = HeldLease { session: session.clone(), id: lease, is_unknown: true };
     let granted = session.lease_grant(lease.0, SESSION_TTL.as_secs() as i64).await;
@@ -52,7 +51,7 @@ pub(crate) async fn held_lease(session: &Session, lease: LeaseId) -> Result<Held
 }
 
 impl HeldLease {
-    /// The client is going to know of the lease, or is going to find what hangs on it.
+    /// Keeps the lease when this is dropped, because the client learns of the lease or can find its keys.
     pub(crate) fn keep(mut self) {
         self.is_unknown = false;
     }
@@ -66,7 +65,7 @@ impl Drop for HeldLease {
     }
 }
 
-/// Where the keys of the queue `name` begin.
+/// The prefix of the keys in the queue `name`.
 pub(crate) fn prefix(name: &[u8]) -> Bytes {
     [name, b"/"].concat().into()
 }
@@ -77,7 +76,7 @@ pub(crate) fn own_key(prefix: &Bytes, lease: LeaseId) -> Bytes {
     [&prefix[..], format!("{sign}{:x}", lease.0.unsigned_abs()).as_bytes()].concat().into()
 }
 
-/// Every key with that prefix, which is not empty and does not end in 0xff.
+/// Every key with this prefix, which is not empty and does not end in 0xff.
 pub(crate) fn under(prefix: &Bytes) -> KeyRange {
     let mut end = prefix.to_vec();
     let last = end.last_mut().expect("a prefix ends in a slash");
@@ -85,13 +84,13 @@ pub(crate) fn under(prefix: &Bytes) -> KeyRange {
     KeyRange::Span(prefix.clone(), end.into())
 }
 
-/// Who has been there longest.
+/// The oldest key with this prefix.
 pub(crate) fn oldest(prefix: &Bytes) -> Range {
     let sort = Sort { target: SortTarget::CreateRev, order: SortOrder::Ascend };
     Range { limit: 1, sort, ..Range::of(under(prefix)) }
 }
 
-/// `key` was created at `rev`; 0 is "does not exist".
+/// The comparison that `key` was created at `rev`; 0 means that it does not exist.
 pub(crate) fn created_at(key: &Bytes, rev: i64) -> Compare {
     Compare {
         range: KeyRange::Point(key.clone()),
@@ -120,7 +119,7 @@ pub(crate) async fn commit(session: &Session, txn: Txn) -> Result<(Rev, TxnResul
     }
 }
 
-/// What the range at `place` of a transaction found first.
+/// The first key that the range at `place` of a transaction found.
 pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
     match result.responses.get_mut(place) {
         Some(apply::OpResult::Range { result, .. }) => result.kvs.drain(..).next(),
@@ -134,8 +133,8 @@ pub(crate) async fn read(session: &Session, query: &Range) -> Result<(Rev, Range
     Ok(session.range(query).await?)
 }
 
-/// Waits until nobody is left who came before `rev`. One key is watched at a time, the youngest
-/// of them: when it goes, mostly nobody is left, and the one key's end wakes one waiter only.
+/// Waits until no key that was created before `rev` is left. Only the newest of these keys is watched:
+/// usually the others are gone when that one is deleted, and so each deletion wakes only one waiting client.
 pub(crate) async fn wait_for_turn(session: &Session, prefix: &Bytes, rev: Rev) -> Result<(), Status> {
     let youngest_before = Range {
         limit: 1,
@@ -151,18 +150,18 @@ pub(crate) async fn wait_for_turn(session: &Session, prefix: &Bytes, rev: Rev) -
     }
 }
 
-/// Somebody's place in the queue. It is given up when dropped, unless told otherwise: whoever
-/// stops waiting must not keep those behind waiting.
+/// A key in the queue. If `give_up` is set, dropping this deletes the key, because a call that has stopped
+/// waiting must not block the clients behind it.
 pub(crate) struct Place {
     held: HeldLease,
     key: Bytes,
-    /// The revision that created the key. A key created later is somebody else's.
+    /// The revision that created the key. If the key was created again later, it belongs to another call.
     pub(crate) rev: Rev,
     give_up: bool,
 }
 
 impl Place {
-    /// From here on it is to be given up.
+    /// From here on the key is deleted when this is dropped.
     pub(crate) fn wait(&mut self) {
         self.give_up = true;
     }
@@ -175,7 +174,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // With a lease that nobody knows of the key goes too.
+        // If the lease is unknown to the client, it is revoked, which also deletes the key.
         if self.give_up && !self.held.is_unknown {
             let compares = vec![created_at(&self.key, self.rev.0)];
             let txn = Txn { compares, success: vec![delete(&self.key)], failure: Vec::new() };
@@ -184,19 +183,19 @@ impl Drop for Place {
     }
 }
 
-/// What came of queueing up.
+/// The result of [`enqueue`].
 pub(crate) struct Queued {
     pub(crate) rev: Rev,
     pub(crate) result: TxnResult,
     pub(crate) place: Place,
-    /// The key, if it was there before: the place is an old one.
+    /// The key, if it was in the queue before.
     pub(crate) found: Option<KeyValue>,
 }
 
-/// Queues up with `key`. The transaction creates it, or else finds it by its first operation.
+/// Adds `key` to the queue. The transaction creates the key, or else reads it by its first operation.
 ///
-/// A new place is given up even if the request is over before it is known to have one; an old
-/// one is not, before somebody waits in it.
+/// A new key is deleted if the call ends, even if it ends before the transaction is answered. A key that was
+/// in the queue before is not deleted, until [`Place::wait`] is called.
 pub(crate) async fn enqueue(
     session: &Session,
     held: HeldLease,
@@ -211,11 +210,11 @@ pub(crate) async fn enqueue(
         let own_rev = found.as_ref().map_or(rev, |kv| kv.create_rev);
         Ok(Queued { rev, result, place: Place { held, key, rev: own_rev, give_up: is_new }, found })
     });
-    // The core ends its tasks only when it ends itself.
+    // A task of the core is only cancelled when the core stops.
     queueing.await.map_err(|_| Refusal::Stopped)?
 }
 
-/// The changes of a few keys from one revision on, each once, in order.
+/// The changes of the keys in a range, beginning with one revision, each once and in order.
 pub(crate) struct Changes {
     stream: WatchStream,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,

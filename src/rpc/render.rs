@@ -1,8 +1,7 @@
-//! From meanings back to the wire.
+//! Making the API's answers.
 //!
-//! Keys and values are shared with the store, not copied. Every answer carries a header that
-//! says who answered and at which revision; inside a transaction's answer a header has the
-//! revision and nothing else, as etcd leaves it.
+//! Keys and values are shared with the store, not copied. The header of an answer says which member answered
+//! and at which revision. As in etcd, the headers within the answer to a transaction only have the revision.
 
 use crate::{
     apply::{Alarm, AlarmKind, OpResult, TxnResult},
@@ -95,7 +94,8 @@ enum NestedOp {
 }
 
 impl NestedTxn {
-    /// Goes down by recursion, so its frames are kept small: a loop, and no adapters of iterators.
+    /// Calls itself for nested transactions, so its stack frame is kept small: a loop, and no iterator
+    /// adapters.
     fn of(result: TxnResult) -> NestedTxn {
         let mut responses = Vec::with_capacity(result.responses.len());
         for result in result.responses {
@@ -110,7 +110,7 @@ impl NestedTxn {
 
 impl Nested for NestedTxn {
     fn fields(&self, fields: &mut impl Fields) {
-        // It has a header, and nothing in it.
+        // As in etcd, the header is there and empty.
         fields.message(1, &ResponseHeader::default());
         fields.flag(2, self.succeeded);
         for response in &self.responses {

@@ -1,7 +1,7 @@
-//! The log line about a request that took long.
+//! The log line about a slow request.
 //!
-//! Operators and their log filters know the message `request stats` and its fields. Requests are
-//! described without their values: those may be large, and are nobody's business.
+//! The message `request stats` and its fields are etcd's, because operators filter logs by them. Requests are
+//! described without their values, which may be large or secret.
 
 use std::{
     fmt::{self, Write as _},
@@ -20,7 +20,7 @@ use crate::{
     telemetry::GoDuration,
 };
 
-/// What a request was about; -1 is "not counted".
+/// The numbers and the content of a request in its log line; -1 means "not counted".
 #[derive(Debug)]
 pub(crate) struct Stats {
     pub(crate) request_count: i64,
@@ -31,7 +31,7 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// For requests that only have their time taken.
+    /// For requests of which only the duration is logged.
     pub(crate) const NONE: Stats = Stats {
         request_count: -1,
         request_size: -1,
@@ -49,11 +49,11 @@ pub(crate) struct Timer {
     slow_after: Duration,
 }
 
-/// Who asked, as the log names it.
+/// The client's address in the log line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Remote {
     Tcp(SocketAddr),
-    /// A client that came through a Unix socket has no name.
+    /// A client on a Unix socket has no address.
     Unix,
     Unknown,
 }
@@ -82,7 +82,7 @@ impl Timer {
         Timer { start: Instant::now(), remote: Remote::of(request.extensions()), slow_after }
     }
 
-    /// Passes the answer on. Only if there is something to log is `stats` asked for it.
+    /// Logs the request if it is worth a line, and returns the answer. `stats` is called only in that case.
     pub(crate) fn finish<A>(
         self,
         method: &str,
@@ -98,7 +98,7 @@ impl Timer {
     }
 }
 
-/// Slow requests are warned about; for debugging there is a line for each.
+/// Whether a request is logged: slow ones with a warning, and at level debug every one.
 pub(crate) fn is_worth_a_line(spent: Duration, slow_after: Duration) -> bool {
     spent > slow_after || tracing::enabled!(tracing::Level::DEBUG)
 }
@@ -155,7 +155,7 @@ pub(crate) fn delete_range(request: &DeleteRangeRequest, answer: &pb::DeleteRang
     }
 }
 
-/// Only the branch that was taken counts.
+/// Counts the operations of the branch that was taken.
 pub(crate) fn txn(request: &TxnRequest, answer: &pb::TxnResponse) -> Stats {
     let branch = if answer.succeeded { &request.success } else { &request.failure };
     Stats {
@@ -249,7 +249,7 @@ fn describe_op(out: &mut String, op: &RequestOp) -> fmt::Result {
         }
         Some(PbOp::RequestTxn(request)) => {
             write!(out, "request_txn:<")?;
-            // It was executed, so it can be decoded, and is not too deep to be described.
+            // The transaction was executed, so it can be decoded, and its depth is within the limit.
             if let Ok(request) = TxnRequest::decode(request.clone()) {
                 describe_txn(out, &request)?;
             }

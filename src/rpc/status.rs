@@ -1,8 +1,7 @@
-//! From a cause to what the client is told: a gRPC code and etcd's exact words.
+//! The gRPC code and etcd's exact text for each error.
 //!
-//! Clients recognise an error by its text and not by its code, so every text here is etcd's to
-//! the letter. There is one table, [`Refusal::wire`], and everything that can go wrong below
-//! this layer is brought to it by one of the `From`s that follow it.
+//! Clients recognise an error by its text and not by its code, so every text here is exactly etcd's. There is
+//! one table, [`Refusal::wire`], and each error of the layers below has a conversion to one of its rows.
 
 use tonic::{Code, Status};
 
@@ -18,7 +17,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), expect(dead_code, reason = "the table is all of etcd's; some have no cause here yet"))]
 pub(crate) enum Refusal {
-    // What was asked makes no sense.
+    // The request is invalid.
     EmptyKey,
     KeyNotFound,
     ValueProvided,
@@ -35,7 +34,7 @@ pub(crate) enum Refusal {
     StreamCustomSort,
     StreamRevisionFilters,
     MalformedMessage,
-    // The store does not have it, or has no room for it.
+    // The revision or the key does not exist, or there is no space.
     Compacted,
     FutureRevision,
     NoSpace,
@@ -105,8 +104,8 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// The code and the text that etcd answers with.
     ///
-    /// Some are `Unknown` where another code would be expected: etcd has no gRPC status for
-    /// those, and its clients know them by text alone.
+    /// Some codes are `Unknown` where another one would be expected. etcd has no gRPC status for these
+    /// errors, and its clients recognise them by their text.
     pub(crate) fn wire(self) -> (Code, &'static str) {
         use Code::*;
         match self {
@@ -373,8 +372,8 @@ impl From<MoveLeaderError> for Status {
     }
 }
 
-/// The refusal as the lock and election services pass it on: etcd runs them over a client of
-/// its own, whose errors have kept their text and lost their code.
+/// A refusal as the lock and election services return it. In etcd these services use a client of its API,
+/// whose errors have the text but not the code.
 pub(crate) fn from_recipe(status: Status) -> Status {
     match status.code() {
         Code::Cancelled | Code::DeadlineExceeded => status,
@@ -382,7 +381,7 @@ pub(crate) fn from_recipe(status: Status) -> Status {
     }
 }
 
-/// What our transport refuses by itself once a method is known, in the words of etcd's transport.
+/// etcd's status for an error that our gRPC library detects itself, after the method was found.
 pub(crate) fn from_transport(message: &str, is_unary: bool) -> Option<Status> {
     match message {
         "Missing request message." if is_unary => Some(Status::unknown("EOF")),
@@ -400,7 +399,7 @@ pub(crate) fn from_transport(message: &str, is_unary: bool) -> Option<Status> {
 mod tests {
     use super::*;
 
-    /// etcd's list, written down a second time and by another hand: code, then text.
+    /// etcd's codes and texts, written independently of the table.
     const WIRE: &str = r#"
 Cancelled: etcdserver: request canceled
 Cancelled: etcdserver: watch canceled
@@ -478,8 +477,8 @@ Unknown: etcdserver: unknown method
 Unknown: mutex: session is expired
 Unknown: not a primary lessor"#;
 
-    /// Every refusal. The numbers of an enum without fields run from 0, so the last one tells
-    /// whether somebody is missing.
+    /// Every refusal. The variants of an enum without fields are numbered from 0, so the number of the last
+    /// one shows whether one is missing.
     const ALL: [Refusal; Refusal::ElectionNotLeader as usize + 1] = {
         use Refusal::*;
         [

@@ -1,5 +1,4 @@
-//! The services over a real member, without a socket: requests go in as HTTP and come out as
-//! HTTP, through the interceptor.
+//! The services of a real member, without sockets: HTTP requests go through the interceptor to a service.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -39,7 +38,7 @@ use crate::{
     types::Caller,
 };
 
-/// A member of its own for a test.
+/// The member of one test.
 struct Member {
     running: Option<Running>,
     node: Node,
@@ -49,9 +48,9 @@ struct Member {
 }
 
 impl Member {
-    /// Has to be called on the runtime that the requests will run on.
+    /// Must be called on the runtime that runs the requests.
     fn start() -> Member {
-        // Passwords as cheap as they come.
+        // The minimum cost of hashing a password.
         Member::start_with("--bcrypt-cost=4")
     }
 
@@ -69,7 +68,7 @@ impl Member {
         Member { routes: routes(&node), running: Some(running), node, metrics, _dir: dir }
     }
 
-    /// One unary call, under way as soon as it is polled.
+    /// One unary call, which starts when it is polled.
     fn call<A: Message + Default>(
         &self,
         path: &'static str,
@@ -191,7 +190,7 @@ impl Drop for Member {
     }
 }
 
-/// Polls `call` and lets everything else run, until `done` holds; `call` must not end before.
+/// Polls `call` and lets other tasks run until `done` is true. `call` must not end before that.
 async fn pending_until<T>(call: &mut BoxFuture<'static, T>, done: impl AsyncFn() -> bool) {
     loop {
         let is_pending = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
@@ -237,7 +236,7 @@ async fn who_stops_waiting_for_a_lock_leaves_the_queue() {
     let mut waiting = member.lock(2);
     let own = Bytes::from_static(b"l/2");
     pending_until(&mut waiting, async || member.exists(&own).await).await;
-    // However far it has come.
+    // At whatever point the call is.
     drop(waiting);
     while member.exists(&own).await {
         tokio::task::yield_now().await;
@@ -261,7 +260,7 @@ async fn a_lock_needs_a_lease_that_lives() {
     member.delete(Bytes::from_static(b"l/1")).await;
     let refused = waiting.await.expect_err("its place is gone");
     assert_eq!((refused.code(), refused.message()), (Code::Unknown, "mutex: session is expired"));
-    // Without a lease there is one of its own.
+    // A call without a lease gets one of its own.
     assert!(member.lock(0).await.expect("nobody has it").key.starts_with(b"l/"));
 }
 
@@ -489,9 +488,9 @@ fn nested_put(depth: usize) -> TxnRequest {
         .fold(innermost, |inner, _| around(request_op::Request::RequestTxn(inner.encode_to_vec().into())))
 }
 
-/// Everything that goes down a transaction by recursion does it here once: reading, checking,
-/// applying, rendering and dropping. The reactor's part is done with half of a thread's stack, and
-/// the frames of a build for tests are larger than those of a release.
+/// Runs all code that is recursive in the depth of a transaction: decoding, checking, applying, rendering and
+/// dropping. The reactor's part runs with half of a thread's stack, and stack frames are larger in a test
+/// build than in a release build.
 #[test]
 fn the_deepest_transaction_fits_the_stack() {
     const STACK_BYTES: usize = 1024 * 1024;

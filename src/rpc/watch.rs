@@ -1,12 +1,12 @@
 //! The Watch service: one stream, many watchers.
 //!
-//! A stream is a [`WatchCall`] that is asked for its next response whenever the connection has room
-//! for one. It then wakes up for one of a closed list of reasons, acts on it, and goes on until
-//! there is a response. So nothing is rendered or read that the client does not take, and
-//! a client that reads nothing costs its queue in the hub and one response.
+//! A stream is a [`WatchCall`], which is asked for its next response whenever the connection has room for
+//! one. The call then handles one [`Wake`] after another until there is a response. So nothing is read or
+//! rendered before the client can receive it, and a client that does not read costs the memory of its queue
+//! in the hub and of one response.
 //!
-//! What is published comes through a [`WatchStream`], which also reads from history what unsynced
-//! watchers have missed. While there are some, every second turn is for history.
+//! Published events come through a [`WatchStream`], which also reads history for unsynced watchers. While
+//! there are unsynced watchers, every second turn reads history.
 
 use std::{collections::VecDeque, mem, pin::Pin, time::Duration};
 
@@ -38,7 +38,7 @@ use crate::{
     watch::{Batch, Delivery, WatchId, WatcherSpec},
 };
 
-/// Shortest interval between progress notifications.
+/// Minimum interval between progress notifications.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 pub(crate) struct Watch {
@@ -72,14 +72,14 @@ impl watch_server::Watch for Watch {
 /// Why a call wakes up.
 enum Wake {
     Request(WatchRequest),
-    /// The client has nothing more to ask. It still listens.
+    /// The client sends no more requests, but still receives responses.
     HalfClosed,
-    /// The client is gone, or speaks gibberish.
+    /// The client has disconnected, or sent an invalid message.
     Broken(Status),
     Delivery(Delivery),
     ProgressTick,
     Stopping,
-    /// There is nothing more urgent than history.
+    /// Nothing else is to be done, so history is read.
     Stride,
 }
 
@@ -88,11 +88,11 @@ struct WatchCall<R> {
     /// `None` once the client has half-closed.
     requests: Option<R>,
     stream: WatchStream,
-    /// Made, but not asked for yet. Nothing else is done before it is empty.
+    /// Responses that were not asked for yet. Nothing else is done until there are none.
     outbox: VecDeque<WatchResponse>,
-    /// The last turn was for history: this one is for everything else.
+    /// The last turn read history, so this turn handles everything else.
     strode: bool,
-    /// Runs once some watcher has asked for progress notifications.
+    /// The ticks of progress notifications, once any watcher has asked for them.
     progress: Option<Interval>,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -144,7 +144,7 @@ where
                 }
                 Wake::Stopping => return Err(Refusal::Stopped.into()),
                 Wake::Stride => {
-                    // Reading history never waits: let the others on this thread have their turn.
+                    // Reading history never waits, so this lets the other tasks of this thread run.
                     coop::consume_budget().await;
                     self.stride()?;
                     self.observe_send(start);
@@ -153,7 +153,7 @@ where
         }
     }
 
-    /// Counts what one turn since `start` has put into the outbox, if there are events in it.
+    /// Counts the events that the turn that began at `start` has put into the outbox.
     fn observe_send(&self, start: Instant) {
         let events = self.outbox.iter().map(|response| response.events.len()).sum();
         if events > 0 {
@@ -240,7 +240,7 @@ where
         let response = self.response(WatchId::NONE, batch.rev);
         for share in batch.shares() {
             let events = if share.prev_kv && share.events().any(lacks_prev) {
-                // The watcher is so new that they were made before somebody wanted this.
+                // The events were applied before any watcher asked for previous pairs.
                 let mut events: Vec<Event> = share.events().cloned().collect();
                 self.stream.fill_prev(&mut events)?;
                 events.into_iter().map(|event| render_event(event, true)).collect()
@@ -253,7 +253,7 @@ where
         Ok(())
     }
 
-    /// One turn of catching up with history.
+    /// Reads one stride of history.
     fn stride(&mut self) -> Result<(), Status> {
         match self.stream.catch_up()? {
             Some(CaughtUp::Events { id, spec, rev, events }) => {
@@ -279,14 +279,14 @@ where
         }
     }
 
-    /// What every response begins with.
+    /// A response without content.
     fn response(&self, id: WatchId, rev: Rev) -> WatchResponse {
         let header = Some(render::header(&self.node, rev));
         WatchResponse { header, watch_id: id.0, ..WatchResponse::default() }
     }
 }
 
-/// As in a Range, but for the empty key: every key comes after it, so it stands for the first.
+/// As for a range, except that an empty key means the first possible key.
 fn range(key: Bytes, range_end: Bytes) -> KeyRange {
     let key = if key.is_empty() { Bytes::from_static(b"\0") } else { key };
     KeyRange::parse(key, range_end)
@@ -309,7 +309,7 @@ fn render_event(event: Event, prev_kv: bool) -> mvccpb::Event {
     }
 }
 
-/// The response in parts of less than `bytes_max`, as far as single events allow.
+/// Splits a response into parts of less than `bytes_max`, unless a single event is larger.
 fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
     let empty = WatchResponse { fragment: true, events: Vec::new(), ..response.clone() };
     let mut parts = vec![empty.clone()];
@@ -329,7 +329,7 @@ fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
     parts
 }
 
-/// Bytes that an event adds to a response: a one-byte tag, its length, itself.
+/// The bytes that an event adds to a response: a one-byte tag, the length, and the event.
 fn encoded_len(event: &mvccpb::Event) -> usize {
     let bytes = event.encoded_len();
     1 + prost::length_delimiter_len(bytes) + bytes
@@ -337,11 +337,11 @@ fn encoded_len(event: &mvccpb::Event) -> usize {
 
 fn progress_ticker(interval: Duration) -> Interval {
     let interval = interval.max(PROGRESS_INTERVAL_MIN);
-    // Watchers are often created together; their notifications need not come together.
+    // A random offset, because watchers that are created together need not be notified together.
     ticker(interval + rand::random_range(Duration::ZERO..interval / 10))
 }
 
-/// First ticks after a whole period.
+/// An interval whose first tick comes after a whole period.
 fn ticker(period: Duration) -> Interval {
     let mut ticker = interval_at(Instant::now() + period, period);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
