@@ -67,6 +67,8 @@ const VALUE_BYTES: usize = 1024;
 /// Puts of one transaction while the server is filled: etcd's default for `--max-txn-ops`.
 const FILL_OPS: usize = 100;
 const FILL_CLIENTS: usize = 8;
+/// For what the fill left to be written.
+const REST: Duration = Duration::from_secs(3);
 /// Of the quiet client, each of puts and of gets.
 const QUIET_PER_SEC: u32 = 100;
 /// A request of the quiet client that takes longer counts as failed.
@@ -164,6 +166,7 @@ fn number(args: &[String], name: &str, default: usize) -> Result<usize, Failure>
 async fn measure(name: &str, noise: Noise, cluster: Cluster, length: Duration) -> Result<(), Failure> {
     let leader = &cluster.members[cluster.leader().await];
     fill(leader, "key", KEYS, VALUE_BYTES).await?;
+    time::sleep(REST).await;
     let endpoint = format!("http://{}", leader.endpoint());
 
     let alone = quiet(endpoint.clone(), length).await?;
