@@ -1,7 +1,7 @@
-//! A small client of the v3 API: the generated stubs with short names, and watch and lease
-//! streams that a test can read like a tape.
+//! A small client of the v3 API: the generated stubs with short names, and watch and lease streams from which
+//! a test reads one message after another.
 //!
-//! The plain methods panic when the server refuses; the `try_` ones hand back the refusal.
+//! The plain methods panic when the server refuses; the `try_` methods return the refusal.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub(crate) struct Client {
     channel: Channel,
 }
 
-/// One bidirectional watch stream. Responses are read by a task of their own, so that opening
-/// never waits for the server's first word.
+/// One bidirectional watch stream. A task of its own reads the responses, so that opening the stream does not
+/// wait for the first of them.
 pub(crate) struct WatchStream {
     requests: mpsc::Sender<WatchRequest>,
     responses: mpsc::UnboundedReceiver<Result<WatchResponse, Status>>,
@@ -84,7 +84,7 @@ impl Client {
         WatchClient::new(self.channel()).max_decoding_message_size(usize::MAX)
     }
 
-    /// The release the server says it is: what may be expected of it.
+    /// The release that the server reports, on which expectations may depend.
     pub(crate) async fn version(&self) -> (u32, u32, u32) {
         let version = self.status().await.version;
         let mut parts = version
@@ -94,8 +94,8 @@ impl Client {
         (part(), part(), part())
     }
 
-    /// Whether the server is at least of this release. Says so when it is not, because the
-    /// caller then leaves something out.
+    /// Whether the server is at least of this release. If it is older, this prints so, because the caller
+    /// then leaves something out.
     pub(crate) async fn has(&self, release: (u32, u32, u32), what: &str) -> bool {
         let version = self.version().await;
         if version < release {
@@ -120,7 +120,7 @@ impl Client {
         Ok(self.kv().put(request).await?.into_inner())
     }
 
-    /// Puts and gives the revision of it.
+    /// Puts a key and returns the revision of the put.
     pub(crate) async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> i64 {
         let request = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
         revision(&accepted("put", self.try_put(request).await).header)
@@ -133,7 +133,7 @@ impl Client {
         Ok(self.kv().delete_range(request).await?.into_inner())
     }
 
-    /// Deletes one key and gives the store's revision afterwards.
+    /// Deletes one key and returns the store's revision after that.
     pub(crate) async fn delete(&self, key: impl Into<Bytes>) -> i64 {
         let request = DeleteRangeRequest { key: key.into(), ..Default::default() };
         revision(&accepted("delete", self.try_delete(request).await).header)
@@ -176,7 +176,7 @@ impl Client {
         accepted("time to live", self.leases().lease_time_to_live(request).await).into_inner()
     }
 
-    /// One renewal on a stream of its own; the granted time to live, or 0 for a lease gone.
+    /// Renews a lease once, on a stream of its own. Returns the TTL, or 0 if the lease does not exist.
     pub(crate) async fn keep_alive_once(&self, id: i64) -> LeaseKeepAliveResponse {
         let one = tokio_stream::once(LeaseKeepAliveRequest { id });
         let mut answers = accepted("keep alive", self.leases().lease_keep_alive(one).await).into_inner();
@@ -197,7 +197,7 @@ impl Client {
         accepted("alarm", self.maintenance().alarm(request).await).into_inner().alarms
     }
 
-    /// A whole snapshot, as a tool would save it.
+    /// A whole snapshot, as a tool saves it.
     pub(crate) async fn snapshot(&self) -> Vec<SnapshotResponse> {
         let mut stream =
             accepted("snapshot", self.maintenance().snapshot(SnapshotRequest {}).await).into_inner();
@@ -208,7 +208,7 @@ impl Client {
         parts
     }
 
-    /// A watch stream with nothing on it yet.
+    /// A watch stream without watchers.
     pub(crate) fn watch_stream(&self) -> WatchStream {
         let (requests, outgoing) = mpsc::channel(64);
         let (incoming, responses) = mpsc::unbounded_channel();
@@ -232,7 +232,7 @@ impl Client {
         WatchStream { requests, responses }
     }
 
-    /// A watch stream with one watcher on it, already confirmed.
+    /// A watch stream with one watcher, whose creation was confirmed.
     pub(crate) async fn watch(&self, create: WatchCreateRequest) -> WatchStream {
         let mut stream = self.watch_stream();
         let created = stream.create(create).await;
@@ -271,17 +271,17 @@ impl WatchStream {
         }
     }
 
-    /// The next message or the way the stream ended.
+    /// The next message, or the error with which the stream ended.
     pub(crate) async fn next_or_end(&mut self) -> Option<Result<WatchResponse, Status>> {
         soon("a watch response or the stream's end", self.responses.recv()).await
     }
 
-    /// A message that has already arrived.
+    /// A message that has arrived already.
     pub(crate) fn arrived(&mut self) -> Option<Result<WatchResponse, Status>> {
         self.responses.try_recv().ok()
     }
 
-    /// The next `count` events, however the server has batched them.
+    /// The next `count` events, in however many messages they arrive.
     pub(crate) async fn events(&mut self, count: usize) -> Vec<Event> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -293,13 +293,13 @@ impl WatchStream {
         events
     }
 
-    /// Ends the sending half, as a client does that has nothing more to ask.
+    /// Ends the sending half of the stream, as a client does that has no more requests.
     pub(crate) fn close_sending(self) -> mpsc::UnboundedReceiver<Result<WatchResponse, Status>> {
         self.responses
     }
 }
 
-/// Waits for what should come soon, or fails naming it.
+/// Waits for something that should happen soon, or fails with its name.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not come within {PATIENCE:?}"))
 }
@@ -313,7 +313,7 @@ pub(crate) fn accepted<T>(what: &str, result: Result<T, Status>) -> T {
     }
 }
 
-/// Holds a refusal against its code and exact text.
+/// Checks the code and the exact text of a refusal.
 #[track_caller]
 pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, text: &str) {
     match result {
@@ -322,7 +322,7 @@ pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code,
     }
 }
 
-/// The store's revision out of a response header.
+/// The store's revision in a response header.
 #[track_caller]
 pub(crate) fn revision(header: &Option<ResponseHeader>) -> i64 {
     header.as_ref().expect("the response has a header").revision

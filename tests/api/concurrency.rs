@@ -78,7 +78,7 @@ async fn a_lock_needs_its_lease() {
     let (_server, client) = serve();
     refused(
         soon("the refusal", spawn_lock(&client, 99)).await.expect("no panic"),
-        // The recipe hands its inner refusal on as a plain text.
+        // The service passes the inner refusal on as text only.
         Code::Unknown,
         "etcdserver: requested lease not found",
     );
@@ -153,7 +153,7 @@ async fn an_election_needs_a_leader_key() {
 #[tokio::test]
 async fn observers_see_each_leader() {
     let (_server, client) = serve();
-    // A server may say nothing at all on the stream until there is a leader.
+    // A server may send nothing on the stream until there is a leader.
     let mut election = client.election();
     let (seen, mut leaders) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -241,10 +241,10 @@ async fn who_stops_waiting_leaves_no_lease_that_nobody_knows_of() {
     waiting.abort();
     assert_eq!(watch.events(1).await[0].r#type, 1, "the waiting key is deleted");
     if subject_is_retcd() {
-        // With its lease.
+        // Its lease is gone as well.
         assert_eq!(left(&client, "job/").await, (vec!["job/a".to_owned()], vec![0xa]));
     }
-    // A proclamation that is refused, likewise.
+    // The same holds for a proclamation that is refused.
     let leader = LeaderKey { name: "race".into(), key: "race/1".into(), rev: 1, lease: 0 };
     let request = ProclaimRequest { leader: Some(leader), value: "v".into() };
     refused(client.election().proclaim(request).await, Code::Unknown, "election: not leader");

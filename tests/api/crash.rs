@@ -1,5 +1,5 @@
-//! What a crash may and may not do: acknowledged writes stay, revisions never go back, watchers
-//! miss and repeat nothing; and damage on disk is named, repaired or refused, never served.
+//! What must hold after a crash: acknowledged writes are there, revisions never go back, watchers neither
+//! miss nor repeat an event. Damage on the disk is repaired or refused with a message, and never served.
 
 use std::{
     fs::{self, OpenOptions},
@@ -26,8 +26,7 @@ fn everything(start_revision: i64) -> WatchCreateRequest {
     WatchCreateRequest { key: "\0".into(), range_end: "\0".into(), start_revision, ..Default::default() }
 }
 
-/// Writes ever larger numbers to one key until the server is gone, and reports each that was
-/// acknowledged.
+/// Writes increasing numbers to one key until the server is gone, and reports each acknowledged one.
 async fn write(
     client: Client,
     writer: usize,
@@ -56,7 +55,7 @@ async fn twenty_crashes_under_load_lose_nothing() {
         let client = server.client();
         let mut stream = client.watch(everything(tape.next_revision)).await;
         let watcher = tokio::spawn(async move {
-            // The end of the stream is the crash.
+            // The stream ends when the server is killed.
             while let Some(Ok(response)) = stream.next_or_end().await {
                 tape.read(&response);
             }
@@ -97,7 +96,7 @@ async fn twenty_crashes_under_load_lose_nothing() {
             };
             let stored: u64 =
                 std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse().ok()).expect("a number");
-            // The write that was under way may have happened or not.
+            // The write that was in progress may have been executed or not.
             assert!(
                 stored == *number || stored == *number + 1,
                 "crash {crash}: writer {writer} was acknowledged {number} at {at}, {stored} is stored"
@@ -107,7 +106,7 @@ async fn twenty_crashes_under_load_lose_nothing() {
             (*number, *at) = (stored, kv.mod_revision);
         }
     }
-    // A watcher that reads all of it from the start sees the same tape.
+    // A watcher that reads the whole history from the start gets the same events.
     let client = server.client();
     let now = client.put("the end", "").await;
     let mut stream = client.watch(everything(2)).await;
@@ -117,8 +116,8 @@ async fn twenty_crashes_under_load_lose_nothing() {
     }
 }
 
-/// The strongest thing that can be said about a history: an etcd that is told it revision by
-/// revision comes to the same hash over every record ever written.
+/// The strongest check of a history: an etcd that replays it revision by revision computes the same hash over
+/// all records.
 #[tokio::test]
 async fn a_history_made_under_load_and_crashes_has_the_hash_etcd_gives_it() {
     let (mut server, _) = serve();
@@ -258,7 +257,7 @@ async fn a_server_told_to_end_does_so_at_once() {
     }
     let ended = server.stop();
     if subject_is_retcd() {
-        // A second is the promise; the rest is for a busy machine.
+        // The stop is promised within a second; the rest of the time is for a busy machine.
         assert!(ended.took < Duration::from_secs(5), "it took {:?}", ended.took);
     }
     soon("the writer's end", writer).await.expect("the writer does not panic");
@@ -272,7 +271,7 @@ async fn a_server_told_to_end_does_so_at_once() {
     assert!(stored >= last, "acknowledged {last}, stored {stored}");
 }
 
-/// Fills a server, ends it, and gives it back with its newest log segment.
+/// Fills a server with data, stops it, and returns it with its newest log segment.
 async fn written_server(orderly: bool) -> (Server, PathBuf, Vec<(String, String)>) {
     let (mut server, client) = serve();
     let mut pairs = Vec::new();
@@ -306,7 +305,7 @@ async fn stored(client: &Client) -> Vec<(String, String)> {
     pairs_of(&client.range(all).await)
 }
 
-/// The end of what was written: behind it a segment may hold zeros.
+/// The end of the written part of a segment, which may be followed by zeros.
 fn end_of_data(path: &Path) -> usize {
     let bytes = fs::read(path).expect("the segment can be read");
     bytes.iter().rposition(|byte| *byte != 0).expect("something was written") + 1
@@ -319,7 +318,7 @@ async fn a_torn_tail_of_the_log_is_repaired() {
     }
     let (mut server, segment, pairs) = written_server(false).await;
     let end = end_of_data(&segment) as u64;
-    // A record that was being written when the power went: its first bytes, then nothing.
+    // A record that was partly written when the power failed: its first bytes, then zeros.
     let mut file = OpenOptions::new().write(true).open(&segment).expect("the segment can be written");
     file.set_len(end).expect("it can be cut");
     std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).expect("it can be sought");
@@ -328,7 +327,7 @@ async fn a_torn_tail_of_the_log_is_repaired() {
     server.start();
     assert_eq!(stored(&server.client()).await, pairs, "nothing that was acknowledged is lost");
 
-    // The last record itself cut short: whatever is left is a prefix of what was written.
+    // The last record itself is truncated: the rest must be a prefix of what was written.
     server.kill();
     let file = OpenOptions::new().write(true).open(&segment).expect("the segment can be written");
     file.set_len(end_of_data(&segment) as u64 - 3).expect("it can be cut");
@@ -353,7 +352,7 @@ async fn a_flipped_bit_in_the_log_is_named_and_refused() {
     assert_eq!(ended.status.code(), Some(1));
     let name = segment.file_name().expect("a segment has a name").to_string_lossy().into_owned();
     assert!(ended.log.iter().any(|line| line.contains(&name)), "no line names {name}: {:#?}", ended.log);
-    // Put right again, the server runs as if nothing had been.
+    // After the repair the server runs as before.
     bytes[middle] ^= 0x10;
     fs::write(&segment, &bytes).expect("the segment can be written");
     server.start();
@@ -368,7 +367,8 @@ async fn flipped_bits_in_the_database_are_never_served() {
     let (mut server, _, pairs) = written_server(true).await;
     let database = server.database();
     let whole = fs::read(&database).expect("the database can be read");
-    // Inside the values, and evenly over the file: the second kind hits the tree's own pages.
+    // Damage within the values, and evenly over the file. The second kind also hits the pages of redb's
+    // trees.
     let values: Vec<usize> =
         whole.windows(8).enumerate().filter(|(_, bytes)| bytes == b"xxxxxxxx").map(|(at, _)| at).collect();
     assert!(!values.is_empty(), "an orderly end leaves everything in the database");
@@ -403,7 +403,7 @@ async fn flipped_bits_in_the_database_are_never_served() {
     assert_eq!(stored(&server.client()).await, pairs);
 }
 
-/// What no checksum of ours covers: the pages that redb keeps its trees in.
+/// The pages of redb's trees, which no checksum of retcd covers.
 #[tokio::test]
 async fn pages_that_make_no_sense_are_a_refusal() {
     const PAGE: usize = 4096;
@@ -415,7 +415,7 @@ async fn pages_that_make_no_sense_are_a_refusal() {
     let whole = fs::read(&database).expect("the database can be read");
     for damage in [[0xff; 32], [0x01; 32], [0x02; 32]] {
         let mut bytes = whole.clone();
-        // The first page says what kind of a file it is.
+        // The first page has the type of the file.
         for page in bytes.chunks_mut(PAGE).skip(1).filter(|page| page.iter().any(|byte| *byte != 0)) {
             page[..damage.len()].copy_from_slice(&damage);
         }
@@ -439,7 +439,7 @@ async fn a_missing_log_segment_is_not_passed_over() {
     fs::remove_file(&segment).expect("the segment can be removed");
     server.spawn_and_settle();
     if server.is_running() {
-        // Only right when the database had everything already.
+        // This is right only if the database had all entries already.
         assert_eq!(stored(&server.client()).await.len(), 200, "acknowledged writes are gone without a word");
     }
 }

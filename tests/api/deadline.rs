@@ -1,4 +1,4 @@
-//! `grpc-timeout`: a call ends at its deadline, and what had no time left is not done.
+//! `grpc-timeout`: a call ends at its deadline, and a call without any time left is not executed.
 
 use tonic::{Code, Request, Response, Status};
 
@@ -10,8 +10,8 @@ use crate::{
 
 const PASSED: &str = "context deadline exceeded";
 
-/// A request with this `grpc-timeout` for the server alone. The client of this test would hold
-/// itself to the first value that it finds; the server is told by the last.
+/// A request with this `grpc-timeout` for the server only. The client library of the test obeys the first
+/// value of the header; the server takes the last.
 fn within<T>(timeout: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     for timeout in ["1H", timeout] {
@@ -29,9 +29,9 @@ fn passed<T: std::fmt::Debug>(answer: Result<T, Status>) {
     refused(answer, Code::DeadlineExceeded, PASSED);
 }
 
-/// As [`passed`], of a call that was under way. There etcd resets the stream and leaves the words to
-/// the client, which has a clock of its own. Being told is as good for that client, and better for
-/// one whose clock is slower.
+/// As [`passed`], for a call that was running. There etcd resets the stream, and the client's library reports
+/// the error by its own clock. An answer from the server is as good for that client, and better for a client
+/// whose clock is slow.
 fn ended_at_deadline<T: std::fmt::Debug>(answer: Result<T, Status>) {
     if subject_is_retcd() {
         return passed(answer);
@@ -68,7 +68,7 @@ async fn a_malformed_timeout_is_refused_as_grpc_go_does() {
     assert_eq!(client.get("k").await, None);
 }
 
-/// What a stream comes to after messages, if any.
+/// The end of a stream, after any messages.
 async fn end_of<T: std::fmt::Debug>(
     answer: Result<Response<tonic::Streaming<T>>, Status>,
 ) -> Result<(), Status> {

@@ -1,6 +1,5 @@
-//! Sessions at the command line with the stock `etcdctl` of each release, on a real etcd and on
-//! the server under test side by side. What the user sees must be the same, but for ids, times,
-//! sizes and ports.
+//! Sessions at the command line with the stock `etcdctl` of each release, on a real etcd and on the server
+//! under test side by side. The output must be the same, except for ids, times, sizes and ports.
 
 use std::{
     io::Write,
@@ -22,7 +21,7 @@ struct Pair {
     subject: Server,
 }
 
-/// Runs a session with each release of the tool, each time on new servers.
+/// Runs a session with each release of `etcdctl`, each time on new servers.
 fn with_each_release(session: impl Fn(&mut Pair)) {
     for release in Release::of_etcdctl() {
         let (reference, subject) = (Launch::reference().start(), Launch::subject().start());
@@ -46,19 +45,19 @@ fn command(program: PathBuf, server: &Server, arguments: &[&str]) -> Command {
 
 fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Seen {
     let mut child = command(release.etcdctl(), server, arguments).spawn().expect("etcdctl starts");
-    // Dropping standard input ends it.
+    // The command ends when its standard input is dropped.
     child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()).ok();
     let output = child.wait_with_output().expect("etcdctl ends");
     Seen::of(&output)
 }
 
-/// A command that talks until it is told to stop.
+/// A command that prints until it is stopped.
 fn started(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Running {
     Running::start(command(release.etcdctl(), server, arguments), stdin)
 }
 
 impl Pair {
-    /// Runs a command on both and compares all that the user sees.
+    /// Runs a command on both servers and compares all output.
     fn same(&mut self, arguments: &[&str]) -> Seen {
         self.same_with_input(arguments, "")
     }
@@ -67,7 +66,7 @@ impl Pair {
         self.compare(arguments, stdin, |text| text.to_owned())
     }
 
-    /// Compares after more than the usual has been blotted out.
+    /// As above, with more parts of the output masked than usual.
     fn compare(&mut self, arguments: &[&str], stdin: &str, blot: impl Fn(&str) -> String) -> Seen {
         let see = |server: &Server| {
             let seen = run(self.release, server, arguments, stdin);
@@ -105,7 +104,7 @@ impl Pair {
     }
 }
 
-/// The tool's own log, full of times and places, is not what is compared.
+/// The log lines of `etcdctl` itself, which have times and source positions, are not compared.
 fn without_log_lines(text: &str) -> String {
     text.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect()
 }
@@ -143,7 +142,7 @@ fn blotted(text: &str, server: &Server) -> String {
     out
 }
 
-/// JSON with the values of these fields blotted out.
+/// JSON with the values of these fields masked.
 fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
     fn walk(value: &mut serde_json::Value, fields: &[&str]) {
         match value {
@@ -175,7 +174,7 @@ fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
 
 const HEADER_FIELDS: &[&str] = &["cluster_id", "member_id", "raft_term"];
 
-/// Lines of `"Name" : value` with the values of these names blotted out.
+/// Lines of `"Name" : value` with the values of these names masked.
 fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
     move |text| {
         text.lines()
@@ -187,7 +186,7 @@ fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
     }
 }
 
-/// A table with the cells below these headings blotted out.
+/// A table with the cells below these headings masked.
 fn table_without(headings: &[&str]) -> impl Fn(&str) -> String {
     move |text| rows::table_without(text, headings)
 }
@@ -492,7 +491,7 @@ fn users_and_roles_are_managed_as_ever() {
             pair.same(arguments);
         }
         pair.compare(&["user", "list", "-w", "json"], "", json_without(HEADER_FIELDS));
-        // Before 3.6 etcd showed what was granted to `root`, and not what it may do.
+        // Before 3.6 etcd showed the permissions that were granted to `root`, and not those that it has.
         let root = run(pair.release, &pair.subject, &["role", "get", "root", "-w", "json"], "");
         assert!(root.stdout.contains(r#""perm":[{"permType":2,"range_end":"AA=="}]"#), "{}", root.stdout);
         let too_long = format!("dan:{}", "x".repeat(73));
@@ -545,13 +544,13 @@ fn a_server_that_is_not_there_is_reported_as_ever() {
     });
 }
 
-/// Takes a minute, as the tool says.
+/// Takes a minute, as `etcdctl check perf` says.
 #[test]
 fn check_perf_passes_its_small_load() {
     let server = Launch::subject().start();
     let seen = run(Release::V35, &server, &["check", "perf", "--load=s"], "");
     assert!(seen.stdout.contains("PASS: Throughput"), "{seen:?}");
-    // Latency is the machine's as much as ours: told, not judged.
+    // The latency depends on the machine as well, so it is printed and not checked.
     eprintln!("{}", seen.stdout.rsplit('\r').next().unwrap_or_default());
     assert_eq!(
         run(

@@ -1,7 +1,7 @@
 //! The examples of the documentation, run as a reader would run them.
 //!
-//! Each `sh` block of a page is run in order in one shell, and what it prints must be what the
-//! `text` block behind it says.
+//! The `sh` blocks of a page are run in order in one shell, and the output of each must equal the `text`
+//! block after it.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Runs a page twice in the same store: a reader's store is seldom a new one.
+/// Runs a page twice with the same server, because a reader's server usually has data already.
 fn run_page(name: &str, etcdctl: &Path) {
     let server = Launch::subject().start();
     let tools = server.home().join("tools");
@@ -76,7 +76,7 @@ fn run_page_once(name: &str, server: &Server, tools: &Path) {
         .spawn();
     let mut child = child.expect("bash starts");
     let status = child.wait().expect("bash ends");
-    // A reader's terminal must not keep processes of the page, and its keep-alives no keys.
+    // After the page no process of it may be left, and no key whose lease such a process keeps alive.
     let group = Pid::from_raw(child.id().cast_signed()).expect("a child's id is positive");
     let left_running = !ends_soon(group);
     rustix::process::kill_process_group(group, Signal::KILL).ok();

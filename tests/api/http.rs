@@ -77,7 +77,7 @@ pub(crate) fn metric(server: &Server, name: &str) -> Option<f64> {
         .and_then(|value| value.parse().ok())
 }
 
-/// Asks until the cluster has settled on its version: etcd does so a moment after it is ready.
+/// Asks until the cluster has a version, which etcd sets a moment after it is ready.
 fn decided_version(server: &Server) -> Answer {
     let since = Instant::now();
     loop {

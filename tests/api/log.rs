@@ -1,5 +1,4 @@
-//! What the log says, and that it says it as etcd does: the messages that tools look for, with the
-//! fields that they read.
+//! The log has etcd's messages for which tools look, with the fields that they read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,13 +17,13 @@ use crate::{
     server::{Ended, Launch, serve_with, subject_is_retcd, subject_program},
 };
 
-/// The lines of a log, by message. Some of etcd's are no JSON.
+/// The lines of a log, by message. Some lines of etcd are not JSON.
 fn by_message(ended: &Ended) -> BTreeMap<String, Value> {
     let lines = ended.log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.map(|line| (line["msg"].as_str().expect("a message").to_owned(), line)).collect()
 }
 
-/// Returns once what was compacted is off the disk.
+/// Waits until the compacted records are removed from the disk.
 async fn compact(client: &Client, revision: i64) {
     let request = CompactionRequest { revision, physical: true };
     client.kv().compact(request).await.expect("history can be compacted");
@@ -34,7 +33,7 @@ async fn defragment(client: &Client) {
     client.maintenance().defragment(DefragmentRequest {}).await.expect("it can be defragmented");
 }
 
-/// A server that has been asked for most of what etcd has a line about.
+/// A server that has served most kinds of requests about which etcd logs a line.
 async fn after_a_session(launch: Launch) -> BTreeMap<String, Value> {
     let mut server = launch.start();
     let client = server.client();
@@ -45,8 +44,8 @@ async fn after_a_session(launch: Launch) -> BTreeMap<String, Value> {
     by_message(&server.stop())
 }
 
-/// Every message that both have carries the same fields in both. Beside them ours may say more, and
-/// it may leave out what it does not have.
+/// Every message that both servers log has the same fields in both. retcd's may have further fields, and may
+/// lack fields for things that retcd does not have.
 #[tokio::test]
 async fn lines_that_etcd_has_too_have_its_fields() {
     let ours = after_a_session(Launch::subject()).await;
@@ -54,7 +53,7 @@ async fn lines_that_etcd_has_too_have_its_fields() {
     let fields = |line: &Value| -> BTreeSet<String> {
         line.as_object().expect("an object").keys().filter(|key| *key != "stacktrace").cloned().collect()
     };
-    // What etcd has and we do not, and what 3.7 has and 3.5 does not.
+    // Fields that etcd has and retcd does not, and fields that 3.7 has and 3.5 does not.
     let not_ours = ["number-of-keys-compacted", "hash", "request-path"];
     let newer = [
         "traffic",
@@ -69,7 +68,8 @@ async fn lines_that_etcd_has_too_have_its_fields() {
         compared.insert(message.as_str());
         let (ours, theirs) = (fields(line), fields(theirs));
         if message == "starting an etcd server" {
-            // Much of what etcd lists there is not here; what is has its name.
+            // retcd does not have many of the fields that etcd has there; those that it has have etcd's
+            // names.
             assert!(ours.intersection(&theirs).count() > 20, "{line}");
             continue;
         }
@@ -135,7 +135,7 @@ fn the_first_line_says_what_was_started() {
     }
 }
 
-/// Of a checkout of the repository; whoever builds from elsewhere may say it in a variable.
+/// The commit, in a build from a checkout of the repository. Other builds may set it in a variable.
 #[test]
 fn the_version_names_the_commit() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -152,7 +152,7 @@ fn the_version_names_the_commit() {
     assert!(said.len() >= 7 && (commit.is_empty() || commit.starts_with(said)), "{said} is not {commit}");
 }
 
-/// What a defragmentation did is told in the sizes that `endpoint status` shows.
+/// The log lines of a defragmentation have the sizes that `endpoint status` shows.
 #[tokio::test]
 async fn a_defragmentation_reports_the_sizes_of_the_status() {
     if !subject_is_retcd() {

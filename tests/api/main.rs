@@ -1,11 +1,10 @@
-//! The black-box suite: the real binary, spoken to through etcd's own protocol and tools.
+//! The black-box suite: the real binary, tested through etcd's protocol and tools.
 //!
-//! Each test starts a server of its own on free ports and a new directory. What a test expects
-//! is what etcd does; with `RETCD_TEST_BIN=<an etcd>` the whole suite can be run against a real
-//! one to prove it. Where later releases differ from the one at hand, the test asks the server's
-//! release and says what it leaves out.
+//! Each test starts a server of its own on free ports and a new directory. A test expects what etcd does;
+//! with `RETCD_TEST_BIN=<an etcd>` the whole suite runs against a real etcd. Where releases of etcd differ,
+//! the test asks for the server's release, and prints what it leaves out.
 
-// What the core must not touch is what a test is made of.
+// Tests may use clocks, threads and sockets, which the core modules must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod client;

@@ -180,8 +180,8 @@ async fn the_hash_of_one_put_is_the_one_etcd_computes() {
     assert_eq!(accepted("hash", client.try_hash_kv(0).await).hash, crc32c::crc32c(&bytes));
 }
 
-/// The numbers are those of etcd 3.7.3. At the revision of a compaction it answers what the
-/// compaction found, also after later ones, until it is started again.
+/// The numbers are those of etcd 3.7.3. At the revision of a compaction it answers the hash that the
+/// compaction computed, also after later compactions, until a restart.
 #[tokio::test]
 async fn hash_kv_at_a_compacted_revision_is_what_the_compaction_found() {
     let (mut server, client) = serve();
@@ -209,7 +209,7 @@ async fn hash_kv_at_a_compacted_revision_is_what_the_compaction_found() {
     server.stop();
     server.start();
     let client = server.client();
-    // Without the compaction before it, the hash at 7 is that of the one put that is left.
+    // After the restart, the hash at 7 covers the one put that is left.
     assert_eq!(at(&client, 6).await, None);
     assert_eq!(at(&client, 7).await, Some((at_7, 7)));
     assert_eq!(at(&client, 8).await, Some((at_8, 7)));
@@ -273,7 +273,7 @@ async fn defragmenting_answers_without_a_header() {
     assert_eq!(client.put("k", "v").await, 3);
 }
 
-/// However many ask, there is one that is under way and one that waits.
+/// However many clients ask, one defragmentation runs and one waits.
 #[tokio::test]
 async fn those_who_defragment_at_once_share_the_work() {
     let (server, client) = serve();
@@ -290,12 +290,13 @@ async fn those_who_defragment_at_once_share_the_work() {
     if subject_is_retcd() {
         let runs = metric(&server, "etcd_disk_backend_defrag_duration_seconds_count");
         let runs = runs.expect("it is counted");
-        // They do not arrive in the same moment.
+        // The calls do not arrive at the same moment.
         assert!((1.0..=10.0).contains(&runs), "100 callers had {runs} runs");
     }
 }
 
-/// As many hashes as there are revisions cannot be made at once, but those of one revision can.
+/// Hashes of many revisions are not computed at the same time, but callers that ask for the same revision
+/// share one.
 #[tokio::test]
 async fn those_who_hash_the_same_share_the_work() {
     let (server, client) = serve();
@@ -314,12 +315,12 @@ async fn those_who_hash_the_same_share_the_work() {
     let hashes: Vec<u32> =
         answers.into_iter().map(|answer| accepted("hash", answer).into_inner().hash).collect();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
-    // A thread of the pool stays for a while, so that those which there were can be counted.
+    // Threads of the pool stay for a while after their work, so they can be counted.
     let more = server.threads() - threads;
     assert!(!subject_is_retcd() || more < 20, "there are {more} more threads than before");
 }
 
-/// Each is a copy of the whole database on the member's disk.
+/// Each snapshot is a copy of the whole database on the member's disk.
 #[tokio::test]
 async fn snapshots_that_are_sent_at_once_are_few_and_shared() {
     let (server, client) = serve();
@@ -334,7 +335,7 @@ async fn snapshots_that_are_sent_at_once_are_few_and_shared() {
     async fn begin(client: &Client) -> Result<tonic::Streaming<SnapshotResponse>, tonic::Status> {
         Ok(client.maintenance().snapshot(SnapshotRequest {}).await?.into_inner())
     }
-    // Nothing is read of them but the first part, so none of them ends.
+    // Only the first part of each snapshot is read, so none of them ends.
     let same = futures_util::future::join_all((0..50).map(|_| begin(&client))).await;
     let mut same: Vec<_> = same.into_iter().map(|stream| accepted("snapshot", stream)).collect();
     for stream in &mut same {
@@ -358,7 +359,7 @@ async fn snapshots_that_are_sent_at_once_are_few_and_shared() {
     assert!(refusal.message().contains("3 snapshots are being sent already"), "{}", refusal.message());
     assert!(images() <= 3, "there are {}", images());
 
-    // What is there is whole, and whoever comes when there is room again is served.
+    // The snapshots are complete, and a client that asks when there is room again is served.
     let mut size = 0;
     while let Some(part) = accepted("snapshot", same[0].message().await) {
         size += part.blob.len();

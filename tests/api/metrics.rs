@@ -1,4 +1,5 @@
-//! The metrics beside a real etcd's: names, types, labels and buckets, and what some of them count.
+//! The metrics compared with those of a real etcd: names, types, labels and buckets, and what some of them
+//! count.
 //!
 //! Dashboards and alert rules are written for etcd's. A family that etcd has and retcd lacks, or has in another
 //! shape, is a panel that stays empty without a word, so both servers do the same and are compared family by family.
@@ -16,7 +17,7 @@ use crate::{
     server::{Launch, serve_with},
 };
 
-/// Families that stay etcd's own, by the beginning of their names, and why.
+/// Families that only etcd has, by the beginning of their names, with the reason.
 const ONLY_ETCDS: &[(&str, &str)] = &[
     ("go_", "there is no Go inside"),
     ("etcd_server_go_version", "there is no Go inside"),
@@ -25,11 +26,11 @@ const ONLY_ETCDS: &[(&str, &str)] = &[
     ("etcd_debugging_mvcc_", "names that 3.5 kept beside those it moved to etcd_mvcc_"),
 ];
 
-/// What Prometheus' text says of one family.
+/// One family in Prometheus' text format.
 #[derive(Debug, Default)]
 struct Family {
     kind: String,
-    /// The sets of label names that its series have, without the buckets' own.
+    /// The sets of label names of its series, without the label of buckets.
     labels: BTreeSet<Vec<String>>,
     /// Upper bounds of its buckets.
     buckets: BTreeSet<u64>,
@@ -53,7 +54,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
             for label in labels {
                 let (label, value) = label.split_once("=\"").expect("a label has a value");
                 if label == "le" {
-                    // As bits, so that 1e+06 and 1000000 are the same.
+                    // As bits, so that 1e+06 and 1000000 are equal.
                     let bound: f64 = value.trim_end_matches('"').parse().expect("a bound is a number");
                     family.buckets.insert(bound.to_bits());
                 } else {
@@ -67,7 +68,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// One request of most kinds, so that families with a series a kind have some.
+/// Makes one request of most kinds, so that families with a series for each kind have some.
 async fn use_everything(client: &Client) {
     client.put("a", "1").await;
     let revision = client.put("a", "2").await;

@@ -1,4 +1,4 @@
-//! Space: the quota and the way back from it, sizes as they are told, and compaction by itself.
+//! Space: the quota and the recovery from it, the reported sizes, and automatic compaction.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const FULL: &str = "etcdserver: mvcc: database space exceeded";
 
-/// Thirteen pages: what etcd's own tests give a server to fill.
+/// Thirteen pages, which is the quota in etcd's own tests.
 const QUOTA: u64 = 13 * 4096;
 
 fn put_of(key: &str, size: usize) -> PutRequest {
@@ -55,12 +55,12 @@ async fn a_full_store_refuses_to_grow_until_it_is_given_room() {
         accepted("a txn that only reads", client.try_txn(reading).await);
     }
     assert!(client.get("small").await.is_some());
-    // As protobuf's text format has it, which may put more than one blank between fields.
+    // In protobuf's text format, which may have more than one blank between fields.
     let errors = client.status().await.errors;
     let words: Vec<_> = errors.iter().flat_map(|error| error.split_whitespace()).collect();
     assert_eq!(words, [format!("memberID:{member}").as_str(), "alarm:NOSPACE"]);
 
-    // The way back: delete, compact, defragment, disarm.
+    // The recovery: delete, compact, defragment, disarm.
     let all = DeleteRangeRequest { key: "key".into(), range_end: "kez".into(), ..Default::default() };
     let deleted = accepted("delete", client.try_delete(all).await);
     client.compact(crate::client::revision(&deleted.header)).await;
@@ -72,7 +72,7 @@ async fn a_full_store_refuses_to_grow_until_it_is_given_room() {
     assert!(client.alarms().await.is_empty());
 }
 
-/// Leases take room, too, and give it back when they end.
+/// Leases count towards the size until they end.
 #[tokio::test]
 async fn leases_fill_a_store() {
     let (_server, client) = serve_with(Launch::subject().flag("quota-backend-bytes", 64 * 1024));
@@ -120,7 +120,7 @@ async fn a_new_store_is_small() {
     assert!(status.db_size_in_use <= status.db_size);
 }
 
-/// Puts and deletes a few megabytes; the store is then compacted up to now.
+/// Puts and deletes a few megabytes, and compacts the store up to the newest revision.
 async fn fill_and_empty(client: &Client) {
     let mut writers = Vec::new();
     for writer in 0..4 {

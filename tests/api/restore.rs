@@ -1,4 +1,4 @@
-//! A snapshot is worth something because it can be restored.
+//! Restoring snapshots.
 
 use std::{
     fs::{self, File, Permissions},
@@ -12,7 +12,7 @@ use crate::{
     server::{Launch, serve, serve_with, subject_is_retcd, subject_program},
 };
 
-/// Runs `snapshot restore` and gives what it said, with its exit code.
+/// Runs `snapshot restore`. Returns its output and its exit code.
 fn restore(file: &Path, data_dir: &Path) -> (Option<i32>, String) {
     said(restore_command(file, data_dir))
 }
@@ -33,7 +33,7 @@ async fn snapshot_of(client: &Client) -> Vec<u8> {
     client.snapshot().await.iter().flat_map(|part| part.blob.to_vec()).collect()
 }
 
-/// Everything below a directory: names, and what is in the files.
+/// Everything below a directory: the names, and the content of files.
 fn tree(directory: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("it can be listed") {
@@ -108,8 +108,7 @@ async fn a_damaged_snapshot_is_refused_wherever_the_damage_is() {
     assert_eq!(restore(&file, &target).0, Some(0), "and the good one is still good");
 }
 
-/// Each refusal says what is the matter and what to do, and whatever was there before is there
-/// afterwards, and nothing else.
+/// Each refusal has the cause and the remedy, and leaves the directory exactly as it was.
 #[tokio::test]
 async fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
     if !subject_is_retcd() {
@@ -137,7 +136,7 @@ async fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
     write("even-text.db", &[b'x'; 1024 + 32]);
     fs::create_dir(place("directory.db")).expect("it is writable");
     let _socket = UnixListener::bind(place("socket.db")).expect("it is writable");
-    // Whole, but of something else.
+    // A complete file of another kind.
     let foreign = [&[b'x'; 512][..], &sha256(&[b'x'; 512])].concat();
     write("foreign.db", &foreign);
     fs::create_dir_all(place("in-use/member/wal")).expect("it is writable");
@@ -188,8 +187,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// A user without the right to read the file, or to write where the directory is to be; and a disk
-/// that is full, at each step of the way.
+/// A user without the permission to read the file, or to create the directory; and a full disk, at each step.
 #[tokio::test]
 async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
     if !subject_is_retcd() {
@@ -225,7 +223,7 @@ async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
     for (file, target, text) in cases {
         let mut command = restore_command(&place(file), &place(target));
         if rustix::process::geteuid().is_root() {
-            // Nobody forbids root anything.
+            // Permissions do not apply to root.
             command.uid(65534).gid(65534);
         }
         let (code, said) = said(command);
@@ -239,7 +237,7 @@ async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
         let program = restore_command(&place("good.db"), &place("new"));
         let words = program.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let mut command = Command::new("sh");
-        // A limit on the length of files is as near to a full disk as a test may come.
+        // A limit on the length of files stands for a full disk, which a test cannot have.
         let script = format!("trap '' XFSZ; ulimit -f {limit}; exec {} {words}", subject_program().display());
         command.args(["-c", &script]);
         let (code, said) = said(command);
@@ -250,7 +248,7 @@ async fn a_restore_that_the_system_forbids_says_so_and_leaves_nothing_behind() {
     assert_eq!(restore(&place("good.db"), &place("new")).0, Some(0));
 }
 
-/// Somebody copied the file of an etcd to where a database belongs.
+/// A file of etcd was copied to the place of the database.
 #[tokio::test]
 async fn a_database_of_etcd_is_told_from_a_damaged_one_and_left_alone() {
     if !subject_is_retcd() {
@@ -268,7 +266,7 @@ async fn a_database_of_etcd_is_told_from_a_damaged_one_and_left_alone() {
     assert!(tree(&server.data_dir()) == before, "nothing was changed");
 }
 
-/// A member that starts where a restore was cut short would serve nothing and say nothing.
+/// Otherwise a member that starts after an interrupted restore would serve an empty store.
 #[tokio::test]
 async fn a_restore_that_was_cut_short_is_not_taken_for_an_empty_directory() {
     if !subject_is_retcd() {
@@ -297,8 +295,8 @@ async fn a_restore_that_was_cut_short_is_not_taken_for_an_empty_directory() {
     assert!(restored.client().get("k").await.is_some());
 }
 
-/// The log of the member that was there before does not belong to what was restored, and a log whose
-/// database is gone belongs to nobody.
+/// The log of a previous member does not belong to the restored database, and a log without a database is
+/// refused too.
 #[tokio::test]
 async fn a_log_directory_of_another_member_is_refused() {
     if !subject_is_retcd() {

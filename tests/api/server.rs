@@ -1,11 +1,11 @@
 //! One server process under test: its directory, its ports, its log, its end.
 //!
-//! A `Server` is the real binary on free loopback ports with a directory of its own on disk. It
-//! is ready when it has said so in its log; no test sleeps to find out. Its standard error is
-//! kept and shown when the test fails, and the process never outlives the value.
+//! A `Server` is the real binary on free loopback ports with a directory of its own on disk. It is ready when
+//! its log says so; no test sleeps instead. Its standard error is kept, and shown when the test fails. The
+//! process ends when the value is dropped.
 //!
-//! `RETCD_TEST_BIN` names another binary to start in place of retcd, so that every expectation
-//! can be held against a real etcd first.
+//! `RETCD_TEST_BIN` names another binary to start instead of retcd, so that every expectation can be checked
+//! with a real etcd first.
 
 use std::{
     collections::VecDeque,
@@ -40,7 +40,7 @@ const READY: &str = "ready to serve client requests";
 /// Lines of the server's log that a failing test shows.
 const LOG_LINES_SHOWN: usize = 80;
 
-/// What to start and how, before it runs.
+/// The program to start, and its arguments.
 #[derive(Clone)]
 pub(crate) struct Launch {
     program: PathBuf,
@@ -71,14 +71,14 @@ enum News {
     Closed,
 }
 
-/// How a server ended that was asked to, or that refused to start.
+/// How a server ended, after it was stopped or refused to start.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) log: Vec<String>,
     pub(crate) took: Duration,
 }
 
-/// The binary that this run is about.
+/// The binary under test.
 pub(crate) fn subject_program() -> PathBuf {
     env::var_os("RETCD_TEST_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_retcd")), PathBuf::from)
 }
@@ -94,7 +94,7 @@ impl Launch {
         Launch::of(subject_program())
     }
 
-    /// The real etcd that answers are compared with.
+    /// The real etcd with which answers are compared.
     pub(crate) fn reference() -> Launch {
         Launch::of(tools::reference().etcd.clone())
     }
@@ -109,7 +109,7 @@ impl Launch {
         self
     }
 
-    /// Adds an argument as it stands.
+    /// Adds an argument unchanged.
     pub(crate) fn argument(mut self, argument: &str) -> Launch {
         self.flags.push(argument.to_owned());
         self
@@ -126,7 +126,7 @@ impl Launch {
         self
     }
 
-    /// Leaves out the directory, ports and cluster flags that the harness would give.
+    /// Leaves out the flags for directory, ports and cluster that the harness adds otherwise.
     pub(crate) fn bare(mut self) -> Launch {
         self.default_flags = false;
         self
@@ -139,7 +139,7 @@ impl Launch {
         server
     }
 
-    /// A directory and ports, with nothing running on them yet.
+    /// A directory and ports, without a running server.
     pub(crate) fn prepare(self) -> Server {
         let home = tempfile::Builder::new()
             .prefix("server-")
@@ -176,7 +176,7 @@ impl Server {
         self.data_dir().join("member").join("snap").join("db")
     }
 
-    /// As [`Launch::flag`], for what is known now only.
+    /// As [`Launch::flag`], for values that are known only after the launch was prepared.
     pub(crate) fn set_flag(&mut self, name: &str, value: impl Display) {
         self.launch.flags.push(format!("--{name}={value}"));
     }
@@ -230,7 +230,7 @@ impl Server {
             None => Command::new(&self.launch.program),
             Some(limits) => {
                 let mut shell = Command::new("/bin/sh");
-                // The shell becomes the server, under the same process id.
+                // The shell executes the server, which keeps the process id.
                 shell
                     .arg("-c")
                     .arg(format!("ulimit {limits} && exec \"$0\" \"$@\""))
@@ -290,7 +290,7 @@ impl Server {
         arguments
     }
 
-    /// Asks the server to end, waits for it, and checks that it ended well.
+    /// Stops the server, waits for its end, and checks that it ended normally.
     pub(crate) fn stop(&mut self) -> Ended {
         self.signal(Signal::TERM);
         let ended = self.wait_for_end();
@@ -302,7 +302,7 @@ impl Server {
                 ended.status
             );
         } else {
-            // etcd ends by sending itself the signal again.
+            // etcd ends by raising the signal again.
             assert!(
                 ended.status.success() || ended.status.signal() == Some(Signal::TERM.as_raw()),
                 "{}",
@@ -312,7 +312,7 @@ impl Server {
         ended
     }
 
-    /// Ends the server as a power cut or the kernel would: without asking.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) {
         let mut running = self.running.take().expect("a server to be killed runs");
         running.child.kill().expect("a running child can be killed");

@@ -1,4 +1,4 @@
-//! What clients connect to, and how many may: descriptors, Unix sockets, URLs to listen on.
+//! Connections of clients: their number, Unix sockets, and URLs to listen on.
 
 use std::{fs, net::TcpStream, process::Command};
 
@@ -10,13 +10,13 @@ use crate::{
     tools::{Release, Seen},
 };
 
-/// Connections that nobody uses.
+/// Idle connections.
 fn idle(port: u16, count: usize) -> Vec<TcpStream> {
     let connect = |_| TcpStream::connect(("127.0.0.1", port)).expect("the kernel takes a connection");
     (0..count).map(connect).collect()
 }
 
-/// As many as a test needs for its own end of them.
+/// The number of descriptors that a test needs for its own ends of the connections.
 fn raise_own_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("it is ours to raise");
@@ -25,7 +25,7 @@ fn raise_own_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_leave_descriptors_to_the_log() {
     raise_own_limit();
-    // Seventy of them are more than a segment of the log.
+    // Seventy of these values are more than a segment of the log.
     let value = "x".repeat(1024 * 1024);
     let (server, client) = serve_with(Launch::subject().limits("-n 256"));
     client.put("first", "served").await;
@@ -36,7 +36,7 @@ async fn connections_leave_descriptors_to_the_log() {
     }
     let segments = fs::read_dir(server.wal_dir()).expect("the log has a directory").count();
     assert!(segments > 1, "the log has turned over");
-    // Whoever comes now waits, and is served once there is room.
+    // Further connections wait, and are served once others have closed.
     let late = server.client();
     let waits = tokio::spawn(async move { late.get("first").await });
     drop((at_clients, at_peers));
@@ -61,7 +61,7 @@ async fn the_limit_of_open_files_is_raised_to_the_hard_one() {
     let server = Launch::subject().limits("-Sn 100").start();
     let hard = getrlimit(Resource::Nofile).maximum;
     let limit = http::metric(&server, "process_max_fds").expect("it is a metric");
-    // Go stays one below it.
+    // Go's limit is one lower.
     assert!(hard.is_none_or(|hard| limit + 1.0 >= hard as f64), "{limit} of {hard:?}");
 }
 
@@ -89,7 +89,7 @@ fn etcdctl(release: Release, server: &Server, endpoint: &str, arguments: &[&str]
 
 #[test]
 fn clients_are_served_over_unix_sockets() {
-    // A path of its own, for that of a build may be too long for a socket.
+    // A path of its own, because that of a build may be too long for a socket.
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (mut server, absolute) = on_unix_sockets(&directory);
     for release in [Release::V34, Release::V35] {
@@ -103,7 +103,7 @@ fn clients_are_served_over_unix_sockets() {
     assert!(members.stdout.contains(&absolute), "{members:?}");
     let file = directory.path().join("client.sock");
 
-    // What a crash leaves behind is in nobody's way.
+    // The socket files that a crash leaves behind do not prevent a start.
     server.kill();
     assert!(file.exists(), "nobody was left to remove it");
     server.start();
@@ -114,7 +114,7 @@ fn clients_are_served_over_unix_sockets() {
 
 #[test]
 fn a_socket_in_use_and_a_file_in_the_way_are_refused() {
-    // etcd takes both away.
+    // etcd removes both.
     if !subject_is_retcd() {
         return;
     }

@@ -1,4 +1,4 @@
-//! How a server starts, and how it says that it cannot: one clear line and the right exit code.
+//! How a server starts, and how it fails to: with one clear line and the right exit code.
 
 use std::{fs, net::TcpListener, os::unix::ffi::OsStrExt, process::Command};
 
@@ -8,7 +8,7 @@ use crate::{
     server::{Ended, Launch, serve_with, subject_is_retcd, subject_program},
 };
 
-/// That a refusal has this code and says this, in any case of letters.
+/// Checks the exit code of a refusal, and a text in its output, in upper or lower case.
 #[track_caller]
 fn says(ended: &Ended, code: i32, words: &str) {
     assert_eq!(ended.status.code(), Some(code), "{:#?}", ended.log);
@@ -43,7 +43,7 @@ fn help_is_printed() {
 
 #[test]
 fn a_port_in_use_is_named() {
-    // Alone, retcd has no use for the peer port and leaves it shut.
+    // A single member does not open its peer port.
     let ports = if subject_is_retcd() { &["client"][..] } else { &["client", "peer"] };
     for busy in ports {
         let mut server = Launch::subject().prepare();
@@ -76,13 +76,13 @@ fn wrong_flags_end_with_two() {
     }
 }
 
-/// Its name and URLs alone are more than a request may be, and the server tells them all the same.
+/// The name and the URLs of the member are more than a request may have, and are published nevertheless.
 #[tokio::test]
 async fn a_small_limit_of_requests_is_for_clients_alone() {
     if !subject_is_retcd() {
         return;
     }
-    // etcd starts with it, and never gets through with its name.
+    // etcd starts with this flag, but never succeeds in publishing its name.
     says(&refused(Launch::subject().flag("max-request-bytes", 30)), 1, "--max-request-bytes 30");
     let name = "n".repeat(300);
     let mut server = Launch::subject().flag("name", &name).flag("max-request-bytes", 128).prepare();

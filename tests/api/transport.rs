@@ -1,4 +1,5 @@
-//! What lies below the API: compression, large metadata, and what is refused before any service.
+//! The layer below the API: compression, large metadata, and requests that are refused before any service
+//! gets them.
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, codec::CompressionEncoding, metadata::MetadataMap};
@@ -32,7 +33,7 @@ async fn a_compressed_request_gets_a_compressed_answer() {
     assert!(is_compressed(answer.metadata()));
     assert_eq!(answer.into_inner().kvs[0].value, value);
 
-    // That the client would take it compressed is not enough.
+    // An answer is not compressed only because the client accepts that.
     let mut kv = KvClient::new(channel.clone()).accept_compressed(GZIP);
     let answer = accepted("range", kv.range(range()).await);
     assert!(!is_compressed(answer.metadata()));
@@ -63,7 +64,7 @@ async fn a_compressed_request_gets_a_compressed_answer() {
     assert!(accepted("a part", parts.get_mut().message().await).is_some());
 }
 
-/// A message's limit is that of its plain form.
+/// The limit applies to the uncompressed message.
 #[tokio::test]
 async fn a_message_is_not_inflated_beyond_its_limit() {
     let (_server, client) = serve();
@@ -71,7 +72,7 @@ async fn a_message_is_not_inflated_beyond_its_limit() {
     let put = |length| PutRequest { key: "k".into(), value: vec![0; length].into(), ..Default::default() };
     refused(kv.put(put(1_572_864)).await, Code::InvalidArgument, "etcdserver: request is too large");
     let text = "grpc: received message after decompression larger than max 2097152";
-    // Older releases have other words for it.
+    // Older releases have another text.
     if client.has((3, 7, 0), "the words for what is too large when it is inflated").await {
         refused(kv.put(put(64 << 20)).await, Code::ResourceExhausted, text);
     }

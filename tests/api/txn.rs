@@ -1,4 +1,4 @@
-//! Txn: comparisons, nesting, the rule about duplicate keys, and what a refusal leaves behind.
+//! Transactions: comparisons, nesting, the rule about duplicate keys, and that a refusal leaves no trace.
 
 use bytes::Bytes;
 use tonic::Code;
@@ -199,7 +199,7 @@ async fn odd_comparisons_mean_what_etcd_makes_of_them() {
     assert!(holds(&client, without_given(0, GREATER)).await, "an unset number is zero");
     assert!(holds(&client, without_given(3, GREATER)).await, "an unset value is empty");
     assert!(holds(&client, compare("k", TargetUnion::Version(77), 9)).await, "an unknown operator holds");
-    // The target says which field is read; a union of another kind counts as unset.
+    // The field `target` determines what is compared; a value for another target counts as unset.
     let mismatched =
         Compare { target: 0, target_union: Some(TargetUnion::ModRevision(99)), ..without_given(0, GREATER) };
     assert!(holds(&client, mismatched).await);
@@ -222,7 +222,7 @@ async fn a_comparison_over_a_range_holds_for_every_key_of_it() {
     assert!(!holds(&client, over(compare("a", TargetUnion::Version(1), EQUAL), "d")).await);
     assert!(holds(&client, over(compare("c", TargetUnion::Version(1), EQUAL), "\0")).await);
     assert!(!holds(&client, over(compare("a", TargetUnion::Value("v".into()), EQUAL), "\0")).await);
-    // An empty interval is like a missing key.
+    // An empty interval is compared like a missing key.
     assert!(holds(&client, over(compare("x", TargetUnion::Version(0), EQUAL), "z")).await);
     assert!(!holds(&client, over(compare("x", TargetUnion::Value("".into()), EQUAL), "z")).await);
 }
@@ -264,7 +264,7 @@ async fn a_refused_operation_undoes_the_whole_txn() {
             "etcdserver: mvcc: required revision is a future revision",
         ),
         (
-            // The revision that this very txn would make is the future, too.
+            // The revision of this transaction itself counts as a future revision too.
             then(vec![put("a", "1"), get_at("k", 3)]),
             Code::OutOfRange,
             "etcdserver: mvcc: required revision is a future revision",
@@ -286,7 +286,7 @@ async fn a_refused_operation_undoes_the_whole_txn() {
         Code::OutOfRange,
         "etcdserver: mvcc: required revision has been compacted",
     );
-    // The branch not taken is not looked at.
+    // The branch that is not taken is not checked.
     let other_branch = TxnRequest {
         compare: vec![compare("k", TargetUnion::Version(0), GREATER)],
         success: vec![put("a", "1")],
@@ -320,7 +320,7 @@ async fn a_txn_has_a_bounded_number_of_operations() {
     let compares = vec![compare("k", TargetUnion::Version(0), EQUAL); 129];
     let request = TxnRequest { compare: compares, ..Default::default() };
     refused(client.try_txn(request).await, Code::InvalidArgument, too_many);
-    // What the outer level takes, the inner one has not.
+    // The operations of the outer transaction reduce the budget of the inner one.
     let mut outer = vec![get("a"); 99];
     outer.push(nested(then(puts(28))));
     accepted("txn", client.try_txn(then(outer.clone())).await);
@@ -473,11 +473,11 @@ fn nested_put(key: &str, depth: usize) -> TxnRequest {
     (1..depth).fold(innermost, |inner, _| TxnRequest { success: vec![nested(inner)], ..Default::default() })
 }
 
-/// Transactions that lie in one another deeper than a message could be built from values.
+/// Transactions that are nested more deeply than a message could be built from values.
 fn nested_bytes(depth: usize) -> Bytes {
     const SUCCESS: u8 = 2 << 3 | 2;
     const REQUEST_TXN: u8 = 4 << 3 | 2;
-    // From the inside out, so backwards.
+    // The innermost first.
     let mut backwards = Vec::new();
     for _ in 1..depth {
         for key in [REQUEST_TXN, SUCCESS] {
@@ -490,8 +490,8 @@ fn nested_bytes(depth: usize) -> Bytes {
     backwards.into()
 }
 
-/// The client of these tests cannot read answers that are nested deeper than fifty, so what counts
-/// is whether it is there.
+/// The client of these tests cannot decode answers that are nested more than fifty levels deep, so only the
+/// effect is checked.
 async fn is_executed(client: &Client, key: &str, depth: usize) -> bool {
     let answer = client.try_txn(nested_put(key, depth)).await;
     let is_there = client.get(key.to_owned()).await.is_some();
@@ -508,7 +508,7 @@ async fn transactions_are_nested_as_deep_as_their_operations_are_budgeted_for() 
         assert!(is_executed(&client, &depth.to_string(), depth).await, "{depth}");
     }
     assert!(!is_executed(&client, "deeper", 129).await);
-    // What was executed once can be read from the log.
+    // A transaction that was executed can be read back from the log.
     server.kill();
     server.start();
     assert!(server.client().get("128").await.is_some());
@@ -544,7 +544,7 @@ async fn a_nested_transaction_that_is_none_is_refused_in_the_words_of_grpc_go() 
     assert!(raw_txn(&client, bytes.into()).await.is_err());
 }
 
-/// Sends bytes as they are, and does not look at the answer.
+/// Sends bytes unchanged, and ignores the answer.
 async fn raw_txn(client: &Client, message: Bytes) -> Result<(), tonic::Status> {
     let mut grpc = tonic::client::Grpc::new(client.channel());
     grpc.ready().await.expect("the server listens");

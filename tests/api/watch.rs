@@ -1,7 +1,7 @@
-//! Watch: what a stream of watchers is told, in which order, and when it is told no more.
+//! Watches: which events watchers get, in which order, and when they end.
 //!
-//! The promises are those of etcd's guarantees: ordered, unique, atomic, reliable, resumable,
-//! bookmarkable. The tests under load check them for every event they see.
+//! etcd guarantees that watches are ordered, unique, atomic, reliable, resumable and bookmarkable. The tests
+//! under load check this for every event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -179,7 +179,7 @@ async fn cancel_answers_once_and_frees_the_id() {
     let canceled = stream.next().await;
     assert_eq!((canceled.watch_id, canceled.canceled, canceled.created), (0, true, false));
     assert_eq!((canceled.cancel_reason.as_str(), revision(&canceled.header)), ("", 1));
-    // An unknown id gets no answer: the next thing heard is about the next watcher.
+    // An unknown id gets no answer: the next response is about the next watcher.
     stream.cancel(0).await;
     stream.cancel(123).await;
     client.put("k", "unheard").await;
@@ -300,7 +300,7 @@ async fn a_compacted_start_cancels_the_watcher_with_the_revision_to_go_on_from()
     assert!(canceled.events.is_empty());
     let mut at = client.watch(WatchCreateRequest { start_revision: 3, ..on("k") }).await;
     assert_eq!(lines(&at.events(2).await), ["put k=2 @3", "put k=3 @4"]);
-    // The id stays taken until the client lets go of it.
+    // The id stays in use until the client cancels it.
     let again = stream.create(WatchCreateRequest { watch_id: 1, ..on("k") }).await;
     assert_eq!(again.watch_id, 1);
 }
@@ -395,8 +395,8 @@ async fn history_comes_in_bounded_batches_of_whole_revisions() {
     assert_eq!(tape.events, 2500 + 1200);
 }
 
-/// Reads responses of one watcher over the whole key space and holds them against the promises:
-/// every revision, in order, once, in one piece.
+/// Reads the responses of one watcher over the whole key space, and checks that it gets every revision, in
+/// order, once, and complete.
 pub(crate) struct Tape {
     pub(crate) next_revision: i64,
     pub(crate) events: usize,
@@ -407,7 +407,7 @@ impl Tape {
         Tape { next_revision: revision, events: 0 }
     }
 
-    /// Takes one response in; gives how many revisions it held.
+    /// Checks one response. Returns the number of revisions in it.
     pub(crate) fn read(&mut self, response: &WatchResponse) -> usize {
         assert!(!response.canceled && !response.created && !response.fragment, "{response:?}");
         let mut revisions: BTreeMap<i64, usize> = BTreeMap::new();
@@ -460,7 +460,7 @@ async fn every_watcher_sees_every_revision_in_order_under_load() {
             }
         }));
     }
-    // Watchers that come in the middle of it and start in the past.
+    // Watchers that are created under load and start in the past.
     for start in [1, 200] {
         let mut stream = client.watch(WatchCreateRequest { start_revision: start, ..on_all() }).await;
         readers.push(tokio::spawn(async move {
@@ -478,8 +478,8 @@ async fn every_watcher_sees_every_revision_in_order_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_lags_but_misses_nothing() {
     let (server, client) = serve();
-    // The slow stream reads nothing at all until everything is written: far more than any
-    // buffer between here and the server holds.
+    // The slow stream reads nothing until everything is written, which is far more than all buffers between
+    // client and server can take.
     let mut slow = {
         let client = server.client();
         let create =
@@ -529,7 +529,7 @@ async fn progress_is_told_when_asked_for() {
     let progress = stream.next().await;
     assert_eq!((progress.watch_id, progress.events.len(), revision(&progress.header)), (-1, 0, 2));
     assert!(!progress.created && !progress.canceled);
-    // Never ahead of the events that it covers.
+    // A progress notification is never ahead of the events that it covers.
     for round in 0..50 {
         let at = client.put("k", format!("{round}")).await;
         stream.ask_progress().await;
@@ -558,7 +558,7 @@ async fn progress_is_not_told_while_a_watcher_waits_for_the_future() {
     stream.ask_progress().await;
     stream.create(WatchCreateRequest { start_revision: 100, ..on("k") }).await;
     stream.ask_progress().await;
-    // Neither request was answered: the next thing heard is the second watcher's creation.
+    // Neither request was answered: the next response is the creation of the second watcher.
     let created = stream.create(on("l")).await;
     assert_eq!(created.watch_id, 1);
     stream.cancel(0).await;
@@ -612,7 +612,7 @@ async fn a_stopping_server_ends_its_watch_streams() {
     let (mut server, client) = serve();
     let mut stream = client.watch(on("k")).await;
     server.signal(rustix::process::Signal::TERM);
-    // How the stream ends is not promised; that it ends, and the server with it, is.
+    // It is not defined how the stream ends, but the stream and the server must end.
     match stream.next_or_end().await {
         None => {}
         Some(Err(status)) => {
@@ -661,8 +661,7 @@ async fn a_watcher_resumes_after_a_restart_where_it_was() {
     assert_eq!(lines(&stream.events(2).await), ["put k=2 @3", "put k=3 @4"]);
 }
 
-/// One watcher on everything from `start_revision` on, with what its keys held before: what it is
-/// told until `last` has been told.
+/// The events, with previous pairs, that one watcher of all keys gets from `start_revision` up to `last`.
 async fn told_from(client: &Client, start_revision: i64, last: &str) -> Vec<String> {
     let mut stream = client.watch(WatchCreateRequest { start_revision, prev_kv: true, ..on_all() }).await;
     let mut told = Vec::new();
@@ -679,8 +678,8 @@ async fn told_from(client: &Client, start_revision: i64, last: &str) -> Vec<Stri
     told
 }
 
-/// What revision 4 did and took back itself is told until the compaction to it. Then it is gone,
-/// whether the records are still in memory, on the disk, or neither.
+/// Revision 4 changes a key several times. All these changes are sent until the compaction to it, and then
+/// only the last, whether the records are in memory, on the disk, or removed.
 #[tokio::test]
 async fn a_watch_from_the_compacted_revision_is_the_same_after_a_restart() {
     let nested = |op: RequestOp| {
@@ -694,7 +693,7 @@ async fn a_watch_from_the_compacted_revision_is_the_same_after_a_restart() {
     let (mut server, client) = serve();
     client.put("a", "1").await;
     client.put("b", "1").await;
-    // The only way for one revision to change a key twice.
+    // This is the only way in which one revision can change a key twice.
     let success =
         vec![nested(put_op("a", "2")), nested(put_op("c", "1")), nested(delete_op("a")), put_op("d", "1")];
     client.txn(TxnRequest { success, ..Default::default() }).await;

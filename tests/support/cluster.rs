@@ -1,9 +1,9 @@
-//! A cluster under test: its members' directories, ports, logs and ends.
+//! A cluster under test: the directories, ports and logs of its members, and how they end.
 //!
-//! A member is the real binary. It is ready when it has said so in its log, and no test sleeps to
-//! find out. The end of every log is shown when a test fails, and no process outlives its value.
+//! A member is the real binary. It is ready when its log says so; no test sleeps instead. When a test fails,
+//! the end of every log is shown. A process ends when its value is dropped.
 
-// Each test program uses a part of this.
+// No test program uses all of this file.
 #![allow(dead_code)]
 
 use std::{
@@ -48,7 +48,7 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
 }
 
-/// A cluster before its members run.
+/// A cluster before its members are started.
 pub(crate) struct Plan {
     size: usize,
     program: PathBuf,
@@ -64,7 +64,7 @@ impl Plan {
         Plan { size, program, flags: Vec::new(), is_proxied: false, is_on_unix_sockets: false }
     }
 
-    /// A real etcd in retcd's place, to be compared with.
+    /// Members of a real etcd, for comparison.
     pub(crate) fn reference(size: usize) -> Plan {
         Plan { program: tools::reference().etcd.clone(), ..Plan::new(size) }
     }
@@ -73,31 +73,31 @@ impl Plan {
         self.program != Path::new(env!("CARGO_BIN_EXE_retcd"))
     }
 
-    /// Any program that takes etcd's flags and says in its log when it is ready.
+    /// Members of any program that takes etcd's flags and logs when it is ready.
     pub(crate) fn program(mut self, program: PathBuf) -> Plan {
         self.program = program;
         self
     }
 
-    /// Each member gets these flags too.
+    /// Further flags for each member.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Plan {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         self
     }
 
-    /// Peers are told another port than the member listens on: something stands between them.
+    /// Members advertise another port to peers than they listen on, because a proxy is in between.
     pub(crate) fn proxied(mut self) -> Plan {
         self.is_proxied = true;
         self
     }
 
-    /// Members reach each other over Unix sockets.
+    /// Members connect to each other through Unix sockets.
     pub(crate) fn on_unix_sockets(mut self) -> Plan {
         self.is_on_unix_sockets = true;
         self
     }
 
-    /// The members, none of which runs.
+    /// Creates the members without starting them.
     pub(crate) fn members(self) -> Vec<Member> {
         let mut members: Vec<Member> =
             (0..self.size).map(|number| Member::new(&format!("m{number}"), self.program.clone())).collect();
@@ -137,19 +137,19 @@ pub(crate) struct Member {
     program: PathBuf,
     home: TempDir,
     pub(crate) client_port: u16,
-    /// Where it listens to peers.
+    /// The port on which it listens for peers.
     pub(crate) peer_port: u16,
-    /// Where peers are told that it listens.
+    /// The port that it advertises to peers.
     pub(crate) advertised_peer_port: u16,
-    /// The directory of the Unix socket where it listens to peers, if it does that there.
+    /// The directory of the Unix socket on which it listens for peers, if it does.
     socket_dir: Option<TempDir>,
     pub(crate) initial_cluster: String,
     /// `--initial-cluster-state`.
     pub(crate) state: &'static str,
     pub(crate) flags: Vec<String>,
-    /// A program that starts the member's, with its arguments.
+    /// A program that starts the member's program, with its arguments.
     wrapper: Vec<OsString>,
-    /// Variables that its process gets besides those of the test.
+    /// Environment variables of the process in addition to those of the test.
     pub(crate) environment: Vec<(String, String)>,
     running: Option<Running>,
 }
@@ -171,7 +171,7 @@ impl Cluster {
         Plan::new(size).found()
     }
 
-    /// A member that joins: it has been added to the cluster, and is not started yet.
+    /// A member that was added to the cluster and is not started yet.
     pub(crate) fn prepare(&mut self, name: &str) -> &mut Member {
         let program = self.members.first().expect("a cluster has members").program.clone();
         let mut member = Member::new(name, program);
@@ -187,14 +187,14 @@ impl Cluster {
         running.map(Member::endpoint).collect::<Vec<_>>().join(",")
     }
 
-    /// Which of the running members leads, as soon as they agree on one of them.
+    /// The leader, as soon as all running members agree on one of them.
     pub(crate) async fn leader(&self) -> usize {
         let numbers = 0..self.members.len();
         let running: Vec<_> = numbers.filter(|number| self.members[*number].running.is_some()).collect();
         self.leader_among(&running).await
     }
 
-    /// Which of these members leads, as soon as they agree on one of them, whatever others think.
+    /// The leader, as soon as these members agree on one of them, whatever the other members report.
     pub(crate) async fn leader_among(&self, numbers: &[usize]) -> usize {
         let since = Instant::now();
         loop {
@@ -216,8 +216,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until all running members have applied the same log, and checks that they made the
-    /// same of it.
+    /// Waits until all running members have applied the same log, and checks that their data are equal.
     pub(crate) async fn assert_equal(&self) {
         let since = Instant::now();
         loop {
@@ -265,7 +264,7 @@ impl Member {
         format!("127.0.0.1:{}", self.client_port)
     }
 
-    /// As other members know it.
+    /// The peer URL that other members know.
     pub(crate) fn peer_url(&self) -> String {
         match &self.socket_dir {
             Some(directory) => format!("unix://{}", directory.path().join("peer.sock").display()),
@@ -280,8 +279,8 @@ impl Member {
         }
     }
 
-    /// From its next start on. The directory is not below the build's, whose path may be too long
-    /// for a socket.
+    /// Takes effect at the next start. The directory is not below that of the build, whose path may be too
+    /// long for a socket.
     pub(crate) fn move_to_unix_socket(&mut self) {
         self.socket_dir = Some(tempfile::tempdir().expect("a temporary directory"));
     }
@@ -295,7 +294,7 @@ impl Member {
         format!("{}={}", self.name, self.peer_url())
     }
 
-    /// Room for a test's own files, beside the data directory.
+    /// A directory for a test's own files, beside the data directory.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
@@ -304,7 +303,7 @@ impl Member {
         self.home.path().join("data")
     }
 
-    /// Has `command` start the member's program, whose name and arguments come behind its own.
+    /// Starts the member's program with `command`, which gets the program's name and arguments after its own.
     pub(crate) fn wrap(&mut self, command: &Command) {
         let program = [command.get_program()].into_iter();
         self.wrapper = program.chain(command.get_args()).map(OsString::from).collect();
@@ -315,7 +314,7 @@ impl Member {
         self.wait_until_ready();
     }
 
-    /// Starts the process, and does not wait for it.
+    /// Starts the process without waiting for it.
     pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
         let client_url = format!("http://{}", self.endpoint());
@@ -373,7 +372,7 @@ impl Member {
         log
     }
 
-    /// Ends the member as a power cut or the kernel would: without asking.
+    /// Kills the member.
     pub(crate) fn kill(&mut self) {
         let mut running = self.running.take().expect("a member to be killed runs");
         running.child.kill().expect("a running child can be killed");
@@ -386,7 +385,7 @@ impl Member {
         rustix::process::kill_process(id, signal).expect("a running child can be signalled");
     }
 
-    /// Waits until the process is gone. Returns how it ended, and its log.
+    /// Waits until the process has ended. Returns how it ended, and its log.
     pub(crate) fn wait_for_end(&mut self) -> (ExitStatus, String) {
         let mut running = self.running.take().expect("a member that ends was running");
         loop {
@@ -409,12 +408,12 @@ impl Member {
         running.log.lock().expect("no writer of the log panics").join("\n")
     }
 
-    /// Waits until the running member has written a line with these words. Returns the line.
+    /// Waits until the running member has logged a line with this text. Returns the line.
     pub(crate) fn wait_for_line(&self, words: &str) -> String {
         self.wait_for_line_behind(0, words)
     }
 
-    /// As [`Member::wait_for_line`], behind the first `known` lines.
+    /// As [`Member::wait_for_line`], after the first `known` lines.
     pub(crate) fn wait_for_line_behind(&self, known: usize, words: &str) -> String {
         let since = Instant::now();
         loop {

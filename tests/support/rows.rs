@@ -1,9 +1,9 @@
-//! What etcdctl prints in rows, its tables and its comma-separated lines, without the cells of some
-//! columns. Releases draw their tables in different ways, and have different columns.
+//! The tables and comma-separated lines of `etcdctl`, without the cells of some columns. Releases draw tables
+//! differently, and have different columns.
 
 use crate::tools::{Release, reference};
 
-/// Of `endpoint status`: what differs between any two servers, be they of the same release or not.
+/// The columns of `endpoint status` that differ between any two servers, also of the same release.
 const OF_EACH_SERVER: [&str; 7] = [
     "VERSION",
     "DB SIZE",
@@ -31,12 +31,12 @@ const FIELDS_OF_EACH_SERVER: [&str; 13] = [
     "RaftAppliedIndex",
 ];
 
-/// Told since 3.6.
+/// Printed since 3.6.
 const OF_LATER_SERVERS: [&str; 2] = ["STORAGE VERSION", "QUOTA"];
 const FIELDS_OF_LATER_SERVERS: [&str; 5] =
     ["storageVersion", "dbSizeQuota", "downgradeInfo", "StorageVersion", "DBSizeQuota"];
 
-/// Columns of a status that two servers which behave alike need not agree on.
+/// Columns of a status in which two servers that behave alike may differ.
 pub(crate) fn status_columns() -> Vec<&'static str> {
     let later = if reference().has((3, 6, 0)) { &[][..] } else { &OF_LATER_SERVERS };
     [&OF_EACH_SERVER, later].concat()
@@ -48,7 +48,7 @@ pub(crate) fn status_fields() -> Vec<&'static str> {
     [&FIELDS_OF_EACH_SERVER, later].concat()
 }
 
-/// The rows of a table, without its lines, and with the cells below these headings blotted out.
+/// The rows of a table, without its lines, and with the cells below these headings masked.
 pub(crate) fn table_without(text: &str, headings: &[&str]) -> String {
     const BORDERS: [char; 4] = ['+', '\u{250c}', '\u{251c}', '\u{2514}'];
     const UPRIGHT: char = '\u{2502}';
@@ -63,7 +63,7 @@ pub(crate) fn table_without(text: &str, headings: &[&str]) -> String {
     out
 }
 
-/// The lines of `endpoint status`, with the cells of these columns blotted out.
+/// The lines of `endpoint status`, with the cells of these columns masked.
 pub(crate) fn status_without(text: &str, release: Release, headings: &[&str]) -> String {
     const BEFORE_36: [&str; 10] = [
         "ENDPOINT",

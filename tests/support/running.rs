@@ -1,6 +1,6 @@
-//! A tool that runs until it is told to stop, read line by line.
+//! A tool that runs until it is stopped, and whose output is read line by line.
 
-// Each test program uses a part of this.
+// No test program uses all of this file.
 #![allow(dead_code)]
 
 use std::{
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 /// How long a line may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The process does not outlive the value.
+/// The process ends when the value is dropped.
 pub(crate) struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -32,7 +32,7 @@ impl Running {
         let mut stderr = child.stderr.take().expect("it is piped");
         let (found, lines) = mpsc::channel();
         thread::spawn(move || {
-            // An interactive watch ends with its input: keep it open as long as it talks.
+            // An interactive watch ends when its input ends, so the input stays open.
             let _input = input;
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 found.send(line).ok();
@@ -60,7 +60,7 @@ impl Running {
         self.lines.try_recv().is_err()
     }
 
-    /// As a user does with Ctrl-C.
+    /// Sends the signal of Ctrl-C.
     pub(crate) fn interrupt(&mut self) {
         let id = Pid::from_raw(self.child.id().cast_signed()).expect("a child's id is positive");
         rustix::process::kill_process(id, Signal::INT).expect("it runs");

@@ -1,9 +1,9 @@
-//! Where the tools of a stock etcd lie that the suites speak through and compare with.
+//! The paths of the etcd tools that the suites use and compare with.
 //!
-//! `scripts/etcds` brings them. etcd 3.7 has to be built, with Go; where it is not at hand, everything
-//! that is compared with etcd is compared with 3.5.1, and each test program says which of the two it was.
+//! `scripts/etcds` installs them. etcd 3.7 has to be built with Go; if it is missing, the tests compare with
+//! 3.5.1. Each test program prints which of the two it used.
 
-// Each test program uses a part of this.
+// No test program uses all of this file.
 #![allow(dead_code)]
 
 use std::{
@@ -14,17 +14,17 @@ use std::{
     sync::OnceLock,
 };
 
-/// A release of etcd, to the extent that the suites tell them apart.
+/// The releases of etcd that the suites distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Release {
-    /// Only the etcdctl of it, as Debian ships it.
+    /// Only its `etcdctl`, from Debian.
     V34,
     V35,
     V37,
 }
 
 impl Release {
-    /// Those whose etcdctl is at hand.
+    /// The releases whose `etcdctl` is installed.
     pub(crate) fn of_etcdctl() -> Vec<Release> {
         let mut releases = vec![Release::V34, Release::V35];
         if etcd37_folder().is_some() {
@@ -48,21 +48,20 @@ impl Release {
     }
 }
 
-/// The real etcd that answers are compared with.
+/// The real etcd with which answers are compared.
 pub(crate) struct Reference {
     pub(crate) etcd: PathBuf,
     pub(crate) version: (u32, u32, u32),
 }
 
 impl Reference {
-    /// Whether it behaves as etcd has done since that version. What is asked for is where releases of
-    /// etcd differ from one another; retcd behaves as the newest.
+    /// Whether this etcd behaves as etcd does since this version. retcd behaves like the newest.
     pub(crate) fn has(&self, since: (u32, u32, u32)) -> bool {
         self.version >= since
     }
 }
 
-/// etcd 3.7 where it is at hand, else 3.5.1. `RETCD_REFERENCE=3.5` takes 3.5.1 in any case.
+/// etcd 3.7 if it is installed, else 3.5.1. `RETCD_REFERENCE=3.5` always selects 3.5.1.
 pub(crate) fn reference() -> &'static Reference {
     static REFERENCE: OnceLock<Reference> = OnceLock::new();
     REFERENCE.get_or_init(|| {
@@ -81,7 +80,7 @@ pub(crate) fn reference() -> &'static Reference {
     })
 }
 
-/// The same, brought first, for benches: no script that has done it starts them.
+/// The same for benches, which install the tools first, because no script does it for them.
 pub(crate) fn brought_reference() -> Result<&'static Reference, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/etcds");
     match Command::new(&script).args(["etcd351", "etcd37"]).status() {
@@ -102,7 +101,7 @@ fn version_of(etcd: &Path) -> (u32, u32, u32) {
     }
 }
 
-/// Past what cargo test captures: whoever reads the output of a run has to see it.
+/// Printed directly and not captured by `cargo test`, so that it is in the output of every run.
 fn say(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
@@ -127,7 +126,7 @@ fn present(tool: PathBuf) -> PathBuf {
     tool
 }
 
-/// What a command left behind.
+/// The output and the exit status of a command.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) code: Option<i32>,
@@ -142,7 +141,7 @@ impl Seen {
     }
 }
 
-/// What etcdctl prints, or what it complains of.
+/// The output of `etcdctl`, or its error message.
 pub(crate) fn etcdctl(endpoints: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(Release::V35.etcdctl())
         .args(["--endpoints", endpoints, "--command-timeout=20s", "--dial-timeout=10s"])

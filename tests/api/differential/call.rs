@@ -1,8 +1,8 @@
-//! Random calls: valid ones, odd ones and wrong ones, over few keys.
+//! Random calls over few keys: valid, unusual and invalid ones.
 //!
-//! A call names revisions relative to where the store will be when it is made, so that a list
-//! of calls keeps its meaning when others are taken out of it. The same seed gives the same
-//! list for ever: the generator is our own.
+//! A call has revisions relative to those of the store at that time, so a list of calls keeps its meaning
+//! when some of them are left out. The same seed always gives the same list, because the generator is part of
+//! this file.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ pub(crate) const NOW: i64 = 1 << 40;
 pub(crate) const COMPACTED: i64 = 1 << 41;
 const REACH: i64 = 1 << 20;
 
-/// Txns within txns within a txn.
+/// The depth of nested transactions.
 const NESTING: usize = 2;
 
 /// One step of a run, played on both servers.
@@ -30,7 +30,7 @@ pub(crate) enum Call {
     Txn(TxnRequest),
     Compact(CompactionRequest),
     Grant(LeaseGrantRequest),
-    /// Granted and revoked at once: a lease that would end soon, or whose id the server chooses.
+    /// Grants a lease and revokes it at once, because it would expire soon or the server chooses its id.
     GrantBriefly(LeaseGrantRequest),
     Revoke(LeaseRevokeRequest),
     TimeToLive(LeaseTimeToLiveRequest),
@@ -39,16 +39,16 @@ pub(crate) enum Call {
     HashKv(HashKvRequest),
     Watch(WatchCreateRequest),
     CancelWatch(WatchCancelRequest),
-    /// How far the watch stream is.
+    /// Asks for the progress of the watch stream.
     Progress,
     Operation(Operation),
-    /// An alarm is raised, these calls are made, and it is cleared.
+    /// Raises an alarm, makes these calls, and clears the alarm.
     Alarmed(AlarmRequest, Vec<Call>),
-    /// Both servers are started again; ours is killed for it.
+    /// Restarts both servers; retcd is killed.
     Crash,
 }
 
-/// SplitMix64: small, and ours, so that a seed that failed stays a seed that fails.
+/// SplitMix64. It is part of the tests, so that a seed that failed keeps failing.
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -153,7 +153,7 @@ fn data(dice: &mut Dice) -> Call {
         44..48 => {
             let mut request = range(dice);
             if request.sort_order == 0 {
-                // See DIFFERENCES: etcd loses its way then.
+                // See DIFFERENCES: etcd does not handle this.
                 request.sort_target = 0;
             }
             Call::RangeStream(request)
@@ -163,7 +163,8 @@ fn data(dice: &mut Dice) -> Call {
     }
 }
 
-/// Few keys, so that calls meet; some that sort oddly; now and then none at all.
+/// Few keys, so that calls affect each other; some of them sort in an unusual order, and sometimes the key is
+/// empty.
 fn key(dice: &mut Dice) -> Bytes {
     const KEYS: [&[u8]; 12] =
         [b"a", b"b", b"c", b"d", b"e", b"ab", b"a\0", b"\0", b"\xff", b"\xff\xff", b"dir/1", b"dir/2"];
@@ -184,12 +185,12 @@ fn lease_id(dice: &mut Dice) -> i64 {
     dice.pick(&[1, 2, 3, 4, -1, i64::MAX, i64::MIN])
 }
 
-/// Some that are never granted, too.
+/// Some of these leases are never granted.
 fn any_lease_id(dice: &mut Dice) -> i64 {
     if dice.chance(10) { dice.pick(&[0, 5, -2]) } else { lease_id(dice) }
 }
 
-/// Mostly now, sometimes the past, the future, or nonsense.
+/// Mostly the newest revision, sometimes a past, a future, or an invalid one.
 fn revision(dice: &mut Dice) -> i64 {
     if dice.chance(1) {
         return dice.pick(&[i64::MAX, i64::MIN, 1 << 62]);
@@ -238,7 +239,7 @@ fn range(dice: &mut Dice) -> RangeRequest {
         request.max_create_revision = bound(dice);
     }
     if request.keys_only && request.sort_target == 4 {
-        // Which of several equal values is cut off would show, and nobody promises which.
+        // It is not defined which of several equal values a limit cuts off.
         request.limit = 0;
     }
     request
@@ -266,7 +267,7 @@ fn put(dice: &mut Dice) -> PutRequest {
 }
 
 fn delete(dice: &mut Dice) -> DeleteRangeRequest {
-    // Whole-store deletes now and then only, or there is never much to see.
+    // Deletes of the whole store are rare, because otherwise the store would always be nearly empty.
     let range_end = if dice.chance(60) { Bytes::new() } else { end(dice) };
     DeleteRangeRequest { key: key(dice), range_end, prev_kv: dice.chance(40) }
 }
@@ -369,7 +370,7 @@ fn watch(dice: &mut Dice) -> WatchCreateRequest {
     if dice.chance(20) {
         request.filters = dice.pick(&[vec![0], vec![1], vec![0, 1], vec![1, 1], vec![7]]);
         if hears_nothing(&request) {
-            // Nothing is ever heard of it, so nobody could wait for it to catch up.
+            // This watcher never gets a response, so the run could not wait for it.
             request.start_revision = 0;
         }
     }
@@ -381,7 +382,7 @@ pub(crate) fn hears_nothing(watch: &WatchCreateRequest) -> bool {
     watch.filters.contains(&0) && watch.filters.contains(&1)
 }
 
-/// The call as a reference of that release survives it; `None` if it cannot be made at all.
+/// The call in a form that a reference of this release survives; `None` if there is none.
 pub(crate) fn adapted(mut call: Call, reference: &Reference) -> Option<Call> {
     match &mut call {
         Call::RangeStream(_) if !reference.has((3, 7, 0)) => return None,
@@ -426,7 +427,7 @@ fn adapt_txn(txn: &mut TxnRequest, reference: &Reference, is_nested: bool) {
     }
 }
 
-/// Where the store is when a call is made.
+/// The revisions of the store when a call is made.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) now: i64,
@@ -463,7 +464,7 @@ impl Place {
             | Call::CancelWatch(_)
             | Call::Progress
             | Call::Operation(_)
-            // Its calls are resolved when it is their turn.
+            // The calls inside are resolved when they are made.
             | Call::Alarmed(..)
             | Call::Crash => {}
         }

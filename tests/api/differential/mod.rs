@@ -1,8 +1,9 @@
-//! The strongest check of being like etcd: the same random calls on a real etcd and on the
-//! server under test, and every answer, refusal, event and hash the same.
+//! The strongest check that retcd behaves like etcd: a real etcd and the server under test get the same
+//! random calls, and every answer, refusal, event and hash must be equal.
 //!
 //! `RETCD_DIFFERENTIAL_SEED` and `RETCD_DIFFERENTIAL_CALLS` repeat or lengthen a run;
-//! `RETCD_DIFFERENTIAL_TRACE` prints every call of it. A run that fails is made shorter by leaving calls out as long as it still fails, and printed.
+//! `RETCD_DIFFERENTIAL_TRACE` prints every call of it. A run that fails is shortened by leaving out calls as
+//! long as it still fails, and then printed.
 
 mod call;
 mod normal;
@@ -21,10 +22,10 @@ use crate::server::Launch;
 
 const CALLS: usize = 1500;
 
-/// Seeds whose runs once showed something.
+/// Seeds whose runs once found a difference.
 const SEEDS: [u64; 2] = [1, 20_260];
 
-/// How long a failing run may be worked on to make it shorter.
+/// How long a failing run may be shortened.
 const SHORTENING: Duration = Duration::from_secs(20);
 
 fn number(variable: &str) -> Option<u64> {
@@ -33,8 +34,8 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 async fn play(calls: &[Call]) -> Result<(), Parted> {
-    // Both alike, for the shortest lease follows from the election timeout. Passwords need not be hard
-    // to guess.
+    // Both servers have the same election timeout, because the minimum TTL follows from it. Passwords may be
+    // hashed cheaply.
     let quick = |launch: Launch| {
         launch.flag("heartbeat-interval", 10).flag("election-timeout", 100).flag("bcrypt-cost", 4)
     };
@@ -56,7 +57,7 @@ async fn compare(seed: u64) {
     }
 }
 
-/// Leaves out calls, in ever smaller pieces, as long as the servers still part.
+/// Leaves out calls, in smaller and smaller pieces, as long as the servers still differ.
 async fn shorten(calls: Vec<Call>, parted: Parted) -> (Vec<Call>, Parted) {
     let deadline = Instant::now() + SHORTENING;
     let mut shortest = (calls, parted);

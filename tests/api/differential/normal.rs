@@ -1,9 +1,8 @@
-//! What is left of an answer when everything is taken out that may differ between two servers
-//! that both behave as etcd does.
+//! Removes from an answer everything that may differ between two servers that both behave like etcd.
 //!
-//! Two kinds of things are taken out: what nobody promises (ids, terms, the order of equals,
-//! how much of a lease is left to the second), and what later releases than the one compared
-//! with changed on purpose. The second kind is listed in `DIFFERENCES`, each with its reason.
+//! Two kinds of things are removed: what etcd does not define (ids, terms, the order of equal values, the
+//! remaining TTL to the second), and what later releases than the reference changed on purpose. The second
+//! kind is listed in `DIFFERENCES`, each with its reason.
 
 use super::{call::Call, play::Answer};
 use crate::{
@@ -15,10 +14,10 @@ use crate::{
     tools::{self, reference},
 };
 
-/// Something in which two servers differ that are both as they should be.
+/// A difference between two servers that are both right.
 pub(crate) struct Difference {
-    /// The release of etcd that changed it: references of an older one do not know it, and retcd follows.
-    /// `None`: every etcd is so, and retcd differs on purpose.
+    /// The release of etcd that changed this. Older references behave differently, and retcd behaves like
+    /// this release. `None` if all releases of etcd behave like this, and retcd differs on purpose.
     pub(crate) since: Option<(u32, u32, u32)>,
     pub(crate) what: &'static str,
     pub(crate) handling: &'static str,
@@ -144,7 +143,7 @@ pub(crate) const DIFFERENCES: [Difference; 24] = [
     },
 ];
 
-/// Something the watchers of one stream were told, in one comparable line.
+/// A response to the watchers of one stream, as a line that can be compared.
 pub(crate) fn event_line(event: &crate::pb::mvccpb::Event) -> String {
     format!("{event:?}")
 }
@@ -163,7 +162,7 @@ pub(crate) fn range(request: &RangeRequest, response: &mut RangeResponse) {
         4 => |kv: &KeyValue| kv.value.to_vec(),
         _ => return,
     };
-    // Equals come in any order, and which of them a limit cuts off is open.
+    // Equal values may come in any order, and a limit may cut off any of them.
     let more = response.more;
     let groups = response.kvs.len();
     let mut first = 0;
@@ -200,7 +199,7 @@ pub(crate) fn txn(request: &TxnRequest, response: &mut TxnResponse) {
     }
 }
 
-/// Whether two refusals of one txn differ only in which of its faults was found first.
+/// Whether two refusals of one transaction differ only in which of its errors was found first.
 pub(crate) fn either_refusal(call: &Call, reference: &Answer, subject: &Answer) -> bool {
     const FAULTS: [&str; 4] = [
         "NotFound: etcdserver: requested lease not found",
@@ -212,7 +211,7 @@ pub(crate) fn either_refusal(call: &Call, reference: &Answer, subject: &Answer) 
     !tools::reference().has((3, 6, 0)) && matches!(call, Call::Txn(_)) && fault(reference) && fault(subject)
 }
 
-/// A streamed range as one that came in one piece.
+/// A streamed range, as if it had come in one piece.
 pub(crate) fn stream(request: &RangeRequest, chunks: Vec<RangeStreamResponse>) -> RangeResponse {
     let count = chunks.len();
     let mut whole = RangeResponse::default();
@@ -232,11 +231,11 @@ pub(crate) fn status(status: &mut StatusResponse) {
     header(&mut status.header);
     assert!(0 < status.db_size_in_use && status.db_size_in_use <= status.db_size, "{status:?}");
     assert!(status.raft_applied_index <= status.raft_index, "{status:?}");
-    // Another release, another way to store and to count; and a storage version takes etcd a while.
+    // Releases store and count differently, and etcd sets its storage version only after a while.
     (status.version, status.storage_version) = (String::new(), String::new());
     (status.db_size, status.db_size_in_use) = (0, 0);
     (status.raft_index, status.raft_applied_index, status.raft_term) = (0, 0, 0);
-    // Protobuf's text format may have one blank or more between fields, and one behind them.
+    // Protobuf's text format may have several blanks between fields, and one after them.
     for error in &mut status.errors {
         *error = error.split_whitespace().collect::<Vec<_>>().join(" ");
     }
@@ -252,7 +251,7 @@ pub(crate) fn hash_kv(response: &mut HashKvResponse) {
     }
 }
 
-/// Leaves the revision, and whether there is a header at all.
+/// Keeps the revision, and whether there is a header.
 pub(crate) fn header(header: &mut Option<ResponseHeader>) {
     if header.is_some() {
         let revision = revision(header);

@@ -1,8 +1,8 @@
 //! Random calls of an operator: members, alarms, maintenance, users and roles.
 //!
-//! What a server chose by itself, its id, its ports and the id of a member that was added, is called by
-//! the same name on both sides: a call names it, and is sent with what it is on that side; an answer
-//! names it again.
+//! Values that a server chose itself (its id, its ports, the id of an added member) have the same placeholder
+//! on both sides. A call contains the placeholder and is sent with the side's value; in an answer the value
+//! is replaced by the placeholder.
 
 use std::cell::Cell;
 
@@ -62,7 +62,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Whether a reference of that release answers it as later ones do.
+    /// Whether a reference of this release answers the call as later releases do.
     pub(crate) fn is_known_to(&self, reference: &Reference) -> bool {
         match self {
             Operation::Downgrade(_) => reference.has((3, 6, 0)),
@@ -82,7 +82,7 @@ pub(crate) fn any(dice: &mut Dice) -> Operation {
         0..60 => of_users_and_roles(dice),
         60..80 => of_members(dice),
         80..84 => Operation::Alarm(AlarmRequest {
-            // To clear one that is not there, and to raise the one that is none.
+            // Clears an alarm that is not active, and raises the type that is no alarm.
             action: dice.pick(&[0, 0, 2]),
             member_id: dice.pick(&[0, SELF, 7]),
             alarm: dice.pick(&[0, 1, 2]),
@@ -101,7 +101,7 @@ fn downgrade(dice: &mut Dice) -> DowngradeRequest {
     const IMPOSSIBLE: [&str; 12] =
         ["", "3", "3.", "3.5", "3.7", "3.7.0", "3.8.0", "4.0", "v3.6.0", "3.6.0.0", "3.x", "nonsense"];
     let action = dice.pick(&[0, 0, 1, 2, 9]);
-    // One that could begin would begin, and the two would go apart: see DIFFERENCES.
+    // A downgrade that etcd starts would make the two servers differ: see DIFFERENCES.
     let version = if action != 1 && dice.chance(40) { dice.pick(&POSSIBLE) } else { dice.pick(&IMPOSSIBLE) };
     DowngradeRequest { action, version: version.to_owned() }
 }
@@ -112,16 +112,17 @@ fn of_members(dice: &mut Dice) -> Operation {
         0..2 => Operation::MemberList(MemberListRequest { linearizable: dice.chance(50) }),
         2..6 => {
             let mut request = MemberAddRequest { peer_ur_ls: urls(dice), is_learner: dice.chance(60) };
-            // A voter that is not there would take the quorum with it.
+            // An added voter that does not run would cost the quorum.
             request.is_learner |= request.peer_ur_ls.iter().all(|url| GOOD_URLS.contains(&url.as_str()));
             Operation::MemberAdd(request)
         }
         6 => Operation::MemberPromote(MemberPromoteRequest { id }),
         7 => {
-            // The asked member's URLs are not to be lost, and etcd ends in a panic over bad ones of others.
+            // The URLs of the member under test must stay, and etcd panics if other members have invalid
+            // ones.
             let peer_ur_ls = match id {
                 SELF => vec![OWN_PEER_URL.to_owned()],
-                // Not one that is in use: see DIFFERENCES.
+                // Not a URL that is in use: see DIFFERENCES.
                 ADDED => vec![dice.pick(&GOOD_URLS).trim().to_owned()],
                 _ => urls(dice),
             };
@@ -188,7 +189,7 @@ fn of_users_and_roles(dice: &mut Dice) -> Operation {
                 Some(UserAddOptions { no_password: false }),
                 Some(UserAddOptions { no_password: true }),
             ]),
-            // A hash that comes with the request counts for nothing.
+            // A hash in the request is ignored.
             hashed_password: dice.pick(&["", "", "", "bm9uc2Vuc2U="]).to_owned(),
         }),
         21..28 => Operation::UserGet(AuthUserGetRequest { name: user(dice) }),
@@ -202,7 +203,7 @@ fn of_users_and_roles(dice: &mut Dice) -> Operation {
         40..50 => {
             let (user, mut role) = (user(dice), role(dice));
             if user == "root" && role == "root" {
-                // With that, authentication can be enabled: see DIFFERENCES.
+                // With this role authentication could be enabled: see DIFFERENCES.
                 role = "reader".to_owned();
             }
             Operation::UserGrantRole(AuthUserGrantRoleRequest { user, role })
@@ -229,7 +230,7 @@ fn of_users_and_roles(dice: &mut Dice) -> Operation {
     }
 }
 
-/// What a server chose by itself.
+/// The values that a server chose itself.
 pub(crate) struct Chosen {
     pub(crate) member_id: u64,
     pub(crate) client_port: u16,
@@ -238,7 +239,7 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// Before anything was added.
+    /// Before any member was added.
     pub(crate) const NOBODY: u64 = 4321;
 
     fn id(&self, named: u64) -> u64 {
@@ -273,12 +274,12 @@ impl Chosen {
                 urls.iter_mut().filter(|url| **url == own).for_each(|url| *url = name.to_owned());
             }
         }
-        // They come in the order of their ids.
+        // Members are listed in the order of their ids.
         members.sort_by_key(|member| member.id);
     }
 }
 
-/// Makes the call and gives what may be compared of the answer.
+/// Makes the call. Returns the comparable part of the answer.
 pub(crate) async fn answer(
     client: &Client,
     chosen: &Chosen,
@@ -330,7 +331,7 @@ pub(crate) async fn answer(
             let mut response = ask!(maintenance, hash, *request);
             *at = revision(&response.header);
             normal::header(&mut response.header);
-            // Of the whole file: nobody's is another's.
+            // The hash of the whole file differs between servers.
             response.hash = 0;
             terse(&response)
         }

@@ -1,9 +1,9 @@
-//! Plays calls on two servers in lockstep and says where their answers part.
+//! Makes the same calls on two servers, and reports where their answers differ.
 //!
-//! Every answer is compared as soon as it is there. What watchers are told arrives when it
-//! likes; it is compared at *meetings*: a key of each watcher is put and deleted, and both sides
-//! are read until every watcher has been told of that. Meetings come before everything that
-//! would make the order of a watcher's news a matter of luck: compaction, cancelling, a crash.
+//! Every answer is compared as soon as it arrives. Events may arrive at any time, so they are compared at
+//! *meetings*: a key of each watcher is put and deleted, and both sides are read until every watcher has got
+//! these events. There is a meeting before everything that would make the order of a watcher's events random:
+//! compaction, cancelling, a crash.
 
 use std::{
     cell::Cell,
@@ -26,10 +26,10 @@ use crate::{
     tools::reference,
 };
 
-/// Where two servers parted.
+/// The difference between two servers.
 #[derive(Debug)]
 pub(crate) struct Parted {
-    /// How many calls had been made before.
+    /// The number of calls before it.
     pub(crate) index: usize,
     pub(crate) what: String,
     pub(crate) reference: String,
@@ -43,18 +43,18 @@ struct Side {
     chosen: Chosen,
     /// Answers to watch requests, in order.
     control: VecDeque<WatchResponse>,
-    /// What each watcher was told since the last meeting.
+    /// The events of each watcher since the last meeting.
     told: BTreeMap<i64, Vec<String>>,
-    /// The newest revision that each watcher was told of.
+    /// The newest revision that each watcher got.
     reached: BTreeMap<i64, i64>,
-    /// Revisions at which it was said how far the stream is.
+    /// The revisions of progress notifications of the stream.
     progress: Vec<i64>,
 }
 
 /// A watcher that both servers have.
 struct Watcher {
     create: WatchCreateRequest,
-    /// It starts below the compact revision, and will be told so.
+    /// The watcher starts below the compacted revision, and will be cancelled.
     doomed: bool,
 }
 
@@ -63,11 +63,11 @@ pub(crate) struct Lockstep {
     subject: Side,
     place: Place,
     watchers: BTreeMap<i64, Watcher>,
-    /// Watchers that were told that they need what was compacted away, and that nobody cancelled.
+    /// Watchers that a compaction ended, and that the client has not cancelled.
     ended: BTreeSet<i64>,
     /// Revisions that are known to put and not to delete.
     puts: BTreeSet<i64>,
-    /// Print every call: for a run that ends otherwise than by parting.
+    /// Print every call, for a run that fails without a difference.
     traced: bool,
 }
 
@@ -101,8 +101,8 @@ impl Side {
         }
     }
 
-    /// Starts the server again: after a crash if it is retcd, after an orderly end if it is the
-    /// reference, whose crashes are not what is tested.
+    /// Restarts the server: after a crash if it is retcd, after a normal stop if it is the reference, whose
+    /// crashes are not tested here.
     fn begin_again(&mut self, crash: bool) {
         if crash {
             self.server.kill();
@@ -117,8 +117,8 @@ impl Side {
         self.reached.clear();
     }
 
-    /// Makes one call and gives what may be compared of the answer, with the store's revision
-    /// when the answer tells it.
+    /// Makes one call. Returns the comparable part of the answer, and the store's revision if the answer has
+    /// it.
     async fn call(&self, call: &Call) -> (Answer, i64) {
         let mut at = 0;
         let answer = self.answer(call, &mut at).await;
@@ -224,8 +224,8 @@ impl Side {
         })
     }
 
-    /// Sends a watch request and reads until it must have been answered, if it ever is: until
-    /// the answer to a probe sent after it.
+    /// Sends a watch request and reads until its answer must have come, which is when the answer to a later
+    /// probe arrives.
     async fn control(&mut self, union: RequestUnion) -> Vec<WatchResponse> {
         self.stream.send(union).await;
         let probe = WatchCreateRequest { key: "~probe".into(), watch_id: PROBE_ID, ..Default::default() };
@@ -269,7 +269,7 @@ impl Side {
         }
     }
 
-    /// Reads until this watcher has been told of `at`, or of its end.
+    /// Reads until this watcher has got `at`, or has ended.
     async fn hear_until(&mut self, watch_id: i64, at: i64) {
         let done = |side: &Side| {
             side.reached.get(&watch_id).is_some_and(|reached| *reached >= at)
@@ -297,7 +297,7 @@ impl Lockstep {
         }
     }
 
-    /// Plays all calls, meets a last time, and compares the whole of what is left.
+    /// Makes all calls, holds a last meeting, and compares the whole stores.
     pub(crate) async fn play(mut self, calls: &[Call]) -> Result<(), Parted> {
         for (index, call) in calls.iter().enumerate() {
             self.step(call).await.map_err(|parted| Parted { index, ..parted })?;
@@ -332,24 +332,24 @@ impl Lockstep {
                 self.watchers.clear();
                 self.ended.clear();
                 for id in FORGOTTEN_LEASES {
-                    // See DIFFERENCES: the reference would have lost them.
+                    // See DIFFERENCES: the reference loses these leases.
                     self.both(&Call::Revoke(LeaseRevokeRequest { id })).await?;
                 }
                 self.reference.begin_again(false);
                 self.subject.begin_again(subject_is_retcd());
-                // Until a linearizable read has passed, some answers are of an earlier moment.
+                // Before a linearizable read, some answers may be from an earlier state.
                 let barrier = RangeRequest { key: "a".into(), ..Default::default() };
                 self.both(&Call::Range(barrier)).await?;
                 return Ok(());
             }
-            // See DIFFERENCES: the reference would take the hash of nothing for that of the newest revision.
+            // See DIFFERENCES: the reference takes a hash at revision 0 for that of the newest revision.
             Call::Compact(CompactionRequest { revision: 0, .. }) if self.place.compacted < 0 => return Ok(()),
             Call::Compact(compact) => {
                 self.meet().await?;
                 let is_possible =
                     compact.revision > self.place.compacted && compact.revision <= self.place.now;
                 if is_possible && !reference().has((3, 5, 16)) {
-                    // Not to a tombstone: see DIFFERENCES.
+                    // Not a compaction to a tombstone: see DIFFERENCES.
                     let upto = self.puts.range(..=compact.revision);
                     let put = upto.last().filter(|put| **put > self.place.compacted);
                     let Some(put) = put else { return Ok(()) };
@@ -374,7 +374,7 @@ impl Lockstep {
         Ok(())
     }
 
-    /// Makes the same call on both sides at once and compares the answers. Tells whether it was
+    /// Makes the same call on both sides at the same time and compares the answers. Returns whether it was
     /// accepted.
     async fn both(&mut self, call: &Call) -> Result<bool, Parted> {
         let ((reference, at), (subject, _)) =
@@ -399,8 +399,8 @@ impl Lockstep {
         Ok(reference.is_ok())
     }
 
-    /// Whether two servers of different releases must agree on the hash at this revision. Waits
-    /// for the physical end of the last compaction, which the hash would otherwise race with.
+    /// Whether two servers of different releases must agree on the hash at this revision. Waits until the
+    /// last compaction has removed its records, because the hash depends on that.
     async fn may_hash(&mut self, at: i64) -> Result<bool, Parted> {
         if self.place.compacted < 0 {
             return Ok(true);
@@ -425,7 +425,7 @@ impl Lockstep {
         Ok(answer.is_ok_and(|answer| answer.contains("count: ")))
     }
 
-    /// Each call is one of the data API, for which nobody has to meet.
+    /// Each of these calls is one of the data API, which needs no meeting.
     async fn alarmed(&mut self, alarm: AlarmRequest, calls: &[Call]) -> Result<(), Parted> {
         let alarm_call =
             |action: i32| Call::Operation(operation::Operation::Alarm(AlarmRequest { action, ..alarm }));
@@ -444,16 +444,16 @@ impl Lockstep {
         outcome
     }
 
-    /// Asks how far the stream is when everybody has been told everything. What is told of it must come
-    /// before what happens afterwards.
+    /// Asks for the progress of the stream when all watchers have got all events. The answer must come before
+    /// later events.
     async fn progress(&mut self) -> Result<(), Parted> {
         self.meet().await?;
         if !self.watchers.values().any(|watcher| !hears_nothing(&watcher.create)) {
-            // Nobody would hear what happens afterwards.
+            // No watcher would get later events.
             return Ok(());
         }
         if !self.ended.is_empty() {
-            // See DIFFERENCES: the reference waits for them.
+            // See DIFFERENCES: the reference waits for these watchers.
             return Ok(());
         }
         for side in [&mut self.reference, &mut self.subject] {
@@ -509,7 +509,7 @@ impl Lockstep {
         Ok(reference.first().cloned())
     }
 
-    /// Brings every watcher to the present on both sides and compares what they were told.
+    /// Waits until every watcher has got all events on both sides, and compares them.
     async fn meet(&mut self) -> Result<(), Parted> {
         let mut until: BTreeMap<i64, i64> = BTreeMap::new();
         let mut keys: BTreeMap<Bytes, Vec<i64>> = BTreeMap::new();
@@ -522,7 +522,7 @@ impl Lockstep {
                 keys.entry(key).or_default().push(*id);
             }
         }
-        // All of them in one revision, so that no watcher has more to hear than it waits for.
+        // All puts are in one revision, so that each watcher gets exactly the event for which it waits.
         let op = |request: Request| RequestOp { request: Some(request) };
         let put = |key: &Bytes| {
             let value = Bytes::from_static(b"meeting");
@@ -563,7 +563,7 @@ impl Lockstep {
                 return Err(parted(what, &reference, &subject));
             }
         }
-        // A watcher that was told its end stays known to the servers, and is told nothing more.
+        // A watcher that a compaction ended stays known to the servers, and gets no more events.
         let doomed = self.watchers.extract_if(.., |_, watcher| watcher.doomed);
         self.ended.extend(doomed.map(|(id, _)| id));
         Ok(())
