@@ -1,4 +1,4 @@
-//! Members whose flags do not fit: refused in etcd's words, with the remedy behind them.
+//! Members whose flags do not match the cluster are refused with etcd's text, followed by the remedy.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{
     tools::etcdctl,
 };
 
-/// A member of etcd and one of ours, each to be started with flags like these.
+/// A member of etcd and one of retcd, each started with such flags.
 fn refused(prepare: impl Fn(&mut Vec<Member>), words: &str, remedy: &str) {
     for plan in [Plan::reference(2), Plan::new(2)] {
         let is_reference = plan.is_reference();
@@ -67,7 +67,7 @@ fn flags_that_do_not_fit_together_are_refused() {
     refused(joining("m0={0},m1={1}"), NO_ANSWER, "one of them must answer");
 }
 
-/// A member that was not added, or of which the flags say otherwise than the cluster does.
+/// A member that was not added, or whose flags contradict the cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_the_cluster_does_not_know_is_refused() {
     for (plan, is_reference) in [(Plan::reference(1), true), (Plan::new(1), false)] {
@@ -83,7 +83,7 @@ async fn a_member_that_the_cluster_does_not_know_is_refused() {
         let log = cluster.members[1].start_refused();
         assert!(log.contains("error validating peerURLs"), "{log}");
         if !is_reference {
-            // As later releases of etcd put it.
+            // The text of later releases of etcd.
             assert!(log.contains("unmatched member while checking PeerURLs"), "{log}");
             assert!(
                 log.contains("--initial-cluster must name the members as `member list` shows them"),
@@ -93,8 +93,8 @@ async fn a_member_that_the_cluster_does_not_know_is_refused() {
     }
 }
 
-/// Started as if it founded a cluster, next to one that exists. All others refuse to speak to such a
-/// member, so it says what is wrong and waits, as etcd does; the cluster that exists is not touched.
+/// A member is started as a founder although the cluster exists. All other members refuse its requests, so it
+/// logs the reason and waits, as etcd does; the existing cluster is not affected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_cluster_beside_the_first_waits_and_says_so() {
     let mut cluster = Plan::new(1).found();
@@ -111,8 +111,8 @@ async fn a_second_cluster_beside_the_first_waits_and_says_so() {
     assert_eq!(cluster.members[0].members().await.len(), 1);
 }
 
-/// A whole cluster is replaced in place, member by member, under a new token: the first to come waits
-/// while the old ones run, and a majority of new ones serves.
+/// All members of a cluster are restarted one by one with a new token: the first one waits while the old ones
+/// run, and a majority of new ones serves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_replaced_in_place_under_a_new_token() {
     let mut cluster = Cluster::found(3);
@@ -139,9 +139,8 @@ async fn a_cluster_is_replaced_in_place_under_a_new_token() {
     cluster.assert_equal().await;
 }
 
-/// Founders that were given different tokens found different clusters. Each says why
-/// it does not speak to the other. Whatever is said
-/// names both clusters.
+/// Founders with different tokens found different clusters. Each logs why it does not accept the other, and
+/// the messages name both clusters.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_with_another_token_are_told_apart() {
     let mut members = Plan::new(2).members();

@@ -10,8 +10,8 @@ use crate::{
     pb::etcdserverpb::*,
 };
 
-/// A request with this `grpc-timeout` for the server alone. The client of this test would hold
-/// itself to the first value that it finds; the server is told by the last.
+/// A request with this `grpc-timeout` for the server only. The client library of the test obeys the first
+/// value of the header; the server takes the last.
 fn within<T>(timeout: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     for timeout in ["1H", timeout] {
@@ -45,12 +45,12 @@ async fn what_waits_for_a_leader_waits_until_its_deadline_and_is_not_done_after_
         sleep(Duration::from_millis(20)).await;
     }
 
-    // More than there may be batches under way, so that the expired put shares the queue with some.
+    // More puts than there may be batches in progress, so that the expired put shares the queue with some.
     let patient = (0..8).map(|number| {
         let mut kv = last.kv();
         let key = format!("patient-{number}");
         tokio::spawn(async move {
-            // The server's own patience is shorter than a member may take to start.
+            // The server's request timeout is shorter than the time that a member may take to start.
             while let Err(status) = kv.put(put(&key)).await {
                 assert_eq!(status.code(), Code::Unavailable, "{status}");
             }

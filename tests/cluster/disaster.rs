@@ -1,4 +1,4 @@
-//! A cluster that has lost its quorum for ever, and goes on from one member's data.
+//! A cluster that has permanently lost its quorum, and continues with the data of one member.
 
 use rustix::process::Signal;
 
@@ -16,7 +16,7 @@ async fn ids(member: &Member) -> (u64, u64) {
     (header.cluster_id, header.member_id)
 }
 
-/// Adds a new member and starts it. Whoever leads must have heard of all others, or refuses.
+/// Adds a new member and starts it. The leader must have answers from all other members, or it refuses.
 async fn add(cluster: &mut Cluster, name: &str) {
     let endpoints = cluster.endpoints();
     let url = format!("--peer-urls={}", cluster.prepare(name).peer_url());
@@ -33,7 +33,7 @@ async fn one_member_of_three_goes_on_alone_and_gets_company() {
     }
     let lease = LeaseGrantRequest { ttl: 600, id: 77 };
     cluster.members[left].leases().lease_grant(lease).await.expect("a lease is granted");
-    // The last thing that anybody was told, by this very member: it must not be lost.
+    // The last acknowledged write, which this member acknowledged: it must not be lost.
     cluster.members[left].put("last", "word").await;
     let known = ids(&cluster.members[left]).await;
     let mut lost = Vec::new();
@@ -64,7 +64,8 @@ async fn one_member_of_three_goes_on_alone_and_gets_company() {
     complete(alone).await;
     alone.put("after", "alone").await;
 
-    // With the flag still there, with and without warning, nothing is lost, and nobody is removed.
+    // If the flag is still set at a restart, after a stop or a kill, nothing is lost and no member is
+    // removed.
     cluster.members[0].kill();
     cluster.members[0].start();
     let log = cluster.members[0].log();
@@ -85,14 +86,14 @@ async fn one_member_of_three_goes_on_alone_and_gets_company() {
         assert_eq!(member.members().await.len(), 3);
     }
 
-    // Who was given up for lost and is not cannot come back.
+    // A member that was removed as lost, but still exists, cannot return.
     let log = lost[0].start_refused();
     assert!(log.contains(REMOVED), "{log}");
     cluster.members[0].put("k", "v").await;
 }
 
-/// What the log of the member holds behind what it knows to be committed stays: somebody may have
-/// been told of it.
+/// Entries in the member's log after the last one that it knows to be committed are kept, because a client
+/// may have got an answer for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_log_is_kept() {
     let mut cluster = Cluster::found(3);
@@ -112,7 +113,7 @@ async fn the_end_of_the_log_is_kept() {
     assert_eq!(alone.get("unconfirmed").await.as_deref(), Some("v"));
 }
 
-/// On an empty directory there is nothing to go on from: the flag does nothing, as with etcd.
+/// With an empty directory the flag has no effect, as in etcd.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_member_ignores_the_flag() {
     for plan in [Plan::reference(1), Plan::new(1)] {

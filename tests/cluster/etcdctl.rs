@@ -1,18 +1,18 @@
-//! Sessions at the command line of an operator, typed at three members of a real etcd and at three
-//! of ours. What is seen must be the same, but for ids, times, sizes and ports.
+//! Sessions of an operator at the command line, with three members of a real etcd and with three of retcd.
+//! The output must be the same, except for ids, times, sizes and ports.
 //!
-//! Member 0 leads on both sides. What a session says of members it says by number: `{0}` is the
-//! first one's endpoint, `{id0}` its id, `{peer0}` its peer URL and `{client0}` its client URL;
-//! `{all}` are the endpoints of all.
+//! Member 0 leads on both sides. A session names members by number: `{0}` is the endpoint of the first
+//! member, `{id0}` its id, `{peer0}` its peer URL and `{client0}` its client URL; `{all}` are the endpoints
+//! of all members.
 //!
-//! Where ours differs on purpose:
+//! Intended differences:
 //!
 //! * `member add` is refused as `unhealthy cluster` only if no quorum is left with the new member
 //!   down, as later releases of etcd do it. 3.5.1 refuses it while any one member is away, and for
 //!   the first five seconds of every cluster: the sessions begin after those.
 //! * `member promote` of an unknown id through a follower is `member not found`. A follower of
-//!   3.5.1 asks the leader over and over until the client's patience ends.
-//! * An added voter has a vote when it has caught up, and not before. What the tool shows is the same.
+//!   3.5.1 asks the leader again and again until the client's timeout.
+//! * An added voter votes only after it has caught up. The output of `etcdctl` is the same.
 
 use std::{
     process::{Command, Stdio},
@@ -29,10 +29,10 @@ use crate::{
 /// How long members of 3.5.1 must have been connected to count as healthy.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A cluster with what its members are called.
+/// A cluster, and the ids of its members.
 struct Side {
     cluster: Cluster,
-    /// By number, in hexadecimal.
+    /// The ids by number, in hexadecimal.
     ids: Vec<String>,
     cluster_id: String,
 }
@@ -55,7 +55,7 @@ impl Side {
         Side { cluster, ids, cluster_id }
     }
 
-    /// With the words that stand for members filled in.
+    /// Replaces the placeholders of members by their values.
     fn fill(&self, word: &str) -> String {
         let mut word = word.to_owned();
         for (number, member) in self.cluster.members.iter().enumerate() {
@@ -71,8 +71,7 @@ impl Side {
         word.replace("{all}", &all.join(","))
     }
 
-    /// With the words that stand for members in the place of what they stand for, and without
-    /// times and other ids.
+    /// Replaces the values of members by their placeholders, and masks times and other ids.
     fn blot(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (number, member) in self.cluster.members.iter().enumerate() {
@@ -84,7 +83,7 @@ impl Side {
         let names = self.ids.iter().enumerate().map(|(number, id)| (id, format!("{{id{number}}}")));
         for (id, name) in names.chain([(&self.cluster_id, "{cluster}".to_owned())]) {
             let decimal = u64::from_str_radix(id, 16).expect("an id is hexadecimal").to_string();
-            // The tool pads an id that happens to be short, in some of its lines.
+            // In some lines the tool pads a short id.
             let padded = (format!(" {id:>16}"), format!(" {name}"));
             text = text.replace(&padded.0, &padded.1).replace(id, &name).replace(&decimal, &name);
         }
@@ -115,7 +114,7 @@ impl Side {
     }
 }
 
-/// Two clusters, and the release of the tool that both are spoken to with.
+/// Two clusters, and the release of `etcdctl` for both.
 struct Pair {
     release: Release,
     reference: Side,
@@ -133,12 +132,12 @@ impl Pair {
         [&mut self.reference, &mut self.subject]
     }
 
-    /// Runs a command on both and compares all that the user sees.
+    /// Runs a command on both clusters and compares all output.
     fn same(&self, endpoint: &str, arguments: &[&str]) -> Seen {
         self.compare(endpoint, arguments, |text| text.to_owned())
     }
 
-    /// Compares after more than the usual has been blotted out.
+    /// As above, with more parts of the output masked than usual.
     fn compare(&self, endpoint: &str, arguments: &[&str], blot: impl Fn(&str) -> String) -> Seen {
         let see = |side: &Side| {
             let seen = side.run(self.release, endpoint, arguments);
@@ -163,7 +162,7 @@ impl Pair {
         subject
     }
 
-    /// Runs a command again and again until both show the same.
+    /// Repeats a command until both outputs are equal.
     fn comes_to_be_same(&self, endpoint: &str, arguments: &[&str], blot: impl Fn(&str) -> String) -> Seen {
         let see = |side: &Side| {
             let seen = side.run(self.release, endpoint, arguments);
@@ -192,14 +191,14 @@ impl Pair {
     }
 }
 
-/// Without ids that nobody gave a name, and durations.
+/// Masks durations, and ids without a placeholder.
 fn without_times(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let hex = rest.find(|digit: char| !digit.is_ascii_hexdigit()).unwrap_or(rest.len());
         if hex >= 12 {
-            // An id that begins with zeros is printed without them, and blanks in their place.
+            // An id that begins with zeros is printed with blanks instead of them.
             while out.ends_with("  ") {
                 out.pop();
             }
@@ -223,14 +222,14 @@ fn without_times(text: &str) -> String {
     out
 }
 
-/// The lines in the order of the alphabet: members come in the order of their ids, which differ.
+/// Sorts the lines, because members are listed in the order of their ids, which differ.
 fn in_any_order(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     lines.join("\n")
 }
 
-/// JSON with the values of these fields blotted out, and its lists in the order of the alphabet.
+/// JSON with the values of these fields masked, and with its lists sorted.
 fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
     fn walk(value: &mut serde_json::Value, fields: &[&str]) {
         match value {
@@ -259,7 +258,7 @@ fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
     }
 }
 
-/// `:{id0}` is a number that was given a name, and no object.
+/// `:{id0}` is the placeholder of a number, and not an object.
 fn quote_names(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -278,7 +277,7 @@ fn quote_names(text: &str) -> String {
     out + rest
 }
 
-/// Lines of `"Name" : value` with the values of these names blotted out, in any order.
+/// Lines of `"Name" : value` with the values of these names masked, in any order.
 fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
     move |text| {
         let lines = text.lines().map(|line| match line.split_once(" : ") {
@@ -289,7 +288,7 @@ fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
     }
 }
 
-/// A table with the cells below these headings blotted out, its rows in any order.
+/// A table with the cells below these headings masked, with its rows in any order.
 fn table_without(headings: &[&str]) -> impl Fn(&str) -> String {
     move |text| in_any_order(&rows::table_without(text, headings))
 }
@@ -338,7 +337,7 @@ fn look(pair: &Pair) {
     for member in ["{0}", "{1}", "{2}", "{all}"] {
         pair.compare(member, &["member", "list"], in_any_order);
         pair.compare(member, &["member", "list", "-w", "table"], table_without(&[]));
-        // Of several endpoints the tool asks any.
+        // The tool may ask any of several endpoints.
         let (header, fields): (&[&str], &[&str]) = match member {
             "{all}" => (&["raft_term", "member_id"], &["RaftTerm", "MemberID"]),
             _ => (&["raft_term"], &["RaftTerm"]),
@@ -384,7 +383,7 @@ async fn any_member_serves_any_command() {
             pair.same(writer, &["get", "foo", "--prefix", "--stream", "--consistency=s"]);
             pair.same(writer, &["del", "foo"]);
             pair.same(writer, &["get", "foo", "--rev=999"]);
-            // Every member has applied this when the next asks for the history before it.
+            // Every member must have applied this before the next command asks for the history before it.
             pair.same("{1}", &["put", "k", "v"]);
         }
         for member in ["{1}", "{2}", "{0}"] {
@@ -404,7 +403,7 @@ async fn any_member_serves_any_command() {
             pair.same(member, &["lease", "timetolive", "1234"]);
             pair.same(member, &["lease", "revoke", "1234"]);
         }
-        // From one member to the other, each with the next revision.
+        // The commands alternate between members, and each makes the next revision.
         let rev = pair.compare("{0}", &["get", "k", "-w", "fields"], fields_without(&["RaftTerm"]));
         let rev = rev.stdout.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).map(str::to_owned);
         let rev = rev.expect("an answer has a revision");
@@ -459,7 +458,7 @@ async fn watches_leases_locks_and_elections_span_members() {
 
         let mut holder = pair.same_lines("{0}", &["lock", "name"], 1);
         let waiter = pair.same_lines("{1}", &["lock", "name", "--", "echo", "held"], 0);
-        // It has queued up: there are two keys now, and still one holder.
+        // The second client waits in the queue: there are two keys now, and still one holder.
         pair.comes_to_be_same("{2}", &["get", "name", "--prefix", "--count-only", "-w", "fields"], |text| {
             format!("{}", text.contains("\"Count\" : 2"))
         });
@@ -512,7 +511,7 @@ async fn members_come_and_go() {
     }
 }
 
-/// The id of the member that was added last, which has the URL of the member that is prepared.
+/// The id of the member that was added last, which has the URL of the prepared member.
 fn name_added(side: &mut Side) {
     let number = side.ids.len();
     let list = side.run(Release::V35, "{0}", &["member", "list"]).stdout;
@@ -541,11 +540,12 @@ async fn change_members(pair: &mut Pair) {
     pair.same("{1}", &["member", "promote", "{id1}"]);
     list(pair);
 
-    // A learner: added, listed, refused a second one and a vote; started, given its vote.
+    // A learner is added and listed; a second learner and its promotion are refused; it is started and
+    // promoted.
     for side in pair.sides() {
         side.cluster.prepare("m3");
     }
-    // What is printed of it has its id, which nobody knows yet.
+    // The output has its id, for which there is no placeholder yet.
     pair.compare("{1}", &["member", "add", "m3", "--learner", "--peer-urls={peer3}"], |text| {
         in_initial_cluster_order(text)
     });
@@ -554,14 +554,14 @@ async fn change_members(pair: &mut Pair) {
     }
     list(pair);
     pair.same("{0}", &["member", "add", "m4", "--learner", "--peer-urls=http://127.0.0.1:1"]);
-    // Not the same URLs alone: an id is made of those and of the second.
+    // The id is computed from the URLs and the time in seconds, so it is different from before.
     pair.same("{1}", &["member", "add", "m4", "--learner", "--peer-urls={peer3},http://127.0.0.1:1"]);
     pair.same("{0}", &["member", "promote", "{id3}"]);
     pair.same("{1}", &["member", "promote", "{id3}"]);
     for side in pair.sides() {
         side.cluster.members[3].start();
     }
-    // 3.5.1 tells `endpoint status --cluster` nothing of a member that has not published itself.
+    // In 3.5.1 `endpoint status --cluster` does not show a member that has not published its URLs.
     pair.comes_to_be_same("{0}", &["member", "list", "-w", "table"], |text| {
         format!("{} {}", text.matches("started").count(), text.contains("unstarted"))
     });
@@ -578,14 +578,14 @@ async fn change_members(pair: &mut Pair) {
     pair.same("{3}", &["defrag"]);
     pair.same("{3}", &["move-leader", "{id0}"]);
     pair.same("{0}", &["move-leader", "{id3}"]);
-    // A new member of etcd takes seconds to learn which version its storage has.
+    // A new member of etcd takes seconds to set its storage version.
     pair.comes_to_be_same("{3}", &["endpoint", "status"], status_of(pair.release));
     pair.same("{3}", &["snapshot", "save", "backup.db"]);
     pair.comes_to_be_same("{1}", &["member", "promote", "{id3}"], |text| text.to_owned());
     list(pair);
     pair.same("{3}", &["put", "foo", "bar"]);
 
-    // A follower goes, then the leader, asked of itself.
+    // A follower is removed, and then the leader, through itself.
     pair.same("{0}", &["member", "remove", "{id3}"]);
     pair.same("{0}", &["member", "remove", "{id3}"]);
     list(pair);
@@ -601,7 +601,7 @@ async fn change_members(pair: &mut Pair) {
     pair.same("{2}", &["put", "foo", "bar"]);
 }
 
-/// `ETCD_INITIAL_CLUSTER` with its items in the order of the alphabet: it comes in that of the ids.
+/// Sorts the items of `ETCD_INITIAL_CLUSTER`, which are in the order of the ids.
 fn in_initial_cluster_order(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix("ETCD_INITIAL_CLUSTER=\"") {
         Some(items) => {

@@ -1,4 +1,4 @@
-//! Members that end, with and without warning.
+//! Members that are stopped or killed.
 
 use std::{
     sync::{
@@ -12,8 +12,8 @@ use rustix::process::Signal;
 
 use crate::{cluster::Cluster, tools::etcdctl};
 
-/// Writes numbered keys through every member in turn until told to stop. What was acknowledged
-/// is counted; what was not is written again through the next member.
+/// Writes numbered keys through every member in turn until it is stopped. Acknowledged writes are counted;
+/// others are repeated through the next member.
 struct Writer {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
@@ -68,7 +68,7 @@ impl Writer {
     }
 }
 
-/// Everything acknowledged is there, on every running member.
+/// Checks that every running member has all acknowledged writes.
 async fn assert_nothing_lost(cluster: &Cluster, acknowledged: u64) {
     cluster.assert_equal().await;
     for member in &cluster.members {
@@ -96,7 +96,7 @@ async fn killed_leaders_cost_no_acknowledged_write() {
     assert_nothing_lost(&cluster, acknowledged).await;
 }
 
-/// The whole cluster at once, as with a power cut.
+/// All members at once, as when the power fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_members_killed_cost_no_acknowledged_write() {
     let mut cluster = Cluster::found(3);
@@ -106,7 +106,7 @@ async fn all_members_killed_cost_no_acknowledged_write() {
         member.kill();
     }
     let acknowledged = writer.finish().await;
-    // One alone is no quorum and does not get ready: they have to come up together.
+    // A single member has no quorum and does not become ready, so they are started together.
     std::thread::scope(|scope| {
         for member in &mut cluster.members {
             scope.spawn(move || member.start());
@@ -115,8 +115,8 @@ async fn all_members_killed_cost_no_acknowledged_write() {
     assert_nothing_lost(&cluster, acknowledged).await;
 }
 
-/// A leader that is asked to end hands over first: nobody has to sit out a timeout.
-/// As a terminal does it on ^C: the leader's successors end with it.
+/// All members are stopped at the same time, as by Ctrl-C in a terminal, so the leader's possible successors
+/// stop with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_are_told_to_end_together_end_well() {
     let mut cluster = Cluster::found(3);
@@ -137,6 +137,7 @@ async fn members_that_are_told_to_end_together_end_well() {
     assert_eq!(cluster.members[1].get("k").await.as_deref(), Some("v"));
 }
 
+/// A leader that is stopped transfers leadership first, so that no member waits for an election timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_ends_hands_over() {
     let mut cluster = Cluster::found(3);
@@ -167,7 +168,7 @@ async fn leadership_moves_where_it_is_sent() {
     cluster.assert_equal().await;
 }
 
-/// A leader that was stopped for a while leads nobody, and must not answer as if it did.
+/// A leader that was paused for a while no longer leads, and must not answer as if it did.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_slept_answers_with_what_is_current() {
     let cluster = Cluster::found(3);
@@ -176,7 +177,8 @@ async fn a_leader_that_slept_answers_with_what_is_current() {
     cluster.members[leader].signal(Signal::STOP);
     let other = &cluster.members[(leader + 1) % 3];
     other.put("k", "new").await;
-    // Asked while it sleeps, so that the question is there before any news of the new leader is.
+    // The request is sent while the member is paused, so that it arrives before any message of the new
+    // leader.
     let asleep = cluster.members[leader].kv();
     let question = tokio::spawn(async move {
         let request = crate::pb::etcdserverpb::RangeRequest { key: "k".into(), ..Default::default() };
@@ -190,7 +192,7 @@ async fn a_leader_that_slept_answers_with_what_is_current() {
     cluster.assert_equal().await;
 }
 
-/// Without a quorum there are no writes and no current reads, but what is here can be read.
+/// Without a quorum there are no writes and no linearizable reads, but serializable reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_three_serves_only_what_needs_no_quorum() {
     let mut cluster = Cluster::found(3);

@@ -1,4 +1,4 @@
-//! The largest requests: what is accepted travels to every member, and what cannot is refused.
+//! The largest requests: an accepted request reaches every member, and one that could not is refused.
 
 use tonic::Code;
 
@@ -11,11 +11,11 @@ use crate::{
     tools::etcdctl,
 };
 
-/// More than travels.
+/// More than a message between members can have.
 const FLAGS: &[&str] = &[
     "--max-request-bytes=2147483647",
     "--snapshot-catchup-entries=1",
-    // A busy machine is no reason for elections.
+    // A long timeout, because a busy machine must not cause elections.
     "--heartbeat-interval=500",
     "--election-timeout=10000",
 ];
@@ -36,7 +36,7 @@ async fn length(member: &Member, key: &str) -> usize {
     answer.kvs.first().map_or(0, |kv| kv.value.len())
 }
 
-/// A member that was alone, and then one that comes when there is something large.
+/// A single member gets a large value, and then a second member joins.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_accepted_travels_to_every_member() {
     let mut cluster = Plan::new(1).flags(FLAGS).found();
@@ -51,7 +51,7 @@ async fn what_is_accepted_travels_to_every_member() {
     let new = &cluster.members[1];
     assert_eq!(length(new, "large").await, LIMIT - 100);
 
-    // From the new one to the leader and back.
+    // From the new member to the leader and back.
     kv(new).put(put("larger", LIMIT - 100)).await.expect("the largest request");
     let refused = kv(new).put(put("too large", LIMIT)).await.expect_err("it is too large");
     assert_eq!(refused.code(), Code::InvalidArgument);
@@ -73,7 +73,7 @@ async fn what_is_accepted_travels_to_every_member() {
     cluster.assert_equal().await;
 }
 
-/// More of them than fit a message between members.
+/// More leases than fit into a message between members.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_has_as_many_keys_as_it_likes() {
     const KEYS: usize = 70;
@@ -95,7 +95,7 @@ async fn a_lease_has_as_many_keys_as_it_likes() {
     }
 }
 
-/// A change of who belongs to the cluster is an entry, too.
+/// A membership change is an entry too.
 #[tokio::test(flavor = "multi_thread")]
 async fn urls_that_are_too_long_together_are_refused() {
     let cluster = Cluster::found(1);

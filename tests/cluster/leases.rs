@@ -1,7 +1,7 @@
-//! Leases while leaders come and go.
+//! Leases when the leader changes.
 //!
-//! A lease belongs to its holder: as long as that is heard, through whatever member, it lives. Once
-//! it is not, the lease ends, and no leader of before can change either.
+//! While a client renews its lease, through any member, the lease lives. When the client stops, the lease
+//! expires. A former leader can change neither.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn attach(member: &Member, key: &str, lease: i64) {
     member.kv().put(request).await.expect("a put with a lease is accepted");
 }
 
-/// The TTL that a keep-alive is answered with; 0 if the lease is gone.
+/// The TTL in the answer to a keep-alive; 0 if the lease does not exist.
 async fn try_keep(member: &Member, id: i64) -> Result<i64, Status> {
     let mut leases = member.leases();
     let asked = leases.lease_keep_alive(once(LeaseKeepAliveRequest { id }));
@@ -35,7 +35,7 @@ async fn try_keep(member: &Member, id: i64) -> Result<i64, Status> {
     answers.next().await.unwrap_or_else(|| Err(Status::cancelled("no answer"))).map(|answer| answer.ttl)
 }
 
-/// As a client does, it asks again while there is no leader.
+/// Like a client, this repeats the request while there is no leader.
 async fn patiently<T, F: Future<Output = Result<T, Status>>>(ask: impl Fn() -> F) -> T {
     let since = Instant::now();
     loop {
@@ -60,7 +60,7 @@ async fn time_to_live(member: &Member, id: i64) -> LeaseTimeToLiveResponse {
     .await
 }
 
-/// Waits until somebody else leads. Returns who.
+/// Waits until another member leads, and returns its number.
 async fn leader_besides(cluster: &Cluster, old: usize) -> usize {
     let since = Instant::now();
     loop {
@@ -102,7 +102,7 @@ impl Deleted {
         Deleted(stream)
     }
 
-    /// When the last of `count` keys went.
+    /// When the last of `count` keys was deleted.
     async fn all(mut self, count: usize) -> Instant {
         let mut deleted = 0;
         while deleted < count {
@@ -118,7 +118,7 @@ impl Deleted {
 async fn followers_ask_the_leader() {
     let cluster = Cluster::found(3);
     let leader = cluster.leader().await;
-    // etcd 13932: a follower is asked to keep what it has not seen granted yet.
+    // etcd issue 13932: a follower gets a keep-alive for a lease whose grant it has not applied yet.
     for round in 0..30 {
         let id = grant(&cluster.members[round % 3], 60).await;
         assert_eq!(keep(&cluster.members[(round + 1) % 3], id).await, 60, "granted elsewhere a moment ago");
@@ -137,13 +137,13 @@ async fn followers_ask_the_leader() {
     }
 }
 
-/// Each leader goes on from where the one before it stood, so a lease that nobody keeps does not
-/// live for as long as leadership moves.
+/// Each leader continues with the remaining TTLs of the one before it, so changes of leader do not keep a
+/// lease alive that no client renews.
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_that_moves_does_not_renew_leases() {
     const TTL: i64 = 15;
     const ELECTION_TIMEOUT: u64 = 3;
-    // Long enough that nobody but this test moves it.
+    // Long enough that only this test moves the leadership.
     let cluster = Plan::new(3).flags(&["--election-timeout=3000"]).found();
     let leader = cluster.leader().await;
     let id = grant(&cluster.members[leader], TTL).await;
@@ -156,7 +156,7 @@ async fn leadership_that_moves_does_not_renew_leases() {
         let left = time_to_live(&cluster.members[leader], id).await.ttl;
         let gone = granted.elapsed().as_secs();
         assert!(left as u64 + gone <= TTL as u64 + ELECTION_TIMEOUT + 1, "{left} s are left after {gone} s");
-        // A holder that is heard gets its whole time, whatever was noted before.
+        // A renewed lease gets its whole TTL, whatever was noted before.
         assert_eq!(keep(&cluster.members[(leader + change + 1) % 3], kept).await, TTL);
         let left = time_to_live(&cluster.members[leader], kept).await.ttl;
         assert!(left >= TTL - 2, "{left} s are left of what was renewed just now");
@@ -166,7 +166,7 @@ async fn leadership_that_moves_does_not_renew_leases() {
     assert_eq!(keep(&cluster.members[leader], kept).await, TTL, "and only that one");
 }
 
-/// What was renewed after it was noted must not fall back to the note with the next leader.
+/// The next leader must not use the note of a lease that was renewed after it was noted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_was_renewed_is_whole_after_a_crash() {
     let mut cluster = Cluster::found(3);
@@ -184,7 +184,7 @@ async fn a_lease_that_was_renewed_is_whole_after_a_crash() {
     assert!(left >= 59, "{left} s are left of what was renewed");
 }
 
-/// etcd 15247, 12528: a leader that was stopped while another one led acted on what it knew.
+/// etcd issues 15247 and 12528: a leader that was paused while another one led acted on its old state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
     const TTL: i64 = 4;
@@ -208,7 +208,7 @@ async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
     loop {
         let through = &cluster.members[(old + 1 + since.elapsed().as_secs() as usize % 2) % 3];
         assert_eq!(keep(through, kept).await, TTL);
-        // By now the old leader thinks that both have ended.
+        // By now both leases have expired by the clock of the old leader.
         if deleted.is_finished() && since.elapsed() > Duration::from_secs(TTL as u64 * 2) {
             break;
         }
@@ -218,8 +218,8 @@ async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
     (&mut deleted).await.expect("the watcher does not panic");
     let rev = cluster.members[new].put("mark", "v").await.header.expect("every answer has a header").revision;
 
-    // Asked while it sleeps, on connections that it has, so that the questions are there before any
-    // news of the new leader is.
+    // The requests are sent on open connections while the member is paused, so that they arrive before any
+    // message of the new leader.
     let questions: Vec<_> = [kept, lost, revoked]
         .map(|id| {
             let mut leases = asleep.clone();
@@ -254,7 +254,7 @@ async fn a_leader_that_slept_ends_no_lease_that_others_kept() {
     cluster.assert_equal().await;
 }
 
-/// A leader that is stopped and stays the leader finds the keep-alives of its sleep in its sockets.
+/// A leader that is paused and stays the leader finds the keep-alives of that time in its sockets.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_leader_that_slept_looks_who_waits_first() {
     const TTL: i64 = 3;
@@ -289,7 +289,7 @@ async fn an_isolated_leader_says_so() {
     for other in 1..3 {
         cluster.members[(leader + other) % 3].kill();
     }
-    // With nobody to confirm it, neither yes nor no is true.
+    // Without a quorum the leader may answer neither that the lease lives nor that it does not exist.
     let refused = try_keep(&cluster.members[leader], id).await.expect_err("nobody confirms it");
     assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
     let request = LeaseTimeToLiveRequest { id, keys: false };
@@ -298,7 +298,7 @@ async fn an_isolated_leader_says_so() {
     assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
 }
 
-/// etcd 9935, 10686, 14019: a revoke that did not get through was never tried again.
+/// etcd issues 9935, 10686 and 14019: a revoke that failed was never proposed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ended_without_a_quorum_goes_when_there_is_one() {
     let mut cluster = Cluster::found(3);
@@ -324,8 +324,8 @@ async fn what_ended_without_a_quorum_goes_when_there_is_one() {
     }
 }
 
-/// With a leader killed, a lease that nobody keeps ends with the next one, and its keys go in one
-/// revision on every member.
+/// If the leader is killed, a lease that no client renews expires under the next leader, and its keys are
+/// deleted in one revision on every member.
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_end_after_a_crash_of_the_leader() {
     let mut cluster = Cluster::found(3);
@@ -351,7 +351,7 @@ async fn leases_end_after_a_crash_of_the_leader() {
     }
 }
 
-/// A herd: they go in batches, and writes go on meanwhile.
+/// If many leases expire together, they are revoked in batches, and writes continue meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_leases_end_together() {
     const COUNT: usize = 1000;

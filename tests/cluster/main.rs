@@ -1,7 +1,7 @@
-//! Several members: the real binary, three times and more, on loopback.
+//! Clusters of several members: three or more processes of the real binary, on loopback.
 //!
-//! Each test founds a cluster of its own. What it expects is what holds for any order of events:
-//! what was acknowledged is there, on every member, and a read that must be current is.
+//! Each test founds a cluster of its own. A test expects what holds for any order of events: every member has
+//! all acknowledged writes, and linearizable reads are current.
 
 mod bootstrap;
 #[path = "../support/cluster.rs"]

@@ -1,4 +1,4 @@
-//! Members that come and go.
+//! Members that are added and removed.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ fn id_in(text: &str) -> String {
     text.split_whitespace().nth(1).expect("etcdctl names the member").to_owned()
 }
 
-/// A member that lost its data lost its votes: it comes back under a new id.
+/// A member that lost its data also lost its votes, so it returns under a new id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_member_is_replaced() {
     let mut cluster = Cluster::found(3);
@@ -39,19 +39,19 @@ async fn a_wiped_member_is_replaced() {
     assert!(added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""), "{added}");
     let list = etcdctl(&endpoint, &["member", "list"]).expect("members are listed");
     assert!(list.contains(&format!("{}, unstarted, , ", id_in(&added))), "{list}");
-    // One of the three is not there yet, and costs no quorum.
+    // One of the three is not started yet, and does not cost the quorum.
     cluster.members[1].put("meanwhile", "v").await;
     cluster.members[2].start();
     cluster.assert_equal().await;
     assert_eq!(cluster.members[2].get("k7").await.as_deref(), Some("v"));
 
-    // The new one has a vote: with it, one of the others can go.
+    // The new member votes, so one of the others can be killed.
     wait_for_voter(&cluster, 2).await;
     cluster.members[0].kill();
     cluster.members[2].put("after", "v").await;
 }
 
-/// Waits until the log of `number` says that it votes. It is not seen from outside.
+/// Waits until the log of `number` says that it votes, which is not visible from outside.
 async fn wait_for_voter(cluster: &Cluster, number: usize) {
     let since = Instant::now();
     let id = format!("{:x}", cluster.members[number].id().await);
@@ -63,8 +63,8 @@ async fn wait_for_voter(cluster: &Cluster, number: usize) {
     }
 }
 
-/// It was added, and removed before the leader could reach it: nobody has told it who belongs to the
-/// cluster, so there is nobody whom it would ask for a vote and hear from.
+/// A member is added, and removed before the leader could reach it. It does not know the members of the
+/// cluster, so it asks none of them for a vote and does not learn of its removal that way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_removed_before_it_was_reached_ends() {
     let mut cluster = Cluster::found(2);
@@ -73,7 +73,7 @@ async fn a_member_that_was_removed_before_it_was_reached_ends() {
     let url = format!("--peer-urls={}", joining.peer_url());
     let added = etcdctl(&endpoint, &["member", "add", "late", &url]).expect("a member can be added");
     let id = id_in(&added);
-    // It listens where the leader does not look for it.
+    // It listens on another address than the one that the leader knows.
     joining.peer_port = joining.client_port + 1;
     joining.spawn();
     joining.wait_for_line("waiting to be contacted by the leader");
@@ -89,8 +89,8 @@ async fn a_removed_member_ends_and_cannot_come_back() {
     let target = (leader + 1) % 3;
     let id = format!("{:x}", cluster.members[target].id().await);
     let endpoint = cluster.members[leader].endpoint();
-    // It is told: standing for election and hearing then that there is nothing to stand for would take
-    // longer than this test has patience for.
+    // The member is told of its removal: with this election timeout, the test would not wait for it to learn
+    // of that by an election.
     cluster.members[target].kill();
     cluster.members[target].flags.push("--election-timeout=50000".to_owned());
     cluster.members[target].start();
@@ -144,8 +144,8 @@ async fn a_learner_is_promoted_when_it_is_in_sync() {
     cluster.assert_equal().await;
 }
 
-/// A member that the log does not reach any more gets the whole state, and is like the others
-/// afterwards: with what was deleted gone, with its leases, and with watchers told what they missed.
+/// A member that needs entries which the log no longer has gets the whole state, and is then like the others:
+/// deleted keys are gone, leases are there, and watchers get the events that they missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_is_far_behind_gets_a_snapshot() {
     let mut cluster = Plan::new(3).flags(&["--snapshot-catchup-entries=10"]).found();
@@ -155,7 +155,7 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     let lease = cluster.members[leader].leases().lease_grant(LeaseGrantRequest { ttl: 600, id: 77 }).await;
     lease.expect("a lease is granted");
     cluster.members[late].kill();
-    // More than one segment of the log, so that one is let go of.
+    // More than one segment of the log, so that one is deleted.
     let value = "x".repeat(1024 * 1024);
     for number in 0..66 {
         cluster.members[leader].put(&format!("big-{:02}", number % 20), &value).await;
@@ -166,7 +166,7 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     let since = Instant::now();
     while oldest.exists() {
         assert!(since.elapsed() < PATIENCE, "the log is never let go of");
-        // It is let go of with what is written.
+        // Segments are deleted only while entries are written.
         cluster.members[leader].put("meanwhile", "v").await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -178,7 +178,7 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     assert_eq!(member.try_get("before", true).await.expect("a read is answered"), None);
     let leases = member.leases().lease_leases(LeaseLeasesRequest {}).await.expect("leases are listed");
     assert_eq!(leases.into_inner().leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [77]);
-    // And it goes on from there, over another end.
+    // The member continues from there, also after a kill.
     cluster.members[leader].put("after", "v").await;
     assert_eq!(cluster.members[late].get("after").await.as_deref(), Some("v"));
     cluster.members[late].kill();
@@ -187,7 +187,7 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     cluster.assert_equal().await;
 }
 
-/// A URL that nobody listens at costs a cluster of one nothing.
+/// Adding a URL on which no member listens does not affect a cluster of one member.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistyped_member_costs_no_quorum() {
     let cluster = Cluster::found(1);

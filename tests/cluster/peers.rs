@@ -1,4 +1,4 @@
-//! Members that are reached elsewhere, at more than one place, or not at all.
+//! Members whose peer URL changes, that have several peer URLs, or that cannot be reached.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{
     tools::etcdctl,
 };
 
-/// Kills each member but `kept` for a while: whatever is written then needs `kept`.
+/// Kills each member but `kept` for a while, so that every write then needs `kept`.
 async fn assert_needed(cluster: &mut Cluster, kept: usize) {
     for other in (0..cluster.members.len()).filter(|&other| other != kept) {
         cluster.members[other].kill();
@@ -22,7 +22,7 @@ async fn assert_needed(cluster: &mut Cluster, kept: usize) {
     cluster.assert_equal().await;
 }
 
-/// It missed more than the others keep in memory, and it is not where it was.
+/// The member missed more entries than the others keep in memory, and its address has changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_moved_is_found_again() {
     let mut cluster = Cluster::found(3);
@@ -34,7 +34,7 @@ async fn a_member_that_moved_is_found_again() {
     for number in 0..12 {
         cluster.members[leader].put(&format!("big-{number}"), &value).await;
     }
-    // Its ports are not used by anybody else.
+    // No other process uses its ports.
     let port = cluster.prepare("nobody").peer_port;
     drop(cluster.members.pop());
     cluster.members[moved].peer_port = port;
@@ -53,21 +53,21 @@ async fn any_url_of_a_member_will_do() {
     let target = (cluster.leader().await + 1) % 3;
     let id = format!("{:x}", cluster.members[target].id().await);
     let url = cluster.members[target].peer_url();
-    // Nobody listens at the first of them.
+    // No process listens on the first of them.
     let urls = format!("--peer-urls=http://127.0.0.1:1,{url}");
     let endpoint = cluster.members[target].endpoint();
     etcdctl(&endpoint, &["member", "update", &id, &urls]).expect("it can have several");
     let listed = cluster.members[target].members().await;
     let listed = listed.iter().find(|member| format!("{:x}", member.id) == id).expect("it is listed");
     assert_eq!(listed.peer_ur_ls, ["http://127.0.0.1:1", &url]);
-    // It is not ready before the leader, which has to connect anew, has found it.
+    // The member is ready only after the leader, which has to connect again, has reached it.
     cluster.members[target].kill();
     cluster.members[target].start();
     cluster.assert_equal().await;
     assert_needed(&mut cluster, target).await;
 }
 
-/// It is behind the log that is kept, so what it needs is a snapshot.
+/// The member needs entries that were deleted, so it needs a snapshot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_too_goes_to_any_url_of_a_member() {
     let flags = ["--snapshot-catchup-entries=10", "--heartbeat-interval=300", "--election-timeout=3000"];
@@ -84,7 +84,7 @@ async fn a_snapshot_too_goes_to_any_url_of_a_member() {
     for number in 0..200 {
         cluster.members[leader].put(&format!("big-{}", number % 4), &value).await;
     }
-    // What the target needs is there for as long as the log is not released, which a checkpoint does.
+    // The entries that the member needs exist until a checkpoint deletes that part of the log.
     let first_segment = cluster.members[leader].data_dir().join("member/wal/00000001.wal");
     let since = Instant::now();
     while first_segment.exists() {
@@ -103,13 +103,13 @@ async fn members_reach_each_other_over_unix_sockets() {
         cluster.members[number].put(&format!("by-{number}"), "v").await;
     }
     let leader = cluster.leader().await;
-    // It leaves the file of its socket behind.
+    // The killed member leaves its socket file behind.
     cluster.members[leader].kill();
     cluster.members[(leader + 1) % 3].put("without", "v").await;
     cluster.members[leader].start();
     assert_eq!(cluster.members[leader].get("without").await.as_deref(), Some("v"));
 
-    // One more joins, which is reached over TCP.
+    // Another member joins, which is reached over TCP.
     let joining = cluster.prepare("m3");
     let url = format!("--peer-urls={}", joining.peer_url());
     etcdctl(&cluster.members[0].endpoint(), &["member", "add", "m3", &url]).expect("it is added");
@@ -119,7 +119,7 @@ async fn members_reach_each_other_over_unix_sockets() {
     etcdctl(&cluster.members[0].endpoint(), &["member", "remove", &id]).expect("it is removed");
 }
 
-/// One of the two names the loopback address, in a spelling that is looked up: `localhost` is not.
+/// `LocalHost` is a name of the loopback address that is resolved, unlike `localhost`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_may_be_known_by_its_name_or_its_address() {
     const NAMED: &str = "http://LocalHost:";
@@ -136,7 +136,7 @@ async fn a_member_may_be_known_by_its_name_or_its_address() {
         member.wait_until_ready();
     }
     let mut cluster = Cluster { members };
-    // The cluster knows addresses, and is asked to let in one that has names for all of them.
+    // The cluster knows addresses, and a member joins that has host names for all of them.
     let joining = cluster.prepare("m3");
     joining.initial_cluster = joining.initial_cluster.replace(ADDRESSED, NAMED);
     let url = format!("--peer-urls={}", joining.peer_url());
@@ -146,7 +146,7 @@ async fn a_member_may_be_known_by_its_name_or_its_address() {
     cluster.assert_equal().await;
 }
 
-/// One that is stopped holds up nobody, and costs nobody more than what is on its way to it.
+/// A paused member delays no other member, and costs no more than the messages that are queued for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_stands_still_costs_little() {
     let cluster = Plan::new(3).found();

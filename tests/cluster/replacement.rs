@@ -1,12 +1,12 @@
-//! Members that are replaced by others, one after the other, while clients go on.
+//! All members are replaced by new ones, one after the other, under load.
 //!
 //! ```text
 //! m0 m1 m2  ->  m1 m2 n0  ->  m2 n0 n1  ->  n0 n1 n2
 //! ```
 //!
-//! Clients know the members' addresses as an operator would keep them up to date, and ask another
-//! member when one fails, a few times at most. Nothing fails beyond that, nothing acknowledged is
-//! lost, and a watcher that goes on elsewhere whenever its stream ends sees every revision once.
+//! Clients have the members' current addresses, as an operator would keep them, and repeat a failed request
+//! at another member, a few times at most. No request fails more often, no acknowledged write is lost, and a
+//! watcher that continues at another member whenever its stream ends gets every revision once.
 
 use std::{
     collections::BTreeMap,
@@ -31,14 +31,14 @@ use crate::{
 };
 
 const CLIENTS: usize = 4;
-/// How often a client asks for the same thing before it calls it a failure.
+/// How often a client repeats a request before that is a failure.
 const TRIES: usize = 6;
-/// How long it waits for one answer. A member gives up by itself before that.
+/// How long a client waits for one answer, which is longer than a member's request timeout.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two tries, as clientv3 does.
+/// The pause between two attempts, as in clientv3.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
-/// Where clients find members now. A member has one connection, which all share.
+/// The current addresses of the members. All clients share one connection to each member.
 #[derive(Clone, Default)]
 struct Addresses(Arc<Mutex<Vec<(String, Channel)>>>);
 
@@ -53,27 +53,26 @@ impl Addresses {
         }));
     }
 
-    /// The `number`th, around and around.
+    /// The member with this number, modulo the number of members.
     fn pick(&self, number: usize) -> Channel {
         let addresses = self.0.lock().expect("nobody panics in here");
         addresses[number % addresses.len()].1.clone()
     }
 }
 
-/// What clients were told, and how much trouble they had.
+/// The answers that clients got, and the errors.
 #[derive(Default)]
 struct Journal {
     /// Key and value of each acknowledged write, by revision.
     acknowledged: BTreeMap<i64, (String, String)>,
     requests: u64,
-    /// First tries that failed, by what they failed with.
+    /// First attempts that failed, by their error.
     retried: BTreeMap<String, u64>,
-    /// What failed for good.
+    /// Requests that failed at every attempt.
     failed: Vec<String>,
 }
 
-/// Clients at work: each writes a key of its own that nobody wrote before, and reads it back
-/// through the next member.
+/// Running clients: each writes a new key of its own, and reads it back through the next member.
 struct Crowd {
     addresses: Addresses,
     stop: Arc<AtomicBool>,
@@ -98,7 +97,7 @@ impl Crowd {
         Crowd { addresses, stop, rounds, clients, watcher }
     }
 
-    /// Waits until all of them together have done `count` rounds more.
+    /// Waits until all clients together have done `count` more rounds.
     async fn more(&self, count: u64) {
         let goal = self.rounds.load(Ordering::Relaxed) + count;
         let since = Instant::now();
@@ -108,7 +107,7 @@ impl Crowd {
         }
     }
 
-    /// Checks what the clients and the watcher saw, and what the members have.
+    /// Checks the answers of the clients, the events of the watcher, and the data of the members.
     async fn finish(self, cluster: &Cluster) {
         self.stop.store(true, Ordering::Relaxed);
         let mut journal = Journal::default();
@@ -140,12 +139,12 @@ impl Crowd {
     }
 }
 
-/// Written when everything is over, for the watcher to know.
+/// The last write, which tells the watcher that the run is over.
 const LAST: &str = "w-last";
 
 struct Client {
     number: usize,
-    /// The member that it asks: it stays with one for as long as that answers.
+    /// The member that the client asks, which it keeps as long as that member answers.
     at: usize,
     addresses: Addresses,
     journal: Journal,
@@ -165,7 +164,7 @@ impl Client {
             let Some(written) = written else { continue };
             let rev = written.header.expect("every answer has a header").revision;
             self.journal.acknowledged.insert(rev, (key.clone(), value.clone()));
-            // Whoever is asked for it now has to know of it.
+            // A member that is asked now must have the key.
             self.at += 1;
             let get = RangeRequest { key: key.clone().into(), ..RangeRequest::default() };
             let read =
@@ -207,7 +206,7 @@ impl Client {
     }
 }
 
-/// Follows all writes, wherever it can, until the last. Returns them by revision.
+/// Watches all writes until the last one, at any member. Returns them by revision.
 async fn watch(addresses: Addresses) -> BTreeMap<i64, (String, String)> {
     let mut seen: BTreeMap<i64, (String, String)> = BTreeMap::new();
     for number in 0.. {
@@ -219,7 +218,7 @@ async fn watch(addresses: Addresses) -> BTreeMap<i64, (String, String)> {
             ..WatchCreateRequest::default()
         };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        // It stays open: the stream ends when the member does.
+        // The requests stay open: the stream ends when the member stops.
         let requests = futures_util::StreamExt::chain(
             futures_util::stream::iter([create]),
             futures_util::stream::pending(),
@@ -235,7 +234,7 @@ async fn watch(addresses: Addresses) -> BTreeMap<i64, (String, String)> {
                 let kv = event.kv.expect("every event has a key");
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("tests write text");
                 let (key, value) = (text(&kv.key), text(&kv.value));
-                // Each write is one revision and nobody else writes: there are no holes.
+                // Each write is one revision and there are no other writes, so there are no gaps.
                 let last = seen.last_key_value().map(|(rev, _)| *rev);
                 assert!(
                     last.is_none_or(|last| kv.mod_revision == last + 1),
@@ -252,7 +251,7 @@ async fn watch(addresses: Addresses) -> BTreeMap<i64, (String, String)> {
     unreachable!("it goes on for ever")
 }
 
-/// How a member goes.
+/// How a member is taken out.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     RemovedWhileItRuns,
@@ -260,7 +259,7 @@ enum Leaving {
     TerminatedThenRemoved,
 }
 
-/// Asks all members in turn, as an operator who names all endpoints does, until one does it.
+/// Sends the request to the members in turn, like an operator who gives all endpoints, until one executes it.
 async fn ask<T>(
     cluster: &Cluster,
     what: &str,
@@ -278,7 +277,7 @@ async fn ask<T>(
     }
 }
 
-/// Adds a member and waits until it is there and votes.
+/// Adds a member and waits until it serves and votes.
 async fn join(cluster: &mut Cluster, crowd: &Crowd, name: &str) {
     let url = cluster.prepare(name).peer_url();
     let added = ask(cluster, "a member is added", async |mut client| {
@@ -302,7 +301,8 @@ async fn join(cluster: &mut Cluster, crowd: &Crowd, name: &str) {
     assert_eq!((joined.name.as_str(), joined.is_learner), (name, false));
 }
 
-/// Takes a member out of the cluster, and its address from the clients, who may well be asking it.
+/// Removes a member from the cluster, and its address from the clients, some of which may be waiting for its
+/// answer.
 async fn leave(cluster: &mut Cluster, crowd: &Crowd, number: usize, leaving: Leaving) {
     let id = cluster.members[number].id().await;
     let mut old = cluster.members.remove(number);
@@ -330,7 +330,7 @@ async fn leave(cluster: &mut Cluster, crowd: &Crowd, number: usize, leaving: Lea
 async fn remove(cluster: &Cluster, id: u64) {
     let removed = ask(cluster, "a member is removed", async |mut client| {
         match client.member_remove(MemberRemoveRequest { id }).await {
-            // Somebody else was asked before, who could not say what came of it.
+            // An earlier request to another member may have removed it without an answer.
             Err(status) if status.message() == "etcdserver: member not found" => {
                 Ok(tonic::Response::new(Default::default()))
             }
@@ -351,7 +351,7 @@ async fn lead(cluster: &Cluster, number: usize) {
     assert_eq!(cluster.leader().await, number);
 }
 
-/// Each way to go, each time for the leader: nobody is missed more.
+/// Takes out the leader in each of these ways, because its loss affects clients most.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_members_are_replaced_under_load() {
     let mut cluster = Cluster::found(3);
@@ -361,7 +361,7 @@ async fn three_members_are_replaced_under_load() {
     for (number, leaving) in ways.into_iter().enumerate() {
         join(&mut cluster, &crowd, &format!("n{number}")).await;
         crowd.more(50).await;
-        // The oldest is always the first.
+        // The oldest member is always the first.
         lead(&cluster, 0).await;
         leave(&mut cluster, &crowd, 0, leaving).await;
         crowd.more(100).await;
@@ -372,7 +372,7 @@ async fn three_members_are_replaced_under_load() {
     crowd.finish(&cluster).await;
 }
 
-/// Five down to three, and up again.
+/// From five members to three, and back to five.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_five_shrinks_and_grows_under_load() {
     let mut cluster = Plan::new(5).found();
@@ -393,7 +393,7 @@ async fn a_cluster_of_five_shrinks_and_grows_under_load() {
     crowd.finish(&cluster).await;
 }
 
-/// The leader is asked for its own removal: it hands over first, and answers.
+/// The leader gets the request for its own removal: it transfers leadership first, and answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_removes_itself() {
     let mut cluster = Cluster::found(3);
@@ -410,7 +410,7 @@ async fn a_leader_removes_itself() {
         "{removed:?}"
     );
     let mut old = cluster.members.remove(leader);
-    // Its last clients are told to ask somebody else.
+    // Its last clients get an error that makes them ask another member.
     let late = old.try_put("k", "v").await.expect_err("it is no member any more");
     assert_eq!((late.code(), late.message()), (tonic::Code::Unavailable, "etcdserver: server stopped"));
     let (status, log) = old.wait_for_end();

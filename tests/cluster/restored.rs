@@ -1,7 +1,7 @@
-//! Clusters that begin with a backup: `snapshot restore`, and then members that come and go.
+//! Clusters that begin with a backup: `snapshot restore`, and then members that are added and removed.
 //!
-//! The log of such a cluster says nothing of the data that it began with. So whoever joins has to be
-//! sent that, and members that began with different data must not work together.
+//! The log of such a cluster does not contain the restored data. A member that joins must therefore be sent
+//! that data, and members that began with different data must not work together.
 
 use std::{fs, path::Path, process::Command, time::Duration, time::Instant};
 
@@ -17,7 +17,7 @@ use crate::{
     tools::etcdctl,
 };
 
-/// What says that two members do not work together.
+/// The text with which two members refuse to work together.
 const MISMATCH: &str = "restored data mismatch";
 
 /// How many keys [`Backup::of_keys`] writes.
@@ -25,13 +25,13 @@ const KEYS: usize = 5;
 
 const LEASE: i64 = 77;
 
-/// A file that `snapshot save` wrote.
+/// A file from `snapshot save`.
 struct Backup {
     home: TempDir,
 }
 
 impl Backup {
-    /// Of a member that holds five keys, one of them on a lease, and a user.
+    /// The snapshot of a member with five keys, one of them attached to a lease, and a user.
     async fn of_keys(prefix: &str) -> Backup {
         let source = Cluster::found(1);
         let member = &source.members[0];
@@ -73,7 +73,7 @@ impl Backup {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Members of a new cluster, each with what the backup holds. None of them runs.
+    /// Members of a new cluster, each restored from the backup and not started yet.
     fn members(&self, size: usize) -> Vec<Member> {
         let members = Plan::new(size).members();
         members.iter().for_each(|member| self.restore_to(&member.data_dir()));
@@ -100,7 +100,7 @@ async fn keys(member: &Member, prefix: &str) -> Vec<String> {
     found.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect()
 }
 
-/// Checks that a member has all that the backup held.
+/// Checks that a member has all data of the backup.
 async fn assert_restored(member: &Member, prefix: &str) {
     let expected: Vec<String> = (0..KEYS).map(|number| format!("{prefix}{number}")).collect();
     assert_eq!(keys(member, prefix).await, expected, "on {}", member.name);
@@ -133,7 +133,7 @@ async fn until_log_says(member: &Member, text: &str) {
     }
 }
 
-/// The two bases that a refusal names.
+/// The two digests in a refusal.
 fn named(log: &str) -> Vec<String> {
     let (_, said) = log.split_once(MISMATCH).expect("it says that the data differ");
     let said = said.replace("no data", "restored data none");
@@ -141,9 +141,9 @@ fn named(log: &str) -> Vec<String> {
     names.map(|name| name.split([' ', ',', '.', ';']).next().unwrap_or_default().to_owned()).collect()
 }
 
-/// The same as with etcd, whose restored members begin with a snapshot: also if the restored member
-/// was restarted meanwhile, as a learner, after a defragmentation and a compaction, and when the
-/// restored member is gone.
+/// As in etcd, whose restored members begin with a snapshot, members that join get all data: also after a
+/// restart of the restored member, as a learner, after a defragmentation and a compaction, and after the
+/// restored member was removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_join_a_restored_one_get_its_data() {
     let backup = Backup::of_keys("k").await;
@@ -173,7 +173,7 @@ async fn members_that_join_a_restored_one_get_its_data() {
     assert_restored(&cluster.members[2], "k").await;
     cluster.assert_equal().await;
 
-    // The one that was restored goes, and those who have it all from there go on.
+    // The restored member is removed, and the members that got its data continue.
     remove(&mut cluster, 0).await;
     add(&mut cluster, "replacement", &[]).await;
     for member in &cluster.members {
@@ -183,7 +183,7 @@ async fn members_that_join_a_restored_one_get_its_data() {
     }
     cluster.assert_equal().await;
 
-    // What they hold can be saved and restored again.
+    // Their data can be saved and restored again.
     let again = Backup::of(&cluster.members[2]).await;
     let mut cluster = found(again.members(1));
     add(&mut cluster, "joined", &[]).await;
@@ -203,7 +203,7 @@ async fn three_members_that_were_restored_from_one_backup_found_a_cluster() {
     cluster.members[1].put("after", "v").await;
     cluster.assert_equal().await;
 
-    // A member whose data are lost is replaced.
+    // A member that lost its data is replaced.
     let lost = (cluster.leader().await + 1) % 3;
     let id = format!("{:x}", cluster.members[lost].id().await);
     cluster.members[lost].kill();
@@ -213,7 +213,7 @@ async fn three_members_that_were_restored_from_one_backup_found_a_cluster() {
     assert_restored(&cluster.members[2], "k").await;
     cluster.assert_equal().await;
 
-    // And one goes on alone, and gets company.
+    // One member continues alone, and others are added.
     cluster.members[2].kill();
     cluster.members[1].kill();
     cluster.members.truncate(1);
@@ -227,7 +227,7 @@ async fn three_members_that_were_restored_from_one_backup_found_a_cluster() {
     cluster.assert_equal().await;
 }
 
-/// On the very first start of one of three, nothing of the log is there yet.
+/// At the first start of one of three members, the log is still empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_member_goes_on_alone_when_it_is_told_to_at_its_first_start() {
     let backup = Backup::of_keys("k").await;
@@ -242,8 +242,8 @@ async fn a_restored_member_goes_on_alone_when_it_is_told_to_at_its_first_start()
     cluster.assert_equal().await;
 }
 
-/// At whatever moment of its first start a restored member is killed, the next one finds its data and
-/// a log that begins behind them.
+/// Whenever a restored member is killed during its first start, the next start finds its data, and a log that
+/// begins after them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_member_that_is_killed_during_its_first_start_loses_nothing() {
     let backup = Backup::of_keys("k").await;
@@ -251,7 +251,7 @@ async fn a_restored_member_that_is_killed_during_its_first_start_loses_nothing()
     for life in 0..9 {
         let mut members = backup.members(1);
         members[0].spawn();
-        // There is no event to wait for: the moments are spread over the start.
+        // There is no event to wait for, so the kills are spread over the duration of a start.
         time::sleep(Duration::from_millis(life * life * 2)).await;
         members[0].kill();
         cluster = found(members);
@@ -262,8 +262,8 @@ async fn a_restored_member_that_is_killed_during_its_first_start_loses_nothing()
     cluster.assert_equal().await;
 }
 
-/// A founder that finds others with different data at its start is refused, before it has changed
-/// anything; and it is welcome with the right data.
+/// A founder that finds others with different data at its start is refused before it has changed anything;
+/// with the right data it is accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_founder_with_other_data_than_those_who_run_is_refused() {
     let (right, wrong) = (Backup::of_keys("k").await, Backup::of_keys("other-").await);
@@ -282,7 +282,7 @@ async fn a_founder_with_other_data_than_those_who_run_is_refused() {
     assert!(log.contains(members[2].data_dir().to_str().expect("a name of ours")), "{log}");
     assert!(log.contains("retcd snapshot restore"), "{log}");
 
-    // An empty directory is no better.
+    // An empty directory is refused too.
     fs::remove_dir_all(members[2].data_dir()).expect("it can be emptied");
     let log = members[2].start_refused();
     assert_eq!(named(&log), [theirs.as_str(), "none"], "{log}");
@@ -295,9 +295,8 @@ async fn a_founder_with_other_data_than_those_who_run_is_refused() {
     cluster.assert_equal().await;
 }
 
-/// The other way round: a founder with an empty directory waits for the others when those come, who
-/// were restored. And if they come together, whoever has a quorum goes on, and each side says why it
-/// does not speak to the other.
+/// The reverse case: a founder with an empty directory waits for the others, and these were restored. If all
+/// start together, the side with a quorum continues, and each side logs why it refuses the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn founders_with_different_data_never_work_together() {
     let backup = Backup::of_keys("k").await;
@@ -305,7 +304,7 @@ async fn founders_with_different_data_never_work_together() {
     backup.restore_to(&members[0].data_dir());
     members[2].spawn();
     let since = Instant::now();
-    // It serves its peers from before the first election.
+    // The member answers its peers before the first election.
     while !members[2].log().contains("peer became inactive") {
         assert!(since.elapsed() < PATIENCE, "the empty member does not look for the others");
         time::sleep(Duration::from_millis(20)).await;
@@ -315,7 +314,7 @@ async fn founders_with_different_data_never_work_together() {
     assert!(names.contains(&"none".to_owned()) && names[0] != names[1], "{log}");
     members[2].kill();
 
-    // Both sides have chosen their data before they meet.
+    // Both sides have founded with their data before they contact each other.
     members[0].spawn();
     until_log_says(&members[0], "peer became inactive").await;
     members[0].kill();
@@ -328,7 +327,7 @@ async fn founders_with_different_data_never_work_together() {
         named.sort_unstable();
         assert!(named.contains(&"none".to_owned()) && named[0] != named[1], "{log}");
     }
-    // Members that have not been part of a cluster yet have published no name.
+    // Members that have not been part of a cluster have published no name.
     until_log_says(&members[0], "\"m2 (").await;
     backup.restore_to(&members[1].data_dir());
     members[2].kill();
@@ -346,8 +345,8 @@ async fn founders_with_different_data_never_work_together() {
     cluster.assert_equal().await;
 }
 
-/// A member of the old cluster has the cluster's id and its own, as the flags are the same; its log is
-/// longer than that of those who were restored, and must not take their data's place.
+/// A member of the old cluster has the same cluster id and member id, because the flags are the same. Its log
+/// is longer than that of the restored members, and must not replace their data.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_not_restored_with_the_others_stays_outside() {
     let mut old = Cluster::found(3);
@@ -362,7 +361,7 @@ async fn a_member_that_was_not_restored_with_the_others_stays_outside() {
         fs::remove_dir_all(member.data_dir()).expect("it can be emptied");
         backup.restore_to(&member.data_dir());
     }
-    // All are founders, and have chosen what they begin with before they meet the others.
+    // All members are founders, and have founded with their data before they contact the others.
     old.members[0].spawn();
     until_log_says(&old.members[0], "peer became inactive").await;
     old.members[2].spawn();
@@ -372,7 +371,7 @@ async fn a_member_that_was_not_restored_with_the_others_stays_outside() {
         let named = named(&old.members[number].log());
         assert!(named.contains(&"none".to_owned()) && named[0] != named[1], "{named:?}");
     }
-    // A founder asks the others once, and takes the first answer. This is not about which that is.
+    // A founder asks the others once and uses the first answer. It does not matter here which one that is.
     old.members[2].signal(Signal::STOP);
     old.members[1].spawn();
     old.members[0].wait_until_ready();
@@ -389,7 +388,7 @@ async fn a_member_that_was_not_restored_with_the_others_stays_outside() {
     old.assert_equal().await;
 }
 
-/// A member that joins gets its data from the cluster; what it was restored to has no place in it.
+/// A member that joins gets its data from the cluster, so a restored directory is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_directory_does_not_join_a_cluster() {
     let backup = Backup::of_keys("k").await;

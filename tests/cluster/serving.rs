@@ -29,7 +29,7 @@ async fn what_one_member_wrote_all_read() {
         let answer = writer.put(&key, "value").await;
         let header = answer.header.expect("every answer has a header");
         assert_eq!(header.member_id, writer.id().await, "the answer is of the member that was asked");
-        // The member that answered has applied it, so it needs no quorum to read it back.
+        // The member that answered has applied the write, so a serializable read there returns it.
         let own = writer.try_get(&key, true).await.expect("a serializable read is answered");
         assert_eq!(own.as_deref(), Some("value"));
         for reader in &cluster.members {
@@ -39,8 +39,8 @@ async fn what_one_member_wrote_all_read() {
     cluster.assert_equal().await;
 }
 
-/// A leader that hears from nobody may have been replaced, and then what it has is old. It does not
-/// know that yet, and would answer at once.
+/// A leader without answers from other members may have been replaced, and then its data are old. It must not
+/// answer linearizable reads from these data.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_asks_a_quorum_before_it_answers_a_linearizable_read() {
     let cluster = Cluster::found(3);
@@ -56,7 +56,7 @@ async fn a_leader_asks_a_quorum_before_it_answers_a_linearizable_read() {
     assert!(!matches!(answered, Ok(Ok(_))), "nobody can have said that it still leads: {answered:?}");
     let own = leader.try_get("k", true).await.expect("a serializable read is answered");
     assert_eq!(own.as_deref(), Some("v"), "it serves, all the same");
-    // One of them makes a quorum.
+    // With one of them there is a quorum.
     others[0].signal(Signal::CONT);
     let late = match answered {
         Ok(refused) => refused,
@@ -71,8 +71,8 @@ async fn a_leader_asks_a_quorum_before_it_answers_a_linearizable_read() {
     cluster.assert_equal().await;
 }
 
-/// Whichever member is asked, and whether it leads or not: see the test of a single member for what
-/// the numbers are.
+/// The hashes are the same on every member, leader or not. The numbers are explained in the test of a single
+/// member.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_remembers_the_hash_that_a_compaction_found() {
     let cluster = Cluster::found(3);
@@ -85,7 +85,7 @@ async fn every_member_remembers_the_hash_that_a_compaction_found() {
     for (number, member) in cluster.members.iter().enumerate() {
         let compact = CompactionRequest { revision: 6, physical: true };
         let compacted = member.kv().compact(compact).await;
-        // That there is nothing to do is said once the member has done it.
+        // The answer that there is nothing to compact comes after this member has applied the compaction.
         assert_eq!(compacted.is_ok(), number == 0, "{compacted:?}");
         let hash = member.maintenance().hash_kv(HashKvRequest { revision: 6 }).await;
         let hash = hash.expect("HashKV needs no quorum").into_inner();
@@ -107,7 +107,7 @@ async fn members_know_each_other() {
     assert!(lists[0].windows(2).all(|pair| pair[0].id < pair[1].id), "by id");
 }
 
-/// Only the leader knows when a lease ends; everybody answers for it.
+/// Only the leader knows the remaining TTL of a lease, but every member answers for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_kept_through_any_member() {
     let cluster = Cluster::found(3);
@@ -145,7 +145,7 @@ async fn a_lease_is_kept_through_any_member() {
     }
 }
 
-/// A number of `/metrics`, by its name and labels.
+/// A value in `/metrics`, by its name and labels.
 async fn metric(member: &Member, name: &str) -> Option<f64> {
     let text = metrics(member).await;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -161,7 +161,7 @@ async fn metrics(member: &Member) -> String {
     answer
 }
 
-/// Waits until a metric has grown to this.
+/// Waits until a metric has reached this value.
 async fn metric_reaches(member: &Member, name: &str, least: f64) {
     let since = Instant::now();
     while metric(member, name).await.is_none_or(|value| value < least) {
@@ -222,10 +222,10 @@ async fn members_count_what_goes_between_them() {
     assert_eq!(later, lines, "one line, however often it is asked");
 }
 
-/// Dashboards find with three members what they find with a real etcd's.
+/// Three members have the metrics that dashboards find in three members of etcd.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_of_etcd_are_there() {
-    // Parts of etcd that have no counterpart here.
+    // Metrics of parts of etcd that retcd does not have.
     const MISSING: &[&str] = &[
         "etcd_debugging_mvcc_range_total",
         "etcd_debugging_store_",
@@ -250,7 +250,7 @@ async fn the_metrics_of_etcd_are_there() {
     }
 }
 
-/// Whoever wonders why a write took long is told which stage it was.
+/// The log line about a slow write names the slowest stage.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_write_says_what_it_waited_for() {
     let flags = ["--warning-unary-request-duration=100ms", "--election-timeout=5000"];
@@ -285,8 +285,8 @@ async fn a_slow_write_says_what_it_waited_for() {
     }
 }
 
-/// Without a quorum a proposal waits. Its client may give it up before anybody can say what came of it, and then it
-/// counts as failed.
+/// Without a quorum a proposal waits. If its client gives up before the outcome is known, the proposal counts
+/// as failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proposal_that_its_client_gave_up_has_failed() {
     let mut cluster = Cluster::found(3);
@@ -302,8 +302,8 @@ async fn a_proposal_that_its_client_gave_up_has_failed() {
     metric_reaches(left, FAILED, before + 1.0).await;
 }
 
-/// The client of these tests cannot read answers that are nested deeper than fifty, so what counts
-/// is whether it is there.
+/// The client of these tests cannot decode answers that are nested more than fifty levels deep, so only the
+/// effect is checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_deeply_nested_transaction_goes_through_a_follower_and_is_read_by_all() {
     let mut cluster = Cluster::found(3);

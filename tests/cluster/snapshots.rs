@@ -1,7 +1,6 @@
-//! Members that the log does not reach any more, and get the whole state instead.
+//! Members that need entries which the log no longer has, and get the whole state instead.
 //!
-//! The log is let go of a file at a time, so each test writes more than one file of it while a
-//! member is away.
+//! The log is deleted one file at a time, so each test writes more than one file while a member is away.
 
 use std::{
     fs,
@@ -27,13 +26,13 @@ use crate::{
     tools::etcdctl,
 };
 
-/// A busy machine is no reason for elections, and little of the log is kept.
+/// A long election timeout, because a busy machine must not cause elections; and little of the log is kept.
 const FLAGS: &[&str] =
     &["--snapshot-catchup-entries=10", "--heartbeat-interval=300", "--election-timeout=3000"];
 
 const INSTALLED: &str = "installed a snapshot from the leader";
 
-/// What one watcher is told.
+/// The events of one watcher.
 struct Tape {
     _requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
@@ -43,7 +42,7 @@ struct Tape {
 type Line = (i64, EventType, String);
 
 impl Tape {
-    /// Watches all keys below `w/` on this member, from now on or from a revision.
+    /// Watches all keys below `w/` on this member, from the next revision or from a given one.
     async fn of(member: &Member, start_revision: i64) -> Tape {
         let channel = Endpoint::from_shared(format!("http://{}", member.endpoint()));
         let channel = channel.expect("a loopback address is a URL").connect_lazy();
@@ -68,7 +67,7 @@ impl Tape {
         next.expect("a watcher is told soon").expect("a watch goes on").expect("a watch does not end")
     }
 
-    /// Reads on to an event of `revision`. It must be all that there is so far.
+    /// Reads up to an event of `revision`, which must be the last one so far.
     async fn until(&mut self, revision: i64) -> Vec<Line> {
         let mut lines: Vec<Line> = Vec::new();
         while lines.last().is_none_or(|last| last.0 < revision) {
@@ -83,7 +82,7 @@ impl Tape {
         lines
     }
 
-    /// The compact revision that it was cancelled with, instead of an event.
+    /// The compacted revision with which the watcher was cancelled.
     async fn cancelled(&mut self) -> i64 {
         let response = self.next().await;
         assert!(response.canceled && response.events.is_empty(), "not cancelled: {response:?}");
@@ -91,7 +90,7 @@ impl Tape {
     }
 }
 
-/// The events that watchers of `w/` have to be told, as they are made.
+/// The events that watchers of `w/` must get, in order.
 #[derive(Default)]
 struct Script(Vec<Line>);
 
@@ -167,11 +166,10 @@ async fn write_megabytes(member: &Member, megabytes: usize) {
     }
 }
 
-/// Fills what is on its way to a member that is stopped: what is written from now on, it learns
-/// from the snapshot alone.
+/// Fills the buffers to a paused member, so that it gets all later writes only from the snapshot.
 const ON_ITS_WAY_MEGABYTES: usize = 12;
 
-/// Writes until the first file of the log is gone from all of `members`: who is away now needs a
+/// Writes until the first file of the log is deleted on all of `members`, so that an absent member needs a
 /// snapshot, whichever of them leads.
 async fn outgrow_the_log(members: &[&Member]) {
     let member = members[0];
@@ -180,7 +178,7 @@ async fn outgrow_the_log(members: &[&Member]) {
     let since = Instant::now();
     while members.iter().map(oldest).any(|file| file.exists()) {
         assert!(since.elapsed() < PATIENCE, "the log is never let go of");
-        // It is let go of with what is written.
+        // Files are deleted only while entries are written.
         member.put("meanwhile", "v").await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -194,7 +192,7 @@ async fn until_log_says(member: &Member, text: &str) {
     }
 }
 
-/// Waits until a member has applied what was written elsewhere.
+/// Waits until a member has applied all writes of the others.
 async fn until_known(member: &Member, key: &str) {
     let since = Instant::now();
     while member.try_get(key, true).await.expect("a read is answered").is_none() {
@@ -209,8 +207,8 @@ fn images(member: &Member) -> Vec<String> {
     names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.starts_with("image")).collect()
 }
 
-/// etcd issue 15271: after a snapshot, watchers on the member that installed it were told old
-/// events again. Everything that there is on a member is the same as elsewhere right afterwards.
+/// etcd issue 15271: after a snapshot, watchers on the member that installed it got old events again. Right
+/// after an installation, all data of the member must be those of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_installs_a_snapshot_is_like_the_others_and_its_watchers_miss_nothing() {
     let cluster = Plan::new(3).flags(FLAGS).found();
@@ -262,7 +260,7 @@ async fn a_member_that_installs_a_snapshot_is_like_the_others_and_its_watchers_m
     assert_eq!(target.members().await, source.members().await);
     assert!(images(target).is_empty(), "{:?}", images(target));
 
-    // As the leader it answers from its own state what others would have answered for it.
+    // As the leader it answers from its own state what other members would otherwise have answered for it.
     move_leader(&cluster, late).await;
     assert_eq!(keys_of_lease(target, 77).await, ["w/also-of-77", "w/of-77"]);
     assert_eq!(keys_of_lease(target, 78).await, ["w/of-78"]);
@@ -283,10 +281,10 @@ async fn a_member_that_installs_a_snapshot_is_like_the_others_and_its_watchers_m
     cluster.assert_equal().await;
 }
 
-/// Megabytes: more than the leader has under way to a member, and its sockets hold.
+/// Megabytes: more than the leader sends unanswered to a member and the sockets buffer.
 const FILL: usize = 16;
 
-/// Watchers that stood where history is gone are told from where there is some.
+/// Watchers whose history was compacted are cancelled with the compacted revision.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it() {
     let cluster = Plan::new(3).flags(FLAGS).found();
@@ -307,7 +305,7 @@ async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it
 
     target.signal(Signal::STOP);
     write_megabytes(source, ON_ITS_WAY_MEGABYTES).await;
-    // What is on its way to a member that stands still arrives when it goes on. This is all of it.
+    // Messages that were sent to a paused member arrive when it continues. This write is the last of them.
     let filling = "x".repeat(1024 * 1024);
     for _ in 0..FILL {
         source.put("filling", &filling).await;
@@ -317,7 +315,7 @@ async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it
     }
     let request = CompactionRequest { revision: compact, physical: true };
     source.kv().compact(request).await.expect("a compaction is accepted");
-    // Raised while the member is away, and the quota's: nothing is written until it is lowered.
+    // The NOSPACE alarm is raised while the member is away; nothing is written until it is cleared.
     let raised = alarm(source, AlarmAction::Activate).await;
     alarm(source, AlarmAction::Deactivate).await;
     outgrow_the_log(&[source]).await;
@@ -338,8 +336,8 @@ async fn a_snapshot_that_was_compacted_cancels_the_watchers_that_stood_before_it
     cluster.assert_equal().await;
 }
 
-/// At whatever moment the receiving member dies, it has the old state or the new one, and a log
-/// that fits.
+/// Whenever the receiving member is killed, it has the old state or the new one, and a log that belongs to
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_end() {
     let mut cluster = Plan::new(3).flags(FLAGS).found();
@@ -350,13 +348,13 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
     cluster.members[late].kill();
     outgrow_the_log(&[&cluster.members[leader]]).await;
     let mut lives = 0;
-    // Each life is about twice as long as the one before, until one is long enough.
+    // Each run is about twice as long as the one before, until one is long enough.
     while {
         cluster.members[late].start();
         let member = &cluster.members[late];
         let since = Instant::now();
         while !member.log().contains("receiving a snapshot") && !member.log().contains(INSTALLED) {
-            // Killed between the swap and the next line, it came back with all of it.
+            // It was killed after the swap, and restarted with the new state.
             let has_all = member.try_get("meanwhile", true).await.ok().flatten().is_some();
             if has_all || since.elapsed() > PATIENCE {
                 break;
@@ -376,7 +374,7 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
     }
     assert!(lives > 0, "it was never killed");
     cluster.assert_equal().await;
-    // And once more, right after.
+    // Another kill right after the installation.
     cluster.members[late].kill();
     cluster.members[late].start();
     assert!(images(&cluster.members[late]).is_empty());
@@ -384,14 +382,14 @@ async fn a_member_that_is_killed_while_it_receives_a_snapshot_gets_there_in_the_
     cluster.assert_equal().await;
 }
 
-/// Different in every run; nothing else depends on it.
+/// Random in every run; nothing else depends on it.
 fn rand_byte() -> u8 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.expect("after 1970").subsec_micros() as u8
 }
 
-/// Two members receive at once, and whoever sends goes away in the middle: the next leader begins
-/// anew.
+/// Two members receive a snapshot at the same time, and the sender is killed in the middle: the next leader
+/// begins again.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_members_get_their_snapshots_though_the_leader_dies() {
     let mut cluster = Plan::new(5).flags(FLAGS).found();

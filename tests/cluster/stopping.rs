@@ -1,4 +1,4 @@
-//! Signals, and what the service manager is told: a member can be stopped whatever it is doing.
+//! Signals and notifications of the service manager: a member can be stopped at any time.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// The lines that etcd ends with.
+/// The last lines of etcd's log.
 #[track_caller]
 fn assert_stopped_well(ended: (ExitStatus, String), signal: &str) {
     let (status, log) = ended;
@@ -32,7 +32,7 @@ fn assert_stopped_well(ended: (ExitStatus, String), signal: &str) {
     assert!(!log.contains("\"level\":\"error\""), "{log}");
 }
 
-/// One of three, alone.
+/// One of three members, alone.
 fn waiting_member() -> Member {
     let mut member = Plan::new(3).members().swap_remove(0);
     member.spawn();
@@ -49,7 +49,7 @@ fn a_member_that_waits_for_a_quorum_can_be_stopped() {
     }
 }
 
-/// It has asked a peer who belongs to the cluster, which does not answer.
+/// The member waits for a peer that does not answer.
 #[test]
 fn a_member_that_has_not_opened_its_directory_can_be_stopped() {
     let mut members = Plan::new(2).members();
@@ -62,7 +62,7 @@ fn a_member_that_has_not_opened_its_directory_can_be_stopped() {
     assert_stopped_well(member.wait_for_end(), "terminated");
 }
 
-/// The others are frozen, so a leader that is asked to end takes its time to find a successor.
+/// The other members are paused, so a leader that is stopped needs time to look for a successor.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_a_member_at_once() {
     let mut cluster = Plan::new(3).flags(&["--election-timeout=4000"]).found();
@@ -74,7 +74,7 @@ async fn a_second_signal_ends_a_member_at_once() {
     let member = &mut cluster.members[leader];
     member.signal(Signal::TERM);
     member.wait_for_line("leadership transfer starting");
-    // As `timeout` does, which signals its child and then the group that the child belongs to.
+    // Like `timeout`, which signals its child and then the group of the child.
     member.signal(Signal::TERM);
     thread::sleep(Duration::from_millis(700));
     assert!(!member.log().contains("received a second signal"), "{}", member.log());
@@ -85,11 +85,11 @@ async fn a_second_signal_ends_a_member_at_once() {
     for &other in &others {
         cluster.members[other].signal(Signal::CONT);
     }
-    // Nothing was lost, and nothing is left that keeps it from starting again.
+    // No data is lost, and the member can be started again.
     cluster.members[leader].start();
 }
 
-/// The kernel keeps signals from the first process of a container unless that listens for them.
+/// The kernel does not deliver signals to the first process of a container that has no handlers for them.
 #[test]
 fn the_first_process_of_a_container_can_be_stopped_while_it_waits() {
     let unshare = |arguments: &[&str]| {
@@ -123,7 +123,7 @@ fn child_of(parent: u32) -> Pid {
     Pid::from_raw(children.last().expect("it has a child")).expect("a process id is positive")
 }
 
-/// A service manager, as far as a unit of Type=notify is concerned.
+/// The part of a service manager that a unit of Type=notify needs.
 struct Manager {
     socket: UnixDatagram,
 }
@@ -141,7 +141,7 @@ impl Manager {
         String::from_utf8_lossy(&buffer[..len]).into_owned()
     }
 
-    /// Everything up to the first message that begins like this, which is the last one.
+    /// All messages up to the first that begins with this text.
     fn told_until(&self, start: &str) -> Vec<String> {
         let mut messages = Vec::new();
         while messages.last().is_none_or(|last: &String| !last.starts_with(start)) {
@@ -172,7 +172,7 @@ fn a_service_manager_hears_when_a_member_serves_and_when_it_stops() {
     assert_stopped_well(members[0].wait_for_end(), "terminated");
 }
 
-/// Whoever is to be told may be gone, or never have been there.
+/// The service manager may have ended, or never have existed.
 #[test]
 fn a_member_serves_though_nobody_can_be_told() {
     for address in ["/nowhere/at/all", "@retcd-test-nobody-is-here", "no/path", ""] {
@@ -186,8 +186,8 @@ fn a_member_serves_though_nobody_can_be_told() {
     }
 }
 
-/// Whoever serves those who wait for a lock takes them out of the queue when it ends, as a leader and
-/// as a follower: who comes next must not wait for leases that nobody keeps.
+/// When a member stops, as a leader or as a follower, it removes its clients that wait for a lock from the
+/// queue. Otherwise later clients would have to wait until the leases of these clients expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_member_that_stops_leaves_nobody_in_a_queue() {
     let mut cluster = Plan::new(3).found();

@@ -1,8 +1,9 @@
-//! What clients are told by a cluster in trouble: each of many calls, asked of a real etcd and of
-//! ours in the same trouble, must get the same code and text, but for the differences that are
-//! listed where they are expected.
+//! The errors that clients get from a cluster in trouble. Many calls are made to a real etcd and to retcd in
+//! the same trouble, and must get the same code and text, except for differences that are listed where they
+//! are expected.
 //!
-//! All calls of a trouble are made at once, for most of them wait out the server's own patience.
+//! All calls of a trouble are made at the same time, because most of them wait for the server's request
+//! timeout.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +30,7 @@ use crate::{
     tools::etcdctl,
 };
 
-/// What each call came to.
+/// The result of each call.
 type Answers = BTreeMap<&'static str, String>;
 type Question = (&'static str, Pin<Box<dyn Future<Output = String> + Send>>);
 
@@ -40,7 +41,7 @@ fn told<T>(answer: Result<T, Status>) -> String {
     }
 }
 
-/// The first message of a stream, or its end.
+/// The first message of a stream, or its error.
 async fn first<T>(stream: Result<tonic::Response<Streaming<T>>, Status>) -> String {
     match stream {
         Ok(stream) => match stream.into_inner().next().await {
@@ -76,7 +77,7 @@ fn txn(op: request_op::Request) -> TxnRequest {
     TxnRequest { success: vec![RequestOp { request: Some(op) }], ..TxnRequest::default() }
 }
 
-/// Every kind of call there is, to one member. The lease exists.
+/// Every kind of call, to one member. The lease exists.
 fn questions(channel: &Channel, lease: i64) -> Vec<Question> {
     let mut questions: Vec<Question> = Vec::new();
     macro_rules! ask {
@@ -162,7 +163,7 @@ async fn ask(questions: Vec<Question>) -> Answers {
     answers
 }
 
-/// A trouble: brings a cluster into it, and says which member is asked then.
+/// Brings a cluster into a trouble. Returns the member that is asked then.
 trait Trouble: AsyncFn(&mut Cluster) -> usize {}
 impl<T: AsyncFn(&mut Cluster) -> usize> Trouble for T {}
 
@@ -183,7 +184,7 @@ async fn asked_in(plan: Plan, trouble: &impl Trouble) -> Answers {
     answers
 }
 
-/// Answers that may differ: to which calls (to any, if none is named), etcd's and ours.
+/// Answers that may differ: the calls (all calls if none is named), etcd's answer, and retcd's.
 type Difference = (&'static [&'static str], &'static str, &'static str);
 
 /// Compares all answers.
@@ -212,10 +213,10 @@ const LEADER_FAILED: &str =
 const EXPIRED: &str = "DeadlineExceeded: context deadline exceeded";
 const RECIPE_TIMED_OUT: &str = "Unknown: etcdserver: request timed out";
 
-/// A proposal that finds no leader waits until its time is over, and that is passed on as it is. etcd
-/// before 3.6 does so without the code.
+/// A proposal without a leader waits until its timeout, and gets that error. Before 3.6 etcd returns it
+/// without the code.
 const NO_LEADER_TO_PROPOSE_TO: Difference = (&[], "Unknown: context deadline exceeded", EXPIRED);
-/// What etcd takes through the log, and ours reads as it reads anything: it is told what reads are told.
+/// etcd sends these requests through the log, and retcd reads; so they get the error of a read.
 const READ_AND_NOT_PROPOSED: [Difference; 4] = [
     (ASKED, EXPIRED, TIMED_OUT),
     (ASKED, "Unknown: context deadline exceeded", TIMED_OUT),
@@ -223,15 +224,14 @@ const READ_AND_NOT_PROPOSED: [Difference; 4] = [
     (&["lock", "unlock"], "Unknown: context deadline exceeded", RECIPE_TIMED_OUT),
 ];
 const ASKED: &[&str] = &["alarms", "auth status", "role get", "user list"];
-/// A member that lost its leader a moment after the call came cannot know that the proposal did not get
-/// through.
+/// A member that lost its leader right after the call arrived cannot know that the proposal failed.
 const LED_AT_FIRST: [Difference; 2] =
     [(&[], "Unknown: context deadline exceeded", TIMED_OUT), (&[], EXPIRED, TIMED_OUT)];
-/// etcd waits for these for as long as the client does.
+/// etcd has no timeout for these calls.
 const CHANGES: &[&str] = &["member remove", "member update", "member promote"];
 const CHANGES_END: [Difference; 2] = [(CHANGES, "silence", EXPIRED), (CHANGES, "silence", TIMED_OUT)];
 
-/// Until the member says that there is no leader.
+/// Waits until the member reports that there is no leader.
 async fn until_leaderless(member: &Member) {
     let since = Instant::now();
     while member.try_status().await.expect("status needs no leader").leader != 0 {
@@ -264,17 +264,18 @@ async fn the_leader_is_cut_off() {
         }
         leader
     };
-    // A leader of etcd that nobody follows renews leases until it notices, and tells their time. Ours
-    // asks the others first, so that a lease which ended elsewhere is not said to live.
+    // An isolated leader of etcd renews leases, and reports their TTLs, until it notices that it is isolated.
+    // retcd asks the other members first, so that a lease which was revoked elsewhere is not reported as
+    // alive.
     const NO_LEADER: &str = "Unavailable: etcdserver: no leader";
     let leases: Difference =
         (&["keep-alive", "keep-alive that requires a leader", "time to live"], "answered", NO_LEADER);
-    // Asked of a leader that cannot make it: 3.5.1 waits for as long as the client does, and 3.7 answers
-    // from what it knew before. Ours asks the others.
+    // A leader without a quorum gets this request: 3.5.1 has no timeout for it, and 3.7 answers from its old
+    // state. retcd asks the other members.
     const NOT_FOUND: &str = "NotFound: etcdserver: member not found";
     let silence: Difference = (&["member promote"], "silence", NO_LEADER);
     let not_found: Difference = (&["member promote"], NOT_FOUND, NO_LEADER);
-    // It may have stepped down by the time that it is asked.
+    // The leader may have stepped down before the call arrives.
     let differences = [
         &[leases, silence, not_found, NO_LEADER_TO_PROPOSE_TO],
         &CHANGES_END[..],
@@ -292,8 +293,8 @@ async fn the_leader_sleeps() {
         cluster.members[leader].signal(Signal::STOP);
         (leader + 1) % 3
     };
-    // A member of ours that lives through an election takes what it was asked for to the next leader,
-    // and answers late. etcd lets go of what it sent to the old one.
+    // During an election a member of retcd keeps its requests, sends them to the next leader, and answers
+    // late. etcd drops what it sent to the old leader.
     const NOT_FOUND: &str = "NotFound: etcdserver: member not found";
     const ADDS: &[&str] = &["member add", "member add of a learner"];
     const NO_LEASE: &str = "NotFound: etcdserver: requested lease not found";
@@ -301,7 +302,7 @@ async fn the_leader_sleeps() {
     const RECIPE_LEADER_FAILED: &str =
         "Unknown: etcdserver: request timed out, possibly due to previous leader failure";
     let differences: [Difference; 14] = [
-        // Which of the two it is depends on whether the member that was asked is the next leader.
+        // The answer depends on whether this member becomes the next leader.
         (&[], LEADER_FAILED, "answered"),
         (&[], TIMED_OUT, "answered"),
         (&["revoke"], LEADER_FAILED, NO_LEASE),
@@ -312,10 +313,10 @@ async fn the_leader_sleeps() {
         (&["lock", "unlock"], RECIPE_TIMED_OUT, "answered"),
         (CHANGES, "silence", NOT_FOUND),
         (CHANGES, TIMED_OUT, NOT_FOUND),
-        // etcd 3.5.1 adds nobody while one member is away. Ours still has a quorum for one more.
-        // With one more that is not there, it has none for a second one.
+        // etcd 3.5.1 adds no member while one is away. retcd still has a quorum with one more. With an added
+        // member that does not run, a second one would cost the quorum.
         (ADDS, UNHEALTHY, "answered"),
-        // Once they have known each other for long enough, 3.5.1 asks the leader, and waits.
+        // After the first seconds of a cluster, 3.5.1 asks the leader, and waits.
         (ADDS, "silence", "answered"),
         (ADDS, "silence", UNHEALTHY),
         (&[], "Unavailable: etcdserver: leader changed", "answered"),
@@ -329,7 +330,7 @@ async fn a_learner_is_asked() {
         let endpoint = cluster.members[0].endpoint();
         let url = format!("--peer-urls={}", cluster.prepare("m3").peer_url());
         let since = Instant::now();
-        // Members of etcd 3.5.1 have to know each other for a while before one can be added.
+        // Members of etcd 3.5.1 must have been connected for a while before one can be added.
         while let Err(refusal) = etcdctl(&endpoint, &["member", "add", "m3", "--learner", &url]) {
             assert!(refusal.contains("unhealthy cluster") && since.elapsed() < PATIENCE, "{refusal}");
             time::sleep(Duration::from_millis(100)).await;
@@ -337,7 +338,7 @@ async fn a_learner_is_asked() {
         cluster.members[3].start();
         3
     };
-    // Later releases of etcd have changed the code, and ours has theirs.
+    // Later releases of etcd have another code, which retcd has too.
     let code: Difference = (
         &[],
         "Unavailable: etcdserver: rpc not supported for learner",
@@ -346,8 +347,8 @@ async fn a_learner_is_asked() {
     same_answers(trouble, &[code]).await;
 }
 
-/// Streams that were opened in good times and require a leader end when there has been none for a
-/// while; others do not.
+/// Streams that were opened while there was a leader, and require one, end when there is none for a while;
+/// other streams do not.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_require_a_leader_end_without_one() {
     for plan in [Plan::reference(3), Plan::new(3)] {

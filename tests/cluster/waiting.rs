@@ -1,4 +1,4 @@
-//! A member that waits for others says for whom, and why, and says when that is over.
+//! A member that waits for others logs for which and why, and when the wait is over.
 
 use std::net::TcpListener;
 
@@ -30,7 +30,7 @@ fn texts(list: &Value) -> Vec<&str> {
     list.as_array().expect("a list").iter().map(|text| text.as_str().expect("of texts")).collect()
 }
 
-/// That a line is a warning, counts the members, and says where the manual has more.
+/// Checks that a line is a warning, has the numbers of members, and refers to the manual.
 #[track_caller]
 fn assert_counts(line: &Value, answering: u64, members: u64) {
     assert_eq!(line["level"], "warn", "{line}");
@@ -45,13 +45,13 @@ fn assert_counts(line: &Value, answering: u64, members: u64) {
     assert!(manual.contains(&format!("\n## {}\n", section.trim_matches('"'))), "{section}");
 }
 
-/// One founder alone, beside one that is not there, one that does not answer, and one whose name leads
-/// nowhere.
+/// One founder alone, with one member that does not run, one that does not answer, and one whose host name
+/// does not exist.
 #[test]
 fn a_founder_says_who_is_not_there_and_why() {
     let mut members = Plan::new(4).members();
     let _silent = TcpListener::bind(("127.0.0.1", members[2].peer_port)).expect("the port is free");
-    // Longer than a part of a name can be: nobody has to be asked to know that it leads nowhere.
+    // This is longer than a label of a host name can be, so no name server has to be asked.
     let nowhere = format!("m3=http://{}:{}", "x".repeat(64), members[3].peer_port);
     let known = format!("m3={}", members[3].peer_url());
     let member = &mut members[0];
@@ -84,7 +84,7 @@ fn founders_say_when_the_wait_is_over() {
     members[0].wait_until_ready();
 }
 
-/// Each has founded its cluster while the other was away, so that neither was refused at its start.
+/// Each member founded its cluster while the other was away, so neither was refused at its start.
 #[test]
 fn founders_of_different_clusters_say_so() {
     let mut members = Plan::new(3).members();
@@ -101,7 +101,7 @@ fn founders_of_different_clusters_say_so() {
     assert!(missing.iter().any(|text| text.contains("cluster ID mismatch")), "{line}");
 }
 
-/// What is lost is a majority; what is left says so, and when it is over.
+/// A majority is lost. The remaining member logs that, and when it is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_quorum_is_told() {
     let mut cluster = Cluster::found(3);
@@ -109,7 +109,7 @@ async fn a_lost_quorum_is_told() {
     let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.members[other].kill();
     cluster.members[leader].put("k", "v").await;
-    // One of three is no reason to wait; what was said before was said while they started.
+    // The loss of one of three members causes no wait; earlier lines are from the start.
     let known = lines(&cluster.members[leader]);
     cluster.members[third].signal(Signal::STOP);
     let line = said_behind(&cluster.members[leader], known, QUORUM);
@@ -122,7 +122,7 @@ async fn a_lost_quorum_is_told() {
     cluster.members[leader].put("k", "w").await;
 }
 
-/// A new leader is found in a moment, which is no reason to warn of anything.
+/// A new leader is elected quickly, so there is no warning.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_election_is_no_wait() {
     let mut cluster = Cluster::found(3);
@@ -136,7 +136,7 @@ async fn an_election_is_no_wait() {
     assert!(!log.lines().skip(known[next]).any(|line| line.contains("waiting")), "{log}");
 }
 
-/// Added under one address and started under another: the leader never finds it.
+/// A member is added with one address and started with another, so the leader does not reach it.
 #[test]
 fn a_member_that_advertises_another_address_than_the_cluster_has_says_so() {
     let mut cluster = Plan::new(1).found();
@@ -154,7 +154,7 @@ fn a_member_that_advertises_another_address_than_the_cluster_has_says_so() {
     assert!(address.contains(&known) && address.contains("http://127.0.0.1:1"), "{line}");
     assert!(address.contains("etcdctl member update"), "{line}");
     assert!(reach.contains("connection refused") && reach.contains("--listen-peer-urls"), "{line}");
-    // It is found as soon as it listens where it is looked for.
+    // The leader reaches it as soon as it listens on the right address.
     new.signal(Signal::TERM);
     new.wait_for_end();
     (new.advertised_peer_port, new.peer_port) = (elsewhere, elsewhere);

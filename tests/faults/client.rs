@@ -1,4 +1,4 @@
-//! One client: what it asks next, and what it makes of the answer.
+//! One client: which request it sends next, and how it uses the answer.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,11 +12,11 @@ use crate::{
     wire,
 };
 
-/// Keys are `a/0` to `e/3`: few enough for clients to meet at each.
+/// Keys are `a/0` to `e/3`: so few that several clients use each of them.
 pub(crate) const GROUPS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
 const GROUP_KEYS: u64 = 4;
 
-/// How long a client waits: longer than an election takes, shorter than a fault lasts.
+/// How long a client waits for an answer: longer than an election, shorter than a fault.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
 
 pub(crate) struct Client {
@@ -25,11 +25,11 @@ pub(crate) struct Client {
     member: usize,
     keeps_to_member: bool,
     shared: Arc<Shared>,
-    /// By endpoint.
+    /// The connections, by endpoint.
     connections: BTreeMap<String, KvClient<Channel>>,
-    /// What this client last saw of keys, to compare with.
+    /// The last values of keys that this client saw, for comparisons.
     known: BTreeMap<String, Stored>,
-    /// A key of the last write, if nobody knows what came of that.
+    /// A key of the last write, if its outcome is unknown.
     doubt: Option<String>,
     operations: Vec<Operation>,
 }
@@ -48,7 +48,7 @@ impl Client {
         }
     }
 
-    /// Asks until the load is over.
+    /// Sends requests until the load is over.
     pub(crate) async fn run(mut self, interval: Duration) -> Vec<Operation> {
         let mut pace = time::interval(interval);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,7 +65,7 @@ impl Client {
         self.operations
     }
 
-    /// Reads what is current at `member`, once, and keeps the connection.
+    /// Makes one linearizable read at `member`, and keeps the connection.
     pub(crate) async fn read_at(&mut self, member: usize) {
         self.member = member;
         let key = format!("{}/{}", GROUPS[self.number % GROUPS.len()], 0);
@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    /// Writes two keys if the first is as this client last saw it.
+    /// Writes two keys if the first has the value that this client last saw.
     fn exchange(&self, key: String, another: String) -> Request {
         let of = key.clone();
         let known = self.known.get(&key);
@@ -136,7 +136,7 @@ impl Client {
                 self.shared.told(self.number, is_write, &header);
                 Outcome::Ok(answer)
             }
-            // A read that nobody answered changes nothing, now or later.
+            // A read without an answer changes nothing, neither now nor later.
             Ok(Err(status)) if !is_write || wire::is_refusal(&status) => Outcome::Refused,
             Err(_) if !is_write => Outcome::Refused,
             Ok(Err(_)) | Err(_) => {

@@ -1,8 +1,8 @@
-//! What the clients of a cluster asked, were told and saw: the record that the checkers judge.
+//! The history: the requests, answers and events of all clients of a cluster, which the checkers judge.
 //!
-//! Times are since the start of the run, of one clock for all clients. The store was empty before
-//! (revision 1), everything that wrote to it is in the record, and every put has a value of its own,
-//! so that a value that is seen names the put that wrote it.
+//! Times are since the start of the run, by one clock for all clients. The store was empty at first (revision
+//! 1), all writes are in the history, and every put has a unique value, so a value identifies the put that
+//! wrote it.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -17,15 +17,15 @@ pub(crate) struct History {
     pub(crate) final_revision: i64,
 }
 
-/// A client has one operation under way at a time. One that is not answered in time stays under
-/// way for as long as the run goes, and the client goes on with the next.
+/// A client has one operation in progress at a time. An operation that is not answered in time counts as in
+/// progress until the end of the run, and the client continues with the next one.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
     pub(crate) client: usize,
-    /// The member that was asked.
+    /// The member that got the request.
     pub(crate) member: usize,
     pub(crate) called: Duration,
-    /// When the client had the answer; `None` if it got none.
+    /// When the client got the answer; `None` if it got none.
     pub(crate) returned: Option<Duration>,
     pub(crate) request: Request,
     pub(crate) outcome: Outcome,
@@ -56,7 +56,7 @@ pub(crate) enum Request {
     },
 }
 
-/// An operation inside of a transaction.
+/// An operation of a transaction.
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
     Put { key: String, value: u64 },
@@ -64,7 +64,7 @@ pub(crate) enum Write {
     Get { key: String },
 }
 
-/// Of a key that is not there, the numbers are 0, and no value is equal to its own.
+/// For a key that does not exist the numbers are 0, and no value is equal to its value.
 #[derive(Clone, Debug)]
 pub(crate) enum Compare {
     Value { key: String, equal: u64 },
@@ -76,26 +76,26 @@ pub(crate) enum Compare {
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Ok(Answer),
-    /// Certainly not done, and never will be.
+    /// The operation was certainly not executed and never will be.
     Refused,
-    /// Perhaps done, perhaps later, perhaps never.
+    /// The operation may have been executed, may be executed later, or never.
     Unknown,
 }
 
-/// What does not belong to a request's kind is empty.
+/// Fields that a kind of request does not have are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// The header's.
+    /// The revision in the header.
     pub(crate) revision: i64,
-    /// Of a get or a list, in the order of keys.
+    /// The key-value pairs of a get or a list, in the order of keys.
     pub(crate) kvs: Vec<Stored>,
-    /// Of a delete: how many keys.
+    /// The number of keys that a delete deleted.
     pub(crate) deleted: i64,
-    /// Of a put or a delete: what it replaced. `None` if that was not asked for.
+    /// The previous pairs of a put or a delete; `None` if the request did not ask for them.
     pub(crate) previous: Option<Vec<Stored>>,
-    /// Of a transaction: which branch it took.
+    /// The branch that a transaction took.
     pub(crate) succeeded: bool,
-    /// Of a transaction: one for each operation of the branch.
+    /// The answers of a transaction, one for each operation of the branch.
     pub(crate) responses: Vec<Response>,
 }
 
@@ -115,21 +115,22 @@ pub(crate) struct Stored {
     pub(crate) version: i64,
 }
 
-/// All that one watcher was sent. When its stream breaks it resumes, on any member, at the revision
-/// behind the last event or progress notice that it has, and its batches continue. It asks for
-/// previous values, and runs until it has the events up to the run's final revision.
+/// Everything that one watcher got. When its stream breaks, it resumes on any member at the revision after
+/// the last event or progress notification, and its batches continue. It asks for previous pairs, and runs
+/// until it has the events up to the final revision of the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
     pub(crate) watcher: usize,
-    /// The member that it began with.
+    /// The member at which it began.
     pub(crate) member: usize,
     /// Empty: all keys.
     pub(crate) prefix: String,
-    /// The first revision it has to be told of: of a watch from now, the one behind the header of
-    /// its creation.
+    /// The first revision that it must get. For a watch without a start revision this is the one after the
+    /// header of its creation.
     pub(crate) from_revision: i64,
     pub(crate) batches: Vec<Batch>,
-    /// The compact revision, if that ended it. A client that goes on there is another record.
+    /// The compacted revision, if a compaction ended it. If the client continues there, that is another
+    /// record.
     pub(crate) compacted: Option<i64>,
 }
 
@@ -138,7 +139,7 @@ pub(crate) struct Batch {
     pub(crate) received: Duration,
     pub(crate) header_revision: i64,
     pub(crate) events: Vec<Change>,
-    /// A progress notice has no events: all up to its revision were sent before.
+    /// A progress notification has no events: all events up to its revision were sent before.
     pub(crate) is_progress: bool,
 }
 
@@ -146,7 +147,7 @@ pub(crate) struct Batch {
 pub(crate) struct Change {
     pub(crate) key: String,
     pub(crate) kind: ChangeKind,
-    /// Of a delete as on the wire: only key and `mod_revision`, the rest is 0.
+    /// For a deletion, as on the wire, only key and `mod_revision` are set; the rest is 0.
     pub(crate) stored: Stored,
     pub(crate) prev: Option<Stored>,
 }
@@ -157,27 +158,26 @@ pub(crate) enum ChangeKind {
     Delete,
 }
 
-/// A compaction that was asked for, whatever came of it.
+/// A request for a compaction, whatever its outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Compaction {
     pub(crate) called: Duration,
     pub(crate) revision: i64,
 }
 
-/// From here on the member may answer serializable reads from an older state than before: it was
-/// killed, or its data were wiped.
+/// From here on the member may answer serializable reads from an older state than before, because it was
+/// killed or its data were deleted.
 #[derive(Clone, Debug)]
 pub(crate) struct Restart {
     pub(crate) at: Duration,
     pub(crate) member: usize,
 }
 
-/// Why a history cannot be one of a store that keeps its word, for somebody who has to find out
-/// how it came about.
+/// Why a history cannot be that of a correct store, with what is needed to find the cause.
 #[derive(Debug)]
 pub(crate) struct Violation(pub(crate) String);
 
-/// Who saw it.
+/// The operations and watchers that saw it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Witness<'a> {
     Operation(&'a Operation),
@@ -193,7 +193,7 @@ impl Operation {
         }
     }
 
-    /// Answered from the state of the member that was asked, however old.
+    /// The request may be answered from the state of the member, however old.
     pub(crate) fn is_serializable(&self) -> bool {
         matches!(
             self.request,
@@ -203,7 +203,8 @@ impl Operation {
 }
 
 impl Request {
-    /// What it writes, of a transaction in both of its branches: key and value, `None` to delete.
+    /// The writes of the request, for a transaction those of both branches: key and value, or `None` for a
+    /// deletion.
     pub(crate) fn writes(&self) -> Vec<(&str, Option<u64>)> {
         match self {
             Request::Get { .. } | Request::List { .. } => Vec::new(),
@@ -249,7 +250,7 @@ impl Compare {
 }
 
 impl Answer {
-    /// Every key that the answer shows, wherever in it.
+    /// Every key in the answer.
     pub(crate) fn seen(&self) -> impl Iterator<Item = &Stored> {
         let got = self.responses.iter().filter_map(|response| match response {
             Response::Got(stored) => stored.as_ref(),
@@ -260,7 +261,7 @@ impl Answer {
 }
 
 impl History {
-    /// Everything that anybody saw of a key, when, and who.
+    /// Every observation of a key, with its time and observer.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (&Stored, Duration, Witness<'_>)> {
         let answered = self.operations.iter().flat_map(|operation| {
             let at = operation.returned.unwrap_or(Duration::MAX);
@@ -280,7 +281,7 @@ impl History {
         answered.chain(events).chain(end)
     }
 
-    /// Who wrote a value, or would have.
+    /// The operation that wrote a value, or would have.
     pub(crate) fn writers(&self) -> BTreeMap<u64, &Operation> {
         let written = self.operations.iter().flat_map(|operation| {
             operation.request.writes().into_iter().filter_map(move |(_, value)| Some((value?, operation)))
@@ -405,7 +406,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Several of a kind, in brackets.
+/// A list, in brackets.
 pub(crate) struct All<'a, T>(pub(crate) &'a [T]);
 
 impl<T: fmt::Display> fmt::Display for All<'_, T> {

@@ -1,4 +1,4 @@
-//! The judgement over a run, and what the run amounts to.
+//! The judgement of a run, and its summary.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     replay, watches,
 };
 
-/// What a run was.
+/// The summary of a run.
 pub(crate) struct Summary {
     operations: usize,
     acknowledged: usize,
@@ -17,16 +17,16 @@ pub(crate) struct Summary {
     refused: usize,
     revisions: i64,
     events: usize,
-    /// What the search looked at.
+    /// What the search examined.
     steps: usize,
-    /// Of each member, the longest time without an acknowledged write.
+    /// For each member, the longest time without an acknowledged write.
     gaps: Vec<Duration>,
 }
 
-/// Panics if the history is not one of a store that keeps its word.
+/// Panics if the history cannot be that of a correct store.
 pub(crate) fn judge(name: &str, history: &History) -> Summary {
     let mut summary = Summary::of(history);
-    // Each judges, whatever the others say: where one is wrong they differ.
+    // All checkers judge, whatever the others found: if a checker is wrong, the results differ.
     let replayed = replay::check(history);
     let searched = linearize::check(history);
     let watched = replayed.as_ref().ok().map(|replayed| watches::check(history, replayed));
@@ -41,7 +41,7 @@ pub(crate) fn judge(name: &str, history: &History) -> Summary {
     summary
 }
 
-/// Writes the history to a file, for whoever has to find out. Returns its path.
+/// Writes the history to a file, for the analysis. Returns the path.
 fn write_down(name: &str, history: &History, violations: &[String]) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.history", name.replace(' ', "-")));
     let mut lines = violations.to_vec();

@@ -1,25 +1,26 @@
-//! The history, judged without revisions: is there an order of the operations in which every answer
-//! is right, and in which nothing comes before what was answered before it was called?
+//! Judges the history without revisions: is there an order of the operations in which every answer is right,
+//! and which respects time, so that no operation comes before one that was answered before it was called?
 //!
-//! The search is Wing's and Gong's, in Lowe's form: it walks along the record and keeps every
-//! situation that the store may be in. A situation is the values, which of the operations under way
-//! took effect already, and which of those that were never answered did. When an operation is
-//! answered, each situation is led, by effects of operations under way, to those in which it has
-//! taken effect; where no situation is left, no order explains the answer. So each window of the
-//! record is one event long, and what is carried over is the set of all possible states.
+//! The search is that of Wing and Gong, in the form by Lowe. It walks along the history and keeps all
+//! possible situations. A situation is the values of the keys, which of the operations in progress have taken
+//! effect, and which of the never answered ones have. When an operation is answered, each situation is
+//! replaced by all those that effects of operations in progress lead to and in which the operation has taken
+//! effect. If no situation is left, no order explains the answer. So the search handles one event at a time,
+//! with the set of all possible situations.
 //!
-//! What keeps that set small, without losing an order:
-//! * Keys that no transaction and no list joins are judged apart.
-//! * A value is put once, so a situation that has lost one which somebody is still to see is lost.
-//! * What takes effect without changing anything does so as soon as its answer is right.
-//! * Before an answer, only operations take effect that touch the same keys, directly or by others.
-//! * One that was never answered takes effect only where it makes a condition true, unless it
-//!   touches several keys. Of two situations with the same values, one that needed less of them is
-//!   enough. And it has taken effect, if ever, when anybody sees its value; one whose value nobody
-//!   ever sees, no watcher of all keys either, has not.
+//! These rules keep the set small, without excluding an order:
+//! * Groups of keys that no transaction and no list connects are judged separately.
+//! * A value is put only once, so a situation is dropped if it has lost a value that is observed later.
+//! * An operation that changes nothing takes effect as soon as its answer is right.
+//! * Before an answer, only operations take effect that are connected to the same keys, directly or through
+//!   other operations.
+//! * An operation that was never answered takes effect only if it makes a condition true, unless it has
+//!   several keys. Of two situations with the same values, the one with fewer such operations is kept. Such
+//!   an operation has taken effect when its value is observed; if its value is never observed, not even by a
+//!   watcher of all keys, it has not taken effect.
 //!
-//! Values are unique, so a compare of `mod_revision` is one of the value that was seen with it. Of
-//! other numbers only "is it there" is modelled. Serializable reads are not judged here.
+//! Values are unique, so a comparison of `mod_revision` is one of the value that was seen with it. Of other
+//! numbers only whether the key exists is modelled. Serializable reads are not judged here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,16 +30,16 @@ use std::{
 
 use crate::history::{Compare, History, Operation, Outcome, Request, Response, Stored, Violation, Write};
 
-/// Situations looked at for one group of keys. A search that needs more has failed as well.
+/// Maximum number of situations examined for one group of keys. A search that needs more fails.
 const STEPS_MAX: usize = 500_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) operations: usize,
     pub(crate) groups: usize,
-    /// Situations looked at.
+    /// The number of situations examined.
     pub(crate) steps: usize,
-    /// The most that were possible at once.
+    /// The maximum number of situations that were possible at the same time.
     pub(crate) situations_max: usize,
 }
 
@@ -46,7 +47,7 @@ pub(crate) fn check(history: &History) -> Result<Summary, Violation> {
     check_within(history, STEPS_MAX)
 }
 
-/// With another bound than the usual one.
+/// As [`check`], with another bound.
 pub(crate) fn check_within(history: &History, steps_max: usize) -> Result<Summary, Violation> {
     let names = Names::new(history);
     let mut summary = Summary::default();
@@ -61,7 +62,7 @@ pub(crate) fn check_within(history: &History, steps_max: usize) -> Result<Summar
     Ok(summary)
 }
 
-/// What revisions and values stand for.
+/// The values behind revisions, and when they were seen.
 struct Names<'a> {
     /// The value that a key had with a `mod_revision`.
     values: BTreeMap<(&'a str, i64), u64>,
@@ -113,11 +114,11 @@ impl Condition {
     }
 }
 
-/// One way for an operation to take effect. Keys are indexes in the group's.
+/// One way in which an operation can take effect. Keys are indexes into the group's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Effect {
     holds: Vec<(usize, Condition)>,
-    /// If there are any, one of them must not hold.
+    /// If there are such conditions, at least one of them must not hold.
     unless: Vec<(usize, Condition)>,
     writes: Vec<(usize, Option<u64>)>,
 }
@@ -128,7 +129,7 @@ impl Effect {
         self.holds.iter().all(holds) && (self.unless.is_empty() || !self.unless.iter().all(holds))
     }
 
-    /// Whether writing these would make a condition true that is not.
+    /// Whether these writes would make a condition true that is not true now.
     fn is_helped(&self, values: &[Option<u64>], writes: &[(usize, Option<u64>)]) -> bool {
         let after = |key| writes.iter().find(|(written, _)| *written == key).map(|(_, value)| *value);
         let becomes = |(key, condition): &(usize, Condition), is: bool| {
@@ -140,7 +141,7 @@ impl Effect {
             || (is_refuted && self.unless.iter().any(|condition| becomes(condition, false)))
     }
 
-    /// Of several keys: that it does not help at once does not mean that it is not needed.
+    /// Whether the effect has several keys. Such an effect may be needed even if it does not help at once.
     fn is_wide(&self) -> bool {
         (self.read_mask() | self.write_mask()).count_ones() > 1
     }
@@ -158,12 +159,12 @@ impl Effect {
     }
 }
 
-/// At the same time calls come first: of the others, none was before them.
+/// The events at one time, with calls first, because none of the other events was before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Called,
     Answered,
-    /// Somebody sees what was put by one that is not answered.
+    /// The value of an operation without an answer is observed.
     Seen,
 }
 
@@ -171,21 +172,21 @@ enum Event {
 struct Item<'a> {
     /// `None`: the final state.
     operation: Option<&'a Operation>,
-    /// Of an answered one, the only way that its answer allows.
+    /// The possible effects; for an answered operation, the only one that its answer allows.
     effects: Vec<Effect>,
     is_answered: bool,
     stage: Stage,
     reads: u128,
     writes: u128,
-    /// An earlier one that was not answered either and would do just the same: it goes first.
+    /// An earlier operation without an answer that has the same effect, and takes effect first.
     twin: Option<usize>,
 }
 
-/// How far one is that is answered.
+/// The progress of an operation that is answered at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Coming,
-    /// With its place in `Situation::done`.
+    /// With its position in `Situation::done`.
     UnderWay(usize),
     Answered,
 }
@@ -202,13 +203,13 @@ type Values = Vec<Option<u64>>;
 #[derive(Clone, Debug)]
 struct Situation {
     values: Values,
-    /// By slot: the operations under way that took effect.
+    /// By slot: which operations in progress have taken effect.
     done: u128,
-    /// Those that were not answered and took effect nevertheless, as sorted indexes of the items.
+    /// The operations without an answer that have taken effect, as sorted indexes of items.
     used: Vec<usize>,
 }
 
-/// Situations by values and what is done: of each the fewest that had to be used.
+/// The situations, by values and `done`, each with the minimal sets of `used`.
 #[derive(Default)]
 struct Situations {
     all: BTreeMap<(Values, u128), Vec<Vec<usize>>>,
@@ -216,7 +217,7 @@ struct Situations {
 }
 
 impl Situations {
-    /// Whether it is one that no other replaces.
+    /// Whether no other situation makes this one redundant.
     fn insert(&mut self, situation: &Situation) -> bool {
         let used = self.all.entry((situation.values.clone(), situation.done)).or_default();
         if used.iter().any(|fewer| is_subset(fewer, &situation.used)) {
@@ -243,15 +244,15 @@ fn is_subset(fewer: &[usize], more: &[usize]) -> bool {
 struct Group<'a> {
     keys: &'a [String],
     items: Vec<Item<'a>>,
-    /// In the order of time, with the item that it is about.
+    /// The events in the order of time, each with its item.
     events: Vec<(Event, usize)>,
-    /// The answered ones that see a value of a key.
+    /// The answered operations that observe a value of a key.
     wanting: BTreeMap<(usize, u64), Vec<usize>>,
-    /// The answered ones that are under way, by slot.
+    /// The operations in progress that are answered later, by slot.
     slots: Vec<Option<usize>>,
-    /// Whether situations are dropped in which a value is gone that somebody is still to see.
+    /// Whether a situation is dropped if it has lost a value that is observed later.
     looks_ahead: bool,
-    /// Those called so far that are never answered, and whose value nobody saw yet.
+    /// The operations called so far that are never answered and whose value was not observed yet.
     unanswered: Vec<usize>,
     situations: Vec<Situation>,
     judged: usize,
@@ -366,8 +367,7 @@ impl<'a> Group<'a> {
     fn answered(&mut self, index: usize, steps_max: usize) -> Result<(), Violation> {
         let mut reached = self.search(index, steps_max)?;
         if reached.count == 0 && self.looks_ahead {
-            // Something is wrong, perhaps only with an answer that is still to come. That is the one
-            // to report.
+            // There is a violation, perhaps only in a later answer, which is the one to report.
             self.looks_ahead = false;
             reached = self.search(index, steps_max)?;
         }
@@ -385,8 +385,8 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// It has taken effect, or never will: nobody needs to remember. That it has, and was replaced
-    /// unseen, is the same as that it has not.
+    /// The item has taken effect, or never will, so it can be forgotten. An effect that was replaced unseen
+    /// is the same as no effect.
     fn seen(&mut self, index: usize, steps_max: usize) -> Result<(), Violation> {
         let mut reached = self.search(index, steps_max)?;
         let puts = self.items[index].effects.iter().flat_map(|effect| &effect.writes);
@@ -402,7 +402,7 @@ impl<'a> Group<'a> {
             rest.insert(&situation);
         }
         if rest.count == 0 {
-            // As for an answer: the one to report is still to come.
+            // As for an answer, the violation to report comes later.
             self.looks_ahead = false;
             return self.seen(index, steps_max);
         }
@@ -441,7 +441,7 @@ impl<'a> Group<'a> {
         Ok(reached)
     }
 
-    /// Whether somebody who is answered later than now will have seen this value, and has not yet.
+    /// Whether an operation that is answered later observes this value, and has not taken effect yet.
     fn is_wanted(&self, key: usize, value: Option<u64>, done: u128) -> bool {
         let Some(wanting) = value.and_then(|value| self.wanting.get(&(key, value))) else { return false };
         if !self.looks_ahead {
@@ -454,8 +454,8 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// What touches the keys of an item, directly or by others, in such a way that the order
-    /// matters: items under way, the item itself included.
+    /// The items in progress, including this one, that are connected to the keys of the item, directly or
+    /// through others, so that their order matters.
     fn relevant(&self, index: usize) -> Vec<usize> {
         let mut relevant = vec![index];
         let (mut reads, mut writes) = (self.items[index].reads, self.items[index].writes);
@@ -523,11 +523,11 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Whether an effect makes way for another that has not been.
+    /// Whether an effect makes another one possible that was not possible before.
     fn is_help(&self, situation: &Situation, effect: &Effect, relevant: &[usize]) -> bool {
         relevant.iter().filter(|index| !self.is_spent(situation, **index)).any(|&index| {
             let item = &self.items[index];
-            // Of those without an answer, only compares are worth making true.
+            // For operations without an answer, only comparisons can be worth making true.
             let is_worth = |effect: &Effect| {
                 let is_compare = |(_, condition): &(usize, Condition)| matches!(condition, Condition::Is(_));
                 item.is_answered || effect.holds.iter().any(is_compare) || !effect.unless.is_empty()
@@ -574,10 +574,10 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Of each kind, in the text of a violation.
+/// The maximum number of items of each kind in the text of a violation.
 const SHOWN: usize = 4;
 
-/// What changes nothing takes effect as soon as it can: nothing is ever gained by waiting.
+/// An effect that changes nothing is taken as soon as possible, because delaying it has no advantage.
 fn observe(situation: &mut Situation, slots: &[Option<usize>], items: &[Item<'_>]) {
     for (slot, index) in slots.iter().enumerate() {
         let Some(index) = index else { continue };
@@ -612,7 +612,7 @@ struct Translation<'a> {
 }
 
 impl Translation<'_> {
-    /// Nothing for what is of another group, or says nothing about it.
+    /// `None` for a condition on another group, or one that says nothing about this group.
     fn effects(&self, operation: &Operation) -> Result<Vec<Effect>, Violation> {
         let is_ours = match &operation.request {
             Request::List { prefix, .. } => self.keys.iter().any(|key| key.starts_with(prefix)),
@@ -631,7 +631,7 @@ impl Translation<'_> {
         Ok(effects)
     }
 
-    /// Of a request that was not answered: nothing if it puts nothing.
+    /// The value that a request without an answer puts, if it puts one.
     fn first_seen(&self, item: &Item<'_>) -> Option<Duration> {
         let puts = item.effects.iter().flat_map(Effect::puts);
         puts.filter_map(|value| self.names.seen.get(&value).copied()).min()
@@ -682,7 +682,7 @@ impl Translation<'_> {
             (Write::Delete { key, .. }, Response::Deleted(deleted)) => self.delete(key, *deleted, effect),
             (Write::Get { .. }, Response::Got(stored)) => {
                 let value = stored.as_ref().map(|stored| stored.value);
-                // It sees what the transaction wrote before it.
+                // The operation sees the earlier writes of its transaction.
                 match effect.writes.iter().find(|(written, _)| *written == key) {
                     Some((_, written)) if *written == value => {}
                     Some(_) => effect.holds.push((key, Condition::Never)),
@@ -703,7 +703,7 @@ impl Translation<'_> {
         }
     }
 
-    /// What may come of a request that nobody answered.
+    /// The possible effects of a request without an answer.
     fn unanswered(&self, request: &Request) -> Vec<Effect> {
         match request {
             Request::Get { .. } | Request::List { .. } => Vec::new(),
@@ -736,7 +736,7 @@ impl Translation<'_> {
         }
     }
 
-    /// What the branch that was taken says about the state before it.
+    /// The conditions on the state before, which follow from the branch that was taken.
     fn compares(&self, compares: &[Compare], succeeded: bool, effect: &mut Effect) {
         let mut is_exact = true;
         let mut conditions = Vec::new();
@@ -764,7 +764,7 @@ impl Translation<'_> {
         }
     }
 
-    /// That these keys have these values, and no others.
+    /// The conditions that these keys have these values, and that no other keys exist.
     fn exactly(&self, keys: impl IntoIterator<Item = usize>, kvs: &[Stored]) -> Effect {
         let value =
             |key: usize| kvs.iter().find(|stored| stored.key == self.keys[key]).map(|stored| stored.value);
@@ -789,7 +789,7 @@ fn keys_of(request: &Request) -> Vec<&str> {
     }
 }
 
-/// Keys that hang together, each group sorted.
+/// The groups of connected keys, each sorted.
 fn groups(history: &History) -> Vec<Vec<String>> {
     let requests = history.operations.iter().flat_map(|operation| keys_of(&operation.request));
     let seen = history.seen().map(|(stored, ..)| stored.key.as_str());

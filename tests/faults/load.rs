@@ -1,9 +1,9 @@
-//! Clients that write and read, and remember what they asked and what they were told.
+//! Clients that write and read, and record their requests and answers.
 //!
-//! Six of them keep to a member, two go round. All want the same few keys, so that they meet;
-//! every value is written once, so that whoever reads it knows where it is from. A client has one
-//! request under way. When nobody knows what came of a write, it reads until it is answered
-//! before it writes again: what is not known bounds how much there is to judge.
+//! Six of them always use the same member, two use all members in turn. All use the same few keys, so that
+//! they affect each other. Every value is written once, so a value identifies its write. A client has one
+//! request in progress. After a write without an answer it first reads until it gets an answer, and only then
+//! writes again, because unknown outcomes multiply the work of the checkers.
 
 use std::{
     collections::BTreeMap,
@@ -32,28 +32,28 @@ use crate::{
 
 pub(crate) const MEMBERS: usize = 3;
 
-/// One for each pair of a member and a kind of client, and a pair that goes round.
+/// One client for each pair of a member and a kind of client, and two that use all members in turn.
 const CLIENTS: usize = 8;
 const PINNED: usize = 6;
 
-/// Reads that wait for a member to stand up again.
+/// Reads that wait for a paused or stopped member.
 const QUESTIONS: usize = 24;
 
-/// Requests a second of all clients together: no more, so that the checkers and a machine of two
-/// cores keep up; and no less in some second before and in some second after the fault, or the run
-/// shows nothing. An unoptimised build on two idle cores comes close to the ceiling, so the floor
-/// leaves room for neighbours and none for a cluster that is stuck.
+/// Bounds on the requests a second of all clients together. Not more, so that the checkers and a machine with
+/// two cores keep up. Not less in some second before the fault and in some second after it, because otherwise
+/// the run shows nothing. A debug build on two idle cores nearly reaches the maximum, so the minimum allows
+/// for a busy machine, but not for a cluster that is stuck.
 const CEILING: u32 = 1000;
 const FLOOR: u64 = 100;
 
-/// Requests with an answer that a run has to be judged by.
+/// Minimum number of answered requests in a run.
 const ANSWERS_MIN: u64 = 1000;
 
-/// History is forgotten up to where it was this long ago, each time that this has passed: a watcher
-/// that is behind by a usual fault still finds what it missed, the one behind a long pause does not.
+/// At this interval, history is compacted up to the revision of one interval ago. A watcher that is behind
+/// because of a usual fault still finds its history; one that is behind because of a long pause does not.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(7);
 
-/// Between two looks at whether something is so.
+/// The time between two checks of a condition.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Load {
@@ -67,18 +67,18 @@ pub(crate) struct Load {
 pub(crate) struct Shared {
     began: Instant,
     is_over: AtomicBool,
-    /// Of each member, where clients reach it.
+    /// The client endpoint of each member.
     endpoints: Mutex<Vec<String>>,
     next_value: AtomicU64,
-    /// Requests answered, of each client.
+    /// The number of answered requests of each client.
     answered: [AtomicU64; CLIENTS],
     acknowledged: AtomicU64,
-    /// The newest that any answer told of.
+    /// The newest revision in any answer.
     term: AtomicU64,
     revision: AtomicI64,
-    /// Of each watcher, the member that it asks and how far it has come.
+    /// For each watcher, its member and its last revision.
     watching: Mutex<BTreeMap<usize, (usize, Option<i64>)>>,
-    /// What watchers have to have seen before they may go, once that is known.
+    /// The revision that watchers must reach before they end, once it is known.
     pub(crate) last_revision: watch::Sender<Option<i64>>,
 }
 
@@ -105,12 +105,12 @@ impl Load {
         Load { shared, clients, watchers, compactor, restarts: Vec::new() }
     }
 
-    /// A member is about to be started that was killed before.
+    /// To be called before a killed member is started again.
     pub(crate) fn restarts(&mut self, member: usize) {
         self.restarts.push(Restart { at: self.shared.began.elapsed(), member });
     }
 
-    /// Clients that are connected to a member, and ask nothing by themselves.
+    /// Clients that are connected to a member and send requests only when they are told to.
     pub(crate) async fn connect(&self, member: usize) -> Vec<Client> {
         let numbers = self.clients.len()..self.clients.len() + QUESTIONS;
         let mut clients: Vec<_> =
@@ -121,7 +121,7 @@ impl Load {
         clients
     }
 
-    /// Has each of those clients ask what is current. The answers come when they come.
+    /// Lets each of these clients make a linearizable read, without waiting for the answers.
     pub(crate) fn question(&mut self, clients: Vec<Client>, member: usize) {
         self.clients.extend(clients.into_iter().map(|mut client| {
             tokio::spawn(async move {
@@ -131,37 +131,37 @@ impl Load {
         }));
     }
 
-    /// From now on a member is reached elsewhere.
+    /// Changes the endpoint of a member.
     pub(crate) fn redirect(&self, member: usize, endpoint: String) {
         self.shared.endpoints.lock().expect("nobody panics with it")[member] = endpoint;
     }
 
-    /// The newest term that a client was told of.
+    /// The newest term in any answer.
     pub(crate) fn term(&self) -> u64 {
         self.shared.term.load(Relaxed)
     }
 
-    /// Waits until so many more writes are acknowledged.
+    /// Waits until this number of further writes is acknowledged.
     pub(crate) async fn more_writes(&self, count: u64) {
         let goal = self.shared.acknowledged.load(Relaxed) + count;
         self.wait_until("writes go on", || self.shared.acknowledged.load(Relaxed) >= goal).await;
     }
 
-    /// Waits until every client has had an answer to what it asked from now on.
+    /// Waits until every client has got an answer to a request that it sends from now on.
     pub(crate) async fn reach_everybody(&self) {
-        // The next answer may be to an older question.
+        // The next answer may belong to an older request.
         let goal = self.shared.answered.each_ref().map(|answered| answered.load(Relaxed) + 2);
         let answered =
             || self.shared.answered.iter().zip(&goal).all(|(now, goal)| now.load(Relaxed) >= *goal);
         self.wait_until("every client is answered", answered).await;
     }
 
-    /// Waits until there is enough to judge by.
+    /// Waits until there are enough answered requests.
     pub(crate) async fn reach_enough(&self) {
         self.wait_until("there is enough to judge by", || self.shared.answers() >= ANSWERS_MIN).await;
     }
 
-    /// Waits for a second in which enough was answered.
+    /// Waits for a second with enough answers.
     pub(crate) async fn reach_floor(&self, when: &str) {
         let since = Instant::now();
         loop {
@@ -175,7 +175,7 @@ impl Load {
         }
     }
 
-    /// Ends the load. Returns when every watcher has seen what there is.
+    /// Ends the load. Returns when every watcher has got all events.
     pub(crate) async fn finish(self, cluster: &Cluster) -> History {
         let Load { shared, clients, watchers, compactor, restarts } = self;
         shared.is_over.store(true, Relaxed);
@@ -219,7 +219,7 @@ impl Shared {
         self.endpoints.lock().expect("nobody panics with it")[member].clone()
     }
 
-    /// A watcher has come so far.
+    /// To be called when a watcher has reached a revision.
     pub(crate) fn sees(&self, watcher: usize, member: usize, seen: Option<i64>) {
         self.watching.lock().expect("nobody panics with it").insert(watcher, (member, seen));
     }
@@ -232,7 +232,7 @@ impl Shared {
         self.next_value.fetch_add(1, Relaxed)
     }
 
-    /// A client was answered.
+    /// To be called when a client got an answer.
     pub(crate) fn told(&self, client: usize, is_write: bool, header: &ResponseHeader) {
         if let Some(answered) = self.answered.get(client) {
             answered.fetch_add(1, Relaxed);
@@ -250,7 +250,7 @@ pub(crate) fn connect(endpoint: &str) -> Channel {
         .connect_lazy()
 }
 
-/// Has history forgotten, through one member after the other, until the load is over.
+/// Compacts history at intervals, through the members in turn, until the load is over.
 async fn compact(shared: Arc<Shared>) -> Vec<Compaction> {
     let mut compactions = Vec::new();
     let mut revision = 0;
@@ -266,7 +266,7 @@ async fn compact(shared: Arc<Shared>) -> Vec<Compaction> {
             compactions.push(Compaction { called: shared.now(), revision });
             let mut client = KvClient::new(connect(&shared.endpoint(member)));
             let request = CompactionRequest { revision, physical: false };
-            // Whatever comes of it.
+            // The outcome does not matter.
             let _ = time::timeout(REQUEST_TIMEOUT, client.compact(request)).await;
         }
         revision = shared.revision.load(Relaxed);
@@ -274,8 +274,8 @@ async fn compact(shared: Arc<Shared>) -> Vec<Compaction> {
     compactions
 }
 
-/// What there is once nothing happens any more, with its revision, on all members. A write whose
-/// client has given up may still be on its way, so one look is not enough.
+/// The final keys and their revision, once they are the same on all members and do not change any more. A
+/// write whose client has given up may still be executed, so one check is not enough.
 async fn final_state(cluster: &Cluster) -> (Vec<Stored>, i64) {
     let since = Instant::now();
     let mut before = None;

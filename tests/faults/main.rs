@@ -1,9 +1,9 @@
-//! Faults: a cluster of real members under load, something that breaks, and the question whether
-//! any client was told what a store may not say.
+//! Faults: a cluster of real members under load, a fault, and a check of whether any client got an answer
+//! that a correct store cannot give.
 //!
-//! Each test of `nemesis` is one run. What is asked, answered and seen in it goes into a history,
-//! which is judged by those who know nothing of the cluster: by replaying it in the order of
-//! revisions, by a second search that ignores revisions, and for what watchers were sent.
+//! Each test of `nemesis` is one run. All requests, answers and events of the run are recorded in a history.
+//! Three checkers, which do not know the cluster, judge it: a replay in the order of revisions, a search that
+//! ignores revisions, and a check of what watchers got.
 
 mod client;
 #[path = "../support/cluster.rs"]

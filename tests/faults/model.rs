@@ -1,8 +1,7 @@
-//! What a store does with a request, in few words and slowly: the meaning that the replay holds the
-//! cluster's answers against.
+//! A simple and slow store, with whose answers the replay compares those of the cluster.
 //!
-//! A request that changes nothing has the revision of the state that it found; one that changes
-//! something makes the next one.
+//! A request that changes nothing is answered with the current revision; a request that changes something
+//! makes the next revision.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ impl Model {
         Model { revision: 1, kvs: BTreeMap::new() }
     }
 
-    /// What the answer would be, and what would change.
+    /// The answer to a request, and its changes.
     pub(crate) fn evaluate(&self, request: &Request) -> (Answer, Vec<Change>) {
         let mut answer = Answer::default();
         let mut changes = Vec::new();
@@ -58,7 +57,7 @@ impl Model {
         }
     }
 
-    /// A get sees what the transaction did before it; nothing is written twice.
+    /// A get sees the earlier changes of its transaction; no key is written twice.
     fn write(&self, write: &Write, changes: &mut Vec<Change>) -> Response {
         match write {
             Write::Put { key, value } => {

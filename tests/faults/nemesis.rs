@@ -1,7 +1,7 @@
-//! What breaks, one test for each.
+//! The faults, one test for each.
 //!
-//! A fault has to show that it was there: the process stood still, bytes were held, syncs waited,
-//! another member leads. And where a quorum is left, writes must go on while it lasts.
+//! A test checks that its fault happened: the process was paused, bytes were held back, syncs waited, another
+//! member leads. If a quorum is left, writes must succeed during the fault.
 
 use std::{fs, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::{
 /// How long a fault lasts: several election timeouts, and more than a client waits for an answer.
 const FAULT: Duration = Duration::from_secs(4);
 
-/// How long a leader stands still: longer than any timeout of any peer, client or connection.
+/// How long a leader is paused: longer than every timeout of peers, clients and connections.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
-/// Less than an election timeout, so that the slow member stays in the game.
+/// Less than an election timeout, so that the slow member stays a part of the quorum.
 const SYNC_DELAY: Duration = Duration::from_millis(300);
 const SYNCS_DELAYED: u64 = 5;
 
@@ -45,7 +45,7 @@ fn every_member_is_killed_in_turn() {
 #[test]
 fn all_members_are_killed_at_once() {
     under_load("all members killed", async |run| {
-        // All of them are on their way before the first is waited for.
+        // All members get the signal before the end of the first is awaited.
         for member in &run.cluster.members {
             member.signal(Signal::KILL);
         }
@@ -59,7 +59,8 @@ fn all_members_are_killed_at_once() {
     });
 }
 
-/// When it goes on it has questions and answers before it that are older than its successor.
+/// When the old leader continues, it finds requests and answers that are older than its successor's
+/// leadership.
 #[test]
 fn the_leader_stands_still() {
     under_load("leader stopped", async |run| {
@@ -74,7 +75,7 @@ fn the_leader_stands_still() {
     });
 }
 
-/// Short stops, at which a member finds questions that are still waited for.
+/// Short pauses, after which a member finds requests whose clients still wait.
 #[test]
 fn leaders_stand_still_again_and_again() {
     under_load("leaders stopped for a short while", async |run| {
@@ -143,7 +144,7 @@ fn a_follower_is_heard_and_hears_nobody() {
     under_load("follower deaf", async |run| {
         let leader = run.cluster.leader().await;
         let [follower, other] = run.others(leader);
-        // The other one has nothing to say to it that could be waited for.
+        // The other member sends it nothing for which the test could wait.
         run.network.cut([(other, follower)]);
         run.cut(&[(leader, follower)]).await;
         run.go_on().await;
@@ -186,7 +187,7 @@ fn a_followers_disk_is_slow() {
     });
 }
 
-/// The new one shows that it has everything by carrying a majority.
+/// The new member shows that it has all data by being part of a majority.
 #[test]
 fn a_wiped_member_is_replaced() {
     under_load("wiped member replaced", async |run| {
@@ -219,7 +220,7 @@ fn a_wiped_member_is_replaced() {
     });
 }
 
-/// Only the log of whoever leads says that a member has its vote.
+/// Only the leader's log says that a member votes.
 async fn wait_for_vote(run: &Run, number: usize) {
     let id = format!("{:x}", run.cluster.members[number].id().await);
     let has_vote = || {

@@ -1,9 +1,9 @@
-//! The checkers, checked: they let a clean history pass, and each thing that a store must not do
-//! is found by those that can see it.
+//! Tests of the checkers: they accept a correct history, and each kind of violation is found by the checkers
+//! that can see it.
 //!
-//! The replay finds all that is wrong with answers. The search knows no revisions, so what it cannot
-//! see, it lets pass: a lost write that is written over before anybody looks, and whatever is wrong
-//! with serializable reads. What is wrong with a stream only the check of watches finds.
+//! The replay finds every wrong answer. The search does not know revisions, so it cannot see a lost write
+//! that is overwritten before it is read, or a wrong serializable read. Only the check of watches finds
+//! errors in a stream.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn assert_clean(setting: Setting) {
     let searched = linearize::check(&history).unwrap_or_else(|violation| panic!("{name}: {violation}"));
     let watched =
         watches::check(&history, &replayed).unwrap_or_else(|violation| panic!("{name}: {violation}"));
-    // That nothing was found means something only if something was looked at.
+    // Finding no violation means something only if something was examined.
     assert!(replayed.judged > operations / 2, "{name}: {}", replayed.judged);
     assert!(searched.operations > operations / 2 && searched.groups > 0, "{name}: {searched:?}");
     assert!(searched.steps > operations / 8 && searched.situations_max > 1, "{name}: {searched:?}");
@@ -71,10 +71,10 @@ fn clean_histories_of_few_keys_and_many_clients_pass() {
     }
 }
 
-/// How many runs the search has to find. The replay has to find all.
+/// In how many runs the search must find the violation. The replay must find it in all.
 enum Search {
     All,
-    /// What nobody looked at before it was written over, it cannot see.
+    /// It cannot see a value that was overwritten before it was read.
     Many,
     Blind,
 }
@@ -151,7 +151,7 @@ fn a_search_that_finds_no_end_gives_up() {
     assert!(violation.starts_with("gave up"), "{violation}");
 }
 
-/// A small history, told as it happens: each operation after the one before, all by one client.
+/// A small history by one client, with one operation after the other.
 struct Tape {
     model: Model,
     history: History,
@@ -180,7 +180,7 @@ impl Tape {
         self.history.operations.last_mut().expect("one was just pushed")
     }
 
-    /// What the store does, and the watcher sees.
+    /// Executes a request, and adds its events to those of the watcher.
     fn done(&mut self, request: &Request) {
         let (answer, changes) = self.model.evaluate(request);
         self.model.commit(&changes);
@@ -218,7 +218,7 @@ fn delete(key: &str) -> Request {
     Request::Delete { key: key.to_owned() }
 }
 
-/// The order in time is the only thing that is wrong: each answer is of a state that was.
+/// Only the order in time is wrong: each answer is that of an earlier state.
 #[test]
 fn an_old_answer_after_a_newer_one_is_found_by_both() {
     let mut tape = Tape::new();
@@ -296,7 +296,7 @@ fn a_write_missing_at_the_end_is_found_by_both() {
     assert!(replayed.expect("it was acknowledged").starts_with("an answer has a revision that is not there"));
 }
 
-/// What the check of watches says about a stream that something was done to.
+/// The result of the check of watches for a stream that was changed.
 fn watched(plant: impl FnOnce(&mut History)) -> String {
     let mut history = clean(3);
     let replayed = replay::check(&history).expect("it is clean");
@@ -307,7 +307,7 @@ fn watched(plant: impl FnOnce(&mut History)) -> String {
     }
 }
 
-/// In the middle of a stream of all keys, one with several events of several revisions.
+/// A batch with several events of several revisions, in the middle of a stream of all keys.
 fn batch(history: &mut History) -> &mut Batch {
     let is_rich = |batch: &&mut Batch| {
         let is_later = |pair: &[Change]| pair[0].stored.mod_revision < pair[1].stored.mod_revision;
@@ -355,7 +355,7 @@ fn events_missing_twice_or_in_another_order_are_found() {
 fn events_that_say_something_else_are_found() {
     assert_says(|history| event(history).stored.value += 1, "an event is not what happened");
     assert_says(|history| event(history).kind = ChangeKind::Delete, "an event is not what happened");
-    // Looks like a creation.
+    // This event looks like a creation.
     let create = |history: &mut History| {
         let stored = &mut event(history).stored;
         (stored.create_revision, stored.version) = (stored.mod_revision, 1);
@@ -454,7 +454,7 @@ fn a_compaction_excuses_what_it_takes_and_no_more() {
     assert_says(|history| ended(history, 2, false), "ended by a compaction at");
 }
 
-/// Somebody was told before it was called: only the clock shows it.
+/// The value was observed before the operation was called, which only the times show.
 #[test]
 fn an_event_before_its_write_is_found() {
     let mut tape = Tape::new();

@@ -1,15 +1,15 @@
-//! The wires between members, each of which can be cut in one direction.
+//! The connections between members pass through a proxy, which can interrupt each direction separately.
 //!
 //! ```text
 //! member 0 --dials--> [advertised port of 1] ==pump (0, 1)==> [peer port of 1] member 1
 //!                                            <==pump (1, 0)==
 //! ```
 //!
-//! A wire is a pair (from, to), whoever of the two dialled: each member dials from an address of its
-//! own. What is sent over a cut wire is held, the end of a connection
-//! included, and a connection between two members that cannot both hear each other gets no answer.
-//! Once mended the wire carries what was held, late, as TCP does when lost packets are sent again:
-//! this is worse for the members than a reset would be, for they are told what was true long ago.
+//! A wire is a pair (from, to), whichever of the two members dialled; each member dials from an address of
+//! its own. What is sent over a cut wire is held back, also the end of a connection, and a new connection
+//! between two members with a cut wire is not answered. When the wire is repaired, the held bytes are
+//! delivered late, as TCP does after retransmissions. This is harder for the members than a reset, because
+//! they get old messages.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,20 +32,20 @@ use crate::shim;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Members by number: from whom, and to whom.
+/// The sender and the receiver, by number.
 pub(crate) type Wire = (usize, usize);
 
 pub(crate) struct Network {
     switchboard: Arc<Switchboard>,
-    /// Of a thread of its own, so that no test that blocks holds up the members' traffic.
+    /// A runtime on a thread of its own, so that a test that blocks does not delay the members' traffic.
     runtime: Handle,
-    /// The thread ends with this.
+    /// The thread ends when this is dropped.
     _ends: oneshot::Sender<()>,
 }
 
 struct Switchboard {
     cut: watch::Sender<BTreeSet<Wire>>,
-    /// Bytes that came to a cut wire.
+    /// The bytes that arrived at a cut wire.
     held: Mutex<BTreeMap<Wire, u64>>,
 }
 
@@ -59,7 +59,7 @@ impl Network {
         Network { switchboard: Arc::new(switchboard), runtime: handle, _ends: ends }
     }
 
-    /// Leads from the port that peers are told to the one that the member listens on.
+    /// Forwards from the advertised port of a member to the port on which it listens.
     pub(crate) fn lay(&self, member: usize, advertised_port: u16, port: u16) {
         let listener = std::net::TcpListener::bind(("127.0.0.1", advertised_port));
         let listener = listener.expect("the advertised port is free");
@@ -69,26 +69,26 @@ impl Network {
         let switchboard = self.switchboard.clone();
         self.runtime.spawn(async move {
             while let Ok((dialled, address)) = listener.accept().await {
-                // Nobody else speaks to members.
+                // Only members connect to members.
                 let Some(from) = shim::member_at(address.ip()) else { continue };
                 let switchboard = switchboard.clone();
-                // An error is the end of a connection, and nothing else.
+                // An error only ends this connection.
                 tokio::spawn(async move { switchboard.connect(dialled, (from, member), port).await });
             }
         });
     }
 
-    /// From now on nothing gets through from the first of each pair to the second.
+    /// Cuts the wire from the first member of each pair to the second.
     pub(crate) fn cut(&self, wires: impl IntoIterator<Item = Wire>) {
         self.switchboard.cut.send_modify(|cut| cut.extend(wires));
     }
 
-    /// Everything gets through again.
+    /// Repairs all wires.
     pub(crate) fn mend(&self) {
         self.switchboard.cut.send_modify(BTreeSet::clear);
     }
 
-    /// Bytes that a member sent over a wire, and that did not get through when they should have.
+    /// The bytes that a member sent over a cut wire.
     pub(crate) fn held(&self, wire: Wire) -> u64 {
         let held = self.switchboard.held.lock().expect("nobody panics with it");
         held.get(&wire).copied().unwrap_or(0)
@@ -98,7 +98,7 @@ impl Network {
 impl Switchboard {
     async fn connect(self: Arc<Self>, dialled: TcpStream, (from, to): Wire, port: u16) -> io::Result<()> {
         let mut cut = self.cut.subscribe();
-        // It takes both directions to make a connection.
+        // A new connection needs both directions.
         let open = cut.wait_for(|cut| !cut.contains(&(from, to)) && !cut.contains(&(to, from))).await;
         open.map_err(io::Error::other)?;
         let reached = TcpStream::connect(("127.0.0.1", port)).await?;

@@ -1,18 +1,18 @@
-//! The history, replayed in the order of revisions.
+//! Replays the history in the order of revisions.
 //!
-//! An answer carries the revision of the state that it is about, so the order of all writes is
-//! known: each has the revision of its answer. One without an answer has the revision at which its
-//! value was seen, or, if it only deletes, one at which a watcher saw a delete that nobody else
-//! made. Then every revision has one write, the write makes the state, and every answer must be
-//! the one that the state at its revision gives.
+//! An answer has the revision of its state, so the order of all writes is known: each write has the revision
+//! of its answer. A write without an answer has the revision at which its value was seen, or, if it only
+//! deletes, a revision at which a watcher saw a deletion that no other write made. So every revision has one
+//! write, which gives the state, and every answer must be the one that follows from the state at its
+//! revision.
 //!
-//! The order must also be one that could be, in time: what is called after something was seen to
-//! have happened comes behind it. Only a serializable read may be of an older state, and even that
-//! not of an older one than the same member told the same client before.
+//! The order must also be possible in time: an operation that was called after a revision was seen comes
+//! after that revision. Only a serializable read may be of an older state, but not of an older one than the
+//! same member returned to the same client before.
 //!
-//! Deletes without an answer leave no value behind, and a value may be replaced before anybody
-//! reads it. So the history needs a watcher of all keys from the first revision to the last; a
-//! revision that nobody wrote and no watcher saw is a violation.
+//! Deletions without an answer leave no value, and a value may be replaced before it is read. Therefore the
+//! history needs a watcher of all keys from the first revision to the last. A revision that no operation
+//! wrote and no watcher saw is a violation.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -28,13 +28,13 @@ use crate::{
     model::Model,
 };
 
-/// What happened, in the order of revisions.
+/// The result of the replay.
 #[derive(Debug)]
 pub(crate) struct Replayed {
     pub(crate) changes: Vec<Change>,
-    /// Operations whose answer was held against the state of its revision.
+    /// The number of operations whose answer was compared with the state at its revision.
     pub(crate) judged: usize,
-    /// Operations without an answer that were done nevertheless.
+    /// The number of operations without an answer that were executed.
     pub(crate) unknown_done: usize,
 }
 
@@ -57,23 +57,22 @@ pub(crate) fn check(history: &History) -> Result<Replayed, Violation> {
     .run()
 }
 
-/// What is known to have happened before an operation was called: the highest revision that anybody
-/// had been told of, and who had.
+/// The highest revision that was seen before an operation was called, and who saw it.
 type Floors<'a> = Vec<(i64, Option<Witness<'a>>)>;
 
 struct Replay<'a> {
     history: &'a History,
     floors: &'a Floors<'a>,
-    /// Who made a revision, as an index of the operations.
+    /// The operation that made each revision, as an index.
     writers: BTreeMap<i64, usize>,
-    /// Who was answered from a revision without making it.
+    /// The operations that were answered at a revision without making it.
     readers: BTreeMap<i64, Vec<usize>>,
-    /// Those without an answer that may have deleted something, and whose value nobody saw.
+    /// The operations without an answer that may have deleted a key, and whose value was not seen.
     unseen: Vec<usize>,
-    /// The keys that watchers saw deleted or put at a revision.
+    /// The keys that watchers saw deleted or put, by revision.
     events: BTreeMap<i64, Vec<(&'a str, ChangeKind)>>,
     model: Model,
-    /// Revisions that somebody without an answer made, and who may have been that.
+    /// The revisions that an operation without an answer made, with the operations that may have been it.
     orphans: Vec<(i64, Vec<usize>)>,
     replayed: Replayed,
 }
@@ -121,7 +120,7 @@ impl Replay<'_> {
         Ok(changes)
     }
 
-    /// Finds who may have made a revision that no answer has and that shows no value.
+    /// Finds the operations that may have made a revision which no answer has and which shows no value.
     fn orphaned(&mut self, revision: i64) -> Result<Vec<Change>, Violation> {
         let Some(seen) = self.events.get(&revision) else {
             return Err(Violation(format!("revision {revision} has no write, and no watcher saw one")));
@@ -146,7 +145,8 @@ impl Replay<'_> {
         Ok(changes)
     }
 
-    /// No request was done twice: there is one for each orphan. (A matching, by augmenting paths.)
+    /// No request was executed twice, so each of these revisions needs an operation of its own. (A matching,
+    /// by augmenting paths.)
     fn assign_orphans(&self) -> Result<(), Violation> {
         fn augment(
             orphan: usize,
@@ -263,7 +263,7 @@ fn floors(history: &History) -> Floors<'_> {
     floors
 }
 
-/// The revision that has certainly happened when the batch is there.
+/// The revision that certainly existed when the batch arrived.
 fn told_by(batch: &Batch) -> Option<i64> {
     if batch.is_progress {
         return Some(batch.header_revision);
@@ -271,7 +271,7 @@ fn told_by(batch: &Batch) -> Option<i64> {
     batch.events.iter().map(|change| change.stored.mod_revision).max()
 }
 
-/// Who made which revision, as far as an answer or a value tells.
+/// Which operation made which revision, as far as an answer or a value shows it.
 fn writers(history: &History) -> Result<BTreeMap<i64, usize>, Violation> {
     let mut writers: BTreeMap<i64, usize> = BTreeMap::new();
     let mut place = |revision: i64, index: usize| match writers.entry(revision) {
@@ -320,7 +320,7 @@ fn writers(history: &History) -> Result<BTreeMap<i64, usize>, Violation> {
     Ok(writers)
 }
 
-/// Whether the answer says that something was changed.
+/// Whether the answer shows that something was changed.
 fn has_written(request: &Request, answer: &Answer) -> bool {
     match request {
         Request::Get { .. } | Request::List { .. } => false,
@@ -337,7 +337,7 @@ fn has_written(request: &Request, answer: &Answer) -> bool {
     }
 }
 
-/// Who was answered from which revision, without having made it.
+/// Which operations were answered at which revision without making it.
 fn readers(
     history: &History,
     writers: &BTreeMap<i64, usize>,
@@ -398,7 +398,7 @@ fn check_real_time(
     Ok(())
 }
 
-/// What a member told a client, it does not take back.
+/// Checks that a member never returns an older state to a client than before.
 fn check_members(history: &History) -> Result<(), Violation> {
     let mut calls: Vec<&Operation> = history.operations.iter().collect();
     calls.sort_by_key(|operation| operation.called);
@@ -419,7 +419,7 @@ fn check_members(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What was seen of each revision, of the watcher that saw most of it.
+/// The events of each revision, from the watcher that saw most of them.
 fn longest_events(history: &History) -> BTreeMap<i64, Vec<(&str, ChangeKind)>> {
     let mut longest: BTreeMap<i64, Vec<(&str, ChangeKind)>> = BTreeMap::new();
     for watched in &history.watched {

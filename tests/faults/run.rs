@@ -5,7 +5,7 @@
 //! load reaches its floor again, every client is answered -> quiet -> members equal -> judge
 //! ```
 //!
-//! Runs take turns: each wants both cores, or its load would say little.
+//! Only one run is active at a time, because the load of each needs both cores.
 
 use std::{
     fs,
@@ -25,13 +25,13 @@ use crate::{
     shim::Shims,
 };
 
-/// Often enough that watchers have many of them to be wrong about.
+/// Often, so that watchers get many progress notifications that could be wrong.
 pub(crate) const FLAGS: &[&str] = &["--watch-progress-notify-interval=200ms"];
 
-/// Acknowledged writes that show that those who are left go on.
+/// The number of acknowledged writes that shows that the remaining members work.
 const GOING_ON: u64 = 50;
 
-/// What a question takes to a member's socket, at most. If it takes more, less is shown.
+/// The time that a request may need to reach a member's socket. If it needs more, the run shows less.
 const QUESTIONS_ARRIVE: Duration = Duration::from_millis(200);
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -41,11 +41,11 @@ pub(crate) struct Run {
     pub(crate) network: Network,
     pub(crate) load: Load,
     pub(crate) shims: Shims,
-    /// That of the leader before the fault.
+    /// The term before the fault.
     first_term: u64,
 }
 
-/// Founds a cluster, lets `fault` happen to it under load, and judges what clients saw.
+/// Founds a cluster, causes `fault` under load, and judges the history.
 pub(crate) fn under_load(name: &str, fault: impl AsyncFnOnce(&mut Run)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = Builder::new_multi_thread()
@@ -83,7 +83,7 @@ impl Run {
         Run { cluster, network, load: Load::start(endpoints), shims, first_term: 0 }
     }
 
-    /// Starts members again, together, and waits until all of them serve.
+    /// Starts members together, and waits until all of them serve.
     pub(crate) fn start(&mut self, numbers: &[usize]) {
         for &number in numbers {
             self.load.restarts(number);
@@ -91,7 +91,7 @@ impl Run {
         start(&mut self.cluster, numbers);
     }
 
-    /// Terms that were begun since the fault.
+    /// The number of terms since the fault.
     pub(crate) fn elections(&self) -> u64 {
         self.load.term() - self.first_term
     }
@@ -101,16 +101,15 @@ impl Run {
         [(than + 1) % 3, (than + 2) % 3]
     }
 
-    /// Has a member's process stand still while `meanwhile` happens, as a hypervisor or an operator
-    /// may. When it goes on it finds questions that were asked while it did not know the answer,
-    /// before any news of what that is now.
+    /// Pauses a member's process during `meanwhile`, as a hypervisor or an operator may. When the process
+    /// continues, it finds requests of that time before any message about what has happened meanwhile.
     pub(crate) async fn pause(&mut self, number: usize, meanwhile: impl AsyncFnOnce(&mut Run)) {
         let clients = self.load.connect(number).await;
         self.cluster.members[number].signal(Signal::STOP);
         self.wait_until("the process stands still", || self.is_paused(number)).await;
         meanwhile(self).await;
         self.load.question(clients, number);
-        // Until they are in its sockets.
+        // Waits until the requests are in its sockets.
         time::sleep(QUESTIONS_ARRIVE).await;
         assert!(self.is_paused(number), "it stood still all the time");
         self.cluster.members[number].signal(Signal::CONT);
@@ -119,12 +118,12 @@ impl Run {
     fn is_paused(&self, number: usize) -> bool {
         let process = self.cluster.members[number].process_id().expect("it runs");
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-        // The name before it is in parentheses, and may be anything.
+        // The name of the process, in parentheses, may contain any characters.
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     }
 
-    /// Cuts wires, and waits until something was held between each two whose wires were cut. Where
-    /// one does not hear the other it may have nothing to say.
+    /// Cuts wires, and waits until bytes were held back between each pair of members. In one direction there
+    /// may be nothing to send.
     pub(crate) async fn cut(&self, wires: &[Wire]) {
         let held = |(from, to): Wire| self.network.held((from, to)) + self.network.held((to, from));
         let before: Vec<u64> = wires.iter().map(|wire| held(*wire)).collect();
@@ -135,7 +134,7 @@ impl Run {
         .await;
     }
 
-    /// Waits until those of `numbers` are led by somebody other than `old`. Returns by whom.
+    /// Waits until the members `numbers` have another leader than `old`. Returns the leader.
     pub(crate) async fn leader_other_than(&self, old: usize, numbers: &[usize]) -> usize {
         let since = Instant::now();
         loop {
@@ -148,7 +147,7 @@ impl Run {
         }
     }
 
-    /// Waits until writes that began from now on have been acknowledged.
+    /// Waits until writes that begin from now on are acknowledged.
     pub(crate) async fn go_on(&self) {
         self.load.more_writes(GOING_ON).await;
     }
@@ -163,12 +162,13 @@ impl Run {
 
     async fn judge(self, name: &str) {
         let elections = self.elections();
-        // The rest lasts for as long as the members do.
+        // The other values live as long as the members.
         let Run { cluster, load, network: _network, shims: _shims, .. } = self;
         let history = load.finish(&cluster).await;
         cluster.assert_equal().await;
         let summary = judge::judge(name, &history);
-        // Past the test program's capture: what was shown is of interest when all is well, too.
+        // Printed directly and not captured by the test program, because the summary is of interest for
+        // successful runs too.
         let _ = writeln!(io::stderr(), "{name}: {summary}, {elections} elections");
     }
 }

@@ -1,7 +1,7 @@
-//! A library between a member and the C library, so that the real binary dials from an address
-//! that says who it is, and runs on a disk that can be made slow.
+//! A library between a member and the C library. With it the real binary dials from an address that
+//! identifies the member, and its disk can be slowed down.
 //!
-//! A member without it would not be let through by the network, so no run passes without it.
+//! The proxy does not accept a member without this library, so no run passes without it.
 
 use std::{
     fs,
@@ -17,15 +17,15 @@ use crate::cluster::Member;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/shim.c");
 
-/// The addresses of members begin behind the one that everybody else has.
+/// The addresses of members begin after the usual loopback address.
 const FIRST_ADDRESS: u8 = 2;
 
 pub(crate) struct Shims {
-    /// Holds the library, and the files that members and this process talk through.
+    /// The directory of the library, and of the files through which members and this process communicate.
     home: TempDir,
 }
 
-/// Where a member dials from.
+/// The address from which a member dials.
 pub(crate) fn address_of(member: usize) -> IpAddr {
     let last = u8::try_from(member).expect("members are few") + FIRST_ADDRESS;
     Ipv4Addr::new(127, 0, 0, last).into()
@@ -53,7 +53,7 @@ impl Shims {
         shims
     }
 
-    /// For a member that does not run yet.
+    /// To be called before the member is started.
     pub(crate) fn put_under(&self, number: usize, member: &mut Member) {
         let variables = [
             ("LD_PRELOAD", self.library().display().to_string()),
@@ -64,12 +64,12 @@ impl Shims {
         member.environment.extend(variables.map(|(name, value)| (name.to_owned(), value)));
     }
 
-    /// From now on each sync of a member takes so much longer.
+    /// Delays each further sync of a member by this time.
     pub(crate) fn slow_down(&self, member: usize, by: Duration) {
         fs::write(self.delay(member), by.as_millis().to_string()).expect("our own directory is writable");
     }
 
-    /// How many syncs of a member have waited.
+    /// The number of delayed syncs of a member.
     pub(crate) fn delayed(&self, member: usize) -> u64 {
         fs::metadata(self.delayed_file(member)).map_or(0, |delayed| delayed.len())
     }

@@ -1,9 +1,9 @@
-//! A cluster that is only played: what its clients would record, by a seed, with one thing that a
-//! store must not do, or without. The checkers are checked with it.
+//! A simulated cluster: the history that its clients would record, from a seed, with or without one planted
+//! violation. It is used to test the checkers.
 //!
-//! Time goes in steps, and in each one client or watcher goes on: it calls, or its request takes
-//! effect, or it has the answer. Members lag, and some requests are refused, or never answered,
-//! of which some are done, at once or much later.
+//! Time advances in steps. In each step one client or watcher makes progress: it calls, or its request takes
+//! effect, or it gets the answer. Members lag behind. Some requests are refused, and some are never answered,
+//! of which some are executed, at once or much later.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     model::Model,
 };
 
-/// What the store does wrong, once.
+/// The violation, which happens once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planted {
     Nothing,
@@ -34,11 +34,11 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
     pub(crate) clients: usize,
     pub(crate) operations: usize,
-    /// Of a thousand requests, how many are not answered.
+    /// How many of a thousand requests are not answered.
     pub(crate) unknown: u32,
     /// How many groups of keys the clients use.
     pub(crate) groups: usize,
-    /// What goes wrong from the middle of the run on, as soon as it can.
+    /// The violation that is planted as soon as possible after the middle of the run.
     pub(crate) planted: Planted,
 }
 
@@ -49,7 +49,7 @@ const MEMBERS: usize = 3;
 
 enum Client {
     Idle,
-    /// Called, by the index of the operation.
+    /// The request was called; with the index of the operation.
     Called(usize),
     Answered(usize, Outcome),
 }
@@ -59,23 +59,23 @@ pub(crate) struct Simulation {
     rng: StdRng,
     now: Duration,
     model: Model,
-    /// The state after each revision, from the first on.
+    /// The state after each revision, beginning with the first.
     states: Vec<BTreeMap<String, Stored>>,
     changes: Vec<Change>,
-    /// Up to where each member is.
+    /// How far each member has applied.
     applied: [i64; MEMBERS],
     clients: Vec<Client>,
-    /// What each client saw last of each key.
+    /// The last value of each key that each client saw.
     known: Vec<BTreeMap<String, Stored>>,
-    /// Not answered, and not done yet.
+    /// Requests that are not answered and not executed yet.
     late: Vec<usize>,
     next_value: u64,
-    /// The operation that it went wrong with.
+    /// The operation with the planted violation.
     planted: Option<usize>,
     history: History,
 }
 
-/// The history, if what was to be planted could be.
+/// The history, if the violation could be planted.
 pub(crate) fn run(setting: Setting) -> Option<History> {
     let clients = setting.clients;
     let mut simulation = Simulation {
@@ -188,7 +188,7 @@ impl Simulation {
         }
     }
 
-    /// Does it, or does something wrong instead.
+    /// Executes the request, or plants the violation.
     fn apply(&mut self, index: usize) -> Answer {
         let Operation { request, member, .. } = self.history.operations[index].clone();
         if self.history.operations[index].is_serializable() {
@@ -265,7 +265,7 @@ impl Simulation {
                 }
             }
             _ if self.is_due(Planted::MemberGoesBack) => {
-                // Further than any client waits.
+                // Longer than any client waits.
                 answer = self.at(self.applied[member] - 300).evaluate(request).0;
                 self.planted = Some(index);
             }
@@ -293,7 +293,7 @@ impl Simulation {
         }
     }
 
-    /// Sends a batch, or a progress notice; false if all was sent.
+    /// Sends a batch or a progress notification; false if everything was sent.
     fn watch(&mut self, watcher: usize) -> bool {
         let watched = &mut self.history.watched[watcher];
         let applied = self.applied[watched.member];
@@ -332,7 +332,7 @@ impl Simulation {
             36..42 => Request::List { prefix: GROUPS[group].to_owned(), serializable: true },
             42..66 => Request::Put { key: if value() % 2 == 0 { one } else { other }, value: value() },
             66..75 => Request::Delete { key: if value() % 2 == 0 { one } else { other } },
-            // What it saw may still be so.
+            // The value that the client saw may still be current.
             75..85 => {
                 let seen = self.known[client].get(&one);
                 let (mod_revision, seen) = seen.map_or((0, 0), |seen| (seen.mod_revision, seen.value));

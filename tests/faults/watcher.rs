@@ -1,7 +1,7 @@
-//! Watchers that go on where they were, whatever becomes of their streams.
+//! Watchers that continue at their revision, whatever happens to their streams.
 //!
-//! One keeps to each member, one of them to a group of keys; one goes from member to member,
-//! before all of which it stands with a revision that this member may not have yet.
+//! There is one watcher for each member, one of them for a group of keys; and one that moves from member to
+//! member, and begins at each with a revision that the member may not have yet.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,22 +19,22 @@ use crate::{
     wire,
 };
 
-/// Pause before a member that is not there is asked again.
+/// The pause before a member that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long the one that goes round stays.
+/// How long the moving watcher stays at a member.
 const STAY: Duration = Duration::from_millis(700);
 
 pub(crate) struct Watcher {
     number: usize,
-    /// The member that is asked next.
+    /// The next member.
     member: usize,
     keeps_to_member: bool,
     prefix: &'static str,
     shared: Arc<Shared>,
-    /// All that it has of history; `None` before it is told where it begins.
+    /// Its part of the history; `None` before it knows its first revision.
     seen: Option<i64>,
-    /// One for each time that history was gone when it got there.
+    /// One record for each time that its history was compacted.
     records: Vec<Watched>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn all(shared: &Arc<Shared>) -> Vec<Watcher> {
 }
 
 impl Watcher {
-    /// Watches until it has seen everything up to the last revision.
+    /// Watches until it has got all events up to the last revision.
     pub(crate) async fn run(mut self) -> Vec<Watched> {
         let stay = if self.keeps_to_member { Duration::MAX } else { STAY };
         while !self.is_done() {
@@ -82,7 +82,7 @@ impl Watcher {
         self.shared.last_revision.borrow().is_some_and(|last| self.seen.is_some_and(|seen| seen >= last))
     }
 
-    /// Watches for as long as the stream lasts and is needed.
+    /// Watches as long as the stream is open and needed.
     async fn follow(&mut self) -> Result<(), Status> {
         let mut client = WatchClient::new(load::connect(&self.shared.endpoint(self.member)));
         let create = WatchCreateRequest {
@@ -93,7 +93,7 @@ impl Watcher {
             prev_kv: true,
             ..WatchCreateRequest::default()
         };
-        // The stream lasts as long as this end of its requests.
+        // The stream stays open as long as this end of its requests.
         let (requests, receiver) = mpsc::channel(1);
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.try_send(create).expect("there is room for one");
@@ -130,13 +130,13 @@ impl Watcher {
         let is_progress = response.events.is_empty();
         let events: Vec<_> = response.events.into_iter().map(wire::change).collect();
         let last = events.last().map_or(header_revision, |event| event.stored.mod_revision);
-        // Whoever is told of the past does not go back there. It is for the judges to object.
+        // If a member sends old events, the watcher does not go back; the checkers report that.
         self.seen = Some(seen.max(last));
         let record = self.records.last_mut().expect("it has begun");
         record.batches.push(Batch { received, header_revision, events, is_progress });
     }
 
-    /// What comes next is forgotten: goes on where there is something.
+    /// The next revision was compacted, so the watcher continues at the compacted revision.
     fn begin_anew(&mut self, response: WatchResponse) {
         let compacted = response.compact_revision;
         assert!(compacted > 0, "nobody canceled watcher {}: {}", self.number, response.cancel_reason);

@@ -1,10 +1,10 @@
-//! What watchers were sent, against what happened.
+//! Compares what watchers got with what happened.
 //!
-//! A watcher's events are the changes of its prefix, from its first revision to the run's last: in
-//! their order, each once, none missing, those of one revision in one batch, with what was there
-//! before. A progress notice is a promise that nothing up to its revision is still to come.
+//! A watcher must get the changes of its prefix from its first revision to the last one of the run: in order,
+//! each once, none missing, those of one revision in one batch, with previous pairs. A progress notification
+//! means that no event up to its revision is still to come.
 //!
-//! That an event is not sent before its write was called is the replay's to say.
+//! The replay checks that no event is sent before its write was called.
 
 use crate::{
     history::{Batch, Change, History, Violation, Watched},
@@ -40,9 +40,9 @@ struct Stream<'a> {
     history: &'a History,
     watched: &'a Watched,
     expected: Vec<&'a Change>,
-    /// How many of the expected have come.
+    /// How many of the expected events have arrived.
     sent: usize,
-    /// The revision up to which the watcher knows that it has all.
+    /// The revision up to which the watcher knows that it has all events.
     position: i64,
 }
 
@@ -105,7 +105,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The previous value may be missing if it was compacted before the event was sent.
+    /// The previous pair may be missing if it was compacted before the event was sent.
     fn is_same(&self, expected: &Change, change: &Change, batch: &Batch) -> bool {
         let revision = expected.stored.mod_revision;
         let is_compacted = || {
@@ -147,5 +147,5 @@ impl Stream<'_> {
     }
 }
 
-/// Of a batch, in the text of a violation.
+/// A batch, in the text of a violation.
 const EVENTS_SHOWN: usize = 20;

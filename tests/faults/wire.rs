@@ -1,4 +1,4 @@
-//! From the vocabulary of the history to the wire's, and back.
+//! Converts requests and answers between the history's types and the API's messages.
 
 use std::error::Error;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Asks, and waits for the answer for as long as it takes.
+/// Sends the request, and waits for the answer without a timeout.
 pub(crate) async fn ask(
     client: &mut KvClient<Channel>,
     request: &Request,
@@ -32,7 +32,7 @@ pub(crate) async fn ask(
             (got.header, Answer { kvs: all(got.kvs), ..Answer::default() })
         }
         Request::Put { key, value } => {
-            // Every other one wants to know what it replaced.
+            // Every second request asks for the previous pair.
             let prev_kv = value % 2 == 0;
             let done = client.put(PutRequest { prev_kv, ..put(key, *value) }).await?.into_inner();
             let previous = prev_kv.then(|| all(done.prev_kv));
@@ -68,8 +68,8 @@ pub(crate) async fn ask(
     Ok((header, Answer { revision, ..answer }))
 }
 
-/// Whether a write was certainly not done, and never will be: it did not get to the member, or the
-/// member had no room for it. Of anything else nobody knows.
+/// Whether a write was certainly not executed and never will be: it did not reach the member, or the member's
+/// queue was full. After any other error the outcome is unknown.
 pub(crate) fn is_refusal(status: &Status) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = status.source();
     while let Some(error) = cause {
@@ -93,7 +93,7 @@ pub(crate) fn all(kvs: impl IntoIterator<Item = KeyValue>) -> Vec<Stored> {
     kvs.into_iter().map(stored).collect()
 }
 
-/// Of everything, where the prefix is empty.
+/// An empty prefix means all keys.
 pub(crate) fn start_of(prefix: &str) -> Vec<u8> {
     if prefix.is_empty() { vec![0] } else { prefix.into() }
 }
@@ -101,7 +101,7 @@ pub(crate) fn start_of(prefix: &str) -> Vec<u8> {
 pub(crate) fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = start_of(prefix);
     match end.last_mut() {
-        // All keys from there on.
+        // All keys from this one on.
         Some(0) | None => vec![0],
         Some(last) => {
             *last += 1;
@@ -114,7 +114,7 @@ fn stored(kv: KeyValue) -> Stored {
     let value = text(&kv.value);
     Stored {
         key: text(&kv.key),
-        // A deleted key has none.
+        // A deleted key has no value.
         value: if value.is_empty() { 0 } else { value.parse().expect("values are numbers") },
         create_revision: kv.create_revision,
         mod_revision: kv.mod_revision,
