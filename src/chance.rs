@@ -1,8 +1,8 @@
 //! The one source of chance.
 //!
-//! Whatever a member does by chance, the ids it chooses and how long it waits before it stands for
-//! election, comes from one generator with one seed. The process takes that seed from the operating
-//! system in one place, and a test gives one of its own, with which the same things happen again.
+//! Everything random in a member, such as ids and the time before an election, comes from one generator with
+//! one seed. The process takes the seed from the operating system in one place; a test sets its own seed, and
+//! can repeat a run with it.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 

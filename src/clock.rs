@@ -2,7 +2,7 @@
 //!
 //! All code that reads the time reads it here. The clock is tokio's, which openraft and tokio's timers use
 //! too: a test that pauses that clock pauses everything. Code that must not depend on a clock, which is all
-//! modules above the line in `main.rs`, gets the time as an argument.
+//! modules before `chance` in `main.rs`, gets the time as an argument.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,6 +1,7 @@
-//! The generated wire types. Only `rpc`, the log encoding and the peer transport look in here.
+//! The generated types of the wire format. Only `rpc`, `link`, and the encodings in `apply` and `raft` use
+//! them.
 
-// Generated code is not ours to lint, and the contract has messages that a server never makes.
+// Generated code is not linted, and the API has messages that a server never creates.
 #![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, dead_code)]
 
 pub(crate) mod nested;
@@ -30,11 +31,11 @@ pub(crate) mod retcd {
     pub(crate) mod log {
         include!(concat!(env!("OUT_DIR"), "/retcd.log.rs"));
     }
-    /// What members say to each other.
+    /// The messages between members.
     pub(crate) mod peer {
         tonic::include_proto!("retcd.peer");
     }
-    /// What the Raft layer keeps on the disk, and says to its peers.
+    /// What the Raft layer stores on the disk, and sends to its peers.
     pub(crate) mod raft {
         include!(concat!(env!("OUT_DIR"), "/retcd.raft.rs"));
     }

@@ -5,8 +5,8 @@
 //!                    \---> reactor 1
 //! ```
 //!
-//! A connection belongs to one reactor from accept to close, and a reactor is one thread. Of a request,
-//! only its command crosses threads, to the core thread, and its answer comes back.
+//! A connection belongs to one reactor from accept to close, and a reactor is one thread. Only the command of
+//! a request is passed to another thread, the core, which returns the outcome.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -36,10 +36,10 @@ pub(crate) struct Port {
     pub(crate) protocols: Protocols,
 }
 
-/// An accepted connection on its way to its reactor.
+/// An accepted connection that is passed to its reactor.
 type Handover = (Accepted, Protocols);
 
-/// The reactors, at work.
+/// The running reactors.
 pub(crate) struct Front {
     handovers: Vec<mpsc::Sender<Handover>>,
     threads: Vec<JoinHandle<()>>,
@@ -61,7 +61,7 @@ impl Front {
         Front { handovers, threads, stop: Arc::new(stop) }
     }
 
-    /// Accepts at `port` and deals the connections out in turn, until dropped.
+    /// Accepts connections at `port` and passes them to the reactors in turn, until dropped.
     pub(crate) async fn accept(&self, port: Port) {
         for turn in 0.. {
             let connection = (port.listener.accept().await, port.protocols);
@@ -71,7 +71,7 @@ impl Front {
         }
     }
 
-    /// Lets the connections finish what they are answering, for a moment, and closes them.
+    /// Gives the connections a moment to finish the requests in progress, and closes them.
     pub(crate) fn stop(self) {
         self.stop.send_replace(true);
         drop(self.handovers);
@@ -85,13 +85,13 @@ impl Front {
 #[derive(Debug)]
 struct Gone;
 
-/// Gives a connection to the reactor whose queue is shortest; of equals, to the first from `turn` on. So a
-/// reactor that is held up gets no more connections than it takes, and the others go on.
+/// Passes a connection to the reactor with the shortest queue; among equal ones, to the first from `turn` on.
+/// So a busy reactor gets only as many connections as it accepts, and the others get the rest.
 async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -> Result<(), Gone> {
     loop {
         let (before, from) = reactors.split_at(turn);
         let in_turn = from.iter().chain(before).filter(|reactor| !reactor.is_closed());
-        // The last of equals would be found otherwise.
+        // Reversed, because `max_by_key` finds the last of equal ones.
         let emptiest = in_turn.rev().max_by_key(|reactor| reactor.capacity()).ok_or(Gone)?;
         connection = match emptiest.try_send(connection) {
             Ok(()) => return Ok(()),
@@ -102,7 +102,7 @@ async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -
                 if rooms.peek().is_none() {
                     return Err(Gone);
                 }
-                // One that has ended meanwhile is left out the next time.
+                // A reactor that has ended meanwhile is left out the next time.
                 if let (Ok(room), ..) = future::select_all(rooms).await {
                     room.send(connection);
                     return Ok(());
@@ -113,7 +113,7 @@ async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -
     }
 }
 
-/// Serves peers on `sockets`, on the runtime that this runs on, for as long as it lives.
+/// Serves peers on `sockets`, on the current runtime, until that ends.
 pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places) {
     let services = PeerServices::new(rpc::peer_routes(&node), rpc::PEER_SERVICES);
     let ports = sockets.into_iter().map(async |socket| {
@@ -135,7 +135,7 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
     future::join_all(ports).await;
 }
 
-/// One reactor, until told to stop.
+/// Runs one reactor until it is stopped.
 fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping: watch::Receiver<bool>) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
@@ -156,10 +156,10 @@ fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping:
                 },
             }
         }
-        // Streams never end by themselves, so connections that are left are closed.
+        // Streams do not end by themselves, so the remaining connections are closed.
         let _ = time::timeout(limits::DRAIN_TIMEOUT, graceful.shutdown()).await;
     });
-    // Blocking work whose caller has gone must not delay the end of the process.
+    // Blocking work whose caller has ended must not delay the end of the process.
     runtime.shutdown_background();
 }
 

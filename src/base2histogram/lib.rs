@@ -1,9 +1,9 @@
 //! A histogram that keeps a count and nothing else.
 //!
-//! openraft records batch sizes and stage latencies in histograms of the crate whose name this one
-//! bears, for a report that retcd never prints. That crate builds lookup tables for sixteen
-//! resolutions on first use, one of which is used: 26 MB of memory that an idle member would hold
-//! for ever. What openraft calls is here, and costs one addition.
+//! openraft records batch sizes and latencies in histograms of the crate with this name, for a report that
+//! retcd never prints. On first use that crate builds lookup tables for sixteen resolutions, of which one is
+//! used: 26 MB of memory that an idle member would hold permanently. This crate has the functions that
+//! openraft calls, and a call costs one addition.
 
 use std::{fmt, marker::PhantomData};
 

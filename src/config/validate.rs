@@ -121,7 +121,7 @@ impl TryFrom<&Flags> for Config {
             quota_backend_bytes: quota(flags, &mut notices),
             max_txn_ops: narrow(flags, "max-txn-ops")?,
             max_request_bytes,
-            // A limit of 0 streams would serve nobody. In etcd, too, 0 means no limit.
+            // With a limit of 0 streams no request could be made. As in etcd, 0 means no limit.
             max_concurrent_streams: match narrow(flags, "max-concurrent-streams")? {
                 0 => u32::MAX,
                 streams => streams,

@@ -1,23 +1,23 @@
-//! Messages that lie in one another as deep as a client likes.
+//! Messages that are nested as deeply as a client chooses.
 //!
-//! prost reads nested messages by recursion and gives up at a hundred, and when it writes one it
-//! measures it anew at every level around it. So a nested transaction is bytes to prost (see
-//! `proto/build.rs`; on the wire that is the same). Who reads one decodes it level by level, and
-//! counts the levels; who writes one does it here, at a cost that grows with its bytes alone.
+//! prost decodes nested messages recursively, up to a depth of one hundred, and when it encodes a message it
+//! computes its length again at every level around it. Therefore a nested transaction is a field of bytes for
+//! prost (see `proto/build.rs`), which is the same on the wire. Decoding goes level by level, and counts the
+//! levels. Encoding is done here, at a cost that grows only with the number of bytes.
 
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 
-/// A message that names its fields, in the order of their tags.
+/// A message that lists its fields, in the order of their tags.
 pub(crate) trait Nested {
     fn fields(&self, fields: &mut impl Fields);
 }
 
-/// What becomes of the fields of a message.
+/// What is done with each field of a message.
 pub(crate) trait Fields {
-    /// A field that is there if it is true.
+    /// A field that is present if it is true.
     fn flag(&mut self, tag: u32, value: bool);
     fn message(&mut self, tag: u32, message: &impl Message);
     fn nested(&mut self, tag: u32, message: &impl Nested);
@@ -34,12 +34,12 @@ pub(crate) fn encode(message: &impl Nested) -> Vec<u8> {
     written.bytes
 }
 
-/// First each nested message is measured, once.
+/// The first pass computes the length of each nested message, once.
 #[derive(Default)]
 struct Measured {
-    /// Of the message whose fields are looked at.
+    /// The length so far of the message whose fields are visited.
     len: usize,
-    /// Of all nested messages, in the order in which they begin.
+    /// The lengths of all nested messages, in the order in which they begin.
     nested_lens: Vec<usize>,
 }
 
@@ -68,7 +68,7 @@ fn field_len(tag: u32, len: usize) -> usize {
     key_len(tag) + encoded_len_varint(len as u64) + len
 }
 
-/// Then all are written, each behind its length.
+/// The second pass writes all messages, each after its length.
 struct Written {
     bytes: Vec<u8>,
     nested_lens: std::vec::IntoIter<usize>,

@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// Somebody listens at the first, nobody at the second.
+    /// An address on which a socket listens, and one on which none does.
     async fn two_addresses() -> (TcpListener, SocketAddr, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");

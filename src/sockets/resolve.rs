@@ -180,9 +180,9 @@ fn differ_in_host_alone(a: &Url, b: &Url) -> bool {
     a.scheme == b.scheme && ports
 }
 
-/// Whether all can be paired with one of the others each, such that every pair is `alike`.
+/// Whether each of `ours` can be paired with one of `theirs`, so that the two of every pair are `alike`.
 fn can_be_paired<T>(ours: &[T], theirs: &[T], alike: &dyn Fn(&T, &T) -> bool) -> bool {
-    // Where each of theirs has its partner among ours.
+    // For each of theirs, the index of its partner among ours.
     let mut partners: Vec<Option<usize>> = vec![None; theirs.len()];
     (0..ours.len()).all(|our| {
         let mut tried = vec![false; theirs.len()];
@@ -190,7 +190,7 @@ fn can_be_paired<T>(ours: &[T], theirs: &[T], alike: &dyn Fn(&T, &T) -> bool) ->
     })
 }
 
-/// Finds a partner for one of ours; whoever has it already may have to take another.
+/// Finds a partner for one of ours. One of ours that has this partner already may get another.
 fn find_partner<T>(
     our: usize,
     ours: &[T],
@@ -220,7 +220,7 @@ fn find_partner<T>(
 mod tests {
     use super::*;
 
-    /// A small world of names.
+    /// A few names and their addresses.
     fn lookup(host: &str) -> io::Result<Vec<IpAddr>> {
         let ips: &[&str] = match host {
             "a.example" | "also-a.example" => &["10.0.0.1"],
@@ -234,7 +234,7 @@ mod tests {
 
     fn compare(ours: &str, theirs: &str) -> Result<(), String> {
         let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
-        // Nothing is asked for twice here.
+        // No host is resolved twice.
         let mut resolver = Resolver { give_up: Instant::now(), ..Resolver::with(lookup) };
         resolver.same_places(&list(ours), &list(theirs))
     }
@@ -267,7 +267,7 @@ mod tests {
             ("http://a.example:1", "http://a.example:2"),
             ("http://a.example:1", "https://10.0.0.1:1"),
             ("http://a.example:1", "http://10.0.0.2:1"),
-            // Each machine has its own.
+            // Each machine has its own `localhost`.
             ("http://localhost:1", "http://127.0.0.1:1"),
             ("http://a.example:1", "http://a.example:1,http://a.example:2"),
             ("http://a.example:1,http://also-a.example:1", "http://10.0.0.1:1,http://10.0.0.2:1"),

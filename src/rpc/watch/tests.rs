@@ -1,4 +1,4 @@
-//! Calls of Watch over a real node, without a socket: requests go in, responses come out.
+//! The Watch service of a real node, without sockets.
 
 use std::sync::Arc;
 
@@ -275,7 +275,7 @@ async fn history_is_caught_up_with_in_whole_and_joins_the_present() {
     let response = stage.next().await;
     assert_eq!((response.events.len(), revision(&response)), (WATCH_BATCH_REVS, 2501));
     let mut seen = lines(&response);
-    // Written while the watcher is on its way.
+    // Written while the watcher catches up.
     stage.put("other", "x").await;
     let last = stage.put("k", "last").await;
     expected.push(format!("{last} k=last was 2499"));
@@ -348,7 +348,7 @@ async fn compacted_history_ends_the_watcher_but_not_the_stream() {
     let response = stage.next().await;
     assert_eq!((response.watch_id, response.canceled, response.compact_revision), (id, true, 6));
     assert_eq!((revision(&response), response.cancel_reason.as_str()), (0, ""));
-    // The id is still taken, until the client gives it back.
+    // The id stays in use until the client cancels it.
     stage.ask(RequestUnion::CreateRequest(WatchCreateRequest { watch_id: 3, ..on("k", "") }));
     assert!(stage.next().await.canceled);
     stage.cancel(3);
@@ -372,7 +372,7 @@ async fn a_cancelled_watcher_falls_silent() {
     assert_eq!(response.cancel_reason, "");
     let response = stage.next().await;
     assert_eq!((response.watch_id, lines(&response)), (1, vec!["2 k=1".into()]));
-    // Catching up, it does so just as well, be it on its way or waiting for its turn.
+    // The same holds while the watcher catches up, whether history is being read for it or not yet.
     let last = stage.count("other", 2500).await;
     for (id, start_revision) in [(8, 2), (9, 2), (10, last)] {
         let create = WatchCreateRequest { watch_id: id, start_revision, ..on("", "\0") };
@@ -421,7 +421,7 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     let mut stage = Stage::set().await;
     stage.put("k", "1").await;
     let rev = stage.put("k", "2").await;
-    // As if the watcher had been created between the event's making and its publication.
+    // As if the watcher had been created after the event was applied and before it was published.
     let key = Range::of(KeyRange::Point("k".into()));
     let (_, mut read) = stage.node.session(Caller::Nobody).range(&key).await.expect("it is there");
     let events = [Event { kind: EventKind::Put, kv: read.kvs.remove(0), prev_kv: None }];
@@ -455,7 +455,7 @@ fn the_empty_key_stands_for_the_first() {
 async fn progress_is_told_when_asked_and_when_due() {
     let mut stage = Stage::set().await;
     stage.put("k", "1").await;
-    // Nobody to tell; then somebody who is still behind.
+    // There is no watcher; then there is one that has not caught up.
     stage.ask_progress();
     stage.ask(RequestUnion::CreateRequest(WatchCreateRequest { start_revision: 1, ..on("k", "") }));
     stage.ask_progress();
