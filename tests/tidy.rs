@@ -92,7 +92,7 @@ const ROOMS: &[Room] = &[
             "config",
             "telemetry",
         ],
-        &["axum", "hyper", "redb"],
+        &["tonic", "prost", "axum", "hyper", "redb"],
     ),
     room(
         "node",
@@ -170,15 +170,7 @@ const OUTSIDE: &[&str] =
 
 /// The files that know protobuf although their room does not: the encodings of the log and of
 /// what members tell each other.
-const PROTOBUF: &[&str] = &[
-    "src/apply/codec.rs",
-    "src/raft/codec.rs",
-    "src/raft/message.rs",
-    "src/raft/network.rs",
-    "src/raft/pipeline.rs",
-    "src/raft/snapshot/part.rs",
-    "src/raft/snapshot/send.rs",
-];
+const PROTOBUF: &[&str] = &["src/apply/codec.rs", "src/raft/codec.rs", "src/raft/message.rs"];
 
 /// What of the outside a simulator has to give in another way, and how it is written in code.
 const OUTSIDES: &[(&str, &[&str])] = &[
@@ -350,8 +342,7 @@ fn check_layers(source: &Source) -> Vec<String> {
         return vec![format!("{}: the room {name:?} is not in the table of layers", source.path)];
     };
     let Some(code) = source.without_tests() else { return Vec::new() };
-    let exempt: &[&str] =
-        if PROTOBUF.contains(&source.path.as_str()) { &["pb", "prost", "tonic"] } else { &[] };
+    let exempt: &[&str] = if PROTOBUF.contains(&source.path.as_str()) { &["pb", "prost"] } else { &[] };
     let ours = used_of_ours(code).into_iter().filter(|used| {
         let used = used.as_str();
         used != name && !room.may.contains(&used) && !exempt.contains(&used)

@@ -4,15 +4,27 @@
 //! Consensus is a user of this room like any other: its messages are bytes here, and nothing of
 //! openraft is known. What comes in from peers is served by `rpc`, on the same protocol.
 
-mod message_kind;
+mod appends;
+mod calls;
+mod connection;
+mod dedicated;
+mod grpc;
 mod peer;
 mod peers;
+mod piece;
 mod reach;
 mod reason;
+#[cfg(test)]
+pub(crate) mod tests;
 
-pub(crate) use message_kind::MessageKind;
-pub(crate) use peer::Peer;
-pub(crate) use peers::{
+pub(crate) use appends::Appends;
+pub(crate) use calls::{
     BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
-    PROTOCOL_VERSION, Peers, REMOVED,
+    MessageKind, PROTOCOL_VERSION, PeerError, REMOVED,
 };
+pub(crate) use dedicated::DedicatedLink;
+pub(crate) use grpc::GrpcConnector;
+pub(crate) use peer::Peer;
+pub(crate) use peers::Peers;
+pub(crate) use piece::Piece;
+pub(crate) use reach::members_at;

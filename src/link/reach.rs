@@ -1,72 +1,88 @@
-//! Whether the other members answer: asked while there is no leader, for an operator who has to find
-//! out what to do about it.
+//! Whether the other members answer, and who they say belongs to the cluster.
 
 use std::time::Duration;
 
 use tokio::time;
-use tonic::Status;
 
 use super::{
+    calls::{KnownCluster, PROTOCOL_VERSION, PeerError},
+    connection::{Call, CallError, Connector, Link},
     peer::Peer,
-    peers::{PROTOCOL_VERSION, PeerError, Peers},
-    reason::reason,
+    peers::Peers,
 };
-use crate::pb::retcd::peer::{HelloRequest, MembersReply, MembersRequest};
+use crate::pb::retcd::peer::{HelloRequest, MembersRequest};
 
-/// What somebody outside is told by a member about its cluster.
-#[derive(Clone, Debug)]
-pub(crate) struct ToldMembers {
-    pub(crate) cluster: u64,
-    /// Ids and peer URLs.
-    pub(crate) members: Vec<(u64, Vec<String>)>,
+/// The cluster of the member that listens at one of `peer`'s URLs.
+pub(crate) async fn members_at(
+    connector: &dyn Connector,
+    peer: &Peer,
+    patience: Duration,
+) -> Result<KnownCluster, CallError> {
+    let request = MembersRequest { version: PROTOCOL_VERSION };
+    once(connector, peer, patience, |link| link.members(request)).await.map(KnownCluster::from)
+}
+
+/// One call on a connection that is closed afterwards.
+async fn once<T>(
+    connector: &dyn Connector,
+    peer: &Peer,
+    patience: Duration,
+    call: impl FnOnce(&dyn Link) -> Call<T>,
+) -> Result<T, CallError> {
+    let link = connector.connect(peer)?;
+    let answered = time::timeout(patience, call(&*link)).await;
+    answered.unwrap_or_else(|_| Err(CallError::unusable(format!("no answer within {patience:?}"))))
 }
 
 impl Peers {
-    /// Whether `target` answers, and takes this member for a member of its cluster.
+    /// Whether `target` answers, and considers this member a member of its cluster.
     pub(crate) async fn greet(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
-        let mut client = self.channel(target, peer)?;
-        let request = HelloRequest { envelope: Some(self.envelope(target)), was_removed: false };
-        self.answer(target, peer, patience, client.hello(request)).await.map(drop)
+        let request = self.hello(target, false);
+        self.call(target, peer, patience, |link| link.hello(request)).await.map(drop)
     }
 
     /// Whether this very member answers at `urls`, as seen from here.
     pub(crate) async fn greet_own(&self, urls: &[String], patience: Duration) -> Result<(), String> {
         let peer = Peer { peer_urls: urls.to_vec(), is_learner: false };
-        let mut client = Peers::client(Peers::connect(&peer).map_err(|error| error.to_string())?);
-        let request = HelloRequest { envelope: Some(self.envelope(self.own())), was_removed: false };
-        answered(patience, client.hello(request)).await.map(drop)
+        let request = self.hello(self.own(), false);
+        let answered = once(self.connector(), &peer, patience, |link| link.hello(request)).await;
+        answered.map(drop).map_err(|error| error.reason)
     }
 
-    /// Tells `target` that it was removed from the cluster, so that it looks for itself.
+    /// Tells `target` that it was removed from the cluster. It asks back before it believes that.
     pub(crate) async fn tell_removed(
         &self,
         target: u64,
         peer: &Peer,
         patience: Duration,
     ) -> Result<(), String> {
-        let mut client = Peers::client(Peers::connect(peer).map_err(|error| error.to_string())?);
-        let request = HelloRequest { envelope: Some(self.envelope(target)), was_removed: true };
-        answered(patience, client.hello(request)).await.map(drop)
+        let request = self.hello(target, true);
+        let answered = once(self.connector(), peer, patience, |link| link.hello(request)).await;
+        answered.map(drop).map_err(|error| error.reason)
     }
 
-    /// Who belongs to the cluster of whoever listens at `urls`.
-    pub(crate) async fn ask_members(urls: &[String], patience: Duration) -> Result<ToldMembers, String> {
+    /// Who belongs to the cluster of the member that listens at `urls`.
+    pub(crate) async fn ask_members(
+        &self,
+        urls: &[String],
+        patience: Duration,
+    ) -> Result<KnownCluster, String> {
         let peer = Peer { peer_urls: urls.to_vec(), is_learner: false };
-        let mut client = Peers::client(Peers::connect(&peer).map_err(|error| error.to_string())?);
-        let request = MembersRequest { version: PROTOCOL_VERSION };
-        let MembersReply { cluster, members, .. } = answered(patience, client.members(request)).await?;
-        let members = members.into_iter().map(|member| (member.id, member.peer_urls)).collect();
-        Ok(ToldMembers { cluster, members })
+        members_at(self.connector(), &peer, patience).await.map_err(|error| error.reason)
     }
-}
 
-async fn answered<T>(
-    patience: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, String> {
-    match time::timeout(patience, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(reason(&status)),
-        Err(_) => Err(format!("no answer within {patience:?}")),
+    /// Whether a member listens at one of the URLs of `target`. Nothing is noted about the peer.
+    pub(crate) async fn is_there(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+    ) -> Result<(), PeerError> {
+        let answered = members_at(self.connector(), peer, patience).await;
+        answered.map(drop).map_err(|error| PeerError::new(target, peer, error.reason, error.was_sent))
+    }
+
+    fn hello(&self, target: u64, was_removed: bool) -> HelloRequest {
+        HelloRequest { envelope: Some(self.envelope(target)), was_removed }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     chance::Chance,
     config::{Config, ETCD_CLUSTER_VERSION},
     limits,
-    link::{Peer, Peers, REMOVED},
+    link::{GrpcConnector, Peer, Peers, REMOVED},
     raft::{Consensus, Leadership, LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
     storage::Database,
     telemetry::{GoDuration, Metrics},
@@ -218,7 +218,8 @@ impl Core {
     /// Starts openraft, and follows who leads. `None` if that failed and those who wait know it.
     async fn start_consensus(&self, giving_up: watch::Receiver<bool>) -> Option<Joined> {
         let Identity { cluster, member, base } = self.identity;
-        let peers = Arc::new(Peers::new(cluster.0, member.0, base, self.state.metrics.clone()));
+        let metrics = self.state.metrics.clone();
+        let peers = Arc::new(Peers::new(cluster.0, member.0, base, Arc::new(GrpcConnector), metrics));
         let timing = Timing {
             heartbeat: self.config.heartbeat,
             election_timeout: self.config.election_timeout,

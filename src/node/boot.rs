@@ -28,7 +28,7 @@ use super::{StartError, snapshot, unfit};
 use crate::{
     config::{self, ClusterState, Config},
     disk, limits,
-    link::{KnownCluster, KnownMember, Peer, Peers},
+    link::{self, GrpcConnector, KnownCluster, KnownMember, Peer},
     raft::{self, LogStore, Replica, base},
     sockets::{self, Resolver},
     storage::{Checkpoint, Database, StorageError, Table},
@@ -380,7 +380,7 @@ fn ask_others(config: &Config) -> Option<KnownCluster> {
         runtime.block_on(async {
             let asked = others.iter().map(|url| {
                 let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
-                Box::pin(async move { Peers::members_at(&peer, ASK_TIMEOUT).await })
+                Box::pin(async move { link::members_at(&GrpcConnector, &peer, ASK_TIMEOUT).await })
             });
             future::select_ok(asked).await.ok().map(|(answer, _)| answer)
         })

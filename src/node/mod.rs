@@ -61,8 +61,9 @@ pub(crate) use snapshot::Snapshot;
 pub(crate) use start::start;
 pub(crate) use start::{Running, open};
 
-pub(crate) use crate::link::{Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery};
-pub(crate) use crate::raft::Piece;
+pub(crate) use crate::link::{
+    Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Piece,
+};
 pub(crate) use members::ChangeError;
 pub(crate) use watching::{CaughtUp, WatchStream};
 

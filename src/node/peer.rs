@@ -18,9 +18,9 @@ use crate::{
     clock, limits,
     link::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
-        MessageKind, PROTOCOL_VERSION, REMOVED,
+        MessageKind, PROTOCOL_VERSION, Piece, REMOVED,
     },
-    raft::{NotProposed, Piece},
+    raft::NotProposed,
     types::{Base, Caller, ClusterId, MemberId},
 };
 

@@ -17,7 +17,7 @@ use tokio::{sync::watch, time};
 use super::{Node, members::quorum};
 use crate::{
     clock,
-    link::{Peer, Peers},
+    link::Peer,
     raft::Leadership,
     telemetry::{self, GoDuration, list},
     types::{ClusterId, MemberId},
@@ -178,8 +178,8 @@ impl Node {
     async fn look_for_leader(&self) -> Finding {
         let config = self.config();
         let others = config.initial_cluster.iter().filter(|(name, _)| *name != config.name);
-        let asked =
-            others.map(async |(name, urls)| (name, urls, Peers::ask_members(urls, GREET_TIMEOUT).await));
+        let asked = others
+            .map(async |(name, urls)| (name, urls, self.shared.peers.ask_members(urls, GREET_TIMEOUT).await));
         let (cluster, own) = self.ids();
         let (mut answering, mut missing, mut obstacles) = (0, Vec::new(), Vec::new());
         let asked = join_all(asked).await;
@@ -188,15 +188,19 @@ impl Node {
         for (name, urls, told) in &asked {
             let title = format!("{name} at {}", urls.join(","));
             match told {
-                Ok(told) if told.cluster != cluster.0 => missing.push(format!(
+                Ok(told) if told.id != cluster.0 => missing.push(format!(
                     "{title}: cluster ID mismatch: it is of cluster {}, and this member of cluster {cluster}",
-                    ClusterId(told.cluster)
+                    ClusterId(told.id)
                 )),
                 Ok(told) => {
                     answering += 1;
-                    others.extend(told.members.iter().filter(|(id, _)| *id != own.0).cloned());
-                    own_urls =
-                        own_urls.or(told.members.iter().find(|(id, _)| *id == own.0).map(|(_, urls)| urls));
+                    for member in &told.members {
+                        if member.id == own.0 {
+                            own_urls = own_urls.or(Some(&member.peer_urls));
+                        } else {
+                            others.insert(member.id, member.peer_urls.clone());
+                        }
+                    }
                 }
                 Err(reason) => missing.push(format!("{title}: {reason}")),
             }

@@ -19,6 +19,8 @@ use super::{
 };
 use crate::{
     pb::retcd::raft as pb,
+    storage::{self, Checkpoint, Record, Table},
+    types::Revision,
     wal::{EntryKind, LogPosition},
 };
 
@@ -171,6 +173,41 @@ pub(super) fn encode_snapshot_reply(reply: &SnapshotResponse<TypeConfig>) -> Byt
 pub(super) fn decode_snapshot_reply(bytes: Bytes) -> Result<SnapshotResponse<TypeConfig>, Unreadable> {
     let message = pb::SnapshotReply::decode(bytes).map_err(|_| Unreadable)?;
     Ok(SnapshotResponse::new(vote(message.vote)?))
+}
+
+/// A stretch of the state, and whether it is the last one.
+pub(super) fn encode_snapshot_part(content: &Checkpoint, is_last: bool) -> Bytes {
+    let Checkpoint { records, cells, .. } = content;
+    let records = records.iter().map(|(revision, record)| pb::SnapshotRecord {
+        main: revision.main.0,
+        sub: revision.sub,
+        is_tombstone: record.is_tombstone(),
+        key_value: record.bytes().clone(),
+    });
+    let cells = cells.iter().map(|(table, key, bytes)| pb::SnapshotCell {
+        table: table.name().to_owned(),
+        key: key.clone(),
+        bytes: bytes.clone().unwrap_or_default(),
+    });
+    let part = pb::SnapshotPart { records: records.collect(), cells: cells.collect(), is_last };
+    part.encode_to_vec().into()
+}
+
+pub(super) fn decode_snapshot_part(bytes: Bytes) -> Result<(Checkpoint, bool), Unreadable> {
+    let part = pb::SnapshotPart::decode(bytes).map_err(|_| Unreadable)?;
+    let records = part.records.into_iter().map(|record| {
+        let pb::SnapshotRecord { main, sub, is_tombstone, key_value } = record;
+        let revision = Revision::new(main, sub);
+        Some((revision, Record::decode(is_tombstone, key_value)?))
+            .filter(|_| storage::is_of_a_change(revision))
+    });
+    let cells = part.cells.into_iter().map(|cell| {
+        let pb::SnapshotCell { table, key, bytes } = cell;
+        Some((Table::named(&table)?, key, Some(bytes)))
+    });
+    let records = records.collect::<Option<_>>().ok_or(Unreadable)?;
+    let cells = cells.collect::<Option<_>>().ok_or(Unreadable)?;
+    Ok((Checkpoint { records, cells, ..Checkpoint::default() }, part.is_last))
 }
 
 fn vote_message(vote: &Vote) -> pb::Vote {

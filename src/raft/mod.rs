@@ -8,6 +8,7 @@ pub(crate) mod base;
 mod codec;
 mod consensus;
 mod flusher;
+mod incoming;
 mod lease_clock;
 mod log_store;
 mod marks;
@@ -28,7 +29,6 @@ pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Tim
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use replica::Replica;
-pub(crate) use snapshot::Piece;
 pub(crate) use stages::Began;
 pub(crate) use start_up::{forget_others, open_log};
 pub(crate) use state_machine::{Parts, RaftStateMachine, request_kind};

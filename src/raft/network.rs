@@ -1,9 +1,10 @@
-//! The roads that openraft's messages take.
+//! How openraft's messages reach a peer.
 //!
-//! Each task of openraft that speaks to a peer has a connection of its own: a heartbeat never
-//! waits behind a megabyte of entries, nor behind a snapshot. Entries go as a stream (`pipeline`),
-//! everything else as calls. Whatever goes wrong on the way is "unreachable", after which openraft
-//! waits a little before it tries again (never a granted vote).
+//! openraft gives each of its tasks that speaks to a peer a network of its own, and so each has a
+//! connection of its own: a heartbeat never waits behind a megabyte of entries, nor behind a snapshot.
+//! Entries are sent as a stream (`pipeline`), everything else as single calls. Whatever goes wrong on
+//! the way is reported as "unreachable", and openraft waits a little before it tries again; it is never
+//! reported as a granted vote.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -18,19 +19,14 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use tonic::{Streaming, transport::Channel};
 
 use super::{
     message::{self, Unreadable},
-    pipeline::{self, Pipeline},
+    pipeline::Pipeline,
     snapshot::{Outgoing, Snapshot, SnapshotImage},
     typ::{TypeConfig, Vote},
 };
-use crate::{
-    link::{MessageKind, Peer, Peers},
-    pb::retcd::peer::{RaftKind, RaftReply, RaftRequest, peer_client::PeerClient},
-    telemetry::PeerMetrics,
-};
+use crate::link::{DedicatedLink, MessageKind, Peer, PeerError, Peers};
 
 /// Makes connections.
 pub(crate) struct Network {
@@ -45,26 +41,24 @@ impl Network {
         Network { peers, outgoing, append_timeout }
     }
 
-    fn connection(&self, target: u64, peer: &Peer, appends: Appends) -> PeerConnection {
+    fn connection(&self, target: u64, peer: &Peer, appends: Appending) -> PeerConnection {
+        assert_ne!(target, self.peers.own(), "a member does not connect to itself");
         PeerConnection {
             peers: self.peers.clone(),
             outgoing: self.outgoing.clone(),
-            target,
-            peer: peer.clone(),
+            link: DedicatedLink::new(self.peers.clone(), target, peer),
             appends,
             append_timeout: self.append_timeout,
-            metrics: self.peers.metrics_of(target),
-            client: Peers::connect(peer).ok().map(Peers::client),
         }
     }
 }
 
-/// How AppendEntries travels.
+/// How AppendEntries are sent.
 #[derive(Clone, Copy, Debug)]
-enum Appends {
-    /// Heartbeats: one now and then, answered or given up before the next.
+enum Appending {
+    /// Heartbeats: each is answered or given up before the next.
     OneByOne,
-    /// Entries: one after the other without waiting.
+    /// Entries: one message after the other, without waiting for answers.
     Streamed,
 }
 
@@ -72,96 +66,49 @@ enum Appends {
 pub(crate) struct PeerConnection {
     peers: Arc<Peers>,
     outgoing: Arc<Outgoing>,
-    target: u64,
-    peer: Peer,
-    appends: Appends,
+    link: DedicatedLink,
+    appends: Appending,
     append_timeout: Duration,
-    metrics: Arc<PeerMetrics>,
-    /// `None` if the peer's URL is none.
-    client: Option<PeerClient<Channel>>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerConnection;
 
     async fn new_client(&mut self, target: u64, peer: &Peer) -> PeerConnection {
-        self.connection(target, peer, Appends::Streamed)
+        self.connection(target, peer, Appending::Streamed)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> PeerConnection {
-        self.connection(target, peer, Appends::OneByOne)
+        self.connection(target, peer, Appending::OneByOne)
     }
 }
 
 impl PeerConnection {
-    /// To where the peer is reached now, which may have changed since this connection was made.
-    fn client(&mut self) -> Result<PeerClient<Channel>, Unreachable<TypeConfig>> {
-        if let Some(moved) = self.peers.moved_from(self.target, &self.peer) {
-            self.client = Peers::connect(&moved).ok().map(Peers::client);
-            self.peer = moved;
-        }
-        self.client.clone().ok_or_else(|| Unreachable::from_string("the member has no valid peer URL"))
-    }
-
-    /// On this connection.
-    async fn send(
-        &mut self,
-        kind: MessageKind,
-        message: Bytes,
-        patience: Duration,
-    ) -> Result<Bytes, Unreachable<TypeConfig>> {
-        let client = self.client()?;
-        self.send_over(client, kind, message, patience).await
-    }
-
-    /// On the connection that this member keeps to the peer anyway. Whoever asks for votes was given
-    /// this one for nothing else, and an election is no time to make connections.
+    /// A message on the connection that this member keeps to the peer anyway: an election is no time
+    /// to make connections.
     async fn send_at_once(
-        &mut self,
-        kind: MessageKind,
-        message: Bytes,
-        patience: Duration,
-    ) -> Result<Bytes, Unreachable<TypeConfig>> {
-        let moved = self.peers.moved_from(self.target, &self.peer);
-        let kept = self.peers.channel(self.target, moved.as_ref().unwrap_or(&self.peer));
-        let client = kept.map_err(|error| Unreachable::new(&error))?;
-        self.send_over(client, kind, message, patience).await
-    }
-
-    async fn send_over(
         &self,
-        mut client: PeerClient<Channel>,
         kind: MessageKind,
         message: Bytes,
         patience: Duration,
     ) -> Result<Bytes, Unreachable<TypeConfig>> {
-        let envelope = Some(self.peers.envelope(self.target));
-        self.metrics.sent(message.len());
-        let request = RaftRequest { envelope, kind: RaftKind::from(kind).into(), message };
-        let answer = self.peers.answer(self.target, &self.peer, patience, client.raft(request)).await;
-        let reply = answer.map_err(|error| Unreachable::new(&error))?.message;
-        self.metrics.received(reply.len());
-        Ok(reply)
+        let sent = self.peers.raft(self.link.target(), &self.link.peer(), patience, (kind, message)).await;
+        sent.map_err(unreachable)
     }
 
-    /// Begins a stream with `first`, which goes with the envelope. The peer has looked at that
-    /// when this returns.
+    /// Begins a stream with `first`. The peer has accepted that when this returns.
     async fn open<S>(
         &mut self,
         first: &AppendEntriesRequest<TypeConfig>,
         requests: S,
-    ) -> Result<Pipeline<S, Streaming<RaftReply>>, RPCError<TypeConfig>> {
-        let (outgoing, pieces) =
-            pipeline::outgoing(self.peers.envelope(self.target), first, self.metrics.clone());
-        let mut client = self.client()?;
-        let answers = client.append(pieces);
-        // The peer has all of the first message when it answers.
-        let patience = self.append_timeout + outgoing.way();
-        let answers = self.peers.answer(self.target, &self.peer, patience, answers).await;
-        let answers = answers.map_err(|error| Unreachable::new(&error))?;
-        let (peers, peer) = (self.peers.clone(), self.peer.clone());
-        Ok(Pipeline::new(peers, self.target, peer, self.append_timeout, requests, outgoing, answers))
+    ) -> Result<Pipeline<S>, RPCError<TypeConfig>> {
+        let stream = self.link.append(message::encode_append(first), self.append_timeout).await;
+        Ok(Pipeline::new(stream.map_err(unreachable)?, first, requests))
     }
+}
+
+fn unreachable(error: PeerError) -> Unreachable<TypeConfig> {
+    Unreachable::new(&error)
 }
 
 fn unreadable(error: Unreadable) -> RPCError<TypeConfig> {
@@ -171,27 +118,26 @@ fn unreadable(error: Unreadable) -> RPCError<TypeConfig> {
 /// A stream of entries and its answers, as openraft sees it.
 enum Session<'s, S> {
     Begins(&'s mut PeerConnection, S),
-    Runs(Box<Pipeline<S, Streaming<RaftReply>>>),
+    Runs(Box<Pipeline<S>>),
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerConnection {
     type SnapshotData = SnapshotImage;
 
-    /// A heartbeat, for entries are streamed. openraft gives up on it before the next one is due,
-    /// and this a little earlier, to say so: there is nothing to be gained by giving up any
-    /// sooner, for the answer also means that the peer has what it got before on its disk, and a
-    /// busy machine takes its time.
+    /// A heartbeat, because entries are streamed. openraft gives up on it before the next one is due;
+    /// this gives up a little earlier, so that the failure is counted. Giving up any sooner would gain
+    /// nothing: the peer answers only when it has synced what it got before, and a busy disk is slow.
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let patience = option.hard_ttl() * 9 / 10;
-        let sent = self.send(MessageKind::Append, message::encode_append(&request), patience).await;
+        let sent = self.link.raft(MessageKind::Append, message::encode_append(&request), patience).await;
         if sent.is_err() && request.entries.is_empty() {
             self.peers.heartbeat_failed();
         }
-        let reply = sent?;
+        let reply = sent.map_err(unreachable)?;
         message::decode_append_reply(reply).map_err(unreadable)
     }
 
@@ -210,13 +156,13 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         match self.appends {
-            Appends::OneByOne => stream_append_sequential(self, requests, option),
-            Appends::Streamed => Box::pin(async move {
+            Appending::OneByOne => stream_append_sequential(self, requests, option),
+            Appending::Streamed => Box::pin(async move {
                 let answers = stream::unfold(Some(Session::Begins(self, requests)), async |session| {
                     let mut pipeline = match session? {
                         Session::Runs(pipeline) => pipeline,
                         Session::Begins(connection, mut requests) => {
-                            // The pause after a failure is in here: no connection before that.
+                            // openraft's pause after a failure is in here, and no connection is made before.
                             let first = requests.next().await?;
                             match connection.open(&first, requests).await {
                                 Ok(pipeline) => Box::new(pipeline),
@@ -261,10 +207,9 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let moved = self.peers.moved_from(self.target, &self.peer);
-        let peer = moved.as_ref().unwrap_or(&self.peer);
-        let transfer = self.metrics.sending_snapshot();
-        let sent = self.outgoing.send(&self.peers, self.target, peer, &vote, snapshot, cancel).await;
+        let (target, peer) = (self.link.target(), self.link.peer());
+        let transfer = self.peers.metrics_of(target).sending_snapshot();
+        let sent = self.outgoing.send(&self.peers, target, &peer, &vote, snapshot, cancel).await;
         if sent.is_ok() {
             transfer.arrived();
         }
@@ -280,7 +225,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         let reply = self.send_at_once(MessageKind::TransferLeader, encoded, option.soft_ttl()).await?;
         if let Err(reason) = message::decode_transfer_reply(reply).map_err(unreadable)? {
             tracing::warn!(
-                "transferee-member-id" = format_args!("{:x}", self.target),
+                "transferee-member-id" = format_args!("{:x}", self.link.target()),
                 reason,
                 "the transferee did not become the leader"
             );

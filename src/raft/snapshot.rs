@@ -29,8 +29,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 pub(super) use receive::{Header, Inbox};
 pub(super) use send::Outgoing;
 
@@ -39,7 +37,7 @@ use super::{
     typ::{SnapshotMeta, TypeConfig},
 };
 use crate::{
-    clock, limits,
+    clock,
     storage::{Database, Reader},
     telemetry::GoDuration,
 };
@@ -94,29 +92,6 @@ impl Drop for TemporaryFile {
     fn drop(&mut self) {
         // It is not there if it has taken the database's place.
         let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// A stretch of a snapshot, with its checksum.
-pub(crate) struct Piece {
-    pub(crate) data: Bytes,
-    pub(crate) crc32c: u32,
-    /// The part goes on in the next piece.
-    pub(crate) is_continued: bool,
-}
-
-impl Piece {
-    /// An encoded part, in pieces that fit a message whatever is in it.
-    fn of(mut part: Bytes) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        loop {
-            let data = part.split_to(part.len().min(limits::SNAPSHOT_PIECE_BYTES));
-            let is_continued = !part.is_empty();
-            pieces.push(Piece { crc32c: crc32c::crc32c(&data), data, is_continued });
-            if !is_continued {
-                return pieces;
-            }
-        }
     }
 }
 

@@ -7,13 +7,10 @@
 use std::iter::Peekable;
 
 use bytes::Bytes;
-use prost::Message;
 
 use crate::{
-    pb::retcd::raft as pb,
-    raft::message::Unreadable,
-    storage::{self, Checkpoint, Reader, Record, StorageError, Stretches, Table},
-    types::Revision,
+    raft::message::{self, Unreadable},
+    storage::{Checkpoint, Reader, StorageError, Stretches},
 };
 
 /// A stretch of the state.
@@ -26,38 +23,12 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn encode(&self) -> Bytes {
-        let Checkpoint { records, cells, .. } = &self.content;
-        let records = records.iter().map(|(revision, record)| pb::SnapshotRecord {
-            main: revision.main.0,
-            sub: revision.sub,
-            is_tombstone: record.is_tombstone(),
-            key_value: record.bytes().clone(),
-        });
-        let cells = cells.iter().map(|(table, key, bytes)| pb::SnapshotCell {
-            table: table.name().to_owned(),
-            key: key.clone(),
-            bytes: bytes.clone().unwrap_or_default(),
-        });
-        let part =
-            pb::SnapshotPart { records: records.collect(), cells: cells.collect(), is_last: self.is_last };
-        part.encode_to_vec().into()
+        message::encode_snapshot_part(&self.content, self.is_last)
     }
 
     pub(super) fn decode(bytes: Bytes) -> Result<Part, Unreadable> {
-        let part = pb::SnapshotPart::decode(bytes).map_err(|_| Unreadable)?;
-        let records = part.records.into_iter().map(|record| {
-            let pb::SnapshotRecord { main, sub, is_tombstone, key_value } = record;
-            let revision = Revision::new(main, sub);
-            Some((revision, Record::decode(is_tombstone, key_value)?))
-                .filter(|_| storage::is_of_a_change(revision))
-        });
-        let cells = part.cells.into_iter().map(|cell| {
-            let pb::SnapshotCell { table, key, bytes } = cell;
-            Some((Table::named(&table)?, key, Some(bytes)))
-        });
-        let records = records.collect::<Option<_>>().ok_or(Unreadable)?;
-        let cells = cells.collect::<Option<_>>().ok_or(Unreadable)?;
-        Ok(Part { content: Checkpoint { records, cells, ..Checkpoint::default() }, is_last: part.is_last })
+        let (content, is_last) = message::decode_snapshot_part(bytes)?;
+        Ok(Part { content, is_last })
     }
 }
 

@@ -17,9 +17,10 @@ use tokio::{
     time,
 };
 
-use super::{Piece, Progress, Received, Snapshot, SnapshotImage, TemporaryFile, give_way, part::Part};
+use super::{Progress, Received, Snapshot, SnapshotImage, TemporaryFile, give_way, part::Part};
 use crate::{
     limits,
+    link::Piece,
     raft::{
         codec,
         marks::INSTALLED_CELL,

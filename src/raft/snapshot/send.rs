@@ -15,11 +15,10 @@ use openraft::{
 use parking_lot::Mutex;
 use tokio::{runtime, sync::oneshot, time};
 
-use super::{Piece, Progress, Snapshot, SnapshotImage, give_way, part::Parts};
+use super::{Progress, Snapshot, SnapshotImage, give_way, part::Parts};
 use crate::{
     clock, limits,
-    link::{Peer, Peers},
-    pb::retcd::peer::SnapshotPiece,
+    link::{Peer, Peers, Piece},
     raft::{
         message,
         typ::{SnapshotMeta, TypeConfig, Vote},
@@ -221,25 +220,19 @@ async fn transfer(
     meta: &SnapshotMeta,
     reader: Box<Reader>,
 ) -> Result<SnapshotResponse<TypeConfig>, Failure> {
-    // Before anything is read: whether somebody is there to take it.
-    let answer = Peers::members_at(peer, PROBE_PATIENCE).await;
-    answer.map_err(|error| Failure::Absent(error.to_string()))?;
+    // Nothing is read for a peer that is not there to take it.
+    let found = peers.is_there(target, peer, PROBE_PATIENCE).await;
+    found.map_err(|error| Failure::Absent(error.to_string()))?;
     let records = reader.record_count().map_err(|error| Failure::broken(&error))?;
     let index = meta.last_log_id.as_ref().map_or(0, |last| last.index);
     tracing::info!(to = format_args!("{target:x}"), urls = %peer, index, records, "sending a snapshot");
     let began = clock::now();
-    let header = SnapshotPiece {
-        envelope: Some(peers.envelope(target)),
-        message: message::encode_snapshot_header(vote, meta, records),
-        ..SnapshotPiece::default()
-    };
+    let header = message::encode_snapshot_header(vote, meta, records);
     let parts = Parts::of(*reader).map_err(|error| Failure::broken(&error))?;
     let pieces = pieces(parts, Progress::new("sending a snapshot", target, records));
-    let mut client = Peers::client(Peers::connect(peer).map_err(|error| Failure::broken(&error))?);
-    let pieces = stream::once(async { header }).chain(pieces);
-    let answer = peers.answer(target, peer, PATIENCE, client.snapshot(pieces)).await;
-    let reply = answer.map_err(|error| Failure::broken(&error))?;
-    let reply = message::decode_snapshot_reply(reply.message).map_err(|error| Failure::broken(&error))?;
+    let reply = peers.snapshot(target, peer, PATIENCE, header, pieces).await;
+    let reply = reply.map_err(|error| Failure::broken(&error))?;
+    let reply = message::decode_snapshot_reply(reply).map_err(|error| Failure::broken(&error))?;
     if reply.vote <= *vote {
         let took = GoDuration(clock::since(began));
         tracing::info!(to = format_args!("{target:x}"), index, %took, "a snapshot was installed by a peer");
@@ -249,7 +242,7 @@ async fn transfer(
 
 /// The parts as messages, not faster than is good for others. A part that cannot be read ends
 /// them early, which the other side notices.
-fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece> {
+fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = Piece> + Send + 'static {
     let parts =
         stream::unfold((parts, progress, clock::now()), |(mut parts, mut progress, due)| async move {
             time::sleep_until(due.into()).await;
@@ -269,10 +262,5 @@ fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = SnapshotPiece>
                 }
             }
         });
-    parts.flat_map(stream::iter).map(|Piece { data, crc32c, is_continued }| SnapshotPiece {
-        data,
-        data_crc32c: crc32c,
-        is_continued,
-        ..SnapshotPiece::default()
-    })
+    parts.flat_map(stream::iter)
 }

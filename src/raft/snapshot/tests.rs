@@ -24,6 +24,7 @@ use crate::{
     config::{Config, Invocation},
     disk::Directory,
     limits,
+    link::Piece,
     raft::{
         LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, Tags, codec, message,
         typ::{Batch, Entry, LogId, Vote},

@@ -1,0 +1,71 @@
+//! What members ask of each other, and over what: the seam between this member and the network.
+//!
+//! Production has gRPC behind these two traits (`grpc.rs`). A simulator, or a test, has whatever hands
+//! a request to the other member, and everything above the traits is the same code: envelopes,
+//! deadlines, the window of unanswered messages, and what is known of each peer.
+//!
+//! The futures and the connections are boxed. A call to a peer carries a batch, an election or a
+//! heartbeat, and allocates in the transport anyway; type parameters would have to be carried through
+//! consensus, the node and every handler.
+
+use std::{error::Error, sync::Arc};
+
+use futures_util::{future::BoxFuture, stream::BoxStream};
+
+use super::peer::Peer;
+use crate::pb::retcd::peer::{
+    AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
+    MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
+    ReadIndexRequest, SnapshotPiece,
+};
+
+/// Makes connections to peers.
+pub(crate) trait Connector: Send + Sync {
+    /// A connection to whichever of the peer's URLs accepts first. It is made when it is first used, on
+    /// the runtime that this is called on, and made again after it broke.
+    fn connect(&self, peer: &Peer) -> Result<Arc<dyn Link>, CallError>;
+}
+
+/// The calls of peer.proto, over one connection to one peer.
+pub(crate) trait Link: Send + Sync {
+    fn raft(&self, request: RaftRequest) -> Call<RaftReply>;
+    /// Resolves once the peer has accepted the first piece.
+    fn append(&self, pieces: BoxStream<'static, AppendPiece>) -> Call<Answers>;
+    fn snapshot(&self, pieces: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply>;
+    fn propose(&self, request: ProposeRequest) -> Call<ProposeReply>;
+    fn read_index(&self, request: ReadIndexRequest) -> Call<ReadIndexReply>;
+    fn lease(&self, request: LeaseRequest) -> Call<LeaseReply>;
+    fn change(&self, request: ChangeRequest) -> Call<ChangeReply>;
+    fn members(&self, request: MembersRequest) -> Call<MembersReply>;
+    fn hello(&self, request: HelloRequest) -> Call<HelloReply>;
+}
+
+/// A call under way. It owns all that it needs, so the connection may be used meanwhile.
+pub(crate) type Call<T> = BoxFuture<'static, Result<T, CallError>>;
+
+/// The answers to a stream of appends, in the order of its pieces.
+pub(crate) type Answers = BoxStream<'static, Result<RaftReply, CallError>>;
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct CallError {
+    /// In words that an operator can act on.
+    pub(crate) reason: String,
+    /// Whether the peer may have got the request.
+    pub(crate) was_sent: bool,
+    /// The peer says that this member was removed from the cluster.
+    pub(crate) says_removed: bool,
+}
+
+impl CallError {
+    /// The request did not leave this member.
+    pub(crate) fn not_sent(error: &dyn Error) -> CallError {
+        CallError { reason: error.to_string(), was_sent: false, says_removed: false }
+    }
+
+    /// The peer answered, and the answer is of no use.
+    pub(crate) fn unusable(reason: String) -> CallError {
+        CallError { reason, was_sent: true, says_removed: false }
+    }
+}

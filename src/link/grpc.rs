@@ -1,0 +1,154 @@
+//! Connections to peers as gRPC: HTTP/2 over TCP or a Unix socket.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, Stream, StreamExt, stream::BoxStream};
+use hyper_util::rt::TokioIo;
+use tonic::{
+    Code, Response, Status,
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    calls::REMOVED,
+    connection::{Answers, Call, CallError, Connector, Link},
+    peer::Peer,
+    reason::reason,
+};
+use crate::{
+    limits,
+    pb::retcd::peer::{
+        AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
+        MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
+        ReadIndexRequest, SnapshotPiece, peer_client::PeerClient,
+    },
+    sockets::Dialer,
+};
+
+/// A connection that has been silent for this long while a call waits is sent a PING, and is closed
+/// if that is not answered for as long again.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// Connects to peers over the network.
+pub(crate) struct GrpcConnector;
+
+impl Connector for GrpcConnector {
+    fn connect(&self, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
+        let dialer = Dialer::new(&peer.peer_urls);
+        let endpoint = Endpoint::from_shared(format!("http://{}", dialer.authority()));
+        let endpoint = endpoint.map_err(|error| CallError::not_sent(&error))?;
+        let connector = tower::service_fn(move |_: Uri| {
+            let dialer = dialer.clone();
+            async move { dialer.dial().await.map(TokioIo::new) }
+        });
+        let channel = endpoint
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+            .http2_max_header_list_size(limits::HEADER_LIST_BYTES)
+            // An answer that arrives after its call was given up is counted as one of these, and the
+            // count only grows: with a limit, a long-lived connection would be closed at some time.
+            .http2_max_local_error_reset_streams(None)
+            .connect_with_connector_lazy(connector);
+        let client = PeerClient::new(channel)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        Ok(Arc::new(GrpcLink(client)))
+    }
+}
+
+/// Cheap to clone: the clones share the connection.
+struct GrpcLink(PeerClient<Channel>);
+
+/// A stream of requests under a name of its own: the compiler cannot show that a future that holds a
+/// boxed one may move to another thread.
+struct Pieces<T>(BoxStream<'static, T>);
+
+impl<T> Stream for Pieces<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+/// A call of a client that is the call's own.
+macro_rules! call {
+    ($link:expr, $method:ident, $request:expr) => {{
+        let mut client = $link.0.clone();
+        async move { client.$method($request).await.map(Response::into_inner).map_err(|status| failed(&status)) }
+            .boxed()
+    }};
+}
+
+impl Link for GrpcLink {
+    fn raft(&self, request: RaftRequest) -> Call<RaftReply> {
+        call!(self, raft, request)
+    }
+
+    fn append(&self, pieces: BoxStream<'static, AppendPiece>) -> Call<Answers> {
+        let opened = call!(self, append, Pieces(pieces));
+        async {
+            let answers: Answers =
+                opened.await?.map(|answer| answer.map_err(|status| failed(&status))).boxed();
+            Ok(answers)
+        }
+        .boxed()
+    }
+
+    fn snapshot(&self, pieces: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply> {
+        call!(self, snapshot, Pieces(pieces))
+    }
+
+    fn propose(&self, request: ProposeRequest) -> Call<ProposeReply> {
+        call!(self, propose, request)
+    }
+
+    fn read_index(&self, request: ReadIndexRequest) -> Call<ReadIndexReply> {
+        call!(self, read_index, request)
+    }
+
+    fn lease(&self, request: LeaseRequest) -> Call<LeaseReply> {
+        call!(self, lease, request)
+    }
+
+    fn change(&self, request: ChangeRequest) -> Call<ChangeReply> {
+        call!(self, change, request)
+    }
+
+    fn members(&self, request: MembersRequest) -> Call<MembersReply> {
+        call!(self, members, request)
+    }
+
+    fn hello(&self, request: HelloRequest) -> Call<HelloReply> {
+        call!(self, hello, request)
+    }
+}
+
+fn failed(status: &Status) -> CallError {
+    CallError {
+        reason: reason(status),
+        was_sent: !is_connect_error(status),
+        says_removed: status.code() == Code::FailedPrecondition && status.message() == REMOVED,
+    }
+}
+
+/// Whether no connection could be made, so that nobody got the request.
+fn is_connect_error(status: &Status) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,223 @@
+//! A peer in memory in the place of the network, and the window of unanswered messages against it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future, stream::BoxStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    Appends, DedicatedLink, Peer, Peers, Piece,
+    appends::AppendError,
+    connection::{Answers, Call, CallError, Connector, Link},
+};
+use crate::{
+    config::Config,
+    limits,
+    pb::retcd::peer::{
+        AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
+        MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
+        ReadIndexRequest, SnapshotPiece,
+    },
+    telemetry::Metrics,
+};
+
+/// Only waited for where no answer comes.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Hands every stream of appends to the test.
+#[derive(Clone)]
+struct InMemory(mpsc::UnboundedSender<FarEnd>);
+
+impl Connector for InMemory {
+    fn connect(&self, _: &Peer) -> Result<Arc<dyn Link>, CallError> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+fn not_asked<T: Send + 'static>() -> Call<T> {
+    future::ready(Err(CallError::unusable("the test does not answer this call".to_owned()))).boxed()
+}
+
+impl Link for InMemory {
+    fn raft(&self, _: RaftRequest) -> Call<RaftReply> {
+        not_asked()
+    }
+
+    fn append(&self, arriving: BoxStream<'static, AppendPiece>) -> Call<Answers> {
+        let (answers, answered) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
+        let accepted = self.0.send(FarEnd { arriving, answers: Some(answers) });
+        accepted.expect("the test takes the stream");
+        future::ready(Ok(ReceiverStream::new(answered).boxed())).boxed()
+    }
+
+    fn snapshot(&self, _: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply> {
+        not_asked()
+    }
+
+    fn propose(&self, _: ProposeRequest) -> Call<ProposeReply> {
+        not_asked()
+    }
+
+    fn read_index(&self, _: ReadIndexRequest) -> Call<ReadIndexReply> {
+        not_asked()
+    }
+
+    fn lease(&self, _: LeaseRequest) -> Call<LeaseReply> {
+        not_asked()
+    }
+
+    fn change(&self, _: ChangeRequest) -> Call<ChangeReply> {
+        not_asked()
+    }
+
+    fn members(&self, _: MembersRequest) -> Call<MembersReply> {
+        not_asked()
+    }
+
+    fn hello(&self, _: HelloRequest) -> Call<HelloReply> {
+        not_asked()
+    }
+}
+
+/// The peer's end of a stream of appends.
+pub(crate) struct FarEnd {
+    arriving: BoxStream<'static, AppendPiece>,
+    answers: Option<mpsc::Sender<Result<RaftReply, CallError>>>,
+}
+
+impl FarEnd {
+    /// The messages that have arrived and were not taken.
+    pub(crate) fn arrived(&mut self) -> Vec<Bytes> {
+        let mut messages = Vec::new();
+        while let Some(Some(piece)) = self.arriving.next().now_or_never() {
+            messages.push(piece.message);
+        }
+        messages
+    }
+
+    /// Whether this member has said that no message follows.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        self.arriving.next().await.is_none()
+    }
+
+    pub(crate) fn answer(&self, message: Bytes) {
+        self.send(Ok(RaftReply { message }));
+    }
+
+    pub(crate) fn refuse(&self) {
+        self.send(Err(CallError::unusable("gone".to_owned())));
+    }
+
+    fn send(&self, answer: Result<RaftReply, CallError>) {
+        let answers = self.answers.as_ref().expect("the peer has not hung up");
+        answers.try_send(answer).expect("there is room for an answer");
+    }
+
+    pub(crate) fn hang_up(&mut self) {
+        self.answers = None;
+    }
+}
+
+/// A stream to a peer in memory, on which `first` was sent.
+pub(crate) async fn stream_to_peer(first: Bytes) -> (Appends, FarEnd) {
+    let (_, stream, peer) = connected(first).await;
+    (stream, peer)
+}
+
+async fn connected(first: Bytes) -> (Arc<Peers>, Appends, FarEnd) {
+    let (streams, mut opened) = mpsc::unbounded_channel();
+    let metrics = Arc::new(Metrics::new(&Config::of_flags(&[])));
+    let peers = Arc::new(Peers::new(1, 7, None, Arc::new(InMemory(streams)), metrics));
+    let mut link = DedicatedLink::new(peers.clone(), 8, &Peer::default());
+    let stream = link.append(first, PATIENCE).await.expect("the peer accepts the stream");
+    (peers, stream, opened.recv().await.expect("the stream was opened"))
+}
+
+fn message(bytes: usize) -> Bytes {
+    vec![7; bytes].into()
+}
+
+fn fill(stream: &mut Appends, bytes: usize) -> usize {
+    let mut sent = 0;
+    while stream.has_room() {
+        stream.send(message(bytes));
+        sent += 1;
+    }
+    sent
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_is_sent_one_window_and_given_up() {
+    let (mut stream, mut peer) = stream_to_peer(message(1)).await;
+    assert_eq!(fill(&mut stream, 1) + 1, limits::APPENDS_IN_FLIGHT);
+    assert_eq!(peer.arrived().len(), limits::APPENDS_IN_FLIGHT);
+    let error = stream.answer().await.expect_err("no answer comes");
+    assert!(matches!(error, AppendError::Peer(_)), "{error}");
+}
+
+#[tokio::test]
+async fn large_messages_fill_the_window_sooner() {
+    let (mut stream, mut peer) = stream_to_peer(message(1)).await;
+    let large = 1_000_000;
+    assert_eq!(fill(&mut stream, large), limits::APPENDS_IN_FLIGHT_BYTES.div_ceil(large));
+    peer.arrived();
+    peer.answer(message(1));
+    stream.answer().await.expect("answered");
+    peer.answer(message(1));
+    stream.answer().await.expect("answered");
+    assert_eq!(fill(&mut stream, large), 1, "an answer makes room for as much as it answers");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_closed_ends_with_the_last_answer() {
+    let (mut stream, mut peer) = stream_to_peer(message(1)).await;
+    stream.send(message(2));
+    stream.close();
+    assert!(!stream.has_room());
+    for number in 1..=2 {
+        peer.answer(message(number));
+        assert_eq!(stream.answer().await.expect("answered"), Some(message(number)));
+    }
+    assert_eq!(stream.answer().await.expect("no error"), None);
+    assert_eq!(peer.arrived().len(), 2);
+    assert!(peer.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_an_error() {
+    let (mut stream, peer) = stream_to_peer(message(1)).await;
+    peer.refuse();
+    assert!(matches!(stream.answer().await, Err(AppendError::Peer(_))));
+    let (mut stream, mut peer) = stream_to_peer(message(1)).await;
+    peer.hang_up();
+    assert!(matches!(stream.answer().await, Err(AppendError::Ended)));
+    let (mut stream, peer) = stream_to_peer(message(1)).await;
+    peer.answer(message(1));
+    peer.answer(message(1));
+    stream.answer().await.expect("answered");
+    assert!(matches!(stream.answer().await, Err(AppendError::Unasked)));
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_peer_moves() {
+    let (peers, mut stream, peer) = connected(message(1)).await;
+    assert!(!stream.has_moved());
+    let moved = Peer { peer_urls: vec!["http://elsewhere:1".to_owned()], is_learner: false };
+    peers.moved_to(BTreeMap::from([(8, moved)]));
+    assert!(stream.has_moved());
+    peer.answer(message(1));
+    assert_eq!(stream.answer().await.expect("what was answered before counts"), Some(message(1)));
+    assert_eq!(stream.answer().await.expect("no error"), None);
+}
+
+#[test]
+fn a_part_is_split_into_pieces_that_fit_a_message() {
+    let part = message(2 * limits::SNAPSHOT_PIECE_BYTES + 1);
+    let pieces = Piece::of(part.clone());
+    assert_eq!(pieces.iter().map(|piece| piece.is_continued).collect::<Vec<_>>(), [true, true, false]);
+    assert!(pieces.iter().all(|piece| piece.crc32c == crc32c::crc32c(&piece.data)));
+    assert_eq!(pieces.iter().flat_map(|piece| piece.data.to_vec()).collect::<Vec<_>>(), part);
+    assert_eq!(Piece::of(Bytes::new()).len(), 1, "a part without content is a piece");
+}
