@@ -38,6 +38,56 @@ const _: () = assert!(REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= COMMAND_BY
 pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// Bytes of answers that HTTP/2 buffers for one stream before the answer is asked for more. One more
+/// piece of the answer waits behind them. A client that does not read holds up its own streams only.
+pub(crate) const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Calls that one connection may have open, unless `--max-concurrent-streams` says otherwise. etcd has no
+/// limit by default. A client that knows the limit, as all clients of gRPC do, waits for one of its calls to
+/// end; any other client's call is reset. Clients that share one connection for hundreds of watch streams
+/// are common, thousands are not known.
+pub(crate) const HTTP2_STREAMS_MAX: u32 = 10_000;
+
+/// Calls that may be open on all connections of clients together, and on all connections of peers. Further
+/// ones are refused with `ResourceExhausted`. An open stream takes about 20 KB.
+pub(crate) const CALLS_MAX: usize = 50_000;
+
+const _: () = assert!(HTTP2_STREAMS_MAX as usize <= CALLS_MAX);
+
+/// How long a client may keep the server waiting for the rest of what it has begun to send: the first
+/// bytes of a connection, a head, a frame, a message. In this time at least so many bytes have to arrive,
+/// or the whole of it. Otherwise the connection is closed, or, for a message, the call is refused with
+/// `Unavailable`. A connection that owes nothing may be idle for as long as it likes.
+pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const BODY_PROGRESS_BYTES: usize = 1024;
+pub(crate) const HEAD_PROGRESS_BYTES: usize = 64 * 1024;
+
+/// Bytes of memory for messages that have not arrived whole: those of at most [`SMALL_MESSAGE_BYTES`], and
+/// all others, on all connections of clients together, and on all connections of peers. A message for which
+/// there is no memory waits, unread, until others have arrived or their clients have run out of time.
+pub(crate) const SMALL_MESSAGE_BYTES: usize = 64 * 1024;
+pub(crate) const UNFINISHED_SMALL_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const UNFINISHED_BYTES: usize = 192 * 1024 * 1024;
+
+const _: () = assert!(SMALL_MESSAGE_BYTES <= UNFINISHED_SMALL_BYTES);
+const _: () = assert!(REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= UNFINISHED_BYTES);
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= UNFINISHED_BYTES);
+
+/// Smaller pieces of such messages are copied, so that a piece of one byte does not keep the buffer in
+/// memory that it was received in.
+pub(crate) const SMALL_PIECE_BYTES: usize = 8 * 1024;
+
+/// Frames without effect that a connection may send before it is closed with `too_many_frames`, and how many
+/// more it may send each second. Clients of gRPC send a few in the life of a connection.
+pub(crate) const HTTP2_VOID_FRAMES: u32 = 10_000;
+pub(crate) const HTTP2_VOID_FRAMES_PER_SEC: u32 = 1000;
+
+/// How long a client that sent too many frames may take to read why its connection is closed.
+pub(crate) const HTTP2_GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The shortest time between two pings of a client if `--grpc-keepalive-min-time` is 0: gRPC's default.
+pub(crate) const KEEPALIVE_MIN_TIME_DEFAULT: Duration = Duration::from_secs(5 * 60);
+
 /// Bytes read from a connection at once, and the number of requests after which the connection stops
 /// reading until a handler has been started for each of them.
 pub(crate) const HTTP2_READ_BYTES: usize = 32 * 1024;
@@ -349,10 +399,6 @@ pub(crate) const METRICS_CONNECTIONS: usize = 16;
 pub(crate) const CONNECTIONS_SHARE: usize = 8;
 
 const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= DESCRIPTORS_RESERVED as usize);
-
-/// How long a connection to a peer port may take to send its first byte. After that it is closed, because
-/// peers send at once, and the number of connections is small.
-pub(crate) const PEER_FIRST_BYTES: Duration = Duration::from_secs(10);
 
 /// Concurrent clean-ups after calls that were cancelled. Each clean-up is a proposal that waits for a
 /// leader. Beyond this number, the keys that a call left behind are deleted when its lease ends.

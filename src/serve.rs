@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{self, PeerServices, Protocols},
+    http::{self, Load, Methods, PeerServices, Protocols},
     limits,
     node::Node,
     rpc,
@@ -49,12 +49,13 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn start(node: &Node) -> Front {
         let (stop, stopping) = watch::channel(false);
+        let load = Load::new();
         let (mut handovers, mut threads) = (Vec::new(), Vec::new());
         for number in 0..node.config().reactors {
             let (handover, connections) = mpsc::channel(limits::ACCEPT_QUEUE);
-            let (node, stopping) = (node.clone(), stopping.clone());
+            let (node, load, stopping) = (node.clone(), load.clone(), stopping.clone());
             let name = format!("retcd-reactor-{number}");
-            let thread = threads::spawn(&name, move || reactor(&node, connections, stopping));
+            let thread = threads::spawn(&name, move || reactor(&node, load, connections, stopping));
             handovers.push(handover);
             threads.push(thread);
         }
@@ -115,7 +116,8 @@ async fn deal<T>(reactors: &[mpsc::Sender<T>], turn: usize, mut connection: T) -
 
 /// Serves peers on `sockets`, on the current runtime, until that ends.
 pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places) {
-    let services = PeerServices::new(rpc::peer_routes(&node), rpc::PEER_SERVICES);
+    let methods = Methods { services: rpc::PEER_SERVICES, client_streams: rpc::PEER_CLIENT_STREAMS };
+    let services = PeerServices::new(rpc::peer_routes(&node), methods);
     let ports = sockets.into_iter().map(async |socket| {
         let listener = match socket.listen(places.clone()) {
             Ok(listener) => listener,
@@ -127,7 +129,7 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
         tracing::info!(address = %listener.address(), "serving peer traffic");
         loop {
             match listener.accept().await.into_io() {
-                Ok(io) => services.serve(io.expecting_bytes_within(limits::PEER_FIRST_BYTES)),
+                Ok(io) => services.serve(io),
                 Err(error) => tracing::warn!(%error, "cannot serve a connection of a peer"),
             }
         }
@@ -136,13 +138,19 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
 }
 
 /// Runs one reactor until it is stopped.
-fn reactor(node: &Node, mut connections: mpsc::Receiver<Handover>, mut stopping: watch::Receiver<bool>) {
+fn reactor(
+    node: &Node,
+    load: Arc<Load>,
+    mut connections: mpsc::Receiver<Handover>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
     runtime.block_on(async {
         let (node, hand_out) = node.for_reactor();
         tokio::spawn(hand_out);
-        let services = http::Services::new(&node, rpc::routes(&node), rpc::SERVICES);
+        let methods = Methods { services: rpc::SERVICES, client_streams: rpc::CLIENT_STREAMS };
+        let services = http::Services::new(&node, rpc::routes(&node), methods, load);
         let graceful = GracefulShutdown::new();
         loop {
             tokio::select! { biased;

@@ -78,7 +78,10 @@ pub(crate) struct Config {
     pub(crate) quota_backend_bytes: Option<i64>,
     pub(crate) max_txn_ops: usize,
     pub(crate) max_request_bytes: usize,
+    /// `u32::MAX`: the server's own limit.
     pub(crate) max_concurrent_streams: u32,
+    /// The shortest time between two pings of a client.
+    pub(crate) grpc_keepalive_min_time: Duration,
     /// `None`: the server never pings.
     pub(crate) grpc_keepalive: Option<Keepalive>,
 

@@ -245,8 +245,13 @@ pub(super) const FLAGS: &[Flag] = &[
         Limits,
         "Maximum concurrent requests on one connection.",
     ),
-    flag("grpc-keepalive-min-time", Duration, "5s", Limits, "Shortest time between two pings of a client.")
-        .no_effect(),
+    flag(
+        "grpc-keepalive-min-time",
+        Duration,
+        "5s",
+        Limits,
+        "Shortest time between two pings of a client. The server closes connections with more pings. 0: 5m.",
+    ),
     flag(
         "grpc-keepalive-interval",
         Duration,

@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::limits::{
-    KEEPALIVE_INTERVAL_MIN, QUOTA_BYTES_DEFAULT, REACTORS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
+    KEEPALIVE_INTERVAL_MIN, KEEPALIVE_MIN_TIME_DEFAULT, QUOTA_BYTES_DEFAULT, REACTORS_MAX,
+    REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
 };
 
 use super::{
@@ -121,10 +122,14 @@ impl TryFrom<&Flags> for Config {
             quota_backend_bytes: quota(flags, &mut notices),
             max_txn_ops: narrow(flags, "max-txn-ops")?,
             max_request_bytes,
-            // With a limit of 0 streams no request could be made. As in etcd, 0 means no limit.
+            // With a limit of 0 streams no request could be made. In etcd, 0 means no limit.
             max_concurrent_streams: match narrow(flags, "max-concurrent-streams")? {
                 0 => u32::MAX,
                 streams => streams,
+            },
+            grpc_keepalive_min_time: match flags.duration("grpc-keepalive-min-time") {
+                Duration::ZERO => KEEPALIVE_MIN_TIME_DEFAULT,
+                min_time => min_time,
             },
             grpc_keepalive: keepalive(flags),
             auto_compaction: auto_compaction(flags)?,

@@ -4,13 +4,18 @@
 //! refuses are refused here with etcd's texts, and compressed messages are inflated: a service gets
 //! uncompressed messages within the size limit.
 //!
+//! A service gets a message once it has arrived whole, because our gRPC library reserves memory for the length
+//! that the client announced. A client that does not go on sending what it has begun is not waited for.
+//!
 //! A service that answers before it has read the whole request drops the request. The rest of it is then
 //! read and discarded, for two reasons: our HTTP/2 library counts small frames for streams that it has reset, for as
 //! long as the connection lives; and if the flow-control window were not returned, the client would stall.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -22,6 +27,10 @@ use hyper::body::Incoming;
 use tokio::{runtime, time};
 use tonic::Status;
 
+use super::{
+    calls::{Held, Load},
+    patience::Patience,
+};
 use crate::limits;
 
 const PREFIX_LEN: usize = 5;
@@ -37,17 +46,57 @@ pub(super) enum Encoding {
 
 /// A request's body.
 pub(super) struct Messages {
-    /// `None` once it has ended.
-    incoming: Option<Incoming>,
+    source: Source,
     cutter: Cutter,
+    /// Whether the client may send messages for as long as it likes.
+    is_stream: bool,
+    patience: Patience,
+}
+
+enum Source {
+    Open(Incoming),
+    Ended,
+    /// The client has reset the stream, or the connection was closed.
+    Gone,
 }
 
 impl Messages {
-    pub(super) fn new(incoming: Incoming, encoding: Encoding, message_bytes_max: usize) -> Messages {
-        Messages {
-            incoming: (!incoming.is_end_stream()).then_some(incoming),
-            cutter: Cutter::new(encoding, message_bytes_max),
+    pub(super) fn new(incoming: Incoming, cutter: Cutter, is_stream: bool) -> Messages {
+        let source = if incoming.is_end_stream() { Source::Ended } else { Source::Open(incoming) };
+        Messages { source, cutter, is_stream, patience: Patience::default() }
+    }
+
+    /// Reads more of the body. Ready with an error if the request ends here.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        let Source::Open(incoming) = &mut self.source else { return Poll::Ready(Ok(())) };
+        match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    self.patience.received(data.len(), limits::BODY_PROGRESS_BYTES);
+                    self.cutter.chunk = data;
+                }
+                // Trailers end a body. In those of a request nothing is of use.
+                Err(_) => self.source = Source::Ended,
+            },
+            Poll::Ready(None) if incoming.is_end_stream() => {
+                self.source = Source::Ended;
+                return Poll::Ready(self.cutter.end());
+            }
+            Poll::Ready(_) => self.source = Source::Gone,
+            Poll::Pending if self.is_stream && self.cutter.is_between_messages() => {
+                self.patience.reset();
+                return Poll::Pending;
+            }
+            Poll::Pending => {
+                ready!(self.patience.poll_over(cx));
+                self.source = Source::Ended;
+                let period = limits::CLIENT_PATIENCE;
+                let text =
+                    format!("the request is incomplete, and its client sent no more of it for {period:?}");
+                return Poll::Ready(Err(Status::unavailable(text)));
+            }
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -58,34 +107,31 @@ impl Body for Messages {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         loop {
-            match this.cutter.next() {
+            match ready!(this.cutter.poll_next(cx)) {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                 Ok(None) => {}
                 Err(refusal) => return Poll::Ready(Some(Err(refusal))),
             }
-            let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-            match ready!(Pin::new(incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.cutter.chunk = data,
-                    // Trailers end a body. In those of a request nothing is of use.
-                    Err(_) => this.incoming = None,
-                },
-                Some(Err(error)) => {
-                    this.incoming = None;
-                    return Poll::Ready(Some(Err(Status::from_error(Box::new(error)))));
-                }
-                None => {
-                    this.incoming = None;
-                    if let Err(refusal) = this.cutter.end() {
+            match this.source {
+                Source::Open(_) => {
+                    if let Err(refusal) = ready!(this.poll_more(cx)) {
                         return Poll::Ready(Some(Err(refusal)));
                     }
                 }
+                Source::Ended => return Poll::Ready(None),
+                Source::Gone if this.is_stream => {
+                    this.source = Source::Ended;
+                    return Poll::Ready(Some(Err(Status::cancelled("the client has ended the call"))));
+                }
+                // The connection drops the call as soon as this has returned, so that the call ends as
+                // cancelled, and not with what its service makes of half a request.
+                Source::Gone => return Poll::Pending,
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_none() && self.cutter.is_done()
+        matches!(self.source, Source::Ended) && self.cutter.is_done()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -95,9 +141,10 @@ impl Body for Messages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) else {
+        let Source::Open(incoming) = std::mem::replace(&mut self.source, Source::Ended) else { return };
+        if incoming.is_end_stream() {
             return;
-        };
+        }
         // Without a runtime the connection no longer exists either.
         if let Ok(runtime) = runtime::Handle::try_current() {
             runtime.spawn(discard(incoming));
@@ -120,107 +167,122 @@ async fn discard(mut incoming: Incoming) {
 }
 
 /// Finds the messages in a body, however it is cut into pieces, and checks them.
-struct Cutter {
+pub(super) struct Cutter {
     encoding: Encoding,
     message_bytes_max: usize,
+    load: Arc<Load>,
     /// Received, and still to be looked at.
     chunk: Bytes,
     state: State,
 }
 
 enum State {
-    /// Between messages, but for the first bytes of the next one's prefix.
+    /// Between messages, or within the next one's prefix, of which so many bytes have arrived.
     Prefix([u8; PREFIX_LEN], usize),
-    /// So much of a plain message is still to come.
-    Plain(usize),
-    /// A compressed message, as far as it has come, and its length.
-    Compressed(BytesMut, usize),
+    /// A message that did not arrive in one piece.
+    Partial(Box<Partial>),
+    /// A message that has arrived whole, as far as it was not passed on.
+    Whole(Box<Partial>),
     /// A message was refused, so no further message is read.
     Refused,
 }
 
+/// A message, as far as it has arrived.
+struct Partial {
+    prefix: [u8; PREFIX_LEN],
+    /// Bytes that have not arrived.
+    left: usize,
+    pieces: Pieces,
+    held: Held,
+}
+
 impl Cutter {
-    fn new(encoding: Encoding, message_bytes_max: usize) -> Cutter {
+    pub(super) fn new(encoding: Encoding, message_bytes_max: usize, load: Arc<Load>) -> Cutter {
         let state = State::Prefix([0; PREFIX_LEN], 0);
-        Cutter { encoding, message_bytes_max, chunk: Bytes::new(), state }
+        Cutter { encoding, message_bytes_max, load, chunk: Bytes::new(), state }
     }
 
     fn is_done(&self) -> bool {
-        self.chunk.is_empty()
+        self.chunk.is_empty() && !matches!(self.state, State::Whole(_))
     }
 
-    /// The next piece of uncompressed messages, out of the bytes received so far.
-    fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let piece = self.piece();
+    fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Prefix(_, 0) | State::Refused)
+    }
+
+    /// The next piece of uncompressed messages, out of the bytes received so far. Pending while there is
+    /// no memory for a message that has not arrived whole.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        let piece = ready!(self.poll_piece(cx));
         if piece.is_err() {
             self.state = State::Refused;
         }
-        piece
+        Poll::Ready(piece)
     }
 
-    fn piece(&mut self) -> Result<Option<Bytes>, Status> {
-        // What lies before this can be passed on as it is.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        // What lies before this is whole messages, which can be passed on as they are.
         let mut at = 0;
         loop {
             let rest = self.chunk.len() - at;
-            if rest == 0 {
-                return Ok((at > 0).then(|| std::mem::take(&mut self.chunk)));
-            }
             match &mut self.state {
-                State::Plain(left) => {
-                    let passed = (*left).min(rest);
-                    at += passed;
-                    *left -= passed;
-                    if *left == 0 {
-                        self.state = State::Prefix([0; PREFIX_LEN], 0);
+                State::Whole(message) => {
+                    if let Some(piece) = message.pieces.pop() {
+                        return Poll::Ready(Ok(Some(piece)));
                     }
+                    self.state = State::Prefix([0; PREFIX_LEN], 0);
+                }
+                _ if rest == 0 => {
+                    return Poll::Ready(Ok((at > 0).then(|| std::mem::take(&mut self.chunk))));
                 }
                 State::Prefix(prefix, 0) if rest >= PREFIX_LEN => {
                     prefix.copy_from_slice(&self.chunk[at..at + PREFIX_LEN]);
                     let prefix = *prefix;
-                    if prefix[0] != FLAG_PLAIN && at > 0 {
-                        return Ok(Some(self.chunk.split_to(at)));
-                    }
-                    match self.begin(prefix) {
-                        Ok(true) => at += PREFIX_LEN,
-                        Ok(false) => self.chunk.advance(PREFIX_LEN),
-                        // What came before the message is served first.
-                        Err(_) if at > 0 => return Ok(Some(self.chunk.split_to(at))),
-                        Err(refusal) => return Err(refusal),
+                    let checked = self.check(prefix);
+                    if let Ok(length) = checked
+                        && prefix[0] == FLAG_PLAIN
+                        && rest - PREFIX_LEN >= length
+                    {
+                        at += PREFIX_LEN + length;
+                    } else if at > 0 {
+                        // What came before this message is served first.
+                        return Poll::Ready(Ok(Some(self.chunk.split_to(at))));
+                    } else {
+                        self.chunk.advance(PREFIX_LEN);
+                        self.begin(prefix, checked?);
                     }
                 }
-                State::Prefix(..) if at > 0 => return Ok(Some(self.chunk.split_to(at))),
+                State::Prefix(..) if at > 0 => return Poll::Ready(Ok(Some(self.chunk.split_to(at)))),
                 State::Prefix(prefix, come) => {
                     let taken = (PREFIX_LEN - *come).min(rest);
                     prefix[*come..*come + taken].copy_from_slice(&self.chunk[..taken]);
                     *come += taken;
-                    let whole = (*come == PREFIX_LEN).then_some(*prefix);
                     self.chunk.advance(taken);
-                    if let Some(prefix) = whole
-                        && self.begin(prefix)?
-                    {
-                        return Ok(Some(Bytes::copy_from_slice(&prefix)));
+                    if *come == PREFIX_LEN {
+                        let prefix = *prefix;
+                        let length = self.check(prefix)?;
+                        self.begin(prefix, length);
                     }
                 }
-                State::Compressed(message, length) => {
-                    let taken = (*length - message.len()).min(rest);
-                    message.extend_from_slice(&self.chunk.split_to(taken));
-                    if message.len() == *length {
-                        let message = std::mem::take(message);
-                        self.state = State::Prefix([0; PREFIX_LEN], 0);
-                        return inflate(&message, self.message_bytes_max).map(Some);
+                State::Partial(message) => {
+                    ready!(message.held.poll_granted(cx));
+                    let taken = message.left.min(rest);
+                    message.left -= taken;
+                    message.pieces.push(self.chunk.split_to(taken));
+                    if message.left == 0 {
+                        self.finish()?;
                     }
                 }
                 State::Refused => {
                     self.chunk = Bytes::new();
-                    return Ok(None);
+                    return Poll::Ready(Ok(None));
                 }
             }
         }
     }
 
-    /// Whether the message that begins is plain. If it is compressed, it is taken out.
-    fn begin(&mut self, prefix: [u8; PREFIX_LEN]) -> Result<bool, Status> {
+    /// The length of the message that this prefix begins.
+    fn check(&self, prefix: [u8; PREFIX_LEN]) -> Result<usize, Status> {
         let [flags, length @ ..] = prefix;
         let length = u32::from_be_bytes(length) as usize;
         let max = self.message_bytes_max;
@@ -229,21 +291,37 @@ impl Cutter {
             return Err(Status::resource_exhausted(text));
         }
         match (flags, self.encoding) {
-            (FLAG_PLAIN, _) => {
-                self.state =
-                    if length == 0 { State::Prefix([0; PREFIX_LEN], 0) } else { State::Plain(length) };
-                Ok(true)
-            }
+            (FLAG_PLAIN, _) => Ok(length),
             (FLAG_COMPRESSED, Encoding::Identity) => {
                 Err(Status::internal("grpc: compressed flag set with identity or empty encoding"))
             }
             (FLAG_COMPRESSED, Encoding::Gzip) if length == 0 => Err(not_inflated("EOF")),
-            (FLAG_COMPRESSED, Encoding::Gzip) => {
-                self.state = State::Compressed(BytesMut::new(), length);
-                Ok(false)
-            }
+            (FLAG_COMPRESSED, Encoding::Gzip) => Ok(length),
             _ => Err(Status::internal(format!("grpc: received unexpected payload format {flags}"))),
         }
+    }
+
+    /// Begins a message of which nothing but the prefix was looked at yet.
+    fn begin(&mut self, prefix: [u8; PREFIX_LEN], length: usize) {
+        let mut pieces = Pieces::default();
+        if prefix[0] == FLAG_PLAIN {
+            pieces.push(Bytes::copy_from_slice(&prefix));
+        }
+        let message = Box::new(Partial { prefix, left: length, pieces, held: self.load.bytes_for(length) });
+        self.state = if length == 0 { State::Whole(message) } else { State::Partial(message) };
+    }
+
+    /// The last byte of a message has arrived.
+    fn finish(&mut self) -> Result<(), Status> {
+        let State::Partial(mut message) = std::mem::replace(&mut self.state, State::Refused) else {
+            unreachable!("only a message that has begun is finished");
+        };
+        if message.prefix[0] == FLAG_COMPRESSED {
+            let plain = inflate(&message.pieces.joined(), self.message_bytes_max)?;
+            message.pieces.push(plain);
+        }
+        self.state = State::Whole(message);
+        Ok(())
     }
 
     /// Whether the body may end here.
@@ -251,10 +329,53 @@ impl Cutter {
         let text = match self.state {
             State::Prefix(_, 0) | State::Refused => return Ok(()),
             State::Prefix(..) => "EOF",
-            State::Plain(_) | State::Compressed(..) => "unexpected EOF",
+            State::Partial(_) | State::Whole(_) => "unexpected EOF",
         };
         self.state = State::Refused;
         Err(Status::unknown(text))
+    }
+}
+
+/// The bytes of a message, in the order in which they arrived.
+#[derive(Debug, Default)]
+struct Pieces {
+    whole: VecDeque<Bytes>,
+    /// Small pieces that came last, copied: each would keep the buffer that it was read into in memory.
+    small: BytesMut,
+}
+
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() < limits::SMALL_PIECE_BYTES {
+            self.small.extend_from_slice(&piece);
+            if self.small.len() < limits::SMALL_PIECE_BYTES {
+                return;
+            }
+        }
+        self.seal();
+        if piece.len() >= limits::SMALL_PIECE_BYTES {
+            self.whole.push_back(piece);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        self.seal();
+        self.whole.pop_front()
+    }
+
+    /// Takes all of them out.
+    fn joined(&mut self) -> Vec<u8> {
+        let mut joined = Vec::new();
+        while let Some(piece) = self.pop() {
+            joined.extend_from_slice(&piece);
+        }
+        joined
+    }
+
+    fn seal(&mut self) {
+        if !self.small.is_empty() {
+            self.whole.push_back(std::mem::take(&mut self.small).freeze());
+        }
     }
 }
 
@@ -315,7 +436,8 @@ mod tests {
 
     /// What a service gets of a body that comes in pieces of these lengths, and how it ends.
     fn cut(encoding: Encoding, mut body: &[u8], lengths: &[usize]) -> (Vec<u8>, Result<(), (Code, String)>) {
-        let mut cutter = Cutter::new(encoding, 1000);
+        let mut cutter = Cutter::new(encoding, 1000, Load::new());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut plain = Vec::new();
         let told = |refusal: Status| (refusal.code(), refusal.message().to_owned());
         for length in lengths.iter().cycle() {
@@ -323,10 +445,11 @@ mod tests {
             body = rest;
             cutter.chunk = Bytes::copy_from_slice(piece);
             loop {
-                match cutter.next() {
-                    Ok(Some(piece)) => plain.extend(piece),
-                    Ok(None) => break,
-                    Err(refusal) => return (plain, Err(told(refusal))),
+                match cutter.poll_next(&mut cx) {
+                    Poll::Ready(Ok(Some(piece))) => plain.extend(piece),
+                    Poll::Ready(Ok(None)) => break,
+                    Poll::Ready(Err(refusal)) => return (plain, Err(told(refusal))),
+                    Poll::Pending => panic!("there is memory for all of it"),
                 }
             }
             if body.is_empty() {

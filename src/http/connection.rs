@@ -2,12 +2,19 @@
 //!
 //! The first bytes of a connection decide the protocol: HTTP/2 with prior knowledge is gRPC, anything
 //! else is HTTP/1 and goes to the HTTP endpoints. The tasks of a connection stay on the runtime that
-//! serves it.
+//! serves it. The limits that protect the server from its clients are set here, for all ports alike.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, routing::future::RouteFuture};
-use futures_util::future::Either;
 use http::{Request, Response, Version};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
@@ -17,11 +24,23 @@ use hyper_util::{
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
-use super::{Probe, grpc, grpc::Grpc, inbound::Inbound, router, socket::Socket};
+use super::{
+    Load, Methods, Probe,
+    calls::{Answer, Calls, Open},
+    flood::PingPolicy,
+    grpc,
+    grpc::Grpc,
+    inbound::Inbound,
+    router,
+    socket::Socket,
+};
 use crate::{limits, sockets::Io, telemetry::Metrics};
 
-/// How long a client may take to send the head of an HTTP/1 request.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a connection of HTTP/1 may be idle between two requests.
+const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How often a peer may ping: members ping each other every two seconds.
+const PEER_PINGS: PingPolicy = PingPolicy { interval_min: Duration::from_secs(1), without_calls: true };
 
 /// A peer that has sent nothing for this long is pinged, and its connection is closed if it does not
 /// answer within the same time.
@@ -38,7 +57,7 @@ pub(crate) enum Protocols {
 }
 
 impl Protocols {
-    /// As the log names it.
+    /// The name in log lines.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Protocols::GrpcAndHttp => "grpc+http",
@@ -55,29 +74,38 @@ pub(crate) struct Services {
     http: Router,
     metrics_only: Router,
     builder: auto::Builder<TokioExecutor>,
+    pings: PingPolicy,
+    load: Arc<Load>,
     metrics: Arc<Metrics>,
 }
 
 impl Services {
-    /// `names` are those of the services in `grpc`.
+    /// `methods` are those of the services in `grpc`, and `load` is what all reactors share.
     pub(crate) fn new<P: Probe>(
         node: &P,
         grpc: tonic::service::Routes,
-        names: &'static [&'static str],
+        methods: Methods,
+        load: Arc<Load>,
     ) -> Services {
         let config = node.config();
         let message_bytes_max = config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
         let mut builder = builder();
         let mut http2 = builder.http2();
-        http2.max_concurrent_streams(config.max_concurrent_streams);
+        http2.max_concurrent_streams(match config.max_concurrent_streams {
+            // The default of the flag, and the value for "no limit" in etcd.
+            u32::MAX => limits::HTTP2_STREAMS_MAX,
+            streams => streams,
+        });
         if let Some(keepalive) = config.grpc_keepalive {
             http2.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
         }
         Services {
-            grpc: Grpc { router: grpc.prepare().into_axum_router(), names, message_bytes_max },
+            grpc: Grpc { router: grpc.prepare().into_axum_router(), methods, message_bytes_max },
             http: router::client_router(node),
             metrics_only: router::metrics_router(node),
             builder,
+            pings: PingPolicy { interval_min: config.grpc_keepalive_min_time, without_calls: false },
+            load,
             metrics: node.metrics().clone(),
         }
     }
@@ -94,8 +122,9 @@ impl Services {
             Protocols::GrpcAndHttp | Protocols::Grpc => Http2::Grpc(self.grpc.clone()),
             Protocols::Http | Protocols::Metrics => Http2::Endpoints(http.clone()),
         };
-        let service = ByVersion { http2, http1: http.clone(), remote: stream.remote() };
-        serve(stream, Some(self.metrics.clone()), &builder, service, graceful);
+        let calls = Calls::new(self.load.clone());
+        let service = ByVersion { http2, http1: http.clone(), remote: stream.remote(), calls };
+        serve(stream, self.pings, Some(self.metrics.clone()), &builder, service, graceful);
     }
 }
 
@@ -105,22 +134,24 @@ pub(crate) struct PeerServices {
     builder: auto::Builder<TokioExecutor>,
     /// A member that stops does not wait for the connections of its peers.
     graceful: GracefulShutdown,
+    load: Arc<Load>,
 }
 
 impl PeerServices {
-    pub(crate) fn new(grpc: tonic::service::Routes, names: &'static [&'static str]) -> PeerServices {
+    pub(crate) fn new(grpc: tonic::service::Routes, methods: Methods) -> PeerServices {
         let router = grpc.prepare().into_axum_router();
         let mut builder = builder();
         // With keepalive pings, the connection of a peer that lost power is closed.
         builder
             .http2()
-            .max_concurrent_streams(None)
+            .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
             .keep_alive_interval(PEER_KEEPALIVE)
             .keep_alive_timeout(PEER_KEEPALIVE);
         PeerServices {
-            grpc: Grpc { router, names, message_bytes_max: limits::PEER_MESSAGE_BYTES_MAX },
+            grpc: Grpc { router, methods, message_bytes_max: limits::PEER_MESSAGE_BYTES_MAX },
             builder: builder.http2_only(),
             graceful: GracefulShutdown::new(),
+            load: Load::new(),
         }
     }
 
@@ -130,23 +161,24 @@ impl PeerServices {
             http2: Http2::Grpc(self.grpc.clone()),
             http1: self.grpc.router.clone(),
             remote: stream.remote(),
+            calls: Calls::new(self.load.clone()),
         };
-        serve(stream, None, &self.builder, service, &self.graceful);
+        serve(stream, PEER_PINGS, None, &self.builder, service, &self.graceful);
     }
 }
 
 fn serve(
     stream: Io,
+    pings: PingPolicy,
     metrics: Option<Arc<Metrics>>,
     builder: &auto::Builder<TokioExecutor>,
     service: ByVersion,
     graceful: &GracefulShutdown,
 ) {
-    let inbound = match service.http2 {
-        Http2::Grpc(_) => Inbound::default(),
-        Http2::Endpoints(_) => Inbound::passing(),
-    };
-    let io = TokioIo::new(Socket::new(stream, inbound, metrics));
+    let is_grpc = matches!(service.http2, Http2::Grpc(_));
+    let calls = service.calls.clone();
+    let inbound = Inbound::new(is_grpc, pings, calls.clone());
+    let io = TokioIo::new(Socket::new(stream, inbound, calls, metrics));
     let connection = builder.serve_connection(io, service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
@@ -160,18 +192,19 @@ fn serve(
 /// The HTTP/2 settings of every port.
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HTTP1_IDLE_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
         .adaptive_window(false)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(limits::HTTP2_SEND_BUFFER_BYTES)
         .max_header_list_size(limits::HEADER_LIST_BYTES)
         .max_pending_accept_reset_streams(limits::HTTP2_RESETS_PENDING)
-        // This counts for as long as the connection lives, so that a busy client gets there in the
-        // end. What it is for, that a client that reads nothing makes us collect what we have to
-        // tell it, is bounded where such a client's frames are read: `socket.rs`.
+        // The library never resets this count, so a busy client of a long-lived connection would reach any limit. The
+        // limit would bound the frames that are buffered for a client that does not read; `socket.rs` bounds
+        // them by not reading from such a client.
         .max_local_error_reset_streams(None);
     builder
 }
@@ -180,8 +213,9 @@ fn builder() -> auto::Builder<TokioExecutor> {
 struct ByVersion {
     http2: Http2,
     http1: Router,
-    /// Who asks, as far as there is a name for it.
+    /// The client's address; `None` on a Unix socket.
     remote: Option<SocketAddr>,
+    calls: Arc<Calls>,
 }
 
 enum Http2 {
@@ -190,18 +224,54 @@ enum Http2 {
 }
 
 impl HyperService<Request<Incoming>> for ByVersion {
-    type Response = Response<Body>;
+    type Response = Response<Answer<Body>>;
     type Error = Infallible;
-    type Future = Either<grpc::Call, RouteFuture<Infallible>>;
+    type Future = Call;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Call {
+        let (open, has_room) = self.calls.begin();
         let remote = TcpConnectInfo { local_addr: None, remote_addr: self.remote };
         request.extensions_mut().insert(remote);
         // A router is shared behind its clones, and always ready.
-        match (&self.http2, request.version()) {
-            (Http2::Grpc(grpc), Version::HTTP_2) => Either::Left(grpc.call(request)),
-            (Http2::Endpoints(router), Version::HTTP_2) => Either::Right(router.clone().call(request)),
-            _ => Either::Right(self.http1.clone().call(request)),
-        }
+        let handler = match (&self.http2, request.version()) {
+            (Http2::Grpc(grpc), Version::HTTP_2) if has_room => {
+                Handler::Grpc(grpc.call(request, self.calls.load()))
+            }
+            (Http2::Grpc(grpc), Version::HTTP_2) => Handler::Grpc(grpc.refuse(request, self.calls.load())),
+            // These are few and answer at once, so that an operator can see why others are refused.
+            (Http2::Endpoints(router), Version::HTTP_2) => Handler::Endpoint(router.clone().call(request)),
+            _ => Handler::Endpoint(self.http1.clone().call(request)),
+        };
+        Call { handler, open: Some(open) }
+    }
+}
+
+/// A call that is not answered yet.
+struct Call {
+    handler: Handler,
+    /// `None` once the answer has begun, which holds it from then on.
+    open: Option<Open>,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every call is of the large kind, and is not worth a box"
+)]
+enum Handler {
+    Grpc(grpc::Call),
+    Endpoint(RouteFuture<Infallible>),
+}
+
+impl Future for Call {
+    type Output = Result<Response<Answer<Body>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Ok(response) = ready!(match &mut this.handler {
+            Handler::Grpc(call) => Pin::new(call).poll(cx),
+            Handler::Endpoint(call) => Pin::new(call).poll(cx),
+        });
+        let open = this.open.take().expect("a future is not polled after its end");
+        Poll::Ready(Ok(response.map(|body| Answer::new(body, open))))
     }
 }

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -18,7 +19,8 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::{
-    body::{Encoding, Messages},
+    Load,
+    body::{Cutter, Encoding, Messages},
     request::{METHOD_HEADER, PATH_HEADER},
 };
 use crate::limits;
@@ -27,16 +29,24 @@ const CONTENT_TYPE: &str = "application/grpc";
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
+/// What the services of one port are called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Methods {
+    /// The services, as `package.Service`.
+    pub(crate) services: &'static [&'static str],
+    /// The paths of methods whose clients send a stream of messages. The client of any other method sends one.
+    pub(crate) client_streams: &'static [&'static str],
+}
+
 /// The services of one port.
 #[derive(Clone)]
 pub(super) struct Grpc {
     pub(super) router: Router,
-    /// Their names, as `package.Service`.
-    pub(super) names: &'static [&'static str],
+    pub(super) methods: Methods,
     pub(super) message_bytes_max: usize,
 }
 
-/// A call under way.
+/// A call that is not answered yet.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every call is of the large kind, and is not worth a box"
@@ -47,27 +57,46 @@ pub(super) enum Call {
         answer: RouteFuture<Infallible>,
         path: http::Uri,
         content_type: Option<HeaderValue>,
-        names: &'static [&'static str],
+        services: &'static [&'static str],
     },
 }
 
 impl Grpc {
-    pub(super) fn call(&self, request: Request<Incoming>) -> Call {
+    /// Refuses a call for which there is no place.
+    pub(super) fn refuse(&self, request: Request<Incoming>, load: &Arc<Load>) -> Call {
+        drop(self.messages(request.into_body(), Encoding::Identity, false, load));
+        let text = format!("too many concurrent calls: the server has {} of them open", limits::CALLS_MAX);
+        Call::Refused(Some(Status::resource_exhausted(text).into_http()))
+    }
+
+    pub(super) fn call(&self, request: Request<Incoming>, load: &Arc<Load>) -> Call {
         let (mut parts, incoming) = request.into_parts();
-        let checked = check(&mut parts, self.names);
+        let checked = check(&mut parts, self.methods.services);
         let encoding = checked.as_ref().map_or(Encoding::Identity, |checked| checked.encoding);
-        // The body of a refused call is read and discarded as well.
-        let body = Messages::new(incoming, encoding, self.message_bytes_max);
+        let is_stream = self.methods.client_streams.contains(&parts.uri.path());
+        let body = self.messages(incoming, encoding, is_stream, load);
         match checked {
             Err(refusal) => Call::Refused(Some(*refusal)),
             Ok(Checked { content_type, .. }) => Call::Running {
                 path: parts.uri.clone(),
                 content_type,
-                names: self.names,
+                services: self.methods.services,
                 // A router is shared behind its clones, and always ready.
                 answer: self.router.clone().call(Request::from_parts(parts, body)),
             },
         }
+    }
+
+    /// The messages of a request. Those of a refused call are read and discarded once this is dropped.
+    fn messages(
+        &self,
+        incoming: Incoming,
+        encoding: Encoding,
+        is_stream: bool,
+        load: &Arc<Load>,
+    ) -> Messages {
+        let cutter = Cutter::new(encoding, self.message_bytes_max, load.clone());
+        Messages::new(incoming, cutter, is_stream)
     }
 }
 
@@ -79,10 +108,10 @@ impl Future for Call {
             Call::Refused(response) => {
                 Poll::Ready(Ok(response.take().expect("a future is not polled after its end")))
             }
-            Call::Running { answer, path, content_type, names } => {
+            Call::Running { answer, path, content_type, services } => {
                 let Ok(mut response) = ready!(Pin::new(answer).poll(cx));
                 if is_unknown(response.headers()) {
-                    response = unknown(path.path(), names).into_http();
+                    response = unknown(path.path(), services).into_http();
                 }
                 if let Some(content_type) = content_type.take() {
                     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -93,14 +122,14 @@ impl Future for Call {
     }
 }
 
-/// What is needed to serve a call.
+/// What the headers of a valid call say.
 struct Checked {
     encoding: Encoding,
-    /// Of the answer, if it is not the plain one.
+    /// The content type of the answer, if it is not `application/grpc`.
     content_type: Option<HeaderValue>,
 }
 
-/// Checks what the headers say, in the order in which etcd's transport does.
+/// Checks the headers of a call in the same order as etcd's transport, so that the first error is the same.
 fn check(parts: &mut Parts, names: &[&str]) -> Result<Checked, Box<Response<Body>>> {
     let headers = &mut parts.headers;
     let mut subtype = None;
@@ -139,7 +168,7 @@ fn check(parts: &mut Parts, names: &[&str]) -> Result<Checked, Box<Response<Body
         }
     };
     headers.remove(&ENCODING);
-    // The answer is compressed as the request was, whatever else the client would take.
+    // An answer is compressed as its request was, even if the client accepts other encodings too.
     match encoding {
         Encoding::Identity => drop(headers.remove(&ACCEPT_ENCODING)),
         Encoding::Gzip => drop(headers.insert(&ACCEPT_ENCODING, HeaderValue::from_static("gzip"))),
@@ -148,7 +177,7 @@ fn check(parts: &mut Parts, names: &[&str]) -> Result<Checked, Box<Response<Body
     Ok(Checked { encoding, content_type })
 }
 
-/// What follows `application/grpc`, if a content type begins so and says nothing else.
+/// The subtype of a content type of gRPC: what follows `application/grpc+`.
 fn grpc_subtype(content_type: &[u8]) -> Option<&[u8]> {
     match content_type.strip_prefix(CONTENT_TYPE.as_bytes())? {
         [] => Some(&[]),
@@ -157,7 +186,7 @@ fn grpc_subtype(content_type: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The complaint about the last header that should be base64 and is not.
+/// The error about the last binary header whose value is not base64.
 fn bad_binary_header(headers: &HeaderMap) -> Option<String> {
     let binary = headers.iter().filter(|(name, _)| name.as_str().ends_with("-bin"));
     let faults = binary.filter_map(|(name, value)| Some((name, value, base64_fault(value.as_bytes())?)));
@@ -168,13 +197,13 @@ fn bad_binary_header(headers: &HeaderMap) -> Option<String> {
     ))
 }
 
-/// Where Go would stop reading a text as base64. The padding may be there or not.
+/// The position at which Go's base64 decoder would report an error. The padding is optional.
 fn base64_fault(text: &[u8]) -> Option<usize> {
     let is_padded = text.len().is_multiple_of(4);
     let digits = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
     let digits = digits.count();
     match (&text[digits..], digits % 4) {
-        // One digit says less than a byte.
+        // A single digit has fewer bits than a byte.
         ([], 1) => Some(digits - 1),
         ([], _) | (b"=", 3) | (b"==", 2) if is_padded || digits == text.len() => None,
         ([b'=', b'=', ..], 2) if is_padded => Some(digits + 2),
@@ -216,8 +245,8 @@ fn refused(
     Box::new(response)
 }
 
-/// Whether an answer says that the method does not exist; our transport sends it without a text. None
-/// of our methods gives such an answer.
+/// Whether an answer says that the method does not exist: the gRPC library then sends `Unimplemented` without a
+/// text, which none of our methods does.
 fn is_unknown(headers: &HeaderMap) -> bool {
     let is_unimplemented = headers
         .get(Status::GRPC_STATUS)
@@ -225,7 +254,7 @@ fn is_unknown(headers: &HeaderMap) -> bool {
     is_unimplemented && headers.get(Status::GRPC_MESSAGE).is_none_or(HeaderValue::is_empty)
 }
 
-/// The refusal of a path that names no method.
+/// The refusal of a path that is not the path of a method.
 fn unknown(path: &str, names: &[&str]) -> Status {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
         return Status::unimplemented(format!("malformed method name: {}", quoted(path.as_bytes())));

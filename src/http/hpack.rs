@@ -1,33 +1,32 @@
-//! HPACK (RFC 7541) as the receiver of requests needs it: blocks of header fields are decoded, and
-//! written again in a form that refers to no table.
+//! HPACK (RFC 7541) as the receiver of requests needs it: header blocks are decoded, and header
+//! fields are encoded as literals, which refer to no table.
 //!
-//! The decoder follows the sender's dynamic table. It decodes every block of a connection in the
-//! order in which they came, or its table is worth nothing.
+//! The decoder keeps a copy of the sender's dynamic table. Both tables stay equal only if every block of a
+//! connection is decoded, in the order in which the blocks arrived.
 
 use std::{collections::VecDeque, ops::Range, sync::LazyLock};
 
 use super::request::{Judgement, judge};
 use crate::limits;
 
-/// The size of the dynamic table until something else is agreed on, and a server of ours never
-/// asks for anything else.
+/// The size of the dynamic table. It is HPACK's default, which the server never changes.
 const TABLE_BYTES_MAX: usize = 4096;
-/// What every field counts beside its name and its value.
+/// Bytes that HPACK counts for each field, in addition to its name and its value.
 const FIELD_OVERHEAD_BYTES: usize = 32;
 
-/// The block is not HPACK. What comes behind it cannot be decoded either.
+/// The block is not valid HPACK. No later block of the connection can be decoded either.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a block of header fields is not HPACK")]
 pub(super) struct Broken;
 
-/// The fields of one block, decoded. Used again for the next block, to spare allocations.
+/// The decoded fields of one block. The same value is used for the next block, to save allocations.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    /// All names and values, one behind the other.
+    /// All names and values, concatenated.
     text: Vec<u8>,
     places: Vec<Place>,
     list_bytes: usize,
-    /// There were more fields than [`limits::HEADER_LIST_BYTES`] allows; those are not here.
+    /// The block had more fields than [`limits::HEADER_LIST_BYTES`] allows; the further fields are left out.
     pub(super) is_cut: bool,
 }
 
@@ -50,7 +49,7 @@ impl Fields {
     pub(super) fn clear(&mut self) {
         self.text.clear();
         self.places.clear();
-        // A large block is rare: its memory is not kept for the life of the connection.
+        // Large blocks are rare, so the connection does not keep the memory that one needed.
         self.text.shrink_to(limits::HEADER_SCRATCH_BYTES);
         self.places.shrink_to(limits::HEADER_SCRATCH_BYTES / size_of::<Place>());
         self.list_bytes = 0;
@@ -77,7 +76,7 @@ impl Fields {
         self.push(start, name.len(), judgement);
     }
 
-    /// Takes what was appended to `text` since `start` as a field.
+    /// Adds a field whose name and value are the bytes of `text` from `start` on.
     fn push(&mut self, start: usize, name_len: usize, judgement: Judgement) {
         let end = self.text.len();
         let list_bytes = self.list_bytes + (end - start) + FIELD_OVERHEAD_BYTES;
@@ -91,7 +90,7 @@ impl Fields {
     }
 }
 
-/// What the sender's encoder knows, kept on the receiver's side.
+/// The receiver's copy of the sender's dynamic table.
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// The newest is first.
@@ -102,7 +101,7 @@ pub(super) struct Decoder {
 
 #[derive(Debug)]
 struct Entry {
-    /// The name, and the value behind it.
+    /// The name followed by the value.
     text: Box<[u8]>,
     name_len: usize,
     judgement: Judgement,
@@ -133,7 +132,7 @@ impl Decoder {
                     fields.push_copy(name, value, judgement);
                 }
                 0x40.. => self.literal(&mut rest, 6, true, fields)?,
-                // The table is resized before a block's first field, or not at all.
+                // A change of the table's size is valid only before the first field of a block.
                 0x20.. if is_begun => return Err(Broken),
                 0x20.. => {
                     self.bytes_max = integer(&mut rest, 5)?;
@@ -188,7 +187,7 @@ impl Decoder {
     fn insert(&mut self, text: &[u8], name_len: usize, judgement: Judgement) {
         let table_bytes = text.len() + FIELD_OVERHEAD_BYTES;
         self.make_room_for(table_bytes);
-        // An entry that is larger than the table empties it, and is not kept.
+        // An entry larger than the table empties the table and is not added.
         if table_bytes <= self.bytes_max {
             self.bytes += table_bytes;
             self.entries.push_front(Entry { text: text.into(), name_len, judgement });
@@ -203,7 +202,7 @@ impl Decoder {
     }
 }
 
-/// An integer, the first `bits` bits of which share a byte with something else.
+/// An integer whose first `bits` bits are the low bits of the first byte.
 fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, Broken> {
     let most = (1_usize << bits) - 1;
     let mut value = usize::from(*rest.split_off_first().ok_or(Broken)?) & most;
@@ -232,7 +231,7 @@ fn string(rest: &mut &[u8], text: &mut Vec<u8>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Appends a field that enters no table and refers to none.
+/// Appends a field as a literal that is neither added to the table nor refers to it.
 pub(super) fn write_field(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.push(0);
     write_string(block, name);
@@ -255,17 +254,17 @@ fn write_string(block: &mut Vec<u8>, text: &[u8]) {
     block.extend_from_slice(text);
 }
 
-/// The code of strings, in the form that decoding wants. It is canonical: of two codes the shorter
-/// is the lesser, and of two equally long ones that of the lesser byte.
+/// The Huffman code of strings, in the form that decoding needs. The code is canonical: a shorter code is less than
+/// a longer one, and of two codes of equal length the one of the smaller byte is less.
 struct Huffman {
-    /// By the next eight bits: the byte that they begin with the code of, and how long that is; 0
-    /// if it is longer than eight bits.
+    /// Indexed by the next eight bits of the input: the byte whose code these bits begin with, and the
+    /// length of the code; 0 if the code is longer than eight bits.
     short: [(u8, u8); 256],
-    /// By length: the first code, how many there are, and where their bytes begin in `bytes`.
+    /// Indexed by the length of codes: the first code, the number of codes, and the index of the first one's byte in `bytes`.
     first: [u32; CODE_BITS_MAX + 1],
     count: [u32; CODE_BITS_MAX + 1],
     start: [u32; CODE_BITS_MAX + 1],
-    /// In the order of their codes.
+    /// All bytes in the order of their codes.
     bytes: [u8; 256],
 }
 
@@ -311,7 +310,7 @@ impl Huffman {
 
     fn decode(&self, encoded: &[u8], text: &mut Vec<u8>) -> Result<(), Broken> {
         let mut input = encoded.iter();
-        // The last `held` bits of `bits` are still to be decoded.
+        // The last `held` bits of `bits` are not decoded yet.
         let (mut bits, mut held) = (0_u64, 0_u32);
         loop {
             while held <= 56 {
@@ -322,8 +321,8 @@ impl Huffman {
             if held == 0 {
                 return Ok(());
             }
-            // The next bits, left-aligned, with ones behind the last: that is how a string is
-            // padded, and the only code that begins so is too long for the padding.
+            // The next bits, left-aligned and filled up with ones. A string is padded with ones too, and the
+            // only code that consists of ones is longer than any padding.
             let next = ((bits << (64 - held)) | u64::MAX.checked_shr(held).unwrap_or(0)) >> 32;
             let next = next as u32;
             let (mut byte, short) = self.short[(next >> 24) as usize];
@@ -335,7 +334,7 @@ impl Huffman {
                     is_code.then(|| (self.bytes[(self.start[length as usize] + place) as usize], length))
                 });
                 let Some(found) = found else {
-                    // Nothing but ones, which is the padding, or the code that no string may hold.
+                    // Only ones are left: they are the padding, or the end-of-string code, which is not allowed.
                     return if held < 8 { Ok(()) } else { Err(Broken) };
                 };
                 (byte, length) = found;
@@ -350,7 +349,7 @@ impl Huffman {
     }
 }
 
-/// How long the code of each byte is.
+/// The length in bits of each byte's code.
 #[rustfmt::skip]
 const CODE_BITS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -374,7 +373,7 @@ const CODE_BITS: [u8; 256] = [
 static STATIC_JUDGEMENTS: LazyLock<[Judgement; STATIC_TABLE.len()]> =
     LazyLock::new(|| STATIC_TABLE.map(|(name, value)| judge(name.as_bytes(), value.as_bytes())));
 
-/// The fields that every HPACK begins with.
+/// The static table of HPACK.
 const STATIC_TABLE: [(&str, &str); 61] = [
     (":authority", ""),
     (":method", "GET"),

@@ -17,42 +17,52 @@
 //!                                      that is not
 //! ```
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use tokio::io::ReadBuf;
 
 use super::{
+    calls::Calls,
+    flood::{Excess, Flood, PingPolicy},
     hpack::{Decoder, Fields},
     request::{self, Fate},
 };
-use crate::limits;
+use crate::{clock, limits};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER_LEN: usize = 9;
-/// Of any frame, unless we say something else, which we do not.
+/// The maximum length of a frame's payload. It is HTTP/2's default, which the server does not change.
 const FRAME_LEN_MAX: usize = 16_384;
 
 const TYPE_DATA: u8 = 0;
 const TYPE_HEADERS: u8 = 1;
+const TYPE_PING: u8 = 6;
 const TYPE_CONTINUATION: u8 = 9;
+const FLAG_ACK: u8 = 0x1;
 const FLAG_END_STREAM: u8 = 0x1;
 const FLAG_END_HEADERS: u8 = 0x4;
 const FLAG_PADDED: u8 = 0x8;
 const FLAG_PRIORITY: u8 = 0x20;
 
-/// A block that is not HPACK. Our HTTP/2 says so and closes the connection.
+/// A block that is not valid HPACK. Our HTTP/2 library closes the connection when it receives it.
 const BROKEN_BLOCK: &[u8] = &[0x80];
 
 /// Follows what one connection receives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbound {
     state: State,
+    /// Whether requests are for gRPC services. If not, header blocks are passed on as they are.
+    is_grpc: bool,
+    flood: Flood,
+    calls: Arc<Calls>,
+    /// Why the connection has to be closed.
+    excess: Option<Excess>,
     hpack: Decoder,
     fields: Fields,
     is_rewriting: bool,
-    /// Of the newest request.
+    /// The stream of the newest request.
     stream_id: u32,
-    /// Requests since [`Inbound::take_burst`] last said that there were many.
+    /// Requests since [`Inbound::take_burst`] last returned true.
     requests: usize,
     frames: u64,
     /// Bytes that were received but not passed on yet, because the frame is incomplete or `ready` is full.
@@ -61,54 +71,73 @@ pub(super) struct Inbound {
     /// The number of held bytes at which they are parsed again. Without it, a client that sends a header block
     /// byte by byte would make the server parse the whole block again for each byte.
     needed: usize,
-    /// To be passed on before anything else.
+    /// Bytes that are passed on before all others.
     ready: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// So many bytes of the preface have come.
+    /// So many bytes of the preface have arrived.
     Preface(usize),
-    /// Between frames, but for so many bytes that belong to the last one.
+    /// Within the frames: so many bytes of the current frame are still to come.
     Frames { to_skip: usize },
-    /// This is no HTTP/2, or our HTTP/2 is about to say so: everything passes.
-    Past,
+    /// The first bytes were not those of HTTP/2: everything passes.
+    NotHttp2,
+    /// Our HTTP/2 is about to close the connection because of an error in its frames: everything passes.
+    Broken,
 }
 
-impl Default for State {
-    fn default() -> State {
-        State::Preface(0)
-    }
+/// What a client has begun to send and has to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// The preface, the first frame or a block of headers.
+    Head,
+    /// Another frame.
+    Frame,
 }
 
-/// What becomes of the frame, or of the frames of one header block, that some bytes begin with.
+/// What is done with the frame, or with the frames of one header block, at the beginning of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// So many bytes have to be there before anything can be said.
+    /// So many bytes have to arrive before the frame can be judged.
     Incomplete(usize),
-    /// They pass: so many bytes, of which the last may not be there yet.
+    /// So many bytes are passed on unchanged. Not all of them may have arrived.
     Pass(usize),
-    /// They do not. What is passed on instead, if anything, is in `ready`.
+    /// So many bytes are not passed on. `ready` holds what is passed on in their place, if anything.
     Consumed(usize),
-    Past,
+    Broken,
 }
 
 impl Inbound {
-    /// Of a port where no gRPC is spoken: everything passes.
-    pub(super) fn passing() -> Inbound {
-        Inbound { state: State::Past, ..Inbound::default() }
+    pub(super) fn new(is_grpc: bool, pings: PingPolicy, calls: Arc<Calls>) -> Inbound {
+        Inbound {
+            state: State::Preface(0),
+            is_grpc,
+            flood: Flood::new(pings, clock::now()),
+            calls,
+            excess: None,
+            hpack: Decoder::default(),
+            fields: Fields::default(),
+            is_rewriting: false,
+            stream_id: 0,
+            requests: 0,
+            frames: 0,
+            held: Vec::new(),
+            needed: 0,
+            ready: Vec::new(),
+        }
     }
 
-    /// Takes the next bytes. The first so many of them are passed on as they came; behind them
-    /// comes what [`Inbound::take_ready`] hands out.
+    /// Takes the next bytes. The first so many of them are passed on unchanged, followed by what
+    /// [`Inbound::take_ready`] returns.
     pub(super) fn received(&mut self, bytes: &[u8]) -> usize {
-        debug_assert!(self.ready.is_empty(), "what is ready goes first");
+        debug_assert!(self.ready.is_empty(), "bytes that are ready are passed on before more are received");
         let (passed, taken) = if self.held.is_empty() { self.pass(bytes) } else { (0, 0) };
         self.held.extend_from_slice(&bytes[taken..]);
         passed
     }
 
-    /// Moves what is to be passed on into `buffer`, as far as it goes.
+    /// Moves bytes that are to be passed on into `buffer`, until it is full.
     pub(super) fn take_ready(&mut self, buffer: &mut ReadBuf<'_>) {
         if self.ready.is_empty() && !self.held.is_empty() && self.held.len() >= self.needed {
             self.advance();
@@ -117,7 +146,7 @@ impl Inbound {
         buffer.put_slice(&self.ready[..length]);
         self.ready.drain(..length);
         if self.ready.is_empty() {
-            // What was large once need not stay so for the life of the connection.
+            // The connection does not keep the memory that one large block needed.
             self.ready.shrink_to(limits::HEADER_SCRATCH_BYTES);
         }
     }
@@ -132,19 +161,18 @@ impl Inbound {
         is_burst
     }
 
-    /// How many of these bytes, which nothing is held in front of, are passed on as they are, and
-    /// how many are dealt with.
+    /// How many of these bytes are passed on unchanged, and how many need not be held. No earlier bytes are held.
     fn pass(&mut self, bytes: &[u8]) -> (usize, usize) {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             match self.state {
-                State::Past => return (bytes.len(), bytes.len()),
+                State::NotHttp2 | State::Broken => return (bytes.len(), bytes.len()),
                 State::Preface(come) => {
                     let expected = &PREFACE[come..];
                     let length = expected.len().min(rest.len());
                     self.state = if rest[..length] != expected[..length] {
-                        State::Past
+                        State::NotHttp2
                     } else if length < expected.len() {
                         State::Preface(come + length)
                     } else {
@@ -159,7 +187,7 @@ impl Inbound {
                 }
                 State::Frames { .. } => match self.step(rest) {
                     Step::Pass(length) => self.state = State::Frames { to_skip: length },
-                    Step::Past => self.state = State::Past,
+                    Step::Broken => self.state = State::Broken,
                     Step::Incomplete(needed) => {
                         self.needed = needed;
                         return (at, at);
@@ -171,7 +199,7 @@ impl Inbound {
         (at, at)
     }
 
-    /// Makes ready what of the held bytes can be. Stops at a piece, as a few bytes can become many.
+    /// Moves held bytes to `ready`. Stops once enough are ready, because a few bytes can be rewritten to many.
     fn advance(&mut self) {
         let held = std::mem::take(&mut self.held);
         let mut at = 0;
@@ -181,7 +209,7 @@ impl Inbound {
             match self.state {
                 State::Frames { to_skip: 0 } => match self.step(rest) {
                     Step::Pass(length) => self.state = State::Frames { to_skip: length },
-                    Step::Past => self.state = State::Past,
+                    Step::Broken => self.state = State::Broken,
                     Step::Incomplete(needed) => {
                         self.needed = needed;
                         break;
@@ -194,7 +222,7 @@ impl Inbound {
                     self.ready.extend_from_slice(&rest[..skipped]);
                     at += skipped;
                 }
-                State::Preface(_) | State::Past => {
+                State::Preface(_) | State::NotHttp2 | State::Broken => {
                     self.ready.extend_from_slice(rest);
                     at = held.len();
                 }
@@ -207,9 +235,41 @@ impl Inbound {
         }
     }
 
-    /// How many frames have been looked at.
+    /// The number of frames received so far.
     pub(super) fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// The newest request's stream.
+    pub(super) fn last_stream_id(&self) -> u32 {
+        self.stream_id
+    }
+
+    /// Whether the first bytes were not those of HTTP/2.
+    pub(super) fn is_not_http2(&self) -> bool {
+        self.state == State::NotHttp2
+    }
+
+    /// What the client has begun and not finished, once everything received was passed on as far as it goes.
+    pub(super) fn unfinished(&self) -> Option<Unfinished> {
+        match self.state {
+            State::Preface(_) | State::Broken => Some(Unfinished::Head),
+            // The first frame belongs to the preface.
+            State::Frames { .. } if self.frames == 0 => Some(Unfinished::Head),
+            State::Frames { to_skip: 0 } => (!self.held.is_empty()).then_some(Unfinished::Head),
+            State::Frames { .. } => Some(Unfinished::Frame),
+            State::NotHttp2 => None,
+        }
+    }
+
+    /// Why the connection has to be closed, if it has to.
+    pub(super) fn excess(&self) -> Option<Excess> {
+        self.excess
+    }
+
+    /// The server has sent so many HEADERS and DATA frames.
+    pub(super) fn answered(&mut self, frames: u32) {
+        self.flood.answered(frames);
     }
 
     /// Looks at bytes that begin with a frame.
@@ -218,23 +278,55 @@ impl Inbound {
         let end = FRAME_HEADER_LEN + header.length;
         self.frames += 1;
         match header.kind {
-            // One without anything in it has no effect, but our HTTP/2 counts them.
+            // A frame without data has no effect, but our HTTP/2 counts them.
             TYPE_DATA if header.length == 0 && header.flags & (FLAG_END_STREAM | FLAG_PADDED) == 0 => {
+                self.void_frame();
                 Step::Consumed(end)
             }
-            TYPE_HEADERS => self.headers(header, payload, bytes),
-            _ => Step::Pass(end),
+            TYPE_DATA => Step::Pass(end),
+            TYPE_HEADERS if self.is_grpc => self.headers(header, payload, bytes),
+            TYPE_HEADERS => {
+                self.begins(header.stream_id);
+                Step::Pass(end)
+            }
+            // Our HTTP/2 counts them for each block.
+            TYPE_CONTINUATION => Step::Pass(end),
+            TYPE_PING if header.flags & FLAG_ACK == 0 => {
+                let judged = self.flood.ping(self.calls.has_open(), clock::now());
+                self.excess = self.excess.or(judged.err());
+                Step::Pass(end)
+            }
+            _ => {
+                self.void_frame();
+                Step::Pass(end)
+            }
         }
+    }
+
+    fn void_frame(&mut self) {
+        let judged = self.flood.void_frame(clock::now);
+        self.excess = self.excess.or(judged.err());
+    }
+
+    /// Whether a HEADERS frame of this stream begins a request.
+    fn begins(&mut self, stream_id: u32) -> bool {
+        let begins = stream_id > self.stream_id;
+        if begins {
+            self.stream_id = stream_id;
+            self.requests += 1;
+            self.flood.requested();
+        }
+        begins
     }
 
     /// Looks at bytes that begin with a HEADERS frame.
     fn headers(&mut self, header: Header, payload: Option<&[u8]>, bytes: &[u8]) -> Step {
         if header.length > FRAME_LEN_MAX {
-            return Step::Past;
+            return Step::Broken;
         }
         let mut end = FRAME_HEADER_LEN + header.length;
         let Some(payload) = payload else { return Step::Incomplete(end) };
-        let Some(fragment) = fragment(header.flags, payload) else { return Step::Past };
+        let Some(fragment) = fragment(header.flags, payload) else { return Step::Broken };
         let mut block = Cow::Borrowed(fragment);
         let mut is_whole = header.flags & FLAG_END_HEADERS != 0;
         let mut continuations = 0;
@@ -248,7 +340,7 @@ impl Inbound {
             };
             let follows = next.kind == TYPE_CONTINUATION && next.stream_id == header.stream_id;
             if !follows || next.length > FRAME_LEN_MAX {
-                return Step::Past;
+                return Step::Broken;
             }
             let Some(payload) = payload else {
                 return Step::Incomplete(end + FRAME_HEADER_LEN + next.length);
@@ -269,20 +361,18 @@ impl Inbound {
 
     fn decoded(&mut self, header: Header, block: &[u8], fields: &Fields, end: usize) -> Step {
         let Header { stream_id, flags, .. } = header;
-        if stream_id <= self.stream_id {
-            // Of a stream that is open already these are the trailers, in which nothing is of use.
+        if !self.begins(stream_id) {
+            // A second block on an open stream holds the trailers, which no service reads.
             if !self.is_rewriting {
                 return Step::Pass(end);
             }
             self.write_headers(stream_id, flags, &[]);
             return Step::Consumed(end);
         }
-        self.stream_id = stream_id;
-        self.requests += 1;
         let mut rewritten = Vec::new();
         let fate = request::fate(fields);
         let block = match fate {
-            // Our HTTP/2 refuses by itself what is too large.
+            // Our HTTP/2 library itself refuses a request that is too large.
             Fate::Passed | Fate::TooLarge if !self.is_rewriting => return Step::Pass(end),
             Fate::Passed | Fate::Rewritten
                 if fields.list_bytes() <= limits::HEADER_SCRATCH_BYTES + 2 * block.len() =>
@@ -290,7 +380,7 @@ impl Inbound {
                 request::rewrite(fields, &mut rewritten);
                 &rewritten
             }
-            // What is larger was made so by the table, and would take up as much written out.
+            // Only references to the table can make the fields larger than that, and rewriting would multiply the bytes.
             Fate::Passed | Fate::Rewritten | Fate::TooLarge | Fate::Reset => request::MALFORMED_BLOCK,
         };
         self.is_rewriting = true;
@@ -298,10 +388,10 @@ impl Inbound {
         Step::Consumed(end)
     }
 
-    /// Leaves it to our HTTP/2 to close the connection.
+    /// Passes on an invalid block, so that our HTTP/2 library closes the connection.
     fn broken(&mut self, stream_id: u32, end: usize) -> Step {
         self.write_headers(stream_id, FLAG_END_STREAM, BROKEN_BLOCK);
-        self.state = State::Past;
+        self.state = State::Broken;
         Step::Consumed(end)
     }
 
@@ -336,7 +426,7 @@ struct Header {
     stream_id: u32,
 }
 
-/// The frame that some bytes begin with: its header, and its payload if all of it is there.
+/// The header of the frame at the beginning of some bytes, and the frame's payload if all of it has arrived.
 fn frame(bytes: &[u8]) -> Option<(Header, Option<&[u8]>)> {
     let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_LEN>()?;
     let [high, middle, low, kind, flags, stream_id @ ..] = *header;
@@ -345,14 +435,14 @@ fn frame(bytes: &[u8]) -> Option<(Header, Option<&[u8]>)> {
     Some((Header { length, kind, flags, stream_id }, rest.get(..length)))
 }
 
-/// What of a HEADERS frame's payload belongs to the header block.
+/// The part of a HEADERS frame's payload that belongs to the header block.
 fn fragment(flags: u8, mut payload: &[u8]) -> Option<&[u8]> {
     let mut padding = 0;
     if flags & FLAG_PADDED != 0 {
         padding = usize::from(*payload.split_off_first()?);
     }
     if flags & FLAG_PRIORITY != 0 {
-        // What it depends on, and a weight: nobody goes by it.
+        // The priority, which the server ignores.
         payload.split_off(..5)?;
     }
     payload.get(..payload.len().checked_sub(padding)?)
@@ -360,13 +450,18 @@ fn fragment(flags: u8, mut payload: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, task::Poll};
+    use std::{collections::VecDeque, task::Poll, time::Duration};
 
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::http::hpack::write_field;
+    use crate::http::{Load, hpack::write_field};
+
+    fn fresh() -> Inbound {
+        let pings = PingPolicy { interval_min: Duration::ZERO, without_calls: true };
+        Inbound::new(true, pings, Calls::new(Load::new()))
+    }
 
     /// What is passed on of bytes that are received in pieces of these lengths, over and over.
     fn passed_on(inbound: &mut Inbound, mut bytes: &[u8], cuts: &[usize]) -> Vec<u8> {
@@ -425,10 +520,10 @@ mod tests {
         sent.extend(frame_of(TYPE_CONTINUATION, FLAG_END_HEADERS, 3, &block[5..]));
         sent.extend(frame_of(TYPE_DATA, FLAG_END_STREAM, 3, &[]));
         for cut in 1..60 {
-            assert_eq!(passed_on(&mut Inbound::default(), &sent, &[cut]), sent, "in pieces of {cut}");
+            assert_eq!(passed_on(&mut fresh(), &sent, &[cut]), sent, "in pieces of {cut}");
         }
         let http1 = b"GET / HTTP/1.1\r\n\r\n";
-        assert_eq!(passed_on(&mut Inbound::default(), http1, &[3]), http1);
+        assert_eq!(passed_on(&mut fresh(), http1, &[3]), http1);
     }
 
     /// Whoever sends a block in crumbs has it looked at for each frame of it, and not for each byte; and may not send
@@ -437,7 +532,7 @@ mod tests {
     fn a_block_in_crumbs_is_not_looked_at_for_each_of_them() {
         let block = block_of(&REQUEST);
         let mut sent = [PREFACE, &SETTINGS].concat();
-        let mut inbound = Inbound::default();
+        let mut inbound = fresh();
         passed_on(&mut inbound, &sent, &[64]);
         let before = inbound.frames();
         sent = frame_of(TYPE_HEADERS, 0, 1, &block);
@@ -446,14 +541,14 @@ mod tests {
         passed_on(&mut inbound, &sent, &[1]);
         assert!(inbound.frames() - before <= 8, "{} looks", inbound.frames() - before);
 
-        let mut inbound = Inbound::default();
+        let mut inbound = fresh();
         let mut sent = [PREFACE, &SETTINGS].concat();
         sent.extend(frame_of(TYPE_HEADERS, 0, 1, &block));
         for _ in 0..=limits::HEADER_CONTINUATIONS {
             sent.extend(frame_of(TYPE_CONTINUATION, 0, 1, &[]));
         }
         passed_on(&mut inbound, &sent, &[4096]);
-        assert_eq!(inbound.state, State::Past, "our HTTP/2 closes the connection");
+        assert_eq!(inbound.state, State::Broken, "our HTTP/2 closes the connection");
     }
 
     /// They have no effect, and our HTTP/2 closes the connection at the hundredth.
@@ -464,19 +559,19 @@ mod tests {
         let sent = [PREFACE, &headers, &empty, &empty, &SETTINGS, &empty].concat();
         let expected = [PREFACE, &headers, &SETTINGS].concat();
         for cut in 1..60 {
-            assert_eq!(passed_on(&mut Inbound::default(), &sent, &[cut]), expected, "in pieces of {cut}");
+            assert_eq!(passed_on(&mut fresh(), &sent, &[cut]), expected, "in pieces of {cut}");
         }
     }
 
     #[test]
     fn a_block_that_never_ends_is_not_collected_for_ever() {
-        let mut inbound = Inbound::default();
+        let mut inbound = fresh();
         let block = block_of(&REQUEST);
         let begin = [PREFACE, &frame_of(TYPE_HEADERS, 0, 1, &block)].concat();
         passed_on(&mut inbound, &begin, &[1000]);
         let more = frame_of(TYPE_CONTINUATION, 0, 1, &[0; FRAME_LEN_MAX]);
         let mut received = begin.len();
-        while inbound.state != State::Past {
+        while inbound.state != State::Broken {
             assert!(received <= limits::HEADER_HELD_BYTES + 2 * more.len(), "{received} bytes are held");
             passed_on(&mut inbound, &more, &[more.len()]);
             received += more.len();
@@ -486,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_large_field_cannot_be_multiplied() {
-        let mut inbound = Inbound::default();
+        let mut inbound = fresh();
         let mut block = block_of(&[(":authority", "no [ host")]);
         block.extend(block_of(&REQUEST));
         // A field that enters the table, and a hundred references to it.
@@ -695,7 +790,7 @@ mod tests {
             for (request, stream_id) in requests.iter().zip((1..).step_by(2)) {
                 request.write(&mut encoder, stream_id, &mut bytes);
             }
-            let passed_on = passed_on(&mut Inbound::default(), &bytes, &cuts);
+            let passed_on = passed_on(&mut fresh(), &bytes, &cuts);
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             let mut taken = runtime.block_on(taken(passed_on, requests.len()));
             prop_assert_eq!(taken.len(), requests.len(), "a request was not taken");
@@ -716,9 +811,9 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..400),
             cuts in prop::collection::vec(1..50_usize, 1..5),
         ) {
-            passed_on(&mut Inbound::default(), &[PREFACE, &bytes].concat(), &cuts);
+            passed_on(&mut fresh(), &[PREFACE, &bytes].concat(), &cuts);
             let headers = frame_of(TYPE_HEADERS, bytes.first().copied().unwrap_or(4), 1, &bytes);
-            passed_on(&mut Inbound::default(), &[PREFACE, &headers, &bytes].concat(), &cuts);
+            passed_on(&mut fresh(), &[PREFACE, &headers, &bytes].concat(), &cuts);
         }
     }
 }

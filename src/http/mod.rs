@@ -10,12 +10,16 @@
 //! `body`, which looks at its messages.
 
 mod body;
+mod calls;
 mod connection;
+mod flood;
 mod grpc;
 mod health;
 mod hpack;
 mod inbound;
 mod node;
+mod outbound;
+mod patience;
 mod probe;
 mod request;
 mod router;
@@ -23,5 +27,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use calls::Load;
 pub(crate) use connection::{PeerServices, Protocols, Services};
+pub(crate) use grpc::Methods;
 pub(crate) use probe::{Probe, Versions};

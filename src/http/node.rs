@@ -1,4 +1,4 @@
-//! The node, as the endpoints ask it.
+//! How the node answers the questions of the HTTP endpoints.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Probe for Node {
     }
 
     async fn read(&self, serializable: bool) -> Result<(), String> {
-        // The member asks itself.
+        // The request comes from the member itself, not from a client.
         let session = self.session(Caller::Internal);
         if !serializable {
             session.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;

@@ -1,4 +1,4 @@
-//! What the endpoints ask the node.
+//! The questions that the HTTP endpoints ask the node.
 
 use std::sync::Arc;
 
@@ -21,18 +21,18 @@ pub(crate) trait Probe: Clone + Send + Sync + 'static {
     /// Alarms that are raised, anywhere in the cluster.
     fn alarms(&self) -> Vec<AlarmKind>;
 
-    /// Reads one key or none, as the whole cluster knows it or (`serializable`) as this member
-    /// does. It ends by itself, at the latest when a client's request would. The error is in the
-    /// words that a client would see.
+    /// Reads at most one key: from this member alone if `serializable` is set, else after a quorum has
+    /// confirmed the leader. The read times out when a client's request would. The error is the text
+    /// that a client would get.
     fn read(&self, serializable: bool) -> impl Future<Output = Result<(), String>> + Send;
 
     fn versions(&self) -> Versions;
 
-    /// For a scrape: everything at once, at this moment.
+    /// The state that a scrape of the metrics reports, all taken at the same moment.
     fn state(&self) -> NodeState;
 }
 
-/// Versions that are not known yet are `None`.
+/// The versions of the cluster; a version that is not known yet is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Versions {
     pub(crate) cluster: Option<String>,

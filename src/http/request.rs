@@ -8,13 +8,13 @@
 
 use super::hpack::{Fields, write_field};
 
-/// Carries a method that is not POST, or a path that is no name of a method, past our HTTP/2, which
-/// would not take some of them. A client that sends such a header itself does not get it past.
+/// Headers in which a rewritten request keeps a method other than POST, and a path that our HTTP/2 library could
+/// refuse, so that `grpc.rs` can refuse them in etcd's words. A client cannot set these headers itself: they are removed.
 pub(super) const METHOD_HEADER: &str = "retcd-method";
 pub(super) const PATH_HEADER: &str = "retcd-path";
 const OWN_PREFIX: &[u8] = b"retcd-";
 
-/// A longer path is longer than what our HTTP/2 takes for one.
+/// Our HTTP/2 library does not accept longer paths.
 const PATH_LEN_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Judgement {
     verdict: Verdict,
 }
 
-/// Where a field belongs.
+/// The kind of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     Authority,
@@ -36,11 +36,11 @@ enum Slot {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
-    /// Our HTTP/2 takes it, and makes of it what etcd's does.
+    /// Our HTTP/2 library accepts the field and interprets it as etcd's does.
     Plain,
-    /// Our HTTP/2 would refuse the request for it, or understand it in another way.
+    /// Our HTTP/2 library would refuse the request because of the field, or interpret the field in another way than etcd's.
     Odd,
-    /// Every HTTP/2 refuses the request.
+    /// Every HTTP/2 library refuses a request with the field.
     Malformed,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn judge(name: &[u8], value: &[u8]) -> Judgement {
         b":protocol" => (Protocol, Odd),
         b":scheme" => (Scheme, plain_if(matches!(value, b"http" | b"https"))),
         b"connection" => (Regular, Malformed),
-        // They speak of the connection or of the body, which HTTP/2 knows better.
+        // These fields describe the connection or the length of the body, which HTTP/2 has frames for.
         b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" | b"content-length" => {
             (Regular, Odd)
         }
@@ -69,7 +69,7 @@ fn plain_if(is_plain: bool) -> Verdict {
     if is_plain { Verdict::Plain } else { Verdict::Odd }
 }
 
-/// Every method of gRPC is called at a path of this kind.
+/// Whether a path consists only of characters that occur in the paths of gRPC methods.
 fn is_plain_path(value: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
     value.starts_with(b"/") && value.len() <= PATH_LEN_MAX && value.iter().all(is_plain)
@@ -85,16 +85,16 @@ fn is_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
-/// What becomes of a request.
+/// What is done with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It can be passed on as it is.
+    /// The request is passed on unchanged.
     Passed,
-    /// It has to be written anew.
+    /// The request is rewritten.
     Rewritten,
-    /// Its stream is reset, as every HTTP/2 does.
+    /// The stream of the request is reset.
     Reset,
-    /// It has more fields than we take.
+    /// The request has more fields than the server accepts.
     TooLarge,
 }
 
@@ -107,7 +107,7 @@ pub(super) fn fate(fields: &Fields) -> Fate {
         let bit = 1 << slot as u8;
         match slot {
             Slot::Regular => {}
-            // etcd resets a request that has two, which helps nobody: no one looks at it.
+            // etcd resets a request with two authorities. This server never reads the authority, so it accepts two.
             Slot::Authority if seen & bit != 0 => worst = worst.max(Verdict::Odd),
             _ if seen & bit != 0 || seen & (1 << Slot::Regular as u8) != 0 => worst = Verdict::Malformed,
             _ => {}
@@ -123,7 +123,7 @@ pub(super) fn fate(fields: &Fields) -> Fate {
     }
 }
 
-/// Writes the request as our HTTP/2 takes it.
+/// Writes the request in a form that our HTTP/2 library accepts.
 pub(super) fn rewrite(fields: &Fields, block: &mut Vec<u8>) {
     let of_slot = |slot| fields.iter().find(|field| field.judgement.slot == slot);
     let (method, path) = (of_slot(Slot::Method), of_slot(Slot::Path));
@@ -144,5 +144,5 @@ pub(super) fn rewrite(fields: &Fields, block: &mut Vec<u8>) {
     }
 }
 
-/// A block that makes our HTTP/2 reset its stream, and no more than that: two methods.
+/// A block with two methods: our HTTP/2 library resets the stream, and keeps the connection.
 pub(super) const MALFORMED_BLOCK: &[u8] = &[0x83, 0x83];

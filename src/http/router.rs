@@ -24,7 +24,7 @@ use super::{
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a URL carries behind the `?`. A name may come more than once.
+/// The query parameters of a URL. A name may occur more than once.
 type Pairs = Query<Vec<(String, String)>>;
 
 /// The endpoints of a client port, after the CORS and host checks.
@@ -69,7 +69,7 @@ async fn health<P: Probe>(State(node): State<P>, method: Method, Query(pairs): P
         Err(reason) => {
             metrics.health_failures.inc();
             tracing::warn!(reason, "serving /health false");
-            // By hand, for the order of the fields.
+            // Formatted by hand, because etcd writes the fields in this order.
             let reason = json!(reason);
             refusal(StatusCode::SERVICE_UNAVAILABLE, &format!(r#"{{"health":"false","reason":{reason}}}"#))
         }
@@ -180,7 +180,7 @@ impl Access {
         Access { cors: config.cors.clone(), hosts: config.host_whitelist.clone() }
     }
 
-    /// The origin to name in the answer, if the request's may read it.
+    /// The value of `Access-Control-Allow-Origin`, if pages from the request's origin may read the answer.
     fn origin(&self, request: &Parts) -> Option<HeaderValue> {
         let Some(allowed) = &self.cors else { return Some(HeaderValue::from_static("*")) };
         let origin = request.headers.get(header::ORIGIN)?;
@@ -229,7 +229,7 @@ async fn guard(State(access): State<Access>, request: Request, next: Next) -> Re
     response
 }
 
-/// Every value of `name` that says something.
+/// Every non-empty value of the parameter `name`.
 fn values<'a>(pairs: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     let of_name = pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
     of_name.map(|(_, value)| value.as_str()).collect()
@@ -240,7 +240,7 @@ fn text(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-/// An error in the form of Go's: text, and a newline of its own behind it.
+/// An error as Go's `http.Error` writes it: the text and a newline.
 fn refusal(status: StatusCode, why: &str) -> Response {
     text(status, format!("{why}\n"))
 }

@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::Poll,
+    time::Duration,
 };
 
 use axum::{Router, body::Body};
@@ -18,7 +19,10 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service;
 
-use super::{PeerServices, Probe, Protocols, Services, Versions, inbound::Inbound, router, socket::Socket};
+use super::{
+    Load, Methods, PeerServices, Probe, Protocols, Services, Versions, calls::Calls, flood::PingPolicy,
+    inbound::Inbound, router, socket::Socket,
+};
 use crate::{
     apply::AlarmKind,
     config::Config,
@@ -266,13 +270,15 @@ async fn web_pages_and_strange_hosts_are_kept_out_where_asked() {
     }
 }
 
+const HEALTH: Methods = Methods { services: &["grpc.health.v1.Health"], client_streams: &[] };
+
 /// A port that serves one connection after the other in the background, and where it is.
 async fn port(node: &FakeNode, protocols: Protocols) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let (reporter, health) = tonic_health::server::health_reporter();
     drop(reporter);
-    let services = Services::new(node, tonic::service::Routes::new(health), &["grpc.health.v1.Health"]);
+    let services = Services::new(node, tonic::service::Routes::new(health), HEALTH, Load::new());
     tokio::spawn(async move {
         let graceful = GracefulShutdown::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -336,7 +342,7 @@ async fn the_endpoints_can_be_asked_over_http_2_where_no_grpc_is_spoken() {
     for (protocols, path) in
         [(Protocols::Http, "/version"), (Protocols::Metrics, "/health?serializable=true")]
     {
-        let mut wire = Wire::connect(&port(&node, protocols).await).await;
+        let mut wire = Wire::connect(&port(&node, protocols).await, false).await;
         for (method, http) in [("GET", 200), ("DELETE", 405), ("GET", 200)] {
             let fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
             let ended = wire.call(&fields, &[]).await;
@@ -360,7 +366,7 @@ async fn a_graceful_end_waits_for_nobody_idle() {
     let node = FakeNode::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let services = Services::new(&node, tonic::service::Routes::default(), &[]);
+    let services = Services::new(&node, tonic::service::Routes::default(), HEALTH, Load::new());
     let graceful = GracefulShutdown::new();
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (stream, _) = listener.accept().await.expect("a connection");
@@ -379,7 +385,7 @@ async fn peer_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let (_, health) = tonic_health::server::health_reporter();
-    let services = PeerServices::new(tonic::service::Routes::new(health), &["grpc.health.v1.Health"]);
+    let services = PeerServices::new(tonic::service::Routes::new(health), HEALTH);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             services.serve(Io::tcp(stream));
@@ -391,7 +397,7 @@ async fn peer_port() -> String {
 /// A connection to each kind of port.
 async fn both_ports() -> [Wire; 2] {
     let client_port = port(&FakeNode::new(&[]), Protocols::GrpcAndHttp).await;
-    [Wire::connect(&client_port).await, Wire::connect(&peer_port().await).await]
+    [Wire::connect(&client_port, false).await, Wire::connect(&peer_port().await, true).await]
 }
 
 #[tokio::test]
@@ -601,7 +607,10 @@ async fn a_client_that_takes_nothing_is_not_read_any_more() {
     let address = listener.local_addr().expect("an address");
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (stream, _) = listener.accept().await.expect("a connection");
-    let mut socket = Socket::new(Io::tcp(stream), Inbound::default(), None);
+    let calls = Calls::new(Load::new());
+    let pings = PingPolicy { interval_min: Duration::ZERO, without_calls: true };
+    let inbound = Inbound::new(true, pings, calls.clone());
+    let mut socket = Socket::new(Io::tcp(stream), inbound, calls, None);
 
     // Until neither side's buffers take more.
     while futures_util::poll!(std::future::poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 65_536])))

@@ -26,7 +26,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use tonic::{Request, Status, codec::CompressionEncoding, service::Routes};
 
-pub(crate) use peer::{PEER_SERVICES, peer_routes};
+pub(crate) use peer::{PEER_CLIENT_STREAMS, PEER_SERVICES, peer_routes};
 
 use self::interceptor::{Intercepted, Interceptor};
 use crate::{
@@ -59,6 +59,10 @@ pub(crate) const SERVICES: &[&str] = &[
     election_server::SERVICE_NAME,
     health_server::SERVICE_NAME,
 ];
+
+/// The paths of their methods whose clients send a stream of messages.
+pub(crate) const CLIENT_STREAMS: &[&str] =
+    &["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
 
 /// Every gRPC service, for one reactor.
 pub(crate) fn routes(node: &Node) -> Routes {

@@ -26,6 +26,9 @@ pub(crate) fn peer_routes(node: &Node) -> Routes {
 /// The names of the services in [`peer_routes`].
 pub(crate) const PEER_SERVICES: &[&str] = &[peer_server::SERVICE_NAME];
 
+/// The paths of its methods whose clients send a stream of messages.
+pub(crate) const PEER_CLIENT_STREAMS: &[&str] = &["/retcd.peer.Peer/Append", "/retcd.peer.Peer/Snapshot"];
+
 struct Peer {
     node: Node,
 }

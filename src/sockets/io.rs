@@ -11,7 +11,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{self, Sleep},
 };
 
 use super::descriptors::Place;
@@ -23,8 +22,6 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// A connection.
 pub(crate) struct Io {
     stream: Stream,
-    /// The deadline for the first bytes; `None` once they have arrived.
-    first_bytes_due: Option<Pin<Box<Sleep>>>,
     /// Held by an accepted connection, and freed when the connection closes.
     _place: Option<Place>,
 }
@@ -41,11 +38,11 @@ impl Io {
         if let Err(error) = options {
             tracing::debug!(%error, "cannot set the options of a connection");
         }
-        Io { stream: Stream::Tcp(stream), first_bytes_due: None, _place: None }
+        Io { stream: Stream::Tcp(stream), _place: None }
     }
 
     pub(super) fn unix(stream: UnixStream) -> Io {
-        Io { stream: Stream::Unix(stream), first_bytes_due: None, _place: None }
+        Io { stream: Stream::Unix(stream), _place: None }
     }
 
     pub(super) fn on(self, place: Place) -> Io {
@@ -58,11 +55,6 @@ impl Io {
             Stream::Tcp(stream) => stream.peer_addr().ok(),
             Stream::Unix(_) => None,
         }
-    }
-
-    /// Makes reading fail if the other side sends nothing within this time.
-    pub(crate) fn expecting_bytes_within(self, patience: Duration) -> Io {
-        Io { first_bytes_due: Some(Box::pin(time::sleep(patience))), ..self }
     }
 }
 
@@ -79,18 +71,10 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = match &mut self.stream {
+        match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        let Some(due) = &mut self.first_bytes_due else { return read };
-        if read.is_pending() {
-            let is_late = due.as_mut().poll(context).is_ready();
-            let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the other side sent nothing in time"));
-            return if is_late { Poll::Ready(late()) } else { Poll::Pending };
         }
-        self.first_bytes_due = None;
-        read
     }
 }
 
@@ -136,26 +120,5 @@ impl AsyncWrite for Io {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn whoever_says_nothing_is_not_waited_for() {
-        let (near, _far) = UnixStream::pair().expect("a pair");
-        let mut silent = Io::unix(near).expecting_bytes_within(Duration::from_millis(1));
-        let error = silent.read_u8().await.expect_err("nothing comes");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-
-        let (near, mut far) = UnixStream::pair().expect("a pair");
-        let mut talking = Io::unix(near).expecting_bytes_within(Duration::from_secs(60));
-        far.write_u8(7).await.expect("sent");
-        assert_eq!(talking.read_u8().await.expect("it has come"), 7);
-        assert!(talking.first_bytes_due.is_none(), "having spoken once, it may be silent");
     }
 }

@@ -14,6 +14,7 @@ mod deadline;
 mod differential;
 mod etcdctl;
 mod examples;
+mod fuzz;
 mod http;
 mod kv;
 mod lease;
@@ -23,7 +24,10 @@ mod metrics;
 #[path = "../support/pb.rs"]
 mod pb;
 mod quota;
+#[path = "../support/raw.rs"]
+mod raw;
 mod restore;
+mod rough;
 #[path = "../support/rows.rs"]
 mod rows;
 #[path = "../support/running.rs"]

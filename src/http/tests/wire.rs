@@ -55,21 +55,14 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) async fn connect(address: &str) -> Wire {
+    pub(super) async fn connect(address: &str, is_peer: bool) -> Wire {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket of TCP");
         let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         begin.extend(frame(SETTINGS, 0, 0, &[]));
         stream.write_all(&begin).await.expect("sent");
-        let mut wire = Wire { stream, decoder: Decoder::default(), next_stream_id: 1, is_peer: false };
-        // The server's settings say which port it is: peers are not limited in their streams.
-        let settings = loop {
-            let (kind, flags, _, payload) = wire.read().await;
-            if kind == SETTINGS && flags == 0 {
-                break payload;
-            }
-        };
-        wire.is_peer = !settings.chunks(6).any(|setting| setting.starts_with(&[0, 3]));
+        let mut wire = Wire { stream, decoder: Decoder::default(), next_stream_id: 1, is_peer };
+        while wire.read().await.0 != SETTINGS {}
         wire
     }
 
