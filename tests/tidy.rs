@@ -148,6 +148,7 @@ const ROOMS: &[Room] = &[
             "apply",
             "node",
             "sockets",
+            "clock",
             "config",
             "telemetry",
         ],
