@@ -209,19 +209,16 @@ const SEAMS: &[Seam] = &[
     seam("src/sockets/io.rs", &["sockets"], "what is read from and written to"),
     seam("src/sockets/listener.rs", &["sockets", "files"], "incoming connections; a Unix socket is a file"),
     seam("src/sockets/resolve.rs", &["sockets"], "the addresses of host names, at the start only"),
-    seam("src/disk/directory.rs", &["files"], "the files of a directory: all that the log touches"),
-    seam("src/storage/reader.rs", &["files"], "the database's file"),
-    seam("src/storage/draft.rs", &["files"], "files that are written whole"),
-    seam("src/storage/place.rs", &["files"], "which file has the database's name"),
-    seam("src/node/boot.rs", &["files"], "the data directory, before any thread of the member runs"),
     seam(
-        "src/node/unfit.rs",
+        "src/disk/directory.rs",
         &["files"],
-        "looks for data directories that are not a member's, before one is opened",
+        "the files of a directory: all that the log and the database touch",
     ),
-    seam("src/node/restore.rs", &["files"], "makes a data directory, without a member"),
-    seam("src/node/snapshot.rs", &["files"], "images of the database that are sent to clients"),
-    seam("src/raft/snapshot.rs", &["files"], "the file of a snapshot that was received"),
+    seam(
+        "src/node/restore.rs",
+        &["files"],
+        "reads a file that an operator names, and makes and renames directories; no member runs meanwhile",
+    ),
 ];
 
 /// Files of one room that import each other in a circle, and why they are one thought all the same.

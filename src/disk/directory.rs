@@ -1,18 +1,20 @@
 //! A directory of the file system.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    num::NonZeroU64,
+    ops::Range,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FallocateFlags, SeekFrom},
+    fs::{Advice, FallocateFlags, SeekFrom, fadvise},
     io::Errno,
 };
 
-use super::{Disk, DiskFile};
+use super::{Disk, DiskFile, FileIdentity};
 
 /// A directory that is open, so that making a change of its names durable takes no descriptor and
 /// no right that may be gone by then.
@@ -25,12 +27,6 @@ pub(crate) struct Directory {
 impl Directory {
     pub(crate) fn open(path: &Path) -> io::Result<Directory> {
         Ok(Directory { path: path.to_owned(), file: File::open(path)? })
-    }
-
-    /// Makes every later sync of this directory fail.
-    #[cfg(test)]
-    pub(crate) fn break_sync(&mut self) {
-        self.file = File::open("/dev/null").expect("every system has it");
     }
 
     /// The path of a file in this directory.
@@ -71,12 +67,36 @@ impl Disk for Directory {
         fs::remove_file(self.at(name))
     }
 
+    fn identity(&self, name: &Path) -> io::Result<FileIdentity> {
+        Ok(identity(&fs::symlink_metadata(self.at(name))?))
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 }
 
+fn identity(metadata: &Metadata) -> FileIdentity {
+    FileIdentity { device: metadata.dev(), number: metadata.ino() }
+}
+
 impl DiskFile for File {
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Ok(identity(&self.metadata()?))
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match File::try_lock(self) {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        File::unlock(self)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
@@ -120,12 +140,29 @@ impl DiskFile for File {
         Ok(rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len)?)
     }
 
+    fn prefetch(&self, span: Range<u64>) {
+        advise(self, span, Advice::WillNeed);
+    }
+
+    /// With this hint Linux starts writing those pages of the span that are not on the disk yet, and
+    /// returns; it drops the other pages of the span from memory.
+    fn start_writing(&self, span: Range<u64>) {
+        advise(self, span, Advice::DontNeed);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
     }
 
     fn sync_all(&self) -> io::Result<()> {
         File::sync_all(self)
+    }
+}
+
+/// A system may ignore the hint, which does no harm.
+fn advise(file: &File, span: Range<u64>, advice: Advice) {
+    if let Some(len) = NonZeroU64::new(span.end.saturating_sub(span.start)) {
+        let _ = fadvise(file, span.start, Some(len), advice);
     }
 }
 
@@ -148,8 +185,6 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]

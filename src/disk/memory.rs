@@ -9,13 +9,17 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 
-use super::{Disk, DiskFile};
+use super::{Disk, DiskFile, FileIdentity};
 
 /// What a disk writes as a whole.
 const SECTOR: usize = 512;
@@ -56,6 +60,7 @@ struct Contents {
     now: Extent,
     durable: Extent,
     unsynced: Vec<Change>,
+    is_locked: bool,
 }
 
 #[derive(Debug)]
@@ -90,7 +95,7 @@ impl MemoryDisk {
             let contents = contents.lock();
             let mut found = contents.durable.clone();
             contents.unsynced.iter().for_each(|change| change.keep_some(&mut found, &mut is_kept));
-            let file = Contents { now: found.clone(), durable: found, unsynced: Vec::new() };
+            let file = Contents { now: found.clone(), durable: found, ..Contents::default() };
             (name.clone(), Arc::new(Mutex::new(file)))
         });
         let now: Listing = files.collect();
@@ -111,7 +116,8 @@ impl MemoryDisk {
     }
 
     fn file(&self, contents: Arc<Mutex<Contents>>) -> Box<dyn DiskFile> {
-        Box::new(MemoryFile { contents, power: self.power.clone() })
+        let holds_lock = AtomicBool::new(false);
+        Box::new(MemoryFile { contents, power: self.power.clone(), holds_lock })
     }
 }
 
@@ -167,6 +173,12 @@ impl Disk for MemoryDisk {
         })
     }
 
+    fn identity(&self, name: &Path) -> io::Result<FileIdentity> {
+        self.power.lock().operate()?;
+        let names = self.names.lock();
+        names.now.get(name).map(identity).ok_or(io::ErrorKind::NotFound.into())
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut power = self.power.lock();
         power.operate()?;
@@ -178,10 +190,21 @@ impl Disk for MemoryDisk {
     }
 }
 
+fn identity(contents: &Arc<Mutex<Contents>>) -> FileIdentity {
+    FileIdentity { device: 0, number: Arc::as_ptr(contents).addr() as u64 }
+}
+
 #[derive(Debug)]
 struct MemoryFile {
     contents: Arc<Mutex<Contents>>,
     power: Arc<Mutex<Power>>,
+    holds_lock: AtomicBool,
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let _ = self.unlock();
+    }
 }
 
 impl MemoryFile {
@@ -195,6 +218,24 @@ impl MemoryFile {
 }
 
 impl DiskFile for MemoryFile {
+    fn identity(&self) -> io::Result<FileIdentity> {
+        self.power.lock().operate()?;
+        Ok(identity(&self.contents))
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let was_locked = std::mem::replace(&mut self.contents.lock().is_locked, true);
+        self.holds_lock.fetch_or(!was_locked, Ordering::Relaxed);
+        Ok(self.holds_lock.load(Ordering::Relaxed))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        if self.holds_lock.swap(false, Ordering::Relaxed) {
+            self.contents.lock().is_locked = false;
+        }
+        Ok(())
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.power.lock().operate()?;
         Ok(self.contents.lock().now.len as u64)
@@ -231,6 +272,10 @@ impl DiskFile for MemoryFile {
         let len = self.contents.lock().now.len.max(len as usize);
         self.change(Change::Resized { len })
     }
+
+    fn prefetch(&self, _: Range<u64>) {}
+
+    fn start_writing(&self, _: Range<u64>) {}
 
     fn sync_data(&self) -> io::Result<()> {
         self.power.lock().operate()?;

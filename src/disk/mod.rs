@@ -1,8 +1,8 @@
 //! The files of a directory, behind a trait.
 //!
-//! The log reads and writes its files through [`Disk`] alone. The server gives it a [`Directory`] of
-//! the file system; a test gives it a disk in memory that loses what was not synced when its power
-//! fails, at a moment that the test chooses.
+//! The log and the database read and write their files through [`Disk`] alone. The server gives them a
+//! [`Directory`] of the file system; a test gives them a disk in memory that loses what was not synced
+//! when its power fails, at a moment that the test chooses.
 //!
 //! The names of files are relative to the directory. A change of names (a file created, renamed or
 //! removed) is durable after [`Disk::sync`], and the contents of a file are durable after a sync of
@@ -15,6 +15,7 @@ pub(crate) mod memory;
 use std::{
     fmt::Debug,
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -41,12 +42,31 @@ pub(crate) trait Disk: Debug + Send + Sync {
 
     fn remove(&self, name: &Path) -> io::Result<()>;
 
+    /// Which file has this name.
+    fn identity(&self, name: &Path) -> io::Result<FileIdentity>;
+
     /// Makes all changes of names durable that were made before.
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Tells a file from every other file, whatever their names are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    device: u64,
+    number: u64,
+}
+
 /// An open file. It can be used even after its name was removed.
 pub(crate) trait DiskFile: Debug + Send + Sync {
+    fn identity(&self) -> io::Result<FileIdentity>;
+
+    /// Takes the lock of the file, which one open file at a time can have. False if another one has
+    /// it, in this process or in another. The lock ends with [`DiskFile::unlock`], and at the latest
+    /// when this open file is closed.
+    fn try_lock(&self) -> io::Result<bool>;
+
+    fn unlock(&self) -> io::Result<()>;
+
     fn len(&self) -> io::Result<u64>;
 
     /// Up to where the file has data. Behind that it reads as zeros.
@@ -62,6 +82,13 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Takes the space for `len` bytes, so that writing within them changes no metadata. What was not
     /// written reads as zeros.
     fn reserve(&self, len: u64) -> io::Result<()>;
+
+    /// Hints that `span` will be read soon. Returns at once.
+    fn prefetch(&self, span: Range<u64>);
+
+    /// Hints that `span`, which was just written, should go to the disk now and need not stay in
+    /// memory. Returns at once; nothing is durable before a sync.
+    fn start_writing(&self, span: Range<u64>);
 
     /// Makes the contents durable, and of the metadata what is needed to read them.
     fn sync_data(&self) -> io::Result<()>;

@@ -11,9 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
     io::ErrorKind,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,17 +19,17 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future;
-use rustix::fs::FlockOperation;
 use tokio::runtime;
 
 use super::{StartError, snapshot, unfit};
 use crate::{
     config::{self, ClusterState, Config},
-    disk, limits,
+    disk::{self, Directory, Disk, DiskFile},
+    limits,
     link::{self, GrpcConnector, KnownCluster, KnownMember, Peer},
     raft::{self, LogStore, Replica, base},
     sockets::{self, Resolver},
-    storage::{Checkpoint, Database, StorageError, Table},
+    storage::{Checkpoint, Database, StorageError, Table, io_error},
     telemetry::list,
     threads,
     types::{Base, ClusterId, MemberId},
@@ -110,7 +108,7 @@ pub(crate) struct DataDir {
     /// is not to be there.
     pub(crate) own_cells: Vec<(Bytes, Option<Bytes>)>,
     /// Released when the process ends.
-    pub(crate) _lock: File,
+    pub(crate) _lock: Box<dyn DiskFile>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +128,11 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     for dir in [&snap_dir, &wal_dir] {
         create_dir(dir)?;
     }
-    let lock = lock(&member_dir.join("lock"), &config.data_dir)?;
-    snapshot::remove_leftovers(&snap_dir);
-    let database = Arc::new(Database::open(&snap_dir.join("db"), limits::DATABASE_CACHE_BYTES)?);
+    let lock = lock(&member_dir, &config.data_dir)?;
+    let disk = Arc::new(Directory::open(&snap_dir).map_err(io_error("open", &snap_dir))?);
+    snapshot::remove_leftovers(&*disk);
+    let database = Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?;
+    let database = Arc::new(database);
     let (identity, joined) = match stored_identity(&database)? {
         Some(stored) => stored,
         None => {
@@ -181,21 +181,20 @@ fn create_dir(dir: &Path) -> Result<(), StartError> {
     })
 }
 
-fn lock(path: &Path, data_dir: &Path) -> Result<File, StartError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| StorageError::Io { action: "open", path: path.to_owned(), source })?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        StartError::Refused(format!(
+fn lock(member_dir: &Path, data_dir: &Path) -> Result<Box<dyn DiskFile>, StartError> {
+    let name = Path::new("lock");
+    let opened = Directory::open(member_dir).and_then(|disk| match disk.open(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => disk.create(name),
+        opened => opened,
+    });
+    let file = opened.map_err(io_error("open", &member_dir.join(name)))?;
+    match file.try_lock() {
+        Ok(true) => Ok(file),
+        Ok(false) | Err(_) => Err(StartError::Refused(format!(
             "the data directory {} is in use by another process; stop it, or choose another --data-dir",
             data_dir.display()
-        ))
-    })?;
-    Ok(file)
+        ))),
+    }
 }
 
 /// The identity that is stored in the database, and whether the member joined a cluster.

@@ -31,9 +31,10 @@ use super::{
     unfit::{BBOLT_MAGIC, BBOLT_MAGIC_AT, UNFINISHED},
 };
 use crate::{
+    disk::Directory,
     limits,
     raft::{Replica, base},
-    storage::{Database, StorageError},
+    storage::{Database, StorageError, io_error},
     types::Base,
 };
 
@@ -112,9 +113,9 @@ pub(crate) enum RestoreError {
 pub(crate) fn restore(file: &Path, data_dir: &Path) -> Result<Restored, RestoreError> {
     let image = Image::open(file)?;
     let site = Site::begin(data_dir)?;
-    let path = site.database();
-    image.copy_checked(&path)?;
-    let restored = make_member(&path).map_err(|error| match error {
+    let snap_dir = site.snap_dir();
+    image.copy_checked(&snap_dir.join("db"))?;
+    let restored = make_member(&snap_dir).map_err(|error| match error {
         // It is the copy that was looked at; the user knows the original.
         StorageError::Foreign { detail, .. } | StorageError::Corrupted { detail, .. } => {
             RestoreError::Unusable { file: file.to_owned(), detail }
@@ -126,8 +127,9 @@ pub(crate) fn restore(file: &Path, data_dir: &Path) -> Result<Restored, RestoreE
 }
 
 /// Takes the member's identity out of the database, and reads all of it, as a start does.
-fn make_member(path: &Path) -> Result<Restored, StorageError> {
-    let database = Arc::new(Database::open(path, limits::DATABASE_CACHE_BYTES)?);
+fn make_member(snap_dir: &Path) -> Result<Restored, StorageError> {
+    let disk = Arc::new(Directory::open(snap_dir).map_err(io_error("open", snap_dir))?);
+    let database = Arc::new(Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?);
     let mut checkpoint = Replica::forget();
     checkpoint.cells.extend(boot::forget_member());
     database.commit(&checkpoint)?;
@@ -244,7 +246,7 @@ impl Site {
             }
             _ => {}
         }
-        let snap_dir = unfinished.join("snap");
+        let snap_dir = site.snap_dir();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&snap_dir);
         made.map_err(target_error("create", &snap_dir))?;
         Ok(site)
@@ -254,15 +256,15 @@ impl Site {
         self.data_dir.join(UNFINISHED)
     }
 
-    /// Where the database is to be made.
-    fn database(&self) -> PathBuf {
-        self.unfinished().join("snap").join("db")
+    /// Where the database is to be.
+    fn snap_dir(&self) -> PathBuf {
+        self.unfinished().join("snap")
     }
 
     /// Puts what was made in its place, durable.
     fn finish(mut self) -> Result<(), RestoreError> {
         let unfinished = self.unfinished();
-        sync_directory(&unfinished.join("snap"))?;
+        sync_directory(&self.snap_dir())?;
         sync_directory(&unfinished)?;
         let member_dir = self.data_dir.join("member");
         fs::rename(&unfinished, &member_dir).map_err(target_error("rename", &unfinished))?;

@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn database(path: &Path, records: i64) -> Database {
-        let database = Database::open(path, CACHE_BYTES).expect("a new database");
+        let database = Database::at(path, CACHE_BYTES).expect("a new database");
         let records = (2..2 + records).map(record).collect();
         database.commit(&Checkpoint { records, ..Checkpoint::default() }).expect("a commit");
         database
@@ -178,7 +178,7 @@ mod tests {
         let records = limits::SCRUB_RECORDS as i64 * 2 + 10;
         drop(database(&path, records));
         damage(&path, &[7, 9]);
-        let damaged = Database::open(&path, CACHE_BYTES).expect("the file");
+        let damaged = Database::at(&path, CACHE_BYTES).expect("the file");
         let start = Instant::now();
         let mut scrubber = Scrubber::new(start);
         assert!(scrubber.turn(&damaged, start), "two records of the first stride are damaged");

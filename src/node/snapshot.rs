@@ -8,8 +8,6 @@
 //! [`limits::SNAPSHOT_IMAGES_MAX`].
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
@@ -26,9 +24,15 @@ use super::{
     Node, ReadError,
     lane::{Begun, Lane, LaneFull, Run},
 };
-use crate::{clock, limits, storage::StorageError, threads};
+use crate::{
+    clock,
+    disk::{Disk, DiskFile},
+    limits,
+    storage::{StorageError, io_error},
+    threads,
+};
 
-const PIECE_BYTES: usize = 32 * 1024;
+const PIECE_BYTES: u64 = 32 * 1024;
 
 /// An image on its way to a client.
 #[derive(Debug)]
@@ -49,7 +53,8 @@ pub(super) struct Images {
 /// The file of an image, which is removed with its last reader.
 #[derive(Debug)]
 pub(super) struct Image {
-    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    name: PathBuf,
     bytes: u64,
     /// Everything up to this index of the log is in it.
     applied_index: u64,
@@ -59,7 +64,7 @@ pub(super) struct Image {
 #[derive(Debug)]
 struct Open {
     /// `None` once the image was given up.
-    file: Option<Arc<File>>,
+    file: Option<Arc<dyn DiskFile>>,
     /// When a piece of it was read last.
     read_at: Instant,
 }
@@ -72,8 +77,8 @@ enum NoImage {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // What cannot be removed now is removed at the next start.
-        let _ = fs::remove_file(&self.path);
+        // A file that cannot be removed now is removed at the next start.
+        let _ = self.disk.remove(&self.name);
     }
 }
 
@@ -81,13 +86,15 @@ impl Snapshot {
     /// The next piece, in order; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         let file = self.image.file().ok_or(ReadError::SnapshotGivenUp)?;
-        let (offset, path) = (self.offset, self.image.path.clone());
+        let (offset, path) = (self.offset, self.image.disk.path().join(&self.image.name));
+        let length = self.total_bytes.saturating_sub(offset).min(PIECE_BYTES);
+        if length == 0 {
+            return Ok(None);
+        }
         let reads = self.reads.clone();
         let read = move || {
-            let mut piece = vec![0; PIECE_BYTES];
-            let length = file.read_at(&mut piece, offset);
-            let length = length.map_err(|source| StorageError::Io { action: "read", path, source })?;
-            piece.truncate(length);
+            let mut piece = vec![0; length as usize];
+            file.read_at(&mut piece, offset).map_err(io_error("read", &path))?;
             Ok::<_, StorageError>(Bytes::from(piece))
         };
         // A task of its own: this future is polled only while the client takes what it is sent, and one that has stopped
@@ -99,13 +106,14 @@ impl Snapshot {
         });
         let piece = piece.await.map_err(|_| ReadError::Stopped)??;
         self.offset += piece.len() as u64;
-        Ok((!piece.is_empty()).then_some(piece))
+        assert!(self.offset <= self.total_bytes, "a client is sent no more than it was told of");
+        Ok(Some(piece))
     }
 }
 
 impl Image {
     /// Notes that it is being read.
-    fn file(&self) -> Option<Arc<File>> {
+    fn file(&self) -> Option<Arc<dyn DiskFile>> {
         let mut open = self.open.lock();
         open.read_at = clock::now();
         open.file.clone()
@@ -121,7 +129,7 @@ impl Image {
         let is_idle = now.saturating_duration_since(open.read_at) >= limits::SNAPSHOT_IDLE_MAX;
         if is_idle {
             open.file = None;
-            let _ = fs::remove_file(&self.path);
+            let _ = self.disk.remove(&self.name);
         }
         is_idle
     }
@@ -217,15 +225,15 @@ impl Node {
     }
 
     fn copy(&self, applied_index: u64, is_wanted: &dyn Fn() -> bool) -> Result<Option<Image>, StorageError> {
-        let path = self.image_path();
-        if !self.shared.database.copy_to(&path, is_wanted)? {
+        let name = image_name();
+        if !self.shared.database.copy_to(&name, is_wanted)? {
             return Ok(None);
         }
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (bytes, file) =
-            opened.map_err(|source| StorageError::Io { action: "open", path: path.clone(), source })?;
-        let open = Mutex::new(Open { file: Some(Arc::new(file)), read_at: clock::now() });
-        Ok(Some(Image { path, bytes, applied_index, open }))
+        let disk = self.shared.database.disk().clone();
+        let opened = disk.open_to_read(&name).and_then(|file| Ok((file.len()?, file)));
+        let (bytes, file) = opened.map_err(io_error("open", &disk.path().join(&name)))?;
+        let open = Mutex::new(Open { file: Some(file.into()), read_at: clock::now() });
+        Ok(Some(Image { disk, name, bytes, applied_index, open }))
     }
 
     /// Resolves when the database holds everything applied before the call, or the node ends.
@@ -235,12 +243,12 @@ impl Node {
         // Of an error the member ends.
         let _ = self.shared.durable.clone().wait_for(|durable| *durable >= applied_index).await;
     }
+}
 
-    fn image_path(&self) -> PathBuf {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        snap_dir(&self.shared.config.data_dir).join(format!("image-{serial}.tmp"))
-    }
+fn image_name() -> PathBuf {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    format!("image-{serial}.tmp").into()
 }
 
 pub(super) fn snap_dir(data_dir: &Path) -> PathBuf {
@@ -248,12 +256,10 @@ pub(super) fn snap_dir(data_dir: &Path) -> PathBuf {
 }
 
 /// Removes images that a crash left behind.
-pub(super) fn remove_leftovers(snap_dir: &Path) {
-    for entry in fs::read_dir(snap_dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("image-") {
-            let _ = fs::remove_file(entry.path());
+pub(super) fn remove_leftovers(disk: &dyn Disk) {
+    for name in disk.list().unwrap_or_default() {
+        if name.to_string_lossy().starts_with("image-") {
+            let _ = disk.remove(&name);
         }
     }
 }

@@ -3,13 +3,10 @@
 //! Both could be taken for an empty directory, and what is in them would be overwritten. So they are
 //! looked for before anything is made or changed.
 
-use std::{
-    fs::{self, File},
-    io::Read,
-    path::Path,
-};
+use std::path::Path;
 
 use super::StartError;
+use crate::disk::{Directory, Disk};
 
 /// Where `retcd snapshot restore` makes the directory of a member, until it is complete.
 pub(super) const UNFINISHED: &str = "member.restoring";
@@ -37,10 +34,10 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), StartError> {
 pub(super) fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
     let is_etcd_segment =
         |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
-    let mut segments = fs::read_dir(member_dir.join("wal")).into_iter().flatten().flatten();
-    let is_of_etcd = segments.any(|entry| is_etcd_segment(&entry.file_name().to_string_lossy()))
+    let names = Directory::open(&member_dir.join("wal")).and_then(|wal| wal.list()).unwrap_or_default();
+    let is_of_etcd = names.iter().any(|name| is_etcd_segment(&name.to_string_lossy()))
         // The log may be elsewhere.
-        || is_database_of_etcd(&member_dir.join("snap").join("db"));
+        || is_database_of_etcd(&member_dir.join("snap"));
     if !is_of_etcd {
         return Ok(());
     }
@@ -51,9 +48,10 @@ pub(super) fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
     )))
 }
 
-/// Whether there is a database of etcd. What cannot be read is for whoever opens it to say.
-pub(super) fn is_database_of_etcd(path: &Path) -> bool {
+/// Whether the database in this directory is one of etcd. A file that cannot be read is not: opening
+/// it will fail, and say why.
+fn is_database_of_etcd(snap_dir: &Path) -> bool {
     let mut head = [0; BBOLT_MAGIC_AT + BBOLT_MAGIC.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    read.is_ok() && head.ends_with(&BBOLT_MAGIC)
+    let file = Directory::open(snap_dir).and_then(|snap| snap.open_to_read(Path::new("db")));
+    file.is_ok_and(|file| file.read_at(&mut head, 0).is_ok()) && head.ends_with(&BBOLT_MAGIC)
 }

@@ -192,7 +192,7 @@ mod tests {
     };
 
     fn database(home: &TempDir) -> Arc<Database> {
-        Arc::new(Database::open(&home.path().join("db"), 1 << 20).expect("a database"))
+        Arc::new(Database::at(&home.path().join("db"), 1 << 20).expect("a database"))
     }
 
     fn home() -> TempDir {

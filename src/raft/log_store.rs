@@ -319,6 +319,17 @@ impl Inner {
         self.last = last;
     }
 
+    /// An entry that is not found in the files was released or cut off meanwhile. Otherwise the files
+    /// lack an entry that the log has, which is an error.
+    fn verify_gone(&self, index: u64) -> io::Result<()> {
+        let is_released = self.purged.is_some_and(|purged| index <= purged.index);
+        let is_cut_off = self.last.is_none_or(|last| index > last.index);
+        if is_released || is_cut_off {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("log entry {index} is missing in the log's files")))
+    }
+
     /// The entries `[from, until)` that the cache holds, if it holds the first of them.
     fn cached(&self, from: u64, until: u64) -> Option<impl Iterator<Item = &Entry>> {
         let first = self.cache.front()?.0.log_id.index;
@@ -370,6 +381,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
             return Ok(newer);
         }
         let mut entries = read_back(reader, from, until, usize::MAX).await?;
+        let next = from + entries.len() as u64;
+        if next < until {
+            // The newer entries would leave a gap.
+            self.inner.lock().verify_gone(next)?;
+            return Ok(entries);
+        }
         entries.extend(newer);
         Ok(entries)
     }
@@ -393,7 +410,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
             }
             (inner.flusher.reader().clone(), end.min(cached_from))
         };
-        read_back(reader, start, until, limits::APPEND_BYTES_MAX).await
+        let entries = read_back(reader, start, until, limits::APPEND_BYTES_MAX).await?;
+        if entries.is_empty() && start < until {
+            self.inner.lock().verify_gone(start)?;
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -658,6 +679,38 @@ mod tests {
         let EntryPayload::Normal(batch) = &all[5].payload else { panic!("commands were written") };
         let Command::Put(put) = &batch.commands[0].command else { panic!("a put was written") };
         assert_eq!(put.value.as_deref(), Some([5; VALUE_BYTES].as_slice()));
+    }
+
+    /// The files of the oldest entries are gone. If these entries were released, the reader gets what
+    /// is left from the beginning on, which is nothing; otherwise an error. It never gets a gap.
+    #[tokio::test]
+    async fn entries_that_are_missing_in_the_files_are_no_gap() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("wal")).expect("a directory");
+        let mut log = open(&home, false, None);
+        let large = (0..5).map(|index| large_entry(index, limits::FRAME_BYTES)).collect::<Vec<_>>();
+        log.append(large, IOFlushed::noop()).await.expect("an append");
+        log.wait_for_disk(4);
+        assert!(log.sealed().first().is_some_and(|last| *last < 4), "the oldest are in a file of their own");
+        drop(log);
+        let mut log = open(&home, true, Some(4));
+        log.append(vec![entry(5)], IOFlushed::noop()).await.expect("an append");
+        log.wait_for_disk(5);
+        let upto = LogPosition { term: 1, index: log.sealed()[0] };
+        {
+            let mut inner = log.inner.lock();
+            inner.frame.push(&Record::Purge { upto });
+            inner.write_inline(None, Effect::Purge(upto)).expect("a purge of the files");
+        }
+        let found = log.try_get_log_entries(0..=5).await.map(|entries| indexes(&entries));
+        let error = found.expect_err("entry 0 is missing");
+        assert!(error.to_string().contains("log entry 0 is missing"), "{error}");
+        assert!(log.limited_get_log_entries(0, 6).await.is_err());
+        log.inner.lock().purged = Some(upto);
+        assert!(log.try_get_log_entries(0..=5).await.expect("they were released").is_empty());
+        assert!(log.limited_get_log_entries(0, 6).await.expect("they were released").is_empty());
+        let rest = log.try_get_log_entries(upto.index + 1..=5).await.expect("they are there");
+        assert_eq!(indexes(&rest), (upto.index + 1..=5).collect::<Vec<_>>());
     }
 
     /// What is read back for a peer is a message, and fits one.

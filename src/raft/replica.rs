@@ -8,7 +8,7 @@ use super::{
     typ::{LogId, Membership, SnapshotMeta, StoredMembership},
 };
 use crate::{
-    apply::{Captured, StateMachine},
+    apply::{Applied, Captured, Request, StateMachine},
     link::Peer,
     storage::{Checkpoint, Database, StorageError},
     types::{MemberId, Rev},
@@ -26,6 +26,8 @@ pub(crate) struct Replica {
     pub(super) installed: Option<LogId>,
     /// As far as the database knows.
     pub(super) durable: SnapshotMeta,
+    /// An entry changed a part of the state, and then the database could not be read.
+    is_half_applied: bool,
 }
 
 impl Replica {
@@ -39,7 +41,7 @@ impl Replica {
         let SnapshotMeta { last_log_id: applied, last_membership: membership } = durable.clone();
         let mut state = StateMachine::open(database)?;
         admit_members(&mut state, membership.membership());
-        Ok(Replica { state, applied, membership, installed, durable })
+        Ok(Replica { state, applied, membership, installed, durable, is_half_applied: false })
     }
 
     /// What the database holds of the log's effects.
@@ -79,9 +81,28 @@ impl Replica {
         self.applied.as_ref().map_or(0, |applied| applied.index)
     }
 
+    /// Applies one request of an entry. After an error a part of the entry has been applied, and this
+    /// member ends.
+    pub(super) fn apply(
+        &mut self,
+        request: &Request,
+        want_prev_events: bool,
+    ) -> Result<Applied, StorageError> {
+        let applied = self.state.apply(request, want_prev_events);
+        self.is_half_applied |= applied.is_err();
+        applied
+    }
+
+    /// Whether the state is not one that the log describes. Such a state must not be stored: the next
+    /// start applies the entry to what the database holds.
+    pub(crate) fn is_half_applied(&self) -> bool {
+        self.is_half_applied
+    }
+
     /// Takes what changed since the last checkpoint, with the index that it belongs to. `None` if
     /// nothing did.
     pub(crate) fn capture(&mut self) -> Option<(Captured, LogMark)> {
+        assert!(!self.is_half_applied, "a state with a part of an entry is not stored");
         assert!(self.applied >= self.durable.last_log_id, "the database is never ahead of what was applied");
         assert!(*self.membership.log_id() <= self.applied, "a membership is of an entry that was applied");
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };

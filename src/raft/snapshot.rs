@@ -20,8 +20,8 @@ mod receive;
 mod send;
 
 use std::{
-    fmt, fs,
-    path::{Path, PathBuf},
+    fmt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     clock,
+    disk::Disk,
     storage::{Database, Reader},
     telemetry::GoDuration,
 };
@@ -62,7 +63,7 @@ impl fmt::Debug for SnapshotImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SnapshotImage::Pinned(_) => f.write_str("Pinned"),
-            SnapshotImage::Received(received) => write!(f, "Received({})", received.file.path.display()),
+            SnapshotImage::Received(received) => write!(f, "Received({})", received.file.path().display()),
         }
     }
 }
@@ -74,24 +75,31 @@ pub(crate) struct Received {
     pub(super) file: TemporaryFile,
 }
 
-/// A file that goes when nobody needs it any more. What a crash leaves goes at the next start.
+/// The name of a file that is removed when nobody needs the file any more. The next start removes
+/// files that a crash has left.
 #[derive(Debug)]
 pub(crate) struct TemporaryFile {
-    pub(super) path: PathBuf,
+    disk: Arc<dyn Disk>,
+    name: PathBuf,
 }
 
 impl TemporaryFile {
-    fn new(dir: &Path) -> TemporaryFile {
+    fn new(disk: Arc<dyn Disk>) -> TemporaryFile {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        TemporaryFile { path: dir.join(format!("image-peer-{serial}.tmp")) }
+        TemporaryFile { disk, name: format!("image-peer-{serial}.tmp").into() }
+    }
+
+    /// For messages.
+    fn path(&self) -> PathBuf {
+        self.disk.path().join(&self.name)
     }
 }
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // It is not there if it has taken the database's place.
-        let _ = fs::remove_file(&self.path);
+        // The name is gone if the file has taken the database's place.
+        let _ = self.disk.remove(&self.name);
     }
 }
 

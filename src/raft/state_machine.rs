@@ -87,7 +87,11 @@ impl RaftStateMachine {
 
     /// Where snapshots for this state machine arrive.
     pub(super) fn inbox(&self) -> Inbox {
-        Inbox::new(self.parts.database.dir(), self.parts.own_cells.clone(), self.parts.metrics.clone())
+        Inbox::new(
+            self.parts.database.disk().clone(),
+            self.parts.own_cells.clone(),
+            self.parts.metrics.clone(),
+        )
     }
 
     /// What the database holds now, pinned.
@@ -130,7 +134,7 @@ impl RaftStateMachine {
                     if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
                         alarms_before.get_or_insert_with(|| active_alarms(&replica));
                     }
-                    let applied = replica.state.apply(request, want_prev)?;
+                    let applied = replica.apply(request, want_prev)?;
                     let end = clock::now();
                     self.parts.metrics.observe_apply(
                         request_kind(command),

@@ -14,11 +14,12 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::{
+    disk::Disk,
     storage::{
         StorageError, Table,
         checkpoint::{Checkpoint, begin_write, put_cells, put_record_count, put_records, remove_records},
         draft::{self, Complete, Draft},
-        error::corrupted,
+        error::{corrupted, io_error},
         meta,
         opening::Opening,
         place::{Place, SwapError},
@@ -45,17 +46,23 @@ struct Writing {
 }
 
 impl Database {
-    /// Opens the file, or creates it.
-    pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
-        let _opening = Opening::of(path);
-        // What a creation or a defragmentation that was cut short left behind.
-        draft::sweep(path)?;
-        let place = Place::at(path)?;
-        let is_new = !path.exists();
+    /// Opens the file `name`, or creates it.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        name: &Path,
+        cache_bytes: usize,
+    ) -> Result<Database, StorageError> {
+        let place = Place::of(disk, name);
+        let _opening = Opening::of(&place.path);
+        // A creation or a defragmentation that a crash interrupted may have left a file.
+        draft::sweep(&*place.disk, name)?;
+        let names = place.disk.list().map_err(io_error("list", place.disk.path()))?;
+        let is_new = !names.iter().any(|found| *found == *name);
         if is_new {
-            place.give_to(empty(path)?).map_err(|error| error.about(path))?;
+            let empty = empty(&place.disk, name)?;
+            place.give_to(empty).map_err(|error| error.about(&place.path))?;
         }
-        let opened = Opened::at(path, path, cache_bytes)?;
+        let opened = Opened::at(&*place.disk, name, &place.path, cache_bytes)?;
         let database =
             Database { place, cache_bytes, opened: RwLock::new(Arc::new(opened)), writing: Mutex::default() };
         if !is_new {
@@ -97,16 +104,25 @@ impl Database {
     ) -> Result<(), StorageError> {
         let mut writing = self.begin_writing()?;
         let complete = complete(self.reader()?)?;
-        let next = Opened::at(complete.path(), &self.place.path, self.cache_bytes)?;
+        let disk = &*self.place.disk;
+        let next = Opened::at(disk, complete.name(), &self.place.path, self.cache_bytes)?;
         self.settle(&mut writing, self.place.give_to(complete))?;
         self.go_on_in(Arc::new(next));
         Ok(())
     }
 
-    /// Writes what the last commit left to a file of its own, which can be put in this one's place.
-    /// False, without a file, if the caller no longer wants the copy.
-    pub(crate) fn copy_to(&self, path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<bool, StorageError> {
-        let draft = Draft::begin(path)?;
+    /// Opens the file at `path`, or creates it.
+    #[cfg(test)]
+    pub(crate) fn at(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+        let (directory, name) = (path.parent().expect("a directory"), path.file_name().expect("a name"));
+        let directory = crate::disk::Directory::open(directory).map_err(io_error("open", directory))?;
+        Database::open(Arc::new(directory), Path::new(name), cache_bytes)
+    }
+
+    /// Writes what the last commit left to the file `name` beside this one, which can be put in this
+    /// one's place. False, without a file, if the caller no longer wants the copy.
+    pub(crate) fn copy_to(&self, name: &Path, is_wanted: &dyn Fn() -> bool) -> Result<bool, StorageError> {
+        let draft = Draft::begin(&self.place.disk, name)?;
         // Checksums are checked on the way, so that damage is found now and not passed on.
         for stretch in self.reader()?.into_stretches()? {
             draft.add(&stretch?)?;
@@ -127,13 +143,15 @@ impl Database {
         let next = Arc::clone(&image.opened.read());
         // All that can fail comes first.
         let reader = Reader::of(Arc::clone(&next), Arc::clone(&self.place.path))?;
-        self.settle(&mut writing, self.place.give_to_file_at(&image.place.path, &next.file))?;
+        assert_eq!(self.dir(), image.dir(), "one sync of the directory makes the rename durable");
+        self.settle(&mut writing, self.place.give_to_file(&image.place.name, &*next.file))?;
         self.go_on_in(next);
         Ok(reader)
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.place.path
+    /// A file that is written whole, to take this one's place.
+    pub(super) fn draft(&self) -> Result<Draft, StorageError> {
+        Draft::begin(&self.place.disk, &self.place.name)
     }
 
     pub(super) fn opened(&self) -> Arc<Opened> {
@@ -174,7 +192,12 @@ impl Database {
 
     /// The directory that the file is in.
     pub(crate) fn dir(&self) -> &Path {
-        self.place.path.parent().expect("a file is in a directory")
+        self.place.disk.path()
+    }
+
+    /// The disk that the file is on, for files beside it.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.place.disk
     }
 
     /// A hash of every record and every cell but those of the meta table, which differ between
@@ -270,8 +293,8 @@ pub(crate) struct Verified {
 }
 
 /// An empty database.
-fn empty(path: &Path) -> Result<Complete, StorageError> {
-    let draft = Draft::begin(path)?;
+fn empty(disk: &Arc<dyn Disk>, name: &Path) -> Result<Complete, StorageError> {
+    let draft = Draft::begin(disk, name)?;
     let number = |key: &'static [u8], number: u64| {
         (Table::Meta, Bytes::from_static(key), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
     };
@@ -293,6 +316,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        disk::memory::MemoryDisk,
         storage::{Record, tables::RECORDS},
         types::{KeyValue, Rev},
     };
@@ -300,7 +324,7 @@ mod tests {
     const CACHE_BYTES: usize = 1 << 20;
 
     fn open(directory: &TempDir) -> Result<Database, StorageError> {
-        Database::open(&directory.path().join("db"), CACHE_BYTES)
+        Database::at(&directory.path().join("db"), CACHE_BYTES)
     }
 
     fn put(main: i64, value: Vec<u8>) -> (Revision, Record) {
@@ -360,7 +384,7 @@ mod tests {
     fn files_of_others_are_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("db");
-        let refusal = || match Database::open(&path, CACHE_BYTES) {
+        let refusal = || match Database::at(&path, CACHE_BYTES) {
             Err(StorageError::Foreign { detail, .. }) => detail,
             Err(other) => panic!("{other}"),
             Ok(_) => panic!("it was opened"),
@@ -373,7 +397,7 @@ mod tests {
         assert_eq!(refusal(), "it is a database of something else");
 
         fs::remove_file(&path).expect("no file");
-        let database = Database::open(&path, CACHE_BYTES).expect("a new database");
+        let database = Database::at(&path, CACHE_BYTES).expect("a new database");
         assert_eq!(refusal(), "another process is using it");
         let newer = (
             Table::Meta,
@@ -418,11 +442,15 @@ mod tests {
     /// A database with something in it, and all of that.
     fn filled(directory: &TempDir) -> (Database, Contents) {
         let database = open(directory).expect("a new database");
+        let all = fill(&database);
+        (database, all)
+    }
+
+    fn fill(database: &Database) -> Contents {
         let records = (2..50).map(|main| put(main, vec![main as u8; 2000])).collect();
         let cells = vec![cell(Table::Member, "m", Some("x"))];
         database.commit(&Checkpoint { records, cells, ..Checkpoint::default() }).expect("a commit");
-        let all = contents(&database.reader().expect("a reader")).expect("contents");
-        (database, all)
+        contents(&database.reader().expect("a reader")).expect("contents")
     }
 
     fn one_more() -> Checkpoint {
@@ -446,15 +474,15 @@ mod tests {
     fn a_crash_at_any_step_of_a_swap_leaves_one_file_or_the_other() {
         let directory = tempfile::tempdir().expect("a directory");
         let (database, all) = filled(&directory);
-        let path = &database.place.path;
-        let draft = Draft::begin(path).expect("a draft");
+        let Place { disk, path, .. } = &database.place;
+        let draft = database.draft().expect("a draft");
         assert_eq!(after_a_crash(&directory), all, "nothing is in the new file yet");
         let stretches = database.reader().and_then(Reader::into_stretches).expect("a reader");
         stretches.for_each(|stretch| draft.add(&stretch.expect("sound")).expect("there is room"));
         assert_eq!(after_a_crash(&directory), all, "the new file is not durable yet");
         let complete = draft.complete().expect("a file");
         assert_eq!(after_a_crash(&directory), all, "the new file does not have its name yet");
-        let next = Opened::at(complete.path(), path, CACHE_BYTES).expect("the new file");
+        let next = Opened::at(&**disk, complete.name(), path, CACHE_BYTES).expect("the new file");
         assert_eq!(after_a_crash(&directory), all, "the new file is open");
         database.place.give_to(complete).unwrap_or_else(|_| panic!("the disk is well"));
         assert_eq!(after_a_crash(&directory), all, "the new file is not used yet");
@@ -463,14 +491,20 @@ mod tests {
         assert_eq!(after_a_crash(&directory).0.len(), all.0.len() + 1);
     }
 
-    /// Of an install, everything up to the swap; then the image, in which there is one record more.
+    const IMAGE: &str = "image-peer-0.tmp";
+
+    /// Does everything of an install up to the swap, and returns the image too, which has one record
+    /// more.
     fn with_image(directory: &TempDir) -> (Database, Contents, Database) {
         let (database, all) = filled(directory);
-        let path = directory.path().join("image-peer-0.tmp");
-        database.copy_to(&path, &|| true).expect("there is room");
-        let image = Database::open(&path, CACHE_BYTES).expect("an image");
+        let image = image_of(&database);
         image.commit(&one_more()).expect("a commit");
         (database, all, image)
+    }
+
+    fn image_of(database: &Database) -> Database {
+        database.copy_to(Path::new(IMAGE), &|| true).expect("there is room");
+        Database::open(database.disk().clone(), Path::new(IMAGE), CACHE_BYTES).expect("an image")
     }
 
     #[test]
@@ -495,9 +529,12 @@ mod tests {
     #[test]
     fn after_a_swap_that_may_have_happened_nothing_is_written() {
         for is_install in [false, true] {
-            let directory = tempfile::tempdir().expect("a directory");
-            let (mut database, all, image) = with_image(&directory);
-            database.place.directory.break_sync();
+            let disk = MemoryDisk::default();
+            let database = on(&disk).expect("a new database");
+            let all = fill(&database);
+            let image = image_of(&database);
+            image.commit(&one_more()).expect("a commit");
+            disk.break_directory_sync();
             let failed = match is_install {
                 true => database.replace_with(&image).map(drop),
                 false => database.defragment(),
@@ -505,14 +542,66 @@ mod tests {
             assert!(matches!(failed, Err(StorageError::Unsettled { .. })), "{failed:?}");
             let refused = database.commit(&one_more()).expect_err("it may go to a file without a name");
             let text = refused.to_string();
-            assert!(text.contains("/db was being replaced when the disk failed: sync "), "{text}");
+            assert!(text.starts_with("db was being replaced when the disk failed: sync "), "{text}");
             assert!(text.ends_with("check the disk, and start the server again"), "{text}");
             assert!(database.defragment().is_err() && database.replace_with(&image).is_err());
             assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), all);
             drop((database, image));
-            let _ = fs::remove_file(directory.path().join("image-peer-0.tmp"));
-            let found = after_a_crash(&directory);
-            assert_eq!(found.0.len(), all.0.len() + usize::from(is_install));
+            for is_kept in [false, true] {
+                let found = found_after(&disk, || is_kept);
+                assert_eq!(found.0.len(), all.0.len() + usize::from(is_install && is_kept));
+            }
+        }
+    }
+
+    fn on(disk: &MemoryDisk) -> Result<Database, StorageError> {
+        Database::open(Arc::new(disk.clone()), Path::new("db"), CACHE_BYTES)
+    }
+
+    /// What a start finds after a power loss.
+    fn found_after(disk: &MemoryDisk, is_kept: impl FnMut() -> bool) -> Contents {
+        let database = on(&disk.after_power_loss(is_kept)).expect("a sound database");
+        contents(&database.reader().expect("a reader")).expect("contents")
+    }
+
+    /// The power fails before each operation of a checkpoint, and of a defragmentation. A checkpoint
+    /// that was reported as stored is found, and any other is found as a whole or not at all.
+    #[test]
+    fn a_power_loss_leaves_a_whole_database() {
+        let checkpoint = || Checkpoint {
+            records: vec![put(50, vec![7; 5000]), put(51, vec![])],
+            removed: (10..30).map(|main| Revision::new(main, 0)).collect(),
+            cells: vec![cell(Table::Member, "m", Some("y")), cell(Table::Lease, "l", Some("z"))],
+        };
+        let commit = |database: &Database| database.commit(&checkpoint()).map(drop);
+        let defragment = |database: &Database| database.defragment();
+        let works: [&dyn Fn(&Database) -> Result<(), StorageError>; 2] = [&commit, &defragment];
+        let filled = MemoryDisk::default();
+        let before = fill(&on(&filled).expect("a new database"));
+        let mut random = 7_u64;
+        for work in works {
+            let whole = filled.after_power_loss(|| true);
+            work(&on(&whole).expect("a sound database")).expect("the power is on");
+            let after = found_after(&whole, || true);
+            for operation in 0.. {
+                let disk = filled.after_power_loss(|| true);
+                let database = on(&disk).expect("a sound database");
+                let fails_at = disk.operations() + operation;
+                disk.fail_at(fails_at);
+                let is_stored = work(&database).is_ok();
+                drop(database);
+                for way in 0..4 {
+                    let found = found_after(&disk, || {
+                        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                        way == 1 || (way > 1 && random >> 63 == 0)
+                    });
+                    assert!(found == after || (found == before && !is_stored), "{operation}, {way}");
+                }
+                if disk.operations() <= fails_at {
+                    assert!(is_stored && operation > 10, "{operation} operations");
+                    break;
+                }
+            }
         }
     }
 
@@ -526,11 +615,7 @@ mod tests {
         database.commit(&Checkpoint { records: records.clone(), ..Checkpoint::default() }).expect("a commit");
         for replace in [
             |database: &Database| database.defragment(),
-            |database: &Database| {
-                let path = database.dir().join("image-peer-0.tmp");
-                database.copy_to(&path, &|| true)?;
-                database.replace_with(&Database::open(&path, CACHE_BYTES)?).map(drop)
-            },
+            |database: &Database| database.replace_with(&image_of(database)).map(drop),
         ] {
             let mut scan = database.reader().expect("a reader").records(Revision::default()).expect("a scan");
             let first = scan.next().expect("a record").expect("a sound one");

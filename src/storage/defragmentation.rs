@@ -61,7 +61,7 @@ impl Defragmentation {
     pub(crate) fn begin(database: &Database) -> Result<Defragmentation, StorageError> {
         let reader = database.reader()?;
         Ok(Defragmentation {
-            draft: Draft::begin(database.path())?,
+            draft: database.draft()?,
             source: Arc::clone(reader.opened()),
             pass: reader.into_stretches()?,
             pass_bytes: 0,
@@ -142,6 +142,8 @@ impl Defragmentation {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -200,7 +202,7 @@ mod tests {
         ) {
             let directory = tempfile::tempdir().expect("a directory");
             let path = directory.path().join("db");
-            let database = Database::open(&path, CACHE_BYTES).expect("a new database");
+            let database = Database::at(&path, CACHE_BYTES).expect("a new database");
             let records: Vec<_> = (2..302).map(record).collect();
             let removed = records[..200].iter().map(|(revision, _)| *revision).collect();
             let cells = (0..4).map(|key| cell(key, Some(key))).collect();
@@ -231,7 +233,7 @@ mod tests {
             prop_assert_eq!(say(&contents(&database)), expected.clone());
             prop_assert!(newest > 400 || database.file_bytes().expect("a length") < before);
             drop(database);
-            let database = Database::open(&path, CACHE_BYTES).expect("the new file");
+            let database = Database::at(&path, CACHE_BYTES).expect("the new file");
             prop_assert_eq!(say(&contents(&database)), expected);
         }
     }
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn every_pass_has_less_to_copy() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = Database::open(&directory.path().join("db"), CACHE_BYTES).expect("a new database");
+        let database = Database::at(&directory.path().join("db"), CACHE_BYTES).expect("a new database");
         let commit = |revisions: std::ops::Range<i64>| {
             let checkpoint = Checkpoint { records: revisions.map(record).collect(), ..Checkpoint::default() };
             database.commit(&checkpoint).expect("a commit");
@@ -257,12 +259,12 @@ mod tests {
     #[test]
     fn a_copy_of_a_file_that_was_replaced_is_known() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = Database::open(&directory.path().join("db"), CACHE_BYTES).expect("a new database");
+        let database = Database::at(&directory.path().join("db"), CACHE_BYTES).expect("a new database");
         let copy = Defragmentation::begin(&database).expect("there is room");
         assert!(copy.is_of(&database));
         let image = directory.path().join("image");
-        database.copy_to(&image, &|| true).expect("there is room");
-        database.replace_with(&Database::open(&image, CACHE_BYTES).expect("an image")).expect("a swap");
+        database.copy_to(Path::new("image"), &|| true).expect("there is room");
+        database.replace_with(&Database::at(&image, CACHE_BYTES).expect("an image")).expect("a swap");
         assert!(!copy.is_of(&database));
     }
 }

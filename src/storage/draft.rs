@@ -9,56 +9,52 @@
 //! syncing it every few moments, would delay the syncs of the log on the same disk.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io,
-    num::NonZeroU64,
     ops::Range,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
-use redb::{StorageBackend, backends::FileBackend};
-use rustix::fs::{Advice, fadvise};
+use redb::StorageBackend;
 
 use crate::{
+    disk::{Disk, DiskFile},
     limits,
     storage::{
         StorageError,
+        backend::FileBackend,
         checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
         error::{io_error, not_opened},
     },
 };
 
-/// Nobody but the user that the server runs as reads what clients store.
-const OWNER_ONLY: u32 = 0o600;
-
 /// See the module.
 pub(crate) struct Draft {
-    path: PathBuf,
+    name: PathBuf,
     redb: redb::Database,
-    file: File,
+    file: Arc<dyn DiskFile>,
     // The last to go.
     unfinished: Unfinished,
 }
 
 impl Draft {
-    /// Begins a file that will be at `path`. What an earlier attempt left goes.
-    pub(crate) fn begin(path: &Path) -> Result<Draft, StorageError> {
-        sweep(path)?;
-        let unfinished = Unfinished(unfinished_path(path));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(OWNER_ONLY);
-        let file = options.open(&unfinished.0);
-        let file = file.map_err(io_error("create", &unfinished.0))?;
-        let redb = SteadyFile::new(&file).and_then(|steady| {
-            redb::Builder::new().set_cache_size(limits::DRAFT_CACHE_BYTES).create_with_backend(steady)
-        });
-        let redb = redb.map_err(|error| not_opened(error, &unfinished.0))?;
+    /// Begins a file that will have the name `name`. The unfinished file of an earlier attempt is
+    /// removed.
+    pub(crate) fn begin(disk: &Arc<dyn Disk>, name: &Path) -> Result<Draft, StorageError> {
+        sweep(&**disk, name)?;
+        let unfinished = Unfinished { disk: disk.clone(), name: unfinished_name(name) };
+        let path = unfinished.path();
+        let file = disk.create(&unfinished.name).map_err(io_error("create", &path))?;
+        let file: Arc<dyn DiskFile> = file.into();
+        let redb = redb::Builder::new()
+            .set_cache_size(limits::DRAFT_CACHE_BYTES)
+            .create_with_backend(SteadyFile::new(file.clone()));
+        let redb = redb.map_err(|error| not_opened(error, &path))?;
         let transaction = begin_write(&redb)?;
         create_tables(&transaction)?;
         transaction.commit()?;
-        Ok(Draft { path: path.to_owned(), redb, file, unfinished })
+        Ok(Draft { name: name.to_owned(), redb, file, unfinished })
     }
 
     /// Adds a stretch: records that are newer than all before them, and cells. Nothing is removed
@@ -75,78 +71,88 @@ impl Draft {
 
     /// Waits until what was added is on the disk.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
-        self.file.sync_data().map_err(io_error("sync", &self.unfinished.0))
+        self.file.sync_data().map_err(io_error("sync", &self.unfinished.path()))
     }
 
-    /// Puts the file at its path. The file is durable and complete; its name is not durable, which
+    /// Gives the file its name. The file is durable and complete; its name is not durable, which
     /// is enough for a file that the next start removes.
     pub(crate) fn finish(self) -> Result<(), StorageError> {
-        let path = self.path.clone();
-        let complete = self.complete()?;
-        fs::rename(complete.path(), &path).map_err(io_error("rename", complete.path()))
+        let name = self.name.clone();
+        let Unfinished { disk, name: from } = &self.complete()?.unfinished;
+        disk.rename(from, &name).map_err(io_error("rename", &disk.path().join(from)))
     }
 
     /// Makes the file durable. It does not have its name yet.
     pub(super) fn complete(self) -> Result<Complete, StorageError> {
-        let Draft { path: _, redb, file, unfinished } = self;
+        let Draft { name: _, redb, file, unfinished } = self;
         begin_write(&redb)?.commit()?;
         drop(redb);
-        file.sync_all().map_err(io_error("sync", &unfinished.0))?;
+        file.sync_all().map_err(io_error("sync", &unfinished.path()))?;
         Ok(Complete { file, unfinished })
     }
 }
 
-/// A file that has everything but its name. It goes, unless it is given one.
+/// A file that has everything but its name. It is removed unless it is given its name.
 pub(super) struct Complete {
-    file: File,
+    file: Arc<dyn DiskFile>,
     unfinished: Unfinished,
 }
 
 impl Complete {
-    pub(super) fn path(&self) -> &Path {
-        &self.unfinished.0
+    /// The name that the file has until then.
+    pub(super) fn name(&self) -> &Path {
+        &self.unfinished.name
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
+    pub(super) fn file(&self) -> &dyn DiskFile {
+        &*self.file
     }
 }
 
 /// A file that is removed when this is dropped, unless it was renamed before.
-struct Unfinished(PathBuf);
+struct Unfinished {
+    disk: Arc<dyn Disk>,
+    name: PathBuf,
+}
 
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+impl Unfinished {
+    fn path(&self) -> PathBuf {
+        self.disk.path().join(&self.name)
     }
 }
 
-fn unfinished_path(path: &Path) -> PathBuf {
-    path.with_added_extension("unfinished")
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = self.disk.remove(&self.name);
+    }
 }
 
-/// Removes what a crash left of a draft for `path`.
-pub(super) fn sweep(path: &Path) -> Result<(), StorageError> {
-    let path = unfinished_path(path);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+fn unfinished_name(name: &Path) -> PathBuf {
+    name.with_added_extension("unfinished")
+}
+
+/// Removes what a crash left of a draft for `name`.
+pub(super) fn sweep(disk: &dyn Disk, name: &Path) -> Result<(), StorageError> {
+    let name = unfinished_name(name);
+    match disk.remove(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", &disk.path().join(&name))(error))
+        }
         _ => Ok(()),
     }
 }
 
-/// A file that is not waited for, but is on its way to the disk.
+/// A file whose syncs do not wait for the disk, but have the kernel begin to write what is new.
 #[derive(Debug)]
 struct SteadyFile {
     backend: FileBackend,
-    file: File,
-    /// What was written since the kernel was last asked.
+    /// What was written since the kernel was last asked to begin.
     unasked: Mutex<Vec<Range<u64>>>,
 }
 
 impl SteadyFile {
-    fn new(file: &File) -> Result<SteadyFile, redb::DatabaseError> {
-        let backend = FileBackend::new(file.try_clone()?)?;
-        Ok(SteadyFile { backend, file: file.try_clone()?, unasked: Mutex::default() })
+    fn new(file: Arc<dyn DiskFile>) -> SteadyFile {
+        SteadyFile { backend: FileBackend(file), unasked: Mutex::default() }
     }
 }
 
@@ -173,12 +179,9 @@ impl StorageBackend for SteadyFile {
         let mut unasked = std::mem::take(&mut *self.unasked.lock());
         unasked.sort_unstable_by_key(|span| span.start);
         for run in unasked.chunk_by(|span, next| span.end == next.start) {
-            let (start, end) = (run[0].start, run[run.len() - 1].end);
-            // With this hint Linux starts writing those pages of the span that are not on the disk
-            // yet, and returns; it drops the other pages of the span from memory. So the span is
-            // only what was just written: the whole file is read again when it is opened. Another
-            // system may ignore the hint, which does no harm.
-            let _ = fadvise(&self.file, start, NonZeroU64::new(end - start), Advice::DontNeed);
+            // The span is only what was just written, because the other pages of the file should stay
+            // in memory: all of the file is read when it is opened.
+            self.backend.0.start_writing(run[0].start..run[run.len() - 1].end);
         }
         Ok(())
     }
@@ -190,10 +193,13 @@ impl StorageBackend for SteadyFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use bytes::Bytes;
 
     use super::*;
     use crate::{
+        disk::Directory,
         storage::{Database, Record, Table, meta},
         types::{KeyValue, Rev, Revision},
     };
@@ -213,6 +219,10 @@ mod tests {
         (Table::Meta, key.into(), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
     }
 
+    fn disk(directory: &tempfile::TempDir) -> Arc<dyn Disk> {
+        Arc::new(Directory::open(directory.path()).expect("a directory"))
+    }
+
     fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).expect("a directory");
         entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name")).collect()
@@ -222,7 +232,7 @@ mod tests {
     fn a_finished_draft_has_all_that_was_added_and_is_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("db");
-        let draft = Draft::begin(&path).expect("a draft");
+        let draft = Draft::begin(&disk(&directory), Path::new("db")).expect("a draft");
         for stretch in 0..40 {
             let records = (0..50).map(|at| record(2 + stretch * 50 + at)).collect();
             draft.add(&Checkpoint { records, ..Checkpoint::default() }).expect("there is room");
@@ -233,7 +243,7 @@ mod tests {
         draft.finish().expect("there is room");
         assert_eq!(names(directory.path()), ["db"]);
 
-        let reader = Database::open(&path, 1 << 20).expect("a database").reader().expect("a reader");
+        let reader = Database::at(&path, 1 << 20).expect("a database").reader().expect("a reader");
         let found: Vec<_> =
             reader.records(Revision::default()).expect("records").map(Result::unwrap).collect();
         assert!(found.into_iter().eq((2..2002).map(record)));
@@ -245,7 +255,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("db");
         fs::write(path.with_added_extension("unfinished"), "of an earlier attempt").expect("a file");
-        let draft = Draft::begin(&path).expect("a draft");
+        let draft = Draft::begin(&disk(&directory), Path::new("db")).expect("a draft");
         draft.add(&Checkpoint { records: vec![record(2)], ..Checkpoint::default() }).expect("there is room");
         drop(draft);
         assert!(names(directory.path()).is_empty());

@@ -7,6 +7,7 @@
 //! redb does not verify its checksums when it reads, so everything of ours carries its own and
 //! every read checks it: damage is reported, never served.
 
+mod backend;
 mod checkpoint;
 mod codec;
 mod database;

@@ -7,20 +7,17 @@
 //! written to: the log can make up for either as it was at the swap, and for nothing that is
 //! written to the wrong one of them afterwards.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::MetadataExt,
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use super::{StorageError, draft::Complete, error::io_error};
-use crate::disk::{Directory, Disk};
+use crate::disk::{Disk, DiskFile};
 
 /// See the module.
 pub(super) struct Place {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) name: Arc<Path>,
+    /// The name with the path of its directory, for messages.
     pub(super) path: Arc<Path>,
-    pub(super) directory: Directory,
 }
 
 /// A swap that failed.
@@ -32,40 +29,35 @@ pub(super) enum SwapError {
 }
 
 impl Place {
-    pub(super) fn at(path: &Path) -> Result<Place, StorageError> {
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let directory = Directory::open(directory).map_err(io_error("open", directory))?;
-        Ok(Place { path: path.into(), directory })
+    pub(super) fn of(disk: Arc<dyn Disk>, name: &Path) -> Place {
+        let path = disk.path().join(name).into();
+        Place { disk, name: name.into(), path }
     }
 
     /// Gives the name to `file`, for good.
     pub(super) fn give_to(&self, file: Complete) -> Result<(), SwapError> {
-        self.give_to_file_at(file.path(), file.file())
+        self.give_to_file(file.name(), file.file())
     }
 
-    /// Gives the name to `file`, which is durable, and is at `from` in the same directory.
-    pub(super) fn give_to_file_at(&self, from: &Path, file: &File) -> Result<(), SwapError> {
-        assert_eq!(from.parent(), self.path.parent(), "one sync of the directory makes the rename durable");
-        if let Err(error) = fs::rename(from, &self.path) {
-            let error = io_error("rename", from)(error);
-            // What a rename has done that reports an error, only the names can tell.
-            return Err(match leads_to(from, file) && !leads_to(&self.path, file) {
+    /// Gives the name to `file`, which is durable, and has the name `from` until now.
+    pub(super) fn give_to_file(&self, from: &Path, file: &dyn DiskFile) -> Result<(), SwapError> {
+        assert_ne!(from, &*self.name, "a file takes the place of another file");
+        if let Err(error) = self.disk.rename(from, &self.name) {
+            let error = io_error("rename", &self.disk.path().join(from))(error);
+            // After a rename that reports an error, only the names tell whether it was done.
+            return Err(match self.leads_to(from, file) && !self.leads_to(&self.name, file) {
                 true => SwapError::Kept(error),
                 false => SwapError::Unsettled(error),
             });
         }
-        let synced = self.directory.sync().map_err(io_error("sync", self.directory.path()));
+        let synced = self.disk.sync().map_err(io_error("sync", self.disk.path()));
         synced.map_err(SwapError::Unsettled)
     }
-}
 
-fn leads_to(path: &Path, file: &File) -> bool {
-    let named = fs::symlink_metadata(path).map(|named| (named.dev(), named.ino()));
-    let opened = file.metadata().map(|opened| (opened.dev(), opened.ino()));
-    named.is_ok_and(|named| opened.is_ok_and(|opened| named == opened))
+    fn leads_to(&self, name: &Path, file: &dyn DiskFile) -> bool {
+        let named = self.disk.identity(name);
+        named.is_ok_and(|named| file.identity().is_ok_and(|opened| named == opened))
+    }
 }
 
 impl SwapError {

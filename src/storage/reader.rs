@@ -2,46 +2,48 @@
 //!
 //! Whatever is read is checked against its checksum: damage is an error that names the file.
 
-use std::{
-    fs::{File, OpenOptions},
-    num::NonZeroU64,
-    ops::Range,
-    path::Path,
-    sync::Arc,
-};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
-use rustix::fs::{Advice, fadvise};
 
 use super::{
     Record, StorageError, Table,
+    backend::FileBackend,
     error::{corrupted, io_error, not_opened},
     meta,
     tables::{self, RECORDS, RecordKey},
 };
-use crate::types::Revision;
+use crate::{
+    disk::{Disk, DiskFile},
+    types::Revision,
+};
 
 /// A file, and what reads and writes it.
 pub(super) struct Opened {
     pub(super) redb: redb::Database,
-    /// To tell the kernel what is about to be read, and to know the file by.
-    pub(super) file: File,
+    /// To hint what is about to be read, and to know the file by.
+    pub(super) file: Arc<dyn DiskFile>,
 }
 
 impl Opened {
-    /// Opens the file at `path`. Errors name it `name`, which it has or is to have.
-    pub(super) fn at(path: &Path, name: &Path, cache_bytes: usize) -> Result<Opened, StorageError> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", name))?;
-        let shared = file.try_clone().map_err(io_error("open", name))?;
-        let redb = redb::Builder::new().set_cache_size(cache_bytes).create_file(shared);
-        let redb = redb.map_err(|error| not_opened(error, name))?;
+    /// Opens the file `name`. Errors call it `path`, which it is at or is going to be at.
+    pub(super) fn at(
+        disk: &dyn Disk,
+        name: &Path,
+        path: &Path,
+        cache_bytes: usize,
+    ) -> Result<Opened, StorageError> {
+        let file: Arc<dyn DiskFile> = disk.open(name).map_err(io_error("open", path))?.into();
+        let backend = FileBackend(file.clone());
+        let redb = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+        let redb = redb.map_err(|error| not_opened(error, path))?;
         Ok(Opened { redb, file })
     }
 
     /// Length of the file, holes included.
-    pub(super) fn file_bytes(&self, name: &Path) -> Result<u64, StorageError> {
-        self.file.metadata().map(|metadata| metadata.len()).map_err(io_error("measure", name))
+    pub(super) fn file_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        self.file.len().map_err(io_error("measure", path))
     }
 }
 
@@ -105,12 +107,9 @@ impl Reader {
         self.opened.file_bytes(&self.path)
     }
 
-    /// Part of the file will be read soon. Returns at once; nothing is lost if the kernel does not
-    /// take the hint.
+    /// Hints that part of the file will be read soon. Returns at once.
     pub(super) fn prefetch(&self, span: Range<u64>) {
-        if let Some(bytes) = NonZeroU64::new(span.end.saturating_sub(span.start)) {
-            let _ = fadvise(&self.opened.file, span.start, Some(bytes), Advice::WillNeed);
-        }
+        self.opened.file.prefetch(span);
     }
 
     /// An error that names this file.

@@ -121,7 +121,7 @@ impl Replica {
 }
 
 fn open(directory: &TempDir) -> (Arc<Database>, StateMachine) {
-    let database = Database::open(&directory.path().join("db"), 1 << 20).expect("the disk is well");
+    let database = Database::at(&directory.path().join("db"), 1 << 20).expect("the disk is well");
     let database = Arc::new(database);
     let state = StateMachine::open(Arc::clone(&database)).expect("the disk is well");
     (database, state)

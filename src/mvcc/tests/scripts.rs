@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn open(directory: &TempDir) -> (Arc<Database>, Store) {
-        let database = Database::open(&directory.path().join("db"), 1 << 20).expect("a database");
+        let database = Database::at(&directory.path().join("db"), 1 << 20).expect("a database");
         let database = Arc::new(database);
         let store = Store::open(Arc::clone(&database)).expect("a sound database");
         (database, store)

@@ -30,10 +30,14 @@ pub(crate) struct Checkpointer {
 
 impl Checkpointer {
     /// Moves what was applied since the last time into the database, and tells a copy of the database
-    /// that is being made. True if there is more than one checkpoint takes.
+    /// that is being made. True if there is more than one checkpoint takes. Nothing is stored once an
+    /// entry was applied in part: the member ends, and its log has what the database lacks.
     pub(super) fn checkpoint(&mut self, copy: Option<&mut Defragmentation>) -> Result<bool, StorageError> {
         let _checkpointing = self.checkpointing.lock();
         let mut replica = self.replica.write();
+        if replica.is_half_applied() {
+            return Ok(false);
+        }
         let index = replica.applied_index();
         let durable = *self.durable.borrow();
         assert!(durable <= index, "the database holds entry {durable}, and only {index} was applied");

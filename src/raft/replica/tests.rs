@@ -6,10 +6,12 @@ use prost::Message;
 
 use super::*;
 use crate::{
+    apply::{Command, Put},
+    disk::memory::MemoryDisk,
     pb::retcd::raft as pb,
     raft::marks::Cell,
     storage::{Record, Table, meta},
-    types::{KeyValue, LeaseId, Revision},
+    types::{Caller, KeyValue, LeaseId, Revision},
 };
 
 const REV_CURRENT: i64 = 9;
@@ -31,7 +33,7 @@ fn put(main: i64, create_rev: i64, version: i64) -> (Revision, Record) {
 /// Opens a file that is sound but for what the checkpoint says.
 fn open(mut checkpoint: Checkpoint) -> Result<Replica, StorageError> {
     let home = tempfile::tempdir().expect("a directory");
-    let database = Arc::new(Database::open(&home.path().join("db"), 1 << 20).expect("a database"));
+    let database = Arc::new(Database::at(&home.path().join("db"), 1 << 20).expect("a database"));
     let sound = vec![
         number(meta::REV_CURRENT, REV_CURRENT),
         number(meta::REV_COMPACT_SCHEDULED, 3),
@@ -156,4 +158,31 @@ proptest! {
         let is_fine = matches!(opened, Ok(_) | Err(StorageError::Corrupted { .. }));
         prop_assert!(is_fine, "{:?}", opened.map(drop));
     }
+}
+
+/// The database cannot be read any more when a put asks for the value before it.
+#[test]
+fn a_state_with_a_part_of_an_entry_is_known_as_such() {
+    let disk = MemoryDisk::default();
+    // Without a cache each read of the database is one of the disk.
+    let open = || Database::open(Arc::new(disk.clone()), std::path::Path::new("db"), 0).expect("a database");
+    let put = |number: u32, prev_kv| {
+        let (key, value) = (Bytes::from(format!("k{number}")), Some(Bytes::from("v")));
+        Command::Put(Put { key, value, lease: Some(LeaseId::NONE), prev_kv }).by(Caller::Nobody)
+    };
+    let database = Arc::new(open());
+    let mut replica = Replica::open(database.clone()).expect("a sound database");
+    // So many that the tree has leaves below its root, which stays in memory.
+    for number in 0..300 {
+        replica.apply(&put(number, false), false).expect("it reads nothing");
+    }
+    let (captured, mark) = replica.capture().expect("there is a change");
+    database.commit(&captured.checkpoint).expect("the power is on");
+    replica.checkpointed(captured.rev, 0, mark).expect("the power is on");
+    drop((replica, database));
+
+    let mut replica = Replica::open(Arc::new(open())).expect("a sound database");
+    disk.fail_at(disk.operations());
+    assert!(replica.apply(&put(7, true), false).is_err(), "the value before it is in the database");
+    assert!(replica.is_half_applied());
 }

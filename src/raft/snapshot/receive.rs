@@ -3,12 +3,7 @@
 //! One is received at a time. A newer one takes the place of an older one: whoever sent that has
 //! broken off, or does not lead any more, or neither and will try again.
 
-use std::{
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -19,6 +14,7 @@ use tokio::{
 
 use super::{Progress, Received, Snapshot, SnapshotImage, TemporaryFile, give_way, part::Part};
 use crate::{
+    disk::Disk,
     limits,
     link::Piece,
     raft::{
@@ -57,7 +53,7 @@ impl Header {
 
 /// Where snapshots arrive.
 pub(crate) struct Inbox {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     /// See [`Parts`](crate::raft::Parts).
     own_cells: Vec<(Bytes, Option<Bytes>)>,
     /// Number of the newest snapshot.
@@ -68,9 +64,12 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(dir: &Path, own_cells: Vec<(Bytes, Option<Bytes>)>, metrics: Arc<Metrics>) -> Inbox {
-        let (dir, newest, turn) = (dir.to_owned(), watch::Sender::default(), Arc::default());
-        Inbox { dir, own_cells, newest, turn, metrics }
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        own_cells: Vec<(Bytes, Option<Bytes>)>,
+        metrics: Arc<Metrics>,
+    ) -> Inbox {
+        Inbox { disk, own_cells, newest: watch::Sender::default(), turn: Arc::default(), metrics }
     }
 
     /// Makes a replica of the pieces, ready to be installed. A stream that cannot go on says why.
@@ -101,12 +100,12 @@ impl Inbox {
         let (feed, pieces_fed) = mpsc::channel(limits::SNAPSHOT_PIECES);
         let (tell, made) = oneshot::channel();
         let work = {
-            let (dir, own_cells) = (self.dir.clone(), self.own_cells.clone());
+            let (disk, own_cells) = (self.disk.clone(), self.own_cells.clone());
             let metrics = self.metrics.clone();
             // Whoever waited may have gone.
             move || {
                 let timer = metrics.snap_db_save.start_timer();
-                let made = make(&dir, header, own_cells, pieces_fed, turn, &metrics);
+                let made = make(disk, header, own_cells, pieces_fed, turn, &metrics);
                 if made.is_ok() {
                     timer.observe_duration()
                 } else {
@@ -156,7 +155,7 @@ async fn feed_all(
 
 /// Runs on a thread of its own, for it waits for the disk.
 fn make(
-    dir: &Path,
+    disk: Arc<dyn Disk>,
     header: Header,
     own_cells: Vec<(Bytes, Option<Bytes>)>,
     mut pieces: mpsc::Receiver<Piece>,
@@ -164,15 +163,15 @@ fn make(
     metrics: &Metrics,
 ) -> Result<Snapshot, String> {
     give_way();
-    let file = TemporaryFile::new(dir);
+    let file = TemporaryFile::new(disk.clone());
     let failed = |error: &dyn std::fmt::Display| {
-        let path = file.path.display();
         format!(
-            "the snapshot cannot be stored in {path}: {error}; the disk needs free space for a second copy of the whole state"
+            "the snapshot cannot be stored in {}: {error}; the disk needs free space for a second copy of the whole state",
+            file.path().display()
         )
     };
     let mut progress = Progress::new("receiving a snapshot", header.vote.leader_id.voted_for, header.records);
-    let draft = Draft::begin(&file.path).map_err(|error| failed(&error))?;
+    let draft = Draft::begin(&disk, &file.name).map_err(|error| failed(&error))?;
     loop {
         let data = receive_part(&mut pieces, &mut progress)?;
         let part = Part::decode(data).map_err(|error| error.to_string())?;
@@ -198,7 +197,7 @@ fn make(
         took = %progress.took(),
         "received a snapshot; opening it"
     );
-    let database = Database::open(&file.path, limits::DATABASE_CACHE_BYTES);
+    let database = Database::open(disk, &file.name, limits::DATABASE_CACHE_BYTES);
     let database = Arc::new(database.map_err(|error| error.to_string())?);
     let replica = Replica::open(database.clone()).map_err(|error| error.to_string())?;
     if *replica.durable() != header.meta {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     apply::{Command, Put, Request},
     config::{Config, Invocation},
-    disk::Directory,
+    disk::{Directory, memory::MemoryDisk},
     limits,
     link::Piece,
     raft::{
@@ -82,7 +82,7 @@ impl Member {
         let has_begun = wal.exists();
         fs::create_dir_all(&snap).expect("a directory");
         fs::create_dir_all(&wal).expect("a directory");
-        let database = Arc::new(Database::open(&snap.join("db"), 1 << 20).expect("a database"));
+        let database = Arc::new(Database::at(&snap.join("db"), 1 << 20).expect("a database"));
         let own_cells = vec![(IDENTITY.into(), Some(own.into())), (JOINED.into(), None)];
         let replica = Replica::open(database.clone()).expect("a replica");
         let log = LogStore::open(
@@ -339,14 +339,15 @@ async fn what_breaks_off_on_the_way_changes_nothing() {
 
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_stored_says_where_and_what_to_do() {
-    let (mut leader, behind) = (leader().await, behind().await);
+    let mut leader = leader().await;
     let (header, pieces) = leader.pieces().await;
-    let dir = behind.home.path().join("nowhere");
+    let disk = MemoryDisk::default();
+    disk.fail_at(0);
     let header = Header::decode(header).expect("a header");
-    let error = Inbox::new(&dir, Vec::new(), metrics()).receive(header, stream::iter(pieces)).await;
-    let error = error.expect_err("there is no such directory");
-    let file = dir.join("image-peer-");
-    assert!(error.contains(&format!("cannot be stored in {}", file.display())), "{error}");
+    let inbox = Inbox::new(Arc::new(disk), Vec::new(), metrics());
+    let error = inbox.receive(header, stream::iter(pieces)).await;
+    let error = error.expect_err("the disk fails");
+    assert!(error.contains("cannot be stored in image-peer-"), "{error}");
     assert!(error.ends_with("the disk needs free space for a second copy of the whole state"), "{error}");
 }
 
