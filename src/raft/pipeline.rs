@@ -4,6 +4,13 @@
 //! the log each unanswered request ends, and answers come in the order of the requests. The pipeline
 //! ends with the first answer that is no success, or when the stream ends; openraft then begins
 //! another one, from where the peer's log is known to match.
+//!
+//! An answer says that the peer followed this leader when the request was sent, and reads are served
+//! because of that. openraft 0.10.0-alpha.37 takes an answer to be one to all requests that end at the
+//! same entry or before it, and a request that only tells what is committed ends where the one before
+//! it ended. If such a request had been sent by a leader that stood still in between, the answer to the
+//! earlier one would count as given now, although the peer follows another leader. So openraft is told of
+//! an answer only when no later request ends at the same entry.
 
 use std::{collections::VecDeque, error::Error};
 
@@ -63,18 +70,25 @@ impl<S> Pipeline<S> {
         Err(RPCError::Unreachable(Unreachable::new(error)))
     }
 
-    /// Judges the answer to the oldest request.
-    fn settle(&mut self, answer: Bytes) -> Answer {
+    /// Judges the answer to the oldest request. `None` if openraft must not see it.
+    fn settle(&mut self, answer: Bytes) -> Option<Answer> {
         let oldest = self.unanswered.pop_front().expect("the stream gives one answer to each request");
-        let Ok(reply) = message::decode_append_reply(answer) else { return self.fail(&Unreadable) };
-        self.is_over = match &reply {
-            AppendEntriesResponse::Success => self.stream.has_moved(),
-            AppendEntriesResponse::PartialSuccess(last) => *last != oldest.last,
+        let Ok(reply) = message::decode_append_reply(answer) else { return Some(self.fail(&Unreadable)) };
+        let is_whole = match &reply {
+            AppendEntriesResponse::Success => true,
+            AppendEntriesResponse::PartialSuccess(last) => *last == oldest.last,
             // A request that begins with the first entry cannot be in conflict.
-            AppendEntriesResponse::Conflict if oldest.previous.is_none() => return self.fail(&Unreadable),
-            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => true,
+            AppendEntriesResponse::Conflict if oldest.previous.is_none() => {
+                return Some(self.fail(&Unreadable));
+            }
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => false,
         };
-        Ok(reply.into_stream_result(oldest.previous, oldest.last))
+        self.is_over = !is_whole || self.stream.has_moved();
+        let is_for_later_too = self.unanswered.front().is_some_and(|next| next.last == oldest.last);
+        if is_whole && is_for_later_too {
+            return None;
+        }
+        Some(Ok(reply.into_stream_result(oldest.previous, oldest.last)))
     }
 }
 
@@ -87,7 +101,10 @@ where
         while !self.is_over {
             tokio::select! { biased;
                 answer = self.stream.answer() => return match answer {
-                    Ok(Some(answer)) => Some(self.settle(answer)),
+                    Ok(Some(answer)) => match self.settle(answer) {
+                        Some(answer) => Some(answer),
+                        None => continue,
+                    },
                     Ok(None) => {
                         self.is_over = true;
                         None
@@ -205,6 +222,26 @@ mod tests {
             assert_eq!(pipeline.next().await.expect("answered").expect("reached"), Ok(Some(at(1))));
             assert_eq!(pipeline.next().await.expect("answered").expect("reached"), expected);
             assert!(pipeline.next().await.is_none(), "{expected:?}");
+        }
+    }
+
+    /// Or a leader that stood still, and was replaced meanwhile, would serve reads that are not current.
+    #[tokio::test]
+    async fn an_answer_is_none_to_a_later_request_that_ends_at_the_same_entry() {
+        let higher = Vote { leader_id: LeaderId { term: 2, voted_for: 9 }, committed: true };
+        for (second, expected) in [
+            (AppendEntriesResponse::Success, Ok(Some(at(1)))),
+            (AppendEntriesResponse::HigherVote(higher), Err(StreamAppendError::HigherVote(higher))),
+        ] {
+            let (prev_log_id, leader_commit) = (Some(at(1)), Some(at(1)));
+            let update =
+                AppendEntriesRequest { prev_log_id, entries: Vec::new(), leader_commit, ..request(1) };
+            let (mut pipeline, peer) = with_peer(stream::iter([update]).chain(stream::pending())).await;
+            fill(&mut pipeline);
+            answer(&peer, AppendEntriesResponse::Success);
+            assert!(pipeline.next().now_or_never().is_none(), "the update is not answered");
+            answer(&peer, second);
+            assert_eq!(pipeline.next().await.expect("answered").expect("reached"), expected);
         }
     }
 
