@@ -233,6 +233,20 @@ pub(crate) const READ_QUEUE: usize = 50_000;
 pub(crate) const BATCH_COMMANDS_MAX: usize = 4096;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
+/// Batches that were sent to the leader on a connection that broke, so that only the log can tell their
+/// outcome. Further ones count as in flight until their time is over, and those behind them wait.
+pub(crate) const BATCHES_UNSETTLED: usize = 16;
+
+/// Tunnels from one member that another member uses at the same time: one for each connection that it
+/// needs, and some that it has given up. When that many are used, no other is opened.
+pub(crate) const TUNNELS_USED: usize = 8;
+/// Bytes of a tunnel that are waiting in each direction. The sender waits when there are more.
+pub(crate) const TUNNEL_BYTES: usize = 64 * 1024;
+/// Bytes of a tunnel that are sent in one message, at most.
+pub(crate) const TUNNEL_PIECE_BYTES: usize = 16 * 1024;
+/// Connections that came through tunnels and are not served yet. The tunnels wait when there are more.
+pub(crate) const TUNNELS_QUEUED: usize = 16;
+
 const _: () = assert!(BATCH_COMMANDS_MAX <= PROPOSAL_QUEUE);
 const _: () = assert!(BATCH_BYTES_MAX <= COMMAND_BYTES_MAX);
 
@@ -390,8 +404,8 @@ pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 150;
 /// File descriptors that each reactor needs.
 pub(crate) const DESCRIPTORS_PER_REACTOR: u64 = 4;
-/// Minimum number of connections to the peer ports. Each peer opens at most four. When more are open, new
-/// ones wait.
+/// Minimum number of connections to the peer ports. Each peer opens at most five: for single calls,
+/// heartbeats, entries, a snapshot and its tunnel. When more are open, new ones wait.
 pub(crate) const PEER_CONNECTIONS: usize = 48;
 /// Minimum number of connections to the ports of `--listen-metrics-urls`. When more are open, new ones wait.
 pub(crate) const METRICS_CONNECTIONS: usize = 16;

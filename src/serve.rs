@@ -134,7 +134,12 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
             }
         }
     });
-    future::join_all(ports).await;
+    let tunnels = async {
+        while let Some(io) = node.next_tunnel().await {
+            services.serve(io);
+        }
+    };
+    future::join(future::join_all(ports), tunnels).await;
 }
 
 /// Runs one reactor until it is stopped.

@@ -39,8 +39,8 @@ use crate::{limits, sockets::Io, telemetry::Metrics};
 /// How long a connection of HTTP/1 may be idle between two requests.
 const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// How often a peer may ping: members ping each other every two seconds.
-const PEER_PINGS: PingPolicy = PingPolicy { interval_min: Duration::from_secs(1), without_calls: true };
+/// How often a peer may ping: members ping each other every half second while a call waits.
+const PEER_PINGS: PingPolicy = PingPolicy { interval_min: Duration::from_millis(250), without_calls: true };
 
 /// A peer that has sent nothing for this long is pinged, and its connection is closed if it does not
 /// answer within the same time.

@@ -12,11 +12,11 @@ use std::{error::Error, sync::Arc};
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
-use super::peer::Peer;
+use super::{peer::Peer, way::Way};
 use crate::pb::retcd::peer::{
     AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
     MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-    ReadIndexRequest, SnapshotPiece,
+    ReadIndexRequest, SnapshotPiece, TunnelPiece,
 };
 
 /// Makes connections to peers.
@@ -24,6 +24,10 @@ pub(crate) trait Connector: Send + Sync {
     /// A connection to whichever of the peer's URLs accepts first. It is made when it is first used, on
     /// the runtime that this is called on, and made again after it broke.
     fn connect(&self, peer: &Peer) -> Result<Arc<dyn Link>, CallError>;
+
+    /// A connection to the member that `way` leads to. Like [`Connector::connect`], but where the peer port
+    /// does not answer, a tunnel of the member is used.
+    fn reach(&self, way: Arc<Way>, peer: &Peer) -> Result<Arc<dyn Link>, CallError>;
 }
 
 /// The calls of peer.proto, over one connection to one peer.
@@ -32,6 +36,8 @@ pub(crate) trait Link: Send + Sync {
     /// Resolves once the peer has accepted the first piece.
     fn append(&self, pieces: BoxStream<'static, AppendPiece>) -> Call<Answers>;
     fn snapshot(&self, pieces: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply>;
+    /// Resolves once the peer has accepted the first piece.
+    fn tunnel(&self, pieces: BoxStream<'static, TunnelPiece>) -> Call<Tunnelled>;
     fn propose(&self, request: ProposeRequest) -> Call<ProposeReply>;
     fn read_index(&self, request: ReadIndexRequest) -> Call<ReadIndexReply>;
     fn lease(&self, request: LeaseRequest) -> Call<LeaseReply>;
@@ -45,6 +51,9 @@ pub(crate) type Call<T> = BoxFuture<'static, Result<T, CallError>>;
 
 /// The answers to a stream of appends, in the order of its pieces.
 pub(crate) type Answers = BoxStream<'static, Result<RaftReply, CallError>>;
+
+/// What the peer sends through a tunnel.
+pub(crate) type Tunnelled = BoxStream<'static, Result<TunnelPiece, CallError>>;
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -27,7 +27,7 @@ pub(crate) struct DedicatedLink {
 
 impl DedicatedLink {
     pub(crate) fn new(peers: Arc<Peers>, target: u64, peer: &Peer) -> DedicatedLink {
-        let link = peers.connector().connect(peer).ok();
+        let link = peers.reach(target, peer).ok();
         let metrics = peers.metrics_of(target);
         DedicatedLink { peers, target, peer: peer.clone(), metrics, link }
     }
@@ -44,7 +44,7 @@ impl DedicatedLink {
     /// The connection to where the peer is reached now, which may have changed since it was made.
     fn link(&mut self) -> Result<Arc<dyn Link>, PeerError> {
         if let Some(moved) = self.peers.moved_from(self.target, &self.peer) {
-            self.link = self.peers.connector().connect(&moved).ok();
+            self.link = self.peers.reach(self.target, &moved).ok();
             self.peer = moved;
         }
         self.link.clone().ok_or_else(|| {

@@ -18,16 +18,17 @@ use tonic::{
 
 use super::{
     calls::REMOVED,
-    connection::{Answers, Call, CallError, Connector, Link},
+    connection::{Answers, Call, CallError, Connector, Link, Tunnelled},
     peer::Peer,
     reason::reason,
+    way::Way,
 };
 use crate::{
     limits,
     pb::retcd::peer::{
         AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
         MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece, peer_client::PeerClient,
+        ReadIndexRequest, SnapshotPiece, TunnelPiece, peer_client::PeerClient,
     },
     sockets::Dialer,
 };
@@ -42,27 +43,48 @@ pub(crate) struct GrpcConnector;
 impl Connector for GrpcConnector {
     fn connect(&self, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
         let dialer = Dialer::new(&peer.peer_urls);
-        let endpoint = Endpoint::from_shared(format!("http://{}", dialer.authority()));
-        let endpoint = endpoint.map_err(|error| CallError::not_sent(&error))?;
+        let endpoint = endpoint(&dialer, KEEPALIVE, KEEPALIVE)?;
         let connector = tower::service_fn(move |_: Uri| {
             let dialer = dialer.clone();
             async move { dialer.dial().await.map(TokioIo::new) }
         });
-        let channel = endpoint
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-            .http2_max_header_list_size(limits::HEADER_LIST_BYTES)
-            // An answer that arrives after its call was given up is counted as one of these, and the
-            // count only grows: with a limit, a long-lived connection would be closed at some time.
-            .http2_max_local_error_reset_streams(None)
-            .connect_with_connector_lazy(connector);
-        let client = PeerClient::new(channel)
-            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
-        Ok(Arc::new(GrpcLink(client)))
+        Ok(link(endpoint.connect_with_connector_lazy(connector)))
     }
+
+    fn reach(&self, way: Arc<Way>, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
+        let dialer = Dialer::new(&peer.peer_urls);
+        // A connection that has broken is closed, and made again, well within three election timeouts: that
+        // is how long a cluster may take to recover.
+        let silence_max = way.silence_max();
+        let endpoint = endpoint(&dialer, silence_max / 2, silence_max)?;
+        let connector = tower::service_fn(move |_: Uri| {
+            let (dialer, way) = (dialer.clone(), way.clone());
+            async move { way.dial(&dialer).await.map(TokioIo::new) }
+        });
+        Ok(link(endpoint.connect_with_connector_lazy(connector)))
+    }
+}
+
+/// With a PING after `interval` without a byte while a call waits, which has to be answered within `timeout`.
+fn endpoint(dialer: &Dialer, interval: Duration, timeout: Duration) -> Result<Endpoint, CallError> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", dialer.authority()));
+    let endpoint = endpoint.map_err(|error| CallError::not_sent(&error))?;
+    Ok(endpoint
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(timeout)
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(limits::HEADER_LIST_BYTES)
+        // An answer that arrives after its call was given up is counted as one of these, and the
+        // count only grows: with a limit, a long-lived connection would be closed at some time.
+        .http2_max_local_error_reset_streams(None))
+}
+
+fn link(channel: Channel) -> Arc<dyn Link> {
+    let client = PeerClient::new(channel)
+        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+    Arc::new(GrpcLink(client))
 }
 
 /// Cheap to clone: the clones share the connection.
@@ -106,6 +128,16 @@ impl Link for GrpcLink {
 
     fn snapshot(&self, pieces: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply> {
         call!(self, snapshot, Pieces(pieces))
+    }
+
+    fn tunnel(&self, pieces: BoxStream<'static, TunnelPiece>) -> Call<Tunnelled> {
+        let opened = call!(self, tunnel, Pieces(pieces));
+        async {
+            let pieces: Tunnelled =
+                opened.await?.map(|piece| piece.map_err(|status| failed(&status))).boxed();
+            Ok(pieces)
+        }
+        .boxed()
     }
 
     fn propose(&self, request: ProposeRequest) -> Call<ProposeReply> {

@@ -16,6 +16,8 @@ mod reach;
 mod reason;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tunnels;
+mod way;
 
 pub(crate) use appends::Appends;
 pub(crate) use calls::{

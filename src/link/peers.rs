@@ -30,6 +30,7 @@ use super::{
     connection::{Call, CallError, Connector, Link},
     peer::Peer,
     piece::Piece,
+    way::Ways,
 };
 use crate::{
     clock,
@@ -50,7 +51,9 @@ pub(crate) struct Peers {
     base: Option<Base>,
     connector: Arc<dyn Connector>,
     /// Where each member is reached, according to the newest membership in this member's log.
-    addresses: Mutex<BTreeMap<u64, Peer>>,
+    addresses: watch::Sender<BTreeMap<u64, Peer>>,
+    /// How connections to members are made.
+    ways: Ways,
     /// The connections that are kept for single calls. The log travels on connections of its own.
     kept: Mutex<BTreeMap<u64, (Peer, Arc<dyn Link>)>>,
     /// When each peer that was asked last answered; `None` while it is inactive.
@@ -66,6 +69,7 @@ impl Peers {
         own: u64,
         base: Option<Base>,
         connector: Arc<dyn Connector>,
+        election_timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> Peers {
         Peers {
@@ -73,7 +77,8 @@ impl Peers {
             own,
             base,
             connector,
-            addresses: Mutex::default(),
+            addresses: watch::Sender::new(BTreeMap::new()),
+            ways: Ways::new(election_timeout),
             kept: Mutex::default(),
             heard: Mutex::default(),
             metrics,
@@ -116,12 +121,36 @@ impl Peers {
 
     /// The members are these now. Connections move to where they are reached.
     pub(crate) fn moved_to(&self, addresses: BTreeMap<u64, Peer>) {
-        *self.addresses.lock() = addresses;
+        self.ways.retain(|member| addresses.contains_key(&member));
+        self.addresses.send_replace(addresses);
     }
 
     /// Where `target` is reached now, if that differs from `known`.
     pub(crate) fn moved_from(&self, target: u64, known: &Peer) -> Option<Peer> {
-        self.addresses.lock().get(&target).filter(|peer| peer.peer_urls != known.peer_urls).cloned()
+        self.address(target).filter(|peer| peer.peer_urls != known.peer_urls)
+    }
+
+    /// Where a member is reached.
+    pub(super) fn address(&self, member: u64) -> Option<Peer> {
+        self.addresses.borrow().get(&member).cloned()
+    }
+
+    pub(super) fn addresses(&self) -> watch::Receiver<BTreeMap<u64, Peer>> {
+        self.addresses.subscribe()
+    }
+
+    pub(super) fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
+    /// A connection to a member.
+    pub(super) fn reach(&self, target: u64, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
+        self.connector.reach(self.ways.to(target), peer)
+    }
+
+    /// Has the next call make a new connection. Calls that are under way keep theirs.
+    pub(super) fn reconnect(&self, target: u64) {
+        self.kept.lock().remove(&target);
     }
 
     /// The answer to a call, or why there is none.
@@ -204,7 +233,7 @@ impl Peers {
         {
             return Ok(link.clone());
         }
-        let link = self.connector.connect(peer);
+        let link = self.reach(target, peer);
         let link = link.map_err(|error| PeerError::new(target, peer, error.reason, error.was_sent))?;
         kept.insert(target, (peer.clone(), link.clone()));
         Ok(link)
@@ -244,7 +273,7 @@ impl Peers {
         let envelope = Some(self.envelope(target));
         let header = SnapshotPiece { envelope, message: header, ..SnapshotPiece::default() };
         let pieces = stream::once(async { header }).chain(pieces.map(SnapshotPiece::from));
-        let link = self.connector.connect(peer);
+        let link = self.reach(target, peer);
         let link = link.map_err(|error| PeerError::new(target, peer, error.reason, error.was_sent))?;
         let answer = link.snapshot(pieces.boxed());
         Ok(self.answer(target, peer, patience, answer).await?.message)
@@ -327,6 +356,7 @@ impl Peers {
     /// Asks a peer whether it is there. How long that takes is a metric, and whether the peer is active
     /// is known afterwards, even if nothing else is asked of it.
     pub(crate) async fn probe(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
+        self.restore(target, peer).await;
         let link = self.kept(target, peer)?;
         let start = clock::now();
         let request = MembersRequest { version: PROTOCOL_VERSION };
@@ -342,7 +372,7 @@ impl Peers {
     }
 
     /// What keeps this member from working with `target`, according to the answer of `target`.
-    fn difference(&self, target: u64, theirs: &KnownCluster) -> Option<String> {
+    pub(super) fn difference(&self, target: u64, theirs: &KnownCluster) -> Option<String> {
         if theirs.id != self.cluster {
             return Some(format!(
                 "cluster ID mismatch: member {target:x} is of cluster {:x}, this member is of cluster {:x}",

@@ -1,6 +1,6 @@
 //! Whether the other members answer, and who they say belongs to the cluster.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time;
 
@@ -19,17 +19,16 @@ pub(crate) async fn members_at(
     patience: Duration,
 ) -> Result<KnownCluster, CallError> {
     let request = MembersRequest { version: PROTOCOL_VERSION };
-    once(connector, peer, patience, |link| link.members(request)).await.map(KnownCluster::from)
+    once(connector.connect(peer), patience, |link| link.members(request)).await.map(KnownCluster::from)
 }
 
 /// One call on a connection that is closed afterwards.
 async fn once<T>(
-    connector: &dyn Connector,
-    peer: &Peer,
+    link: Result<Arc<dyn Link>, CallError>,
     patience: Duration,
     call: impl FnOnce(&dyn Link) -> Call<T>,
 ) -> Result<T, CallError> {
-    let link = connector.connect(peer)?;
+    let link = link?;
     let answered = time::timeout(patience, call(&*link)).await;
     answered.unwrap_or_else(|_| Err(CallError::unusable(format!("no answer within {patience:?}"))))
 }
@@ -45,7 +44,7 @@ impl Peers {
     pub(crate) async fn greet_own(&self, urls: &[String], patience: Duration) -> Result<(), String> {
         let peer = Peer { peer_urls: urls.to_vec(), is_learner: false };
         let request = self.hello(self.own(), false);
-        let answered = once(self.connector(), &peer, patience, |link| link.hello(request)).await;
+        let answered = once(self.connector().connect(&peer), patience, |link| link.hello(request)).await;
         answered.map(drop).map_err(|error| error.reason)
     }
 
@@ -57,7 +56,7 @@ impl Peers {
         patience: Duration,
     ) -> Result<(), String> {
         let request = self.hello(target, true);
-        let answered = once(self.connector(), peer, patience, |link| link.hello(request)).await;
+        let answered = once(self.reach(target, peer), patience, |link| link.hello(request)).await;
         answered.map(drop).map_err(|error| error.reason)
     }
 
@@ -78,8 +77,27 @@ impl Peers {
         peer: &Peer,
         patience: Duration,
     ) -> Result<(), PeerError> {
-        let answered = members_at(self.connector(), peer, patience).await;
+        let request = MembersRequest { version: PROTOCOL_VERSION };
+        let answered = once(self.reach(target, peer), patience, |link| link.members(request)).await;
         answered.map(drop).map_err(|error| PeerError::new(target, peer, error.reason, error.was_sent))
+    }
+
+    /// Looks whether the peer port of a member answers that did not, and has connections go there again.
+    pub(super) async fn restore(&self, target: u64, peer: &Peer) {
+        let way = self.ways().to(target);
+        if !way.is_cut() {
+            return;
+        }
+        let patience = way.silence_max();
+        let answered = members_at(self.connector(), peer, patience).await;
+        if !answered.is_ok_and(|cluster| self.difference(target, &cluster).is_none()) {
+            return;
+        }
+        way.restore();
+        self.reconnect(target);
+        // Most calls that are under way in a tunnel have ended then.
+        time::sleep(patience).await;
+        way.end_tunnels();
     }
 
     fn hello(&self, target: u64, was_removed: bool) -> HelloRequest {

@@ -4,13 +4,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future, stream::BoxStream};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     Appends, DedicatedLink, Peer, Peers, Piece,
     appends::AppendError,
-    connection::{Answers, Call, CallError, Connector, Link},
+    connection::{Answers, Call, CallError, Connector, Link, Tunnelled},
+    way::Way,
 };
 use crate::{
     config::Config,
@@ -18,8 +22,9 @@ use crate::{
     pb::retcd::peer::{
         AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
         MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece,
+        ReadIndexRequest, SnapshotPiece, TunnelPiece,
     },
+    sockets::Dialer,
     telemetry::Metrics,
 };
 
@@ -33,6 +38,10 @@ struct InMemory(mpsc::UnboundedSender<FarEnd>);
 impl Connector for InMemory {
     fn connect(&self, _: &Peer) -> Result<Arc<dyn Link>, CallError> {
         Ok(Arc::new(self.clone()))
+    }
+
+    fn reach(&self, _: Arc<Way>, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
+        self.connect(peer)
     }
 }
 
@@ -53,6 +62,10 @@ impl Link for InMemory {
     }
 
     fn snapshot(&self, _: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply> {
+        not_asked()
+    }
+
+    fn tunnel(&self, _: BoxStream<'static, TunnelPiece>) -> Call<Tunnelled> {
         not_asked()
     }
 
@@ -129,7 +142,7 @@ pub(crate) async fn stream_to_peer(first: Bytes) -> (Appends, FarEnd) {
 async fn connected(first: Bytes) -> (Arc<Peers>, Appends, FarEnd) {
     let (streams, mut opened) = mpsc::unbounded_channel();
     let metrics = Arc::new(Metrics::new(&Config::of_flags(&[])));
-    let peers = Arc::new(Peers::new(1, 7, None, Arc::new(InMemory(streams)), metrics));
+    let peers = Arc::new(Peers::new(1, 7, None, Arc::new(InMemory(streams)), PATIENCE, metrics));
     let mut link = DedicatedLink::new(peers.clone(), 8, &Peer::default());
     let stream = link.append(first, PATIENCE).await.expect("the peer accepts the stream");
     (peers, stream, opened.recv().await.expect("the stream was opened"))
@@ -220,4 +233,25 @@ fn a_part_is_split_into_pieces_that_fit_a_message() {
     assert!(pieces.iter().all(|piece| piece.crc32c == crc32c::crc32c(&piece.data)));
     assert_eq!(pieces.iter().flat_map(|piece| piece.data.to_vec()).collect::<Vec<_>>(), part);
     assert_eq!(Piece::of(Bytes::new()).len(), 1, "a part without content is a piece");
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_both_ways_until_it_is_ended() {
+    let (peers, _stream, _peer) = connected(Bytes::new()).await;
+    let (send, data) = mpsc::channel(1);
+    let mut sent = Box::pin(peers.take_tunnel(8, ReceiverStream::new(data)));
+    let way = peers.ways().to(8);
+    let nowhere = Dialer::new(&[]);
+    let mut connection = way.clone().dial(&nowhere).await.expect("the tunnel is used");
+    assert!(way.clone().dial(&nowhere).await.is_err(), "it is used once");
+    connection.write_all(b"question").await.expect("it is taken");
+    assert_eq!(sent.next().await.as_deref(), Some(&b"question"[..]));
+    send.send(Some(Bytes::from_static(b"answer"))).await.expect("it is taken");
+    let mut answer = [0; 6];
+    connection.read_exact(&mut answer).await.expect("it arrives");
+    assert_eq!(&answer, b"answer");
+    way.end_tunnels();
+    assert_eq!(sent.next().await, None, "the member is told that nothing comes any more");
+    drop(send);
+    assert_eq!(connection.read(&mut [0]).await.expect("the end arrives"), 0);
 }

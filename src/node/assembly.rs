@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time,
 };
 
@@ -41,6 +41,7 @@ use crate::{
     limits,
     link::{GrpcConnector, Peer, Peers, REMOVED},
     raft::{Consensus, Leadership, LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
+    sockets::Io,
     storage::Database,
     telemetry::{GoDuration, Metrics},
     types::Rev,
@@ -167,10 +168,11 @@ struct Joined {
     patience: Arc<Patience>,
 }
 
-/// The ends of the two queues of a node that the core thread takes from.
+/// The other ends of a node's queues: of two that the core thread takes from, and of one that it fills.
 struct Queues {
     proposals: mpsc::Receiver<Proposal>,
     reads: mpsc::Receiver<Ticket<Confirmed>>,
+    tunnels: mpsc::Sender<Io>,
 }
 
 impl Core {
@@ -219,7 +221,9 @@ impl Core {
     async fn start_consensus(&self, giving_up: watch::Receiver<bool>) -> Option<Joined> {
         let Identity { cluster, member, base } = self.identity;
         let metrics = self.state.metrics.clone();
-        let peers = Arc::new(Peers::new(cluster.0, member.0, base, Arc::new(GrpcConnector), metrics));
+        let connector = Arc::new(GrpcConnector);
+        let peers =
+            Arc::new(Peers::new(cluster.0, member.0, base, connector, self.config.election_timeout, metrics));
         let timing = Timing {
             heartbeat: self.config.heartbeat,
             election_timeout: self.config.election_timeout,
@@ -276,6 +280,7 @@ impl Core {
         let Joined { consensus, peers, leadership, patience } = joined.clone();
         let (queue, proposals) = mpsc::channel(limits::PROPOSAL_QUEUE);
         let (reads, reads_out) = mpsc::channel(limits::READ_QUEUE);
+        let (tunnels_in, tunnels) = mpsc::channel(limits::TUNNELS_QUEUED);
         let mailbox = Arc::new(Mailbox::default());
         assert!(
             *self.marks.durable.borrow() <= *self.marks.applied.borrow(),
@@ -307,8 +312,10 @@ impl Core {
             next_lease_id: AtomicU64::new(self.chance.number()),
             stopping: self.signals.stopping.clone(),
             told_refusals: ToldRefusals::default(),
+            tunnels: tokio::sync::Mutex::new(tunnels),
         };
-        (Node { shared: Arc::new(shared), mailbox }, Queues { proposals, reads: reads_out })
+        let queues = Queues { proposals, reads: reads_out, tunnels: tunnels_in };
+        (Node { shared: Arc::new(shared), mailbox }, queues)
     }
 
     /// Takes batches to the leader.
@@ -322,6 +329,7 @@ impl Core {
             own: self.identity.member.0,
             next_serial: AtomicU64::new(self.chance.number().max(1)),
             patience,
+            unsettled: Arc::new(Semaphore::new(limits::BATCHES_UNSETTLED)),
         }
     }
 
@@ -345,6 +353,7 @@ impl Core {
         tokio::spawn(node.mailbox.clone().hand_out());
         tokio::spawn(core::gather(queues.proposals, Arc::new(self.forwarder(joined))));
         tokio::spawn(self.read_index(joined).run(queues.reads));
+        tokio::spawn(joined.peers.clone().keep_tunnels(queues.tunnels));
         tokio::spawn(leader::run(node.clone(), joined.leadership.clone()));
         tokio::spawn(compactor::run(node.clone()));
         let keep = self.config.snapshot_catchup_entries;

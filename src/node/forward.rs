@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{
     ProposeError,
@@ -45,6 +45,8 @@ pub(crate) struct Forwarder {
     pub(crate) next_serial: AtomicU64,
     /// How long a batch may take.
     pub(super) patience: Arc<Patience>,
+    /// Places for batches whose outcome only the log can tell.
+    pub(super) unsettled: Arc<Semaphore>,
 }
 
 impl Forwarder {
@@ -60,10 +62,11 @@ impl Forwarder {
         mut commands: Arc<[Request]>,
         mut tickets: Vec<Ticket<Outcome>>,
         began: Began,
-        _batch_permit: OwnedSemaphorePermit,
+        mut batch_permit: OwnedSemaphorePermit,
     ) {
         let start = clock::now();
-        let outcomes = self.patience.bound(self.run(&mut commands, &mut tickets, began)).await;
+        let run = self.run(&mut commands, &mut tickets, began, &mut batch_permit);
+        let outcomes = self.patience.bound(run).await;
         let outcomes = outcomes.unwrap_or_else(|expired| match expired {
             Expired::MemberEnds => Err(ProposeError::Stopped),
             Expired::TimeIsOver => Err(self.patience.timeout(start)),
@@ -76,6 +79,7 @@ impl Forwarder {
         commands: &mut Arc<[Request]>,
         tickets: &mut Vec<Ticket<Outcome>>,
         began: Began,
+        batch_permit: &mut OwnedSemaphorePermit,
     ) -> Result<Vec<Outcome>, ProposeError> {
         let mut search = LeaderSearch::new(&self.consensus, &self.leadership, self.own, RETRY_PAUSE);
         loop {
@@ -91,7 +95,7 @@ impl Forwarder {
                 Err(NotFound::Stopped) => return Err(ProposeError::Stopped),
             };
             assert!(!commands.is_empty(), "an entry of the log holds a command");
-            match self.attempt(&leader, commands, began).await {
+            match self.attempt(&leader, commands, began, batch_permit).await {
                 Attempt::Fate(Fate::Applied(outcomes)) => return Ok(outcomes),
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
                 // The batch is lost where another term has begun. Either way it is not in the log.
@@ -101,7 +105,13 @@ impl Forwarder {
         }
     }
 
-    async fn attempt(&self, leader: &Leader, commands: &Arc<[Request]>, began: Began) -> Attempt {
+    async fn attempt(
+        &self,
+        leader: &Leader,
+        commands: &Arc<[Request]>,
+        began: Began,
+        batch_permit: &mut OwnedSemaphorePermit,
+    ) -> Attempt {
         let term = leader.term;
         let mut expected = Expected::new(self, term);
         let serial = expected.serial;
@@ -126,6 +136,7 @@ impl Forwarder {
                                 return Some(Attempt::Refused);
                             }
                             tracing::debug!(%error, "the outcome of a forwarded batch is unknown until the log shows it");
+                            self.let_others_pass(batch_permit);
                             None
                         }
                     }
@@ -140,6 +151,16 @@ impl Forwarder {
             },
         }
         (&mut expected.fate).await.map_or(Attempt::Stopped, Attempt::Fate)
+    }
+}
+
+impl Forwarder {
+    /// The batch waits for the log, in which it may never appear while the same member leads. So it does not
+    /// count as one in flight any more, and those behind it need not wait until its time is over.
+    fn let_others_pass(&self, batch_permit: &mut OwnedSemaphorePermit) {
+        if let Ok(place) = self.unsettled.clone().try_acquire_owned() {
+            *batch_permit = place;
+        }
     }
 }
 

@@ -85,6 +85,7 @@ use crate::{
     lease::Expiry,
     link::Peers,
     raft::{Consensus, Leadership, LeaseClock, Replica},
+    sockets::Io,
     storage::Database,
     telemetry::Metrics,
     threads,
@@ -129,6 +130,8 @@ struct Shared {
     applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     told_refusals: ToldRefusals,
+    /// Connections on which peers make requests, though this member has made them.
+    tunnels: tokio::sync::Mutex<mpsc::Receiver<Io>>,
 }
 
 impl Node {
@@ -137,6 +140,12 @@ impl Node {
     pub(crate) fn for_reactor(&self) -> (Node, impl Future<Output = ()> + use<>) {
         let mailbox = Arc::new(Mailbox::default());
         (Node { shared: self.shared.clone(), mailbox: mailbox.clone() }, mailbox.hand_out())
+    }
+
+    /// The next connection that a peer makes requests on, though this member has made it: it is to be
+    /// served as those that are accepted at the peer port. `None` once there will be no more.
+    pub(crate) async fn next_tunnel(&self) -> Option<Io> {
+        self.shared.tunnels.lock().await.recv().await
     }
 
     pub(crate) fn config(&self) -> &Config {

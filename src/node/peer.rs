@@ -168,6 +168,21 @@ impl Node {
         answers.chain(refusal)
     }
 
+    /// Takes a tunnel that a member has opened. Returns what is sent to the member.
+    pub(crate) fn peer_tunnel<S>(
+        &self,
+        from: u64,
+        data: S,
+    ) -> Result<impl Stream<Item = Bytes> + Send + use<S>, PeerRefusal>
+    where
+        S: Stream<Item = Option<Bytes>> + Send + 'static,
+    {
+        if self.shared.consensus.peer(from).is_none() {
+            return Err(PeerRefusal::Failed("the sender is not a member that is known here".to_owned()));
+        }
+        Ok(self.shared.peers.take_tunnel(from, data))
+    }
+
     pub(crate) async fn peer_snapshot(
         &self,
         from: u64,

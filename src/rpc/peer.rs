@@ -10,7 +10,7 @@ use crate::{
     pb::retcd::peer::{
         self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, HelloReply, HelloRequest,
         LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed,
-        RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, UpdateMember,
+        RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, TunnelPiece, UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -27,7 +27,8 @@ pub(crate) fn peer_routes(node: &Node) -> Routes {
 pub(crate) const PEER_SERVICES: &[&str] = &[peer_server::SERVICE_NAME];
 
 /// The paths of its methods whose clients send a stream of messages.
-pub(crate) const PEER_CLIENT_STREAMS: &[&str] = &["/retcd.peer.Peer/Append", "/retcd.peer.Peer/Snapshot"];
+pub(crate) const PEER_CLIENT_STREAMS: &[&str] =
+    &["/retcd.peer.Peer/Append", "/retcd.peer.Peer/Snapshot", "/retcd.peer.Peer/Tunnel"];
 
 struct Peer {
     node: Node,
@@ -103,6 +104,22 @@ impl peer_server::Peer for Peer {
         });
         let message = self.node.peer_snapshot(from, first.message, pieces).await?;
         Ok(Response::new(RaftReply { message }))
+    }
+
+    type TunnelStream = Pin<Box<dyn Stream<Item = Result<TunnelPiece, Status>> + Send>>;
+
+    async fn tunnel(
+        &self,
+        request: Request<Streaming<TunnelPiece>>,
+    ) -> Result<Response<Self::TunnelStream>, Status> {
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("a tunnel begins with an envelope"))?;
+        let from = self.check(first.envelope)?.from;
+        // A connection that breaks ends the data; there is nobody to tell.
+        let data = pieces.map(|piece| Some(piece.ok()?.data));
+        let data = self.node.peer_tunnel(from, data)?;
+        Ok(Response::new(Box::pin(data.map(|data| Ok(TunnelPiece { envelope: None, data })))))
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {

@@ -1,4 +1,4 @@
-//! One connection, over TCP or a Unix socket.
+//! One connection: over TCP, over a Unix socket, or in memory.
 
 use std::{
     io::{self, IoSlice},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -29,6 +29,7 @@ pub(crate) struct Io {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Memory(DuplexStream),
 }
 
 impl Io {
@@ -45,15 +46,20 @@ impl Io {
         Io { stream: Stream::Unix(stream), _place: None }
     }
 
+    /// A connection whose other end is in this process.
+    pub(crate) fn in_memory(stream: DuplexStream) -> Io {
+        Io { stream: Stream::Memory(stream), _place: None }
+    }
+
     pub(super) fn on(self, place: Place) -> Io {
         Io { _place: Some(place), ..self }
     }
 
-    /// The address of the other side; `None` on a Unix socket, where a client has no address.
+    /// The address of the other side; `None` if the connection is not over TCP.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         match &self.stream {
             Stream::Tcp(stream) => stream.peer_addr().ok(),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Memory(_) => None,
         }
     }
 }
@@ -74,6 +80,7 @@ impl AsyncRead for Io {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -87,6 +94,7 @@ impl AsyncWrite for Io {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -98,6 +106,7 @@ impl AsyncWrite for Io {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Memory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -105,6 +114,7 @@ impl AsyncWrite for Io {
         match &self.stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::Unix(stream) => stream.is_write_vectored(),
+            Stream::Memory(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -112,6 +122,7 @@ impl AsyncWrite for Io {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Memory(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -119,6 +130,7 @@ impl AsyncWrite for Io {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Memory(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -3,7 +3,11 @@
 //! A test checks that its fault happened: the process was paused, bytes were held back, syncs waited, another
 //! member leads. If a quorum is left, writes must succeed during the fault.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{self, Write},
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use tokio::{
@@ -161,6 +165,59 @@ fn a_follower_hears_and_is_not_heard() {
         run.cut(&[(follower, leader)]).await;
         run.go_on().await;
         time::sleep(FAULT).await;
+    });
+}
+
+/// Cuts ports, and expects that every member takes writes all the same.
+async fn write_without_ports(run: &mut Run, wires: &[(usize, usize)]) {
+    let since = Instant::now();
+    run.cut_ports(wires).await;
+    for number in 0..3 {
+        run.reach_log_through(number).await;
+        let took = since.elapsed();
+        let _ =
+            writeln!(io::stderr(), "  a write through member {number} was answered {took:?} after the cut");
+    }
+    run.load.reach_everybody().await;
+    time::sleep(FAULT).await;
+    for number in 0..3 {
+        run.reach_log_through(number).await;
+    }
+}
+
+#[test]
+fn nothing_reaches_the_leaders_port() {
+    under_load("leader's port cut", async |run| {
+        let leader = run.cluster.leader().await;
+        let [a, b] = run.others(leader);
+        write_without_ports(run, &[(a, leader), (b, leader)]).await;
+    });
+}
+
+#[test]
+fn nothing_reaches_a_followers_port() {
+    under_load("follower's port cut", async |run| {
+        let leader = run.cluster.leader().await;
+        let [follower, other] = run.others(leader);
+        write_without_ports(run, &[(leader, follower), (other, follower)]).await;
+    });
+}
+
+#[test]
+fn one_member_cannot_dial_the_leader() {
+    under_load("leader's port cut from one member", async |run| {
+        let leader = run.cluster.leader().await;
+        let follower = run.others(leader)[0];
+        write_without_ports(run, &[(follower, leader)]).await;
+    });
+}
+
+#[test]
+fn the_leader_cannot_dial_one_member() {
+    under_load("follower's port cut from the leader", async |run| {
+        let leader = run.cluster.leader().await;
+        let follower = run.others(leader)[0];
+        write_without_ports(run, &[(leader, follower)]).await;
     });
 }
 

@@ -10,6 +10,9 @@
 //! between two members with a cut wire is not answered. When the wire is repaired, the held bytes are
 //! delivered late, as TCP does after retransmissions. This is harder for the members than a reset, because
 //! they get old messages.
+//!
+//! A port can be cut too, for one member: as with a firewall, nothing that this member sends to the port
+//! arrives, while connections that the port's owner has dialled work in both directions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +38,14 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The sender and the receiver, by number.
 pub(crate) type Wire = (usize, usize);
 
+/// What nothing gets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cut {
+    Wire(Wire),
+    /// From the first of the two to the port of the second.
+    Port(Wire),
+}
+
 pub(crate) struct Network {
     switchboard: Arc<Switchboard>,
     /// A runtime on a thread of its own, so that a test that blocks does not delay the members' traffic.
@@ -44,7 +55,7 @@ pub(crate) struct Network {
 }
 
 struct Switchboard {
-    cut: watch::Sender<BTreeSet<Wire>>,
+    cut: watch::Sender<BTreeSet<Cut>>,
     /// The bytes that arrived at a cut wire.
     held: Mutex<BTreeMap<Wire, u64>>,
 }
@@ -80,7 +91,12 @@ impl Network {
 
     /// Cuts the wire from the first member of each pair to the second.
     pub(crate) fn cut(&self, wires: impl IntoIterator<Item = Wire>) {
-        self.switchboard.cut.send_modify(|cut| cut.extend(wires));
+        self.switchboard.cut.send_modify(|cut| cut.extend(wires.into_iter().map(Cut::Wire)));
+    }
+
+    /// From now on nothing gets through from the first of each pair to the port of the second.
+    pub(crate) fn cut_ports(&self, wires: impl IntoIterator<Item = Wire>) {
+        self.switchboard.cut.send_modify(|cut| cut.extend(wires.into_iter().map(Cut::Port)));
     }
 
     /// Repairs all wires.
@@ -99,8 +115,10 @@ impl Switchboard {
     async fn connect(self: Arc<Self>, dialled: TcpStream, (from, to): Wire, port: u16) -> io::Result<()> {
         let mut cut = self.cut.subscribe();
         // A new connection needs both directions.
-        let open = cut.wait_for(|cut| !cut.contains(&(from, to)) && !cut.contains(&(to, from))).await;
-        open.map_err(io::Error::other)?;
+        let there = [Cut::Wire((from, to)), Cut::Port((from, to))];
+        let back = [Cut::Wire((to, from))];
+        let is_cut = |cut: &BTreeSet<Cut>| there.iter().chain(&back).any(|way| cut.contains(way));
+        cut.wait_for(|cut| !is_cut(cut)).await.map_err(io::Error::other)?;
         let reached = TcpStream::connect(("127.0.0.1", port)).await?;
         for stream in [&dialled, &reached] {
             stream.set_nodelay(true)?;
@@ -108,8 +126,8 @@ impl Switchboard {
         let (near_source, near_target) = dialled.into_split();
         let (far_source, far_target) = reached.into_split();
         let (there, back) = (
-            self.clone().pump((from, to), near_source, far_target),
-            self.clone().pump((to, from), far_source, near_target),
+            self.clone().pump((from, to), there.to_vec(), near_source, far_target),
+            self.clone().pump((to, from), back.to_vec(), far_source, near_target),
         );
         let (there, back) = tokio::join!(tokio::spawn(there), tokio::spawn(back));
         there.map_err(io::Error::other)?.and(back.map_err(io::Error::other)?)
@@ -118,18 +136,20 @@ impl Switchboard {
     async fn pump(
         self: Arc<Self>,
         wire: Wire,
+        cut_by: Vec<Cut>,
         mut source: OwnedReadHalf,
         mut target: OwnedWriteHalf,
     ) -> io::Result<()> {
         let mut cut = self.cut.subscribe();
+        let is_cut = |cut: &BTreeSet<Cut>| cut_by.iter().any(|way| cut.contains(way));
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let read = source.read(&mut buffer).await;
-            let is_cut = cut.borrow_and_update().contains(&wire);
-            if is_cut {
+            let holds = is_cut(&cut.borrow_and_update());
+            if holds {
                 let bytes = read.as_ref().map_or(0, |bytes| *bytes as u64);
                 *self.held.lock().expect("nobody panics with it").entry(wire).or_default() += bytes;
-                cut.wait_for(|cut| !cut.contains(&wire)).await.map_err(io::Error::other)?;
+                cut.wait_for(|cut| !is_cut(cut)).await.map_err(io::Error::other)?;
             }
             match read? {
                 0 => return target.shutdown().await,
@@ -170,4 +190,15 @@ async fn a_wire_is_cut_in_one_direction() {
 
     network.mend();
     assert_eq!(far.read_u8().await.expect("what was held comes late"), b'b');
+
+    let held = network.held((0, 1));
+    network.cut_ports([(1, 0)]);
+    near.write_all(b"d").await.expect("connected");
+    assert_eq!(far.read_u8().await.expect("member 1 did not dial this connection"), b'd');
+    network.cut_ports([(0, 1)]);
+    near.write_all(b"e").await.expect("it is not known that the port is cut");
+    while network.held((0, 1)) == held {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(far.try_read(&mut [0]).is_err(), "nothing gets through to the port");
 }

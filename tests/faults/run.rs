@@ -21,6 +21,7 @@ use crate::{
     cluster::{Cluster, PATIENCE, Plan},
     judge,
     load::Load,
+    pb::etcdserverpb::LeaseGrantRequest,
     proxy::{Network, Wire},
     shim::Shims,
 };
@@ -30,6 +31,9 @@ pub(crate) const FLAGS: &[&str] = &["--watch-progress-notify-interval=200ms"];
 
 /// The number of acknowledged writes that shows that the remaining members work.
 const GOING_ON: u64 = 50;
+
+/// The time that a write may need when nothing is in its way.
+const ATTEMPT: Duration = Duration::from_millis(500);
 
 /// The time that a request may need to reach a member's socket. If it needs more, the run shows less.
 const QUESTIONS_ARRIVE: Duration = Duration::from_millis(200);
@@ -132,6 +136,32 @@ impl Run {
             wires.iter().zip(&before).all(|(wire, before)| held(*wire) > *before)
         })
         .await;
+    }
+
+    /// Cuts ports, each from one member, and waits until something was held on the way to each.
+    pub(crate) async fn cut_ports(&self, wires: &[Wire]) {
+        let before: Vec<u64> = wires.iter().map(|wire| self.network.held(*wire)).collect();
+        self.network.cut_ports(wires.iter().copied());
+        self.wait_until("something is held on the way to a port", || {
+            wires.iter().zip(&before).all(|(wire, before)| self.network.held(*wire) > *before)
+        })
+        .await;
+    }
+
+    /// Waits until a write through a member has been answered. It is one that changes no key, so that what
+    /// the clients of the load see needs no explanation.
+    pub(crate) async fn reach_log_through(&self, number: usize) {
+        let since = Instant::now();
+        loop {
+            let mut leases = self.cluster.members[number].leases();
+            let request = LeaseGrantRequest { ttl: 60, id: 0 };
+            let asked = time::timeout(ATTEMPT, leases.lease_grant(request)).await;
+            if matches!(asked, Ok(Ok(_))) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "member {number} takes no writes: {asked:?}");
+            time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the members `numbers` have another leader than `old`. Returns the leader.
