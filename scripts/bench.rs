@@ -1,17 +1,15 @@
-//! retcd and etcd side by side: the same loads, the same client, this machine.
+//! Compares retcd and etcd on this machine: the same loads, from the same client.
 //!
 //! ```text
 //! round 1: etcd, retcd    round 2: etcd, retcd    ...
 //! ```
 //!
-//! A turn starts one server on a fresh directory, loads it over loopback and stops it. Turns
-//! alternate, so that a machine that gets busier gets busier for both, and what is printed are
-//! medians over the rounds. Every answer is checked, and so is the revision at the end: a server
-//! that forgets writes is not fast.
+//! A turn starts one server with an empty directory, loads it over loopback and stops it. Turns alternate, so
+//! that a machine that becomes busier affects both servers, and the medians of the rounds are printed. Every
+//! answer is checked, and so is the revision at the end, so that lost writes are noticed.
 //!
-//! Trust the ratios of one run more than its figures, and the server's CPU time more than its
-//! throughput: the client lives on the same cores, and the time that it takes for an operation
-//! is the same for both.
+//! The ratios of one run are more reliable than its figures, and the server's CPU time is more reliable than
+//! its throughput, because the client uses the same cores, for the same time for each operation.
 
 #![allow(clippy::disallowed_methods, reason = "a load generator lives by the clock")]
 
@@ -37,7 +35,7 @@ use tonic::{
 
 use self::pb::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
 
-/// What `proto/build.rs` generated for clients.
+/// The client code that `proto/build.rs` generated.
 #[allow(clippy::all, dead_code, unreachable_pub, unused_qualifications, reason = "generated")]
 mod pb {
     pub(crate) mod mvccpb {
@@ -86,7 +84,7 @@ struct Contender {
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = env::args().skip(1).collect();
     if !args.iter().any(|arg| arg == "--bench") {
-        // `cargo test --all-targets` runs this too, and means something else.
+        // `cargo test --all-targets` runs this program too, where it must do nothing.
         return Ok(());
     }
     let length = Duration::from_secs(number(&args, "--seconds", 5)?);
@@ -117,7 +115,7 @@ fn number(args: &[String], name: &str, default: u64) -> Result<u64, Failure> {
     number.ok_or_else(|| format!("{name} needs a number above 0").into())
 }
 
-/// One server, from an empty directory through every workload.
+/// One server with an empty directory, under each workload in turn.
 async fn turn(contender: &Contender, length: Duration) -> Result<Vec<Figures>, Failure> {
     let mut server = Server::start(contender)?;
     let mut clients = Vec::new();
@@ -132,7 +130,7 @@ async fn turn(contender: &Contender, length: Duration) -> Result<Vec<Figures>, F
     Ok(figures)
 }
 
-/// Gives every key a value, which also warms both sides up.
+/// Gives every key a value, which also warms up client and server.
 async fn fill(clients: &[KvClient<Channel>]) -> Result<(), Status> {
     let fillers = (0..64).map(|first| {
         let mut client = clients[first % clients.len()].clone();
@@ -188,12 +186,12 @@ async fn measure(
     ])
 }
 
-/// What is measured of a workload; see [`COLUMNS`].
+/// The measurements of a workload; see [`COLUMNS`].
 type Figures = [f64; 6];
 
 const COLUMNS: [&str; 6] = ["ops/s", "p50 us", "p99 us", "CPU us/op", "disk B/op", "RSS MiB"];
 
-/// One client: an operation at a time until `end`. Returns how long each took.
+/// One client, which makes one operation at a time until `end`. Returns the duration of each.
 async fn repeat(
     mut client: KvClient<Channel>,
     op: Op,
@@ -204,7 +202,7 @@ async fn repeat(
     let mut latencies = Vec::new();
     let mut number = first;
     let mut now = Instant::now();
-    // At least one, so that there is something to divide by.
+    // At least one, because the number is a divisor.
     while latencies.is_empty() || now < end {
         run(&mut client, op, number % KEYS).await?;
         let done = Instant::now();
@@ -238,14 +236,14 @@ async fn revision(client: &KvClient<Channel>) -> Result<i64, Status> {
     Ok(answer.header.map_or(0, |header| header.revision))
 }
 
-/// A server process with a directory of its own. Both go when this does.
+/// A server process with a directory of its own. Both are removed when this is dropped.
 struct Server {
     process: Child,
     url: String,
     folder: TempDir,
 }
 
-/// What a process has used so far.
+/// The CPU time, the memory and the written bytes of a process.
 struct Usage {
     cpu: Duration,
     resident_bytes: u64,
@@ -254,7 +252,7 @@ struct Usage {
 
 impl Server {
     fn start(contender: &Contender) -> Result<Server, Failure> {
-        // Beside the build, and not in a /tmp that may be memory.
+        // Below the build directory, because /tmp may be in memory.
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
         let [client, peer] = [free_port()?, free_port()?].map(|port| format!("http://127.0.0.1:{port}"));
         let process = Command::new(&contender.binary)
@@ -272,7 +270,7 @@ impl Server {
         Ok(Server { process, url: client, folder })
     }
 
-    /// A connection, as soon as the server takes one and answers on it.
+    /// A connection, as soon as the server accepts one and answers on it.
     async fn connect(&mut self) -> Result<Channel, Failure> {
         let endpoint = Endpoint::from_shared(self.url.clone())?.tcp_nodelay(true);
         let end = Instant::now() + START_TIMEOUT;
@@ -286,14 +284,15 @@ impl Server {
                 let log = fs::read_to_string(self.folder.path().join("log"))?;
                 return Err(format!("the server does not serve; it said:\n{log}").into());
             }
-            // There is nothing to wait on: a process does not say when it listens.
+            // There is no event that tells when a process listens.
             time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     fn usage(&self) -> Result<Usage, Failure> {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.process.id()));
-        // utime and stime are fields 14 and 15; counted behind the name, which may hold anything.
+        // utime and stime are fields 14 and 15; they are counted after the name, which may contain any
+        // characters.
         let stat = read("stat")?;
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
@@ -306,7 +305,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

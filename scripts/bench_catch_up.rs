@@ -1,15 +1,14 @@
-//! What clients notice while a member that was away for long catches up.
+//! How much clients are slowed down while a member that was away for long catches up.
 //!
 //! ```text
 //! kill one -- fill -- rest -- | paced puts: before | start it | paced puts: during | equal?
 //! ```
 //!
-//! Puts are sent at a fixed rate, whether or not those before them were answered, so that a pause is
-//! seen by all that fall into it. A window is a few seconds; what is compared is the median of the
-//! windows' p99, over all of them and over those in which the disk never stood still for somebody
-//! else who writes a little to it: a disk that others use too has bad moments of its own. How much
-//! the leader read from the disk is said with each: a kernel that gives memory to something else
-//! makes it read the state that it sends from there.
+//! Puts are sent at a fixed rate, whether or not earlier ones were answered, so that a pause counts for all
+//! puts that fall into it. A window is a few seconds. The median of the windows' p99 is compared, over all
+//! windows and over those in which a probe that writes a little to the same disk found no stall, because a
+//! disk that others use has stalls of its own. Each result has the bytes that the leader read from the disk:
+//! if the kernel has dropped its pages, the leader reads the state that it sends from the disk.
 
 use std::{
     fs,
@@ -31,15 +30,15 @@ use super::{
 const VALUE_BYTES: usize = 1024;
 const FILL_CLIENTS: usize = 64;
 const CONNECTIONS: usize = 8;
-/// For what the fill left to be written.
+/// The time for the disk to write what the fill left.
 const REST: Duration = Duration::from_secs(10);
 const PUTS_PER_SEC: u32 = 500;
 const PACED_KEYS: u64 = 2000;
 const WINDOW: Duration = Duration::from_secs(4);
 const WINDOWS_BEFORE: usize = 10;
-/// Puts that a member is behind by who has caught up, at this rate: a tenth of a second.
+/// A member that is behind by at most this number of puts, a tenth of a second at this rate, has caught up.
 const NEARLY: u64 = 50;
-/// A sync of a few bytes that takes so long says that the disk does something else.
+/// If a sync of a few bytes takes this long, the disk is busy with something else.
 const STANDSTILL: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
@@ -130,10 +129,10 @@ async fn fill(clients: &[KvClient<Channel>], puts: usize) -> Result<(), Failure>
     Ok(())
 }
 
-/// What a window of load showed.
+/// The measurements of a window of load.
 struct Window {
     p99: Duration,
-    /// Of somebody else on the same disk.
+    /// The slowest sync of the probe on the same disk.
     slowest_sync: Duration,
 }
 
@@ -175,7 +174,7 @@ async fn window(name: &str, clients: &[KvClient<Channel>], leader: &Member) -> R
     Ok(Window { p99, slowest_sync })
 }
 
-/// Resolves when the late member has applied nearly all that the leader has.
+/// Resolves when the late member has applied nearly everything that the leader has.
 async fn caught_up(leader: &Member, late: &Member) -> Result<(), Failure> {
     let since = Instant::now();
     while since.elapsed() < PATIENCE {
@@ -188,7 +187,7 @@ async fn caught_up(leader: &Member, late: &Member) -> Result<(), Failure> {
     Err("the late member does not catch up".into())
 }
 
-/// How many there are, and the median of their p99; `None` if there are none.
+/// The number of windows, and the median of their p99; `None` if there are none.
 fn median<'a>(windows: impl Iterator<Item = &'a Window>) -> Option<(usize, Duration)> {
     let mut p99s: Vec<Duration> = windows.map(|window| window.p99).collect();
     p99s.sort_unstable();

@@ -1,4 +1,4 @@
-//! What a cluster's clients notice of its troubles.
+//! How long clients of a cluster have to wait when something happens to its members.
 //!
 //! `cargo bench --bench cluster -- catch-up` is described in `bench_catch_up.rs`.
 //!
@@ -6,15 +6,15 @@
 //! load ---------------|fault|---- silence ----|first answer|---- all agree again ---- next run
 //! ```
 //!
-//! `cargo bench --bench cluster -- failover` founds members with default flags and takes the
-//! leader away, time and again: without warning (kill -9, SIGSTOP), and as an operator does
-//! (SIGTERM, move-leader). Clients are connected before, one connection a member, and each has one
-//! request under way. `--program etcd` measures etcd instead.
+//! `cargo bench --bench cluster -- failover` founds members with default flags and repeatedly takes away the
+//! leader: without warning (kill -9, SIGSTOP), and as an operator does (SIGTERM, move-leader). Clients are
+//! connected before, with one connection to each member, and each has one request in progress. `--program
+//! etcd` measures etcd instead.
 //!
-//! Without warning it counts from the fault until the first write that a survivor was asked for
-//! after it is acknowledged. Where the hand-over was planned it is the longest time in which nobody
-//! got a write acknowledged, and how many requests failed: at first, and again when they were sent
-//! to another member once more. That number has to be 0.
+//! Without warning, it measures the time from the fault until a remaining member acknowledges a write that
+//! was sent after the fault. For a planned transfer of leadership, it measures the longest time without an
+//! acknowledged write, and the number of requests that failed: at the first attempt, and again at another
+//! member. The latter has to be 0.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement lives by the clock")]
 
@@ -49,13 +49,13 @@ mod pb;
 #[path = "../tests/support/tools.rs"]
 mod tools;
 
-/// Answers that each client gets before anything happens.
+/// Answers that each client gets before the fault.
 const WARM_UP: u64 = 20;
-/// How long the load goes on after a planned hand-over.
+/// How long the load continues after a planned transfer of leadership.
 const AFTERWARDS: Duration = Duration::from_millis(1500);
-/// Time between two writes that ask a survivor whether it is back.
+/// The time between two writes that test whether a remaining member works again.
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
-/// A survivor that does not write for so long is a failure of the run.
+/// If a remaining member acknowledges no write for this long, the run fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const USAGE: &str = "what is to be measured?
@@ -82,7 +82,7 @@ const FAULTS: [(&str, Fault); 4] = [
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = env::args().skip(1).collect();
     if !args.iter().any(|arg| arg == "--bench") {
-        // `cargo test --all-targets` runs this too, and means something else.
+        // `cargo test --all-targets` runs this program too, where it must do nothing.
         return Ok(());
     }
     let runs = number(&args, "--runs", 20)?;
@@ -137,10 +137,10 @@ async fn failover(mut cluster: Cluster, runs: usize, only: Option<&str>) -> Resu
     Ok(())
 }
 
-/// What one run showed: names, and what was measured under them.
+/// The measurements of one run, by name.
 type Row = Vec<(&'static str, f64)>;
 
-/// The leader is gone before anybody knows.
+/// Takes away the leader without warning.
 async fn unplanned(
     cluster: &mut Cluster,
     clients: &[KvClient<Channel>],
@@ -149,7 +149,7 @@ async fn unplanned(
     let leader = cluster.leader().await;
     let mut survivors = clients.to_vec();
     survivors.remove(leader);
-    // Nobody asks another member: what is measured is how long a member lets its own clients wait.
+    // No client asks another member, because the time that a member lets its own clients wait is measured.
     let load = Load::start(survivors.iter().map(|client| vec![client.clone()]).collect());
     load.warm_up().await?;
 
@@ -176,7 +176,7 @@ async fn unplanned(
     ])
 }
 
-/// When a write that begins from now on is first acknowledged by one of these.
+/// The time at which one of these members first acknowledges a write that begins from now on.
 async fn first_write(survivors: &[KvClient<Channel>]) -> Result<Instant, Failure> {
     let (tell, mut acknowledged) = mpsc::unbounded_channel();
     let ask = async {
@@ -186,7 +186,7 @@ async fn first_write(survivors: &[KvClient<Channel>]) -> Result<Instant, Failure
                 let (client, tell) = (client.clone(), tell.clone());
                 tokio::spawn(async move {
                     if request(client, Op::Put, "probe", number).await.is_ok() {
-                        // Only the first is waited for.
+                        // Only the first of them is awaited.
                         let _ = tell.send(Instant::now());
                     }
                 });
@@ -202,12 +202,12 @@ async fn first_write(survivors: &[KvClient<Channel>]) -> Result<Instant, Failure
     }
 }
 
-/// The leader gives way.
+/// Lets the leader transfer its leadership.
 async fn planned(cluster: &mut Cluster, clients: &[KvClient<Channel>], fault: Fault) -> Result<Row, Failure> {
     let leader = cluster.leader().await;
     let next = (leader + 1) % clients.len();
     let target_id = cluster.members[next].id().await;
-    // Each client begins with a member of its own and knows the others.
+    // Each client begins with a member of its own and knows the other members.
     let turned = |number: usize| clients.iter().cycle().skip(number).take(clients.len()).cloned().collect();
     let load = Load::start((0..clients.len()).map(turned).collect());
     load.warm_up().await?;
@@ -216,7 +216,7 @@ async fn planned(cluster: &mut Cluster, clients: &[KvClient<Channel>], fault: Fa
     if fault == Fault::Terminate {
         cluster.members[leader].signal(Signal::TERM);
         time::sleep(AFTERWARDS).await;
-        // etcd ends by the signal itself, retcd with success.
+        // etcd ends by the signal, and retcd with exit code 0.
         cluster.members[leader].wait_for_end();
     } else {
         cluster.members[leader].maintenance().move_leader(MoveLeaderRequest { target_id }).await?;
@@ -258,8 +258,8 @@ async fn planned(cluster: &mut Cluster, clients: &[KvClient<Channel>], fault: Fa
     ])
 }
 
-/// Somebody else who writes to the same disk now and then, and sees how long that takes: a run in
-/// which it took long says more of the machine than of the members.
+/// A probe that writes to the same disk now and then and measures the time. If that was long, the run shows
+/// more about the machine than about the members.
 struct DiskProbe {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<io::Result<Duration>>,
@@ -302,13 +302,13 @@ enum Op {
     Range,
 }
 
-/// What became of a request.
+/// The result of a request.
 struct Answer {
     client: usize,
     op: Op,
     begun: Instant,
     ended: Instant,
-    /// Why each try failed; `None` is the one that did not.
+    /// The error of each attempt; `None` for the one that succeeded.
     tries: Vec<Option<String>>,
 }
 
@@ -318,17 +318,17 @@ impl Answer {
     }
 }
 
-/// Clients at work: for each a writer and a reader, each with one request under way.
+/// Running clients, each of which has a writer and a reader with one request in progress.
 struct Load {
     stop: Arc<AtomicBool>,
-    /// Answers so far, a counter for each task.
+    /// The number of answers, for each task.
     answered: Vec<Arc<AtomicU64>>,
     tasks: Vec<JoinHandle<Vec<Answer>>>,
 }
 
 impl Load {
-    /// A client for each of `routes`: the member that it begins with, and where it goes when that
-    /// one fails. It stays with whoever answers.
+    /// One client for each of `routes`: the member with which it begins, and the members to which it moves
+    /// when a request fails. It stays with a member that answers.
     fn start(routes: Vec<Vec<KvClient<Channel>>>) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut answered, mut tasks) = (Vec::new(), Vec::new());
@@ -346,7 +346,7 @@ impl Load {
         self.each_reaches(&vec![WARM_UP; self.answered.len()]).await
     }
 
-    /// Waits until every client has got an answer to something that it asked after `_now`.
+    /// Waits until every client has got an answer to a request that it sent after `_now`.
     async fn answered_after(&self, _now: Instant) -> Result<(), Failure> {
         let goals: Vec<u64> = self.answered.iter().map(|count| count.load(Ordering::Relaxed) + 2).collect();
         self.each_reaches(&goals).await
@@ -388,7 +388,7 @@ async fn work(
         }
         let begun = Instant::now();
         let mut tries = Vec::new();
-        // Once more, if there is somebody else to ask.
+        // Another attempt, if there is another member to ask.
         for _ in 0..route.len().min(2) {
             let tried = request(route[at].clone(), op, &format!("client-{client}"), number).await;
             tries.push(
@@ -420,7 +420,7 @@ async fn request(mut client: KvClient<Channel>, op: Op, key: &str, number: u64) 
     Ok(())
 }
 
-/// A line for each thing measured: median, most, and every value.
+/// A line for each measurement: the median, the maximum, and all values.
 fn report(fault: &str, rows: &[Row]) -> Result<(), Failure> {
     let mut out = io::stdout();
     writeln!(out, "\n{fault}, {} runs", rows.len())?;

@@ -452,6 +452,10 @@ pub(crate) const HASHES_WAITING: usize = 16;
 pub(crate) const SNAPSHOT_IMAGES_MAX: usize = 3;
 pub(crate) const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes of such an image in one message, as in etcd. A piece is read when the client has taken the one before
+/// it.
+pub(crate) const IMAGE_PIECE_BYTES: usize = 32 * 1024;
+
 /// Pieces of such images that are read at the same time, each on a thread of its own. Further clients wait.
 pub(crate) const SNAPSHOT_READS_AT_ONCE: usize = 4;
 

@@ -1,9 +1,8 @@
-//! Taste, executable: who may import whom, and what every file owes its reader.
+//! The rules of the source tree as a test: which module may import which, and what every file must have.
 //!
-//! The layers of the house stand here as data, and every path that begins with `crate::` is held
-//! against them, whether it is imported or written out. Comments and literals are blanked first,
-//! so that talking about a thing is not using it. The checks have tests of their own at the end:
-//! each of them must be able to fail.
+//! The layers are data here, and every path that begins with `crate::` is checked against them, whether it is
+//! imported or written out. Comments and literals are blanked first, because mentioning a name there is not
+//! using it. Tests at the end show that each check can fail.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A room of the house: what it may use of ours, and what it must never use of others'.
+/// A room is a module with rules: which of our modules it may use, and which libraries it must never use.
 struct Room {
     name: &'static str,
     may: &'static [&'static str],
@@ -22,8 +21,8 @@ const fn room(name: &'static str, may: &'static [&'static str], never: &'static 
     Room { name, may, never }
 }
 
-/// Bottom up: a room uses rooms above it in this table only. The main file is the only one that may
-/// use everything.
+/// From the bottom up: a room only uses rooms that come before it in this table. Only the main file may use
+/// everything.
 const ROOMS: &[Room] = &[
     room("types", &[], OUTSIDE),
     room("limits", &[], OUTSIDE),
@@ -32,7 +31,7 @@ const ROOMS: &[Room] = &[
     room("threads", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("chance", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "tracing"]),
     room("disk", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
-    // What the process was started with, and what it tells its operator.
+    // The settings of the process, and its messages to the operator.
     room("config", &["types", "limits"], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "tracing"]),
     room(
         "telemetry",
@@ -45,7 +44,7 @@ const ROOMS: &[Room] = &[
         &["types", "limits", "disk"],
         &["tokio", "openraft", "tonic", "prost", "axum", "hyper", "rand", "tracing"],
     ),
-    // Knows entries by term and index, and nothing else of Raft.
+    // Knows the term and the index of entries, and nothing else of Raft.
     room(
         "wal",
         &["types", "limits", "clock", "disk", "storage"],
@@ -54,7 +53,7 @@ const ROOMS: &[Room] = &[
     room("mvcc", CORE, OUTSIDE),
     room("lease", CORE, OUTSIDE),
     room("auth", CORE, OUTSIDE),
-    // Holds bounded senders, and only tries to send.
+    // Has bounded senders, on which it only calls `try_send`.
     room("watch", CORE, &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("apply", &["types", "limits", "storage", "mvcc", "lease", "auth", "watch"], OUTSIDE),
     room(
@@ -62,9 +61,9 @@ const ROOMS: &[Room] = &[
         &["types", "limits", "clock", "threads", "config"],
         &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand"],
     ),
-    // A crate that takes the place of a dependency's: nothing of ours.
+    // A crate that replaces a dependency's crate, and uses nothing of ours.
     room("base2histogram", &[], OUTSIDE),
-    // Knows no consensus: messages are bytes.
+    // Does not know consensus: messages are bytes.
     room(
         "link",
         &["types", "limits", "pb", "clock", "sockets", "telemetry"],
@@ -162,18 +161,18 @@ const ROOMS: &[Room] = &[
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),
 ];
 
-/// Keys, leases, users and watchers meet in `apply`, not each other.
+/// Keys, leases, users and watchers do not use each other; `apply` combines them.
 const CORE: &[&str] = &["types", "limits", "storage"];
 
-/// No task, clock, chance, wire or log line decides what the core does.
+/// The core modules use no tasks, clocks, random numbers, messages of the API or log lines.
 const OUTSIDE: &[&str] =
     &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing", "parking_lot"];
 
-/// The files that know protobuf although their room does not: the encodings of the log and of
-/// what members tell each other.
+/// The files that know protobuf although their room does not: the encodings of the log and of messages
+/// between members.
 const PROTOBUF: &[&str] = &["src/apply/codec.rs", "src/raft/codec.rs", "src/raft/message.rs"];
 
-/// What of the outside a simulator has to give in another way, and how it is written in code.
+/// The things outside that a simulator has to replace, and how they are written in code.
 const OUTSIDES: &[(&str, &[&str])] = &[
     ("clock", &["Instant::now", "SystemTime::now", ".elapsed("]),
     ("chance", &["rand::", "RandomState", "HashMap", "HashSet"]),
@@ -193,8 +192,8 @@ const fn seam(path: &'static str, touches: &'static [&'static str], why: &'stati
     Seam { path, touches, why }
 }
 
-/// All of them. The first part are the seams that a simulator replaces; the second part is to become
-/// empty, or runs only where no simulator does.
+/// All such files. The first part are the seams that a simulator replaces. The second part should become
+/// empty, or has code that a simulator does not run.
 const SEAMS: &[Seam] = &[
     seam("src/clock.rs", &["clock", "threads"], "the one clock"),
     seam("src/chance.rs", &["chance"], "the one source of chance"),
@@ -221,7 +220,7 @@ const SEAMS: &[Seam] = &[
     ),
 ];
 
-/// Files of one room that import each other in a circle, and why they are one thought all the same.
+/// Files of one room that import each other in a circle, and why that is right.
 struct Ring {
     /// Sorted.
     files: &'static [&'static str],
@@ -257,7 +256,7 @@ const INTERNAL: &[(&str, &str)] = &[
     ("src/http/node.rs", "the reads of health checks"),
 ];
 
-/// Macros and attributes that are for working on code, not for leaving in it.
+/// Macros and attributes that are only for unfinished work.
 const UNFINISHED: &[(&str, &str)] = &[
     ("todo!", "finish it"),
     ("unimplemented!", "finish it"),
@@ -267,14 +266,14 @@ const UNFINISHED: &[(&str, &str)] = &[
     ("#[ignore]", "say why, as in #[ignore = \"why\"]"),
 ];
 
-/// What the server does not say to a terminal.
+/// Macros that print to a terminal, which the server does not do.
 const SPOKEN: &[(&str, &str)] = &[
     ("println!", "log it, or write to io::stdout()"),
     ("print!", "log it, or write to io::stdout()"),
     ("eprintln!", "log it, or write to io::stderr()"),
 ];
 
-/// Marks for later, taken apart so that they are not found here.
+/// Marks for unfinished work, split so that they are not found in this file.
 const MARKS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
 
 #[test]
@@ -309,10 +308,10 @@ fn the_tree_is_tidy() {
 }
 
 struct Source {
-    /// From the project's root, with forward slashes.
+    /// The path from the project's root, with forward slashes.
     path: String,
     text: String,
-    /// The text without what is inside comments and literals, line for line.
+    /// The text without the content of comments and literals, with the same lines.
     code: String,
 }
 
@@ -327,7 +326,7 @@ impl Source {
         Some(path.split('/').next()?.trim_end_matches(".rs"))
     }
 
-    /// The code that is in the server. What a test holds it against is the test's own business.
+    /// The code of the server, without its tests, for which the rules do not hold.
     fn without_tests(&self) -> Option<&str> {
         let is_test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
         (!is_test).then(|| self.code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&self.code))
@@ -351,7 +350,7 @@ fn check_layers(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// The first names behind `crate::`, also in groups such as `crate::{a::B, c}`.
+/// The first names after `crate::`, also in groups such as `crate::{a::B, c}`.
 fn used_of_ours(code: &str) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     for (at, found) in code.match_indices("crate::") {
@@ -387,7 +386,7 @@ fn uses_crate(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let (before, after) = (code[..at].trim_end(), code[at + name.len()..].trim_start());
         let is_first = !ends_in_name(&code[..at]) && !before.ends_with("::");
-        // Without a path behind it: `use tokio;` and `use tokio as t;`.
+        // A name without a path: `use tokio;` and `use tokio as t;`.
         let is_imported = before.ends_with("use") && (after.starts_with(';') || after.starts_with("as "));
         is_first && (after.starts_with("::") || is_imported)
     })
@@ -401,7 +400,7 @@ fn ends_in_name(code: &str) -> bool {
     code.ends_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// In `node` and below it, nothing but the seams touches the outside, and each seam does.
+/// In `node` and below it, only the seams touch the outside, and each seam does.
 fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
     let end = ROOMS.iter().position(|room| room.name == "node").expect("a room");
     let below = |source: &&Source| {
@@ -436,13 +435,13 @@ fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
     problems
 }
 
-/// Whether the code has these words, not as the end of a longer name.
+/// Whether the code has these words, and not only as the end of a longer name.
 fn mentions(code: &str, words: &str) -> bool {
     let is_name = words.starts_with(|c: char| c.is_alphabetic());
     code.match_indices(words).any(|(at, _)| !(is_name && ends_in_name(&code[..at])))
 }
 
-/// Nobody but the listed files makes a request that the member itself asks for, and each of them does.
+/// Only the listed files make requests of the member itself, and each of them does.
 fn check_internal(sources: &[Source], listed: &[(&str, &str)]) -> Vec<String> {
     // An import of the variants would hide the name.
     const WRITTEN: [&str; 3] = ["Caller::Internal", "Caller::{", "Caller::*"];
@@ -465,7 +464,7 @@ fn check_internal(sources: &[Source], listed: &[(&str, &str)]) -> Vec<String> {
     problems
 }
 
-/// No arrow between rooms runs back up the layers.
+/// No room uses a room of a higher layer.
 fn check_order(rooms: &[Room]) -> Vec<String> {
     let place = |name: &str| rooms.iter().position(|room| room.name == name);
     let mut problems = Vec::new();
@@ -483,8 +482,8 @@ fn check_order(rooms: &[Room]) -> Vec<String> {
     problems
 }
 
-/// Inside a room, too, one reads downwards: no files import each other in a circle, but for those
-/// that are listed, and each of those does.
+/// Within a room files do not import each other in a circle, except for the listed ones, and each of those
+/// does.
 fn check_rings(sources: &[Source], rings: &[Ring]) -> Vec<String> {
     let found = rings_of(&Tree::new(sources));
     let mut problems = Vec::new();
@@ -518,7 +517,7 @@ fn rings_of(tree: &Tree<'_>) -> BTreeSet<Vec<String>> {
     used.keys().map(|from| ring_of(from)).filter(|ring| ring.len() > 1).collect()
 }
 
-/// What can be reached from a file in one step or more.
+/// The files that can be reached from a file in one or more steps.
 fn reachable<'a>(used: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut waiting = vec![from];
@@ -528,26 +527,26 @@ fn reachable<'a>(used: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> 
     reached
 }
 
-/// The server's files as modules, tests left out.
+/// The server's files as modules, without tests.
 struct Tree<'a> {
     files: Vec<Module<'a>>,
 }
 
 struct Module<'a> {
     path: &'a str,
-    /// Its name from the root, in parts: none for the main file.
+    /// The parts of its path from the root; none for the main file.
     name: Vec<&'a str>,
-    /// It stands for the files below it: nobody depends on it, but on what it hands on.
+    /// The file is a facade: others do not depend on it, but on the files whose names it exports.
     is_facade: bool,
-    /// What it imports, and what it names in full.
+    /// The paths that it imports or names in full.
     uses: Vec<Use>,
 }
 
-/// A path that a file mentions, group by group taken apart.
+/// A path that a file mentions, with groups resolved.
 #[derive(Debug, PartialEq)]
 struct Use {
     parts: Vec<String>,
-    /// What it is called in the file; the last part, unless there is an `as`.
+    /// Its name in the file, which is the last part unless there is an `as`.
     alias: String,
 }
 
@@ -579,7 +578,7 @@ impl<'a> Tree<'a> {
         of_room.map(|other| other.path).filter(|path| *path != file.path).collect()
     }
 
-    /// The file that a path leads to from `file`, through at most `hops` facades that hand it on.
+    /// The file to which a path leads from `file`, through at most `hops` facades that export it.
     fn resolve(&self, file: &Module<'a>, parts: &[String], hops: usize) -> Option<&Module<'a>> {
         let mut name = file.name.clone();
         let mut rest = parts;
@@ -609,7 +608,7 @@ impl<'a> Tree<'a> {
                 name.clone_from(&below.name);
                 continue;
             }
-            // What the facade imports under that name, it hands on.
+            // The facade exports what it imports under that name.
             let handed_on = at.uses.iter().find(|used| at.is_facade && used.alias == *part);
             return match handed_on.filter(|_| hops > 0) {
                 Some(used) => {
@@ -624,8 +623,8 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// All paths of the crate that code mentions: those that begin with `crate`, `super` or `self`, and
-/// what `use` imports.
+/// All paths of the crate that code mentions: those that begin with `crate`, `super` or `self`, and those
+/// that `use` imports.
 fn uses_of(code: &str) -> Vec<Use> {
     let mut uses = Vec::new();
     for root in ["crate", "super", "self", "use"] {
@@ -649,7 +648,7 @@ fn uses_of(code: &str) -> Vec<Use> {
     uses
 }
 
-/// Takes in one path, or one group of them, behind `prefix`. Returns what comes after it.
+/// Parses one path, or one group of paths, after `prefix`. Returns the rest of the code.
 fn parse_use<'c>(code: &'c str, prefix: &[String], uses: &mut Vec<Use>) -> &'c str {
     let mut parts = prefix.to_vec();
     let mut rest = code.trim_start();
@@ -659,7 +658,7 @@ fn parse_use<'c>(code: &'c str, prefix: &[String], uses: &mut Vec<Use>) -> &'c s
             while !inside.is_empty() && !inside.starts_with('}') {
                 let before = inside.len();
                 inside = parse_use(inside, &parts, uses).trim_start().trim_start_matches(',').trim_start();
-                // What is no path of names is passed over.
+                // Anything that is not a path of names is skipped.
                 if inside.len() == before {
                     inside = &inside[inside.chars().next().map_or(0, char::len_utf8)..];
                 }
@@ -689,7 +688,7 @@ fn parse_use<'c>(code: &'c str, prefix: &[String], uses: &mut Vec<Use>) -> &'c s
     rest
 }
 
-/// What the file is for comes before anything else in it.
+/// Every file begins with a comment that says what it is for.
 fn check_header(source: &Source) -> Option<String> {
     let missing = !source.text.starts_with("//! ");
     missing.then(|| format!("{}: begins without a `//!` that says what it is for", source.path))
@@ -702,7 +701,7 @@ fn check_ascii(source: &Source) -> Vec<String> {
 
 fn check_words(source: &Source) -> Vec<String> {
     let spoken = if source.path.starts_with("src/") { SPOKEN } else { &[] };
-    // Each test program uses a part of what they share.
+    // No test program uses all of the shared files.
     let is_shared = source.path.starts_with("tests/support/");
     let unfinished = UNFINISHED.iter().filter(|(word, _)| !(is_shared && *word == "allow(dead_code"));
     let words: Vec<_> = unfinished.chain(spoken).collect();
@@ -720,7 +719,7 @@ fn check_words(source: &Source) -> Vec<String> {
     problems
 }
 
-/// Files that no `mod` leads to are not compiled, however alive they look.
+/// Every file must be reached by a `mod`, because otherwise it is not compiled.
 fn check_orphans(sources: &[Source]) -> Vec<String> {
     let mut reached: BTreeSet<&str> = BTreeSet::new();
     let mut waiting: Vec<&Source> = sources.iter().filter(|source| is_crate_root(&source.path)).collect();
@@ -731,7 +730,7 @@ fn check_orphans(sources: &[Source]) -> Vec<String> {
         let folder = module_folder(&source.path);
         for name in modules(&source.code) {
             let (file, nested) = (format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs"));
-            // What test programs share lies beside them.
+            // The shared files of test programs are in a folder beside them.
             let shared = format!("tests/support/{name}.rs");
             let of_tests = source.path.starts_with("tests/");
             waiting.extend(sources.iter().filter(|other| {
@@ -743,7 +742,7 @@ fn check_orphans(sources: &[Source]) -> Vec<String> {
     orphans.map(|source| format!("{}: no `mod` leads here", source.path)).collect()
 }
 
-/// The server, the build script, every program below `tests/`, and a crate inside the house.
+/// The server, the build script, every program below `tests/`, and the crate below `src`.
 fn is_crate_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     let is_library = parts.last() == Some(&"lib.rs");
@@ -768,7 +767,7 @@ fn modules(code: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A page is about one thing, and says so first.
+/// Every page has exactly one title, in its first line.
 fn check_title(path: &str, text: &str) -> Option<String> {
     let mut in_code = false;
     let mut titles = 0;
@@ -783,7 +782,7 @@ fn check_title(path: &str, text: &str) -> Option<String> {
     (!is_titled).then(|| format!("{path}: wants one `#` title, on the first line; has {titles}"))
 }
 
-/// Replaces comments and literals by blanks. Lines stay where they are.
+/// Replaces comments and literals by blanks, and keeps the line breaks.
 fn blank(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -823,7 +822,7 @@ fn literal_len(text: &str, in_name: bool) -> usize {
     if text.starts_with('"') {
         return quoted_len(text, '"');
     }
-    // A lifetime has no closing quote two characters on.
+    // A lifetime has no closing quote two characters later.
     let mut chars = text.chars();
     match (chars.next(), chars.next(), chars.next()) {
         (Some('\''), Some('\\'), _) | (Some('\''), Some(_), Some('\'')) => quoted_len(text, '\''),
@@ -844,7 +843,7 @@ fn quoted_len(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Of what stands behind the `r`, if it is a raw string and not a raw name.
+/// The length of the raw string after an `r`, if it is one and not a raw name.
 fn raw_string_len(text: &str) -> Option<usize> {
     let hashes = text.len() - text.trim_start_matches('#').len();
     let body = text[hashes..].strip_prefix('"')?;

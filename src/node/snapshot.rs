@@ -32,8 +32,6 @@ use crate::{
     threads,
 };
 
-const PIECE_BYTES: u64 = 32 * 1024;
-
 /// An image on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -87,7 +85,7 @@ impl Snapshot {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         let file = self.image.file().ok_or(ReadError::SnapshotGivenUp)?;
         let (offset, path) = (self.offset, self.image.disk.path().join(&self.image.name));
-        let length = self.total_bytes.saturating_sub(offset).min(PIECE_BYTES);
+        let length = self.total_bytes.saturating_sub(offset).min(limits::IMAGE_PIECE_BYTES as u64);
         if length == 0 {
             return Ok(None);
         }

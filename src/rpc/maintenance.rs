@@ -1,7 +1,5 @@
 //! Requests of operators to one member.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use sha2::{Digest, Sha256};
@@ -193,20 +191,13 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 }
 
-/// Maximum number of bytes of an image in one message.
-const BLOB_BYTES_MAX: usize = 32 * 1024;
-
-/// The messages that send an image, and after them one message with the SHA-256 of the image.
+/// The messages that send an image, one for each of its pieces, and after them one message with the SHA-256
+/// of the image.
 fn snapshot_messages(
     total_bytes: u64,
     image: BoxStream<'static, Result<Bytes, Status>>,
 ) -> impl stream::Stream<Item = Result<SnapshotResponse, Status>> + Send {
-    let outgoing = Outgoing {
-        image,
-        waiting: VecDeque::new(),
-        remaining_bytes: total_bytes,
-        digest: Some(Sha256::new()),
-    };
+    let outgoing = Outgoing { image, remaining_bytes: total_bytes, digest: Some(Sha256::new()) };
     stream::try_unfold(outgoing, |mut outgoing| async move {
         Ok(outgoing.next().await?.map(|message| (message, outgoing)))
     })
@@ -214,8 +205,6 @@ fn snapshot_messages(
 
 struct Outgoing {
     image: BoxStream<'static, Result<Bytes, Status>>,
-    /// Pieces of the image, none of which is empty or larger than [`BLOB_BYTES_MAX`].
-    waiting: VecDeque<Bytes>,
     remaining_bytes: u64,
     /// `None` once the digest was sent.
     digest: Option<Sha256>,
@@ -223,14 +212,8 @@ struct Outgoing {
 
 impl Outgoing {
     async fn next(&mut self) -> Result<Option<SnapshotResponse>, Status> {
-        while self.waiting.is_empty() {
-            let Some(mut piece) = self.image.next().await.transpose()? else { return self.last() };
-            while !piece.is_empty() {
-                self.waiting.push_back(piece.split_to(piece.len().min(BLOB_BYTES_MAX)));
-            }
-        }
-        let blob = self.waiting.pop_front().expect("something waits");
-        self.digest.as_mut().expect("the image is not over").update(&blob);
+        let Some(blob) = self.image.next().await.transpose()? else { return self.last() };
+        self.digest.as_mut().expect("the digest is sent after the last piece").update(&blob);
         self.remaining_bytes = self
             .remaining_bytes
             .checked_sub(blob.len() as u64)
@@ -253,6 +236,7 @@ fn message(remaining_bytes: u64, blob: Bytes) -> SnapshotResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::IMAGE_PIECE_BYTES;
 
     fn messages(total: u64, pieces: Vec<Vec<u8>>) -> Vec<Result<SnapshotResponse, Status>> {
         let image = stream::iter(pieces.into_iter().map(|piece| Ok(Bytes::from(piece)))).boxed();
@@ -261,16 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn an_image_comes_in_small_pieces_and_its_hash_last() {
+    fn an_image_comes_in_its_pieces_and_its_hash_last() {
         let image: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
-        let pieces = vec![image[..70_000].to_vec(), Vec::new(), image[70_000..].to_vec()];
+        let pieces: Vec<Vec<u8>> = image.chunks(IMAGE_PIECE_BYTES).map(<[u8]>::to_vec).collect();
         let messages: Vec<SnapshotResponse> =
             messages(100_000, pieces).into_iter().collect::<Result<_, _>>().expect("the image is whole");
 
         let (last, data) = messages.split_last().expect("there are messages");
         let mut received = Vec::new();
         for message in data {
-            assert!(message.blob.len() <= BLOB_BYTES_MAX);
+            assert!(message.blob.len() <= IMAGE_PIECE_BYTES);
             received.extend_from_slice(&message.blob);
             assert_eq!(message.remaining_bytes, (image.len() - received.len()) as u64);
             assert_eq!((message.version.as_str(), message.header), ("3.7.0", None));
