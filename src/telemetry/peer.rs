@@ -152,7 +152,7 @@ impl PeerMetrics {
         self.round_trip.observe(took.as_secs_f64());
     }
 
-    /// To be called when the peer answers again.
+    /// To be called when the peer answers.
     pub(crate) fn found(&self) {
         self.active.set(1);
     }
