@@ -1,10 +1,10 @@
-//! Generates Rust from the wire contract, without `protoc` on the machine.
+//! Generates Rust code from the files in `proto/`, without `protoc`.
 //!
 //! Two trees: the server's (`OUT_DIR`) and, for the black-box tests, the clients'
 //! (`OUT_DIR/client`). `bytes` fields become `Bytes`, so that keys and values are shared and
 //! not copied on their way from the socket to the log and the store.
 
-// A build script is told everything by its environment.
+// A build script gets all its settings from environment variables.
 #![allow(clippy::disallowed_methods)]
 
 use std::{
@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
     let peer = protox::compile(["peer.proto"], ["proto"])?;
 
-    // Nested transactions are read level by level, so that their depth is ours to limit: to prost
-    // they are bytes, which look the same on the wire.
+    // Nested transactions are decoded level by level, so that the server can limit their depth. For prost they
+    // are fields of bytes, which are the same on the wire.
     let mut served = api.clone();
     let messages = served.file.iter_mut().flat_map(|file| &mut file.message_type);
     for field in messages.flat_map(|message| &mut message.field) {
@@ -70,10 +70,10 @@ fn record_rust_version() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// For `--version` and the log, from the environment or from `.git`. It is read without git, which may
-/// not be there, or refuse to read what belongs to another user. Where there is neither, nothing is
-/// recorded. Cargo looks at two small files to see whether that has to be done again: the name of the
-/// branch, and the journal of where it stood, which every commit makes longer.
+/// The commit for `--version` and the log, from the environment or from `.git`. It is read without `git`, which
+/// may not be installed, or may refuse a repository of another user. If there is neither, no commit is
+/// recorded. Cargo runs this again when one of two small files has changed: the name of the branch, and the
+/// journal of the branch, to which every commit appends.
 fn record_git_commit() {
     println!("cargo::rerun-if-env-changed=RETCD_GIT_SHA");
     let given = env::var("RETCD_GIT_SHA").ok().filter(|commit| !commit.is_empty());

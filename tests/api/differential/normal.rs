@@ -103,7 +103,7 @@ pub(crate) const DIFFERENCES: [Difference; 24] = [
     },
     Difference {
         since: None,
-        what: "etcd sorts each chunk of a streamed range that has a sort target and no order, and goes on behind \
+        what: "etcd sorts each chunk of a streamed range that has a sort target and no order, and continues after \
                the chunk's last key: beyond ten keys some are missed and some come twice. retcd streams in the \
                order of the keys",
         handling: "streamed ranges without an order have no target",
@@ -121,9 +121,9 @@ pub(crate) const DIFFERENCES: [Difference; 24] = [
     },
     Difference {
         since: None,
-        what: "etcd says no more how far a stream is once one of its watchers was told that it needs what was \
-               compacted away, until that one is cancelled. In retcd such a watcher holds up nobody",
-        handling: "progress is not asked for then",
+        what: "etcd sends no progress notifications of a stream once a compaction has ended one of its watchers, \
+               until the client cancels that watcher. In retcd such a watcher does not affect the others",
+        handling: "progress is not requested then",
     },
     Difference {
         since: None,
@@ -138,8 +138,8 @@ pub(crate) const DIFFERENCES: [Difference; 24] = [
     },
     Difference {
         since: None,
-        what: "retcd refuses to begin a downgrade: its data is not etcd's",
-        handling: "only those are asked for that etcd refuses too",
+        what: "retcd refuses to start a downgrade, because etcd cannot read its data",
+        handling: "only downgrades that etcd refuses too are requested",
     },
 ];
 

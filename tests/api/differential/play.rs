@@ -342,7 +342,7 @@ impl Lockstep {
                 self.both(&Call::Range(barrier)).await?;
                 return Ok(());
             }
-            // See DIFFERENCES: the reference takes a hash at revision 0 for that of the newest revision.
+            // See DIFFERENCES: the reference would answer the hash of nothing for the newest revision.
             Call::Compact(CompactionRequest { revision: 0, .. }) if self.place.compacted < 0 => return Ok(()),
             Call::Compact(compact) => {
                 self.meet().await?;
