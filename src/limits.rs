@@ -173,6 +173,24 @@ pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 /// does not block writes.
 pub(crate) const RANGE_STRIDE_KEYS: usize = 1024;
 
+/// Keys that applying an entry visits or changes before it releases the state's lock and lets the other
+/// tasks of the core thread run, so that neither readers nor heartbeats wait for a large deletion. A command
+/// counts as one key at least.
+pub(crate) const APPLY_STRIDE_KEYS: usize = 1024;
+
+/// Records that a checkpoint takes from memory before it releases the state's lock for a moment, and
+/// revisions that it drops from memory.
+pub(crate) const CAPTURE_STRIDE_RECORDS: usize = if cfg!(test) { 2 } else { 4096 };
+
+/// How long the member that answers may read for the answer to a write: the ranges of a transaction, and
+/// what keys held before. What a compaction removes stays on the disk for as long. After it the client is
+/// told that the request timed out, as it is when the outcome of a write is not known.
+pub(crate) const ANSWER_READ_MAX: Duration = Duration::from_secs(60);
+
+/// Records that a read takes from the database before it lets the other tasks of its reactor run. It
+/// stops earlier when they have [`READ_STRIDE_BYTES`].
+pub(crate) const READ_STRIDE_RECORDS: usize = 256;
+
 /// Memory for records that are already in the database, so that reads of recent revisions do not go
 /// to the disk. When it is full, the oldest records are dropped from memory.
 pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;

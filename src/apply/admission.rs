@@ -7,11 +7,9 @@
 
 use bytes::Bytes;
 
-use super::{Stop, txn};
 use crate::{
-    apply::{AuthCommand, Command, DeleteRange, Op, Outcome, Put, Response, StateMachine, Txn},
+    apply::{AuthCommand, Command, DeleteRange, Op, Put, Txn},
     auth::AuthError,
-    storage::StorageError,
     types::{Caller, KeyRange, LeaseId},
 };
 
@@ -226,16 +224,6 @@ fn op_cost(op: &Op) -> i64 {
 /// transaction with a nested transaction always goes through the log.
 pub(crate) fn is_read_only(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
-}
-
-/// Executes a read-only transaction at the newest revision.
-pub(crate) fn run_read_only(state: &StateMachine, txn: &Txn) -> Result<Outcome, StorageError> {
-    let result = match txn::run_read_only(&state.mvcc, &state.lessor, txn) {
-        Ok(result) => Ok(Response::Txn(result)),
-        Err(Stop::Refused(refusal)) => Err(refusal),
-        Err(Stop::Broken(error)) => return Err(error),
-    };
-    Ok(Outcome { rev: state.mvcc.rev_current(), result })
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::{
     auth::{AuthError, Permission},
-    mvcc::{Range, RangeResult},
-    types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev},
+    mvcc::{Hold, Range, RangeResult},
+    types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev, Revision},
 };
 
 /// One request in the replicated log: a command, and who asked for it.
@@ -234,6 +234,22 @@ impl AlarmKind {
 pub(crate) struct Outcome {
     pub(crate) rev: Rev,
     pub(crate) result: Result<Response, ApplyError>,
+    /// What the response lacks until the member that answers has read it.
+    pub(crate) unread: Option<Box<Unread>>,
+}
+
+/// The moments that the reading operations of a command see, in the order of the operations.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    pub(super) hold: Hold,
+    pub(super) moments: Vec<Revision>,
+}
+
+/// Tests compare outcomes, and may do so only when nothing is left to be read.
+impl PartialEq for Unread {
+    fn eq(&self, _: &Unread) -> bool {
+        false
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

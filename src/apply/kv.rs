@@ -4,36 +4,62 @@
 //! the command. The step writes, and cannot refuse. Each step also updates the lessor, so that a lease
 //! knows the keys whose newest put names that lease.
 
-use super::Stop;
+use super::{Advanced, Effect, Stop, unread};
 use crate::{
     apply::{ApplyError, DeleteRange, Put, Response},
     lease::Lessor,
-    mvcc::{Store, Write},
+    mvcc::{Committed, Deletion, Step, Store, Write},
     storage::StorageError,
-    types::{Event, KeyValue, LeaseId},
+    types::{LeaseId, Revision},
 };
+
+/// A DeleteRange command that is being applied.
+pub(super) struct DeleteRun<'r> {
+    request: &'r DeleteRange,
+    write: Write,
+    deletion: Deletion,
+}
 
 pub(super) fn run_put(
     store: &mut Store,
     lessor: &mut Lessor,
     request: &Put,
     want_prev_events: bool,
-) -> Result<(Response, Vec<Event>), Stop> {
+) -> Result<Effect, Stop> {
     check_put(store, lessor, request)?;
     let mut write = store.begin();
-    let prev_kv = put(&mut write, lessor, request, want_prev_events)?;
-    Ok((Response::Put { prev_kv }, write.commit().events))
+    let before = write.now();
+    let existed = put(store, &mut write, lessor, request, want_prev_events)?;
+    let events = write.commit(store).events;
+    let moments = if existed && request.prev_kv { vec![before] } else { Vec::new() };
+    Ok(Effect { response: Response::Put { prev_kv: None }, unread: unread::note(store, moments), events })
 }
 
-pub(super) fn run_delete_range(
-    store: &mut Store,
-    lessor: &mut Lessor,
-    request: &DeleteRange,
-    want_prev_events: bool,
-) -> Result<(Response, Vec<Event>), Stop> {
-    let mut write = store.begin();
-    let (deleted, prev_kvs) = delete_range(&mut write, lessor, request, want_prev_events)?;
-    Ok((Response::DeleteRange { deleted, prev_kvs }, write.commit().events))
+impl<'r> DeleteRun<'r> {
+    pub(super) fn new(store: &mut Store, request: &'r DeleteRange) -> DeleteRun<'r> {
+        DeleteRun { request, write: store.begin(), deletion: Deletion::default() }
+    }
+
+    pub(super) fn advance(
+        mut self,
+        store: &mut Store,
+        lessor: &mut Lessor,
+        keys_left: &mut usize,
+        want_prev_events: bool,
+    ) -> Result<Advanced<DeleteRun<'r>>, StorageError> {
+        let DeleteRun { request, write, deletion } = &mut self;
+        let step = delete_some(store, write, lessor, request, deletion, keys_left, want_prev_events)?;
+        if step == Step::More {
+            return Ok(Advanced::More(self));
+        }
+        let DeleteRun { request, write, deletion } = self;
+        let Committed { rev, events } = write.commit(store);
+        let deleted = deletion.deleted;
+        let is_read = request.prev_kv && deleted > 0;
+        let moments = if is_read { vec![Revision { main: rev, sub: 0 }] } else { Vec::new() };
+        let response = Response::DeleteRange { deleted, prev_kvs: Vec::new() };
+        Ok(Advanced::Done(Effect { response, unread: unread::note(store, moments), events }))
+    }
 }
 
 pub(super) fn check_put(store: &Store, lessor: &Lessor, put: &Put) -> Result<(), ApplyError> {
@@ -48,24 +74,25 @@ pub(super) fn check_put(store: &Store, lessor: &Lessor, put: &Put) -> Result<(),
     Ok(())
 }
 
-/// Returns the previous key-value pair, if the request asked for it.
+/// Returns whether the key existed.
 pub(super) fn put(
-    write: &mut Write<'_>,
+    store: &mut Store,
+    write: &mut Write,
     lessor: &mut Lessor,
     put: &Put,
     want_prev_events: bool,
-) -> Result<Option<KeyValue>, StorageError> {
+) -> Result<bool, StorageError> {
     let value = match &put.value {
         Some(value) => value.clone(),
         // The key existed when the command was checked. If an earlier step of the transaction has
         // deleted the key, the value is empty.
-        None => write.get(&put.key)?.map(|kv| kv.value).unwrap_or_default(),
+        None => store.get(&put.key)?.map(|kv| kv.value).unwrap_or_default(),
     };
     let lease = match put.lease {
         Some(lease) => lease,
-        None => write.lookup(&put.key).map_or(LeaseId::NONE, |meta| meta.lease),
+        None => store.lookup(&put.key).map_or(LeaseId::NONE, |meta| meta.lease),
     };
-    let done = write.put(put.key.clone(), value, lease, put.prev_kv || want_prev_events)?;
+    let done = write.put(store, put.key.clone(), value, lease, want_prev_events)?;
     let prev_lease = done.prev_lease.unwrap_or(LeaseId::NONE);
     if prev_lease != lease {
         detach(lessor, &put.key, prev_lease);
@@ -73,26 +100,21 @@ pub(super) fn put(
             lessor.attach(&put.key, lease);
         }
     }
-    Ok(if put.prev_kv { done.prev_kv } else { None })
+    Ok(done.existed)
 }
 
-/// Returns the number of deleted keys, and their previous pairs if the request asked for them.
-pub(super) fn delete_range(
-    write: &mut Write<'_>,
+/// Deletes the next keys of a range, as [`Write::delete_some`] does.
+pub(super) fn delete_some(
+    store: &mut Store,
+    write: &mut Write,
     lessor: &mut Lessor,
     delete: &DeleteRange,
+    deletion: &mut Deletion,
+    keys_left: &mut usize,
     want_prev_events: bool,
-) -> Result<(i64, Vec<KeyValue>), StorageError> {
-    let deleted = write.delete_range(&delete.range, delete.prev_kv || want_prev_events)?;
-    for gone in &deleted {
-        detach(lessor, &gone.key, gone.lease);
-    }
-    let count = i64::try_from(deleted.len()).expect("keys fit in memory");
-    let prev_kvs = match delete.prev_kv {
-        true => deleted.into_iter().filter_map(|gone| gone.prev_kv).collect(),
-        false => Vec::new(),
-    };
-    Ok((count, prev_kvs))
+) -> Result<Step, StorageError> {
+    let show = |key: &[u8], lease| detach(lessor, key, lease);
+    write.delete_some(store, &delete.range, deletion, keys_left, want_prev_events, show)
 }
 
 fn detach(lessor: &mut Lessor, key: &[u8], lease: LeaseId) {

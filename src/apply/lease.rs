@@ -3,13 +3,18 @@
 //! The id and the TTL of a lease were decided before the command was proposed. Revoking a lease deletes
 //! its keys, all in one revision.
 
-use super::{StateMachine, Stop};
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::{Advanced, Effect, StateMachine};
 use crate::{
     apply::{ApplyError, Response},
     lease::Lessor,
     limits::LEASE_TTL_SECS_MAX,
-    storage::{Table, cell_footprint},
-    types::{Event, KeyRange, LeaseId},
+    mvcc::{Deletion, Store, Write},
+    storage::{StorageError, Table, cell_footprint},
+    types::{KeyRange, LeaseId},
 };
 
 pub(super) fn grant(state: &mut StateMachine, id: LeaseId, ttl_secs: i64) -> Result<Response, ApplyError> {
@@ -27,24 +32,46 @@ pub(super) fn grant(state: &mut StateMachine, id: LeaseId, ttl_secs: i64) -> Res
     Ok(Response::LeaseGrant { id, ttl_secs })
 }
 
-pub(super) fn revoke(
-    state: &mut StateMachine,
+/// A revoke that is being applied. The first stride removes the lease, and all strides together its keys.
+pub(super) struct Revocation {
     id: LeaseId,
-    want_prev_events: bool,
-) -> Result<(Response, Vec<Event>), Stop> {
-    let before = footprint(state, id);
-    let Some(lease) = state.lessor.revoke(id) else {
-        return Err(ApplyError::LeaseNotFound.into());
-    };
-    record(state, id);
-    state.mvcc.cells_changed(before, 0);
-    let mut write = state.mvcc.begin();
-    for key in lease.keys {
-        let deleted = write.delete_range(&KeyRange::Point(key), want_prev_events)?;
-        assert_eq!(deleted.len(), 1, "a key that is attached to lease {id} exists");
-        assert_eq!(deleted[0].lease, id, "the index and the lessor attach a key to the same lease");
+    keys: BTreeSet<Bytes>,
+    write: Write,
+}
+
+impl Revocation {
+    pub(super) fn begin(state: &mut StateMachine, id: LeaseId) -> Result<Revocation, ApplyError> {
+        let before = footprint(state, id);
+        let Some(lease) = state.lessor.revoke(id) else { return Err(ApplyError::LeaseNotFound) };
+        record(state, id);
+        state.mvcc.cells_changed(before, 0);
+        Ok(Revocation { id, keys: lease.keys, write: state.mvcc.begin() })
     }
-    Ok((Response::LeaseRevoke, write.commit().events))
+
+    pub(super) fn advance(
+        mut self,
+        store: &mut Store,
+        keys_left: &mut usize,
+        want_prev_events: bool,
+    ) -> Result<Advanced<Revocation>, StorageError> {
+        while *keys_left > 0
+            && let Some(key) = self.keys.pop_first()
+        {
+            let mut deletion = Deletion::default();
+            let range = KeyRange::Point(key);
+            let id = self.id;
+            let check = |_: &[u8], lease| {
+                assert_eq!(lease, id, "the index and the lessor attach a key to the same lease");
+            };
+            self.write.delete_some(store, &range, &mut deletion, keys_left, want_prev_events, check)?;
+            assert_eq!(deletion.deleted, 1, "a key that is attached to lease {id} exists");
+        }
+        if !self.keys.is_empty() {
+            return Ok(Advanced::More(self));
+        }
+        let events = self.write.commit(store).events;
+        Ok(Advanced::Done(Effect { response: Response::LeaseRevoke, unread: None, events }))
+    }
 }
 
 /// Leases that do not exist any more are skipped.

@@ -15,6 +15,8 @@ mod arbitrary;
 mod auth;
 pub(crate) mod codec;
 mod command;
+mod compare;
+mod decision;
 mod kv;
 mod lease;
 mod members;
@@ -26,14 +28,46 @@ mod tape;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod unread;
 
 pub(crate) use command::{
     Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
-    Op, OpResult, Outcome, Put, Request, Response, Txn, TxnResult,
+    Op, OpResult, Outcome, Put, Request, Response, Txn, TxnResult, Unread,
 };
-pub(crate) use state::{Applied, Captured, StateMachine};
+pub(crate) use state::{Application, Applied, Captured, Progress, StateMachine};
+pub(crate) use txn::ReadTxn;
+pub(crate) use unread::Missing;
 
-use crate::{mvcc::RevError, storage::StorageError};
+use crate::{mvcc::RevError, storage::StorageError, types::Event};
+
+/// What a command did.
+struct Effect {
+    response: Response,
+    /// What the response lacks, because only the member that answers reads it.
+    unread: Option<Box<Unread>>,
+    events: Vec<Event>,
+}
+
+/// How far a command is that takes strides.
+enum Advanced<T> {
+    More(T),
+    Done(Effect),
+}
+
+impl<T> Advanced<T> {
+    fn map<U>(self, into: impl FnOnce(T) -> U) -> Advanced<U> {
+        match self {
+            Advanced::More(rest) => Advanced::More(into(rest)),
+            Advanced::Done(effect) => Advanced::Done(effect),
+        }
+    }
+}
+
+impl Effect {
+    fn quiet(response: Response) -> Effect {
+        Effect { response, unread: None, events: Vec::new() }
+    }
+}
 
 /// Why a command was not executed: a refusal, which is an answer, or an error that ends this process.
 enum Stop {

@@ -88,7 +88,7 @@ impl Model {
             assert!(result.is_ok(), "the model wrote and then refused");
             self.history.push(work.map);
         }
-        Applied { outcome: Outcome { rev: self.current(), result }, events: work.events }
+        Applied { outcome: Outcome { rev: self.current(), result, unread: None }, events: work.events }
     }
 
     fn refusal(&self, command: &Command) -> Option<ApplyError> {

@@ -4,12 +4,15 @@
 //! since the last capture are kept as *cells* (a table, a key, and the new value) and, for keys and
 //! values, in the store's head. A capture takes all changes at once and between two commands, so the
 //! database always contains the state after a whole command.
+//!
+//! A command that visits many keys is applied in strides. Readers may use the state between two strides:
+//! they see the revision before the command until its last stride.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Stop, alarm::Alarms, auth, kv, lease, members::Members, txn};
+use super::{Advanced, Effect, Stop, alarm::Alarms, auth, kv, lease, members::Members, txn};
 use crate::{
     apply::{
         ApplyError, Command, Outcome, Request, Response,
@@ -17,9 +20,10 @@ use crate::{
     },
     auth::AuthStore,
     lease::Lessor,
-    mvcc::{Store, StoreCheckpoint},
+    limits::CAPTURE_STRIDE_RECORDS,
+    mvcc::{Step, Store, StoreCheckpoint},
     storage::{self, Checkpoint, Database, Reader, StorageError, Table},
-    types::{Event, KeyRange, MemberId, Rev},
+    types::{Event, KeyRange, MemberId, Rev, Revision},
 };
 
 /// The tables beside the records that clients fill. Their cells count towards the quota.
@@ -43,10 +47,51 @@ pub(crate) struct Applied {
     pub(crate) events: Vec<Event>,
 }
 
+/// A request that is being applied. It does not borrow the state, so that readers can use the state between
+/// two strides.
+pub(crate) struct Application<'r> {
+    request: &'r Request,
+    want_prev_events: bool,
+    stage: Stage<'r>,
+}
+
+enum Stage<'r> {
+    New,
+    Delete(kv::DeleteRun<'r>),
+    Txn(txn::Execution<'r>),
+    Revoke(lease::Revocation),
+}
+
+/// The result of a stride of [`StateMachine::advance`].
+pub(crate) enum Progress<'r> {
+    /// [`Application::digest`] is to be called before the next stride.
+    More(Application<'r>),
+    Done(Applied),
+}
+
+impl<'r> Application<'r> {
+    /// With `want_prev_events`, each event contains the previous key-value pair.
+    pub(crate) fn new(request: &'r Request, want_prev_events: bool) -> Application<'r> {
+        Application { request, want_prev_events, stage: Stage::New }
+    }
+
+    /// Reads records that a comparison of this stride needs from the database, a bounded number of them. To
+    /// be called without the state, until it returns [`Step::Done`].
+    pub(crate) fn digest(&mut self) -> Result<Step, StorageError> {
+        match &mut self.stage {
+            Stage::Txn(run) => run.digest(),
+            Stage::New | Stage::Delete(_) | Stage::Revoke(_) => Ok(Step::Done),
+        }
+    }
+}
+
 /// All changes since the capture before, to be committed as one checkpoint.
 #[derive(Debug)]
 pub(crate) struct Captured {
+    /// Its records are missing at first: see [`StateMachine::gather`].
     pub(crate) checkpoint: Checkpoint,
+    /// The next record to gather.
+    next: Revision,
     /// The newest revision in it.
     pub(crate) rev: Rev,
     /// More removals wait than one checkpoint takes, so the next capture should follow soon.
@@ -94,16 +139,24 @@ impl StateMachine {
         Ok(StateMachine { mvcc, lessor, alarms, members, auth, cells: BTreeMap::new() })
     }
 
-    /// With `want_prev_events`, each event contains the previous key-value pair.
-    pub(crate) fn apply(
+    /// Applies the next stride of a request: until the request is done, or `keys_left` keys were visited.
+    /// `keys_left` is reduced by those that were. Until the request is done, the caller applies no other
+    /// request and captures nothing.
+    pub(crate) fn advance<'r>(
         &mut self,
-        request: &Request,
-        want_prev_events: bool,
-    ) -> Result<Applied, StorageError> {
+        application: Application<'r>,
+        keys_left: &mut usize,
+    ) -> Result<Progress<'r>, StorageError> {
+        assert!(*keys_left > 0, "a stride visits a key");
         let rev_before = self.mvcc.rev_current();
-        let (result, events) = match self.execute(request, want_prev_events) {
-            Ok((response, events)) => (Ok(response), events),
-            Err(Stop::Refused(refusal)) => (Err(refusal), Vec::new()),
+        let Application { request, want_prev_events, stage } = application;
+        let (result, unread, events) = match self.advance_stage(request, want_prev_events, stage, keys_left) {
+            Ok(Advanced::More(stage)) => {
+                assert_eq!(self.mvcc.rev_current(), rev_before, "readers see nothing of half a command");
+                return Ok(Progress::More(Application { request, want_prev_events, stage }));
+            }
+            Ok(Advanced::Done(Effect { response, unread, events })) => (Ok(response), unread, events),
+            Err(Stop::Refused(refusal)) => (Err(refusal), None, Vec::new()),
             Err(Stop::Broken(error)) => return Err(error),
         };
         let rev = self.mvcc.rev_current();
@@ -113,44 +166,77 @@ impl StateMachine {
         assert!(events.first().is_none_or(is_of_rev), "the events of a command have its revision");
         assert!(events.last().is_none_or(is_of_rev), "the events of a command have its revision");
         assert!(self.mvcc.rev_compacted() <= rev, "the newest revision is never compacted away");
-        Ok(Applied { outcome: Outcome { rev, result }, events })
+        Ok(Progress::Done(Applied { outcome: Outcome { rev, result, unread }, events }))
     }
 
-    fn execute(&mut self, request: &Request, want_prev_events: bool) -> Result<(Response, Vec<Event>), Stop> {
+    fn advance_stage<'r>(
+        &mut self,
+        request: &'r Request,
+        want_prev_events: bool,
+        stage: Stage<'r>,
+        keys_left: &mut usize,
+    ) -> Result<Advanced<Stage<'r>>, Stop> {
+        let (store, lessor) = (&mut self.mvcc, &mut self.lessor);
+        match stage {
+            Stage::New => self.begin(request, want_prev_events, keys_left),
+            Stage::Delete(run) => {
+                Ok(run.advance(store, lessor, keys_left, want_prev_events)?.map(Stage::Delete))
+            }
+            Stage::Txn(run) => Ok(run.advance(store, lessor, keys_left, want_prev_events)?.map(Stage::Txn)),
+            Stage::Revoke(run) => Ok(run.advance(store, keys_left, want_prev_events)?.map(Stage::Revoke)),
+        }
+    }
+
+    fn begin<'r>(
+        &mut self,
+        request: &'r Request,
+        want_prev_events: bool,
+        keys_left: &mut usize,
+    ) -> Result<Advanced<Stage<'r>>, Stop> {
         let Request { caller, command } = request;
         self.alarms.check(command)?;
         admission::permit(caller, Call::Command(command)).map_err(ApplyError::from)?;
-        let quiet = |response| Ok((response, Vec::new()));
-        match command {
-            Command::Put(put) => kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events),
-            Command::DeleteRange(delete) => {
-                kv::run_delete_range(&mut self.mvcc, &mut self.lessor, delete, want_prev_events)
+        let response = match command {
+            Command::Put(put) => {
+                let effect = kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events)?;
+                return Ok(Advanced::Done(effect));
             }
-            Command::Txn(txn) => txn::run(&mut self.mvcc, &mut self.lessor, txn, want_prev_events),
+            Command::DeleteRange(delete) => {
+                let stage = Stage::Delete(kv::DeleteRun::new(&mut self.mvcc, delete));
+                return self.advance_stage(request, want_prev_events, stage, keys_left);
+            }
+            Command::Txn(txn) => {
+                let stage = Stage::Txn(txn::Execution::new(txn));
+                return self.advance_stage(request, want_prev_events, stage, keys_left);
+            }
+            Command::LeaseRevoke { id } => {
+                let stage = Stage::Revoke(lease::Revocation::begin(self, *id)?);
+                return self.advance_stage(request, want_prev_events, stage, keys_left);
+            }
             Command::Compact { rev } => {
                 self.mvcc.compact(*rev)?;
-                quiet(Response::Compact)
+                Response::Compact
             }
-            Command::LeaseGrant { id, ttl_secs } => quiet(lease::grant(self, *id, *ttl_secs)?),
-            Command::LeaseRevoke { id } => lease::revoke(self, *id, want_prev_events),
-            Command::LeaseCheckpoint { remaining_millis } => quiet(lease::checkpoint(self, remaining_millis)),
+            Command::LeaseGrant { id, ttl_secs } => lease::grant(self, *id, *ttl_secs)?,
+            Command::LeaseCheckpoint { remaining_millis } => lease::checkpoint(self, remaining_millis),
             Command::AlarmActivate(alarm) => {
                 let response = self.alarms.activate(*alarm);
                 self.record(Table::Alarm, Alarms::cell_key(*alarm), self.alarms.cell(*alarm));
-                quiet(response)
+                response
             }
             Command::AlarmDeactivate(alarm) => {
                 let response = self.alarms.deactivate(*alarm);
                 self.record(Table::Alarm, Alarms::cell_key(*alarm), self.alarms.cell(*alarm));
-                quiet(response)
+                response
             }
             Command::MemberPublish { id, name, client_urls } => {
                 self.members.publish(*id, name, client_urls);
                 self.record_member(*id);
-                quiet(Response::MemberPublish)
+                Response::MemberPublish
             }
-            Command::Auth(command) => quiet(auth::run(self, command)?),
-        }
+            Command::Auth(command) => auth::run(self, command)?,
+        };
+        Ok(Advanced::Done(Effect::quiet(response)))
     }
 
     /// To be called when consensus has added a member, or has changed its peer URLs or whether it is a
@@ -174,12 +260,32 @@ impl StateMachine {
     /// Takes all changes since the last capture, together with the cells of consensus. The caller commits
     /// the captures in order, and calls [`StateMachine::checkpointed`] after each commit.
     pub(crate) fn capture(&mut self, raft_cells: Vec<(Bytes, Bytes)>) -> Captured {
-        let StoreCheckpoint { records, removed, mut cells, rev, more } = self.mvcc.capture();
+        let StoreCheckpoint { first, removed, mut cells, rev, more } = self.mvcc.capture();
         let changed = std::mem::take(&mut self.cells);
         cells.extend(changed.into_iter().map(|((table, key), cell)| (table, key, cell)));
         cells.extend(raft_cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))));
         assert_eq!(self.has_changes(), more, "a capture leaves nothing but removals that wait");
-        Captured { checkpoint: Checkpoint { records, removed, cells }, rev, more }
+        let checkpoint = Checkpoint { records: Vec::new(), removed, cells };
+        Captured { checkpoint, next: Revision { main: first, sub: 0 }, rev, more }
+    }
+
+    /// Adds the next records to the newest capture, [`CAPTURE_STRIDE_RECORDS`] at most.
+    pub(crate) fn gather(&self, captured: &mut Captured) -> Step {
+        let Captured { checkpoint: Checkpoint { records, .. }, next, rev, .. } = captured;
+        let some = self.mvcc.captured(*next, CAPTURE_STRIDE_RECORDS);
+        let is_full = some.len() == CAPTURE_STRIDE_RECORDS;
+        if let Some((first, _)) = some.first() {
+            assert!(*first == *next || *first == Revision::after(next.main), "no record is left out");
+        }
+        if let Some((last, _)) = some.last() {
+            *next = Revision { sub: last.sub + 1, ..*last };
+        }
+        records.extend(some);
+        if is_full {
+            return Step::More;
+        }
+        assert!(next.main >= *rev, "a capture contains every revision");
+        Step::Done
     }
 
     /// To be called once the newest capture, which ends with `rev`, is committed. The commit removed

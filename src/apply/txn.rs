@@ -2,53 +2,195 @@
 //! at all.
 //!
 //! There are three phases. *Decide* makes the comparisons, also those of the transactions nested in the
-//! chosen branch, all against the state before the transaction. The decisions are a path through the
-//! tree of transactions. *Check* looks for an operation on the path that has to be refused, against the
-//! same state. *Execute* runs the operations on the path in order, each on the state that the operations
-//! before it left. No operation runs before all are checked, so a transaction never stops half-way.
+//! chosen branch, all against the state before the transaction ([`decision`](super::decision)). The result
+//! is a plan. *Check* looks for an operation of the plan that has to be refused, against the same state.
+//! *Execute* runs the operations in order, each on the state that the operations before it left. No
+//! operation runs before all are checked, so a transaction never stops half-way.
+//!
+//! No phase reads anything for the answer: see [`unread`](super::unread).
 
 use std::{
-    cmp::Ordering,
     collections::btree_map::{BTreeMap, Entry},
-    slice,
+    vec,
 };
 
 use bytes::Bytes;
 
-use super::{Stop, kv};
+use super::{
+    Advanced, Effect, Stop,
+    decision::{Decision, Plan, Planned},
+    kv, unread,
+};
 use crate::{
-    apply::{ApplyError, Compare, CompareOperator, CompareTarget, Op, OpResult, Response, Txn, TxnResult},
+    apply::{ApplyError, DeleteRange, Op, OpResult, Outcome, Response, Txn, TxnResult},
     lease::Lessor,
-    mvcc::{KeyMeta, Range, Store, Write},
+    limits::RANGE_STRIDE_KEYS,
+    mvcc::{Deletion, Hold, Range, RangeResult, Step, Store, Write},
     storage::StorageError,
-    types::{Event, EventKind, KeyRange, KeyValue, Rev},
+    types::{Event, EventKind, KeyValue, Rev, Revision},
 };
 
-/// Whether the comparisons hold, for each transaction on the path, in the order of execution.
-type Path = Vec<bool>;
+/// A transaction that is being applied.
+pub(super) enum Execution<'t> {
+    Deciding(Decision<'t>),
+    Executing(Executing<'t>),
+}
 
-const READABLE: &str = "the revision was checked, and no compaction runs within a transaction";
+pub(super) struct Executing<'t> {
+    write: Write,
+    plan: vec::IntoIter<Planned<'t>>,
+    /// The transactions with operations that have not run yet, the innermost last.
+    open: Vec<Open>,
+    /// The deletion that the next stride continues.
+    deleting: Option<(&'t DeleteRange, Deletion)>,
+    /// The moments that the operations so far see, of those that read for the answer.
+    moments: Vec<Revision>,
+}
 
-pub(super) fn run(
-    store: &mut Store,
-    lessor: &mut Lessor,
-    txn: &Txn,
-    want_prev_events: bool,
-) -> Result<(Response, Vec<Event>), Stop> {
-    let mut path = Path::new();
-    decide(store, txn, &mut path)?;
-    let mut checked = path.iter();
-    check(store, lessor, txn, &mut checked)?;
-    assert!(checked.next().is_none(), "every transaction on the path is checked");
-    let mut execution = Execution { write: store.begin(), lessor, want_prev_events };
-    let mut executed = path.iter();
-    let result = execution.run(txn, &mut executed)?;
-    assert!(executed.next().is_none(), "every transaction on the path is executed");
-    let mut events = execution.write.commit().events;
-    if want_prev_events && events.len() > 1 {
-        look_before_the_revision(&mut events);
+struct Open {
+    result: TxnResult,
+    /// How many of its operations have no result yet.
+    ops_left: usize,
+}
+
+impl<'t> Execution<'t> {
+    pub(super) fn new(txn: &'t Txn) -> Execution<'t> {
+        Execution::Deciding(Decision::new(txn))
     }
-    Ok((Response::Txn(result), events))
+
+    /// Runs until the transaction is done, or `keys_left` keys were visited. Until it is done, nothing else
+    /// may change the keys.
+    pub(super) fn advance(
+        self,
+        store: &mut Store,
+        lessor: &mut Lessor,
+        keys_left: &mut usize,
+        want_prev_events: bool,
+    ) -> Result<Advanced<Execution<'t>>, Stop> {
+        let mut executing = match self {
+            Execution::Deciding(mut decision) => {
+                let newest = Revision::after(store.rev_current());
+                if decision.step(store, newest, keys_left) == Step::More {
+                    return Ok(Advanced::More(Execution::Deciding(decision)));
+                }
+                let plan = decision.into_plan();
+                check(store, lessor, &plan)?;
+                Executing::new(store.begin(), plan)
+            }
+            Execution::Executing(executing) => executing,
+        };
+        let Some(result) = executing.run(store, lessor, keys_left, want_prev_events)? else {
+            return Ok(Advanced::More(Execution::Executing(executing)));
+        };
+        let mut events = executing.write.commit(store).events;
+        if want_prev_events && events.len() > 1 {
+            look_before_the_revision(&mut events);
+        }
+        let unread = unread::note(store, executing.moments);
+        Ok(Advanced::Done(Effect { response: Response::Txn(result), unread, events }))
+    }
+
+    pub(super) fn digest(&mut self) -> Result<Step, StorageError> {
+        match self {
+            Execution::Deciding(decision) => decision.digest(),
+            Execution::Executing(_) => Ok(Step::Done),
+        }
+    }
+}
+
+impl<'t> Executing<'t> {
+    fn new(write: Write, plan: Plan<'t>) -> Executing<'t> {
+        let plan = plan.into_iter();
+        Executing { write, plan, open: Vec::new(), deleting: None, moments: Vec::new() }
+    }
+
+    /// Runs operations. Returns `None` if there are more.
+    fn run(
+        &mut self,
+        store: &mut Store,
+        lessor: &mut Lessor,
+        keys_left: &mut usize,
+        want_prev_events: bool,
+    ) -> Result<Option<TxnResult>, StorageError> {
+        loop {
+            if let Some(result) = self.close() {
+                return Ok(Some(result));
+            }
+            if *keys_left == 0 {
+                return Ok(None);
+            }
+            let result = match self.deleting.take() {
+                Some((delete, mut deletion)) => {
+                    let write = &mut self.write;
+                    let step = kv::delete_some(
+                        store,
+                        write,
+                        lessor,
+                        delete,
+                        &mut deletion,
+                        keys_left,
+                        want_prev_events,
+                    )?;
+                    if step == Step::More {
+                        self.deleting = Some((delete, deletion));
+                        continue;
+                    }
+                    let deleted = deletion.deleted;
+                    OpResult::DeleteRange { rev: self.write.rev(), deleted, prev_kvs: Vec::new() }
+                }
+                None => match self.plan.next().expect("an open transaction has operations left") {
+                    Planned::Enter { succeeded, ops } => {
+                        let result = TxnResult { succeeded, responses: Vec::with_capacity(ops) };
+                        self.open.push(Open { result, ops_left: ops });
+                        continue;
+                    }
+                    Planned::Op(op) => {
+                        if unread::is_read(op) {
+                            self.moments.push(moment(op, &self.write));
+                        }
+                        match op {
+                            Op::Range(_) => {
+                                OpResult::Range { rev: self.write.rev(), result: RangeResult::default() }
+                            }
+                            Op::Put(put) => {
+                                *keys_left -= 1;
+                                kv::put(store, &mut self.write, lessor, put, want_prev_events)?;
+                                OpResult::Put { rev: self.write.rev(), prev_kv: None }
+                            }
+                            Op::DeleteRange(delete) => {
+                                self.deleting = Some((delete, Deletion::default()));
+                                continue;
+                            }
+                            Op::Txn(_) => unreachable!("a plan contains no transactions"),
+                        }
+                    }
+                },
+            };
+            let open = self.open.last_mut().expect("operations are those of a transaction");
+            open.result.responses.push(result);
+            open.ops_left -= 1;
+        }
+    }
+
+    /// Moves the results of nested transactions that are complete into the transactions around them. Returns
+    /// the result of the outermost transaction once that is complete.
+    fn close(&mut self) -> Option<TxnResult> {
+        while self.open.last().is_some_and(|open| open.ops_left == 0) {
+            let Open { result, .. } = self.open.pop()?;
+            let Some(outer) = self.open.last_mut() else { return Some(result) };
+            outer.result.responses.push(OpResult::Txn(result));
+            outer.ops_left -= 1;
+        }
+        None
+    }
+}
+
+/// The moment that an operation sees.
+fn moment(op: &Op, write: &Write) -> Revision {
+    match op {
+        Op::Range(range) if range.rev > 0 => Revision::after(Rev(range.rev)),
+        Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) => write.now(),
+    }
 }
 
 /// In events, the previous pair is the one before the whole revision. If a transaction changes a key
@@ -69,99 +211,12 @@ fn look_before_the_revision(events: &mut [Event]) {
     }
 }
 
-/// Executes a transaction that only reads, at the newest revision and without the log.
-pub(super) fn run_read_only(store: &Store, lessor: &Lessor, txn: &Txn) -> Result<TxnResult, Stop> {
-    let mut path = Path::new();
-    decide(store, txn, &mut path)?;
-    check(store, lessor, txn, &mut path.iter())?;
-    let (succeeded, ops) = branch(txn, &mut path.iter());
-    let mut responses = Vec::with_capacity(ops.len());
-    for op in ops {
-        let Op::Range(range) = op else { unreachable!("not a read-only transaction: {op:?}") };
-        let (rev, result) = store.range(range)?.expect(READABLE);
-        responses.push(OpResult::Range { rev, result });
-    }
-    Ok(TxnResult { succeeded, responses })
-}
-
-fn branch<'t>(txn: &'t Txn, path: &mut slice::Iter<'_, bool>) -> (bool, &'t [Op]) {
-    let succeeded = *path.next().expect("every transaction on the path was decided");
-    (succeeded, if succeeded { &txn.success } else { &txn.failure })
-}
-
-fn decide(store: &Store, txn: &Txn, path: &mut Path) -> Result<(), StorageError> {
-    let mut succeeded = true;
-    for compare in &txn.compares {
-        if !holds(store, compare)? {
-            succeeded = false;
-            break;
-        }
-    }
-    path.push(succeeded);
-    for op in if succeeded { &txn.success } else { &txn.failure } {
-        if let Op::Txn(inner) = op {
-            decide(store, inner, path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether every key of the range satisfies the comparison. A range without keys is compared like a key
-/// that does not exist.
-fn holds(store: &Store, compare: &Compare) -> Result<bool, StorageError> {
-    if let KeyRange::Point(key) = &compare.range {
-        return satisfies(store, compare, key, store.lookup(key));
-    }
-    let mut is_empty = true;
-    for (key, meta) in store.lookup_range(&compare.range) {
-        is_empty = false;
-        if !satisfies(store, compare, key, Some(meta))? {
-            return Ok(false);
-        }
-    }
-    if is_empty { satisfies(store, compare, compare.range.start(), None) } else { Ok(true) }
-}
-
-/// A comparison with the value of a key that does not exist does not hold. Its version, revisions and
-/// lease are compared as 0.
-fn satisfies(
-    store: &Store,
-    compare: &Compare,
-    key: &[u8],
-    found: Option<KeyMeta>,
-) -> Result<bool, StorageError> {
-    let ordering = match &compare.target {
-        CompareTarget::Version(given) => found.map_or(0, |meta| meta.version).cmp(given),
-        CompareTarget::CreateRev(given) => found.map_or(0, |meta| meta.create_rev.0).cmp(given),
-        CompareTarget::ModRev(given) => found.map_or(0, |meta| meta.mod_rev.0).cmp(given),
-        CompareTarget::Lease(given) => found.map_or(0, |meta| meta.lease.0).cmp(given),
-        CompareTarget::Value(given) => match found {
-            None => return Ok(false),
-            Some(_) => store.get(key)?.expect("its index entry was found").value.cmp(given),
-        },
-    };
-    Ok(match compare.operator {
-        CompareOperator::Equal => ordering == Ordering::Equal,
-        CompareOperator::Greater => ordering == Ordering::Greater,
-        CompareOperator::Less => ordering == Ordering::Less,
-        CompareOperator::NotEqual => ordering != Ordering::Equal,
-        CompareOperator::Unknown => true,
-    })
-}
-
-fn check(
-    store: &Store,
-    lessor: &Lessor,
-    txn: &Txn,
-    path: &mut slice::Iter<'_, bool>,
-) -> Result<(), ApplyError> {
-    let (_, ops) = branch(txn, path);
-    for op in ops {
-        match op {
-            Op::Range(range) => check_range(store, range)?,
-            Op::Put(put) => kv::check_put(store, lessor, put)?,
-            Op::DeleteRange(_) => {}
-            Op::Txn(inner) => check(store, lessor, inner, path)?,
+fn check(store: &Store, lessor: &Lessor, plan: &Plan<'_>) -> Result<(), ApplyError> {
+    for planned in plan {
+        match planned {
+            Planned::Op(Op::Range(range)) => check_range(range, store.rev_current(), store.rev_compacted())?,
+            Planned::Op(Op::Put(put)) => kv::check_put(store, lessor, put)?,
+            Planned::Op(Op::DeleteRange(_) | Op::Txn(_)) | Planned::Enter { .. } => {}
         }
     }
     Ok(())
@@ -169,8 +224,8 @@ fn check(
 
 /// As in etcd, this check is stricter than that of a range outside a transaction: a negative revision
 /// does not mean the newest one, but is refused as compacted after the first compaction.
-fn check_range(store: &Store, range: &Range) -> Result<(), ApplyError> {
-    let (asked, current, compacted) = (Rev(range.rev), store.rev_current(), store.rev_compacted());
+fn check_range(range: &Range, current: Rev, compacted: Rev) -> Result<(), ApplyError> {
+    let asked = Rev(range.rev);
     if range.rev == 0 {
         Ok(())
     } else if asked > current {
@@ -182,40 +237,79 @@ fn check_range(store: &Store, range: &Range) -> Result<(), ApplyError> {
     }
 }
 
-struct Execution<'s> {
-    write: Write<'s>,
-    lessor: &'s mut Lessor,
-    want_prev_events: bool,
+/// A transaction that only reads, at the newest revision and without the log. Its outcome is the one that
+/// applying the transaction would have.
+pub(crate) struct ReadTxn<'t> {
+    txn: &'t Txn,
+    /// `None` after the last step.
+    decision: Option<Decision<'t>>,
+    /// The first step chooses it.
+    moment: Option<Moment>,
 }
 
-impl Execution<'_> {
-    /// Calls itself for nested transactions, so its stack frame is kept small: a loop, and no iterator
-    /// adapters.
-    fn run(&mut self, txn: &Txn, path: &mut slice::Iter<'_, bool>) -> Result<TxnResult, StorageError> {
-        let (succeeded, ops) = branch(txn, path);
-        let mut responses = Vec::with_capacity(ops.len());
-        for op in ops {
-            responses.push(self.step(op, path)?);
-        }
-        Ok(TxnResult { succeeded, responses })
+struct Moment {
+    current: Rev,
+    compacted: Rev,
+    hold: Hold,
+}
+
+impl<'t> ReadTxn<'t> {
+    pub(crate) fn new(txn: &'t Txn) -> ReadTxn<'t> {
+        ReadTxn { txn, decision: Some(Decision::new(txn)), moment: None }
     }
 
-    fn step(&mut self, op: &Op, path: &mut slice::Iter<'_, bool>) -> Result<OpResult, StorageError> {
-        Ok(match op {
-            Op::Range(range) => {
-                let (rev, result) = self.write.range(range)?.expect(READABLE);
-                OpResult::Range { rev, result }
+    /// Makes the next comparisons, of [`RANGE_STRIDE_KEYS`] keys at most. Returns the outcome once all are
+    /// made; the outcome lacks what the ranges find.
+    pub(crate) fn step(&mut self, store: &Store) -> Option<Outcome> {
+        self.step_of(store, RANGE_STRIDE_KEYS)
+    }
+
+    pub(super) fn step_of(&mut self, store: &Store, mut keys_max: usize) -> Option<Outcome> {
+        let is_lost =
+            |moment: &Moment| !store.is_readable(Revision::after(moment.current), Some(&moment.hold));
+        if self.moment.as_ref().is_some_and(is_lost) {
+            // A snapshot from the leader has replaced the store that the transaction began with.
+            *self = ReadTxn::new(self.txn);
+        }
+        let moment = self.moment.get_or_insert_with(|| Moment {
+            current: store.rev_current(),
+            compacted: store.rev_compacted(),
+            hold: store.hold(),
+        });
+        let mut decision = self.decision.take().expect("there is one outcome");
+        if decision.step(store, Revision::after(moment.current), &mut keys_max) == Step::More {
+            self.decision = Some(decision);
+            return None;
+        }
+        Some(moment.outcome(&decision.into_plan()))
+    }
+
+    /// Reads records that a comparison of the last step needs from the database, a bounded number of them. To
+    /// be called without the store, until it returns [`Step::Done`].
+    pub(crate) fn digest(&mut self) -> Result<Step, StorageError> {
+        self.decision.as_mut().map_or(Ok(Step::Done), Decision::digest)
+    }
+}
+
+impl Moment {
+    fn outcome(&self, plan: &Plan<'_>) -> Outcome {
+        let rev = self.current;
+        let mut result = TxnResult::default();
+        let mut moments = Vec::new();
+        for planned in plan {
+            match planned {
+                Planned::Enter { succeeded, .. } => result.succeeded = *succeeded,
+                Planned::Op(Op::Range(range)) => {
+                    if let Err(refusal) = check_range(range, rev, self.compacted) {
+                        return Outcome { rev, result: Err(refusal), unread: None };
+                    }
+                    moments.push(Revision::after(if range.rev > 0 { Rev(range.rev) } else { rev }));
+                    result.responses.push(OpResult::Range { rev, result: RangeResult::default() });
+                }
+                Planned::Op(op) => unreachable!("not a read-only transaction: {op:?}"),
             }
-            Op::Put(put) => {
-                let prev_kv = kv::put(&mut self.write, self.lessor, put, self.want_prev_events)?;
-                OpResult::Put { rev: self.write.rev(), prev_kv }
-            }
-            Op::DeleteRange(delete) => {
-                let (deleted, prev_kvs) =
-                    kv::delete_range(&mut self.write, self.lessor, delete, self.want_prev_events)?;
-                OpResult::DeleteRange { rev: self.write.rev(), deleted, prev_kvs }
-            }
-            Op::Txn(inner) => OpResult::Txn(self.run(inner, path)?),
-        })
+        }
+        let unread = unread::held(self.hold.clone(), moments);
+        Outcome { rev, result: Ok(Response::Txn(result)), unread }
     }
 }

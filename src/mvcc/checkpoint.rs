@@ -10,15 +10,17 @@ use bytes::Bytes;
 
 use crate::{
     limits::{CHECKPOINT_REMOVALS_MAX, RECENT_CACHE_BYTES},
-    mvcc::Store,
+    mvcc::{Store, recent::Trimmed},
     storage::{Record, StorageError, Table, meta},
     types::{Rev, Revision},
 };
 
-/// The store's part of a [`Checkpoint`](crate::storage::Checkpoint).
+/// The store's part of a [`Checkpoint`](crate::storage::Checkpoint), but for its records: those stay in memory
+/// until the checkpoint is durable, and [`Store::captured`] returns them in strides.
 #[derive(Debug)]
 pub(crate) struct StoreCheckpoint {
-    pub(crate) records: Vec<(Revision, Record)>,
+    /// The oldest revision in the checkpoint.
+    pub(crate) first: Rev,
     pub(crate) removed: Vec<Revision>,
     pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
     /// The newest revision in the checkpoint.
@@ -34,11 +36,8 @@ impl Store {
         assert_eq!(self.recent.last(), self.rev_current, "no write is in progress during a capture");
         assert!(self.rev_checkpointed <= self.rev_captured, "only captured revisions are checkpointed");
         assert!(self.rev_captured <= self.rev_current, "only revisions that were written are captured");
-        let records = self.recent.changes(self.rev_captured.next());
-        let records: Vec<(Revision, Record)> =
-            records.map(|(revision, record)| (revision, record.clone())).collect();
-        let first = records.first().map_or(self.rev_current.next(), |(revision, _)| revision.main);
-        assert_eq!(first, self.rev_captured.next(), "a capture begins where the last one ended");
+        let first = self.rev_captured.next();
+        assert!(self.recent.first() <= first, "every record that was not captured is in memory");
         self.rev_captured = self.rev_current;
         self.recent.captured();
         let (removed, more) = self.compaction.capture(CHECKPOINT_REMOVALS_MAX);
@@ -52,7 +51,15 @@ impl Store {
             cell(meta::REV_COMPACT_FINISHED, self.compaction.rev_captured.0),
             cell(meta::SIZE_TOTAL, self.size.total),
         ];
-        StoreCheckpoint { records, removed, cells, rev: self.rev_current, more }
+        StoreCheckpoint { first, removed, cells, rev: self.rev_current, more }
+    }
+
+    /// The records from a revision on that the newest capture contains, `records_max` of them at most.
+    pub(crate) fn captured(&self, from: Revision, records_max: usize) -> Vec<(Revision, Record)> {
+        assert!(from.main > self.rev_checkpointed, "a captured record stays in memory until it is durable");
+        let records = self.recent.changes(from).take(records_max);
+        let records = records.take_while(|(revision, _)| revision.main <= self.rev_captured);
+        records.map(|(revision, record)| (revision, record.clone())).collect()
     }
 
     /// Whether anything has changed since the last capture.
@@ -70,9 +77,19 @@ impl Store {
         self.recent.checkpointed();
         self.compaction.rev_finished = self.compaction.rev_captured;
         self.size.remove(removed_bytes);
-        self.recent.trim(rev, RECENT_CACHE_BYTES);
-        assert!(self.recent.first() <= rev.next(), "every record above the seam is in memory");
         Ok(())
+    }
+
+    /// Drops the oldest records that are in the database, while there are more than the cache may hold:
+    /// `revs_max` revisions at most. Taking a large revision apart takes long, so the caller drops the result
+    /// without the store.
+    pub(crate) fn trim(&mut self, revs_max: usize) -> Trimmed {
+        let trimmed = self.recent.trim(self.rev_checkpointed, RECENT_CACHE_BYTES, revs_max);
+        assert!(
+            self.recent.first() <= self.rev_checkpointed.next(),
+            "every record above the seam is in memory"
+        );
+        trimmed
     }
 
     /// To be called after a defragmentation has replaced the database file by a copy without free space.

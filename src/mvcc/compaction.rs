@@ -14,7 +14,7 @@ use crate::{
     limits::{CHECKPOINT_REMOVALS_MAX, READ_STRIDE_BYTES},
     mvcc::{
         KvHash, RevError, Store,
-        compaction_work::{CompactionHash, Walk},
+        compaction_work::{CompactionHash, NextWalk, Walk},
         kv_hash,
     },
     storage::{Reader, Record, StorageError},
@@ -33,6 +33,9 @@ pub(crate) enum CompactionStep {
     /// yet, or because removals of the previous compaction are not committed yet, or because as many
     /// removals wait as one checkpoint takes.
     AwaitsCheckpoint,
+    /// Readers hold what the next compaction removes. It begins when the last hold is gone that was taken
+    /// before the compaction was accepted.
+    AwaitsReaders,
     /// Both walks up to this revision are done. The last removals are committed by another checkpoint:
     /// then [`Store::rev_compact_finished`] reaches this revision.
     Finished(Rev),
@@ -73,14 +76,18 @@ impl Store {
             return Err(RevError::Future { asked: rev, current: self.rev_current });
         }
         let prev = std::mem::replace(&mut self.rev_compacted, rev);
-        self.compaction.schedule(prev, rev);
+        self.compaction.schedule(prev, rev, self.holds.end_period());
         Ok(())
     }
 
     /// Does the next part of the work: visits at most `max` keys of the index, or returns what the
     /// caller has to do.
     pub(crate) fn compaction_stride(&mut self, max: usize) -> CompactionStep {
-        let Some(walk) = self.compaction.next_walk() else { return CompactionStep::Idle };
+        let walk = match self.compaction.next_walk() {
+            NextWalk::Goes(walk) => walk,
+            NextWalk::IsHeld => return CompactionStep::AwaitsReaders,
+            NextWalk::None => return CompactionStep::Idle,
+        };
         match walk {
             Walk::Index { span, after, mut any_kept } => {
                 let (last, found) = self.index.compact(after.as_deref(), max, span.rev);

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 
 use crate::{
     limits::{COMPACTION_HASHES, COMPACTIONS_WAITING},
-    mvcc::kv_hash::KvHash,
+    mvcc::{hold::Earlier, kv_hash::KvHash},
     types::{Rev, Revision},
 };
 
 /// The progress of the compactions that were accepted.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    /// Compactions that have not begun, oldest first.
-    waiting: VecDeque<Span>,
+    /// Compactions that have not begun, oldest first, each with the holds that were taken before it.
+    waiting: VecDeque<(Span, Earlier)>,
     pub(super) walk: Option<Walk>,
     /// Removals that no checkpoint has captured, in the order of the disk.
     pub(super) removed: VecDeque<Revision>,
@@ -33,6 +33,13 @@ pub(super) struct Span {
     /// Every record that the previous compaction kept is still in the database, so that the hash of
     /// this compaction is the same on every member.
     pub(super) is_hashed: bool,
+}
+
+pub(super) enum NextWalk {
+    None,
+    /// Readers hold what it is to remove.
+    IsHeld,
+    Goes(Walk),
 }
 
 #[derive(Debug)]
@@ -76,7 +83,8 @@ impl Compaction {
         let mut waiting = VecDeque::new();
         if rev_finished < rev_scheduled {
             // Some of its records may have been removed before the restart.
-            waiting.push_back(Span { prev: rev_finished, rev: rev_scheduled, is_hashed: false });
+            let span = Span { prev: rev_finished, rev: rev_scheduled, is_hashed: false };
+            waiting.push_back((span, Earlier::default()));
         }
         Compaction {
             waiting,
@@ -91,28 +99,36 @@ impl Compaction {
 
     /// If too many compactions wait, the new one is merged with the last of them: both remove their
     /// records together, and neither gets a hash.
-    pub(super) fn schedule(&mut self, prev: Rev, rev: Rev) {
+    pub(super) fn schedule(&mut self, prev: Rev, rev: Rev, mut earlier: Earlier) {
         assert!(prev < rev, "compactions go forwards: {prev} to {rev}");
-        let last = self.waiting.back().map_or(prev, |last| last.rev);
+        let last = self.waiting.back().map_or(prev, |(last, _)| last.rev);
         assert_eq!(last, prev, "a compaction begins where the one before it ends");
         // A client that asks for the hash at revision 0 means the newest revision, so no compaction's
         // hash may be stored there.
         let mut span = Span { prev, rev, is_hashed: rev > Rev(0) };
         if self.waiting.len() >= COMPACTIONS_WAITING
-            && let Some(last) = self.waiting.pop_back()
+            && let Some((last, held)) = self.waiting.pop_back()
         {
             span = Span { prev: last.prev, rev, is_hashed: false };
+            earlier.add(held);
         }
-        self.waiting.push_back(span);
+        self.waiting.push_back((span, earlier));
     }
 
-    pub(super) fn next_walk(&mut self) -> Option<Walk> {
-        let rev_walked = self.rev_walked;
-        let begin = |span: Span| {
-            assert_eq!(span.prev, rev_walked, "a walk begins where the one before it ended");
-            Walk::Index { span, after: None, any_kept: false }
-        };
-        self.walk.take().or_else(|| self.waiting.pop_front().map(begin))
+    pub(super) fn next_walk(&mut self) -> NextWalk {
+        if let Some(walk) = self.walk.take() {
+            return NextWalk::Goes(walk);
+        }
+        match self.waiting.front() {
+            None => NextWalk::None,
+            Some((_, earlier)) if earlier.any_left() => NextWalk::IsHeld,
+            Some((span, _)) => {
+                let span = *span;
+                assert_eq!(span.prev, self.rev_walked, "a walk begins where the one before it ended");
+                self.waiting.pop_front();
+                NextWalk::Goes(Walk::Index { span, after: None, any_kept: false })
+            }
+        }
     }
 
     /// Whether there is anything to capture for the next checkpoint.

@@ -141,7 +141,7 @@ impl Captured {
         if rev > current {
             return Err(RevError::Future { asked: rev, current });
         }
-        let head = store.recent.changes(store.rev_checkpointed.next());
+        let head = store.recent.changes(Revision::after(store.rev_checkpointed));
         let head = head.take_while(|(revision, _)| revision.main <= rev);
         let head = head.map(|(revision, record)| (revision, record.clone())).collect();
         let body = Arc::clone(&store.body);

@@ -116,7 +116,12 @@ impl KeyIndex {
 
     /// The newest put at `rev`, if the key existed then.
     pub(super) fn at(&self, rev: Rev) -> Option<Live> {
-        self.live(self.count_until(rev).checked_sub(1)?)
+        self.before(Revision::after(rev))
+    }
+
+    /// The put that was the key's newest change just before a revision; `None` if that was a tombstone.
+    pub(super) fn before(&self, revision: Revision) -> Option<Live> {
+        self.live(self.count_before(revision).checked_sub(1)?)
     }
 
     /// The lease of the newest put; [`LeaseId::NONE`] once the key is deleted.
@@ -136,7 +141,7 @@ impl KeyIndex {
     /// the caller removes the key from the index.
     pub(super) fn compact(&mut self, rev: Rev) -> Kept {
         let (before, newest) = (self.at(rev), self.newest());
-        let count = self.count_until(rev);
+        let count = self.count_before(Revision::after(rev));
         let changes = self.changes();
         let Some(last) = count.checked_sub(1) else { return Kept::Later };
         let keeps_last = !changes[last].is_tombstone() || changes[last].main.get() == rev.0;
@@ -169,12 +174,12 @@ impl KeyIndex {
         }
     }
 
-    /// The number of changes up to and including `rev`.
-    fn count_until(&self, rev: Rev) -> usize {
+    /// The number of changes before a revision.
+    fn count_before(&self, revision: Revision) -> usize {
         let changes = self.changes();
         match changes.last() {
-            Some(newest) if newest.main.get() <= rev.0 => changes.len(),
-            _ => changes.partition_point(|change| change.main.get() <= rev.0),
+            Some(newest) if newest.revision() < revision => changes.len(),
+            _ => changes.partition_point(|change| change.revision() < revision),
         }
     }
 

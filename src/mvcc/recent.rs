@@ -15,7 +15,8 @@ use crate::{
 pub(super) struct Recent {
     /// The revision of `revs[0]`.
     first: Rev,
-    revs: VecDeque<Changes>,
+    /// With the bytes that the records of the revision take.
+    revs: VecDeque<(usize, Changes)>,
     bytes: usize,
     /// The part of `bytes` that no checkpoint has stored, and the part of it that a checkpoint under
     /// way has captured.
@@ -28,6 +29,16 @@ pub(super) struct Recent {
 enum Changes {
     One(Record),
     Many(Vec<Record>),
+}
+
+/// Records that were dropped from memory.
+#[derive(Debug)]
+pub(crate) struct Trimmed(Vec<Changes>);
+
+impl Trimmed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// The memory of a record beside its bytes: its place in the queue, and two allocations.
@@ -51,15 +62,17 @@ impl Recent {
 
     /// Adds a change to the newest revision or begins the next one.
     pub(super) fn push(&mut self, revision: Revision, record: Record) {
-        self.bytes += cost(&record);
-        self.unsaved_bytes += cost(&record);
+        let cost = cost(&record);
+        self.bytes += cost;
+        self.unsaved_bytes += cost;
         if revision.sub == 0 {
             assert_eq!(revision.main, self.last().next(), "revisions grow by one");
-            self.revs.push_back(Changes::One(record));
+            self.revs.push_back((cost, Changes::One(record)));
             return;
         }
         assert_eq!(revision.main, self.last(), "only the newest revision gets further changes");
-        let newest = self.revs.back_mut().expect("sub-revision 0 has been pushed");
+        let (bytes, newest) = self.revs.back_mut().expect("sub-revision 0 has been pushed");
+        *bytes += cost;
         assert_eq!(revision.sub, newest.records().len() as i64, "sub-revisions grow by one");
         match newest {
             Changes::One(first) => *newest = Changes::Many(vec![first.clone(), record]),
@@ -71,7 +84,7 @@ impl Recent {
     /// `None` if the revision is older than those in memory.
     pub(super) fn get(&self, revision: Revision) -> Option<&Record> {
         let position = usize::try_from(revision.main.0 - self.first.0).ok()?;
-        let records = self.revs[position].records();
+        let records = self.revs[position].1.records();
         Some(&records[usize::try_from(revision.sub).expect("a sub-revision counts from 0")])
     }
 
@@ -79,14 +92,15 @@ impl Recent {
     pub(super) fn from(&self, from: Rev) -> impl Iterator<Item = (Rev, &[Record])> {
         let skipped = usize::try_from(from.0 - self.first.0).unwrap_or(0).min(self.revs.len());
         let revs = (self.first.0 + skipped as i64..).map(Rev);
-        revs.zip(self.revs.range(skipped..).map(Changes::records))
+        revs.zip(self.revs.range(skipped..).map(|(_, changes)| changes.records()))
     }
 
-    /// The records of [`Recent::from`], one by one.
-    pub(super) fn changes(&self, from: Rev) -> impl Iterator<Item = (Revision, &Record)> {
-        self.from(from).flat_map(|(main, records)| {
-            let revisions = (0..).map(move |sub| Revision { main, sub });
-            revisions.zip(records)
+    /// The records in memory from a revision on, one by one.
+    pub(super) fn changes(&self, from: Revision) -> impl Iterator<Item = (Revision, &Record)> {
+        self.from(from.main).flat_map(move |(main, records)| {
+            let skipped = if main == from.main { usize::try_from(from.sub).unwrap_or(0) } else { 0 };
+            let revisions = (skipped as i64..).map(move |sub| Revision { main, sub });
+            revisions.zip(records.iter().skip(skipped))
         })
     }
 
@@ -114,15 +128,18 @@ impl Recent {
         self.unsaved_bytes -= captured_bytes;
     }
 
-    /// Drops the oldest revisions up to `until`, while the records take more than `max_bytes`.
-    pub(super) fn trim(&mut self, until: Rev, max_bytes: usize) {
+    /// Takes the oldest revisions up to `until` out, while the records take more than `max_bytes`.
+    pub(super) fn trim(&mut self, until: Rev, max_bytes: usize, revs_max: usize) -> Trimmed {
         assert!(until <= self.last(), "a checkpoint contains only revisions that were in memory");
-        while self.bytes > max_bytes && self.first <= until {
-            let Some(changes) = self.revs.pop_front() else { return };
-            self.bytes -= changes.records().iter().map(cost).sum::<usize>();
+        let mut trimmed = Vec::new();
+        while self.bytes > max_bytes && self.first <= until && trimmed.len() < revs_max {
+            let Some((bytes, changes)) = self.revs.pop_front() else { break };
+            self.bytes -= bytes;
             self.first = self.first.next();
+            trimmed.push(changes);
         }
         assert!(self.unsaved_bytes <= self.bytes, "a record is dropped from memory only after it was saved");
+        Trimmed(trimmed)
     }
 }
 

@@ -6,9 +6,10 @@ use thiserror::Error;
 
 use crate::{
     mvcc::{
-        Size,
+        Hold, Size,
         cells::StoredCells,
         compaction_work::Compaction,
+        hold::Holds,
         index::Index,
         key_index::{KeyIndex, Live},
         recent::Recent,
@@ -32,6 +33,7 @@ pub(crate) struct Store {
     /// Reads below it are refused.
     pub(super) rev_compacted: Rev,
     pub(super) compaction: Compaction,
+    pub(super) holds: Holds,
     /// Every record up to this revision has been captured for a checkpoint.
     pub(super) rev_captured: Rev,
     /// The seam: every record up to this revision is in `body`.
@@ -98,6 +100,7 @@ impl Store {
             rev_current: cells.rev_current,
             rev_compacted: cells.rev_compact_scheduled,
             compaction: Compaction::after(cells.rev_compact_finished, cells.rev_compact_scheduled),
+            holds: Holds::new(),
             rev_captured: cells.rev_current,
             rev_checkpointed: cells.rev_current,
             size,
@@ -121,6 +124,17 @@ impl Store {
 
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Keeps everything that can be read now readable, for as long as the hold lives.
+    pub(crate) fn hold(&self) -> Hold {
+        self.holds.take()
+    }
+
+    /// Whether the state just before a revision can be read: it is not compacted, or it was not when the
+    /// hold was taken from this store.
+    pub(crate) fn is_readable(&self, before: Revision, hold: Option<&Hold>) -> bool {
+        before.main > self.rev_compacted || hold.is_some_and(|hold| self.holds.honours(hold))
     }
 
     /// Leases, users or roles, which count towards the size like records, took `before` bytes and now take
@@ -162,6 +176,23 @@ impl Store {
         self.index.range(range, None).filter_map(|(key, changes)| Some((key, KeyMeta::of(changes)?)))
     }
 
+    /// What the index knows about the value that a key had just before a revision.
+    pub(crate) fn lookup_before(&self, key: &[u8], before: Revision) -> Option<KeyAt<'_>> {
+        KeyAt::of(self, self.index.get(key)?, before)
+    }
+
+    /// As [`Store::lookup_before`], for the keys of a range after `after`, in order. Keys that did not exist
+    /// then are returned with `None`, because visiting them costs as much.
+    pub(crate) fn lookup_range_before(
+        &self,
+        range: &KeyRange,
+        after: Option<&[u8]>,
+        before: Revision,
+    ) -> impl Iterator<Item = (&[u8], Option<KeyAt<'_>>)> {
+        let keys = self.index.range(range, after);
+        keys.map(move |(key, changes)| (key, KeyAt::of(self, changes, before)))
+    }
+
     /// Reads the key-value pair of a put, from memory or from the database.
     pub(super) fn value(&self, revision: Revision) -> Result<KeyValue, StorageError> {
         match self.recent.get(revision) {
@@ -185,7 +216,7 @@ impl Store {
                     revision.main <= self.rev_checkpointed,
                     "a record that is not in memory is in the database"
                 );
-                Located::Body(revision, Arc::clone(&self.body))
+                Located::Body(Place { revision, body: Arc::clone(&self.body) })
             }
         }
     }
@@ -198,17 +229,53 @@ impl KeyMeta {
     }
 }
 
+/// What the index knows about the value that a key had at some moment.
+pub(crate) struct KeyAt<'s> {
+    pub(crate) create_rev: Rev,
+    pub(crate) mod_rev: Rev,
+    pub(crate) version: i64,
+    /// `None` if only the record contains it: the index knows the lease of the newest value alone.
+    pub(crate) lease: Option<LeaseId>,
+    revision: Revision,
+    store: &'s Store,
+}
+
+impl<'s> KeyAt<'s> {
+    fn of(store: &'s Store, changes: &KeyIndex, before: Revision) -> Option<KeyAt<'s>> {
+        let live @ Live { revision, create_rev, version } = changes.before(before)?;
+        let lease = (changes.newest() == Some(live)).then(|| changes.lease());
+        Some(KeyAt { create_rev, mod_rev: revision.main, version, lease, revision, store })
+    }
+
+    /// The record of the value.
+    pub(crate) fn locate(&self) -> Located {
+        self.store.locate(self.revision)
+    }
+}
+
 /// A record from memory, or its place in the database.
-pub(super) enum Located {
+pub(crate) enum Located {
     Head(Record),
-    Body(Revision, Arc<Reader>),
+    Body(Place),
+}
+
+/// Where a record is that is not in memory.
+pub(crate) struct Place {
+    pub(super) revision: Revision,
+    body: Arc<Reader>,
 }
 
 impl Located {
     pub(super) fn load(self) -> Result<KeyValue, StorageError> {
         match self {
             Located::Head(record) => Ok(record.key_value()),
-            Located::Body(revision, body) => Ok(body.record(revision)?.key_value()),
+            Located::Body(place) => place.read(),
         }
+    }
+}
+
+impl Place {
+    pub(crate) fn read(self) -> Result<KeyValue, StorageError> {
+        Ok(self.body.record(self.revision)?.key_value())
     }
 }

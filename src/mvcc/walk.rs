@@ -1,57 +1,74 @@
-//! Reading a range without delaying writes.
+//! Reading a range without delaying writes, or other tasks.
 //!
-//! A walk borrows the store for one stride at a time. The first stride pins the revision that is read.
-//! The index keeps the history of its keys, so all strides see the store as it was at that revision. Each
+//! A walk borrows the store for one stride at a time. The first stride chooses the moment that is read.
+//! The index keeps the history of its keys, so all strides see the store as it was at that moment. Each
 //! stride collects the records that are in memory; for the others it notes the revision and a snapshot of
-//! the database that certainly contains the record. After the last stride [`RangeWalk::finish`] reads
-//! those records without the store.
+//! the database that certainly contains the record. [`RangeWalk::digest`] reads those records and sorts, a
+//! bounded part at a time and without the store.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use bytes::Bytes;
 
 use crate::{
-    limits::RANGE_STRIDE_KEYS,
-    mvcc::{Range, RangeResult, RevBounds, RevError, SortOrder, SortTarget, Step, Store, key_index::Live},
-    storage::{Reader, StorageError},
-    types::{KeyValue, Rev, Revision},
+    limits::{RANGE_STRIDE_KEYS, READ_STRIDE_BYTES, READ_STRIDE_RECORDS},
+    mvcc::{
+        Hold, Range, RangeResult, RevBounds, RevError, SortOrder, SortTarget, Step, Store,
+        key_index::Live,
+        ranked::{Candidate, Ranked, SortKey},
+        store::{Located, Place},
+    },
+    storage::StorageError,
+    types::{KeyRange, KeyValue, Rev, Revision},
 };
 
 pub(crate) struct RangeWalk<'a> {
     range: &'a Range,
     /// Whether the keys after the limit are counted as well.
-    counted: bool,
-    pinned: Option<Pinned>,
+    is_counted: bool,
+    moment: Option<Moment>,
     /// The key that was visited last.
     after: Option<Box<[u8]>>,
+    is_walked: bool,
     count: i64,
-    /// In the order of the keys. Those in `unread` have no key, value and lease yet.
+    /// The number of keys so far that pass the filters of the request.
+    passed: usize,
+    /// Keys to be sorted by a value that has to be read first, each with its position among those that
+    /// passed.
+    unranked: Vec<(usize, Place)>,
+    /// The first keys so far in the order of the request; `None` if that is the order of the keys.
+    ranked: Option<Ranked>,
+    /// The answer, in its order. Those in `unread` have no key, value and lease yet.
     kvs: Vec<KeyValue>,
-    unread: Vec<Unread>,
+    unread: Vec<(usize, Place)>,
 }
 
-#[derive(Clone, Copy)]
-struct Pinned {
+/// What a walk reads: the state just before a revision.
+struct Moment {
+    before: Revision,
     /// The newest revision when the walk began, for the header of the answer.
     current: Rev,
-    /// The revision that is read.
-    rev: Rev,
-}
-
-struct Unread {
-    position: usize,
-    revision: Revision,
-    body: Arc<Reader>,
+    /// Taken by the first stride, if a second one is needed.
+    hold: Option<Hold>,
+    /// Whether the caller chose the moment, so that the walk must not choose another one.
+    is_given: bool,
 }
 
 impl<'a> RangeWalk<'a> {
+    /// A walk at the revision that the range asks for, which the first stride may refuse.
     pub(crate) fn new(range: &'a Range) -> RangeWalk<'a> {
+        let is_in_order = range.sort.target == SortTarget::Key && range.sort.order != SortOrder::Descend;
+        let ranked = || Ranked::new(range.sort.order == SortOrder::Descend, limit_of(range));
         RangeWalk {
             range,
-            counted: true,
-            pinned: None,
+            is_counted: true,
+            moment: None,
             after: None,
+            is_walked: false,
             count: 0,
+            passed: 0,
+            unranked: Vec::new(),
+            ranked: (!is_in_order && !range.count_only).then(ranked),
             kvs: Vec::new(),
             unread: Vec::new(),
         }
@@ -60,30 +77,45 @@ impl<'a> RangeWalk<'a> {
     /// A walk that ends when the limit is reached, for callers that know the number of keys already.
     /// The `count` of its result is not valid.
     pub(crate) fn uncounted(range: &'a Range) -> RangeWalk<'a> {
-        RangeWalk { counted: false, ..RangeWalk::new(range) }
+        RangeWalk { is_counted: false, ..RangeWalk::new(range) }
     }
 
-    /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
+    /// A walk over the state just before a revision, whatever revision the range asks for. The hold was taken
+    /// when that state was readable.
+    pub(crate) fn before(range: &'a Range, before: Revision, hold: Hold) -> RangeWalk<'a> {
+        let moment = Moment { before, current: before.main, hold: Some(hold), is_given: true };
+        RangeWalk { moment: Some(moment), ..RangeWalk::new(range) }
+    }
+
+    /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most. [`RangeWalk::digest`] is to be called after each
+    /// stride.
     pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
-        self.step_at(store, store.rev_current, RANGE_STRIDE_KEYS)
+        self.step_of(store, RANGE_STRIDE_KEYS)
     }
 
-    /// As [`RangeWalk::step`], with `current` as the newest revision: within a write, that is the revision
-    /// being written.
-    pub(super) fn step_at(&mut self, store: &Store, current: Rev, keys_max: usize) -> Result<Step, RevError> {
-        let rev = self.pin(store, current)?;
-        let kvs_max = self.kvs_max();
+    pub(super) fn step_of(&mut self, store: &Store, keys_max: usize) -> Result<Step, RevError> {
+        assert!(self.unranked.is_empty() && !self.is_walked, "every stride is digested before the next one");
+        let before = self.pin(store)?;
+        let passed_max = self.passed_max();
         let range = &self.range.range;
         let after = self.after.take();
         let mut last = after.as_deref();
         let mut visited = 0;
+        let mut may_count = true;
         for (key, changes) in store.index.range(range, after.as_deref()) {
-            if self.kvs.len() == kvs_max && (rev == current || !self.counted) {
+            if self.passed == passed_max && !self.is_counted {
                 break;
             }
-            if let Some(live) = changes.at(rev) {
+            if self.passed == passed_max && std::mem::take(&mut may_count) {
+                // The index usually can count the other keys without visiting them.
+                if let Some(rest) = store.count_before(range, last, before) {
+                    self.count += rest;
+                    break;
+                }
+            }
+            if let Some(live) = changes.before(before) {
                 self.count += 1;
-                if self.kvs.len() < kvs_max && passes(self.range, live) {
+                if self.passed < passed_max && passes(self.range, live) {
                     self.take(store, key, live);
                 }
             }
@@ -91,140 +123,149 @@ impl<'a> RangeWalk<'a> {
             visited += 1;
             if visited == keys_max {
                 self.after = Some(key.into());
+                let moment = self.moment.as_mut().expect("the stride has pinned the moment");
+                moment.hold.get_or_insert_with(|| store.hold());
                 return Ok(Step::More);
             }
         }
-        // At the newest revision the index can count the other keys without visiting them.
-        if self.kvs.len() == kvs_max && rev == current {
-            self.count += store.index.count(range, last) as i64;
-        }
+        self.is_walked = true;
         Ok(Step::Done)
     }
 
-    /// Reads the records that are in the database. Returns the revision for the header, and the answer.
-    pub(crate) fn finish(mut self) -> Result<(Rev, RangeResult), StorageError> {
-        let current = self.pinned.expect("a walk is finished after its last step").current;
-        let limit = limit_of(self.range);
-        let more = self.kvs.len() > limit;
-        if self.is_sorted() {
-            self.kvs.truncate(limit);
-            self.read(|_| true)?;
-        } else {
-            self.sort(limit)?;
+    /// Reads and sorts what the strides have found, a bounded part of it. To be called without the store,
+    /// until it returns [`Step::Done`].
+    pub(crate) fn digest(&mut self) -> Result<Step, StorageError> {
+        self.rank_some()?;
+        if !self.unranked.is_empty() {
+            return Ok(Step::More);
         }
-        Ok((current, RangeResult { kvs: self.kvs, more, count: self.count }))
+        if !self.is_walked {
+            return Ok(Step::Done);
+        }
+        if !self.unrank_some() {
+            return Ok(Step::More);
+        }
+        let kvs = &mut self.kvs;
+        read_some(&mut self.unread, |position, kv| kvs[position] = kv)?;
+        Ok(if self.unread.is_empty() { Step::Done } else { Step::More })
     }
 
-    /// The revision to read, which the first step chooses. Later steps check that it was not compacted
-    /// meanwhile.
-    fn pin(&mut self, store: &Store, current: Rev) -> Result<Rev, RevError> {
-        match self.pinned {
-            Some(Pinned { rev, .. }) if rev >= store.rev_compacted => return Ok(rev),
-            // The pinned revision was compacted during the walk. A read of the newest revision starts
-            // again at the revision that is the newest now; `check_rev` refuses any other read.
-            Some(_) => *self = RangeWalk { counted: self.counted, ..RangeWalk::new(self.range) },
+    /// The revision of the header, and the answer.
+    pub(crate) fn finish(self) -> (Rev, RangeResult) {
+        assert!(self.is_walked, "a walk is finished after its last stride");
+        assert!(self.unread.is_empty() && self.ranked.is_none(), "a walk is finished after it was digested");
+        let moment = self.moment.expect("the first stride has pinned the moment");
+        let more = self.passed > limit_of(self.range);
+        (moment.current, RangeResult { kvs: self.kvs, more, count: self.count })
+    }
+
+    /// The moment to read, which the first stride chooses. Later strides check that it can still be read.
+    fn pin(&mut self, store: &Store) -> Result<Revision, RevError> {
+        match &self.moment {
+            Some(moment) if store.is_readable(moment.before, moment.hold.as_ref()) => {
+                return Ok(moment.before);
+            }
+            Some(Moment { before, is_given: true, .. }) => {
+                let asked = Rev(before.main.0 - 1);
+                return Err(RevError::Compacted { asked, compacted: store.rev_compacted });
+            }
+            // A snapshot from the leader has replaced the store. A read of the newest revision starts again
+            // at the revision that is the newest now; `check_rev` may refuse any other read.
+            Some(_) => *self = RangeWalk { is_counted: self.is_counted, ..RangeWalk::new(self.range) },
             None => {}
         }
-        let rev = store.check_rev(self.range.rev, current)?;
-        self.pinned = Some(Pinned { current, rev });
-        Ok(rev)
+        let rev = store.check_rev(self.range.rev, store.rev_current)?;
+        let before = Revision::after(rev);
+        let current = store.rev_current;
+        self.moment = Some(Moment { before, current, hold: None, is_given: false });
+        Ok(before)
     }
 
+    /// Collects a key that passes the filters, if it can be among the first ones of the answer.
     fn take(&mut self, store: &Store, key: &[u8], live: Live) {
-        let Live { revision, create_rev, version } = live;
-        let known = KeyValue { create_rev, mod_rev: revision.main, version, ..KeyValue::default() };
-        if self.range.keys_only && self.range.sort.target != SortTarget::Value {
-            // As in etcd since 3.7: without the lease, because the record is not read.
-            self.kvs.push(KeyValue { key: Bytes::copy_from_slice(key), ..known });
-        } else if let Some(record) = store.recent.get(revision) {
-            self.kvs.push(record.key_value());
-        } else {
-            self.unread.push(Unread { position: self.kvs.len(), revision, body: Arc::clone(&store.body) });
-            self.kvs.push(known);
+        let position = self.passed;
+        self.passed += 1;
+        let target = self.range.sort.target;
+        let Some(ranked) = &mut self.ranked else {
+            if position < limit_of(self.range) {
+                let Candidate { kv, place } = look_up(self.range, store, key, live);
+                self.unread.extend(place.map(|place| (position, place)));
+                self.kvs.push(kv);
+            }
+            return;
+        };
+        let number = match target {
+            SortTarget::Key => position as i64,
+            SortTarget::Version => live.version,
+            SortTarget::CreateRev => live.create_rev.0,
+            SortTarget::ModRev => live.revision.main.0,
+            SortTarget::Value => match look_up(self.range, store, key, live) {
+                Candidate { place: Some(place), .. } => return self.unranked.push((position, place)),
+                candidate => {
+                    let value = SortKey::Value(candidate.kv.value.clone());
+                    return ranked.insert(value, position, || candidate);
+                }
+            },
+        };
+        ranked.insert(SortKey::Number(number), position, || look_up(self.range, store, key, live));
+    }
+
+    /// Reads and ranks some of the keys that are sorted by value.
+    fn rank_some(&mut self) -> Result<(), StorageError> {
+        let Some(ranked) = &mut self.ranked else { return Ok(()) };
+        read_some(&mut self.unranked, |position, kv| {
+            ranked.insert(SortKey::Value(kv.value.clone()), position, || Candidate { kv, place: None });
+        })
+    }
+
+    /// Moves some of the ranked keys into the answer. Returns whether all are there.
+    fn unrank_some(&mut self) -> bool {
+        let Some(ranked) = &mut self.ranked else { return true };
+        let has_value = !self.range.keys_only;
+        for _ in 0..RANGE_STRIDE_KEYS {
+            let Some(Candidate { kv, place }) = ranked.pop_first() else {
+                self.ranked = None;
+                return true;
+            };
+            self.unread.extend(place.map(|place| (self.kvs.len(), place)));
+            self.kvs.push(if has_value { kv } else { KeyValue { value: Bytes::new(), ..kv } });
         }
+        false
     }
 
     /// How many keys to collect: one more than the limit, to find out whether there are more.
-    fn kvs_max(&self) -> usize {
+    fn passed_max(&self) -> usize {
         let range = self.range;
-        let unfiltered = range.mod_rev == RevBounds::default() && range.create_rev == RevBounds::default();
+        let is_unfiltered = range.mod_rev == RevBounds::default() && range.create_rev == RevBounds::default();
         if range.count_only {
             0
-        } else if unfiltered && (range.sort.order == SortOrder::None || self.is_sorted()) {
+        } else if is_unfiltered && (range.sort.order == SortOrder::None || self.ranked.is_none()) {
             limit_of(range).saturating_add(1)
         } else {
             usize::MAX
         }
     }
-
-    /// Whether the request asks for the order of the keys, in which the walk collects them.
-    fn is_sorted(&self) -> bool {
-        self.range.sort.target == SortTarget::Key && self.range.sort.order != SortOrder::Descend
-    }
-
-    /// Sorts as the request asks, and keeps the first `limit`. Only those are read from the database,
-    /// except when they are sorted by value.
-    fn sort(&mut self, limit: usize) -> Result<(), StorageError> {
-        let target = self.range.sort.target;
-        if target == SortTarget::Value {
-            self.read(|_| true)?;
-        }
-        let mut order: Vec<usize> = (0..self.kvs.len()).collect();
-        let kvs = &self.kvs;
-        match self.range.sort.order {
-            SortOrder::Descend if target == SortTarget::Key => order.reverse(),
-            SortOrder::Descend => order.sort_by(|a, b| compare(target, &kvs[*b], &kvs[*a])),
-            // As in etcd, a sort target without an order means ascending.
-            SortOrder::None | SortOrder::Ascend => order.sort_by(|a, b| compare(target, &kvs[*a], &kvs[*b])),
-        }
-        order.truncate(limit);
-        let mut chosen = vec![false; self.kvs.len()];
-        order.iter().for_each(|position| chosen[*position] = true);
-        self.read(|position| chosen[position])?;
-        let keys_only = self.range.keys_only;
-        let pick = |position: usize| {
-            let kv = std::mem::take(&mut self.kvs[position]);
-            if keys_only { KeyValue { value: Bytes::new(), ..kv } } else { kv }
-        };
-        self.kvs = order.into_iter().map(pick).collect();
-        Ok(())
-    }
-
-    /// Reads the records that are in the database, at the positions that are wanted.
-    fn read(&mut self, wanted: impl Fn(usize) -> bool) -> Result<(), StorageError> {
-        // In the order of the disk, because neighbouring records share pages.
-        self.unread.sort_unstable_by_key(|unread| unread.revision);
-        for Unread { position, revision, body } in std::mem::take(&mut self.unread) {
-            if position < self.kvs.len() && wanted(position) {
-                self.kvs[position] = body.record(revision)?.key_value();
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Store {
-    /// Reads a whole range in one stride. Readers that share the store use a [`RangeWalk`] instead.
+    /// Reads a whole range. Readers that share the store use a [`RangeWalk`] instead.
+    #[cfg(test)]
     pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
-        self.range_at(range, self.rev_current)
-    }
-
-    /// As [`Store::range`], with `current` as the newest revision.
-    pub(super) fn range_at(
-        &self,
-        range: &Range,
-        current: Rev,
-    ) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
         let mut walk = RangeWalk::new(range);
-        match walk.step_at(self, current, usize::MAX) {
-            Ok(Step::Done) => walk.finish().map(Ok),
-            Ok(Step::More) => unreachable!("no store has that many keys"),
-            Err(refusal) => Ok(Err(refusal)),
+        loop {
+            let step = match walk.step(self) {
+                Ok(step) => step,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            while walk.digest()? == Step::More {}
+            if step == Step::Done {
+                return Ok(Ok(walk.finish()));
+            }
         }
     }
 
     /// The revision to read for a request that asks for `asked`, or why it cannot be read.
-    pub(super) fn check_rev(&self, asked: i64, current: Rev) -> Result<Rev, RevError> {
+    fn check_rev(&self, asked: i64, current: Rev) -> Result<Rev, RevError> {
         let rev = if asked <= 0 { current } else { Rev(asked) };
         if rev > current {
             Err(RevError::Future { asked: rev, current })
@@ -234,6 +275,67 @@ impl Store {
             Ok(rev)
         }
     }
+
+    /// How many keys of a range after `after` existed just before a revision. The number is that of the keys
+    /// that exist now, corrected by the changes since; `None` if there were too many changes, or not all of
+    /// them are in memory.
+    fn count_before(&self, range: &KeyRange, after: Option<&[u8]>, before: Revision) -> Option<i64> {
+        if before.main < self.recent.first() {
+            return None;
+        }
+        let mut changed = BTreeSet::new();
+        for (visited, (revision, record)) in self.recent.changes(before).enumerate() {
+            if visited == RANGE_STRIDE_KEYS {
+                return None;
+            }
+            let key = record.parts().key;
+            assert!(revision >= before, "changes are in order");
+            if range.contains(key) && after.is_none_or(|after| after < key) {
+                changed.insert(key);
+            }
+        }
+        let mut count = self.index.count(range, after) as i64;
+        for changes in changed.into_iter().filter_map(|key| self.index.get(key)) {
+            count += i64::from(changes.before(before).is_some()) - i64::from(changes.newest().is_some());
+        }
+        assert!(count >= 0, "no more keys were created since than exist");
+        Some(count)
+    }
+}
+
+/// What the answer needs of a key, or the place of its record.
+fn look_up(range: &Range, store: &Store, key: &[u8], live: Live) -> Candidate {
+    let Live { revision, create_rev, version } = live;
+    let known = KeyValue { create_rev, mod_rev: revision.main, version, ..KeyValue::default() };
+    if range.keys_only && range.sort.target != SortTarget::Value {
+        // As in etcd since 3.7: without the lease, because the record is not read.
+        return Candidate { kv: KeyValue { key: Bytes::copy_from_slice(key), ..known }, place: None };
+    }
+    match store.locate(revision) {
+        Located::Head(record) => Candidate { kv: record.key_value(), place: None },
+        Located::Body(place) => Candidate { kv: known, place: Some(place) },
+    }
+}
+
+/// Reads some of the records: at most [`READ_STRIDE_RECORDS`], and not many more bytes than
+/// [`READ_STRIDE_BYTES`].
+fn read_some(
+    unread: &mut Vec<(usize, Place)>,
+    mut take: impl FnMut(usize, KeyValue),
+) -> Result<(), StorageError> {
+    let mut some = unread.split_off(unread.len().saturating_sub(READ_STRIDE_RECORDS));
+    // In the order of the disk, because neighbouring records share pages.
+    some.sort_unstable_by_key(|(_, place)| Reverse(place.revision));
+    let mut bytes = 0;
+    while bytes < READ_STRIDE_BYTES
+        && let Some((position, place)) = some.pop()
+    {
+        let kv = place.read()?;
+        bytes += kv.key.len() + kv.value.len();
+        take(position, kv);
+    }
+    unread.append(&mut some);
+    Ok(())
 }
 
 /// Maximum number of keys in the answer.
@@ -246,14 +348,4 @@ fn passes(range: &Range, live: Live) -> bool {
         (bounds.max == 0 || rev.0 <= bounds.max) && (bounds.min == 0 || rev.0 >= bounds.min)
     };
     within(range.mod_rev, live.revision.main) && within(range.create_rev, live.create_rev)
-}
-
-fn compare(target: SortTarget, a: &KeyValue, b: &KeyValue) -> Ordering {
-    match target {
-        SortTarget::Key => a.key.cmp(&b.key),
-        SortTarget::Version => a.version.cmp(&b.version),
-        SortTarget::CreateRev => a.create_rev.cmp(&b.create_rev),
-        SortTarget::ModRev => a.mod_rev.cmp(&b.mod_rev),
-        SortTarget::Value => a.value.cmp(&b.value),
-    }
 }

@@ -7,34 +7,37 @@
 use bytes::Bytes;
 
 use crate::{
-    mvcc::{KeyMeta, Range, RangeResult, RevError, Store},
+    mvcc::{Step, Store},
     storage::{Record, StorageError},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
 /// The changes of one request. They all get the same revision, and sub-revisions in the order in which
 /// they are made.
-pub(crate) struct Write<'a> {
-    store: &'a mut Store,
+///
+/// A write does not borrow the store, so that a large request can release the store between its changes.
+/// Every method takes the store on which the write began.
+#[derive(Debug)]
+pub(crate) struct Write {
+    /// The revision that the changes get.
+    main: Rev,
     events: Vec<Event>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PutDone {
     /// The lease that the key was attached to.
     pub(crate) prev_lease: Option<LeaseId>,
     pub(crate) existed: bool,
-    /// The previous key-value pair, if the key existed and the caller asked for the pair.
-    pub(crate) prev_kv: Option<KeyValue>,
 }
 
-#[derive(Debug, PartialEq)]
-pub(crate) struct Deleted {
-    pub(crate) key: Bytes,
-    /// The lease that the key was attached to, or [`LeaseId::NONE`].
-    pub(crate) lease: LeaseId,
-    /// The previous key-value pair, if the caller asked for it.
-    pub(crate) prev_kv: Option<KeyValue>,
+/// The progress of a deletion through its range.
+#[derive(Debug, Default)]
+pub(crate) struct Deletion {
+    /// The key that was visited last.
+    after: Option<Box<[u8]>>,
+    /// Keys that were deleted.
+    pub(crate) deleted: i64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -46,24 +49,26 @@ pub(crate) struct Committed {
 }
 
 impl Store {
-    pub(crate) fn begin(&mut self) -> Write<'_> {
+    pub(crate) fn begin(&mut self) -> Write {
         assert_eq!(self.recent.last(), self.rev_current, "the previous write was committed");
-        Write { store: self, events: Vec::new() }
+        Write { main: self.rev_current.next(), events: Vec::new() }
     }
 }
 
-impl Write<'_> {
+impl Write {
+    /// With `want_prev`, the event contains the previous key-value pair.
     pub(crate) fn put(
         &mut self,
+        store: &mut Store,
         key: Bytes,
         value: Bytes,
         lease: LeaseId,
         want_prev: bool,
     ) -> Result<PutDone, StorageError> {
-        let revision = self.next_revision();
-        let prev = self.store.index.put(&key, revision, lease);
+        let revision = self.next_revision(store);
+        let prev = store.index.put(&key, revision, lease);
         let prev_kv = match prev {
-            Some((live, _)) if want_prev => Some(self.store.value(live.revision)?),
+            Some((live, _)) if want_prev => Some(store.value(live.revision)?),
             _ => None,
         };
         let record = Record::put(&KeyValue {
@@ -75,73 +80,77 @@ impl Write<'_> {
             lease,
         });
         let kv = record.key_value();
-        self.store.size.add(&record);
-        self.store.recent.push(revision, record);
-        self.events.push(Event { kind: EventKind::Put, kv, prev_kv: prev_kv.clone() });
+        store.size.add(&record);
+        store.recent.push(revision, record);
+        self.events.push(Event { kind: EventKind::Put, kv, prev_kv });
         Ok(PutDone {
             prev_lease: prev.map(|(_, lease)| lease).filter(|lease| lease.is_some()),
             existed: prev.is_some(),
-            prev_kv,
         })
     }
 
-    /// Deletes the keys of a range that exist, and returns them, in the order of the keys.
-    pub(crate) fn delete_range(
+    /// Deletes the next keys of a range that exist, in the order of the keys. Calls `show` for each key with
+    /// the lease that it was attached to. `keys_left` is the number of keys that may be visited, and is
+    /// reduced by those that were.
+    pub(crate) fn delete_some(
         &mut self,
+        store: &mut Store,
         range: &KeyRange,
+        deletion: &mut Deletion,
+        keys_left: &mut usize,
         want_prev: bool,
-    ) -> Result<Vec<Deleted>, StorageError> {
-        let revision = self.next_revision();
-        let Store { index, recent, body, size, .. } = &mut *self.store;
-        let mut deleted = Vec::new();
-        index.delete_range(range, revision, |key, changes, live, revision| {
-            let prev_kv = match recent.get(live.revision) {
-                _ if !want_prev => None,
-                Some(record) => Some(record.key_value()),
-                None => Some(body.record(live.revision)?.key_value()),
-            };
-            let record = Record::tombstone(key);
-            let kv = record.deleted_key_value(revision.main);
-            size.add(&record);
-            recent.push(revision, record);
-            let lease = changes.lease();
-            deleted.push(Deleted { key: kv.key.clone(), lease, prev_kv: prev_kv.clone() });
-            self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
-            Ok::<(), StorageError>(())
-        })?;
-        Ok(deleted)
-    }
-
-    /// The newest value of a key, with the changes of this write.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.store.get(key)
-    }
-
-    /// What the index knows about a key that exists, with the changes of this write.
-    pub(crate) fn lookup(&self, key: &[u8]) -> Option<KeyMeta> {
-        self.store.lookup(key)
-    }
-
-    /// Reads a range, with the changes of this write unless the request asks for an older revision.
-    pub(crate) fn range(&self, range: &Range) -> Result<Result<(Rev, RangeResult), RevError>, StorageError> {
-        self.store.range_at(range, self.rev())
+        mut show: impl FnMut(&[u8], LeaseId),
+    ) -> Result<Step, StorageError> {
+        let revision = self.next_revision(store);
+        let Store { index, recent, body, size, .. } = store;
+        let after = deletion.after.take();
+        deletion.after = index.delete_some(
+            range,
+            after.as_deref(),
+            keys_left,
+            revision,
+            |key, lease, live, revision| {
+                let prev_kv = match recent.get(live.revision) {
+                    _ if !want_prev => None,
+                    Some(record) => Some(record.key_value()),
+                    None => Some(body.record(live.revision)?.key_value()),
+                };
+                let record = Record::tombstone(key);
+                let kv = record.deleted_key_value(revision.main);
+                size.add(&record);
+                recent.push(revision, record);
+                show(key, lease);
+                deletion.deleted += 1;
+                self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+                Ok::<(), StorageError>(())
+            },
+        )?;
+        Ok(if deletion.after.is_some() { Step::More } else { Step::Done })
     }
 
     /// The revision for a header: that of the write once it has changed something, and until then the one
     /// before it.
     pub(crate) fn rev(&self) -> Rev {
-        if self.events.is_empty() { self.store.rev_current } else { self.store.rev_current.next() }
+        if self.events.is_empty() { Rev(self.main.0 - 1) } else { self.main }
     }
 
-    pub(crate) fn commit(self) -> Committed {
+    /// The revision of the next change. The state just before it is what this write sees now. A reader with a
+    /// [`Hold`](super::Hold) can read that state later, with [`RangeWalk::before`](super::RangeWalk::before).
+    pub(crate) fn now(&self) -> Revision {
+        Revision { main: self.main, sub: self.events.len() as i64 }
+    }
+
+    pub(crate) fn commit(self, store: &mut Store) -> Committed {
         let rev = self.rev();
-        assert!(self.store.rev_compacted <= rev, "the newest revision is never compacted away");
-        self.store.rev_current = rev;
-        assert_eq!(self.store.recent.last(), rev, "the newest record has the newest revision");
+        assert_eq!(self.main, store.rev_current.next(), "one write at a time changes the store");
+        assert!(store.rev_compacted <= rev, "the newest revision is never compacted away");
+        store.rev_current = rev;
+        assert_eq!(store.recent.last(), rev, "the newest record has the newest revision");
         Committed { rev, events: self.events }
     }
 
-    fn next_revision(&self) -> Revision {
-        Revision { main: self.store.rev_current.next(), sub: self.events.len() as i64 }
+    fn next_revision(&self, store: &Store) -> Revision {
+        assert_eq!(self.main, store.rev_current.next(), "one write at a time changes the store");
+        self.now()
     }
 }

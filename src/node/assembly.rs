@@ -58,6 +58,7 @@ pub(super) struct State {
     database: Arc<Database>,
     log: LogStore,
     checkpointing: Arc<Mutex<()>>,
+    entry: Arc<tokio::sync::Mutex<()>>,
     pub(super) orders: Arc<Orders>,
     hub: Arc<Mutex<WatchHub>>,
     metrics: Arc<Metrics>,
@@ -76,6 +77,7 @@ impl State {
             database,
             log,
             checkpointing: Arc::default(),
+            entry: Arc::default(),
             orders: Arc::new(Orders::new()),
             metrics,
         }
@@ -91,6 +93,7 @@ impl State {
             database: self.database.clone(),
             log: self.log.clone(),
             checkpointing: self.checkpointing.clone(),
+            entry: self.entry.clone(),
             metrics: self.metrics.clone(),
             durable,
             compacted,
@@ -253,11 +256,12 @@ impl Core {
 
     /// What the state machine works with.
     fn parts(&self) -> Parts {
-        let State { replica, database, log, checkpointing, orders, hub, metrics } = &self.state;
+        let State { replica, database, log, checkpointing, entry, orders, hub, metrics } = &self.state;
         Parts {
             replica: replica.clone(),
             database: database.clone(),
             checkpointing: checkpointing.clone(),
+            entry: entry.clone(),
             ask_for_checkpoint: {
                 let orders = orders.clone();
                 Box::new(move || orders.checkpoint())

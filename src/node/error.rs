@@ -43,6 +43,9 @@ pub(crate) enum ProposeError {
     /// The caller may not ask for that.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The command was executed, and this node cannot read from its own disk what the answer needs.
+    #[error("executed, but the answer cannot be read from the disk")]
+    Unreadable,
 }
 
 impl ProposeError {
@@ -59,6 +62,7 @@ impl ProposeError {
             | ProposeError::Timeout
             | ProposeError::TimeoutLeaderLost
             | ProposeError::TimeoutConnectionLost
+            | ProposeError::Unreadable
             | ProposeError::Stopped => true,
         }
     }

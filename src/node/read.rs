@@ -7,9 +7,9 @@ use super::{
     mailbox::{Confirmed, Ticket},
 };
 use crate::{
-    apply::{self, Outcome, Txn},
+    apply::{Missing, Outcome, ReadTxn, Txn},
     auth::AuthStore,
-    clock,
+    clock, limits,
     mvcc::{History, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
     types::{Event, Rev},
@@ -63,17 +63,22 @@ impl Node {
     pub(super) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
         self.metrics().ranges.inc();
         let start = clock::now();
-        let result = self.walk(query).await;
+        let result = self.walk(RangeWalk::new(query)).await;
         self.metrics().observe_range(result.is_ok(), clock::since(start));
         result
     }
 
-    async fn walk(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
-        let mut walk = RangeWalk::new(query);
-        while let Step::More = self.step(&mut walk)? {
-            tokio::task::yield_now().await;
+    async fn walk(&self, mut walk: RangeWalk<'_>) -> Result<(Rev, RangeResult), ReadError> {
+        loop {
+            let step = self.step(&mut walk)?;
+            while let Step::More = walk.digest()? {
+                tokio::task::yield_now().await;
+            }
+            match step {
+                Step::More => tokio::task::yield_now().await,
+                Step::Done => return Ok(walk.finish()),
+            }
         }
-        Ok(walk.finish()?)
     }
 
     /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
@@ -82,8 +87,13 @@ impl Node {
         let start = clock::now();
         let read = || {
             let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
-            while let Step::More = self.step(&mut walk)? {}
-            Ok(walk.finish()?)
+            loop {
+                let step = self.step(&mut walk)?;
+                while let Step::More = walk.digest()? {}
+                if let Step::Done = step {
+                    return Ok(walk.finish());
+                }
+            }
         };
         let result = read();
         self.metrics().observe_range(result.is_ok(), clock::since(start));
@@ -95,8 +105,41 @@ impl Node {
     }
 
     /// A transaction that only reads, at one revision.
-    pub(super) fn read_txn(&self, txn: &Txn) -> Result<Outcome, StorageError> {
-        apply::admission::run_read_only(&self.shared.replica.read().state, txn)
+    ///
+    /// It takes strides as a range does. If a snapshot from the leader takes the place of the state in the
+    /// middle of it, it begins again.
+    pub(super) async fn read_txn(&self, txn: &Txn) -> Result<Outcome, ReadError> {
+        loop {
+            let mut outcome = self.decide(txn).await?;
+            match self.fill(outcome.missing_in_txn(txn)).await {
+                Err(ReadError::Rev(RevError::Compacted { .. })) => {}
+                filled => return filled.map(|()| outcome),
+            }
+        }
+    }
+
+    async fn decide(&self, txn: &Txn) -> Result<Outcome, ReadError> {
+        let mut reading = ReadTxn::new(txn);
+        loop {
+            let outcome = reading.step(&self.shared.replica.read().state.mvcc);
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
+            while let Step::More = reading.digest()? {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads what an answer lacks. Fails with [`ReadError::Rev`] only if a snapshot from the leader has
+    /// taken the place of the state that the command was executed on.
+    pub(super) async fn fill(&self, missing: Vec<Missing<'_>>) -> Result<(), ReadError> {
+        for missing in missing {
+            let (_, found) = self.walk(missing.walk()).await?;
+            missing.fill(found);
+        }
+        Ok(())
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.
@@ -108,11 +151,14 @@ impl Node {
 
     /// Adds to each event what the key held before it.
     pub(super) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
-        let lookup = self.shared.replica.read().state.mvcc.locate_prev(&events.iter().collect::<Vec<_>>());
-        let found = lookup.load()?;
-        assert_eq!(found.len(), events.len(), "each event has its place among what was looked up");
-        for (event, prev) in events.iter_mut().zip(found) {
-            event.prev_kv = prev;
+        for some in events.chunks_mut(limits::RANGE_STRIDE_KEYS) {
+            let borrowed: Vec<&Event> = some.iter().collect();
+            let lookup = self.shared.replica.read().state.mvcc.locate_prev(&borrowed);
+            let found = lookup.load()?;
+            assert_eq!(found.len(), some.len(), "each event has its place among what was looked up");
+            for (event, prev) in some.iter_mut().zip(found) {
+                event.prev_kv = prev;
+            }
         }
         Ok(())
     }

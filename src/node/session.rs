@@ -100,9 +100,9 @@ impl Session {
     }
 
     /// A transaction that only reads, at one revision.
-    pub(crate) fn read_txn(&self, txn: &Txn) -> Result<Outcome, ReadError> {
+    pub(crate) async fn read_txn(&self, txn: &Txn) -> Result<Outcome, ReadError> {
         self.permit(Call::ReadTxn(txn))?;
-        let read = self.node.read_txn(txn)?;
+        let read = self.node.read_txn(txn).await?;
         self.permit(Call::ReadTxn(txn))?;
         Ok(read)
     }

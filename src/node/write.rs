@@ -7,7 +7,11 @@ use tokio::{
     time,
 };
 
-use super::{Node, ProposeError, core::Proposal, mailbox::Ticket};
+use super::{
+    Node, ProposeError, ReadError,
+    core::Proposal,
+    mailbox::{Answer, Ticket},
+};
 use crate::{
     apply::{Alarm, AlarmKind, Command, Outcome, Request, admission, codec},
     clock, limits,
@@ -66,6 +70,7 @@ impl Node {
             return Err(ProposeError::RequestTooLarge);
         }
         assert!(bytes > 0, "an encoded command has a length");
+        let read = request.command.reads().then(|| request.command.clone());
         let (slot, answer) = oneshot::channel();
         let queue = &self.shared.queue;
         // Those behind it in the queue wait no longer than the first.
@@ -78,18 +83,44 @@ impl Node {
             Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
         }
         timed.is_proposed = true;
-        let answer = async { answer.await.unwrap_or(Err(ProposeError::Stopped)) };
-        let outcome = if self.is_sole_leader() {
-            answer.await
-        } else {
-            let start = clock::now();
-            match time::timeout(self.request_timeout(), answer).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(self.shared.patience.timeout(start)),
-            }
+        let outcome = match (self.outcome(answer).await, read) {
+            (Ok(outcome), Some(command)) => self.complete(&command, outcome).await,
+            (outcome, _) => outcome,
         };
+        assert!(
+            outcome.as_ref().map_or(true, |outcome| outcome.unread.is_none()),
+            "an answer is whole when it is given"
+        );
         timed.has_answer = outcome.is_ok();
         outcome
+    }
+
+    /// What became of a command in the log.
+    async fn outcome(&self, answer: oneshot::Receiver<Answer<Outcome>>) -> Result<Outcome, ProposeError> {
+        let answer = async { answer.await.unwrap_or(Err(ProposeError::Stopped)) };
+        if self.is_sole_leader() {
+            return answer.await;
+        }
+        let start = clock::now();
+        match time::timeout(self.request_timeout(), answer).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.shared.patience.timeout(start)),
+        }
+    }
+
+    /// Reads what the answer lacks. The command was executed, so no error says that it was not.
+    async fn complete(&self, command: &Command, mut outcome: Outcome) -> Result<Outcome, ProposeError> {
+        let filled = self.fill(outcome.missing(command));
+        match time::timeout(limits::ANSWER_READ_MAX, filled).await {
+            Ok(Ok(())) => Ok(outcome),
+            // The state that the command was executed on has gone, and a snapshot is in its place.
+            Ok(Err(ReadError::Rev(_))) => Err(ProposeError::LeaderChanged),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a request was executed, but its answer cannot be read");
+                Err(ProposeError::Unreadable)
+            }
+            Err(_) => Err(ProposeError::Timeout),
+        }
     }
 
     /// Puts commands of this member's own into its log as the leader of `term`, or nowhere.

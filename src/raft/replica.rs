@@ -8,7 +8,7 @@ use super::{
     typ::{LogId, Membership, SnapshotMeta, StoredMembership},
 };
 use crate::{
-    apply::{Applied, Captured, Request, StateMachine},
+    apply::{Captured, StateMachine},
     link::Peer,
     storage::{Checkpoint, Database, StorageError},
     types::{MemberId, Rev},
@@ -24,10 +24,11 @@ pub(crate) struct Replica {
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership,
     pub(super) installed: Option<LogId>,
+    /// The entry that is being applied. It stays here if the member stops in the middle of it, or if the
+    /// database cannot be read for it.
+    inside: Option<LogId>,
     /// As far as the database knows.
     pub(super) durable: SnapshotMeta,
-    /// An entry changed a part of the state, and then the database could not be read.
-    is_half_applied: bool,
 }
 
 impl Replica {
@@ -41,7 +42,7 @@ impl Replica {
         let SnapshotMeta { last_log_id: applied, last_membership: membership } = durable.clone();
         let mut state = StateMachine::open(database)?;
         admit_members(&mut state, membership.membership());
-        Ok(Replica { state, applied, membership, installed, durable, is_half_applied: false })
+        Ok(Replica { state, applied, membership, installed, inside: None, durable })
     }
 
     /// What the database holds of the log's effects.
@@ -81,28 +82,36 @@ impl Replica {
         self.applied.as_ref().map_or(0, |applied| applied.index)
     }
 
-    /// Applies one request of an entry. After an error a part of the entry has been applied, and this
-    /// member ends.
-    pub(super) fn apply(
-        &mut self,
-        request: &Request,
-        want_prev_events: bool,
-    ) -> Result<Applied, StorageError> {
-        let applied = self.state.apply(request, want_prev_events);
-        self.is_half_applied |= applied.is_err();
-        applied
+    /// Begins the next entry of the log, which may be applied in strides.
+    pub(super) fn begin_entry(&mut self, log_id: LogId) {
+        assert_eq!(self.inside, None, "one entry is applied at a time");
+        if let Some(applied) = self.applied {
+            assert_eq!(
+                log_id.index,
+                applied.index + 1,
+                "entries are applied in the order of the log, each once"
+            );
+            assert!(log_id.leader_id >= applied.leader_id, "terms do not fall along the log");
+        }
+        self.inside = Some(log_id);
     }
 
-    /// Whether the state is not one that the log describes. Such a state must not be stored: the next
-    /// start applies the entry to what the database holds.
+    pub(super) fn end_entry(&mut self, log_id: LogId) {
+        assert_eq!(self.inside.take(), Some(log_id), "an entry ends that was begun");
+        self.applied = Some(log_id);
+    }
+
+    /// Whether a part of an entry has been applied: its strides are not done, or the member stopped or failed
+    /// between them. Such a state is not one that the log describes and must not be stored: the next start
+    /// applies the entry to what the database holds.
     pub(crate) fn is_half_applied(&self) -> bool {
-        self.is_half_applied
+        self.inside.is_some()
     }
 
     /// Takes what changed since the last checkpoint, with the index that it belongs to. `None` if
     /// nothing did.
     pub(crate) fn capture(&mut self) -> Option<(Captured, LogMark)> {
-        assert!(!self.is_half_applied, "a state with a part of an entry is not stored");
+        assert_eq!(self.inside, None, "a state with a part of an entry is not stored");
         assert!(self.applied >= self.durable.last_log_id, "the database is never ahead of what was applied");
         assert!(*self.membership.log_id() <= self.applied, "a membership is of an entry that was applied");
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };

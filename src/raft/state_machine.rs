@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    io, slice,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,9 +35,10 @@ use super::{
     typ::{Batch, BatchOutcome, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    apply::{Alarm, Applied, ApplyError, AuthCommand, Command},
+    apply::{Alarm, Application, Applied, ApplyError, AuthCommand, Command, Progress, Request},
     clock, limits,
     link::Peer,
+    mvcc::Step,
     storage::{Database, StorageError},
     telemetry::{GoDuration, Metrics, RequestKind, list},
     threads,
@@ -61,6 +62,9 @@ pub(crate) struct Parts {
     /// Held while the database and the replica change together: through a checkpoint, and while
     /// a snapshot takes their place.
     pub(crate) checkpointing: Arc<Mutex<()>>,
+    /// Held while an entry is applied. A checkpoint that is captured takes it too, before the lock of the
+    /// replica.
+    pub(crate) entry: Arc<tokio::sync::Mutex<()>>,
     /// Asks for a checkpoint before its time.
     pub(crate) ask_for_checkpoint: Box<dyn Fn() + Send + Sync>,
     /// Changes with every checkpoint.
@@ -105,69 +109,158 @@ impl RaftStateMachine {
 /// The events of the revisions that one entry made.
 type Revisions = Vec<(Rev, Vec<Event>)>;
 
+/// The commands of an entry that is being applied.
+struct BatchRun<'b> {
+    log_id: LogId,
+    has_begun: bool,
+    requests: slice::Iter<'b, Request>,
+    /// The command that is under way.
+    running: Option<(&'b Command, Application<'b>)>,
+    /// When the command that is under way began.
+    start: Instant,
+    want_prev: bool,
+    /// Before the first command that raises or clears one.
+    alarms_before: Option<BTreeSet<Alarm>>,
+    outcomes: BatchOutcome,
+    revisions: Revisions,
+}
+
 impl RaftStateMachine {
-    fn apply_entry(
+    /// Readers have the replica between the strides of an entry, and see whole revisions. A checkpoint would
+    /// see half an entry, so it waits for the lock of the entry.
+    async fn apply_entry(
         &self,
         log_id: LogId,
         payload: EntryPayload<Batch, u64, Peer>,
         want_prev: bool,
     ) -> Result<(BatchOutcome, Revisions), StorageError> {
-        let mut outcomes = BatchOutcome::default();
-        let mut revisions = Vec::new();
-        let mut alarms_before = None;
-        let mut replica = self.parts.replica.write();
-        if let Some(applied) = replica.applied {
-            assert_eq!(
-                log_id.index,
-                applied.index + 1,
-                "entries are applied in the order of the log, each once"
-            );
-            assert!(log_id.leader_id >= applied.leader_id, "terms do not fall along the log");
-        }
+        let _entry = self.parts.entry.lock().await;
         match payload {
-            EntryPayload::Blank => {}
-            EntryPayload::Normal(batch) => {
-                outcomes.0.reserve(batch.commands.len());
-                let mut start = clock::now();
-                for request in batch.commands.iter() {
-                    let command = &request.command;
-                    if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
-                        alarms_before.get_or_insert_with(|| active_alarms(&replica));
-                    }
-                    let applied = replica.apply(request, want_prev)?;
-                    let end = clock::now();
-                    self.parts.metrics.observe_apply(
-                        request_kind(command),
-                        is_success(&applied),
-                        end - start,
-                    );
-                    start = end;
-                    self.parts.leases.applied(command, &applied.outcome);
-                    self.count(command, &applied);
-                    if !applied.events.is_empty() {
-                        revisions.push((applied.outcome.rev, applied.events));
-                    }
-                    outcomes.0.push(applied.outcome);
-                }
-                assert_eq!(outcomes.0.len(), batch.commands.len(), "every command has one outcome");
+            EntryPayload::Normal(batch) => return self.apply_batch(log_id, &batch, want_prev).await,
+            EntryPayload::Blank => {
+                let mut replica = self.parts.replica.write();
+                replica.begin_entry(log_id);
+                replica.end_entry(log_id);
             }
             EntryPayload::Membership(membership) => {
+                let mut replica = self.parts.replica.write();
+                replica.begin_entry(log_id);
                 assert!(*replica.membership.log_id() < Some(log_id), "a membership replaces an earlier one");
                 admit_members(&mut replica.state, &membership);
                 replica.membership = StoredMembership::new(Some(log_id), membership);
+                replica.end_entry(log_id);
             }
         }
-        replica.applied = Some(log_id);
-        if let Some(before) = alarms_before {
-            let now = active_alarms(&replica);
-            drop(replica);
+        Ok((BatchOutcome::default(), Revisions::new()))
+    }
+
+    async fn apply_batch(
+        &self,
+        log_id: LogId,
+        batch: &Batch,
+        want_prev: bool,
+    ) -> Result<(BatchOutcome, Revisions), StorageError> {
+        let mut run = BatchRun {
+            log_id,
+            has_begun: false,
+            requests: batch.commands.iter(),
+            running: None,
+            start: clock::now(),
+            want_prev,
+            alarms_before: None,
+            outcomes: BatchOutcome(Vec::with_capacity(batch.commands.len())),
+            revisions: Revisions::new(),
+        };
+        while let Step::More = self.stride(&mut run)? {
+            while let Some((_, application)) = &mut run.running
+                && let Step::More = application.digest()?
+            {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(run.outcomes.0.len(), batch.commands.len(), "every command has one outcome");
+        if let Some(before) = run.alarms_before {
+            let now = active_alarms(&self.parts.replica.read());
             tell_alarms(&before, &now);
         }
-        Ok((outcomes, revisions))
+        Ok((run.outcomes, run.revisions))
+    }
+
+    /// Applies some of the commands. Each counts as a key at least, so that a large batch lets readers in as
+    /// a large deletion does.
+    fn stride(&self, run: &mut BatchRun<'_>) -> Result<Step, StorageError> {
+        let mut keys_left = limits::APPLY_STRIDE_KEYS;
+        let mut replica = self.parts.replica.write();
+        if !std::mem::replace(&mut run.has_begun, true) {
+            replica.begin_entry(run.log_id);
+        }
+        while keys_left > 0 {
+            let (command, application) = match run.running.take() {
+                Some(running) => running,
+                None => {
+                    let Some(request) = run.requests.next() else {
+                        replica.end_entry(run.log_id);
+                        return Ok(Step::Done);
+                    };
+                    let command = &request.command;
+                    if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
+                        run.alarms_before.get_or_insert_with(|| active_alarms(&replica));
+                    }
+                    (command, Application::new(request, run.want_prev))
+                }
+            };
+            let visited_before = keys_left;
+            let applied = match replica.state.advance(application, &mut keys_left)? {
+                Progress::More(rest) => {
+                    run.running = Some((command, rest));
+                    return Ok(Step::More);
+                }
+                Progress::Done(applied) => applied,
+            };
+            let end = clock::now();
+            self.parts.metrics.observe_apply(request_kind(command), is_success(&applied), end - run.start);
+            run.start = end;
+            self.parts.leases.applied(command, &applied.outcome);
+            self.count(command, &applied);
+            if !applied.events.is_empty() {
+                run.revisions.push((applied.outcome.rev, applied.events));
+            }
+            run.outcomes.0.push(applied.outcome);
+            keys_left = keys_left.min(visited_before - 1);
+        }
+        Ok(Step::More)
     }
 }
 
 impl RaftStateMachine {
+    /// Hands the events of an entry to the watchers.
+    async fn publish(&self, revisions: Revisions) {
+        let mut shared = Vec::with_capacity(revisions.len());
+        for (rev, events) in revisions {
+            // To copy the events of a large revision takes long, so another thread does it.
+            let is_large = events.len() > limits::APPLY_STRIDE_KEYS;
+            let share = move || Arc::<[Event]>::from(events);
+            let events = match is_large {
+                true => threads::blocking(share).await.expect("copying does not panic"),
+                false => share(),
+            };
+            shared.push((rev, events));
+        }
+        if shared.is_empty() {
+            return;
+        }
+        let mut hub = self.parts.hub.lock();
+        for (rev, events) in &shared {
+            hub.publish(*rev, Arc::clone(events));
+        }
+        drop(hub);
+        if shared.iter().any(|(_, events)| events.len() > limits::APPLY_STRIDE_KEYS) {
+            // So does dropping them, and nobody waits for it.
+            drop(tokio::spawn(threads::blocking(move || drop(shared))));
+        }
+    }
+
     /// A member that catches up applies faster than its disk takes it. What it has not applied is in
     /// its log, and costs no memory.
     async fn keep_unsaved_within_bounds(&mut self) {
@@ -342,13 +435,8 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
             };
             let want_prev = self.parts.hub.lock().any_prev_kv();
             let (outcomes, revisions) =
-                self.apply_entry(log_id, entry.payload, want_prev).map_err(io::Error::other)?;
-            if !revisions.is_empty() {
-                let mut hub = self.parts.hub.lock();
-                for (rev, events) in revisions {
-                    hub.publish(rev, events.into());
-                }
-            }
+                self.apply_entry(log_id, entry.payload, want_prev).await.map_err(io::Error::other)?;
+            self.publish(revisions).await;
             let done = clock::now();
             let commands = outcomes.0.len();
             self.parts.metrics.observe_applied_entry(done - start, commands);

@@ -101,7 +101,7 @@ impl Kv {
             Access::Read { serializable } => {
                 let read = async {
                     self.barrier(session, serializable).await?;
-                    Ok(session.read_txn(&txn)?)
+                    Ok(session.read_txn(&txn).await?)
                 };
                 self.timed(RequestKind::ReadonlyTxn, read).await?
             }

@@ -39,6 +39,7 @@ pub(crate) enum Refusal {
     FutureRevision,
     NoSpace,
     Corrupt,
+    Unreadable,
     // Leases.
     LeaseNotFound,
     LeaseExists,
@@ -220,6 +221,11 @@ impl Refusal {
             Refusal::TimeoutLeaderTransfer => {
                 (Unknown, "etcdserver: request timed out, leader transfer took too long")
             }
+            Refusal::Unreadable => (
+                Unknown,
+                "retcd: the request was executed, but its answer needs a record that this member cannot read \
+                 from its disk; the member's log names the file",
+            ),
             Refusal::WatchCanceled => (Cancelled, "etcdserver: watch canceled"),
             Refusal::Canceled => (Cancelled, "etcdserver: request canceled"),
             Refusal::DeadlineExceeded => (DeadlineExceeded, "etcdserver: context deadline exceeded"),
@@ -289,6 +295,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::Stopped => Refusal::Stopped,
             ProposeError::Auth(error) => error.into(),
             ProposeError::NoSpace => Refusal::NoSpace,
+            ProposeError::Unreadable => Refusal::Unreadable,
         }
     }
 }
@@ -502,6 +509,7 @@ Unknown: not a primary lessor"#;
             FutureRevision,
             NoSpace,
             Corrupt,
+            Unreadable,
             LeaseNotFound,
             LeaseExists,
             LeaseTtlTooLarge,
@@ -562,8 +570,10 @@ Unknown: not a primary lessor"#;
 
     #[test]
     fn every_refusal_speaks_etcds_words() {
+        // etcd ends when it cannot read its disk.
         let mut ours: Vec<String> = ALL
             .iter()
+            .filter(|refusal| **refusal != Refusal::Unreadable)
             .map(|refusal| {
                 let status = Status::from(*refusal);
                 format!("{:?}: {}", status.code(), status.message())

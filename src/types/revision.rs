@@ -38,6 +38,11 @@ impl Revision {
     pub(crate) fn new(main: i64, sub: i64) -> Revision {
         Revision { main: Rev(main), sub }
     }
+
+    /// The first change that could come after everything of `rev`.
+    pub(crate) fn after(rev: Rev) -> Revision {
+        Revision { main: rev.next(), sub: 0 }
+    }
 }
 
 impl fmt::Display for Revision {

@@ -14,25 +14,25 @@ fn puts_and_deletes() {
     check(
         "put a 1; put a 2 prev; put b 1 prev; del a..z prev; del a..z; put a 3",
         expect![[r#"
-        put a 1
-          2: put
-            + a=1 (2 2 1)
-        put a 2 prev
-          3: put over a=1 (2 2 1)
-            + a=2 (2 3 2) over a=1 (2 2 1)
-        put b 1 prev
-          4: put
-            + b=1 (4 4 1)
-        del a..z prev
-          5: deleted 2 over a=2 (2 3 2), b=1 (4 4 1)
-            - a= (0 5 0) over a=2 (2 3 2)
-            - b= (0 5 0) over b=1 (4 4 1)
-        del a..z
-          5: deleted 0
-        put a 3
-          6: put
-            + a=3 (6 6 1)
-    "#]],
+            put a 1
+              2: put
+                + a=1 (2 2 1)
+            put a 2 prev
+              3: put over a=1 (2 2 1)
+                + a=2 (2 3 2)
+            put b 1 prev
+              4: put
+                + b=1 (4 4 1)
+            del a..z prev
+              5: deleted 2 over a=2 (2 3 2), b=1 (4 4 1)
+                - a= (0 5 0)
+                - b= (0 5 0)
+            del a..z
+              5: deleted 0
+            put a 3
+              6: put
+                + a=3 (6 6 1)
+        "#]],
     );
 }
 
@@ -61,7 +61,7 @@ fn a_put_keeps_what_it_is_told_to_keep() {
                 + a=2 (2 4 3) lease 7
             put a 3 lease _ prev
               5: put over a=2 (2 4 3) lease 7
-                + a=3 (2 5 4) lease 7 over a=2 (2 4 3) lease 7
+                + a=3 (2 5 4) lease 7
             put a _ lease _
               6: put
                 + a=3 (2 6 5) lease 7

@@ -7,7 +7,9 @@ use expect_test::Expect;
 use tempfile::TempDir;
 
 use crate::{
-    apply::{Applied, Captured, Command, StateMachine, tape},
+    apply::{
+        Application, Applied, Captured, Command, Missing, Outcome, Progress, ReadTxn, StateMachine, Txn, tape,
+    },
     lease::Lease,
     mvcc::{CompactionStep, HashWalk, Range, RangeResult, Step as WalkStep},
     storage::{Database, Table},
@@ -41,8 +43,58 @@ impl Replica {
 
     /// As [`Replica::apply`], without counting the command.
     pub(super) fn run(&mut self, command: &Command, want_prev_events: bool) -> Applied {
+        let mut applied = self.run_unread(command, want_prev_events, usize::MAX);
+        self.fill(applied.outcome.missing(command));
+        applied
+    }
+
+    /// Applies a command in strides of so many keys, and reads nothing for its answer.
+    pub(super) fn run_unread(
+        &mut self,
+        command: &Command,
+        want_prev_events: bool,
+        stride_keys: usize,
+    ) -> Applied {
         let request = command.clone().by(Caller::Nobody);
-        self.state.apply(&request, want_prev_events).expect("the disk is well")
+        let mut application = Application::new(&request, want_prev_events);
+        let rev = self.state.mvcc.rev_current();
+        loop {
+            match self.state.advance(application, &mut stride_keys.clone()).expect("the disk is well") {
+                Progress::Done(applied) => return applied,
+                Progress::More(rest) => application = rest,
+            }
+            assert_eq!(self.state.mvcc.rev_current(), rev, "half a command is not seen");
+            while application.digest().expect("the disk is well") == WalkStep::More {}
+        }
+    }
+
+    /// Reads what an answer lacks.
+    pub(super) fn fill(&self, missing: Vec<Missing<'_>>) {
+        for missing in missing {
+            let mut walk = missing.walk();
+            loop {
+                let step = walk.step(&self.state.mvcc).expect("a hold");
+                while walk.digest().expect("the disk is well") == WalkStep::More {}
+                if step == WalkStep::Done {
+                    break;
+                }
+            }
+            let (_, found) = walk.finish();
+            missing.fill(found);
+        }
+    }
+
+    /// The answer to a transaction that only reads, without the log.
+    pub(super) fn read_txn(&self, txn: &Txn, stride_keys: usize) -> Outcome {
+        let mut reading = ReadTxn::new(txn);
+        let mut outcome = loop {
+            if let Some(outcome) = reading.step_of(&self.state.mvcc, stride_keys) {
+                break outcome;
+            }
+            while reading.digest().expect("the disk is well") == WalkStep::More {}
+        };
+        self.fill(outcome.missing_in_txn(txn));
+        outcome
     }
 
     pub(super) fn capture(&mut self) {
@@ -53,7 +105,9 @@ impl Replica {
     }
 
     pub(super) fn commit(&mut self) {
-        if let Some(Captured { checkpoint, rev, .. }) = self.captured.take() {
+        if let Some(mut captured) = self.captured.take() {
+            while self.state.gather(&mut captured) == WalkStep::More {}
+            let Captured { checkpoint, rev, .. } = captured;
             let removed_bytes = self.database.commit(&checkpoint).expect("the disk is well");
             self.state.checkpointed(rev, removed_bytes).expect("the disk is well");
         }

@@ -42,11 +42,11 @@ fn steps_see_what_came_before_them() {
             txn { get a.. ; put b 2 ; get a.. ; put b 3 prev ; put c 5 ; put c _ prev ; del a..c prev ; get a.. ; get a.. at 2 }
               4: then { 3: 2 of 2 [a=1 (2 2 1), c=1 (3 3 1)]; 4: put; 4: 3 of 3 [a=1 (2 2 1), b=2 (4 4 1), c=1 (3 3 1)]; 4: put over b=2 (4 4 1); 4: put; 4: put over c=5 (3 4 2); 4: deleted 2 over a=1 (2 2 1), b=3 (4 4 2); 4: 1 of 1 [c=5 (3 4 3)]; 4: 1 of 1 [a=1 (2 2 1)] }
                 + b=2 (4 4 1)
-                + b=3 (4 4 2) over b=2 (4 4 1)
+                + b=3 (4 4 2)
                 + c=5 (3 4 2)
-                + c=5 (3 4 3) over c=5 (3 4 2)
-                - a= (0 4 0) over a=1 (2 2 1)
-                - b= (0 4 0) over b=3 (4 4 2)
+                + c=5 (3 4 3)
+                - a= (0 4 0)
+                - b= (0 4 0)
         "#]],
     );
 }
@@ -195,17 +195,17 @@ fn a_put_may_find_that_its_own_transaction_deleted_the_key() {
     check(
         "grant 7 60; put b 1 lease 7; txn { del a.. prev; put b _ lease _ }; revoke 7",
         expect![[r#"
-        grant 7 60
-          1: granted 7 for 60 s
-        put b 1 lease 7
-          2: put
-            + b=1 (2 2 1) lease 7
-        txn { del a.. prev ; put b _ lease _ }
-          3: then { 3: deleted 1 over b=1 (2 2 1) lease 7; 3: put }
-            - b= (0 3 0) over b=1 (2 2 1) lease 7
-            + b= (3 3 1)
-        revoke 7
-          3: revoked
-    "#]],
+            grant 7 60
+              1: granted 7 for 60 s
+            put b 1 lease 7
+              2: put
+                + b=1 (2 2 1) lease 7
+            txn { del a.. prev ; put b _ lease _ }
+              3: then { 3: deleted 1 over b=1 (2 2 1) lease 7; 3: put }
+                - b= (0 3 0)
+                + b= (3 3 1)
+            revoke 7
+              3: revoked
+        "#]],
     );
 }

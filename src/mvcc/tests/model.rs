@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
-use super::scripts::Bench;
+use super::scripts::{Bench, delete};
 use crate::{
     limits::{COMPACTION_HASHES, COMPACTIONS_WAITING},
     mvcc::{
-        CompactionStep, HashWalk, History, KeyMeta, KvHash, Range, RangeResult, RangeWalk, RevBounds,
-        RevError, Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
+        CompactionStep, HashWalk, History, Hold, KvHash, Range, RangeResult, RangeWalk, RevBounds, RevError,
+        Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
         history::HistoryStride,
-        write::{Committed, Deleted, PutDone},
+        store::KeyMeta,
+        write::{Committed, PutDone},
     },
     storage::{self, Checkpoint, Record},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
@@ -47,6 +48,8 @@ enum Op {
     WalkBegin(Range),
     WalkSteps(usize),
     WalkFinish,
+    /// Reads what a write has seen on its way, long after.
+    ReadSeen(Range),
     HistoryCapture {
         from: Pick,
         revs_max: usize,
@@ -79,8 +82,12 @@ impl Model {
     }
 
     fn at(&self, rev: Rev) -> BTreeMap<Bytes, (Revision, KeyValue)> {
+        self.before(Revision::after(rev))
+    }
+
+    fn before(&self, before: Revision) -> BTreeMap<Bytes, (Revision, KeyValue)> {
         let mut live = BTreeMap::new();
-        for (revision, event) in self.events.iter().filter(|(revision, _)| revision.main <= rev) {
+        for (revision, event) in self.events.iter().filter(|(revision, _)| *revision < before) {
             match event.kind {
                 EventKind::Put => live.insert(event.kv.key.clone(), (*revision, event.kv.clone())),
                 EventKind::Delete => live.remove(&event.kv.key),
@@ -90,7 +97,7 @@ impl Model {
     }
 
     fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.at(Rev(i64::MAX)).remove(key).map(|(_, kv)| kv)
+        self.at(self.current.next()).remove(key).map(|(_, kv)| kv)
     }
 
     /// Why a revision cannot be read, if it cannot.
@@ -106,7 +113,11 @@ impl Model {
     }
 
     fn range(&self, range: &Range, rev: Rev) -> RangeResult {
-        let live = self.at(rev).into_values().map(|(_, kv)| kv);
+        self.range_before(range, Revision::after(rev))
+    }
+
+    fn range_before(&self, range: &Range, before: Revision) -> RangeResult {
+        let live = self.before(before).into_values().map(|(_, kv)| kv);
         let mut kvs: Vec<KeyValue> = live.filter(|kv| range.range.contains(&kv.key)).collect();
         let count = kvs.len() as i64;
         if range.count_only {
@@ -235,6 +246,8 @@ struct Trial<'a> {
     captured: Option<(StoreCheckpoint, Model)>,
     walk: Option<(&'a Range, RangeWalk<'a>)>,
     walk_is_done: bool,
+    /// Moments that writes have seen, and how to read them.
+    seen: VecDeque<(Revision, Hold)>,
     history: Option<(Rev, Rev, HistoryStride)>,
     hash: Option<(Rev, HashWalk)>,
     hash_is_done: bool,
@@ -265,6 +278,7 @@ impl<'a> Trial<'a> {
             captured: None,
             walk: None,
             walk_is_done: false,
+            seen: VecDeque::new(),
             history: None,
             hash: None,
             hash_is_done: false,
@@ -277,7 +291,11 @@ impl<'a> Trial<'a> {
             self = self.apply(op);
             self.check_keys();
         }
-        self.apply(&Op::WalkFinish).apply(&Op::HistoryLoad).apply(&Op::HashFinish).check_all();
+        let mut trial = self.apply(&Op::WalkFinish).apply(&Op::HistoryLoad).apply(&Op::HashFinish);
+        while !trial.seen.is_empty() {
+            trial.read_seen(&Range::of(KeyRange::all()));
+        }
+        trial.check_all();
     }
 
     fn apply(mut self, op: &'a Op) -> Trial<'a> {
@@ -310,6 +328,7 @@ impl<'a> Trial<'a> {
             Op::Commit => self.commit(),
             Op::Crash => {
                 (self.captured, self.walk, self.history, self.hash) = (None, None, None, None);
+                self.seen.clear();
                 self.bench = self.bench.reopen();
                 self.model = self.durable.clone();
                 // A restart loses the hashes, and a compaction that it resumes gets none.
@@ -326,7 +345,7 @@ impl<'a> Trial<'a> {
             }
             Op::Forget => {
                 let seam = store.rev_checkpointed;
-                store.recent.trim(seam, 0);
+                store.recent.trim(seam, 0, usize::MAX);
             }
             Op::Range(range) => {
                 let answer = store.range(range).expect("a sound database");
@@ -350,12 +369,14 @@ impl<'a> Trial<'a> {
                 while self.walk.is_some() && !self.walk_is_done {
                     self.walk_step();
                 }
-                if let Some((range, walk)) = self.walk.take() {
-                    let (current, result) = walk.finish().expect("a sound database");
+                if let Some((range, mut walk)) = self.walk.take() {
+                    while walk.digest().expect("a sound database") == Step::More {}
+                    let (current, result) = walk.finish();
                     let rev = if range.rev <= 0 { current } else { Rev(range.rev) };
                     assert_eq!(result, self.model.range(range, rev));
                 }
             }
+            Op::ReadSeen(range) => self.read_seen(range),
             Op::HistoryCapture { from, revs_max } => {
                 let from = model.pick(*from);
                 match store.history(from, *revs_max) {
@@ -413,22 +434,22 @@ impl<'a> Trial<'a> {
     }
 
     fn write(&mut self, changes: &[Change]) {
-        let Trial { bench, model, .. } = self;
+        let Trial { bench, model, seen, .. } = self;
         let begun = model.current;
-        let mut write = bench.store.begin();
+        let store = &mut bench.store;
+        let mut write = store.begin();
+        let mut moments = vec![write.now()];
         let mut expected: Vec<Event> = Vec::new();
         for change in changes {
             assert_eq!(write.rev(), if expected.is_empty() { begun } else { begun.next() });
             match change {
                 Change::Put { key, value, lease, want_prev } => {
                     let prev = model.get(key);
-                    let done = write.put(key.clone(), value.clone(), *lease, *want_prev).expect("a put");
+                    let done =
+                        write.put(store, key.clone(), value.clone(), *lease, *want_prev).expect("a put");
                     let prev_kv = prev.clone().filter(|_| *want_prev);
                     let prev_lease = prev.as_ref().map(|kv| kv.lease).filter(|lease| lease.is_some());
-                    assert_eq!(
-                        done,
-                        PutDone { prev_lease, existed: prev.is_some(), prev_kv: prev_kv.clone() }
-                    );
+                    assert_eq!(done, PutDone { prev_lease, existed: prev.is_some() });
                     let kv = KeyValue {
                         key: key.clone(),
                         value: value.clone(),
@@ -443,12 +464,12 @@ impl<'a> Trial<'a> {
                 Change::Delete { range, want_prev } => {
                     let live = model.at(begun.next()).into_values().map(|(_, kv)| kv);
                     let live: Vec<KeyValue> = live.filter(|kv| range.contains(&kv.key)).collect();
-                    let done = write.delete_range(range, *want_prev).expect("a deletion");
+                    let done = delete(store, &mut write, range, *want_prev);
                     let first = expected.len();
                     for (kv, deleted) in live.iter().zip(&done) {
                         let prev_kv = Some(kv.clone()).filter(|_| *want_prev);
-                        let (key, lease) = (kv.key.clone(), kv.lease);
-                        assert_eq!(*deleted, Deleted { key: key.clone(), lease, prev_kv: prev_kv.clone() });
+                        let key = kv.key.clone();
+                        assert_eq!(*deleted, (key.clone(), kv.lease));
                         let kv = KeyValue { key, mod_rev: begun.next(), ..KeyValue::default() };
                         expected.push(Event { kind: EventKind::Delete, kv, prev_kv });
                     }
@@ -456,12 +477,13 @@ impl<'a> Trial<'a> {
                     model.push(begun.next(), &expected[first..]);
                 }
             }
-            let inside = if expected.is_empty() { begun } else { begun.next() };
+            moments.push(write.now());
             let all = Range::of(KeyRange::all());
-            let seen = write.range(&all).expect("a sound database").expect("the newest revision");
-            assert_eq!(seen, (inside, model.range(&all, inside)));
+            let before = store.range(&all).expect("a sound database").expect("the newest revision");
+            assert_eq!(before, (begun, model.range(&all, begun)), "readers see the revision before it");
         }
-        let Committed { rev, events } = write.commit();
+        let Committed { rev, events } = write.commit(store);
+        seen.extend(moments.into_iter().map(|before| (before, store.hold())));
         assert_eq!(events, expected);
         if !expected.is_empty() {
             model.current = begun.next();
@@ -471,10 +493,18 @@ impl<'a> Trial<'a> {
 
     fn commit(&mut self) {
         let Some((captured, model)) = self.captured.take() else { return };
-        let StoreCheckpoint { records, removed, cells, rev, more: _ } = captured;
+        let StoreCheckpoint { first, removed, cells, rev, more: _ } = captured;
+        // In strides, and after what was written since.
+        let mut records = Vec::new();
+        let mut next = Revision { main: first, sub: 0 };
+        while let some @ [.., (last, _)] = &self.bench.store.captured(next, 2)[..] {
+            next = Revision { sub: last.sub + 1, ..*last };
+            records.extend_from_slice(some);
+        }
         let checkpoint = Checkpoint { records, removed, cells };
         let removed_bytes = self.bench.database.commit(&checkpoint).expect("a commit");
         self.bench.store.checkpointed(rev, removed_bytes).expect("a reader");
+        self.bench.store.trim(1);
         self.durable = model;
         self.check_size();
     }
@@ -482,7 +512,8 @@ impl<'a> Trial<'a> {
     fn walk_step(&mut self) {
         let store = &self.bench.store;
         let Some((range, walk)) = self.walk.as_mut().filter(|_| !self.walk_is_done) else { return };
-        match walk.step_at(store, store.rev_current, 2) {
+        while walk.digest().expect("a sound database") == Step::More {}
+        match walk.step_of(store, 2) {
             Ok(step) => self.walk_is_done = step == Step::Done,
             Err(refusal) => {
                 assert_eq!(Some(refusal), self.model.refusal(range.rev));
@@ -491,11 +522,25 @@ impl<'a> Trial<'a> {
         }
     }
 
+    fn read_seen(&mut self, range: &Range) {
+        let Some((before, hold)) = self.seen.pop_front() else { return };
+        let mut walk = RangeWalk::before(range, before, hold);
+        while walk.step_of(&self.bench.store, 2).expect("a hold") == Step::More {
+            while walk.digest().expect("a sound database") == Step::More {}
+        }
+        while walk.digest().expect("a sound database") == Step::More {}
+        assert_eq!(walk.finish().1, self.model.range_before(range, before), "before {before}");
+    }
+
     fn compaction_step(&mut self, max: usize) {
         let Compactions { waiting, begun, remembered } = &mut self.compactions;
         let span = begun.take().or_else(|| waiting.pop_front());
         match (self.bench.compaction_step(max), span) {
             (CompactionStep::Idle, None) => {}
+            (CompactionStep::AwaitsReaders, Some(span)) => {
+                assert!(!self.seen.is_empty() || self.walk.is_some(), "it waits for somebody");
+                self.compactions.waiting.push_front(span);
+            }
             (CompactionStep::More | CompactionStep::AwaitsCheckpoint, Some(span)) => *begun = Some(span),
             (CompactionStep::Finished(rev), Some(span)) => {
                 assert_eq!(rev, span.rev);
@@ -536,7 +581,7 @@ impl<'a> Trial<'a> {
         let store = &self.bench.store;
         let body = store.body.records(Revision::default()).expect("a scan");
         let body = body.map(|item| storage::footprint(item.expect("a sound record").1.bytes().len()));
-        let head = store.recent.changes(store.rev_checkpointed.next());
+        let head = store.recent.changes(Revision::after(store.rev_checkpointed));
         let head = head.map(|(_, record)| storage::footprint(record.bytes().len()));
         assert_eq!(store.size().in_use, Size::EMPTY.in_use + body.chain(head).sum::<u64>() as i64);
     }
@@ -666,6 +711,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => range().prop_map(Op::WalkBegin),
         3 => (1_usize..3).prop_map(Op::WalkSteps),
         2 => Just(Op::WalkFinish),
+        12 => range().prop_map(Op::ReadSeen),
         3 => (pick(), 1_usize..4).prop_map(|(from, revs_max)| Op::HistoryCapture { from, revs_max }),
         2 => Just(Op::HistoryLoad),
         2 => pick().prop_map(Op::Prev),

@@ -14,9 +14,9 @@ use tempfile::TempDir;
 use crate::{
     limits::{CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES},
     mvcc::{
-        CompactionStep, HashWalk, History, KeyMeta, KvHash, Range, RangeResult, RangeWalk, RevBounds,
-        RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write,
-        write::{Deleted, PutDone},
+        CompactionStep, Deletion, HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevBounds,
+        RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write, store::KeyMeta,
+        write::PutDone,
     },
     storage::{Checkpoint, Database, Record, StorageError},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
@@ -58,6 +58,7 @@ impl Bench {
             match self.compaction_step(usize::MAX) {
                 CompactionStep::Idle => break,
                 CompactionStep::AwaitsCheckpoint => drop(self.checkpoint_once()),
+                CompactionStep::AwaitsReaders => break,
                 CompactionStep::More | CompactionStep::Read(_) | CompactionStep::Finished(_) => {}
             }
         }
@@ -66,10 +67,12 @@ impl Bench {
 
     /// True if there is more.
     pub(super) fn checkpoint_once(&mut self) -> bool {
-        let StoreCheckpoint { records, removed, cells, rev, more } = self.store.capture();
+        let StoreCheckpoint { first, removed, cells, rev, more } = self.store.capture();
+        let records = self.store.captured(Revision { main: first, sub: 0 }, usize::MAX);
         let checkpoint = Checkpoint { records, removed, cells };
         let removed_bytes = self.database.commit(&checkpoint).expect("a commit");
         self.store.checkpointed(rev, removed_bytes).expect("a reader");
+        self.store.trim(usize::MAX);
         more
     }
 
@@ -107,9 +110,9 @@ impl Bench {
                 _ => {
                     let mut write = self.store.begin();
                     for change in step.trim_matches(['{', '}']).split(',') {
-                        apply(&mut write, change.trim());
+                        apply(&mut self.store, &mut write, change.trim());
                     }
-                    write.commit();
+                    write.commit(&mut self.store);
                 }
             }
         }
@@ -117,20 +120,37 @@ impl Bench {
     }
 }
 
-fn apply(write: &mut Write<'_>, change: &str) {
+fn apply(store: &mut Store, write: &mut Write, change: &str) {
     let words: Vec<&str> = change.split_whitespace().collect();
     match words[..] {
         ["put", key, value] => {
-            write.put(bytes(key), bytes(value), LeaseId::NONE, false).expect("a put");
+            write.put(store, bytes(key), bytes(value), LeaseId::NONE, false).expect("a put");
         }
         ["put", key, value, lease] => {
             let lease = LeaseId(lease.parse().expect("a lease"));
-            write.put(bytes(key), bytes(value), lease, false).expect("a put");
+            write.put(store, bytes(key), bytes(value), lease, false).expect("a put");
         }
-        ["del", keys] => {
-            write.delete_range(&range(keys), false).expect("a deletion");
-        }
+        ["del", keys] => drop(delete(store, write, &range(keys), false)),
         _ => panic!("no such change: {change}"),
+    }
+}
+
+/// Deletes a range in strides of one key. Returns each key with its lease.
+pub(super) fn delete(
+    store: &mut Store,
+    write: &mut Write,
+    range: &KeyRange,
+    want_prev: bool,
+) -> Vec<(Bytes, LeaseId)> {
+    let mut deletion = Deletion::default();
+    let mut shown = Vec::new();
+    loop {
+        let show = |key: &[u8], lease| shown.push((Bytes::copy_from_slice(key), lease));
+        let step = write.delete_some(store, range, &mut deletion, &mut 1, want_prev, show);
+        if step.expect("a deletion") == Step::Done {
+            assert_eq!(deletion.deleted, shown.len() as i64);
+            return shown;
+        }
     }
 }
 
@@ -185,7 +205,7 @@ fn dump(bench: &Bench) -> String {
         .map(|item| show(item.expect("sound")))
         .collect();
     writeln!(out, "body{body}").expect("a string");
-    let head = store.recent.changes(store.rev_checkpointed.next());
+    let head = store.recent.changes(Revision::after(store.rev_checkpointed));
     let head: String = head.map(|(revision, record)| show((revision, record.clone()))).collect();
     writeln!(out, "head{head}").expect("a string");
     let finished = store.rev_compact_finished();
@@ -501,32 +521,26 @@ fn limits_filters_and_orders() {
 }
 
 #[test]
-fn a_write_sees_its_own_changes() {
+fn a_write_sees_its_own_changes_and_so_does_a_later_reader_with_a_hold() {
     let mut bench = run("put a 1; put b 1; checkpoint");
-    let mut write = bench.store.begin();
+    let store = &mut bench.store;
+    let mut write = store.begin();
+    let mut moments = vec![write.now()];
     assert_eq!(write.rev(), Rev(3));
-    let put = write.put(bytes("a"), bytes("2"), LeaseId(5), true).expect("a put");
-    assert!(put.existed && put.prev_lease.is_none());
-    assert_eq!(put.prev_kv.map(|kv| kv.value), Some(bytes("1")));
+    let put = write.put(store, bytes("a"), bytes("2"), LeaseId(5), true).expect("a put");
+    assert_eq!(put, PutDone { existed: true, prev_lease: None });
     assert_eq!(write.rev(), Rev(4));
-    assert_eq!(write.get(b"a").expect("a read").map(|kv| kv.value), Some(bytes("2")));
-    let seen = |write: &Write<'_>, rev| {
-        let range = Range { rev, ..ask("a..") };
-        let (header, result) = write.range(&range).expect("a read").expect("a revision");
-        (header, result.kvs.iter().map(|kv| text(&kv.value)).collect::<String>())
-    };
-    assert_eq!(seen(&write, 0), (Rev(4), "21".to_owned()));
-    assert_eq!(seen(&write, 3), (Rev(4), "11".to_owned()));
-    let deleted = write.delete_range(&range("a.."), true).expect("a deletion");
-    let Deleted { key, lease, prev_kv } = &deleted[0];
-    assert_eq!((key, *lease, prev_kv.as_ref().map(|kv| kv.version)), (&bytes("a"), LeaseId(5), Some(2)));
-    assert_eq!(seen(&write, 0), (Rev(4), String::new()));
-    assert_eq!(write.lookup(b"a"), None);
-    let PutDone { existed, prev_lease, .. } =
-        write.put(bytes("a"), bytes("3"), LeaseId::NONE, true).expect("a put");
-    assert!(!existed && prev_lease.is_none());
+    moments.push(write.now());
+    assert_eq!(store.get(b"a").expect("a read").map(|kv| kv.value), Some(bytes("2")));
+    let deleted = delete(store, &mut write, &range("a.."), true);
+    assert_eq!(deleted, [(bytes("a"), LeaseId(5)), (bytes("b"), LeaseId::NONE)]);
+    moments.push(write.now());
+    assert_eq!(store.lookup(b"a"), None);
+    let put = write.put(store, bytes("a"), bytes("3"), LeaseId::NONE, true).expect("a put");
+    assert_eq!(put, PutDone { existed: false, prev_lease: None });
+    moments.push(write.now());
 
-    let committed = write.commit();
+    let committed = write.commit(store);
     assert_eq!(committed.rev, Rev(4));
     let events = committed.events.iter().map(show_event).collect::<String>();
     expect![[r#"
@@ -539,8 +553,32 @@ fn a_write_sees_its_own_changes() {
     let meta = KeyMeta { create_rev: Rev(4), mod_rev: Rev(4), version: 1, lease: LeaseId::NONE };
     assert_eq!(bench.store.lookup_range(&KeyRange::all()).collect::<Vec<_>>(), [(&b"a"[..], meta)]);
 
-    let nothing = bench.store.begin().commit();
-    assert_eq!((nothing.rev, nothing.events), (Rev(4), vec![]));
+    let hold = bench.store.hold();
+    let bench = bench.run("put b 7; compact 5; checkpoint");
+    let everything = ask("a..");
+    let mut out = String::new();
+    for before in moments {
+        let mut walk = RangeWalk::before(&everything, before, hold.clone());
+        assert_eq!(walk.step(&bench.store), Ok(Step::Done));
+        assert_eq!(walk.digest().expect("a sound database"), Step::Done);
+        let kvs: String = walk.finish().1.kvs.iter().map(show_kv).collect();
+        out += &format!("before {before}{kvs}\n");
+    }
+    expect![[r#"
+        before 4.0 | a=1 2-2 v1 l0 | b=1 3-3 v1 l0
+        before 4.1 | a=2 2-4 v2 l5 | b=1 3-3 v1 l0
+        before 4.3
+        before 4.4 | a=3 4-4 v1 l0
+    "#]]
+    .assert_eq(&out);
+    assert_eq!(bench.store.rev_compact_finished(), Rev::NEVER_COMPACTED, "it waits for the reader");
+    drop(hold);
+    let mut bench = bench.run("checkpoint");
+    assert_eq!(bench.store.rev_compact_finished(), Rev(5));
+
+    let write = bench.store.begin();
+    let nothing = write.commit(&mut bench.store);
+    assert_eq!((nothing.rev, nothing.events), (Rev(5), vec![]));
 }
 
 fn show_event(event: &Event) -> String {
@@ -556,7 +594,8 @@ fn show_event(event: &Event) -> String {
 #[should_panic(expected = "the previous write was committed")]
 fn a_write_cannot_be_abandoned() {
     let mut bench = Bench::new();
-    apply(&mut bench.store.begin(), "put a 1");
+    let mut write = bench.store.begin();
+    apply(&mut bench.store, &mut write, "put a 1");
     bench.store.begin();
 }
 
@@ -614,8 +653,8 @@ fn a_piece_of_history_ends_at_a_bound_of_bytes() {
     for _ in 0..5 {
         let mut write = bench.store.begin();
         let value = Bytes::from(vec![7; 400_000]);
-        write.put(bytes("a"), value, LeaseId::NONE, false).expect("a put");
-        write.commit();
+        write.put(&mut bench.store, bytes("a"), value, LeaseId::NONE, false).expect("a put");
+        write.commit(&mut bench.store);
     }
     let next = |store: &Store| history(store, 2, 100).expect("a sound database").next;
     assert_eq!(next(&bench.store), Rev(5));
@@ -644,43 +683,100 @@ fn what_keys_held_before_an_event() {
     expect!["- - - - 5"].assert_eq(&show(&bench.store));
 }
 
-/// A checkpoint, the physical half of a compaction, and a defragmentation between the strides.
+/// A checkpoint, a compaction and a defragmentation between the strides.
 #[test]
 fn a_walk_keeps_what_it_has_seen() {
     let mut bench = Bench::new();
-    let key = |number: usize| Bytes::from(format!("{number:05}"));
-    let put_all = |bench: &mut Bench, value: &str| {
-        let mut write = bench.store.begin();
-        for number in 0..3000 {
-            write.put(key(number), bytes(value), LeaseId::NONE, false).expect("a put");
-        }
-        write.commit();
-    };
-    put_all(&mut bench, "old");
+    put_many(&mut bench, "old");
     bench.checkpoint();
     let mut bench = bench.reopen();
-    let everything = Range { rev: 2, ..Range::of(KeyRange::all()) };
+    let old = Range { rev: 2, ..Range::of(KeyRange::all()) };
     let newest = Range::of(KeyRange::all());
-    let (mut pinned, mut restarted) = (RangeWalk::new(&everything), RangeWalk::new(&newest));
-    let mut finished = RangeWalk::new(&everything);
-    while finished.step(&bench.store).expect("a readable revision") == Step::More {}
-    assert_eq!(pinned.step(&bench.store), Ok(Step::More));
-    assert_eq!(restarted.step(&bench.store), Ok(Step::More));
-    put_all(&mut bench, "new");
-    assert_eq!(pinned.step(&bench.store), Ok(Step::More));
+    let (mut of_old, mut of_newest) = (RangeWalk::new(&old), RangeWalk::new(&newest));
+    assert_eq!(of_old.step(&bench.store), Ok(Step::More));
+    assert_eq!(of_newest.step(&bench.store), Ok(Step::More));
+    put_many(&mut bench, "new");
     let mut bench = bench.run("compact 3; checkpoint; defragment");
-
     let refusal = RevError::Compacted { asked: Rev(2), compacted: Rev(3) };
-    assert_eq!(pinned.step(&bench.store), Err(refusal));
-    let (rev, result) = finished.finish().expect("the old file");
-    assert_eq!((rev, result.count), (Rev(2), 3000));
-    assert!(result.kvs.iter().all(|kv| kv.value == "old"));
-    while restarted.step(&bench.store).expect("the newest revision") == Step::More {
-        put_all(&mut bench, "newer");
+    assert_eq!(RangeWalk::new(&old).step(&bench.store), Err(refusal), "it begins after the compaction");
+    for mut walk in [of_old, of_newest] {
+        while walk.digest().expect("the old file") == Step::More {}
+        while walk.step(&bench.store).expect("a hold") == Step::More {
+            put_many(&mut bench, "newer");
+            while walk.digest().expect("the old file") == Step::More {}
+        }
+        assert_eq!(bench.store.rev_compact_finished(), Rev::NEVER_COMPACTED, "it waits for the walks");
+        while walk.digest().expect("the old file") == Step::More {}
+        let (rev, result) = walk.finish();
+        assert_eq!((rev, result.count), (Rev(2), 3000));
+        assert!(result.kvs.iter().all(|kv| kv.value == "old" && kv.mod_rev == Rev(2)));
     }
-    let (rev, result) = restarted.finish().expect("the new file");
+    bench.checkpoint();
+    assert_eq!(bench.store.rev_compact_finished(), Rev(3));
+}
+
+/// As when a snapshot of the leader is installed.
+#[test]
+fn a_walk_goes_on_in_another_store_if_that_can_be_read_there() {
+    let mut first = Bench::new();
+    put_many(&mut first, "old");
+    let (old, newest) = (Range { rev: 2, ..Range::of(KeyRange::all()) }, Range::of(KeyRange::all()));
+    let hold = first.store.hold();
+    let given = RangeWalk::before(&newest, Revision::new(3, 0), hold);
+    let mut walks = [RangeWalk::new(&old), RangeWalk::new(&newest), given];
+    for walk in &mut walks {
+        assert_eq!(walk.step(&first.store), Ok(Step::More));
+        assert_eq!(walk.digest().expect("a sound database"), Step::Done);
+    }
+    let mut second = Bench::new();
+    put_many(&mut second, "old");
+    put_many(&mut second, "new");
+    let second = second.run("compact 3; checkpoint");
+    let refusal = Err(RevError::Compacted { asked: Rev(2), compacted: Rev(3) });
+    let [of_old, of_newest, given] = &mut walks;
+    assert_eq!(of_old.step(&second.store), refusal);
+    assert_eq!(given.step(&second.store), refusal);
+    while of_newest.step(&second.store).expect("the newest revision") == Step::More {
+        while of_newest.digest().expect("a sound database") == Step::More {}
+    }
+    while of_newest.digest().expect("a sound database") == Step::More {}
+    let [_, of_newest, _] = walks;
+    let (rev, result) = of_newest.finish();
     assert_eq!((rev, result.count), (Rev(3), 3000));
-    assert!(result.kvs.iter().all(|kv| kv.value == "new" && kv.mod_rev == Rev(3)));
+    assert!(result.kvs.iter().all(|kv| kv.value == "new"), "it has begun again");
+}
+
+fn put_many(bench: &mut Bench, value: &str) {
+    let mut write = bench.store.begin();
+    for number in 0..3000 {
+        let key = Bytes::from(format!("{number:05}"));
+        write.put(&mut bench.store, key, bytes(value), LeaseId::NONE, false).expect("a put");
+    }
+    write.commit(&mut bench.store);
+}
+
+/// Whatever comes between, the number of keys at a moment can be told from the number now.
+#[test]
+fn keys_behind_a_limit_are_counted_as_they_were() {
+    let mut bench = run("put a 1; put b 1; put c 1; put d 1; del c");
+    let one = Range { limit: 1, ..ask("a..") };
+    let hold = bench.store.hold();
+    let count = |bench: &mut Bench, before: Revision| {
+        let mut walk = RangeWalk::before(&one, before, hold.clone());
+        assert_eq!(walk.step(&bench.store), Ok(Step::Done));
+        assert_eq!(walk.digest().expect("a sound database"), Step::Done);
+        walk.finish().1.count
+    };
+    let at_4 = Revision::after(Rev(4));
+    assert_eq!(count(&mut bench, at_4), 3);
+    let mut bench = bench.run("{ put c 1, del d, put e 1 }; del a; put a 1");
+    assert_eq!(count(&mut bench, at_4), 3);
+    assert_eq!(count(&mut bench, Revision::after(Rev(6))), 3);
+    assert_eq!(count(&mut bench, Revision::new(7, 1)), 4);
+    let mut bench = bench.run("checkpoint");
+    let seam = bench.store.rev_checkpointed;
+    bench.store.recent.trim(seam, 0, usize::MAX);
+    assert_eq!(count(&mut bench, at_4), 3, "visited, for the tape is not in memory");
 }
 
 fn hash(store: &Store, rev: i64) -> Result<KvHash, RevError> {
@@ -839,10 +935,11 @@ fn removals_do_not_gather() {
     let mut write = bench.store.begin();
     let count = CHECKPOINT_REMOVALS_MAX + 10;
     for number in 0..count {
-        write.put(Bytes::from(number.to_string()), bytes("old"), LeaseId::NONE, false).expect("a put");
+        let key = Bytes::from(number.to_string());
+        write.put(&mut bench.store, key, bytes("old"), LeaseId::NONE, false).expect("a put");
     }
-    write.delete_range(&KeyRange::all(), false).expect("a deletion");
-    write.commit();
+    delete(&mut bench.store, &mut write, &KeyRange::all(), false);
+    write.commit(&mut bench.store);
     bench = bench.run("put a 1");
     bench.store.compact(Rev(3)).expect("a revision to compact to");
     let mut removed = 0;
@@ -850,12 +947,14 @@ fn removals_do_not_gather() {
         match bench.compaction_step(1000) {
             CompactionStep::Idle => break,
             CompactionStep::AwaitsCheckpoint => {}
+            CompactionStep::AwaitsReaders => panic!("nobody reads"),
             CompactionStep::More | CompactionStep::Read(_) | CompactionStep::Finished(_) => continue,
         }
         let captured = bench.store.capture();
         assert!(captured.removed.len() < CHECKPOINT_REMOVALS_MAX + 1000);
         removed += captured.removed.len();
-        let StoreCheckpoint { records, removed, cells, rev, .. } = captured;
+        let StoreCheckpoint { first, removed, cells, rev, .. } = captured;
+        let records = bench.store.captured(Revision { main: first, sub: 0 }, usize::MAX);
         let bytes = bench.database.commit(&Checkpoint { records, removed, cells }).expect("a commit");
         bench.store.checkpointed(rev, bytes).expect("a reader");
     }
@@ -921,9 +1020,10 @@ fn compaction_is_finished_with_its_last_removal() {
     for value in ["old", "new"] {
         let mut write = bench.store.begin();
         for number in 0..=CHECKPOINT_REMOVALS_MAX {
-            write.put(Bytes::from(number.to_string()), bytes(value), LeaseId::NONE, false).expect("a put");
+            let key = Bytes::from(number.to_string());
+            write.put(&mut bench.store, key, bytes(value), LeaseId::NONE, false).expect("a put");
         }
-        write.commit();
+        write.commit(&mut bench.store);
     }
     bench.checkpoint();
     bench.store.compact(Rev(3)).expect("a revision to compact to");

@@ -6,8 +6,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::{
-    clock,
-    mvcc::Size,
+    clock, limits,
+    mvcc::{Size, Step},
     raft::{LogStore, Replica},
     storage::{Database, Defragmentation, StorageError},
     telemetry::Metrics,
@@ -21,6 +21,8 @@ pub(crate) struct Checkpointer {
     pub(crate) log: LogStore,
     /// See [`Parts`](crate::raft::Parts).
     pub(crate) checkpointing: Arc<Mutex<()>>,
+    /// See [`Parts`](crate::raft::Parts).
+    pub(crate) entry: Arc<tokio::sync::Mutex<()>>,
     pub(crate) metrics: Arc<Metrics>,
     /// Index of the last log entry that the database holds.
     pub(crate) durable: watch::Sender<u64>,
@@ -34,6 +36,7 @@ impl Checkpointer {
     /// entry was applied in part: the member ends, and its log has what the database lacks.
     pub(super) fn checkpoint(&mut self, copy: Option<&mut Defragmentation>) -> Result<bool, StorageError> {
         let _checkpointing = self.checkpointing.lock();
+        let entry = self.entry.blocking_lock();
         let mut replica = self.replica.write();
         if replica.is_half_applied() {
             return Ok(false);
@@ -41,12 +44,15 @@ impl Checkpointer {
         let index = replica.applied_index();
         let durable = *self.durable.borrow();
         assert!(durable <= index, "the database holds entry {durable}, and only {index} was applied");
-        let Some((captured, meta)) = replica.capture() else {
+        let Some((mut captured, meta)) = replica.capture() else {
             drop(replica);
             self.durable.send_if_modified(|durable| std::mem::replace(durable, index) != index);
             return Ok(false);
         };
         drop(replica);
+        drop(entry);
+        // No snapshot is installed during a checkpoint, so it is the same state.
+        while self.replica.read().state.gather(&mut captured) == Step::More {}
         // A quorum of others may have committed what this member's own log does not hold yet.
         self.log.wait_for_disk(index);
         self.metrics.compacted_revisions.inc_by(captured.checkpoint.removed.len() as u64);
@@ -61,6 +67,7 @@ impl Checkpointer {
         replica.checkpointed(captured.rev, removed_bytes, meta)?;
         let compacted = replica.state.mvcc.rev_compact_finished();
         drop(replica);
+        self.trim();
         let before = self.durable.send_replace(index);
         assert!(before <= index, "the database holds entry {before} already, and is said to end at {index}");
         self.compacted.send_if_modified(|known| std::mem::replace(known, compacted) != compacted);
@@ -72,6 +79,16 @@ impl Checkpointer {
     pub(super) fn checkpoint_all(&mut self) -> Result<(), StorageError> {
         while self.checkpoint(None)? {}
         Ok(())
+    }
+
+    /// Drops records from memory that the database holds, as many as the cache has too many.
+    fn trim(&self) {
+        loop {
+            let trimmed = self.replica.write().state.mvcc.trim(limits::CAPTURE_STRIDE_RECORDS);
+            if trimmed.is_empty() {
+                return;
+            }
+        }
     }
 
     pub(super) fn size(&self) -> Size {

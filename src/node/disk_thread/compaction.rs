@@ -72,6 +72,8 @@ impl Compaction {
             CompactionStep::AwaitsCheckpoint => {
                 checkpointer.checkpoint(None)?;
             }
+            // Readers are done sooner or later, and it is tried again after the pause.
+            CompactionStep::AwaitsReaders => {}
             CompactionStep::More | CompactionStep::Read(_) => {
                 checkpointer.metrics.observe_compaction_pause(clock::since(start));
             }

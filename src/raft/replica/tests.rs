@@ -6,12 +6,14 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    apply::{Command, Put},
+    apply::{Application, Command, Put},
     disk::memory::MemoryDisk,
+    mvcc::Step,
     pb::retcd::raft as pb,
     raft::marks::Cell,
     storage::{Record, Table, meta},
     types::{Caller, KeyValue, LeaseId, Revision},
+    wal::LogPosition,
 };
 
 const REV_CURRENT: i64 = 9;
@@ -160,29 +162,36 @@ proptest! {
     }
 }
 
-/// The database cannot be read any more when a put asks for the value before it.
+/// The database cannot be read any more when a put keeps the value that its key has.
 #[test]
 fn a_state_with_a_part_of_an_entry_is_known_as_such() {
     let disk = MemoryDisk::default();
     // Without a cache each read of the database is one of the disk.
     let open = || Database::open(Arc::new(disk.clone()), std::path::Path::new("db"), 0).expect("a database");
-    let put = |number: u32, prev_kv| {
-        let (key, value) = (Bytes::from(format!("k{number}")), Some(Bytes::from("v")));
-        Command::Put(Put { key, value, lease: Some(LeaseId::NONE), prev_kv }).by(Caller::Nobody)
+    let apply = |replica: &mut Replica, number: u64, value| {
+        let key = Bytes::from(format!("k{number}"));
+        let put = Put { key, value, lease: Some(LeaseId::NONE), prev_kv: false };
+        let request = Command::Put(put).by(Caller::Nobody);
+        let log_id = codec::log_id(LogPosition { term: 1, index: replica.applied_index() + 1 });
+        replica.begin_entry(log_id);
+        replica.state.advance(Application::new(&request, false), &mut 1)?;
+        replica.end_entry(log_id);
+        Ok::<(), StorageError>(())
     };
     let database = Arc::new(open());
     let mut replica = Replica::open(database.clone()).expect("a sound database");
     // So many that the tree has leaves below its root, which stays in memory.
     for number in 0..300 {
-        replica.apply(&put(number, false), false).expect("it reads nothing");
+        apply(&mut replica, number, Some(Bytes::from("v"))).expect("it reads nothing");
     }
-    let (captured, mark) = replica.capture().expect("there is a change");
+    let (mut captured, mark) = replica.capture().expect("there is a change");
+    while replica.state.gather(&mut captured) == Step::More {}
     database.commit(&captured.checkpoint).expect("the power is on");
     replica.checkpointed(captured.rev, 0, mark).expect("the power is on");
     drop((replica, database));
 
     let mut replica = Replica::open(Arc::new(open())).expect("a sound database");
     disk.fail_at(disk.operations());
-    assert!(replica.apply(&put(7, true), false).is_err(), "the value before it is in the database");
+    assert!(apply(&mut replica, 7, None).is_err(), "the value before it is in the database");
     assert!(replica.is_half_applied());
 }

@@ -25,6 +25,7 @@ use crate::{
     disk::{Directory, memory::MemoryDisk},
     limits,
     link::Piece,
+    mvcc::Step,
     raft::{
         LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, Tags, codec, message,
         typ::{Batch, Entry, LogId, Vote},
@@ -104,6 +105,7 @@ impl Member {
                 replica: replica.clone(),
                 database: database.clone(),
                 checkpointing: Arc::default(),
+                entry: Arc::default(),
                 ask_for_checkpoint: Box::new(move || ask.send(()).expect("somebody listens")),
                 durable: durable.subscribe(),
                 hub: Arc::new(Mutex::new(WatchHub::new(rev))),
@@ -135,7 +137,8 @@ impl Member {
     }
 
     fn checkpoint(&self) {
-        let (captured, meta) = self.replica.write().capture().expect("something changed");
+        let (mut captured, meta) = self.replica.write().capture().expect("something changed");
+        while self.replica.read().state.gather(&mut captured) == Step::More {}
         let removed = self.database.commit(&captured.checkpoint).expect("a checkpoint");
         self.replica.write().checkpointed(captured.rev, removed, meta).expect("a checkpoint");
     }
