@@ -7,6 +7,7 @@ use futures_util::{FutureExt, StreamExt, future, stream::BoxStream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
+    time,
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -27,6 +28,9 @@ use crate::{
     sockets::Dialer,
     telemetry::Metrics,
 };
+
+/// More than anything takes here.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Only waited for where no answer comes.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
@@ -251,7 +255,8 @@ async fn a_tunnel_carries_bytes_both_ways_until_it_is_ended() {
     connection.read_exact(&mut answer).await.expect("it arrives");
     assert_eq!(&answer, b"answer");
     way.end_tunnels();
-    assert_eq!(sent.next().await, None, "the member is told that nothing comes any more");
+    let end = time::timeout(SOON, sent.next()).await;
+    assert_eq!(end, Ok(None), "the member is told that nothing comes any more");
     drop(send);
     assert_eq!(connection.read(&mut [0]).await.expect("the end arrives"), 0);
 }

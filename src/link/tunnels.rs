@@ -43,7 +43,7 @@ enum TunnelError {
 
 /// The side that offers its services.
 impl Peers {
-    /// Keeps an unused tunnel to every other member, for as long as this runs. Those that are used go to
+    /// Keeps an unused tunnel to every other member, for as long as this runs. Tunnels that are used go to
     /// `serve`.
     pub(crate) async fn keep_tunnels(self: Arc<Peers>, serve: mpsc::Sender<Io>) {
         let mut addresses = self.addresses();
@@ -70,7 +70,7 @@ impl Peers {
     async fn keep_tunnel(self: Arc<Peers>, target: u64, serve: mpsc::Sender<Io>) {
         let mut link: Option<(Peer, Arc<dyn Link>)> = None;
         let places = Arc::new(Semaphore::new(limits::TUNNELS_USED));
-        // Those that are used end with this task.
+        // The tunnels in use end with this task.
         let mut used = JoinSet::new();
         loop {
             while used.try_join_next().is_some() {}
@@ -81,7 +81,7 @@ impl Peers {
                         carry.await;
                         drop(place);
                     });
-                    // Nobody serves any more when this member stops.
+                    // The receiver is gone when this member stops.
                     let _ = serve.send(io).await;
                 }
                 Err(error) => {
@@ -92,8 +92,8 @@ impl Peers {
         }
     }
 
-    /// Opens a tunnel and waits until the other member uses it. Returns the connection to serve, and what
-    /// has to run for it to work.
+    /// Opens a tunnel and waits until the other member uses it. Returns the connection to serve, and a future
+    /// that has to run while it is served.
     async fn offer(
         &self,
         target: u64,
@@ -102,7 +102,7 @@ impl Peers {
         let peer = self.address(target).ok_or(TunnelError::Unknown)?;
         let link = match link {
             Some((known, link)) if *known == peer => link,
-            // A tunnel is no use if it goes through a tunnel of the other member.
+            // Not through a tunnel of the other member: if neither port is reached, no tunnel helps.
             _ => &mut link.insert((peer.clone(), self.connector().connect(&peer)?)).1,
         };
         let (io, (reader, writer)) = pipe();
@@ -143,7 +143,7 @@ fn pipe() -> (Io, (ReadHalf<DuplexStream>, WriteHalf<DuplexStream>)) {
     (Io::in_memory(near), tokio::io::split(far))
 }
 
-/// What is written to the near end of a pipe.
+/// The bytes that the near end of a pipe writes.
 fn pieces_of(reader: ReadHalf<DuplexStream>) -> impl Stream<Item = TunnelPiece> + Send {
     stream::unfold(reader, async |mut reader| {
         let mut data = BytesMut::with_capacity(limits::TUNNEL_PIECE_BYTES);
@@ -152,7 +152,7 @@ fn pieces_of(reader: ReadHalf<DuplexStream>) -> impl Stream<Item = TunnelPiece> 
     })
 }
 
-/// Has the near end of a pipe read what comes, until the end or an error (`None`).
+/// Writes `data` for the near end of a pipe to read, until the data end or there is an error (`None`).
 async fn write_to(mut writer: WriteHalf<DuplexStream>, data: impl Stream<Item = Option<Bytes>>) {
     let mut data = std::pin::pin!(data);
     while let Some(Some(bytes)) = data.next().await {

@@ -5,9 +5,9 @@
 //! that this member sends to the other's peer port is answered, while the other member's own
 //! connections work: behind a firewall, or a route that is broken in one direction.
 //!
-//! Silence is what tells the two apart: a port that refuses, or a process that has ended, answers at
-//! once. Once the peer port was silent, connections go through the tunnel; a probe of the port that is
-//! answered ends that.
+//! What counts is silence: a port that refuses a connection has answered, and so has the system of a
+//! process that has ended. Once a peer port was silent, new connections go through tunnels, until a probe
+//! of the port is answered.
 
 use std::{
     collections::BTreeMap,
@@ -29,17 +29,24 @@ use tokio::{
 };
 
 use crate::{
-    clock,
+    clock, limits,
     sockets::{Dialer, Io},
 };
 
-/// Part of the longest silence after which a connection attempt is doubted, and a tunnel used instead.
+/// An attempt to connect to a peer port has one part in so many of the longest silence. Then a tunnel is
+/// used instead, if there is one.
 const HEAD_START: u32 = 4;
 
-/// Bounds of what counts as silence, whatever the election timeout is: a peer that is busy, or that has two
-/// megabytes of entries to receive over a slow network first, answers within the shortest time.
+/// Bounds of what counts as silence, whatever the election timeout is. A peer that is busy, or that first
+/// receives a full window of entries over a slow network, answers within the shortest time.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+const _: () = assert!(
+    limits::HTTP2_STREAM_WINDOW_BYTES as usize / limits::PEER_BYTES_PER_SEC_MIN
+        < SILENCE_MIN.as_secs() as usize,
+    "a PING behind a full window is answered in time by the slowest network that is good enough"
+);
 
 /// The ways to the other members, and the tunnels that they have opened.
 pub(super) struct Ways {
@@ -81,7 +88,7 @@ pub(crate) struct Way {
     opened: AtomicU64,
     /// Nothing that is sent to the member's peer port is answered.
     is_cut: AtomicBool,
-    /// Counts how often tunnels were ended, because the peer port answers again.
+    /// How often tunnels were ended, because the peer port answered again.
     restored: watch::Sender<u64>,
 }
 
@@ -92,6 +99,7 @@ struct Tunnel {
 
 impl Way {
     pub(super) fn new(target: u64, silence_max: Duration) -> Way {
+        assert!(!silence_max.is_zero(), "a connection has some time for an answer");
         let restored = watch::Sender::new(0);
         Way {
             target,

@@ -84,6 +84,11 @@ impl ReadIndex {
         match &leader.route {
             Route::Own => {
                 let (index, term) = self.consensus.read_index().await?;
+                assert!(
+                    term >= leader.term,
+                    "the leader of term {} confirms a read in term {term}",
+                    leader.term
+                );
                 Some((index, Confirmed::ByThisLeader { term }))
             }
             Route::Peer(peer) => match self.peers.read_index(leader.id, peer, self.attempt).await {

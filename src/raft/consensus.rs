@@ -166,6 +166,8 @@ impl Consensus {
         began: Began,
         done: impl FnOnce(Result<Vec<Outcome>, NotProposed>) + Send + 'static,
     ) {
+        assert!(!commands.is_empty(), "an entry of the log holds a command");
+        assert!(began.queued <= began.taken, "a batch is queued before it is taken");
         let callback = Callback::new(move |result: WriteResult| done(outcomes(result)));
         let batch = Batch { commands, tag: None, began: Some(began) };
         // If the core has stopped, it drops the callback, and so `done` never runs.
@@ -220,6 +222,7 @@ impl Consensus {
                 self.raft.change_membership(ChangeMembers::SetNodes(nodes), true).await
             }
             MemberChange::Promote { id, peer } => {
+                assert!(!peer.is_learner, "a member that gets a vote is no learner any more");
                 let changes = vec![
                     ChangeMembers::SetNodes(BTreeMap::from([(id, peer)])),
                     ChangeMembers::AddVoterIds(BTreeSet::from([id])),
