@@ -370,6 +370,21 @@ const _: () = {
     assert!(PEER_ENVELOPE_BYTES + SNAPSHOT_PIECE_BYTES <= PEER_MESSAGE_BYTES_MAX);
 };
 
+/// How far the term and the log index of a peer's message may be ahead of this member's own. A message
+/// beyond that is refused: nothing honest can have come so far. Terms grow by one with each election; at
+/// one every millisecond, a member that stands alone takes 34 years for so many. Entries grow by one with
+/// each sync of a log; at a hundred thousand a second, a cluster takes 89 years for so many.
+pub(crate) const TERMS_AHEAD_MAX: u64 = 1 << 40;
+pub(crate) const INDICES_AHEAD_MAX: u64 = 1 << 48;
+
+/// Highest term and log index that any message may have, however many messages approach it step by step.
+/// Numbers beyond it are refused, and a log that holds one is not opened. A term or an index that was
+/// accepted can always be counted on from.
+pub(crate) const LOG_NUMBER_MAX: u64 = 1 << 62;
+
+const _: () = assert!(LOG_NUMBER_MAX <= u64::MAX / 2 && INDICES_AHEAD_MAX < LOG_NUMBER_MAX);
+const _: () = assert!(TERMS_AHEAD_MAX < LOG_NUMBER_MAX);
+
 /// Minimum rate of the network to a peer and of the peer's disk together. The timeout of a large message is
 /// longer by the time that the message takes at this rate.
 pub(crate) const PEER_BYTES_PER_SEC_MIN: usize = 4 * 1024 * 1024;

@@ -100,6 +100,12 @@ impl Peers {
         known.entry(peer).or_insert_with(|| Arc::new(self.metrics.peer(self.own, peer))).clone()
     }
 
+    /// The same for a sender, if it is a member: an id that any message may claim makes no series.
+    pub(crate) fn metrics_of_member(&self, id: u64) -> Option<Arc<PeerMetrics>> {
+        let is_member = self.addresses.borrow().contains_key(&id);
+        is_member.then(|| self.metrics_of(id))
+    }
+
     /// A heartbeat was not answered in time.
     pub(crate) fn heartbeat_failed(&self) {
         self.metrics.heartbeat_failures.inc();

@@ -60,8 +60,9 @@ impl Link for InMemory {
 
     fn append(&self, arriving: BoxStream<'static, AppendPiece>) -> Call<Answers> {
         let (answers, answered) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
-        let accepted = self.0.send(FarEnd { arriving, answers: Some(answers) });
-        accepted.expect("the test takes the stream");
+        if self.0.send(FarEnd { arriving, answers: Some(answers) }).is_err() {
+            return not_asked();
+        }
         future::ready(Ok(ReceiverStream::new(answered).boxed())).boxed()
     }
 
@@ -150,6 +151,12 @@ async fn connected(first: Bytes) -> (Arc<Peers>, Appends, FarEnd) {
     let mut link = DedicatedLink::new(peers.clone(), 8, &Peer::default());
     let stream = link.append(first, PATIENCE).await.expect("the peer accepts the stream");
     (peers, stream, opened.recv().await.expect("the stream was opened"))
+}
+
+/// Peers of member `own`, none of which answers.
+pub(crate) fn unreachable_peers(own: u64, metrics: Arc<Metrics>) -> Arc<Peers> {
+    let (streams, _) = mpsc::unbounded_channel();
+    Arc::new(Peers::new(1, own, None, Arc::new(InMemory(streams)), PATIENCE, metrics))
 }
 
 fn message(bytes: usize) -> Bytes {

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    future,
+    future, mem,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,8 @@ use crate::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
         MessageKind, PROTOCOL_VERSION, Piece, REMOVED,
     },
-    raft::NotProposed,
+    raft::{Implausible, MessageError, NotProposed},
+    telemetry::PeerMetrics,
     types::{Base, Caller, ClusterId, MemberId},
 };
 
@@ -46,26 +48,52 @@ pub(crate) enum PeerRefusal {
     Member { ours: MemberId, theirs: MemberId },
     #[error(transparent)]
     Base(#[from] BaseMismatch),
-    /// In these words, for the other side knows them.
+    #[error("member {0} is unknown: the members of this cluster are others, and one of them leads")]
+    Unknown(MemberId),
+    #[error("a message that no member can have sent: {0}")]
+    Implausible(#[from] Implausible),
+    /// In these words, because the sender recognises them.
     #[error("{REMOVED}")]
     Removed,
     #[error("{0}")]
     Failed(String),
 }
 
+impl PeerRefusal {
+    /// Whether a log line about `other` says what one about this says. What is implausible may differ with
+    /// every message of a sender.
+    fn is_like(&self, other: &PeerRefusal) -> bool {
+        match (self, other) {
+            (PeerRefusal::Implausible(this), PeerRefusal::Implausible(other)) => {
+                mem::discriminant(this) == mem::discriminant(other)
+            }
+            (this, other) => this == other,
+        }
+    }
+}
+
+impl From<MessageError> for PeerRefusal {
+    fn from(error: MessageError) -> PeerRefusal {
+        match error {
+            MessageError::Implausible(lie) => PeerRefusal::Implausible(lie),
+            error => PeerRefusal::Failed(error.to_string()),
+        }
+    }
+}
+
 /// How long a refusal stands for the next ones of the same kind.
 const REFUSAL_REPEAT: Duration = Duration::from_secs(10);
 
-/// What each peer was last refused for, and when that was told. A peer that is refused tries again
-/// at once, for as long as it runs.
+/// What each sender was last refused for, and when that was logged. A peer that is refused tries again at
+/// once, as long as it runs.
 #[derive(Debug, Default)]
 pub(super) struct ToldRefusals(Mutex<BTreeMap<u64, (PeerRefusal, Instant)>>);
 
 impl ToldRefusals {
-    /// Whether this is worth a line now. Its caller writes it.
+    /// Whether the refusal is to be logged now.
     fn is_news(&self, from: u64, refusal: &PeerRefusal, now: Instant) -> bool {
         let mut told = self.0.lock();
-        if told.get(&from).is_some_and(|(known, at)| known == refusal && now < *at + REFUSAL_REPEAT) {
+        if told.get(&from).is_some_and(|(known, at)| known.is_like(refusal) && now < *at + REFUSAL_REPEAT) {
             return false;
         }
         if told.len() >= limits::REFUSED_PEERS {
@@ -75,13 +103,64 @@ impl ToldRefusals {
             return false;
         }
         told.insert(from, (refusal.clone(), now));
-        assert!(told.len() <= limits::REFUSED_PEERS, "what is remembered of refusals is bounded");
+        assert!(told.len() <= limits::REFUSED_PEERS, "no more senders of refused requests are remembered");
         true
     }
 }
 
+/// What is counted of a sender's messages, and said of those that are refused.
+struct Traffic {
+    node: Node,
+    from: u64,
+    /// Looked for again until the sender is known: a member that has just joined learns of the members
+    /// from the leader's first messages.
+    metrics: OnceLock<Arc<PeerMetrics>>,
+}
+
+impl Traffic {
+    fn with(node: &Node, from: u64) -> Traffic {
+        Traffic { node: node.clone(), from, metrics: OnceLock::new() }
+    }
+
+    fn metrics(&self) -> Option<&PeerMetrics> {
+        if self.metrics.get().is_none()
+            && let Some(metrics) = self.node.shared.peers.metrics_of_member(self.from)
+        {
+            return Some(self.metrics.get_or_init(|| metrics));
+        }
+        self.metrics.get().map(|metrics| &**metrics)
+    }
+
+    fn received(&self, message: &Bytes) {
+        if let Some(metrics) = self.metrics() {
+            metrics.received(message.len());
+        }
+    }
+
+    fn answered(&self, answer: Result<Bytes, MessageError>) -> Result<Bytes, PeerRefusal> {
+        match answer {
+            Ok(reply) => {
+                if let Some(metrics) = self.metrics() {
+                    metrics.sent(reply.len());
+                }
+                Ok(reply)
+            }
+            Err(error) => {
+                if let Some(metrics) = self.metrics() {
+                    metrics.receive_failed();
+                }
+                let refusal = PeerRefusal::from(error);
+                if let PeerRefusal::Implausible(_) = refusal {
+                    self.node.tell_refusal(self.from, &refusal);
+                }
+                Err(refusal)
+            }
+        }
+    }
+}
+
 impl Node {
-    /// One line for each reason that a peer is refused for, and again after a while.
+    /// Logs a refusal, unless the same was logged for this sender within the last seconds.
     pub(crate) fn tell_refusal(&self, from: u64, refusal: &PeerRefusal) {
         if self.shared.told_refusals.is_news(from, refusal, clock::now()) {
             tracing::warn!(from = %MemberId(from), %refusal, "refused a request of a peer");
@@ -103,14 +182,29 @@ impl Node {
         if self.was_removed(envelope.from) {
             return Err(PeerRefusal::Removed);
         }
-        // A member that does not know what its log began behind was made by a version that did not
-        // compare.
+        if !self.listens_to(envelope.from) {
+            return Err(PeerRefusal::Unknown(MemberId(envelope.from)));
+        }
+        // A member that does not know its base was made by a version that did not record it.
         if let (Some(ours), Some(theirs)) = (self.shared.identity.base, envelope.base.map(Base))
             && let Some(mismatch) = BaseMismatch::between((own, ours), (MemberId(envelope.from), theirs))
         {
             return Err(mismatch.into());
         }
         Ok(())
+    }
+
+    /// Whether `sender` may speak to this member: it is in the membership that was applied last, or in the
+    /// newest one of the log, which differ while a change is under way. A member that hears no leader
+    /// listens to every sender of its cluster, and a member whose leader is unknown to it listens to that
+    /// leader: while it was away, or before it joined, the members may have been replaced, and it learns of
+    /// that from nobody else.
+    fn listens_to(&self, sender: u64) -> bool {
+        let (_, own) = self.ids();
+        sender == own.0
+            || self.shared.replica.read().peers().any(|(id, _)| id == sender)
+            || self.leadership().leader.is_none_or(|leader| leader == sender)
+            || self.shared.consensus.peer(sender).is_some()
     }
 
     fn was_removed(&self, member: u64) -> bool {
@@ -123,22 +217,14 @@ impl Node {
         kind: MessageKind,
         message: Bytes,
     ) -> Result<Bytes, PeerRefusal> {
-        let metrics = self.shared.peers.metrics_of(from);
-        metrics.received(message.len());
-        match self.shared.consensus.handle(kind, message).await {
-            Ok(reply) => {
-                metrics.sent(reply.len());
-                Ok(reply)
-            }
-            Err(error) => {
-                metrics.receive_failed();
-                Err(PeerRefusal::Failed(error.to_string()))
-            }
-        }
+        let traffic = Traffic::with(self, from);
+        traffic.received(&message);
+        let answer = self.shared.consensus.handle(from, kind, message).await;
+        traffic.answered(answer)
     }
 
-    /// Takes the log from a leader, for as long as that belongs to the cluster. Answers come in
-    /// the order of the messages.
+    /// Takes the log from a leader, until the leader is removed from the cluster. Answers come in the order of
+    /// the messages.
     pub(crate) fn peer_append<S>(
         &self,
         from: u64,
@@ -148,21 +234,11 @@ impl Node {
         S: Stream<Item = Bytes> + Send + 'static,
     {
         let (node, node_at_end) = (self.clone(), self.clone());
-        let received = self.shared.peers.metrics_of(from);
-        let answered = received.clone();
-        let messages = messages.inspect(move |message| received.received(message.len()));
+        let (arriving, leaving) = (Traffic::with(self, from), Traffic::with(self, from));
+        let messages = messages.inspect(move |message| arriving.received(message));
         let messages = messages.take_while(move |_| future::ready(!node.was_removed(from)));
-        let answers = self.shared.consensus.append(messages);
-        let answers = answers.map(move |answer| match answer {
-            Ok(reply) => {
-                answered.sent(reply.len());
-                Ok(reply)
-            }
-            Err(error) => {
-                answered.receive_failed();
-                Err(PeerRefusal::Failed(error.to_string()))
-            }
-        });
+        let answers = self.shared.consensus.append(from, messages);
+        let answers = answers.map(move |answer| leaving.answered(answer));
         let refusal = stream::once(async move { node_at_end.was_removed(from) })
             .filter_map(|removed| future::ready(removed.then_some(Err(PeerRefusal::Removed))));
         answers.chain(refusal)
@@ -189,11 +265,15 @@ impl Node {
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     ) -> Result<Bytes, PeerRefusal> {
-        let transfer = self.shared.peers.metrics_of(from).receiving_snapshot();
-        let received = self.shared.consensus.receive_snapshot(header, pieces).await;
-        let reply = received.map_err(|error| PeerRefusal::Failed(error.to_string()))?;
-        transfer.arrived();
-        Ok(reply)
+        let metrics = self.shared.peers.metrics_of_member(from);
+        let transfer = metrics.map(|metrics| metrics.receiving_snapshot());
+        let received = self.shared.consensus.receive_snapshot(from, header, pieces).await;
+        if received.is_ok()
+            && let Some(transfer) = transfer
+        {
+            transfer.arrived();
+        }
+        Traffic::with(self, from).answered(received)
     }
 
     pub(crate) async fn peer_propose(
@@ -203,13 +283,14 @@ impl Node {
         serial: u64,
         batch: Bytes,
     ) -> Result<Forwarded, PeerRefusal> {
-        self.shared.peers.metrics_of(from).received(batch.len());
+        let traffic = Traffic::with(self, from);
+        traffic.received(&batch);
         let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
-        // The member that asked has given up at about the same time.
+        // The member that asked gives up after the same time.
         let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {
             return Ok(Forwarded::Unknown);
         };
-        match proposed.map_err(|error| PeerRefusal::Failed(error.to_string()))? {
+        match proposed? {
             Ok(()) => Ok(Forwarded::Applied),
             Err(NotProposed::NotLeader) => Ok(Forwarded::NotLeader),
             Err(NotProposed::Unknown | NotProposed::Stopped) => Ok(Forwarded::Unknown),
@@ -232,7 +313,7 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move {
             let patience = node.config().election_timeout;
-            // What comes of it is noted where all answers of peers are.
+            // `Peers` notes it if the answer says that this member was removed.
             let _ = node.shared.peers.greet(from, &peer, patience).await;
         });
     }
@@ -276,11 +357,14 @@ mod tests {
         assert!(told.is_news(1, &version(2), now));
         assert!(!told.is_news(1, &version(2), now));
         assert!(told.is_news(1, &version(3), now), "another reason is news");
+        let term = |term| PeerRefusal::Implausible(Implausible::Term { term, ours: 1 });
+        assert!(told.is_news(3, &term(u64::MAX), now));
+        assert!(!told.is_news(3, &term(u64::MAX - 1), now), "the number is the sender's to choose");
         assert!(told.is_news(2, &version(3), now), "and so is another peer");
         assert!(told.is_news(1, &version(3), now + REFUSAL_REPEAT));
         let strangers = (100..100 + 2 * limits::REFUSED_PEERS as u64)
             .filter(|from| told.is_news(*from, &version(2), now));
-        assert_eq!(strangers.count() + 2, limits::REFUSED_PEERS, "no more are remembered, nor told");
+        assert_eq!(strangers.count() + 3, limits::REFUSED_PEERS, "no more are remembered, nor told");
         assert!(told.is_news(1, &version(4), now + REFUSAL_REPEAT), "a known one still is");
         assert!(told.is_news(99, &version(2), now + 3 * REFUSAL_REPEAT), "there is room again");
     }

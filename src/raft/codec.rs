@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes};
 use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
-use prost::Message;
+use prost::{Message, encoding};
 
 use super::typ::{Batch, Entry, LogId, Membership, StoredMembership, Tag, Vote};
 use crate::{
     apply::codec,
+    limits,
     link::Peer,
     pb::retcd::raft as pb,
     wal::{EntryKind, FrameBuffer, HardState, LogPosition},
@@ -65,7 +66,7 @@ pub(super) fn encode_payload(payload: &Payload, bytes: &mut Vec<u8>) {
     }
 }
 
-/// An entry as the log gave it back. `None` if this version cannot read it.
+/// An entry of the log. `None` if this version cannot decode it.
 pub(crate) fn entry(at: LogPosition, kind: EntryKind, mut payload: Bytes) -> Option<Entry> {
     let payload = match kind {
         EntryKind::Blank => EntryPayload::Blank,
@@ -77,6 +78,39 @@ pub(crate) fn entry(at: LogPosition, kind: EntryKind, mut payload: Bytes) -> Opt
         EntryKind::Membership => EntryPayload::Membership(membership(pb::Membership::decode(payload).ok()?)?),
     };
     Some(Entry { log_id: log_id(at), payload })
+}
+
+/// Whether a payload that a peer sent is one that a peer may send: no larger than an entry may be, and with
+/// no more commands than a batch may have. Commands are counted before they are decoded, because each
+/// takes far more memory than the two bytes that it can have on the wire.
+pub(super) fn is_payload_bounded(kind: EntryKind, payload: &Bytes) -> bool {
+    let commands = match kind {
+        EntryKind::Blank | EntryKind::Membership => Some(0),
+        EntryKind::Batch => count_commands(payload.clone()),
+        EntryKind::TaggedBatch => {
+            payload.len().checked_sub(16).and_then(|_| count_commands(payload.slice(16..)))
+        }
+    };
+    payload.len() <= limits::ENTRY_BYTES_MAX
+        && commands.is_some_and(|commands| commands <= limits::BATCH_COMMANDS_MAX)
+}
+
+/// The fields of an encoded batch, each of which is a command. `None` if it is no encoding.
+fn count_commands(mut batch: Bytes) -> Option<usize> {
+    let mut count = 0;
+    while batch.has_remaining() {
+        let (field, wire_type) = encoding::decode_key(&mut batch).ok()?;
+        encoding::skip_field(wire_type, field, &mut batch, encoding::DecodeContext::default()).ok()?;
+        count += 1;
+    }
+    Some(count)
+}
+
+/// A batch that a peer wants to be put into the log. `None` if it is none, or larger than one may be.
+pub(super) fn batch_of_peer(commands: Bytes) -> Option<Batch> {
+    let is_bounded = commands.len() <= limits::COMMAND_BYTES_MAX
+        && count_commands(commands.clone()).is_some_and(|count| count <= limits::BATCH_COMMANDS_MAX);
+    is_bounded.then(|| batch(commands, None))?
 }
 
 pub(super) fn batch(commands: Bytes, tag: Option<Tag>) -> Option<Batch> {

@@ -48,7 +48,7 @@ const STAND_AGAIN: Range<f64> = 0.1..0.35;
 /// Consensus could not be started, or has stopped and will not run again in this process.
 #[derive(Debug, Error)]
 #[error("consensus: {0}")]
-pub(crate) struct ConsensusError(pub(super) String);
+pub(crate) struct ConsensusError(String);
 
 /// A proposal that was not accepted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub(crate) enum MemberChange {
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Consensus {
-    id: u64,
+    pub(super) id: u64,
     peers: Arc<Peers>,
     pub(super) raft: Raft,
     log: LogStore,

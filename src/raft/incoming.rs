@@ -1,35 +1,53 @@
 //! What other members ask of consensus.
+//!
+//! A message is decoded and judged before openraft gets it: see `plausible`.
 
-use std::{
-    future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, future, stream};
 use openraft::{
     async_runtime::watch::WatchReceiver,
     base::BoxStream,
-    raft::{AppendEntriesResponse, SnapshotResponse},
+    error::{Fatal, RaftError},
+    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse},
 };
 use parking_lot::Mutex;
+use thiserror::Error;
 
 use super::{
     codec,
-    consensus::{Consensus, ConsensusError, NotProposed},
-    message,
+    consensus::{Consensus, NotProposed},
+    message::{self, Unreadable},
+    plausible::{Implausible, Known},
     snapshot::Header,
     stages::Began,
     typ::TypeConfig,
 };
 use crate::{
-    clock, limits,
+    clock,
     link::{MessageKind, Piece},
 };
+
+/// Why a peer's message got no answer of consensus.
+#[derive(Debug, Error)]
+pub(crate) enum MessageError {
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error(transparent)]
+    Implausible(#[from] Implausible),
+    /// The snapshot did not arrive, or cannot be kept.
+    #[error("{0}")]
+    NotReceived(String),
+    #[error("consensus: {0}")]
+    Stopped(#[from] RaftError<TypeConfig>),
+}
+
+impl From<Fatal<TypeConfig>> for MessageError {
+    fn from(fatal: Fatal<TypeConfig>) -> MessageError {
+        MessageError::Stopped(RaftError::Fatal(fatal))
+    }
+}
 
 impl Consensus {
     /// As [`Consensus::propose_tagged`], for an encoded batch of a peer.
@@ -38,93 +56,112 @@ impl Consensus {
         term: u64,
         batch: Bytes,
         tag: (u64, u64),
-    ) -> Result<Result<(), NotProposed>, message::Unreadable> {
-        if batch.len() > limits::COMMAND_BYTES_MAX {
-            // The followers could not be sent it: a message between members is bounded.
-            return Err(message::Unreadable);
-        }
-        let batch = codec::batch(batch, None).ok_or(message::Unreadable)?;
+    ) -> Result<Result<(), NotProposed>, MessageError> {
+        let batch = codec::batch_of_peer(batch).ok_or(Unreadable)?;
         let now = clock::now();
         let began = Some(Began { queued: now, taken: now });
         Ok(self.propose_tagged(term, batch.commands, tag, began).await)
     }
 
-    /// Answers a peer's message.
-    pub(crate) async fn handle(&self, kind: MessageKind, bytes: Bytes) -> Result<Bytes, ConsensusError> {
-        let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
+    /// Answers a message of member `from`.
+    pub(crate) async fn handle(
+        &self,
+        from: u64,
+        kind: MessageKind,
+        bytes: Bytes,
+    ) -> Result<Bytes, MessageError> {
         match kind {
             MessageKind::Append => {
-                let request = message::decode_append(bytes).map_err(|error| fail(&error))?;
-                let reply = self.raft.append_entries(request).await.map_err(|error| fail(&error))?;
+                let reply = self.raft.append_entries(self.append_of(from, bytes)?).await?;
                 note_leader(&self.heard, &reply);
                 Ok(message::encode_append_reply(&reply))
             }
-            MessageKind::Vote => {
-                let request = message::decode_vote(bytes).map_err(|error| fail(&error))?;
-                let reply = self.raft.vote(request).await.map_err(|error| fail(&error))?;
-                Ok(message::encode_vote_reply(&reply))
-            }
-            MessageKind::PreVote => {
-                let request = message::decode_vote(bytes).map_err(|error| fail(&error))?;
-                let reply = self.raft.pre_vote(request).await.map_err(|error| fail(&error))?;
+            MessageKind::Vote | MessageKind::PreVote => {
+                let request = message::decode_vote(bytes)?;
+                self.known().candidate(from, &request.vote, request.last_log_id.as_ref())?;
+                let reply = match kind {
+                    MessageKind::PreVote => self.raft.pre_vote(request).await?,
+                    _ => self.raft.vote(request).await?,
+                };
                 Ok(message::encode_vote_reply(&reply))
             }
             MessageKind::TransferLeader => {
-                let request = message::decode_transfer(bytes).map_err(|error| fail(&error))?;
-                let reply = self.raft.handle_transfer_leader(request).await.map_err(|error| fail(&error))?;
+                let request = message::decode_transfer(bytes)?;
+                self.known().transfer(from, request.from_leader(), request.last_log_id())?;
+                let reply = self.raft.handle_transfer_leader(request).await?;
                 Ok(message::encode_transfer_reply(reply.err().map(|error| error.to_string())))
             }
         }
     }
 
-    /// Takes the log as its leader sends it. A message is taken before the messages ahead of it are on
+    /// Takes the log as leader `from` sends it. A message is taken before the messages ahead of it are on
     /// the disk; answers come in the order of the messages, each once its entries are on the disk. A message
     /// that is refused is the last one to be answered.
     pub(crate) fn append<S>(
         &self,
+        from: u64,
         messages: S,
-    ) -> impl Stream<Item = Result<Bytes, ConsensusError>> + Send + use<S>
+    ) -> impl Stream<Item = Result<Bytes, MessageError>> + Send + use<S>
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {
-        let was_unreadable = Arc::new(AtomicBool::new(false));
-        let requests = messages.scan(was_unreadable.clone(), |was_unreadable, bytes| {
-            let request = message::decode_append(bytes).ok();
-            was_unreadable.store(request.is_none(), Ordering::Relaxed);
-            future::ready(request)
+        let refusal = Arc::new(Mutex::new(None));
+        let (consensus, refused) = (self.clone(), refusal.clone());
+        let requests = messages.scan((), move |(), bytes| {
+            let request = consensus.append_of(from, bytes);
+            future::ready(request.map_err(|error| *refused.lock() = Some(error)).ok())
         });
         let heard = self.heard.clone();
-        // Boxed, for openraft's type names the borrow of its handle, though it holds none.
+        // Boxed, because openraft's type names the borrow of its handle, though it holds none.
         let results: BoxStream<'static, _> = Box::pin(self.raft.stream_append(requests));
         let answers = results.map(move |answer| {
-            let reply = answer.map_err(|error| ConsensusError(error.to_string()))?.into();
+            let reply = answer?.into();
             note_leader(&heard, &reply);
             Ok(message::encode_append_reply(&reply))
         });
-        let refusal = stream::once(async move { was_unreadable.load(Ordering::Relaxed) });
-        answers.chain(refusal.filter_map(|was_unreadable| {
-            let error = || Err(ConsensusError(message::Unreadable.to_string()));
-            future::ready(was_unreadable.then(error))
-        }))
+        let refusal = stream::once(async move { refusal.lock().take() });
+        answers.chain(refusal.filter_map(|refusal| future::ready(refusal.map(Err))))
     }
 
-    /// Receives a snapshot beside the state that is served meanwhile, and installs it.
+    /// An append of member `from`, as far as it can be believed.
+    fn append_of(&self, from: u64, bytes: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, MessageError> {
+        let mut request = message::decode_append(bytes)?;
+        self.known().append(from, &mut request)?;
+        Ok(request)
+    }
+
+    /// What a message is judged by.
+    fn known(&self) -> Known {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Known {
+            own: self.id,
+            vote: metrics.vote,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed: metrics.local_committed.as_ref().map(codec::position),
+        }
+    }
+
+    /// Receives a snapshot of leader `from` beside the state that is served meanwhile, and installs it.
     pub(crate) async fn receive_snapshot(
         &self,
+        from: u64,
         header: Bytes,
         pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
-    ) -> Result<Bytes, ConsensusError> {
-        let fail = |error: &dyn std::fmt::Display| ConsensusError(error.to_string());
-        let header = Header::decode(header).map_err(|error| fail(&error))?;
+    ) -> Result<Bytes, MessageError> {
+        let header = Header::decode(header)?;
         let vote = header.vote;
-        let known = self.raft.metrics().borrow_watched().vote;
-        if vote < known {
-            // The sender does not lead any more. It learns that now, and not after it has sent everything.
-            return Ok(message::encode_snapshot_reply(&SnapshotResponse::new(known)));
+        let known = self.known();
+        known.snapshot(from, &vote, header.meta())?;
+        if vote < known.vote {
+            // From a leader that has been deposed. It need not send all of it to learn that.
+            return Ok(message::encode_snapshot_reply(&SnapshotResponse::new(known.vote)));
         }
-        let snapshot = self.inbox.receive(header, pieces).await.map_err(ConsensusError)?;
-        let reply = self.raft.install_full_snapshot(vote, snapshot).await;
-        reply.map(|reply| message::encode_snapshot_reply(&reply)).map_err(|error| fail(&error))
+        let snapshot = self.inbox.receive(header, pieces).await.map_err(MessageError::NotReceived)?;
+        // This member's log went on meanwhile.
+        self.known().snapshot(from, &vote, &snapshot.meta)?;
+        let reply = self.raft.install_full_snapshot(vote, snapshot).await?;
+        Ok(message::encode_snapshot_reply(&reply))
     }
 }
 
@@ -134,3 +171,6 @@ fn note_leader(heard: &Mutex<Option<Instant>>, reply: &AppendEntriesResponse<Typ
         *heard.lock() = Some(clock::now());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use super::{
     codec,
     flusher::{Done, Effect, Flusher, Job},
+    plausible,
     stages::SlowSyncs,
     typ::{Entry, LogId, Membership, TypeConfig, Vote},
 };
@@ -147,6 +148,11 @@ impl LogStore {
             }
         }
         let last = cache.back().map(|(entry, _)| codec::position(&entry.log_id)).or(purged);
+        if let Some(detail) = plausible::beyond_reach(hard_state.as_ref(), last) {
+            return Err(StorageError::Corrupted { path: dir, detail });
+        }
+        // The mark is a hint. One beyond the log would have consensus apply what is not there.
+        let committed = committed.filter(|committed| Some(*committed) <= last);
         let is_alone = members <= 1
             && cache.iter().all(|(entry, _): &(Entry, usize)| match &entry.payload {
                 EntryPayload::Membership(membership) => membership.nodes().count() <= 1,

@@ -1,7 +1,7 @@
 //! What members say to each other about the log, in bytes.
 //!
-//! Entries travel as they stand in the log's files. A message that cannot be read is no message:
-//! it comes from another version, and whoever sent it gets an error and not a guess.
+//! Entries are encoded as in the log's files. A message that cannot be decoded comes from another
+//! version; its sender gets an error, and no part of the message is used.
 
 use bytes::Bytes;
 use openraft::{
@@ -18,13 +18,14 @@ use super::{
     typ::{SnapshotMeta, TypeConfig, Vote},
 };
 use crate::{
+    limits,
     pb::retcd::raft as pb,
     storage::{self, Checkpoint, Record, Table},
     types::Revision,
     wal::{EntryKind, LogPosition},
 };
 
-/// A message of another version, or damage.
+/// A message of another version, a damaged one, or one that is larger than any message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a message that this version of retcd cannot decode")]
 pub(crate) struct Unreadable;
@@ -48,8 +49,12 @@ pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Bytes
 
 pub(super) fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Unreadable> {
     let message = pb::AppendRequest::decode(bytes).map_err(|_| Unreadable)?;
+    if message.entries.len() as u64 > limits::APPEND_ENTRIES_MAX {
+        return Err(Unreadable);
+    }
     let entries = message.entries.into_iter().map(|entry| {
         let kind = u8::try_from(entry.kind).ok().and_then(EntryKind::from_code)?;
+        codec::is_payload_bounded(kind, &entry.payload).then_some(())?;
         // A copy of its own, or one entry in the log's cache would keep the whole message.
         let payload = Bytes::copy_from_slice(&entry.payload);
         codec::entry(LogPosition { term: entry.term, index: entry.index }, kind, payload)
@@ -67,7 +72,7 @@ pub(super) fn encode_append_reply(reply: &AppendEntriesResponse<TypeConfig>) -> 
     let result = match reply {
         AppendEntriesResponse::Success => Reply::Success(true),
         AppendEntriesResponse::PartialSuccess(Some(last)) => Reply::Partial(codec::log_id_message(last)),
-        // Nothing of it: the same as having to look further back.
+        // Nothing was appended, so the leader has to go further back, as after a conflict.
         AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => {
             Reply::Conflict(true)
         }
@@ -142,7 +147,7 @@ pub(super) fn encode_transfer_reply(refusal: Option<String>) -> Bytes {
     pb::TransferReply { refusal: refusal.unwrap_or_default() }.encode_to_vec().into()
 }
 
-/// The error is the peer's reason.
+/// The inner error is the reason of the peer.
 pub(super) fn decode_transfer_reply(bytes: Bytes) -> Result<Result<(), String>, Unreadable> {
     let message = pb::TransferReply::decode(bytes).map_err(|_| Unreadable)?;
     Ok(if message.refusal.is_empty() { Ok(()) } else { Err(message.refusal) })

@@ -15,6 +15,7 @@ mod marks;
 mod message;
 mod network;
 mod pipeline;
+mod plausible;
 mod replica;
 mod retention;
 mod runtime;
@@ -26,8 +27,10 @@ mod tags;
 mod typ;
 
 pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Timing};
+pub(crate) use incoming::MessageError;
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
+pub(crate) use plausible::Implausible;
 pub(crate) use replica::Replica;
 pub(crate) use stages::Began;
 pub(crate) use start_up::{forget_others, open_log};

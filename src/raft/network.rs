@@ -6,12 +6,13 @@
 //! the way is reported as "unreachable", and openraft waits a little before it tries again; it is never
 //! reported as a granted vote.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{error::Error, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
     base::{BoxFuture, BoxStream},
+    entry::RaftEntry,
     error::{RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::{RPCOption, RaftNetworkFactory, stream_append_sequential, v2::RaftNetworkV2},
     raft::{
@@ -21,8 +22,9 @@ use openraft::{
 };
 
 use super::{
-    message::{self, Unreadable},
+    message,
     pipeline::Pipeline,
+    plausible,
     snapshot::{Outgoing, Snapshot, SnapshotImage},
     typ::{TypeConfig, Vote},
 };
@@ -96,6 +98,18 @@ impl PeerConnection {
         sent.map_err(unreachable)
     }
 
+    async fn ask_for_vote(
+        &self,
+        kind: MessageKind,
+        request: &VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let reply = self.send_at_once(kind, message::encode_vote(request), option.hard_ttl()).await?;
+        let reply = message::decode_vote_reply(reply).map_err(|error| no_answer(&error))?;
+        plausible::vote_answer(&request.vote, &reply).map_err(|error| no_answer(&error))?;
+        Ok(reply)
+    }
+
     /// Begins a stream with `first`. The peer has accepted that when this returns.
     async fn open<S>(
         &mut self,
@@ -111,8 +125,9 @@ fn unreachable(error: PeerError) -> Unreachable<TypeConfig> {
     Unreachable::new(&error)
 }
 
-fn unreadable(error: Unreadable) -> RPCError<TypeConfig> {
-    RPCError::Unreachable(Unreachable::new(&error))
+/// An answer that cannot be read, or cannot be true, is none.
+fn no_answer(error: &(impl Error + 'static)) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
 }
 
 /// A stream of entries and its answers, as openraft sees it.
@@ -138,7 +153,11 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
             self.peers.heartbeat_failed();
         }
         let reply = sent.map_err(unreachable)?;
-        message::decode_append_reply(reply).map_err(unreadable)
+        let reply = message::decode_append_reply(reply).map_err(|error| no_answer(&error))?;
+        let last = request.entries.last().map(RaftEntry::log_id).or(request.prev_log_id);
+        plausible::append_answer(&request.vote, (request.prev_log_id.as_ref(), last.as_ref()), &reply)
+            .map_err(|error| no_answer(&error))?;
+        Ok(reply)
     }
 
     fn stream_append<'s, S>(
@@ -184,9 +203,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let reply =
-            self.send_at_once(MessageKind::Vote, message::encode_vote(&request), option.hard_ttl()).await?;
-        message::decode_vote_reply(reply).map_err(unreadable)
+        self.ask_for_vote(MessageKind::Vote, &request, option).await
     }
 
     async fn pre_vote(
@@ -194,10 +211,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let reply = self
-            .send_at_once(MessageKind::PreVote, message::encode_vote(&request), option.hard_ttl())
-            .await?;
-        message::decode_vote_reply(reply).map_err(unreadable)
+        self.ask_for_vote(MessageKind::PreVote, &request, option).await
     }
 
     async fn full_snapshot(
@@ -223,7 +237,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let encoded = message::encode_transfer(&request);
         let reply = self.send_at_once(MessageKind::TransferLeader, encoded, option.soft_ttl()).await?;
-        if let Err(reason) = message::decode_transfer_reply(reply).map_err(unreadable)? {
+        if let Err(reason) = message::decode_transfer_reply(reply).map_err(|error| no_answer(&error))? {
             tracing::warn!(
                 "transferee-member-id" = format_args!("{:x}", self.link.target()),
                 reason,

@@ -24,7 +24,8 @@ use openraft::{
 
 use super::{
     message::{self, Unreadable},
-    typ::{LogId, TypeConfig},
+    plausible,
+    typ::{LogId, TypeConfig, Vote},
 };
 use crate::link::Appends;
 
@@ -40,6 +41,7 @@ pub(super) struct Pipeline<S> {
 
 /// What a request that was sent covers of the log.
 struct Sent {
+    vote: Vote,
     previous: Option<LogId>,
     last: Option<LogId>,
 }
@@ -49,7 +51,7 @@ impl Sent {
         let previous = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id()).or(previous);
         assert!(previous <= last, "the entries of a request follow the entry before them");
-        Sent { previous, last }
+        Sent { vote: request.vote, previous, last }
     }
 }
 
@@ -74,6 +76,10 @@ impl<S> Pipeline<S> {
     fn settle(&mut self, answer: Bytes) -> Option<Answer> {
         let oldest = self.unanswered.pop_front().expect("the stream gives one answer to each request");
         let Ok(reply) = message::decode_append_reply(answer) else { return Some(self.fail(&Unreadable)) };
+        let sent = (oldest.previous.as_ref(), oldest.last.as_ref());
+        if let Err(error) = plausible::append_answer(&oldest.vote, sent, &reply) {
+            return Some(self.fail(&error));
+        }
         let is_whole = match &reply {
             AppendEntriesResponse::Success => true,
             AppendEntriesResponse::PartialSuccess(last) => *last == oldest.last,
@@ -130,10 +136,7 @@ mod tests {
     use crate::{
         limits,
         link::tests::{FarEnd, stream_to_peer},
-        raft::{
-            codec,
-            typ::{Entry, Vote},
-        },
+        raft::{codec, typ::Entry},
         wal::LogPosition,
     };
 

@@ -8,12 +8,11 @@
 //!                                             database, replica <-----------+
 //! ```
 //!
-//! The sending side writes no file and stops nobody: it reads what one checkpoint left. The
-//! receiving side serves its old state until the new one is complete, on the disk, opened, and
-//! known to be what the leader said it is; consensus does not hear of it before. Then one rename
-//! and one swap make it this member's own. Whatever breaks off on the way leaves both sides as
-//! they were, and the next attempt begins anew. Both sides work on threads of their own that give
-//! way to everybody else.
+//! The sending side writes no file and blocks no other work: it reads what one checkpoint left. The
+//! receiving side serves its old state until the new one is complete, synced, opened, and found to be
+//! what the leader announced; consensus is told of it only then. One rename and one swap make it this
+//! member's own. A transfer that breaks leaves both sides as they were, and the next one begins from the
+//! start. Both sides work on threads of their own with a lower priority.
 
 mod part;
 mod receive;
@@ -48,12 +47,12 @@ pub(super) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, 
 /// Time between two lines about a transfer that takes long.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How much the threads of a transfer give way to others, as `nice` does.
+/// By how much the niceness of a transfer's threads is above the process's.
 const NICENESS: i32 = 10;
 
 /// A state that can be sent, or one that was received.
 pub(crate) enum SnapshotImage {
-    /// What the database held at some checkpoint. It stays readable for as long as this lives.
+    /// What the database held at some checkpoint. It can be read as long as this lives.
     Pinned(Box<Reader>),
     /// A complete state that waits to be installed.
     Received(Box<Received>),
@@ -108,7 +107,7 @@ pub(super) fn pinned(reader: Reader, meta: SnapshotMeta) -> Snapshot {
     Snapshot { meta, snapshot: SnapshotImage::Pinned(Box::new(reader)) }
 }
 
-/// The calling thread gives way to others from now on.
+/// Lowers the priority of the calling thread.
 fn give_way() {
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::warn!(%error, "a snapshot is transferred at full priority");
@@ -117,8 +116,9 @@ fn give_way() {
 
 /// How far a transfer is.
 struct Progress {
-    /// What is done, and the other side.
+    /// Sending or receiving, for the log.
     what: &'static str,
+    /// The other side.
     peer: u64,
     records_total: u64,
     records: u64,

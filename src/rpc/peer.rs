@@ -5,6 +5,7 @@ use std::{future, pin::Pin};
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
+use super::parse;
 use crate::{
     node::{Change, Envelope, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
@@ -159,6 +160,7 @@ impl peer_server::Peer for Peer {
         self.check(request.envelope)?;
         let change = match request.change {
             Some(Wanted::Add(AddMember { id, peer_urls, is_learner })) => {
+                let peer_urls = parse::member_urls(&peer_urls)?;
                 Change::Add { id, peer_urls, is_learner }
             }
             Some(Wanted::Remove(id)) => Change::Remove { id },

@@ -309,6 +309,9 @@ impl Recovered {
                 if self.entries.last().is_some_and(|(last, ..)| last.index + 1 != at.index) {
                     return Err("an entry is missing before this one");
                 }
+                if self.entries.last().is_some_and(|(last, ..)| last.term > at.term) {
+                    return Err("the term of this entry is lower than the term of the entry before it");
+                }
                 self.entries.push((at, kind, payload));
             }
             Record::Truncate { last } => {

@@ -10,6 +10,7 @@ mod deadline;
 mod disaster;
 mod etcdctl;
 mod failover;
+mod hostile;
 mod large;
 mod leases;
 mod membership;

@@ -152,7 +152,7 @@ async fn metric(member: &Member, name: &str) -> Option<f64> {
     line.map(|number| number.parse().expect("a metric is a number"))
 }
 
-async fn metrics(member: &Member) -> String {
+pub(crate) async fn metrics(member: &Member) -> String {
     let mut stream = TcpStream::connect(member.endpoint()).await.expect("it serves");
     let request = "GET /metrics HTTP/1.0\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("it reads");

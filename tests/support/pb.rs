@@ -24,3 +24,12 @@ pub(crate) mod v3lockpb {
 pub(crate) mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/client/v3electionpb.rs"));
 }
+/// What members say to each other.
+pub(crate) mod retcd {
+    pub(crate) mod peer {
+        include!(concat!(env!("OUT_DIR"), "/retcd.peer.rs"));
+    }
+    pub(crate) mod raft {
+        include!(concat!(env!("OUT_DIR"), "/retcd.raft.rs"));
+    }
+}

@@ -1,7 +1,7 @@
 //! Receiving: pieces become a database beside this member's own, and that a replica.
 //!
-//! One is received at a time. A newer one takes the place of an older one: whoever sent that has
-//! broken off, or does not lead any more, or neither and will try again.
+//! One snapshot is received at a time, and a newer one ends the transfer of an older one. The sender of
+//! the older one has given up, or does not lead any more, or will try again.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::{
     threads,
 };
 
-/// How long a stream may be silent. Whoever is at its other end retries much sooner.
+/// How long a stream may be silent. A sender that still runs would have begun another one by then.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What is said of a snapshot before it.
@@ -44,6 +44,10 @@ impl Header {
     pub(crate) fn decode(bytes: Bytes) -> Result<Header, Unreadable> {
         let (vote, meta, records) = message::decode_snapshot_header(bytes)?;
         Ok(Header { vote, meta, records })
+    }
+
+    pub(crate) fn meta(&self) -> &SnapshotMeta {
+        &self.meta
     }
 
     fn index(&self) -> u64 {
@@ -72,7 +76,8 @@ impl Inbox {
         Inbox { disk, own_cells, newest: watch::Sender::default(), turn: Arc::default(), metrics }
     }
 
-    /// Makes a replica of the pieces, ready to be installed. A stream that cannot go on says why.
+    /// Makes a replica of the pieces, ready to be installed. An error in the stream is the reason why it
+    /// ended early.
     pub(crate) async fn receive(
         &self,
         header: Header,
@@ -102,7 +107,7 @@ impl Inbox {
         let work = {
             let (disk, own_cells) = (self.disk.clone(), self.own_cells.clone());
             let metrics = self.metrics.clone();
-            // Whoever waited may have gone.
+            // The receiver is gone if a newer snapshot arrives.
             move || {
                 let timer = metrics.snap_db_save.start_timer();
                 let made = make(disk, header, own_cells, pieces_fed, turn, &metrics);
@@ -136,7 +141,7 @@ impl Inbox {
     }
 }
 
-/// Returns at the end of the pieces, or when they are not wanted any more.
+/// Returns at the end of the pieces, or when the thread that takes them has ended.
 async fn feed_all(
     mut pieces: impl Stream<Item = Result<Piece, String>> + Unpin,
     feed: mpsc::Sender<Piece>,
@@ -147,13 +152,13 @@ async fn feed_all(
             return Ok(());
         };
         if feed.send(piece?).await.is_err() {
-            // Whoever takes them has failed, and says why.
+            // The thread that takes the pieces has failed; its result says why.
             return Ok(());
         }
     }
 }
 
-/// Runs on a thread of its own, for it waits for the disk.
+/// Makes a replica of the pieces, on a thread of its own, because it waits for the disk.
 fn make(
     disk: Arc<dyn Disk>,
     header: Header,
@@ -181,7 +186,7 @@ fn make(
             break;
         }
     }
-    // In place of the sender's own.
+    // These replace the sender's own cells.
     let mut cells: Vec<_> = own_cells.into_iter().map(|(key, cell)| (Table::Meta, key, cell)).collect();
     if let Some(last) = &header.meta.last_log_id {
         cells.push((Table::Meta, INSTALLED_CELL.into(), Some(codec::encode_log_id(last))));

@@ -1,9 +1,9 @@
 //! Sending: what a reader sees, at a bounded rate, on a thread of its own.
 //!
-//! At most one transfer a peer is under way. It ends when the peer has installed the snapshot,
-//! when it breaks, or when this member does not lead any more. For as long as it lasts, and until
-//! the peer is known to be where the snapshot ends, the log behind it is kept: or the peer would
-//! need the next snapshot as soon as it has this one.
+//! There is at most one transfer for each peer at a time. It ends when the peer has installed the
+//! snapshot, when it breaks, or when this member does not lead any more. Until the transfer has ended and
+//! the log of the peer is known to reach to the end of the snapshot, the log behind that end is kept:
+//! otherwise the peer would need the next snapshot as soon as it has installed this one.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     clock, limits,
     link::{Peer, Peers, Piece},
     raft::{
-        message,
+        message, plausible,
         typ::{SnapshotMeta, TypeConfig, Vote},
     },
     storage::Reader,
@@ -31,14 +31,14 @@ use crate::{
 /// How long a peer may take to receive and install a snapshot.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// How long it may take a peer to show that it is there.
+/// How long a peer may take to answer before anything is sent.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The pause after a transfer that broke; it doubles with each in a row.
 const REST_MIN: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(10);
 
-/// How late the next piece may be and be followed at once by another.
+/// How late a piece may be for the next one to make up for it.
 const LATENESS_MAX: Duration = Duration::from_millis(50);
 
 /// The transfers of this member to others.
@@ -82,7 +82,7 @@ impl Outgoing {
     pub(crate) fn needed_after(&self, progress: &BTreeMap<u64, u64>) -> Option<u64> {
         let mut peers = self.peers.lock();
         for (peer, transfer) in peers.iter_mut() {
-            // From here on consensus knows by itself what it needs.
+            // From then on consensus knows from the peer's progress which entries the peer needs.
             let is_known = progress.get(peer).is_none_or(|matched| *matched >= transfer.index);
             if transfer.stage == Stage::Installed && is_known {
                 transfer.stage = Stage::Over;
@@ -105,14 +105,14 @@ impl Outgoing {
         let mut cancel = pin!(cancel);
         let under_way = UnderWay::begin(self, target, &snapshot.meta);
         let (tell, sent) = oneshot::channel();
-        // Ends the thread's work when this future ends.
+        // Dropped with this future, which ends the thread's work.
         let (_wanted, unwanted) = oneshot::channel::<()>();
         let work = {
             let (peers, peer, vote) = (peers.clone(), peer.clone(), *vote);
             move || tell.send(send_blocking(&peers, target, &peer, &vote, snapshot, unwanted))
         };
         let unreachable = |reason: String| StreamingError::Unreachable(Unreachable::from_string(reason));
-        // Whoever waited may have gone.
+        // The receiver is gone if the transfer was cancelled.
         threads::try_spawn("retcd-snapshot", move || drop(work()))
             .map_err(|error| unreachable(error.to_string()))?;
         let sent = tokio::select! { biased;
@@ -145,7 +145,7 @@ impl Outgoing {
     }
 }
 
-/// A transfer that is over when this goes.
+/// A transfer that is over when this is dropped.
 pub(super) struct UnderWay<'a> {
     outgoing: &'a Outgoing,
     target: u64,
@@ -167,7 +167,7 @@ impl UnderWay<'_> {
         }
     }
 
-    /// How long to leave the peer alone.
+    /// The pause before the next transfer to the peer.
     pub(super) fn broken(self) -> Duration {
         match self.outgoing.peers.lock().get_mut(&self.target) {
             Some(transfer) => {
@@ -233,6 +233,7 @@ async fn transfer(
     let reply = peers.snapshot(target, peer, PATIENCE, header, pieces).await;
     let reply = reply.map_err(|error| Failure::broken(&error))?;
     let reply = message::decode_snapshot_reply(reply).map_err(|error| Failure::broken(&error))?;
+    plausible::vote_in_answer(vote, &reply.vote).map_err(|error| Failure::broken(&error))?;
     if reply.vote <= *vote {
         let took = GoDuration(clock::since(began));
         tracing::info!(to = format_args!("{target:x}"), index, %took, "a snapshot was installed by a peer");
@@ -240,8 +241,8 @@ async fn transfer(
     Ok(reply)
 }
 
-/// The parts as messages, not faster than is good for others. A part that cannot be read ends
-/// them early, which the other side notices.
+/// The parts in pieces, at a bounded rate. A part that cannot be read ends them early; the receiver
+/// notices, because the last part says that it is the last.
 fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = Piece> + Send + 'static {
     let parts =
         stream::unfold((parts, progress, clock::now()), |(mut parts, mut progress, due)| async move {
@@ -252,7 +253,7 @@ fn pieces(parts: Parts, progress: Progress) -> impl Stream<Item = Piece> + Send 
                     progress.advance(part.content.records.len() as u64, data.len());
                     let share =
                         Duration::from_secs_f64(data.len() as f64 / limits::SNAPSHOT_BYTES_PER_SEC as f64);
-                    // Time that was lost is not made up for, but for what a clock is late.
+                    // A late piece does not speed up the next ones, except by the delay of a timer.
                     let due = due.max(clock::now() - LATENESS_MAX) + share;
                     Some((Piece::of(data), (parts, progress, due)))
                 }

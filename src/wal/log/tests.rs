@@ -100,6 +100,22 @@ fn segments_rotate_and_are_deleted_once_purged() {
     assert_eq!(indexes(&recovered), (9..20).collect::<Vec<_>>());
 }
 
+/// No leader writes such a log, and the state machine cannot apply it.
+#[test]
+fn a_log_whose_terms_fall_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let mut buffer = FrameBuffer::new();
+    for (index, term) in [4, 3].into_iter().enumerate() {
+        let at = LogPosition { term, index: index as u64 };
+        buffer.push(&Record::Entry { at, kind: EntryKind::Blank, payload: Bytes::new() });
+    }
+    wal.append(&mut buffer, Some(1)).expect("append");
+    drop(wal);
+    let error = Wal::open(disk(dir.path()), true).expect_err("terms do not fall").to_string();
+    assert!(error.contains("the term of this entry is lower"), "{error}");
+}
+
 /// The last frame is cut at every place where a power loss could cut it: whole sectors of it read
 /// as they did before.
 #[test]
