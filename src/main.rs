@@ -83,7 +83,7 @@ use crate::{
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors},
-    storage::{Opening, REMEDY},
+    storage::{Inside, REMEDY},
     telemetry::{GoDuration, Metrics},
 };
 
@@ -121,7 +121,7 @@ async fn run() -> ExitCode {
     if let Err(message) = telemetry::init(&config) {
         return telemetry::fail("start logging", &message);
     }
-    refuse_files_that_make_no_sense();
+    name_damaged_files();
     telemetry::log_start(&config);
     match serve(&config, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,12 +133,13 @@ async fn run() -> ExitCode {
     }
 }
 
-/// Turns a panic while a file is being opened into an error message that names the damaged file: redb
-/// panics when it cannot interpret its own pages.
-fn refuse_files_that_make_no_sense() {
+/// Turns a panic of redb into an error message that names the damaged file: redb panics when it cannot
+/// interpret its own pages. A panic of our own code stays what it is.
+fn name_damaged_files() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
-        let Some(path) = Opening::under_way() else { return others(panic) };
+        let is_ours = panic.location().is_some_and(|location| location.file().starts_with("src/"));
+        let Some(path) = Inside::file().filter(|_| !is_ours) else { return others(panic) };
         let detail = panic.payload_as_str().unwrap_or("its content cannot be read");
         let path = path.display();
         let error = format!("{path} is damaged: {detail}; {REMEDY}");

@@ -34,7 +34,6 @@ pub(crate) struct Replica {
 impl Replica {
     /// The state as the last checkpoint left it.
     pub(crate) fn open(database: Arc<Database>) -> Result<Replica, StorageError> {
-        let _opening = database.opening();
         let reader = database.reader()?;
         let durable = marks::meta(&reader)?;
         let installed = marks::log_id(&reader, INSTALLED_CELL)?;

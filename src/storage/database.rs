@@ -20,8 +20,8 @@ use crate::{
         checkpoint::{Checkpoint, begin_write, put_cells, put_record_count, put_records, remove_records},
         draft::{self, Complete, Draft},
         error::{corrupted, io_error},
+        inside::Inside,
         meta,
-        opening::Opening,
         place::{Place, SwapError},
         reader::{Opened, Reader, missing},
         tables::{self, FORMAT_VERSION},
@@ -53,7 +53,7 @@ impl Database {
         cache_bytes: usize,
     ) -> Result<Database, StorageError> {
         let place = Place::of(disk, name);
-        let _opening = Opening::of(&place.path);
+        let _inside = Inside::of(&place.path);
         // A creation or a defragmentation that a crash interrupted may have left a file.
         draft::sweep(&*place.disk, name)?;
         let names = place.disk.list().map_err(io_error("list", place.disk.path()))?;
@@ -85,7 +85,8 @@ impl Database {
         assert!(checkpoint.removed.is_sorted_by(|one, next| one < next), "removals are in order, each once");
         let _writing = self.begin_writing()?;
         let opened = Arc::clone(&self.opened.read());
-        let transaction = begin_write(&opened.redb)?;
+        let _inside = Inside::of(&self.place.path);
+        let transaction = begin_write(opened.redb())?;
         put_records(&transaction, &checkpoint.records)?;
         let removed_bytes = remove_records(&transaction, &checkpoint.removed)?
             .map_err(|revision| self.corrupted(missing(revision)))?;
@@ -183,11 +184,6 @@ impl Database {
         let replaced = std::mem::replace(&mut *self.opened.write(), next);
         // Nobody waits for what closing a file takes.
         drop(replaced);
-    }
-
-    /// What reads all of the file to see what is in it says so with this.
-    pub(crate) fn opening(&self) -> Opening {
-        Opening::of(&self.place.path)
     }
 
     /// The directory that the file is in.
@@ -675,7 +671,7 @@ mod tests {
             tables::seal_record(&tables::place(revision), false, put(5, vec![]).1.bytes(), &mut stored);
             {
                 let opened = Arc::clone(&database.opened.read());
-                let transaction = opened.redb.begin_write().expect("a transaction");
+                let transaction = opened.redb().begin_write().expect("a transaction");
                 let mut records = transaction.open_table(RECORDS).expect("a table");
                 records.insert(&tables::place(revision), stored.as_slice()).expect("an insert");
                 drop(records);

@@ -26,6 +26,7 @@ use crate::{
         backend::FileBackend,
         checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
         error::{io_error, not_opened},
+        inside::Inside,
     },
 };
 
@@ -33,6 +34,8 @@ use crate::{
 pub(crate) struct Draft {
     name: PathBuf,
     redb: redb::Database,
+    /// The path that the file has until it is given its name.
+    path: Arc<Path>,
     file: Arc<dyn DiskFile>,
     // The last to go.
     unfinished: Unfinished,
@@ -44,7 +47,8 @@ impl Draft {
     pub(crate) fn begin(disk: &Arc<dyn Disk>, name: &Path) -> Result<Draft, StorageError> {
         sweep(&**disk, name)?;
         let unfinished = Unfinished { disk: disk.clone(), name: unfinished_name(name) };
-        let path = unfinished.path();
+        let path: Arc<Path> = unfinished.path().into();
+        let _inside = Inside::of(&path);
         let file = disk.create(&unfinished.name).map_err(io_error("create", &path))?;
         let file: Arc<dyn DiskFile> = file.into();
         let redb = redb::Builder::new()
@@ -54,7 +58,7 @@ impl Draft {
         let transaction = begin_write(&redb)?;
         create_tables(&transaction)?;
         transaction.commit()?;
-        Ok(Draft { name: name.to_owned(), redb, file, unfinished })
+        Ok(Draft { name: name.to_owned(), redb, path, file, unfinished })
     }
 
     /// Adds a stretch: records that are newer than all before them, and cells. Nothing is removed
@@ -63,6 +67,7 @@ impl Draft {
         assert!(stretch.removed.is_empty(), "a draft has only what was added to it: nothing is removed");
         // Pages that are in the file before their transaction ends are written a second time at
         // its end. So each stretch is one, and fits into the cache.
+        let _inside = Inside::of(&self.path);
         let transaction = self.redb.begin_write()?;
         put_records(&transaction, &stretch.records)?;
         put_cells(&transaction, &stretch.cells)?;
@@ -84,7 +89,8 @@ impl Draft {
 
     /// Makes the file durable. It does not have its name yet.
     pub(super) fn complete(self) -> Result<Complete, StorageError> {
-        let Draft { name: _, redb, file, unfinished } = self;
+        let Draft { name: _, redb, path, file, unfinished } = self;
+        let _inside = Inside::of(&path);
         begin_write(&redb)?.commit()?;
         drop(redb);
         file.sync_all().map_err(io_error("sync", &unfinished.path()))?;

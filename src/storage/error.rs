@@ -7,6 +7,8 @@ use std::{
 
 use thiserror::Error;
 
+use super::inside::Inside;
+
 /// For a file that cannot be opened.
 pub(crate) const REMEDY: &str =
     "restore a snapshot, or remove the member and add it again with an empty data directory";
@@ -58,7 +60,13 @@ impl StorageError {
 
 impl<E: Into<redb::Error>> From<E> for StorageError {
     fn from(error: E) -> StorageError {
-        StorageError::Redb(Box::new(error.into()))
+        let error = error.into();
+        let Some(path) = Inside::file() else { return StorageError::Redb(Box::new(error)) };
+        match error {
+            redb::Error::Corrupted(detail) => corrupted(&path, format!("{detail}; {REMEDY}")),
+            redb::Error::Io(source) => io_error("read or write", &path)(source),
+            other => StorageError::Redb(Box::new(other)),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     Record, StorageError, Table,
     backend::FileBackend,
     error::{corrupted, io_error, not_opened},
+    inside::Inside,
     meta,
     tables::{self, RECORDS, RecordKey},
 };
@@ -21,7 +22,9 @@ use crate::{
 
 /// A file, and what reads and writes it.
 pub(super) struct Opened {
-    pub(super) redb: redb::Database,
+    /// `None` while this is dropped.
+    redb: Option<redb::Database>,
+    path: Arc<Path>,
     /// To hint what is about to be read, and to know the file by.
     pub(super) file: Arc<dyn DiskFile>,
 }
@@ -31,19 +34,32 @@ impl Opened {
     pub(super) fn at(
         disk: &dyn Disk,
         name: &Path,
-        path: &Path,
+        path: &Arc<Path>,
         cache_bytes: usize,
     ) -> Result<Opened, StorageError> {
+        let _inside = Inside::of(path);
         let file: Arc<dyn DiskFile> = disk.open(name).map_err(io_error("open", path))?.into();
         let backend = FileBackend(file.clone());
         let redb = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
         let redb = redb.map_err(|error| not_opened(error, path))?;
-        Ok(Opened { redb, file })
+        Ok(Opened { redb: Some(redb), path: path.clone(), file })
+    }
+
+    pub(super) fn redb(&self) -> &redb::Database {
+        self.redb.as_ref().expect("it is there until this is dropped")
     }
 
     /// Length of the file, holes included.
     pub(super) fn file_bytes(&self, path: &Path) -> Result<u64, StorageError> {
         self.file.len().map_err(io_error("measure", path))
+    }
+}
+
+impl Drop for Opened {
+    /// Closing a database reads and writes its file too.
+    fn drop(&mut self) {
+        let _inside = Inside::of(&self.path);
+        self.redb = None;
     }
 }
 
@@ -58,7 +74,8 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(super) fn of(opened: Arc<Opened>, path: Arc<Path>) -> Result<Reader, StorageError> {
-        let transaction = opened.redb.begin_read()?;
+        let _inside = Inside::of(&path);
+        let transaction = opened.redb().begin_read()?;
         let records = transaction.open_table(RECORDS)?;
         Ok(Reader { records, transaction, path, opened })
     }
@@ -66,6 +83,7 @@ impl Reader {
     /// The record of a revision that is known to be stored.
     pub(crate) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
         let key = tables::record_key(revision);
+        let _inside = Inside::of(&self.path);
         match self.records.get(&key)? {
             Some(stored) => unseal_record(&self.path, &key, stored.value()),
             None => Err(corrupted(&self.path, missing(revision))),
@@ -81,11 +99,13 @@ impl Reader {
 
     /// All records from `from` on, in order.
     pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
+        let _inside = Inside::of(&self.path);
         let range = self.records.range::<&RecordKey>(&tables::place(from)..)?;
         Ok(Records { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
 
     pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let _inside = Inside::of(&self.path);
         match self.transaction.open_table(table.definition())?.get(key)? {
             Some(stored) => Ok(Some(unseal_cell(&self.path, table, key, stored.value())?)),
             None => Ok(None),
@@ -94,6 +114,7 @@ impl Reader {
 
     /// All cells of a table with their keys, in the order of the keys.
     pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
+        let _inside = Inside::of(&self.path);
         let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
         Ok(Cells { range, table, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
@@ -132,6 +153,7 @@ type Placed = (Revision, Result<Record, StorageError>);
 impl Records {
     /// The next record, and where it is even if it is damaged.
     pub(super) fn next_with_place(&mut self) -> Option<Result<Placed, StorageError>> {
+        let _inside = Inside::of(&self.path);
         let item = self.range.next()?;
         Some(item.map_err(StorageError::from).map(|(key, stored)| {
             let key = key.value();
@@ -162,6 +184,7 @@ impl Iterator for Cells {
     type Item = Result<(Bytes, Bytes), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let _inside = Inside::of(&self.path);
         let item = self.range.next()?;
         Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
             let bytes = unseal_cell(&self.path, self.table, key.value(), stored.value())?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -425,6 +426,60 @@ async fn pages_that_make_no_sense_are_a_refusal() {
         let is_named = ended.log.iter().any(|line| line.contains(&refusal));
         assert!(is_named && ended.status.code() == Some(1), "{:?}: {:#?}", ended.status, ended.log);
     }
+    fs::write(&database, &whole).expect("the database can be written");
+    server.start();
+    assert_eq!(stored(&server.client()).await, pairs);
+}
+
+/// Blocks of the database that read as zeros, and flipped bits, wherever they are. A start refuses the
+/// file, or the member serves what was written and ends when a checkpoint meets the damage. The log
+/// names the file each time, and never has a panic in it.
+#[tokio::test]
+async fn damage_to_any_page_ends_the_member_with_a_message() {
+    const PAGE: usize = 4096;
+    if !subject_is_retcd() {
+        return;
+    }
+    let (mut server, _, pairs) = written_server(true).await;
+    let database = server.database();
+    let whole = fs::read(&database).expect("the database can be read");
+    let is_used = |page: &usize| whole[page * PAGE..][..PAGE].iter().any(|byte| *byte != 0);
+    let pages: Vec<usize> = (0..whole.len() / PAGE).filter(is_used).collect();
+    let (mut refused, mut ended_later) = (0, 0);
+    for (turn, page) in pages.iter().enumerate().step_by(pages.len().div_ceil(60)) {
+        let mut bytes = whole.clone();
+        let bytes_of_page = &mut bytes[page * PAGE..][..PAGE];
+        match turn % 3 {
+            0 => bytes_of_page[turn * 7 % 64] ^= 1 << (turn % 8),
+            _ => bytes_of_page.fill(0),
+        }
+        fs::write(&database, &bytes).expect("the database can be written");
+        let ended = match server.spawn_and_settle() {
+            Some(ended) => ended,
+            None => {
+                let client = server.client();
+                let all = RangeRequest { key: "key".into(), range_end: "kez".into(), ..Default::default() };
+                if let Ok(response) = client.try_range(all).await {
+                    assert_eq!(pairs_of(&response), pairs, "page {page} was served");
+                }
+                // The last checkpoint stores it, and reads pages that no start reads.
+                let _ = client.try_put(PutRequest { key: "z".into(), ..Default::default() }).await;
+                server.signal(Signal::TERM);
+                let ended = server.wait_for_end();
+                ended_later += usize::from(!ended.status.success());
+                ended
+            }
+        };
+        refused += usize::from(!ended.status.success());
+        let text = ended.log.join("\n");
+        assert!(!text.contains("panicked") && !text.contains("stack backtrace"), "page {page}: {text}");
+        if !ended.status.success() {
+            assert_eq!(ended.status.code(), Some(1), "page {page}: {text}");
+            assert!(text.contains(&format!("{} ", database.display())), "page {page}: {text}");
+        }
+    }
+    assert!(refused > 20, "{refused} damaged files were noticed");
+    eprintln!("{refused} damaged files were noticed, {ended_later} of them after the start");
     fs::write(&database, &whole).expect("the database can be written");
     server.start();
     assert_eq!(stored(&server.client()).await, pairs);

@@ -206,16 +206,14 @@ impl Server {
         ended
     }
 
-    /// Starts a server that may serve or refuse to, and waits until it has done either.
-    pub(crate) fn spawn_and_settle(&mut self) {
+    /// Starts a server that may serve or refuse to, and waits until it has done either. Returns how it
+    /// ended if it refused.
+    pub(crate) fn spawn_and_settle(&mut self) -> Option<Ended> {
         self.spawn();
         let running = self.running.as_mut().expect("just spawned");
         match running.news.recv_timeout(PATIENCE) {
-            Ok(News::Ready) => {}
-            Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => {
-                running.child.wait().expect("a child can be waited for");
-                self.running = None;
-            }
+            Ok(News::Ready) => None,
+            Ok(News::Closed) | Err(mpsc::RecvTimeoutError::Disconnected) => Some(self.wait_for_end()),
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("neither ready nor ended within {PATIENCE:?}"),
         }
     }
