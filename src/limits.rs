@@ -325,6 +325,14 @@ pub(crate) const COMMAND_BUFFER_BYTES: usize = 2 * 1024;
 /// peer that needs older entries is sent a snapshot.
 pub(crate) const LOG_SEGMENTS_KEPT: usize = 2;
 
+/// Space of the disk that is kept for checkpoints when the disk is full. Checkpoints of deletes and
+/// compactions go on with it. While it is not whole, what grows is refused as without space.
+pub(crate) const DATABASE_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How often a member looks for the space that it reserves ahead, while it does not have it. A member
+/// whose disk was full accepts all writes again after this time.
+pub(crate) const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Log entries kept in memory once they are committed. Older ones are read back from the files.
 pub(crate) const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 

@@ -46,6 +46,8 @@ struct Power {
     operations: u64,
     fails_at: Option<u64>,
     fails_directory_sync: bool,
+    /// Bytes that may be added to the files.
+    room: Option<u64>,
 }
 
 /// What is in a file: `bytes`, and zeros behind them up to `len`.
@@ -61,6 +63,8 @@ struct Contents {
     durable: Extent,
     unsynced: Vec<Change>,
     is_locked: bool,
+    /// Up to where the file has space that was reserved for it.
+    reserved: usize,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,11 @@ impl MemoryDisk {
 
     pub(crate) fn break_directory_sync(&self) {
         self.power.lock().fails_directory_sync = true;
+    }
+
+    /// From now on files can grow by so many bytes together; without a number by any.
+    pub(crate) fn limit_room(&self, room: Option<u64>) {
+        self.power.lock().room = room;
     }
 
     /// How many operations it has been asked for.
@@ -122,6 +131,13 @@ impl MemoryDisk {
 }
 
 impl Power {
+    /// Takes space that a file grows by.
+    fn grow(&mut self, bytes: u64) -> io::Result<()> {
+        let Some(room) = &mut self.room else { return Ok(()) };
+        *room = room.checked_sub(bytes).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(())
+    }
+
     fn operate(&mut self) -> io::Result<()> {
         let operation = self.operations;
         self.operations += 1;
@@ -209,8 +225,13 @@ impl Drop for MemoryFile {
 
 impl MemoryFile {
     fn change(&self, change: Change) -> io::Result<()> {
-        self.power.lock().operate()?;
+        let mut power = self.power.lock();
+        power.operate()?;
         let mut contents = self.contents.lock();
+        if let Change::Written { offset, bytes } = &change {
+            let reserved = contents.reserved.max(contents.now.bytes.len());
+            power.grow((offset + bytes.len()).saturating_sub(reserved) as u64)?;
+        }
         change.keep_some(&mut contents.now, &mut || true);
         contents.unsynced.push(change);
         Ok(())
@@ -269,7 +290,14 @@ impl DiskFile for MemoryFile {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        let len = self.contents.lock().now.len.max(len as usize);
+        let len = {
+            let mut power = self.power.lock();
+            let mut contents = self.contents.lock();
+            let taken = contents.reserved.max(contents.now.bytes.len());
+            power.grow((len as usize).saturating_sub(taken) as u64)?;
+            contents.reserved = taken.max(len as usize);
+            contents.now.len.max(len as usize)
+        };
         self.change(Change::Resized { len })
     }
 

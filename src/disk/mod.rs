@@ -21,6 +21,12 @@ use std::{
 
 pub(crate) use directory::{Directory, create_directory};
 
+/// Whether an operation failed only because the disk, or the part of it that this user may have, is
+/// full. Then it may succeed later.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A directory whose files are read and written.
 pub(crate) trait Disk: Debug + Send + Sync {
     /// Where it is, for messages.

@@ -1,7 +1,7 @@
 //! Whether this member is healthy: `/health` as one result, `/livez` and `/readyz` check by check.
 //!
 //! This file does not depend on HTTP. A check that is excluded is not run. `/health` tests for alarms,
-//! then for a leader, then a read, and returns the first reason that it finds.
+//! then for a full disk, for a leader, then a read, and returns the first reason that it finds.
 
 use std::fmt::Write;
 
@@ -13,6 +13,10 @@ use super::Probe;
 pub(super) async fn health<P: Probe>(node: &P, exclude: &[&str], serializable: bool) -> Result<(), String> {
     if let Some(alarm) = node.alarms().into_iter().map(alarm_name).find(|alarm| !exclude.contains(alarm)) {
         return Err(format!("ALARM {alarm}"));
+    }
+    // Whoever passes over the quota passes over the disk too.
+    if let Some(path) = node.full_disks().first().filter(|_| !exclude.contains(&"NOSPACE")) {
+        return Err(format!("DISK FULL {path}"));
     }
     if !serializable && !node.has_leader() {
         return Err("RAFT NO LEADER".to_owned());

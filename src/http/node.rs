@@ -34,6 +34,10 @@ impl Probe for Node {
         self.alarm_kinds()
     }
 
+    fn full_disks(&self) -> Vec<String> {
+        Node::full_disks(self)
+    }
+
     async fn read(&self, serializable: bool) -> Result<(), String> {
         // The request comes from the member itself, not from a client.
         let session = self.session(Caller::Internal);

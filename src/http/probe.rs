@@ -21,6 +21,9 @@ pub(crate) trait Probe: Clone + Send + Sync + 'static {
     /// Alarms that are raised, anywhere in the cluster.
     fn alarms(&self) -> Vec<AlarmKind>;
 
+    /// The directories of this member whose disk is full.
+    fn full_disks(&self) -> Vec<String>;
+
     /// Reads at most one key: from this member alone if `serializable` is set, else after a quorum has
     /// confirmed the leader. The read times out when a client's request would. The error is the text
     /// that a client would get.

@@ -48,6 +48,7 @@ struct Facts {
     no_leader: bool,
     learner: bool,
     alarms: Vec<AlarmKind>,
+    full_disks: Vec<String>,
     linearizable_read: Option<&'static str>,
     serializable_read: Option<&'static str>,
     versions: Versions,
@@ -83,6 +84,10 @@ impl Probe for FakeNode {
 
     fn alarms(&self) -> Vec<AlarmKind> {
         self.facts().alarms.clone()
+    }
+
+    fn full_disks(&self) -> Vec<String> {
+        self.facts().full_disks.clone()
     }
 
     async fn read(&self, serializable: bool) -> Result<(), String> {
@@ -149,13 +154,18 @@ async fn health_is_one_verdict_with_the_first_reason() {
     assert_eq!(get(&node, "/health?exclude=NOSPACE").await, unwell("ALARM CORRUPT"));
     assert_eq!(get(&node, "/health?exclude=NOSPACE&exclude=CORRUPT&serializable=true").await, well);
 
-    node.facts().serializable_read = Some("a \"quoted\" reason");
     node.facts().alarms.clear();
+    node.facts().full_disks = vec!["/data/member/wal".to_owned()];
+    assert_eq!(get(&node, "/health?serializable=true").await, unwell("DISK FULL /data/member/wal"));
+    assert_eq!(get(&node, "/health?exclude=NOSPACE&serializable=true").await, well);
+    node.facts().full_disks.clear();
+
+    node.facts().serializable_read = Some("a \"quoted\" reason");
     assert_eq!(get(&node, "/health?serializable=true").await, unwell(r#"RANGE ERROR:a \"quoted\" reason"#));
 
     let metrics = get(&node, "/metrics").await;
-    assert!(metrics.contains("etcd_server_health_success 4\n"), "{metrics}");
-    assert!(metrics.contains("etcd_server_health_failures 6\n"), "{metrics}");
+    assert!(metrics.contains("etcd_server_health_success 5\n"), "{metrics}");
+    assert!(metrics.contains("etcd_server_health_failures 7\n"), "{metrics}");
 }
 
 #[tokio::test]

@@ -213,6 +213,8 @@ pub(crate) struct KnownCluster {
     /// What the member's log began behind, if the member knows it.
     pub(crate) base: Option<Base>,
     pub(crate) members: Vec<KnownMember>,
+    /// The disk of the member that describes it is full.
+    pub(crate) is_disk_full: bool,
 }
 
 impl From<MembersReply> for KnownCluster {
@@ -222,6 +224,11 @@ impl From<MembersReply> for KnownCluster {
             peer_urls: member.peer_urls,
             is_started: member.is_started,
         });
-        KnownCluster { id: reply.cluster, base: reply.base.map(Base), members: members.collect() }
+        KnownCluster {
+            id: reply.cluster,
+            base: reply.base.map(Base),
+            members: members.collect(),
+            is_disk_full: reply.is_disk_full,
+        }
     }
 }

@@ -360,21 +360,27 @@ impl Peers {
     }
 
     /// Asks a peer whether it is there. How long that takes is a metric, and whether the peer is active
-    /// is known afterwards, even if nothing else is asked of it.
-    pub(crate) async fn probe(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
+    /// is known afterwards, even if nothing else is asked of it. Returns whether the disk of the peer is
+    /// full.
+    pub(crate) async fn probe(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+    ) -> Result<bool, PeerError> {
         self.restore(target, peer).await;
         let link = self.kept(target, peer)?;
         let start = clock::now();
         let request = MembersRequest { version: PROTOCOL_VERSION };
         let asked = async {
-            let cluster = link.members(request).await?.into();
+            let cluster: KnownCluster = link.members(request).await?.into();
             // A process answers there, and this member cannot work with it.
             self.difference(target, &cluster)
-                .map_or(Ok(()), |difference| Err(CallError::unusable(difference)))
+                .map_or(Ok(cluster.is_disk_full), |difference| Err(CallError::unusable(difference)))
         };
-        self.answer(target, peer, patience, asked).await?;
+        let is_disk_full = self.answer(target, peer, patience, asked).await?;
         self.metrics_of(target).observe_round_trip(clock::since(start));
-        Ok(())
+        Ok(is_disk_full)
     }
 
     /// What keeps this member from working with `target`, according to the answer of `target`.

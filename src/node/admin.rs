@@ -65,6 +65,7 @@ impl Node {
             errors.push("etcdserver: no leader".to_owned());
         }
         errors.extend(replica.state.alarms.active().map(alarm_text));
+        errors.extend(self.full_disks().into_iter().map(|path| format!("disk full: {path}")));
         let raft_applied_index = replica.applied_index();
         Status {
             db_size: size.total,
@@ -81,6 +82,11 @@ impl Node {
 
     pub(super) fn alarms(&self) -> Vec<Alarm> {
         self.shared.replica.read().state.alarms.active().collect()
+    }
+
+    /// The directories of this member whose disk is full.
+    pub(crate) fn full_disks(&self) -> Vec<String> {
+        self.shared.space.full()
     }
 
     /// What alarms there are, for the health of this member.
@@ -208,7 +214,23 @@ impl Node {
         let _ = time::timeout(election_timeout * STEP_ASIDE_TIMEOUTS, handed_over).await;
     }
 
-    /// Of the other voters that answered within `silence_max`, the one that has most of the log.
+    /// A leader whose disk is full hands leadership to a voter whose disk is not, if one answers.
+    pub(super) async fn leave_lead_of_full_disk(&self) {
+        let leadership = self.leadership();
+        if !leadership.is_leader || leadership.is_sole_voter || !self.shared.space.is_full() {
+            return;
+        }
+        let election_timeout = self.shared.config.election_timeout;
+        let best = self.successor(election_timeout);
+        if let Some(best) = best.filter(|best| !self.shared.space.is_peer_full(best.0))
+            && let Err(error) = self.hand_over(best, election_timeout).await
+        {
+            tracing::warn!(%error, "failed to transfer leadership to a member whose disk is not full");
+        }
+    }
+
+    /// Of the other voters that answered within `silence_max`, the one that has most of the log, and first
+    /// those whose disk is not full.
     fn successor(&self, silence_max: Duration) -> Option<MemberId> {
         let (_, own) = self.ids();
         let progress = self.shared.consensus.progress();
@@ -216,7 +238,8 @@ impl Node {
         let is_there = |id: &u64| heard_of.get(id).is_some_and(|silence| *silence < silence_max);
         let replica = self.shared.replica.read();
         let others = replica.voters().filter(|id| *id != own.0 && is_there(id));
-        others.max_by_key(|id| progress.get(id).copied()).map(MemberId)
+        let rank = |id: &u64| (!self.shared.space.is_peer_full(*id), progress.get(id).copied());
+        others.max_by_key(rank).map(MemberId)
     }
 }
 
@@ -252,6 +275,7 @@ impl Node {
             watchers: watches.watchers,
             slow_watchers: watches.unsynced,
             pending_events: watches.pending,
+            full_disks: self.full_disks(),
             alarms: replica
                 .state
                 .alarms

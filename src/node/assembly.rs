@@ -32,6 +32,7 @@ use super::{
     read_index::ReadIndex,
     scrub,
     snapshot::Images,
+    space::Space,
     waiting,
 };
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
     link::{GrpcConnector, Peer, Peers, REMOVED},
     raft::{Consensus, Leadership, LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
     sockets::Io,
-    storage::Database,
+    storage::{Database, Reserve},
     telemetry::{GoDuration, Metrics},
     types::Rev,
     watch::WatchHub,
@@ -61,6 +62,7 @@ pub(super) struct State {
     entry: Arc<tokio::sync::Mutex<()>>,
     pub(super) orders: Arc<Orders>,
     hub: Arc<Mutex<WatchHub>>,
+    space: Arc<Space>,
     metrics: Arc<Metrics>,
 }
 
@@ -79,6 +81,7 @@ impl State {
             checkpointing: Arc::default(),
             entry: Arc::default(),
             orders: Arc::new(Orders::new()),
+            space: Arc::default(),
             metrics,
         }
     }
@@ -97,6 +100,9 @@ impl State {
             metrics: self.metrics.clone(),
             durable,
             compacted,
+            reserve: Reserve::on(self.database.disk().clone()),
+            held_back: None,
+            space: self.space.clone(),
         }
     }
 }
@@ -256,7 +262,8 @@ impl Core {
 
     /// What the state machine works with.
     fn parts(&self) -> Parts {
-        let State { replica, database, log, checkpointing, entry, orders, hub, metrics } = &self.state;
+        let State { replica, database, log, checkpointing, entry, orders, hub, space: _, metrics } =
+            &self.state;
         Parts {
             replica: replica.clone(),
             database: database.clone(),
@@ -308,6 +315,7 @@ impl Core {
             compacted: self.marks.compacted.clone(),
             hashes: Lane::new(limits::HASHES_WAITING),
             images: Images::new(),
+            space: self.state.space.clone(),
             metrics: self.state.metrics.clone(),
             changing: tokio::sync::Mutex::default(),
             lease_notes: tokio::sync::Mutex::default(),

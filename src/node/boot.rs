@@ -300,7 +300,7 @@ fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
             config.data_dir.display()
         )));
     }
-    let Some(KnownCluster { id: cluster, base, members }) = ask_others(config) else {
+    let Some(KnownCluster { id: cluster, base, members, .. }) = ask_others(config) else {
         return Err(StartError::Refused(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
              --initial-cluster must name the running members too, and one of them must answer"

@@ -414,7 +414,10 @@ pub(crate) async fn probe(node: Node) {
         };
         let probes = others.iter().map(|(id, peer)| node.shared.peers.probe(*id, peer, patience));
         // `Peers` logs a member that does not answer.
-        drop(join_all(probes).await);
+        let answers = join_all(probes).await;
+        let full = others.iter().zip(answers).filter(|(_, answer)| matches!(answer, Ok(true)));
+        node.shared.space.note_peers(full.map(|((id, _), _)| *id).collect());
+        node.leave_lead_of_full_disk().await;
     }
 }
 

@@ -33,6 +33,7 @@ mod restore;
 mod scrub;
 mod session;
 mod snapshot;
+mod space;
 mod start;
 mod unfit;
 mod waiting;
@@ -79,6 +80,7 @@ use self::{
     patience::Patience,
     peer::ToldRefusals,
     snapshot::Images,
+    space::Space,
 };
 use crate::{
     config::Config,
@@ -120,6 +122,7 @@ struct Shared {
     compacted: watch::Receiver<Rev>,
     hashes: Lane<HashOf, Result<Hash, Arc<StorageError>>>,
     images: Images,
+    space: Arc<Space>,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.

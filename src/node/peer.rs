@@ -336,7 +336,8 @@ impl Node {
             peer_urls: member.peer_urls,
         });
         let Identity { cluster, base, .. } = self.shared.identity;
-        KnownCluster { id: cluster.0, base, members: members.collect() }
+        let is_disk_full = self.shared.space.is_full();
+        KnownCluster { id: cluster.0, base, members: members.collect(), is_disk_full }
     }
 }
 

@@ -169,6 +169,11 @@ impl Node {
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ReadError> {
         let _timer = self.metrics().backend_snapshot.start_timer();
         let images = &self.shared.images;
+        if self.shared.space.is_full() {
+            // There is no room for an image, and the checkpoint that it needs may wait for long.
+            let path = self.shared.database.dir().to_owned();
+            return Err(StorageError::NoSpace { what: "an image of the database", path }.into());
+        }
         let applied_index = self.shared.replica.read().applied_index();
         let image = match images.of(applied_index) {
             Some(image) => image,

@@ -143,9 +143,12 @@ impl Node {
         }
     }
 
-    /// As [`Node::propose`], for commands that take space: refused, and the alarm raised, when
-    /// the quota is used up.
+    /// As [`Node::propose`], for commands that take space: refused while the disk is full, and refused,
+    /// with the alarm raised, when the quota is used up.
     pub(super) async fn propose_with_quota(&self, request: Request) -> Result<Outcome, ProposeError> {
+        if self.shared.space.is_full() && admission::quota_cost(&request.command) > 0 {
+            return Err(ProposeError::NoSpace);
+        }
         if let Some(quota) = self.shared.config.quota_backend_bytes {
             let size = self.shared.replica.read().state.mvcc.size().total;
             let cost = admission::quota_cost(&request.command);

@@ -2,7 +2,8 @@
 //!
 //! In each turn the thread takes the jobs that have gathered since its last one, writes them as one
 //! frame, syncs the frame, and reports completion in the order in which the jobs were submitted.
-//! After an error nothing more is written to the log, and every job is told of the error.
+//! After an error nothing more is written to the log, and every job is told of the error. A disk without
+//! space for the next segment is not such an error: the thread waits for space, and so does every job.
 //!
 //! The queue has no bound of its own, for the core must not wait for it; what can be in it is
 //! bounded by who waits for completion. On a leader that is every proposal: each member has four
@@ -14,7 +15,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     time::Duration,
@@ -26,7 +27,8 @@ use tokio::sync::oneshot;
 
 use super::{stages::SlowSyncs, typ::TypeConfig};
 use crate::{
-    clock,
+    clock, limits,
+    storage::StorageError,
     telemetry::{GoDuration, Metrics},
     threads,
     wal::{FrameBuffer, HardState, LogPosition, Wal, WalReader},
@@ -43,6 +45,12 @@ pub(super) struct Flusher {
     reader: WalReader,
     /// Jobs submitted and not reported.
     pending: AtomicUsize,
+    /// As [`Wal::room`], for those who must not wait for the disk.
+    room: AtomicU64,
+    /// The thread has a frame that the disk has no space for.
+    lacks_space: AtomicBool,
+    /// Space was reserved.
+    space_came: Condvar,
     /// As [`Wal::sealed`], for those who must not wait for a sync.
     sealed: Mutex<Vec<u64>>,
     /// The last entry that is on the disk.
@@ -87,6 +95,9 @@ impl Flusher {
     pub(super) fn new(wal: Wal, last_index: u64, metrics: Arc<Metrics>) -> Flusher {
         Flusher {
             reader: wal.reader(),
+            room: AtomicU64::new(wal.room()),
+            lacks_space: AtomicBool::new(false),
+            space_came: Condvar::new(),
             sealed: Mutex::new(wal.sealed().collect()),
             wal: Mutex::new(State { wal, is_broken: false }),
             pending: AtomicUsize::new(0),
@@ -100,6 +111,27 @@ impl Flusher {
 
     pub(super) fn is_idle(&self) -> bool {
         self.pending.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether a frame can be written without reserving space for it.
+    pub(super) fn has_room_for(&self, frame_len: usize) -> bool {
+        frame_len as u64 <= self.room.load(Ordering::Relaxed)
+    }
+
+    /// Whether writing waits for space of the disk.
+    pub(super) fn lacks_space(&self) -> bool {
+        self.lacks_space.load(Ordering::Relaxed)
+    }
+
+    /// Reserves the space of the next segment ahead. False if the disk has no room for it.
+    pub(super) fn reserve_next(&self) -> Result<bool, StorageError> {
+        let mut state = self.wal.lock();
+        let is_reserved = state.is_broken || state.wal.reserve_next()?;
+        self.room.store(state.wal.room(), Ordering::Relaxed);
+        if is_reserved {
+            self.space_came.notify_all();
+        }
+        Ok(is_reserved)
     }
 
     /// The last entry of each sealed segment, oldest first. Does not wait for the disk.
@@ -119,7 +151,8 @@ impl Flusher {
         }
     }
 
-    /// Writes a frame on the calling thread and returns when it is on the disk.
+    /// Writes a frame on the calling thread and returns when it is on the disk. Where the disk has no
+    /// space for the frame, that is when it has some again.
     pub(super) fn write(
         &self,
         frame: &mut FrameBuffer,
@@ -133,7 +166,21 @@ impl Flusher {
             return Err(io::Error::other("the log could not be written to before"));
         }
         let mut sync_began = start;
-        let written = state.wal.append(frame, last_index).and_then(|written| {
+        let appended = loop {
+            match state.wal.append(frame, last_index) {
+                Err(error @ StorageError::NoSpace { .. }) => {
+                    if !self.lacks_space.swap(true, Ordering::Relaxed) {
+                        tracing::error!(%error, "the log waits for free disk space; nothing is lost");
+                    }
+                    self.space_came.wait_for(&mut state, limits::SPACE_INTERVAL);
+                }
+                appended => break appended,
+            }
+        };
+        if self.lacks_space.swap(false, Ordering::Relaxed) {
+            tracing::info!("the log has disk space again");
+        }
+        let written = appended.and_then(|written| {
             sync_began = written;
             for effect in effects {
                 match effect {
@@ -145,6 +192,7 @@ impl Flusher {
             Ok(())
         });
         state.is_broken = written.is_err();
+        self.room.store(state.wal.room(), Ordering::Relaxed);
         {
             let mut sealed = self.sealed.lock();
             // Purged from the front, grown at the back.

@@ -18,6 +18,7 @@ use std::{
     fmt::Debug,
     io,
     ops::RangeBounds,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -257,6 +258,21 @@ impl LogStore {
         flusher.wait_for(index);
     }
 
+    /// The directory of the log.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.flusher().reader().dir().to_owned()
+    }
+
+    /// Whether what should be written to the log waits for space of the disk.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.flusher().lacks_space()
+    }
+
+    /// Reserves the space of the next segment ahead. False if the disk has no room for it.
+    pub(crate) fn reserve_next_segment(&self) -> Result<bool, StorageError> {
+        self.flusher().reserve_next()
+    }
+
     /// The syncs that were slow, as they come.
     pub(crate) fn slow_syncs(&self) -> Arc<SlowSyncs> {
         self.flusher().slow_syncs.clone()
@@ -269,9 +285,10 @@ impl LogStore {
 
 impl Inner {
     /// Whether this thread may wait for the disk itself. Not while the flusher has work: what is
-    /// written later must not overtake it.
+    /// written later must not overtake it. Nor if the disk may have no space for the frame: that wait
+    /// can be long.
     fn writes_inline(&self) -> bool {
-        self.is_alone && self.flusher.is_idle()
+        self.is_alone && self.flusher.is_idle() && self.flusher.has_room_for(self.frame.len())
     }
 
     /// One frame, one sync.

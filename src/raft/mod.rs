@@ -31,7 +31,7 @@ pub(crate) use incoming::MessageError;
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
 pub(crate) use plausible::Implausible;
-pub(crate) use replica::Replica;
+pub(crate) use replica::{LogMark, Replica};
 pub(crate) use stages::Began;
 pub(crate) use start_up::{forget_others, open_log};
 pub(crate) use state_machine::{Parts, RaftStateMachine, request_kind};

@@ -1,49 +1,191 @@
-//! What redb reads and writes: a file of a [`Disk`](crate::disk::Disk).
+//! What redb reads and writes: a file of a [`Disk`](crate::disk::Disk), and in memory what the disk has
+//! no room for.
+//!
+//! redb never uses a file again after one operation on it has failed, not even to read it. So an
+//! operation that fails because the disk is full is not reported to redb. That operation and all
+//! further ones are held back in memory, in their order, and reads see them. To redb the transaction is
+//! committed, and to everybody else it is not: the file is as the transaction before left it, as if the
+//! power had failed, until [`HeldBack::settle`] has made up for all that was held back.
 
-use std::{io, ops::Bound, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
 
-use crate::disk::DiskFile;
+use crate::disk::{self, DiskFile};
 
 /// The file of a database. The database has the lock of the file for as long as it is open.
 #[derive(Debug)]
-pub(super) struct FileBackend(pub(super) Arc<dyn DiskFile>);
+pub(super) struct FileBackend {
+    pub(super) file: Arc<dyn DiskFile>,
+    held_back: Arc<HeldBack>,
+}
+
+/// Operations that the disk had no room for, and those after them.
+#[derive(Debug, Default)]
+pub(super) struct HeldBack {
+    is_any: AtomicBool,
+    operations: Mutex<VecDeque<Operation>>,
+}
+
+#[derive(Debug)]
+enum Operation {
+    Write { offset: u64, data: Vec<u8> },
+    SetLen(u64),
+    Sync,
+}
+
+impl FileBackend {
+    pub(super) fn new(file: Arc<dyn DiskFile>) -> FileBackend {
+        FileBackend { file, held_back: Arc::default() }
+    }
+
+    pub(super) fn held_back(&self) -> Arc<HeldBack> {
+        self.held_back.clone()
+    }
+
+    /// Does an operation, or holds it back.
+    fn change(
+        &self,
+        change: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+        operation: impl FnOnce() -> Operation,
+    ) -> io::Result<()> {
+        if !self.held_back.is_any() {
+            match change(&*self.file) {
+                Err(error) if disk::is_full(&error) => {}
+                result => return result,
+            }
+        }
+        self.held_back.push(operation());
+        Ok(())
+    }
+}
+
+impl HeldBack {
+    pub(super) fn is_any(&self) -> bool {
+        self.is_any.load(Ordering::Acquire)
+    }
+
+    /// Does what was held back, in order. False if the disk has no room for all of it. After another
+    /// error it is unknown what is in the file.
+    pub(super) fn settle(&self, file: &dyn DiskFile) -> io::Result<bool> {
+        loop {
+            let mut operations = self.operations.lock();
+            let done = match operations.front() {
+                None => {
+                    self.is_any.store(false, Ordering::Release);
+                    return Ok(true);
+                }
+                Some(Operation::Write { offset, data }) => file.write_at(data, *offset),
+                Some(Operation::SetLen(len)) => file.set_len(*len),
+                Some(Operation::Sync) => {
+                    // Readers do not wait for the sync, and nobody adds operations meanwhile: only one
+                    // thread writes a database, and that thread is here.
+                    drop(operations);
+                    file.sync_data()?;
+                    operations = self.operations.lock();
+                    Ok(())
+                }
+            };
+            match done {
+                Ok(()) => drop(operations.pop_front()),
+                Err(error) if disk::is_full(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn push(&self, operation: Operation) {
+        let mut operations = self.operations.lock();
+        let is_first = operations.is_empty();
+        assert!(
+            !is_first || !matches!(operation, Operation::Sync),
+            "a sync is held back behind a change only"
+        );
+        operations.push_back(operation);
+        self.is_any.store(true, Ordering::Release);
+    }
+
+    fn len(&self, file: &dyn DiskFile) -> io::Result<u64> {
+        let operations = self.operations.lock();
+        Ok(operations.iter().fold(file.len()?, |len, operation| match operation {
+            Operation::Write { offset, data } => len.max(offset + data.len() as u64),
+            Operation::SetLen(len) => *len,
+            Operation::Sync => len,
+        }))
+    }
+
+    fn read(&self, file: &dyn DiskFile, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let operations = self.operations.lock();
+        // The file is as long as it could be made.
+        let in_file = file.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
+        if in_file > 0 {
+            file.read_at(&mut out[..in_file], offset)?;
+        }
+        out[in_file..].fill(0);
+        let end = offset + out.len() as u64;
+        for operation in operations.iter() {
+            let Operation::Write { offset: at, data } = operation else { continue };
+            let (from, until) = (offset.max(*at), end.min(at + data.len() as u64));
+            if from < until {
+                let data = &data[(from - at) as usize..(until - at) as usize];
+                out[(from - offset) as usize..(until - offset) as usize].copy_from_slice(data);
+            }
+        }
+        Ok(())
+    }
+}
 
 impl StorageBackend for FileBackend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        if self.held_back.is_any() { self.held_back.len(&*self.file) } else { self.file.len() }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(out, offset)
+        if self.held_back.is_any() {
+            return self.held_back.read(&*self.file, offset, out);
+        }
+        self.file.read_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.change(|file| file.set_len(len), || Operation::SetLen(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        if self.held_back.is_any() {
+            self.held_back.push(Operation::Sync);
+            return Ok(());
+        }
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(data, offset)
+        let held_back = || Operation::Write { offset, data: data.to_owned() };
+        self.change(|file| file.write_at(data, offset), held_back)
     }
 
     fn close(&self) -> io::Result<()> {
-        self.0.unlock()
+        self.file.unlock()
     }
 
     /// Locks the whole file. redb asks for that where parts of it cannot be locked.
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         match (start, end) {
-            (Bound::Unbounded | Bound::Included(0), Bound::Unbounded) => Ok(self.0.try_lock()?),
+            (Bound::Unbounded | Bound::Included(0), Bound::Unbounded) => Ok(self.file.try_lock()?),
             _ => Err(BackendError::Unsupported),
         }
     }
 
     fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(self.0.unlock()?)
+        Ok(self.file.unlock()?)
     }
 }

@@ -80,11 +80,22 @@ impl Database {
     /// Makes a checkpoint durable, all of it or nothing. Returns the footprint of the records
     /// that it removed. After an error the file is as it was, and this process has to stop.
     pub(crate) fn commit(&self, checkpoint: &Checkpoint) -> Result<u64, StorageError> {
+        let removed_bytes = self.commit_or_hold_back(checkpoint)?;
+        if self.settle()? { Ok(removed_bytes) } else { Err(self.no_space()) }
+    }
+
+    /// As [`Database::commit`], but a checkpoint that the disk has no room for is held back in memory,
+    /// where readers find it. It is not durable before [`Database::settle`] says so.
+    pub(crate) fn commit_or_hold_back(&self, checkpoint: &Checkpoint) -> Result<u64, StorageError> {
         let is_sorted = checkpoint.records.is_sorted_by(|(one, _), (next, _)| one < next);
         assert!(is_sorted, "the records of a checkpoint are in the order of their revisions");
         assert!(checkpoint.removed.is_sorted_by(|one, next| one < next), "removals are in order, each once");
         let _writing = self.begin_writing()?;
         let opened = Arc::clone(&self.opened.read());
+        if !opened.settle()? {
+            return Err(self.no_space());
+        }
+        assert!(!opened.holds_back(), "a checkpoint begins in a file that holds all before it");
         let _inside = Inside::of(&self.place.path);
         let transaction = begin_write(opened.redb())?;
         put_records(&transaction, &checkpoint.records)?;
@@ -94,6 +105,22 @@ impl Database {
         put_cells(&transaction, &checkpoint.cells)?;
         transaction.commit()?;
         Ok(removed_bytes)
+    }
+
+    /// Whether a checkpoint is held back.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.opened.read().holds_back()
+    }
+
+    /// Makes a checkpoint durable that was held back. False if the disk still has no room for it.
+    pub(crate) fn settle(&self) -> Result<bool, StorageError> {
+        let _writing = self.begin_writing()?;
+        let opened = Arc::clone(&self.opened.read());
+        opened.settle()
+    }
+
+    fn no_space(&self) -> StorageError {
+        StorageError::NoSpace { what: "a checkpoint", path: self.place.path.to_path_buf() }
     }
 
     /// The file that `complete` makes takes this one's place; it is given a snapshot of this one, to which
@@ -107,7 +134,7 @@ impl Database {
         let complete = complete(self.reader()?)?;
         let disk = &*self.place.disk;
         let next = Opened::at(disk, complete.name(), &self.place.path, self.cache_bytes)?;
-        self.settle(&mut writing, self.place.give_to(complete))?;
+        self.note_swap(&mut writing, self.place.give_to(complete))?;
         self.go_on_in(Arc::new(next));
         Ok(())
     }
@@ -145,7 +172,7 @@ impl Database {
         // All that can fail comes first.
         let reader = Reader::of(Arc::clone(&next), Arc::clone(&self.place.path))?;
         assert_eq!(self.dir(), image.dir(), "one sync of the directory makes the rename durable");
-        self.settle(&mut writing, self.place.give_to_file(&image.place.name, &*next.file))?;
+        self.note_swap(&mut writing, self.place.give_to_file(&image.place.name, &*next.file))?;
         self.go_on_in(next);
         Ok(reader)
     }
@@ -171,7 +198,7 @@ impl Database {
     }
 
     /// Takes note of how a swap ended.
-    fn settle(&self, writing: &mut Writing, swapped: Result<(), SwapError>) -> Result<(), StorageError> {
+    fn note_swap(&self, writing: &mut Writing, swapped: Result<(), SwapError>) -> Result<(), StorageError> {
         if let Err(SwapError::Unsettled(error)) = &swapped {
             writing.unsettled = Some(error.to_string());
         }
@@ -619,6 +646,49 @@ mod tests {
             let others = scan.collect::<Result<Vec<_>, _>>().expect("sound records");
             assert_eq!([vec![first], others].concat(), records);
         }
+    }
+
+    /// The disk is full after more and more of a checkpoint. Readers see the checkpoint, a start after a
+    /// power loss does not, and with space again it is stored.
+    #[test]
+    fn a_checkpoint_without_space_is_held_back_and_stored_later() {
+        let checkpoint = || Checkpoint {
+            records: (50..80).map(|main| put(main, vec![7; 60_000])).collect(),
+            removed: (10..30).map(|main| Revision::new(main, 0)).collect(),
+            cells: vec![cell(Table::Member, "m", Some("y"))],
+        };
+        let filled = MemoryDisk::default();
+        let before = fill(&on(&filled).expect("a new database"));
+        let read = |database: &Database| contents(&database.reader().expect("a reader")).expect("contents");
+        let mut held_back = 0;
+        for room in (0..).step_by(65_536) {
+            let disk = filled.after_power_loss(|| true);
+            let database = on(&disk).expect("a sound database");
+            disk.limit_room(Some(room));
+            let removed_bytes = database.commit_or_hold_back(&checkpoint()).expect("a full disk is no error");
+            assert!(removed_bytes > 0);
+            let after = read(&database);
+            assert_eq!(after.0.len(), before.0.len() + 10);
+            if !database.holds_back() {
+                break;
+            }
+            held_back += 1;
+            assert!(!database.settle().expect("a full disk is no error"));
+            for is_kept in [false, true] {
+                assert!(found_after(&disk, || is_kept) == before, "{room}: nothing is stored yet");
+            }
+            let refused =
+                database.commit(&Checkpoint { records: vec![put(80, vec![])], ..Checkpoint::default() });
+            assert!(matches!(refused, Err(StorageError::NoSpace { .. })), "{refused:?}");
+            assert!(read(&database) == after, "{room}: it is there to be read");
+            disk.limit_room(None);
+            assert!(database.settle().expect("there is room"));
+            assert!(
+                read(&database) == after && found_after(&disk, || false) == after,
+                "{room}: it is stored"
+            );
+        }
+        assert!(held_back > 10, "{held_back}");
     }
 
     #[test]

@@ -23,7 +23,6 @@ use crate::{
     limits,
     storage::{
         StorageError,
-        backend::FileBackend,
         checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
         error::{io_error, not_opened},
         inside::Inside,
@@ -151,32 +150,32 @@ pub(super) fn sweep(disk: &dyn Disk, name: &Path) -> Result<(), StorageError> {
 /// A file whose syncs do not wait for the disk, but have the kernel begin to write what is new.
 #[derive(Debug)]
 struct SteadyFile {
-    backend: FileBackend,
+    file: Arc<dyn DiskFile>,
     /// What was written since the kernel was last asked to begin.
     unasked: Mutex<Vec<Range<u64>>>,
 }
 
 impl SteadyFile {
     fn new(file: Arc<dyn DiskFile>) -> SteadyFile {
-        SteadyFile { backend: FileBackend(file), unasked: Mutex::default() }
+        SteadyFile { file, unasked: Mutex::default() }
     }
 }
 
 impl StorageBackend for SteadyFile {
     fn len(&self) -> io::Result<u64> {
-        self.backend.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.backend.read(offset, out)
+        self.file.read_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.backend.set_len(len)
+        self.file.set_len(len)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.backend.write(offset, data)?;
+        self.file.write_at(data, offset)?;
         self.unasked.lock().push(offset..offset + data.len() as u64);
         Ok(())
     }
@@ -187,13 +186,9 @@ impl StorageBackend for SteadyFile {
         for run in unasked.chunk_by(|span, next| span.end == next.start) {
             // The span is only what was just written, because the other pages of the file should stay
             // in memory: all of the file is read when it is opened.
-            self.backend.0.start_writing(run[0].start..run[run.len() - 1].end);
+            self.file.start_writing(run[0].start..run[run.len() - 1].end);
         }
         Ok(())
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.backend.close()
     }
 }
 

@@ -18,6 +18,10 @@ pub(crate) const REMEDY: &str =
 pub(crate) enum StorageError {
     #[error("{action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// There is no space for what should be written next, and nothing was written. It may be tried
+    /// again. After any other error of a write it is unknown what was written.
+    #[error("the disk is full: no space for {what} in {}", path.display())]
+    NoSpace { what: &'static str, path: PathBuf },
     /// What is stored cannot be what was written.
     #[error("{} is damaged: {detail}", path.display())]
     Corrupted { path: PathBuf, detail: String },
@@ -53,7 +57,9 @@ impl StorageError {
                 redb::Error::Io(error) => is_of_disk(error),
                 _ => false,
             },
-            StorageError::Foreign { .. } | StorageError::Unsettled { .. } => false,
+            StorageError::NoSpace { .. } | StorageError::Foreign { .. } | StorageError::Unsettled { .. } => {
+                false
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod inside;
 mod place;
 mod reader;
 mod record;
+mod reserve;
 mod stretches;
 mod tables;
 
@@ -29,5 +30,6 @@ pub(crate) use error::{REMEDY, StorageError, io_error};
 pub(crate) use inside::Inside;
 pub(crate) use reader::Reader;
 pub(crate) use record::Record;
+pub(crate) use reserve::Reserve;
 pub(crate) use stretches::Stretches;
 pub(crate) use tables::{Table, cell_footprint, footprint, is_of_a_change, meta};

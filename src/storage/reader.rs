@@ -9,7 +9,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::{
     Record, StorageError, Table,
-    backend::FileBackend,
+    backend::{FileBackend, HeldBack},
     error::{corrupted, io_error, not_opened},
     inside::Inside,
     meta,
@@ -27,6 +27,7 @@ pub(super) struct Opened {
     path: Arc<Path>,
     /// To hint what is about to be read, and to know the file by.
     pub(super) file: Arc<dyn DiskFile>,
+    held_back: Arc<HeldBack>,
 }
 
 impl Opened {
@@ -39,14 +40,25 @@ impl Opened {
     ) -> Result<Opened, StorageError> {
         let _inside = Inside::of(path);
         let file: Arc<dyn DiskFile> = disk.open(name).map_err(io_error("open", path))?.into();
-        let backend = FileBackend(file.clone());
+        let backend = FileBackend::new(file.clone());
+        let held_back = backend.held_back();
         let redb = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
         let redb = redb.map_err(|error| not_opened(error, path))?;
-        Ok(Opened { redb: Some(redb), path: path.clone(), file })
+        Ok(Opened { redb: Some(redb), path: path.clone(), file, held_back })
     }
 
     pub(super) fn redb(&self) -> &redb::Database {
         self.redb.as_ref().expect("it is there until this is dropped")
+    }
+
+    /// Whether something that was committed is not in the file, because the disk is full.
+    pub(super) fn holds_back(&self) -> bool {
+        self.held_back.is_any()
+    }
+
+    /// Puts that into the file. False if the disk has no room for it.
+    pub(super) fn settle(&self) -> Result<bool, StorageError> {
+        self.held_back.settle(&*self.file).map_err(io_error("write", &self.path))
     }
 
     /// Length of the file, holes included.

@@ -52,6 +52,8 @@ pub(crate) struct NodeState {
     pub(crate) pending_events: u64,
     /// Member in hex, and the kind: `NOSPACE` or `CORRUPT`.
     pub(crate) alarms: Vec<(String, &'static str)>,
+    /// The directories whose disk is full.
+    pub(crate) full_disks: Vec<String>,
 }
 
 /// The handles of all metrics.
@@ -523,6 +525,7 @@ struct StateGauges {
     member_id: GaugeVec,
     cluster_version: GaugeVec,
     alarms: GaugeVec,
+    full_disks: GaugeVec,
 }
 
 impl StateGauges {
@@ -562,6 +565,11 @@ impl StateGauges {
                 "The version of the cluster.",
                 &["cluster_version"],
             ),
+            full_disks: make.gauges(
+                "retcd_disk_full",
+                "1 for each directory whose disk is full: writes that add data are refused.",
+                &["path"],
+            ),
             alarms: make.gauges(
                 "etcd_server_alarms",
                 "Alarms that are raised.",
@@ -594,6 +602,7 @@ impl StateGauges {
             slow_watchers,
             pending_events,
             alarms,
+            full_disks,
         } = state;
         self.has_leader.set(i64::from(*has_leader));
         self.is_leader.set(i64::from(*is_leader));
@@ -627,6 +636,10 @@ impl StateGauges {
         self.known_peers.reset();
         for remote in known_peers {
             self.known_peers.with_label_values(&[member_id, remote]).set(1.0);
+        }
+        self.full_disks.reset();
+        for path in full_disks {
+            self.full_disks.with_label_values(&[path.as_str()]).set(1.0);
         }
         self.alarms.reset();
         for (member, kind) in alarms {
@@ -763,6 +776,7 @@ mod tests {
             member_id: "8e9e05c52164694d".to_owned(),
             cluster_version: "3.6".to_owned(),
             alarms: vec![("8e9e05c52164694d".to_owned(), "NOSPACE")],
+            full_disks: Vec::new(),
             rev_compacted: -1,
             ..NodeState::default()
         };

@@ -9,7 +9,7 @@ use super::{
     frame::{self, EntryKind, Found, FrameBuffer, HardState, LogPosition, Record},
     places::Places,
     reader::WalReader,
-    segment::{SEGMENT_LEN, Segment, cut_behind_seal, damaged, file_name, read_written},
+    segment::{Blank, SEGMENT_LEN, Segment, cut_behind_seal, damaged, file_name, read_written},
 };
 use crate::{
     clock,
@@ -23,6 +23,8 @@ pub(crate) struct Wal {
     disk: Arc<dyn Disk>,
     segment_len: u32,
     head: Segment,
+    /// What the next segment is made of, if its space is reserved.
+    next: Option<Blank>,
     /// Sealed segments, oldest first, each with the highest entry index that it holds.
     sealed: VecDeque<(u32, u64)>,
     /// Highest entry index written to the head.
@@ -113,14 +115,25 @@ impl Wal {
             None => {
                 let sequence = sequences.last().map_or(1, |last| last + 1);
                 let mut first = first_frame(&recovered.hard_state, &recovered.purged);
-                (Segment::create(&*disk, sequence, segment_len, &mut first)?, 0)
+                let blank = Blank::reserve(&*disk, sequence, segment_len)?;
+                (Segment::create(&*disk, blank, &mut first)?, 0)
             }
         };
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
         let last_index = last_index.or(purged.map(|purged| purged.index));
         let places = Arc::new(Mutex::new(places));
-        let wal =
-            Wal { disk, segment_len, head, sealed, head_last_index, last_index, hard_state, purged, places };
+        let wal = Wal {
+            disk,
+            segment_len,
+            head,
+            next: None,
+            sealed,
+            head_last_index,
+            last_index,
+            hard_state,
+            purged,
+            places,
+        };
         wal.assert_chain();
         Ok((wal, recovered))
     }
@@ -129,7 +142,9 @@ impl Wal {
     /// frame, if the frame changes that. The buffer is empty afterwards. Returns when the frame had
     /// been written and its sync began.
     ///
-    /// After an error the log must not be written to again: what is on the disk is unknown.
+    /// After [`StorageError::NoSpace`] nothing was written, and the same frame can be written again when
+    /// there is space. After another error the log must not be written to again: what is on the disk is
+    /// unknown.
     pub(crate) fn append(
         &mut self,
         buffer: &mut FrameBuffer,
@@ -138,8 +153,8 @@ impl Wal {
         if let (Some(lowest), Some(last)) = (buffer.reach().lowest(), self.last_index) {
             assert!(lowest <= last + 1, "entry {lowest} would leave a gap behind entry {last}");
         }
-        if !self.head.has_room_for(buffer.len()) {
-            self.rotate()?;
+        if self.head.room() < buffer.len() as u64 {
+            self.rotate(buffer.len())?;
         }
         let end_before = self.head.end();
         let start = self.head.write(buffer)?;
@@ -189,14 +204,45 @@ impl Wal {
         self.sealed.iter().map(|(_, last_index)| *last_index)
     }
 
-    /// Starts a new segment.
-    fn rotate(&mut self) -> Result<(), StorageError> {
+    /// Reserves the space of the next segment ahead. False if the disk has no room for it.
+    pub(crate) fn reserve_next(&mut self) -> Result<bool, StorageError> {
+        match self.take_space(0) {
+            Ok(()) => Ok(true),
+            Err(StorageError::NoSpace { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How long the longest frame is for which no space has to be reserved.
+    pub(crate) fn room(&self) -> u64 {
+        let behind = self.next.as_ref().map_or(0, |_| u64::from(self.segment_len) / 2);
+        self.head.room().max(behind)
+    }
+
+    /// Starts a new segment that has room for a frame of `frame_len` bytes.
+    fn rotate(&mut self, frame_len: usize) -> Result<(), StorageError> {
+        let mut first = first_frame(&self.hard_state, &self.purged);
+        // All that can fail for want of space comes first.
+        self.take_space(Segment::len_for(first.len() + frame_len))?;
+        let blank = self.next.take().expect("its space was taken");
+        assert_eq!(blank.sequence(), self.head.sequence + 1, "the next segment follows the head");
         self.head.seal()?;
         self.sealed.push_back((self.head.sequence, self.head_last_index));
-        let mut first = first_frame(&self.hard_state, &self.purged);
-        self.head = Segment::create(&*self.disk, self.head.sequence + 1, self.segment_len, &mut first)?;
+        self.head = Segment::create(&*self.disk, blank, &mut first)?;
         self.assert_chain();
         Ok(())
+    }
+
+    /// The next segment has at least `len` bytes, and no fewer than any other.
+    fn take_space(&mut self, len: u32) -> Result<(), StorageError> {
+        let len = len.max(self.segment_len);
+        match &mut self.next {
+            Some(blank) => blank.extend(&*self.disk, len),
+            None => {
+                self.next = Some(Blank::reserve(&*self.disk, self.head.sequence + 1, len)?);
+                Ok(())
+            }
+        }
     }
 
     fn assert_chain(&self) {
@@ -234,13 +280,13 @@ fn first_frame(hard_state: &Option<HardState>, purged: &Option<LogPosition>) -> 
     buffer
 }
 
-/// The segments on the disk, in order. Drafts of segments that were never finished are removed.
+/// The segments on the disk, in order. The file of a segment that did not get its name is left: it
+/// becomes the next segment.
 fn sequences(disk: &dyn Disk) -> Result<Vec<u32>, StorageError> {
     let mut sequences = Vec::new();
     for name in disk.list().map_err(io_error("list", disk.path()))? {
         let path = disk.path().join(&name);
         match name.extension().and_then(|extension| extension.to_str()) {
-            Some("new") => disk.remove(&name).map_err(io_error("remove", &path))?,
             Some("wal") => {
                 let stem = name.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
                 let sequence = u32::from_str_radix(stem, 16).map_err(|_| StorageError::Foreign {

@@ -4,7 +4,7 @@
 //! an entry stands in: to read a log from its beginning to its end costs as much as the log is
 //! long, and at any time no more memory than was asked for, and a stretch.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -34,6 +34,11 @@ pub(crate) struct WalReader {
 impl WalReader {
     pub(super) fn new(disk: Arc<dyn Disk>, places: Arc<Mutex<Places>>) -> WalReader {
         WalReader { disk, places }
+    }
+
+    /// The directory of the log.
+    pub(crate) fn dir(&self) -> &Path {
+        self.disk.path()
     }
 
     /// The entries from `from` on that are on the disk, before `until`: as many as have no more than

@@ -2,13 +2,14 @@
 //!
 //! A segment is preallocated, so that a write changes no metadata and `fdatasync` costs one
 //! write; what has not been written reads as zeros. Its name is its sequence number. The file gets
-//! that name only after its first frame is on the disk.
+//! that name only after its first frame is on the disk. Before that the file is a [`Blank`]: its space
+//! is reserved while the segment before it is written to, so that a full disk is known early.
 
 use std::path::{Path, PathBuf};
 
 use super::frame::{self, FrameBuffer, HEADER_LEN, SECTOR};
 use crate::{
-    disk::{Disk, DiskFile},
+    disk::{self, Disk, DiskFile},
     storage::{StorageError, io_error},
 };
 
@@ -34,6 +35,63 @@ pub(crate) struct Segment {
     is_sealed: bool,
 }
 
+/// A file whose space is reserved, and which is not a part of the log yet.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    sequence: u32,
+    file: Box<dyn DiskFile>,
+    len: u32,
+}
+
+impl Blank {
+    /// Reserves `len` bytes for the segment `sequence`. The log is unchanged, also after an error.
+    pub(crate) fn reserve(disk: &dyn Disk, sequence: u32, len: u32) -> Result<Blank, StorageError> {
+        assert!(sequence > 0, "segments are counted from 1");
+        let draft = draft_name(sequence);
+        let path = disk.path().join(&draft);
+        let file = match disk.create(&draft) {
+            Err(error) if disk::is_full(&error) => return Err(no_space(&path)),
+            file => file.map_err(io_error("create", &path))?,
+        };
+        match file.reserve(u64::from(len)) {
+            Err(error) if disk::is_full(&error) => {
+                // A part of the space may have been taken.
+                let _ = disk.remove(&draft);
+                Err(no_space(&path))
+            }
+            reserved => {
+                reserved.map_err(io_error("reserve space for", &path))?;
+                Ok(Blank { sequence, file, len })
+            }
+        }
+    }
+
+    pub(crate) fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Has at least `len` bytes afterwards.
+    pub(crate) fn extend(&mut self, disk: &dyn Disk, len: u32) -> Result<(), StorageError> {
+        if len > self.len {
+            let path = disk.path().join(draft_name(self.sequence));
+            match self.file.reserve(u64::from(len)) {
+                Err(error) if disk::is_full(&error) => return Err(no_space(&path)),
+                reserved => reserved.map_err(io_error("reserve space for", &path))?,
+            }
+            self.len = len;
+        }
+        Ok(())
+    }
+}
+
+fn draft_name(sequence: u32) -> PathBuf {
+    file_name(sequence).with_extension("new")
+}
+
+fn no_space(path: &Path) -> StorageError {
+    StorageError::NoSpace { what: "a segment of the log", path: path.to_owned() }
+}
+
 pub(crate) fn file_name(sequence: u32) -> PathBuf {
     format!("{sequence:08x}.wal").into()
 }
@@ -50,22 +108,17 @@ pub(crate) fn damaged(path: &Path, offset: u32, detail: &str) -> StorageError {
 }
 
 impl Segment {
-    /// A new segment of `len` bytes that begins with `first`, durable under its name when this
-    /// returns.
+    /// A new segment that begins with `first`, durable under its name when this returns.
     pub(crate) fn create(
         disk: &dyn Disk,
-        sequence: u32,
-        len: u32,
+        Blank { sequence, file, len }: Blank,
         first: &mut FrameBuffer,
     ) -> Result<Segment, StorageError> {
-        assert!(sequence > 0, "segments are counted from 1");
-        let name = file_name(sequence);
-        let draft = name.with_extension("new");
+        let (name, draft) = (file_name(sequence), draft_name(sequence));
         let (path, draft_path) = (disk.path().join(&name), disk.path().join(&draft));
-        let file = disk.create(&draft).map_err(io_error("create", &draft_path))?;
-        file.reserve(u64::from(len)).map_err(io_error("reserve space for", &draft_path))?;
         let mut segment = Segment { sequence, path, file, end: 0, len, is_sealed: false };
         segment.write(first)?;
+        assert!(segment.end <= len, "the first frame fits the space that was reserved");
         assert!(segment.end > 0, "a segment has a frame before it has its name");
         segment.file.sync_all().map_err(io_error("sync", &draft_path))?;
         disk.rename(&draft, &name).map_err(io_error("rename", &draft_path))?;
@@ -87,8 +140,17 @@ impl Segment {
         Ok(Segment { sequence, path, file, end, len, is_sealed: false })
     }
 
-    pub(crate) fn has_room_for(&self, frame_len: usize) -> bool {
-        u64::from(self.end) + frame_len as u64 + u64::from(SEAL_ROOM) <= u64::from(self.len)
+    /// How long the longest frame is that may be written to it.
+    pub(crate) fn room(&self) -> u64 {
+        u64::from(self.len).saturating_sub(u64::from(self.end) + u64::from(SEAL_ROOM))
+    }
+
+    /// How long a segment is that has room for frames of so many bytes.
+    pub(crate) fn len_for(frames_len: usize) -> u32 {
+        u32::try_from(frames_len)
+            .ok()
+            .and_then(|len| len.checked_add(SEAL_ROOM))
+            .expect("frames are below 4 GiB")
     }
 
     /// Writes a frame; it is durable only after [`Segment::sync`]. Returns its offset.

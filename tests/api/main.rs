@@ -14,6 +14,7 @@ mod deadline;
 mod differential;
 mod etcdctl;
 mod examples;
+mod full_disk;
 mod fuzz;
 mod http;
 mod kv;
@@ -33,6 +34,8 @@ mod rows;
 #[path = "../support/running.rs"]
 mod running;
 mod server;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod sockets;
 mod startup;
 #[path = "../support/tools.rs"]

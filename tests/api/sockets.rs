@@ -34,8 +34,7 @@ async fn connections_leave_descriptors_to_the_log() {
     for number in 0..70 {
         client.put(format!("key-{}", number % 4), value.clone()).await;
     }
-    let segments = fs::read_dir(server.wal_dir()).expect("the log has a directory").count();
-    assert!(segments > 1, "the log has turned over");
+    assert!(server.wal_dir().join("00000002.wal").exists(), "the log has turned over");
     // Further connections wait, and are served once others have closed.
     let late = server.client();
     let waits = tokio::spawn(async move { late.get("first").await });

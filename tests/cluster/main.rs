@@ -10,6 +10,7 @@ mod deadline;
 mod disaster;
 mod etcdctl;
 mod failover;
+mod full_disk;
 mod hostile;
 mod large;
 mod leases;
@@ -24,6 +25,8 @@ mod rows;
 #[path = "../support/running.rs"]
 mod running;
 mod serving;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod snapshots;
 mod stopping;
 #[path = "../support/tools.rs"]

@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use crate::{
     clock, limits,
     mvcc::{Size, Step},
-    raft::{LogStore, Replica},
-    storage::{Database, Defragmentation, StorageError},
+    node::space::Space,
+    raft::{LogMark, LogStore, Replica},
+    storage::{Database, Defragmentation, Reserve, StorageError},
     telemetry::Metrics,
     types::Rev,
 };
@@ -28,15 +29,36 @@ pub(crate) struct Checkpointer {
     pub(crate) durable: watch::Sender<u64>,
     /// What was compacted up to here is off the disk.
     pub(crate) compacted: watch::Sender<Rev>,
+    /// Space of the disk for checkpoints when the disk is full.
+    pub(crate) reserve: Reserve,
+    /// A checkpoint that was committed, and that the disk has no room for.
+    pub(crate) held_back: Option<Committed>,
+    pub(crate) space: Arc<Space>,
+}
+
+/// A checkpoint that is durable, or will be.
+pub(crate) struct Committed {
+    rev: Rev,
+    /// Of the log, up to which the checkpoint goes.
+    index: u64,
+    mark: LogMark,
+    removed_bytes: u64,
 }
 
 impl Checkpointer {
     /// Moves what was applied since the last time into the database, and tells a copy of the database
     /// that is being made. True if there is more than one checkpoint takes. Nothing is stored once an
-    /// entry was applied in part: the member ends, and its log has what the database lacks.
+    /// entry was applied in part: the member ends, and its log has what the database lacks. While the
+    /// disk has no room for a checkpoint, that one is held back, and no further one is made.
     pub(super) fn checkpoint(&mut self, copy: Option<&mut Defragmentation>) -> Result<bool, StorageError> {
-        let _checkpointing = self.checkpointing.lock();
-        let entry = self.entry.blocking_lock();
+        let checkpointing = self.checkpointing.clone();
+        let _checkpointing = checkpointing.lock();
+        // A log that waits for space may not hold what was applied; nobody waits for that here.
+        if !self.settle()? || self.log.lacks_space() {
+            return Ok(false);
+        }
+        let entry_lock = self.entry.clone();
+        let entry = entry_lock.blocking_lock();
         let mut replica = self.replica.write();
         if replica.is_half_applied() {
             return Ok(false);
@@ -44,7 +66,7 @@ impl Checkpointer {
         let index = replica.applied_index();
         let durable = *self.durable.borrow();
         assert!(durable <= index, "the database holds entry {durable}, and only {index} was applied");
-        let Some((mut captured, meta)) = replica.capture() else {
+        let Some((mut captured, mark)) = replica.capture() else {
             drop(replica);
             self.durable.send_if_modified(|durable| std::mem::replace(durable, index) != index);
             return Ok(false);
@@ -57,21 +79,72 @@ impl Checkpointer {
         self.log.wait_for_disk(index);
         self.metrics.compacted_revisions.inc_by(captured.checkpoint.removed.len() as u64);
         let committing = clock::now();
-        let removed_bytes = self.database.commit(&captured.checkpoint)?;
+        let removed_bytes = self.database.commit_or_hold_back(&captured.checkpoint)?;
         self.metrics.observe_checkpoint(clock::since(committing));
         if let Some(copy) = copy {
             copy.committed(&captured.checkpoint);
         }
+        let committed = Committed { rev: captured.rev, index, mark, removed_bytes };
+        if !self.database.holds_back() {
+            self.stored(committed)?;
+            return Ok(captured.more);
+        }
+        assert!(self.held_back.is_none(), "one checkpoint is held back at a time");
+        self.held_back = Some(committed);
+        self.reserve.release();
+        Ok(self.settle()? && captured.more)
+    }
+
+    /// Stores a checkpoint that was held back. False if the disk still has no room for it.
+    fn settle(&mut self) -> Result<bool, StorageError> {
+        let Some(committed) = self.held_back.take() else { return Ok(true) };
+        if !self.database.holds_back() {
+            // A snapshot took the place of the database, and with it of this checkpoint.
+            return Ok(true);
+        }
+        if !self.database.settle()? {
+            self.held_back = Some(committed);
+            return Ok(false);
+        }
+        self.stored(committed)?;
+        Ok(true)
+    }
+
+    /// A checkpoint is durable.
+    fn stored(&mut self, committed: Committed) -> Result<(), StorageError> {
+        let Committed { rev, index, mark, removed_bytes } = committed;
         let mut replica = self.replica.write();
         assert!(index <= replica.applied_index(), "no snapshot is installed during a checkpoint");
-        replica.checkpointed(captured.rev, removed_bytes, meta)?;
+        replica.checkpointed(rev, removed_bytes, mark)?;
         let compacted = replica.state.mvcc.rev_compact_finished();
         drop(replica);
         self.trim();
         let before = self.durable.send_replace(index);
         assert!(before <= index, "the database holds entry {before} already, and is said to end at {index}");
         self.compacted.send_if_modified(|known| std::mem::replace(known, compacted) != compacted);
-        Ok(captured.more)
+        Ok(())
+    }
+
+    /// Reserves space for the next segment of the log and for checkpoints, and notes where the disk has
+    /// none.
+    pub(super) fn reserve_space(&mut self) -> Result<(), StorageError> {
+        let mut full = Vec::new();
+        if !self.log.reserve_next_segment()? {
+            full.push(self.log.dir());
+        }
+        if self.held_back.is_some() || !self.reserve.fill()? {
+            full.push(self.database.dir().to_owned());
+        }
+        self.space.note(full);
+        Ok(())
+    }
+
+    /// A database that holds something back has not the file that a copy of it would replace.
+    pub(super) fn verify_settled(&self) -> Result<(), StorageError> {
+        match self.held_back {
+            None => Ok(()),
+            Some(_) => Err(StorageError::NoSpace { what: "a checkpoint", path: self.path() }),
+        }
     }
 
     /// Makes checkpoints until nothing is left that belongs into the database. There must be no copy

@@ -128,6 +128,7 @@ impl Defragmenter {
         }
         copy.sync()?;
         checkpointer.checkpoint(Some(copy))?;
+        checkpointer.verify_settled()?;
         finish_copy(stage, checkpointer)
     }
 
@@ -185,6 +186,7 @@ fn begin(run: Run<(), Result<(), String>>, checkpointer: &Checkpointer, now: Ins
 fn begin_copy(checkpointer: &mut Checkpointer) -> Result<Stage, StorageError> {
     // With these go all removals that are known.
     checkpointer.checkpoint_all()?;
+    checkpointer.verify_settled()?;
     let _checkpointing = checkpointer.checkpointing.lock();
     let copy = Box::new(Defragmentation::begin(&checkpointer.database)?);
     Ok(Stage::Copying { copy, passes: 0 })

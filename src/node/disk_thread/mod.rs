@@ -38,6 +38,7 @@ pub(crate) struct DiskThread {
     scrubber: Scrubber,
     checkpoint_due: Instant,
     scrub_due: Instant,
+    space_due: Instant,
     /// How often damage was found.
     damage: watch::Sender<u64>,
 }
@@ -59,6 +60,7 @@ impl DiskThread {
             scrubber: Scrubber::new(now),
             checkpoint_due: now + limits::CHECKPOINT_INTERVAL,
             scrub_due: now + limits::SCRUB_INTERVAL,
+            space_due: now,
             damage,
         }
     }
@@ -90,6 +92,10 @@ impl DiskThread {
             "a physical compaction that is awaited is ordered too"
         );
         self.compaction.order(ordered.compaction, ordered.physical_compaction);
+        if now >= self.space_due {
+            self.checkpointer.reserve_space()?;
+            self.space_due = clock::now() + limits::SPACE_INTERVAL;
+        }
         if ordered.checkpoint || now >= self.checkpoint_due {
             self.checkpoint(now)?;
         }

@@ -333,6 +333,38 @@ fn a_segment_whose_name_is_not_durable_is_not_written_to() {
     }
 }
 
+/// The disk is full when the log needs its next segment. Nothing is written then, and with space again
+/// the log goes on with the same frame.
+#[test]
+fn a_log_without_space_for_a_segment_goes_on_when_there_is_some() {
+    let disk = MemoryDisk::default();
+    let (mut wal, _) = open_small(&disk, false).expect("open");
+    assert!(wal.reserve_next().expect("there is room"));
+    disk.limit_room(Some(0));
+    let mut index = 0;
+    let mut buffer = loop {
+        let mut buffer = entry(index, &payload(index));
+        match wal.append(&mut buffer, Some(index)) {
+            Ok(_) => index += 1,
+            Err(StorageError::NoSpace { .. }) => break buffer,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(wal.sealed().len(), 1, "the segment that was reserved ahead was used");
+    assert!(!wal.reserve_next().expect("a full disk is no error"));
+    assert!(wal.append(&mut buffer, Some(index)).is_err(), "there still is no room");
+    for is_kept in [false, true] {
+        let (_, recovered) = open_small(&disk.after_power_loss(|| is_kept), true).expect("a sound log");
+        assert_eq!(indexes(&recovered), (0..index).collect::<Vec<_>>());
+    }
+    disk.limit_room(None);
+    wal.append(&mut buffer, Some(index)).expect("there is room");
+    write(&mut wal, index + 1, b"one more");
+    drop(wal);
+    let (_, recovered) = open_small(&disk.after_power_loss(|| false), true).expect("a sound log");
+    assert_eq!(indexes(&recovered), (0..=index + 1).collect::<Vec<_>>());
+}
+
 fn open_small(disk: &MemoryDisk, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
     Wal::open_with_segments_of(16 * 1024, Arc::new(disk.clone()), has_begun)
 }
@@ -357,6 +389,10 @@ fn write_until_the_power_fails(disk: &MemoryDisk) -> Acknowledged {
             buffer.push(&Record::HardState(state));
         }
         buffer.absorb(&mut entry(index, &payload(index)));
+        // Sometimes the space of a segment is reserved ahead, and sometimes when it is needed.
+        if index % 7 == 3 && wal.reserve_next().is_err() {
+            break;
+        }
         if wal.append(&mut buffer, Some(index)).is_err() {
             break;
         }
@@ -502,7 +538,8 @@ proptest! {
             match &mut segment {
                 Some(segment) => drop(segment.write(&mut buffer).expect("write")),
                 None => {
-                    let created = Segment::create(&*disk(dir.path()), 1, SEGMENT_LEN, &mut buffer);
+                    let blank = Blank::reserve(&*disk(dir.path()), 1, SEGMENT_LEN).expect("there is room");
+                    let created = Segment::create(&*disk(dir.path()), blank, &mut buffer);
                     segment = Some(created.expect("create"));
                 }
             }
