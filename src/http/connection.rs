@@ -253,10 +253,6 @@ struct Call {
     open: Option<Open>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every call is of the large kind, and is not worth a box"
-)]
 enum Handler {
     Grpc(grpc::Call),
     Endpoint(RouteFuture<Infallible>),

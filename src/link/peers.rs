@@ -45,6 +45,9 @@ use crate::{
 /// How long a peer that answered before may leave requests unanswered until it counts as inactive.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// A connection, and where it leads.
+type Kept = (Peer, Arc<dyn Link>);
+
 pub(crate) struct Peers {
     cluster: u64,
     own: u64,
@@ -55,7 +58,7 @@ pub(crate) struct Peers {
     /// How connections to members are made.
     ways: Ways,
     /// The connections that are kept for single calls. The log travels on connections of its own.
-    kept: Mutex<BTreeMap<u64, (Peer, Arc<dyn Link>)>>,
+    kept: Mutex<BTreeMap<u64, Kept>>,
     /// When each peer that was asked last answered; `None` while it is inactive.
     heard: Mutex<BTreeMap<u64, Option<Instant>>>,
     metrics: Arc<Metrics>,
