@@ -40,7 +40,7 @@ pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Bytes of answers that HTTP/2 buffers for one stream before the answer is asked for more. One more
 /// piece of the answer waits behind them. A client that does not read holds up its own streams only.
-pub(crate) const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+pub(crate) const HTTP2_SEND_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Calls that one connection may have open, unless `--max-concurrent-streams` says otherwise. etcd has no
 /// limit by default. A client that knows the limit, as all clients of gRPC do, waits for one of its calls to
@@ -49,7 +49,7 @@ pub(crate) const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 pub(crate) const HTTP2_STREAMS_MAX: u32 = 10_000;
 
 /// Calls that may be open on all connections of clients together, and on all connections of peers. Further
-/// ones are refused with `ResourceExhausted`. An open stream takes about 20 KB.
+/// ones are refused with `ResourceExhausted`. An open call takes about 6 KB.
 pub(crate) const CALLS_MAX: usize = 50_000;
 
 const _: () = assert!(HTTP2_STREAMS_MAX as usize <= CALLS_MAX);
@@ -215,8 +215,15 @@ pub(crate) const READ_STRIDE_BYTES: usize = 1024 * 1024;
 /// concurrent writes. Further removals wait for the next checkpoint.
 pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;
 
-/// Bytes in one catch-up batch of a watcher. It ends with the revision that reaches them.
-pub(crate) const HISTORY_BYTES: usize = 1024 * 1024;
+/// Bytes in one catch-up batch of a stream, for each of its watchers that are behind, and at most. The batch
+/// ends with the revision that reaches them. A stream whose client does not read holds a few such
+/// batches, in different stages of being sent; a batch that many watchers share is read once for all of them.
+pub(crate) const HISTORY_BYTES_PER_WATCHER: usize = 16 * 1024;
+pub(crate) const HISTORY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of responses after which a watch stream hands them on, so that the gRPC library does not collect more
+/// for a client that does not read.
+pub(crate) const WATCH_SEND_BYTES: usize = 8 * 1024;
 
 /// Distinct revisions in one catch-up batch of a watcher.
 pub(crate) const WATCH_BATCH_REVS: usize = 1000;

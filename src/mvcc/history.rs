@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    limits::HISTORY_BYTES,
     mvcc::{RevError, Store, store::Located},
     storage::{Reader, Record, StorageError},
     types::{Event, EventKind, KeyValue, Rev, Revision},
@@ -15,6 +14,7 @@ use crate::{
 pub(crate) struct HistoryStride {
     source: Source,
     revs_max: usize,
+    bytes_max: usize,
     compacted: Rev,
     current: Rev,
 }
@@ -45,8 +45,13 @@ pub(crate) struct PrevLookup {
 
 impl Store {
     /// Captures the next revisions, beginning with `from`: at most `revs_max` of them, ending with the
-    /// revision that reaches [`HISTORY_BYTES`].
-    pub(crate) fn history(&self, from: Rev, revs_max: usize) -> Result<HistoryStride, RevError> {
+    /// revision that reaches `bytes_max`.
+    pub(crate) fn history(
+        &self,
+        from: Rev,
+        revs_max: usize,
+        bytes_max: usize,
+    ) -> Result<HistoryStride, RevError> {
         assert!(revs_max > 0, "a stride reads at least one revision");
         if from < self.rev_compacted {
             return Err(RevError::Compacted { asked: from, compacted: self.rev_compacted });
@@ -60,7 +65,7 @@ impl Store {
             let mut bytes = 0;
             let mut revs = Vec::new();
             for (rev, records) in self.recent.from(from).take(revs_max) {
-                if bytes >= HISTORY_BYTES || rev > self.rev_current {
+                if bytes >= bytes_max || rev > self.rev_current {
                     break;
                 }
                 bytes += bytes_of(records);
@@ -68,7 +73,8 @@ impl Store {
             }
             Source::Head { from, revs }
         };
-        Ok(HistoryStride { source, revs_max, compacted: self.rev_compacted, current: self.rev_current })
+        let (compacted, current) = (self.rev_compacted, self.rev_current);
+        Ok(HistoryStride { source, revs_max, bytes_max, compacted, current })
     }
 
     /// Locates, for each event, the key-value pair that its key had at the revision before.
@@ -93,7 +99,7 @@ impl HistoryStride {
                 let next = revs.last().map_or(from, |(rev, _)| rev.next());
                 (revs, next)
             }
-            Source::Body { body, from, until } => read(&body, from, until, self.revs_max)?,
+            Source::Body { body, from, until } => read(&body, from, until, self.revs_max, self.bytes_max)?,
         };
         let revs = revs.into_iter().map(|(rev, mut records)| {
             if rev == self.compacted {
@@ -115,7 +121,13 @@ impl PrevLookup {
 }
 
 /// Whole revisions of `from..until`, and the revision after them.
-fn read(body: &Reader, from: Rev, until: Rev, revs_max: usize) -> Result<(Revs, Rev), StorageError> {
+fn read(
+    body: &Reader,
+    from: Rev,
+    until: Rev,
+    revs_max: usize,
+    bytes_max: usize,
+) -> Result<(Revs, Rev), StorageError> {
     let mut revs: Revs = Vec::new();
     let mut bytes = 0;
     for item in body.records(Revision { main: from, sub: 0 })? {
@@ -123,7 +135,7 @@ fn read(body: &Reader, from: Rev, until: Rev, revs_max: usize) -> Result<(Revs, 
         if main >= until {
             break;
         }
-        let is_full = revs.len() == revs_max || bytes >= HISTORY_BYTES;
+        let is_full = revs.len() == revs_max || bytes >= bytes_max;
         bytes += record.bytes().len();
         match revs.last_mut() {
             Some((rev, records)) if *rev == main => records.push(record),

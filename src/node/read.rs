@@ -143,9 +143,9 @@ impl Node {
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.
-    pub(super) fn history(&self, from: Rev, max_revs: usize) -> Result<History, ReadError> {
+    pub(super) fn history(&self, from: Rev, max_revs: usize, max_bytes: usize) -> Result<History, ReadError> {
         assert!(max_revs > 0, "a stride of history takes at least one revision");
-        let stride = self.shared.replica.read().state.mvcc.history(from, max_revs)?;
+        let stride = self.shared.replica.read().state.mvcc.history(from, max_revs, max_bytes)?;
         Ok(stride.load()?)
     }
 

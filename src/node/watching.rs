@@ -12,7 +12,7 @@ use super::{Node, ReadError, StorageError};
 use crate::{
     apply::admission::{self, Call},
     auth::AuthError,
-    limits::{WATCH_BATCH_REVS, WATCH_QUEUE},
+    limits::{HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, WATCH_BATCH_REVS, WATCH_QUEUE},
     mvcc::{History, RevError},
     types::{Caller, Event, Rev},
     watch::{CreateError, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
@@ -136,7 +136,9 @@ impl WatchStream {
     fn read_stride(&mut self) -> Result<Option<CaughtUp>, ReadError> {
         let Some(first) = self.lagging.pop_front() else { return Ok(None) };
         let from = first.next_rev;
-        let history = match self.node.history(from, WATCH_BATCH_REVS) {
+        // What many watchers walk costs each of them little.
+        let bytes = HISTORY_BYTES_MAX.min(HISTORY_BYTES_PER_WATCHER * (1 + self.lagging.len()));
+        let history = match self.node.history(from, WATCH_BATCH_REVS, bytes) {
             Ok(history) => history,
             Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
                 self.node.watch_hub().retire(self.feed.stream, first.id);

@@ -18,14 +18,14 @@ use futures_util::{
 };
 use prost::Message;
 use tokio::{
-    task::coop,
+    task::{self, coop},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{render, session, status::Refusal};
 use crate::{
-    limits::REQUEST_OVERHEAD_BYTES,
+    limits::{REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES},
     node::{CaughtUp, Node, Session, WatchStream},
     pb::{
         etcdserverpb::{
@@ -61,9 +61,14 @@ impl watch_server::Watch for Watch {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let session = session(&self.node, &request);
         let call = WatchCall::new(self.node.clone(), &session, request.into_inner());
-        let responses = stream::unfold(call, |mut call| async move {
+        let responses = stream::unfold((call, 0), |(mut call, handed)| async move {
+            if handed >= WATCH_SEND_BYTES {
+                // The gRPC library sends what it has collected once the stream pauses.
+                task::yield_now().await;
+            }
             let response = call.next().await;
-            Some((response, call))
+            let bytes = response.as_ref().map_or(0, value_bytes);
+            Some((response, (call, if handed >= WATCH_SEND_BYTES { bytes } else { handed + bytes })))
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -290,6 +295,12 @@ where
 fn range(key: Bytes, range_end: Bytes) -> KeyRange {
     let key = if key.is_empty() { Bytes::from_static(b"\0") } else { key };
     KeyRange::parse(key, range_end)
+}
+
+/// Nearly all of a response's bytes, where there are many.
+fn value_bytes(response: &WatchResponse) -> usize {
+    let of = |kv: &Option<mvccpb::KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
+    response.events.iter().map(|event| of(&event.kv) + of(&event.prev_kv)).sum()
 }
 
 fn lacks_prev(event: &Event) -> bool {

@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::scripts::{Bench, delete};
 use crate::{
-    limits::{COMPACTION_HASHES, COMPACTIONS_WAITING},
+    limits::{COMPACTION_HASHES, COMPACTIONS_WAITING, HISTORY_BYTES_MAX},
     mvcc::{
         CompactionStep, HashWalk, History, Hold, KvHash, Range, RangeResult, RangeWalk, RevBounds, RevError,
         Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
@@ -379,7 +379,7 @@ impl<'a> Trial<'a> {
             Op::ReadSeen(range) => self.read_seen(range),
             Op::HistoryCapture { from, revs_max } => {
                 let from = model.pick(*from);
-                match store.history(from, *revs_max) {
+                match store.history(from, *revs_max, HISTORY_BYTES_MAX) {
                     Ok(stride) => {
                         assert!(from >= model.compacted);
                         *history = Some((from, model.compacted, stride));

@@ -12,7 +12,7 @@ use expect_test::{Expect, expect};
 use tempfile::TempDir;
 
 use crate::{
-    limits::{CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES},
+    limits::{CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES, HISTORY_BYTES_MAX},
     mvcc::{
         CompactionStep, Deletion, HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevBounds,
         RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write, store::KeyMeta,
@@ -600,7 +600,7 @@ fn a_write_cannot_be_abandoned() {
 }
 
 fn history(store: &Store, from: i64, revs_max: usize) -> Result<History, StorageError> {
-    store.history(Rev(from), revs_max).expect("a readable revision").load()
+    store.history(Rev(from), revs_max, HISTORY_BYTES_MAX).expect("a readable revision").load()
 }
 
 #[test]
@@ -641,7 +641,7 @@ fn history_is_read_from_both_sides_of_the_seam() {
         History { revs: vec![], next: Rev(9), current: Rev(6) }
     );
     let mut bench = bench.run("compact 4");
-    assert!(matches!(bench.store.history(Rev(3), 1), Err(RevError::Compacted { .. })));
+    assert!(matches!(bench.store.history(Rev(3), 1, HISTORY_BYTES_MAX), Err(RevError::Compacted { .. })));
     bench.checkpoint();
     let at_compacted = history(&bench.store, 4, 1).expect("a sound database");
     assert_eq!(at_compacted.revs[0].1[0].kind, EventKind::Delete);

@@ -475,22 +475,25 @@ async fn progress_is_told_when_asked_and_when_due() {
 #[tokio::test]
 async fn large_responses_come_in_fragments_for_those_who_ask() {
     let mut stage = Stage::set().await;
+    // Two events, which are too large for one fragment together with what their keys held before.
+    let value = Some(Bytes::from(vec![b'x'; 700_000]));
+    let mut rev = 0;
     for _ in 0..2 {
-        stage.put("k", vec![b'x'; 900_000]).await;
+        rev = stage.write(&[("k", value.clone()), ("l", value.clone())]).await;
     }
     for fragment in [false, true] {
         stage.reopen();
-        let create = WatchCreateRequest { start_revision: 1, prev_kv: true, fragment, ..on("", "\0") };
+        let create = WatchCreateRequest { start_revision: rev, prev_kv: true, fragment, ..on("", "\0") };
         stage.create(create).await;
         let mut parts = Vec::new();
         let mut revisions = Vec::new();
         while revisions.len() < 2 {
             let part = stage.next().await;
-            assert_eq!((part.watch_id, revision(&part)), (0, 3));
+            assert_eq!((part.watch_id, revision(&part)), (0, rev));
             revisions.extend(part.events.iter().map(|event| event.kv.as_ref().expect("a key").mod_revision));
             parts.push((part.events.len(), part.fragment));
         }
-        assert_eq!(revisions, [2, 3]);
+        assert_eq!(revisions, [rev, rev]);
         let expected: &[(usize, bool)] = if fragment { &[(1, true), (1, false)] } else { &[(2, false)] };
         assert_eq!(parts, expected);
     }
