@@ -404,6 +404,12 @@ const _: () = assert!(TERMS_AHEAD_MAX < LOG_NUMBER_MAX);
 /// longer by the time that the message takes at this rate.
 pub(crate) const PEER_BYTES_PER_SEC_MIN: usize = 4 * 1024 * 1024;
 
+/// Bytes of a part of a snapshot, which a receiver holds in memory until its last piece has arrived. A
+/// transfer with a larger part is given up; no record and no cell is that large.
+pub(crate) const SNAPSHOT_PART_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+const _: () = assert!(SNAPSHOT_PART_BYTES_MAX >= STRETCH_BYTES + COMMAND_BYTES_MAX + PEER_ENTRY_BYTES);
+
 /// Bytes of a part of a snapshot in one message. A part with a single larger record or cell is sent in
 /// several messages.
 pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;

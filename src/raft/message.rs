@@ -31,8 +31,16 @@ use crate::{
 pub(crate) struct Unreadable;
 
 pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Bytes {
+    assert!(
+        request.entries.len() as u64 <= limits::APPEND_ENTRIES_MAX,
+        "a message has no more entries than its receiver takes: {}",
+        request.entries.len()
+    );
+    let mut next = request.prev_log_id.as_ref().map_or(0, |previous| previous.index + 1);
     let entries = request.entries.iter().map(|entry| {
         let at = codec::position(&entry.log_id);
+        assert_eq!(at.index, next, "the entries of a message follow the previous one without a gap");
+        next += 1;
         let mut payload = Vec::new();
         codec::encode_payload(&entry.payload, &mut payload);
         let kind = u32::from(codec::kind(&entry.payload).code());
@@ -44,7 +52,13 @@ pub(super) fn encode_append(request: &AppendEntriesRequest<TypeConfig>) -> Bytes
         entries: entries.collect(),
         committed: request.leader_commit.as_ref().map(codec::log_id_message),
     };
-    message.encode_to_vec().into()
+    let bytes = message.encode_to_vec();
+    assert!(
+        bytes.len() <= limits::PEER_MESSAGE_BYTES_MAX,
+        "a message of {} bytes cannot be sent",
+        bytes.len()
+    );
+    bytes.into()
 }
 
 pub(super) fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Unreadable> {
@@ -195,7 +209,13 @@ pub(super) fn encode_snapshot_part(content: &Checkpoint, is_last: bool) -> Bytes
         bytes: bytes.clone().unwrap_or_default(),
     });
     let part = pb::SnapshotPart { records: records.collect(), cells: cells.collect(), is_last };
-    part.encode_to_vec().into()
+    let bytes = part.encode_to_vec();
+    assert!(
+        bytes.len() <= limits::SNAPSHOT_PART_BYTES_MAX,
+        "a part of {} bytes would be given up by its receiver",
+        bytes.len()
+    );
+    bytes.into()
 }
 
 pub(super) fn decode_snapshot_part(bytes: Bytes) -> Result<(Checkpoint, bool), Unreadable> {

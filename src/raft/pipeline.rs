@@ -62,6 +62,8 @@ impl<S> Pipeline<S> {
     }
 
     fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) {
+        let is_led_on = self.unanswered.back().is_none_or(|before| before.vote == request.vote);
+        assert!(is_led_on, "all requests of one stream are of one leader and term");
         self.unanswered.push_back(Sent::of(request));
         self.stream.send(message::encode_append(request));
     }

@@ -106,6 +106,11 @@ impl Known {
             self.entry_of_leader(codec::position(committed), &request.vote)?;
         }
         request.leader_commit = vouched_commit(request)?;
+        let last = before.map_or(0, |last| last.index);
+        assert!(
+            request.leader_commit.as_ref().is_none_or(|commit| commit.index <= last),
+            "a message vouches for what it names, and for nothing behind that"
+        );
         Ok(())
     }
 

@@ -1,8 +1,7 @@
-//! The state in parts, as it travels: records in the order of their revisions, then the cells of
-//! every table.
+//! The state in parts, as a snapshot sends it: records in the order of their revisions, then the cells
+//! of every table.
 //!
-//! A part is small enough to be a message. The last one says that it is: a stream that ends
-//! without it broke off.
+//! The last part says that it is the last. A stream that ends without it was interrupted.
 
 use std::iter::Peekable;
 
@@ -32,8 +31,8 @@ impl Part {
     }
 }
 
-/// All that a reader sees. Checksums are checked on the way, so that damage is found here and not
-/// passed on.
+/// All that a reader sees. Checksums are checked while it is read, so that damage is found here and is not
+/// sent to another member.
 pub(super) struct Parts {
     stretches: Peekable<Stretches>,
 }

@@ -212,7 +212,7 @@ fn make(
     Ok(Snapshot { meta: header.meta, snapshot: SnapshotImage::Received(Box::new(received)) })
 }
 
-/// The next part, put together from its pieces.
+/// The next part, put together from its pieces. It is held in memory, so its size is bounded.
 fn receive_part(pieces: &mut mpsc::Receiver<Piece>, progress: &mut Progress) -> Result<Bytes, String> {
     let mut begun = BytesMut::new();
     loop {
@@ -223,6 +223,9 @@ fn receive_part(pieces: &mut mpsc::Receiver<Piece>, progress: &mut Progress) -> 
             return Err(format!("the piece after byte {} is damaged", progress.bytes));
         }
         progress.advance(0, data.len());
+        if begun.len() + data.len() > limits::SNAPSHOT_PART_BYTES_MAX {
+            return Err(format!("a part of more than {} bytes", limits::SNAPSHOT_PART_BYTES_MAX));
+        }
         if begun.is_empty() && !is_continued {
             return Ok(data);
         }

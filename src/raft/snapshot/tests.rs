@@ -453,3 +453,17 @@ fn the_log_behind_a_snapshot_is_kept_until_it_is_installed() {
     UnderWay::begin(&outgoing, 2, &meta(200)).installed();
     assert_eq!(outgoing.needed_after(&progress(&[])), None);
 }
+
+/// A part is held in memory until its last piece has arrived, which need not be ever.
+#[tokio::test]
+async fn a_part_without_an_end_is_given_up() {
+    let mut leader = Member::new("the leader");
+    leader.write((0..3).map(|index| entry(index, 100))).await;
+    let (header, _) = leader.pieces().await;
+    let data = Bytes::from(vec![0; limits::SNAPSHOT_PIECE_BYTES]);
+    let piece = Piece { crc32c: crc32c::crc32c(&data), data, is_continued: true };
+    let count = limits::SNAPSHOT_PART_BYTES_MAX / limits::SNAPSHOT_PIECE_BYTES + 1;
+    let follower = Member::new("the follower");
+    let reason = follower.receive(&header, vec![Ok(piece); count]).await.expect_err("it is given up");
+    assert!(reason.contains("a part of more than"), "{reason}");
+}
