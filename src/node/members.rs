@@ -28,15 +28,15 @@ use crate::{
 
 /// Pause before the leader is asked again for a change, unless leadership changes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// How often the leader looks whether a voter-to-be has caught up.
+/// How often the leader checks whether a new member has the log and can be given its vote.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(500);
-/// Log entries that a voter-to-be may be behind when it gets its vote.
+/// The number of log entries that a new member may lack when it is given its vote.
 const PROMOTE_LAG: u64 = 1000;
-/// How often the other members are asked whether they are there.
+/// How often the other members are asked whether they answer.
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
-/// How recently a member must have answered to count as there.
+/// How recently a member must have answered to count as healthy.
 const HEALTHY: Duration = Duration::from_secs(5);
-/// How long a removed member goes on, so that those who asked it to go get their answer.
+/// How long a removed member runs on, so that a client that asked it for the removal gets its answer.
 pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
 /// How often a member checks whether it is still part of the membership.
 const REMOVED_INTERVAL: Duration = Duration::from_secs(1);
@@ -319,12 +319,12 @@ impl Node {
         members.filter(|member| is_healthy(member.id)).count()
     }
 
-    /// Gives their votes to those who have caught up, and finishes what another leader began.
+    /// Gives a vote to each new member that has caught up, and finishes a change that another leader began.
     async fn promote_voters(&self) {
         let _changing = self.shared.changing.lock().await;
         let consensus = &self.shared.consensus;
         if consensus.is_changing() {
-            // Whoever began it was the leader before; if it was this one, it is through by now.
+            // The leader before this one began it. If that was this member, the change is finished by now.
             let _ = consensus.change(MemberChange::Settle).await;
             return;
         }
@@ -384,7 +384,7 @@ pub(super) fn quorum(members: usize) -> usize {
     quorum
 }
 
-/// Looks after new voters for as long as the node lives, while this member leads.
+/// Gives new members their votes while this member leads, until the member stops.
 pub(crate) async fn promote(node: Node) {
     loop {
         tokio::select! { biased;
@@ -397,8 +397,8 @@ pub(crate) async fn promote(node: Node) {
     }
 }
 
-/// Asks the other members whether they answer, for as long as the node lives: followers send each other
-/// nothing else from which that could be seen.
+/// Asks the other members whether they answer, until this member stops: followers send each other nothing
+/// else that would show it.
 pub(crate) async fn probe(node: Node) {
     let (_, own) = node.ids();
     let patience = node.config().election_timeout;

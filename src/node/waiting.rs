@@ -1,10 +1,10 @@
-//! What a member says while it has no leader.
+//! What a member logs while there is no leader.
 //!
-//! Nothing but serializable reads is served without a leader, and a member that starts serves nothing
-//! at all. Whoever looks at the log then wants to know who is waited for, and why. So as long as there
-//! is no leader the others are asked whether they are there, and what came of it is a warning: at once
-//! when too few of them answer, and when enough do, once an election has had its time; then every ten
-//! seconds, and when it is over a last line.
+//! Without a leader a member serves only serializable reads, and a member that has just started serves
+//! nothing. An operator who reads the log then needs to know which members are waited for, and why. So
+//! this member asks the others whether they answer, and logs a warning: at once if too few of them answer,
+//! or after the time that an election takes if enough do. The warning is repeated every ten seconds, and the
+//! end of the wait is logged too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,10 +27,10 @@ use crate::{
 const REPEAT: Duration = Duration::from_secs(10);
 /// How long a member may take to say that it is there.
 const GREET_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one that has just started may take to find in its log who belongs to the cluster.
+/// How long a member that has just started may take to read from its log who belongs to the cluster.
 const RECALL_TIMEOUT: Duration = Duration::from_millis(250);
-/// Election timeouts that an election, or the leader's first word to a new member, may take before
-/// that is worth a line.
+/// How many election timeouts an election, or the leader's first contact with a new member, may take
+/// before a warning is logged.
 const ELECTION_TIMEOUTS: u32 = 2;
 
 const SEE: &str = "docs/operations.md, \"A member waits\"";
@@ -50,12 +50,12 @@ enum Finding {
         /// What speaks against being reached by a leader, if that is worth asking.
         obstacles: Vec<String>,
     },
-    /// Nobody has told this member yet who belongs to the cluster. It waits for the leader.
+    /// This member does not know who belongs to the cluster: it joins, and waits for the leader.
     Joining { asked: usize, answering: usize, missing: Vec<String>, obstacles: Vec<String> },
 }
 
 impl Finding {
-    /// Whether a leader may come of itself in a moment.
+    /// Whether there may soon be a leader without anybody's help.
     fn may_be_over_soon(&self) -> bool {
         match self {
             Finding::Known { voters, answering, .. } => *answering >= quorum(*voters),
@@ -80,7 +80,7 @@ impl Finding {
     }
 }
 
-/// Looks after the log while there is no leader, for as long as the node lives.
+/// Logs each wait for a leader, until the member stops.
 pub(super) async fn report(node: Node) {
     let mut leadership = node.shared.leadership.clone();
     let has_leader = |now: &Leadership| now.leader.is_some();
@@ -137,7 +137,7 @@ impl Node {
     async fn look_around(&self, is_late: bool) -> Finding {
         let (_, own) = self.ids();
         let consensus = &self.shared.consensus;
-        // Whoever joins finds nobody there.
+        // A member that joins finds nobody in its log.
         let _ = time::timeout(RECALL_TIMEOUT, consensus.knows_members()).await;
         let (voters, nodes) = consensus.membership();
         match nodes.get(&own.0) {
