@@ -22,7 +22,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine as RaftStateMachineTrait},
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use super::{
@@ -214,7 +214,7 @@ impl RaftStateMachine {
             let applied = match replica.state.advance(application, &mut keys_left)? {
                 Progress::More(rest) => {
                     run.running = Some((command, rest));
-                    return Ok(Step::More);
+                    break;
                 }
                 Progress::Done(applied) => applied,
             };
@@ -229,6 +229,8 @@ impl RaftStateMachine {
             run.outcomes.0.push(applied.outcome);
             keys_left = keys_left.min(visited_before - 1);
         }
+        // A reader that waits gets the lock, though this thread wants it again soon.
+        RwLockWriteGuard::unlock_fair(replica);
         Ok(Step::More)
     }
 }
