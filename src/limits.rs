@@ -187,6 +187,23 @@ pub(crate) const CAPTURE_STRIDE_RECORDS: usize = if cfg!(test) { 2 } else { 4096
 /// told that the request timed out, as it is when the outcome of a write is not known.
 pub(crate) const ANSWER_READ_MAX: Duration = Duration::from_secs(60);
 
+/// The largest answer to a range that is made as a whole. Of a larger one, in the order of the keys, only
+/// this much is kept; the keys behind it are read while the client takes the answer, a piece at a time.
+pub(crate) const ANSWER_WHOLE_BYTES: usize = 1024 * 1024;
+pub(crate) const ANSWER_PIECE_BYTES: usize = if cfg!(test) { 64 } else { 256 * 1024 };
+
+/// Answers larger than [`ANSWER_WHOLE_BYTES`] that are sent at the same time. Each takes at most that much
+/// memory and two pieces; further ones wait for their turn, and smaller answers do not.
+pub(crate) const LONG_ANSWERS_AT_ONCE: usize = 32;
+
+/// Pieces of such answers that are read from the database at the same time, on threads of the blocking pool.
+pub(crate) const LONG_READS_AT_ONCE: usize = 2;
+
+/// How fast a client has to take such an answer, after a grace period. A slower client gets an error, because
+/// the state that is read for it keeps compacted records on the disk, and others wait for its place.
+pub(crate) const LONG_ANSWER_BYTES_PER_SEC_MIN: u64 = 256 * 1024;
+pub(crate) const LONG_ANSWER_GRACE: Duration = Duration::from_secs(30);
+
 /// Records that a read takes from the database before it lets the other tasks of its reactor run. It
 /// stops earlier when they have [`READ_STRIDE_BYTES`].
 pub(crate) const READ_STRIDE_RECORDS: usize = 256;

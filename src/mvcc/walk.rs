@@ -5,8 +5,15 @@
 //! stride collects the records that are in memory; for the others it notes the revision and a snapshot of
 //! the database that certainly contains the record. [`RangeWalk::digest`] reads those records and sorts, a
 //! bounded part at a time and without the store.
+//!
+//! A walk in the order of the keys can keep the first part of the answer only, and count the bytes of the
+//! keys behind it. Those keys are the [`Rest`], which is read later, in pieces.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+};
 
 use bytes::Bytes;
 
@@ -16,6 +23,7 @@ use crate::{
         Hold, Range, RangeResult, RevBounds, RevError, SortOrder, SortTarget, Step, Store,
         key_index::Live,
         ranked::{Candidate, Ranked, SortKey},
+        rest::{Rest, Weight},
         store::{Located, Place},
     },
     storage::StorageError,
@@ -23,7 +31,7 @@ use crate::{
 };
 
 pub(crate) struct RangeWalk<'a> {
-    range: &'a Range,
+    range: Cow<'a, Range>,
     /// Whether the keys after the limit are counted as well.
     is_counted: bool,
     moment: Option<Moment>,
@@ -35,12 +43,19 @@ pub(crate) struct RangeWalk<'a> {
     passed: usize,
     /// Keys to be sorted by a value that has to be read first, each with its position among those that
     /// passed.
-    unranked: Vec<(usize, Place)>,
+    unranked: VecDeque<(usize, Place)>,
     /// The first keys so far in the order of the request; `None` if that is the order of the keys.
     ranked: Option<Ranked>,
     /// The answer, in its order. Those in `unread` have no key, value and lease yet.
     kvs: Vec<KeyValue>,
-    unread: Vec<(usize, Place)>,
+    unread: VecDeque<(usize, Place)>,
+    /// The bytes of the keys in `kvs` that have been read, and their maximum.
+    kept_bytes: usize,
+    kept_bytes_max: usize,
+    /// The position of the first key that is not kept; `None` while all keys are.
+    cut: Option<usize>,
+    /// The keys so far that are not kept.
+    rest: Weight,
 }
 
 /// What a walk reads: the state just before a revision.
@@ -57,8 +72,13 @@ struct Moment {
 impl<'a> RangeWalk<'a> {
     /// A walk at the revision that the range asks for, which the first stride may refuse.
     pub(crate) fn new(range: &'a Range) -> RangeWalk<'a> {
+        RangeWalk::of(Cow::Borrowed(range))
+    }
+
+    fn of(range: Cow<'a, Range>) -> RangeWalk<'a> {
         let is_in_order = range.sort.target == SortTarget::Key && range.sort.order != SortOrder::Descend;
-        let ranked = || Ranked::new(range.sort.order == SortOrder::Descend, limit_of(range));
+        let is_ranked = !is_in_order && !range.count_only;
+        let ranked = is_ranked.then(|| Ranked::new(range.sort.order == SortOrder::Descend, limit_of(&range)));
         RangeWalk {
             range,
             is_counted: true,
@@ -67,11 +87,32 @@ impl<'a> RangeWalk<'a> {
             is_walked: false,
             count: 0,
             passed: 0,
-            unranked: Vec::new(),
-            ranked: (!is_in_order && !range.count_only).then(ranked),
+            unranked: VecDeque::new(),
+            ranked,
             kvs: Vec::new(),
-            unread: Vec::new(),
+            unread: VecDeque::new(),
+            kept_bytes: 0,
+            kept_bytes_max: usize::MAX,
+            cut: None,
+            rest: Weight::default(),
         }
+    }
+
+    /// Has a walk in the order of the keys keep no more than about so many bytes of the answer, but one key
+    /// at least. [`RangeWalk::finish_part`] returns the rest of the answer.
+    pub(crate) fn keeping(self, bytes_max: usize) -> RangeWalk<'a> {
+        let kept_bytes_max = if self.ranked.is_some() { usize::MAX } else { bytes_max };
+        RangeWalk { kept_bytes_max, ..self }
+    }
+
+    /// The same walk, with a request of its own.
+    pub(crate) fn into_owned(self) -> RangeWalk<'static> {
+        RangeWalk { range: Cow::Owned(self.range.into_owned()), ..self }
+    }
+
+    /// Whether there are keys that are not kept.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.is_some()
     }
 
     /// A walk that ends when the limit is reached, for callers that know the number of keys already.
@@ -87,6 +128,11 @@ impl<'a> RangeWalk<'a> {
         RangeWalk { moment: Some(moment), ..RangeWalk::new(range) }
     }
 
+    /// Both: for a piece of an answer whose keys were counted before.
+    pub(super) fn uncounted_before(range: &'a Range, before: Revision, hold: Hold) -> RangeWalk<'a> {
+        RangeWalk { is_counted: false, ..RangeWalk::before(range, before, hold) }
+    }
+
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most. [`RangeWalk::digest`] is to be called after each
     /// stride.
     pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
@@ -97,7 +143,7 @@ impl<'a> RangeWalk<'a> {
         assert!(self.unranked.is_empty() && !self.is_walked, "every stride is digested before the next one");
         let before = self.pin(store)?;
         let passed_max = self.passed_max();
-        let range = &self.range.range;
+        let range = &self.range.range.clone();
         let after = self.after.take();
         let mut last = after.as_deref();
         let mut visited = 0;
@@ -115,7 +161,7 @@ impl<'a> RangeWalk<'a> {
             }
             if let Some(live) = changes.before(before) {
                 self.count += 1;
-                if self.passed < passed_max && passes(self.range, live) {
+                if self.passed < passed_max && passes(&self.range, live) {
                     self.take(store, key, live);
                 }
             }
@@ -123,13 +169,21 @@ impl<'a> RangeWalk<'a> {
             visited += 1;
             if visited == keys_max {
                 self.after = Some(key.into());
-                let moment = self.moment.as_mut().expect("the stride has pinned the moment");
-                moment.hold.get_or_insert_with(|| store.hold());
+                self.hold(store);
                 return Ok(Step::More);
             }
         }
+        if self.kept_bytes_max < usize::MAX && self.passed > 1 {
+            // For the rest that is left if these keys are too large to be kept.
+            self.hold(store);
+        }
         self.is_walked = true;
         Ok(Step::Done)
+    }
+
+    fn hold(&mut self, store: &Store) {
+        let moment = self.moment.as_mut().expect("the stride has pinned the moment");
+        moment.hold.get_or_insert_with(|| store.hold());
     }
 
     /// Reads and sorts what the strides have found, a bounded part of it. To be called without the store,
@@ -139,14 +193,16 @@ impl<'a> RangeWalk<'a> {
         if !self.unranked.is_empty() {
             return Ok(Step::More);
         }
-        if !self.is_walked {
+        if self.ranked.is_some() && !self.is_walked {
             return Ok(Step::Done);
         }
         if !self.unrank_some() {
             return Ok(Step::More);
         }
-        let kvs = &mut self.kvs;
-        read_some(&mut self.unread, |position, kv| kvs[position] = kv)?;
+        let mut unread = std::mem::take(&mut self.unread);
+        let read = read_some(&mut unread, |position, kv| self.keep(position, kv));
+        self.unread = unread;
+        read?;
         Ok(if self.unread.is_empty() { Step::Done } else { Step::More })
     }
 
@@ -154,9 +210,25 @@ impl<'a> RangeWalk<'a> {
     pub(crate) fn finish(self) -> (Rev, RangeResult) {
         assert!(self.is_walked, "a walk is finished after its last stride");
         assert!(self.unread.is_empty() && self.ranked.is_none(), "a walk is finished after it was digested");
+        assert!(self.cut.is_none(), "a walk that keeps a part only returns the rest too");
         let moment = self.moment.expect("the first stride has pinned the moment");
-        let more = self.passed > limit_of(self.range);
+        let more = self.passed > limit_of(&self.range);
         (moment.current, RangeResult { kvs: self.kvs, more, count: self.count })
+    }
+
+    /// As [`RangeWalk::finish`], with the keys that were not kept. `more` and `count` are those of the whole
+    /// answer.
+    pub(crate) fn finish_part(mut self) -> (Rev, RangeResult, Option<Rest>) {
+        let rest = self.cut.take().map(|cut| {
+            let moment = self.moment.as_mut().expect("the first stride has pinned the moment");
+            let hold = moment.hold.take().expect("a stride that visits several keys takes a hold");
+            let last = self.kvs.last().expect("the first key is always kept");
+            assert_eq!(self.kvs.len(), cut, "all keys before the rest are kept");
+            let range = Range { range: self.range.range.after(&last.key), ..self.range.clone().into_owned() };
+            Rest::new(range, moment.before, hold, self.rest)
+        });
+        let (rev, result) = self.finish();
+        (rev, result, rest)
     }
 
     /// The moment to read, which the first stride chooses. Later strides check that it can still be read.
@@ -171,7 +243,7 @@ impl<'a> RangeWalk<'a> {
             }
             // A snapshot from the leader has replaced the store. A read of the newest revision starts again
             // at the revision that is the newest now; `check_rev` may refuse any other read.
-            Some(_) => *self = RangeWalk { is_counted: self.is_counted, ..RangeWalk::new(self.range) },
+            Some(_) => self.restart(),
             None => {}
         }
         let rev = store.check_rev(self.range.rev, store.rev_current)?;
@@ -181,16 +253,29 @@ impl<'a> RangeWalk<'a> {
         Ok(before)
     }
 
+    fn restart(&mut self) {
+        // The walk has no request for a moment that could be seen.
+        let range = std::mem::replace(&mut self.range, Cow::Owned(Range::of(KeyRange::all())));
+        let (is_counted, kept_bytes_max) = (self.is_counted, self.kept_bytes_max);
+        *self = RangeWalk { is_counted, kept_bytes_max, ..RangeWalk::of(range) };
+    }
+
     /// Collects a key that passes the filters, if it can be among the first ones of the answer.
     fn take(&mut self, store: &Store, key: &[u8], live: Live) {
         let position = self.passed;
         self.passed += 1;
         let target = self.range.sort.target;
         let Some(ranked) = &mut self.ranked else {
-            if position < limit_of(self.range) {
-                let Candidate { kv, place } = look_up(self.range, store, key, live);
-                self.unread.extend(place.map(|place| (position, place)));
-                self.kvs.push(kv);
+            if position < limit_of(&self.range) {
+                match look_up(&self.range, store, key, live) {
+                    Candidate { kv, place: None } => self.keep(position, kv),
+                    Candidate { kv, place: Some(place) } => {
+                        if self.is_kept(position) {
+                            self.kvs.push(kv);
+                        }
+                        self.unread.push_back((position, place));
+                    }
+                }
             }
             return;
         };
@@ -199,15 +284,53 @@ impl<'a> RangeWalk<'a> {
             SortTarget::Version => live.version,
             SortTarget::CreateRev => live.create_rev.0,
             SortTarget::ModRev => live.revision.main.0,
-            SortTarget::Value => match look_up(self.range, store, key, live) {
-                Candidate { place: Some(place), .. } => return self.unranked.push((position, place)),
+            SortTarget::Value => match look_up(&self.range, store, key, live) {
+                Candidate { place: Some(place), .. } => return self.unranked.push_back((position, place)),
                 candidate => {
                     let value = SortKey::Value(candidate.kv.value.clone());
                     return ranked.insert(value, position, || candidate);
                 }
             },
         };
-        ranked.insert(SortKey::Number(number), position, || look_up(self.range, store, key, live));
+        ranked.insert(SortKey::Number(number), position, || look_up(&self.range, store, key, live));
+    }
+
+    /// Puts a key that was read at its position in the answer, or counts its bytes if it is not kept.
+    fn keep(&mut self, position: usize, kv: KeyValue) {
+        let weight = Weight::of(&kv);
+        let is_too_much = position > 0 && self.kept_bytes + weight.bytes > self.kept_bytes_max;
+        if is_too_much && self.is_kept(position) {
+            self.cut_at(position);
+        }
+        if !self.is_kept(position) {
+            self.rest.add(weight);
+            return;
+        }
+        self.kept_bytes += weight.bytes;
+        match self.kvs.get_mut(position) {
+            Some(place) => *place = kv,
+            None => {
+                assert_eq!(position, self.kvs.len(), "keys are found in the order of the answer");
+                self.kvs.push(kv);
+            }
+        }
+    }
+
+    fn is_kept(&self, position: usize) -> bool {
+        self.cut.is_none_or(|cut| position < cut)
+    }
+
+    /// Keeps no key from a position on.
+    fn cut_at(&mut self, position: usize) {
+        self.cut = Some(position);
+        for dropped in self.kvs.drain(position.min(self.kvs.len())..) {
+            // A key that is not read yet is counted when it is read.
+            if !dropped.key.is_empty() {
+                let weight = Weight::of(&dropped);
+                self.kept_bytes -= weight.bytes;
+                self.rest.add(weight);
+            }
+        }
     }
 
     /// Reads and ranks some of the keys that are sorted by value.
@@ -235,11 +358,12 @@ impl<'a> RangeWalk<'a> {
 
     /// How many keys to collect: one more than the limit, to find out whether there are more.
     fn passed_max(&self) -> usize {
-        let range = self.range;
+        let range = &*self.range;
         let is_unfiltered = range.mod_rev == RevBounds::default() && range.create_rev == RevBounds::default();
+        let is_in_order = range.sort.order == SortOrder::None || self.ranked.is_none();
         if range.count_only {
             0
-        } else if is_unfiltered && (range.sort.order == SortOrder::None || self.ranked.is_none()) {
+        } else if is_in_order && (is_unfiltered || !self.is_counted) {
             limit_of(range).saturating_add(1)
         } else {
             usize::MAX
@@ -320,10 +444,10 @@ fn look_up(range: &Range, store: &Store, key: &[u8], live: Live) -> Candidate {
 /// Reads some of the records: at most [`READ_STRIDE_RECORDS`], and not many more bytes than
 /// [`READ_STRIDE_BYTES`].
 fn read_some(
-    unread: &mut Vec<(usize, Place)>,
+    unread: &mut VecDeque<(usize, Place)>,
     mut take: impl FnMut(usize, KeyValue),
 ) -> Result<(), StorageError> {
-    let mut some = unread.split_off(unread.len().saturating_sub(READ_STRIDE_RECORDS));
+    let mut some: Vec<_> = unread.drain(..unread.len().min(READ_STRIDE_RECORDS)).collect();
     // In the order of the disk, because neighbouring records share pages.
     some.sort_unstable_by_key(|(_, place)| Reverse(place.revision));
     let mut bytes = 0;
@@ -334,7 +458,7 @@ fn read_some(
         bytes += kv.key.len() + kv.value.len();
         take(position, kv);
     }
-    unread.append(&mut some);
+    some.into_iter().for_each(|left| unread.push_front(left));
     Ok(())
 }
 

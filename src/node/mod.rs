@@ -23,6 +23,7 @@ mod lane;
 mod leader;
 mod leader_search;
 mod lease;
+mod long_answer;
 mod mailbox;
 mod members;
 mod patience;
@@ -54,6 +55,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use admin::Member;
 pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
+pub(crate) use long_answer::Tail;
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use restore::restore;
 pub(crate) use session::Session;
@@ -76,6 +78,7 @@ use self::{
     hash::{Hash, HashOf},
     lane::Lane,
     leader_search::LeaderSearch,
+    long_answer::LongAnswers,
     mailbox::{Confirmed, Mailbox, Ticket},
     patience::Patience,
     peer::ToldRefusals,
@@ -123,6 +126,7 @@ struct Shared {
     hashes: Lane<HashOf, Result<Hash, Arc<StorageError>>>,
     images: Images,
     space: Arc<Space>,
+    long_answers: LongAnswers,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.

@@ -4,6 +4,7 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{
     Node, ProposeError, ReadError,
+    long_answer::Tail,
     mailbox::{Confirmed, Ticket},
 };
 use crate::{
@@ -60,10 +61,11 @@ impl Node {
     /// Keys of a range, and the newest revision at the moment of reading.
     ///
     /// A long range releases the lock after each stride and yields to the other tasks of the reactor.
-    pub(super) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+    /// Of a long answer the result is the first part, and the [`Tail`] reads the rest.
+    pub(super) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult, Option<Tail>), ReadError> {
         self.metrics().ranges.inc();
         let start = clock::now();
-        let result = self.walk(RangeWalk::new(query)).await;
+        let result = self.walk_range(query).await;
         self.metrics().observe_range(result.is_ok(), clock::since(start));
         result
     }
@@ -100,7 +102,7 @@ impl Node {
         result
     }
 
-    fn step(&self, walk: &mut RangeWalk<'_>) -> Result<Step, RevError> {
+    pub(super) fn step(&self, walk: &mut RangeWalk<'_>) -> Result<Step, RevError> {
         walk.step(&self.shared.replica.read().state.mvcc)
     }
 

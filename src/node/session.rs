@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::{
-    ChangeError, Member, MoveLeaderError, Node, ProposeError, ReadError, Snapshot, admin::Status,
+    ChangeError, Member, MoveLeaderError, Node, ProposeError, ReadError, Snapshot, Tail, admin::Status,
     lease::LeaseInfo, watching::WatchStream,
 };
 use crate::{
@@ -83,7 +83,8 @@ impl Session {
     }
 
     /// Keys of a range, and the newest revision at the moment of reading.
-    pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult), ReadError> {
+    /// Of a long answer the result is the first part, and the [`Tail`] reads the rest.
+    pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult, Option<Tail>), ReadError> {
         self.permit(Call::Range(&query.range))?;
         let read = self.node.range(query).await?;
         self.permit(Call::Range(&query.range))?;

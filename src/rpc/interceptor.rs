@@ -26,6 +26,7 @@ use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{
     deadline::{Deadline, MalformedTimeout},
+    long_answer::LongAnswer,
     slow,
     slow::{Remote, Stats},
     status::{self, Refusal},
@@ -288,7 +289,7 @@ impl Open {
     }
 
     /// To be called with the answer, or with the beginning of a stream of answers.
-    fn answered(mut self, response: Response<Body>, deadline: Option<Deadline>) -> Response<Body> {
+    fn answered(mut self, mut response: Response<Body>, deadline: Option<Deadline>) -> Response<Body> {
         if let Some(code) = code_in(response.headers()) {
             // The headers contain an error, so the answer has no body.
             let reworded = transport_status(code, response.headers(), self.method().counters.kind);
@@ -296,11 +297,18 @@ impl Open {
             return reworded.map_or(response, Status::into_http);
         }
         match self.method().counters.kind {
-            GrpcKind::Unary => {
-                self.method().counters.sent.inc();
-                self.code = Code::Ok;
-                response
-            }
+            GrpcKind::Unary => match LongAnswer::take_from(&mut response) {
+                None => {
+                    self.method().counters.sent.inc();
+                    self.code = Code::Ok;
+                    response
+                }
+                Some(body) => {
+                    let messages = MessageCounter::default();
+                    let body = Answers { body: Some(body), messages, leader: None, deadline, open: self };
+                    response.map(|_placeholder| Body::new(body))
+                }
+            },
             // The code of a stream is known when the stream ends.
             GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
                 let messages = MessageCounter::default();
@@ -336,7 +344,7 @@ fn transport_status(code: Code, headers: &HeaderMap, kind: GrpcKind) -> Option<S
     status::from_transport(Status::from_header_map(headers)?.message(), kind == GrpcKind::Unary)
 }
 
-/// The body of a stream of answers. It counts the messages, and records the code at the end. It ends the
+/// The body of a stream of answers, or of a long answer. It counts the messages, and records the code at the end. It ends the
 /// stream at the deadline, and when there is no leader although the stream requires one.
 struct Answers {
     /// `None` once [`Answers::end`] has ended the stream.

@@ -14,6 +14,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
+    long_answer::RangeAnswer,
     parse::{self, Access},
     render, session, slow,
     slow::Timer,
@@ -30,7 +31,7 @@ use crate::{
         TxnResponse, kv_server,
     },
     telemetry::RequestKind,
-    types::{KeyRange, Rev},
+    types::Rev,
 };
 
 #[derive(Clone)]
@@ -61,14 +62,14 @@ impl Kv {
         }
     }
 
-    async fn do_range(&self, session: &Session, request: &RangeRequest) -> Result<RangeResponse, Status> {
+    async fn do_range(&self, session: &Session, request: &RangeRequest) -> Result<RangeAnswer, Status> {
         let query = parse::range(request)?;
         let read = async {
             self.barrier(session, request.serializable).await?;
             Ok(session.range(&query).await?)
         };
-        let (rev, result) = self.timed(RequestKind::Range, read).await?;
-        Ok(render::range(render::header(&self.node, rev), result))
+        let (rev, result, tail) = self.timed(RequestKind::Range, read).await?;
+        RangeAnswer::new(render::range(render::header(&self.node, rev), result), tail)
     }
 
     async fn do_put(&self, session: &Session, request: &PutRequest) -> Result<PutResponse, Status> {
@@ -148,7 +149,8 @@ impl kv_server::Kv for Kv {
         let session = session(&self.node, &request);
         let request = request.into_inner();
         let answer = self.do_range(&session, &request).await;
-        timer.finish(RANGE, answer, |answer| slow::range(&request, answer))
+        let stats = |answer: &RangeAnswer| slow::range(&request, answer.count(), answer.size());
+        timer.finish(RANGE, answer, stats).map(RangeAnswer::into_response)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -263,12 +265,7 @@ impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
 
     fn go_on_after(&mut self, chunk: &RangeResponse) {
         let last = chunk.kvs.last().expect("a chunk that was cut short has keys");
-        let next_key = [&last.key[..], b"\0"].concat().into();
-        self.query.range = match &self.query.range {
-            KeyRange::Point(_) => unreachable!("one key is never cut short"),
-            KeyRange::Span(_, end) => KeyRange::Span(next_key, end.clone()),
-            KeyRange::From(_) => KeyRange::From(next_key),
-        };
+        self.query.range = self.query.range.after(&last.key);
         let bytes = chunk.encoded_len();
         if bytes < self.bytes / 2 {
             self.query.limit *= 2;
@@ -285,7 +282,10 @@ mod tests {
     use futures_util::{FutureExt, StreamExt};
 
     use super::*;
-    use crate::{mvcc::RangeResult, types::KeyValue};
+    use crate::{
+        mvcc::RangeResult,
+        types::{KeyRange, KeyValue},
+    };
 
     /// `count` keys with values of `value_bytes`, in a store whose revision rises with each read.
     struct Tape {

@@ -13,6 +13,7 @@ mod interceptor;
 mod kv;
 mod lease;
 mod lock;
+mod long_answer;
 mod maintenance;
 mod parse;
 mod peer;

@@ -127,10 +127,11 @@ pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
     }
 }
 
-/// A linearizable read.
+/// A linearizable read, of which the first part is enough.
 pub(crate) async fn read(session: &Session, query: &Range) -> Result<(Rev, RangeResult), Status> {
     session.read_barrier().await?;
-    Ok(session.range(query).await?)
+    let (rev, result, _) = session.range(query).await?;
+    Ok((rev, result))
 }
 
 /// Waits until no key that was created before `rev` is left. Only the newest of these keys is watched:

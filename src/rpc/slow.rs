@@ -125,12 +125,12 @@ pub(crate) fn log(method: &str, remote: Remote, spent: Duration, slow_after: Dur
     if spent > slow_after { line!(warn) } else { line!(debug) }
 }
 
-pub(crate) fn range(request: &RangeRequest, answer: &pb::RangeResponse) -> Stats {
+pub(crate) fn range(request: &RangeRequest, count: i64, response_size: i64) -> Stats {
     Stats {
         request_count: 0,
         request_size: size(request),
-        response_count: answer.count,
-        response_size: size(answer),
+        response_count: count,
+        response_size,
         content: text(|out| describe_range(out, request)),
     }
 }

@@ -38,14 +38,18 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The length of [`encode`]'s result.
+pub(super) fn encoded_len(parts: Parts<'_>) -> usize {
+    let integers = [parts.create_rev.0, parts.mod_rev.0, parts.version, parts.lease.0];
+    let integers: usize = integers.into_iter().map(integer_length).sum();
+    bytes_length(parts.key) + bytes_length(parts.value) + integers
+}
+
 /// The encoding, in an allocation of exactly its size.
 pub(super) fn encode(parts: Parts<'_>) -> Vec<u8> {
     let integers =
         [(CREATE_REVISION, parts.create_rev.0), (MOD_REVISION, parts.mod_rev.0), (VERSION, parts.version)];
-    let length = bytes_length(parts.key)
-        + integers.iter().map(|(_, value)| integer_length(*value)).sum::<usize>()
-        + bytes_length(parts.value)
-        + integer_length(parts.lease.0);
+    let length = encoded_len(parts);
     let mut out = Vec::with_capacity(length);
     put_bytes(&mut out, KEY, parts.key);
     for (tag, value) in integers {
@@ -172,6 +176,7 @@ mod tests {
             };
             let record = Record::put(&kv);
             prop_assert_eq!(record.bytes(), &message.encode_to_vec());
+            prop_assert_eq!(Record::len_of(&kv), record.bytes().len());
             prop_assert_eq!(record.key_value(), kv.clone());
 
             let tombstone = Record::tombstone(&kv.key);

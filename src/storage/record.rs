@@ -20,6 +20,11 @@ impl Record {
         Record { tombstone: false, bytes: codec::encode(Parts::of(kv)).into() }
     }
 
+    /// The length of the encoded `mvccpb.KeyValue`, without encoding it.
+    pub(crate) fn len_of(kv: &KeyValue) -> usize {
+        codec::encoded_len(Parts::of(kv))
+    }
+
     /// The end of `key`: only the key is stored.
     pub(crate) fn tombstone(key: &[u8]) -> Record {
         let parts = Parts { key, ..Parts::default() };

@@ -47,6 +47,18 @@ impl KeyRange {
         }
     }
 
+    /// The part of the range behind a key that it contains.
+    pub(crate) fn after(&self, key: &[u8]) -> KeyRange {
+        debug_assert!(self.contains(key), "a range is continued behind one of its keys");
+        // The smallest key that is larger.
+        let start = [key, b"\0"].concat().into();
+        match self {
+            KeyRange::Point(_) => KeyRange::Span(start, Bytes::new()),
+            KeyRange::Span(_, end) => KeyRange::Span(start, end.clone()),
+            KeyRange::From(_) => KeyRange::From(start),
+        }
+    }
+
     /// The length of the bounds, in bytes.
     pub(crate) fn size(&self) -> usize {
         match self {
@@ -80,6 +92,21 @@ mod tests {
         assert!(range("b", "\0").contains(b"zz") && !range("b", "\0").contains(b"a"));
         assert!(!range("b", "a").contains(b"a") && !range("b", "a").contains(b"b"));
         assert!(KeyRange::all().contains(b"") && KeyRange::all().contains(b"\xff"));
+    }
+
+    #[test]
+    fn what_comes_after_a_key() {
+        for (range, contained, rest) in [
+            (range("a", "c"), "ab", vec!["ab\0", "abc", "b"]),
+            (range("a", "\0"), "ab", vec!["ab\0", "abc", "b", "c", "z"]),
+            (range("a", ""), "a", vec![]),
+        ] {
+            let after = range.after(contained.as_bytes());
+            for key in ["", "a", "aa", "ab", "ab\0", "abc", "b", "c", "z"] {
+                let expected = rest.contains(&key);
+                assert_eq!(after.contains(key.as_bytes()), expected, "{range:?} after {contained}: {key:?}");
+            }
+        }
     }
 
     #[test]

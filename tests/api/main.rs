@@ -20,6 +20,7 @@ mod http;
 mod kv;
 mod lease;
 mod log;
+mod long_answer;
 mod maintenance;
 mod metrics;
 #[path = "../support/pb.rs"]

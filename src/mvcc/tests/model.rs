@@ -7,17 +7,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
+use prost::Message;
 
 use super::scripts::{Bench, delete};
 use crate::{
     limits::{COMPACTION_HASHES, COMPACTIONS_WAITING, HISTORY_BYTES_MAX},
     mvcc::{
-        CompactionStep, HashWalk, History, Hold, KvHash, Range, RangeResult, RangeWalk, RevBounds, RevError,
-        Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
+        CompactionStep, HashWalk, History, Hold, KvHash, Range, RangeResult, RangeWalk, Rest, RevBounds,
+        RevError, Size, Sort, SortOrder, SortTarget, Step, StoreCheckpoint,
         history::HistoryStride,
+        rest::Weight,
         store::KeyMeta,
         write::{Committed, PutDone},
     },
+    pb::{etcdserverpb::RangeResponse, mvccpb},
     storage::{self, Checkpoint, Record},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
@@ -45,9 +48,14 @@ enum Op {
     Forget,
     Range(Range),
     /// As `Range`, over several operations.
-    WalkBegin(Range),
+    WalkBegin {
+        range: Range,
+        kept_bytes: usize,
+    },
     WalkSteps(usize),
     WalkFinish,
+    /// Reads some of what the last walk that finished did not keep.
+    RestPiece,
     /// Reads what a write has seen on its way, long after.
     ReadSeen(Range),
     HistoryCapture {
@@ -246,6 +254,8 @@ struct Trial<'a> {
     captured: Option<(StoreCheckpoint, Model)>,
     walk: Option<(&'a Range, RangeWalk<'a>)>,
     walk_is_done: bool,
+    /// The keys that a walk did not keep, and what they are.
+    rest: Option<(Rest, Vec<KeyValue>)>,
     /// Moments that writes have seen, and how to read them.
     seen: VecDeque<(Revision, Hold)>,
     history: Option<(Rev, Rev, HistoryStride)>,
@@ -278,6 +288,7 @@ impl<'a> Trial<'a> {
             captured: None,
             walk: None,
             walk_is_done: false,
+            rest: None,
             seen: VecDeque::new(),
             history: None,
             hash: None,
@@ -292,6 +303,9 @@ impl<'a> Trial<'a> {
             self.check_keys();
         }
         let mut trial = self.apply(&Op::WalkFinish).apply(&Op::HistoryLoad).apply(&Op::HashFinish);
+        while trial.rest.is_some() {
+            trial.rest_piece();
+        }
         while !trial.seen.is_empty() {
             trial.read_seen(&Range::of(KeyRange::all()));
         }
@@ -328,6 +342,7 @@ impl<'a> Trial<'a> {
             Op::Commit => self.commit(),
             Op::Crash => {
                 (self.captured, self.walk, self.history, self.hash) = (None, None, None, None);
+                self.rest = None;
                 self.seen.clear();
                 self.bench = self.bench.reopen();
                 self.model = self.durable.clone();
@@ -357,8 +372,9 @@ impl<'a> Trial<'a> {
                     }
                 }
             }
-            Op::WalkBegin(range) => {
-                (self.walk, self.walk_is_done) = (Some((range, RangeWalk::new(range))), false);
+            Op::WalkBegin { range, kept_bytes } => {
+                let walk = RangeWalk::new(range).keeping(*kept_bytes);
+                (self.walk, self.walk_is_done) = (Some((range, walk)), false);
             }
             Op::WalkSteps(steps) => {
                 for _ in 0..*steps {
@@ -371,11 +387,21 @@ impl<'a> Trial<'a> {
                 }
                 if let Some((range, mut walk)) = self.walk.take() {
                     while walk.digest().expect("a sound database") == Step::More {}
-                    let (current, result) = walk.finish();
+                    let (current, result, rest) = walk.finish_part();
                     let rev = if range.rev <= 0 { current } else { Rev(range.rev) };
-                    assert_eq!(result, self.model.range(range, rev));
+                    let whole = self.model.range(range, rev);
+                    assert_eq!((result.count, result.more), (whole.count, whole.more));
+                    let (kept, behind) = whole.kvs.split_at(result.kvs.len());
+                    assert_eq!(result.kvs, kept);
+                    assert_eq!(rest.is_some(), !behind.is_empty());
+                    if let Some(rest) = rest {
+                        let bytes = behind.iter().map(|kv| message_field_len(kv)).sum();
+                        assert_eq!(rest.weight(), Weight { keys: behind.len(), bytes });
+                        self.rest = Some((rest, behind.to_vec()));
+                    }
                 }
             }
+            Op::RestPiece => self.rest_piece(),
             Op::ReadSeen(range) => self.read_seen(range),
             Op::HistoryCapture { from, revs_max } => {
                 let from = model.pick(*from);
@@ -520,6 +546,21 @@ impl<'a> Trial<'a> {
                 self.walk = None;
             }
         }
+    }
+
+    fn rest_piece(&mut self) {
+        let Some((mut rest, mut expected)) = self.rest.take() else { return };
+        let mut walk = rest.walk();
+        while walk.step_of(&self.bench.store, 2).expect("a hold") == Step::More {
+            while walk.digest().expect("a sound database") == Step::More {}
+        }
+        while walk.digest().expect("a sound database") == Step::More {}
+        let (_, piece, _) = walk.finish_part();
+        let behind = expected.split_off(piece.kvs.len());
+        assert_eq!(piece.kvs, expected);
+        rest.took(&piece.kvs);
+        assert_eq!(rest.is_empty(), behind.is_empty());
+        self.rest = (!rest.is_empty()).then_some((rest, behind));
     }
 
     fn read_seen(&mut self, range: &Range) {
@@ -708,7 +749,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Defragment),
         2 => Just(Op::Forget),
         6 => range().prop_map(Op::Range),
-        2 => range().prop_map(Op::WalkBegin),
+        2 => (range(), prop_oneof![Just(usize::MAX), 0_usize..100])
+            .prop_map(|(range, kept_bytes)| Op::WalkBegin { range, kept_bytes }),
+        4 => Just(Op::RestPiece),
         3 => (1_usize..3).prop_map(Op::WalkSteps),
         2 => Just(Op::WalkFinish),
         12 => range().prop_map(Op::ReadSeen),
@@ -719,6 +762,20 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1_usize..3).prop_map(Op::HashSteps),
         2 => Just(Op::HashFinish),
     ]
+}
+
+/// The bytes of a key-value as a field of an answer.
+fn message_field_len(kv: &KeyValue) -> usize {
+    let kv = mvccpb::KeyValue {
+        key: kv.key.clone(),
+        create_revision: kv.create_rev.0,
+        mod_revision: kv.mod_rev.0,
+        version: kv.version,
+        value: kv.value.clone(),
+        lease: kv.lease.0,
+    };
+    let message = RangeResponse { kvs: vec![kv], ..RangeResponse::default() };
+    message.encoded_len()
 }
 
 proptest! {
