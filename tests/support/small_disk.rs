@@ -7,8 +7,9 @@ use std::{
     process::Command,
 };
 
-/// Room for two segments of the log, a reserve, and little more.
-const OPTIONS: &str = "size=220m";
+/// Room for what the log and the database take of a segment's worth of data, with a segment and a reserve ahead:
+/// when the disk is filled right after the start, a segment is filled before anything is refused.
+const OPTIONS: &str = "size=420m";
 
 /// Unmounted when this is dropped.
 pub(crate) struct SmallDisk {
