@@ -596,9 +596,10 @@ mod tests {
             removed: (10..30).map(|main| Revision::new(main, 0)).collect(),
             cells: vec![cell(Table::Member, "m", Some("y")), cell(Table::Lease, "l", Some("z"))],
         };
+        type Work<'a> = &'a dyn Fn(&Database) -> Result<(), StorageError>;
         let commit = |database: &Database| database.commit(&checkpoint()).map(drop);
         let defragment = |database: &Database| database.defragment();
-        let works: [&dyn Fn(&Database) -> Result<(), StorageError>; 2] = [&commit, &defragment];
+        let works: [Work<'_>; 2] = [&commit, &defragment];
         let filled = MemoryDisk::default();
         let before = fill(&on(&filled).expect("a new database"));
         let mut random = 7_u64;

@@ -286,18 +286,16 @@ fn sequences(disk: &dyn Disk) -> Result<Vec<u32>, StorageError> {
     let mut sequences = Vec::new();
     for name in disk.list().map_err(io_error("list", disk.path()))? {
         let path = disk.path().join(&name);
-        match name.extension().and_then(|extension| extension.to_str()) {
-            Some("wal") => {
-                let stem = name.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-                let sequence = u32::from_str_radix(stem, 16).map_err(|_| StorageError::Foreign {
-                    path,
-                    detail: "it is not a log segment of retcd; is this the data directory of another server?"
-                        .to_owned(),
-                })?;
-                sequences.push(sequence);
-            }
-            _ => {}
+        if name.extension().is_none_or(|extension| extension != "wal") {
+            continue;
         }
+        let stem = name.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let sequence = u32::from_str_radix(stem, 16).map_err(|_| StorageError::Foreign {
+            path,
+            detail: "it is not a log segment of retcd; is this the data directory of another server?"
+                .to_owned(),
+        })?;
+        sequences.push(sequence);
     }
     sequences.sort_unstable();
     Ok(sequences)

@@ -395,7 +395,7 @@ impl<'a> Trial<'a> {
                     assert_eq!(result.kvs, kept);
                     assert_eq!(rest.is_some(), !behind.is_empty());
                     if let Some(rest) = rest {
-                        let bytes = behind.iter().map(|kv| message_field_len(kv)).sum();
+                        let bytes = behind.iter().map(message_field_len).sum();
                         assert_eq!(rest.weight(), Weight { keys: behind.len(), bytes });
                         self.rest = Some((rest, behind.to_vec()));
                     }
