@@ -7,7 +7,7 @@
 
 use crate::{
     limits::ANSWER_PIECE_BYTES,
-    mvcc::{Hold, Range, RangeWalk},
+    mvcc::{Hold, Range},
     storage::Record,
     types::{KeyValue, Revision},
 };
@@ -41,9 +41,9 @@ fn length_of_length(length: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Rest {
     /// Begins behind the last key that was read; its limit is the number of keys of the next piece.
-    range: Range,
-    before: Revision,
-    hold: Hold,
+    pub(super) range: Range,
+    pub(super) before: Revision,
+    pub(super) hold: Hold,
     weight: Weight,
 }
 
@@ -63,13 +63,7 @@ impl Rest {
         self.weight.keys == 0
     }
 
-    /// Reads the next piece. [`Rest::took`] is to be called with what was found.
-    pub(crate) fn walk(&self) -> RangeWalk<'static> {
-        assert!(!self.is_empty(), "there is another piece");
-        let walk = RangeWalk::uncounted_before(&self.range, self.before, self.hold.clone());
-        walk.keeping(ANSWER_PIECE_BYTES).into_owned()
-    }
-
+    /// To be called with each piece that was read.
     pub(crate) fn took(&mut self, piece: &[KeyValue]) {
         let last = piece.last().expect("a piece has a key");
         let mut taken = Weight::default();

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    limits::{RANGE_STRIDE_KEYS, READ_STRIDE_BYTES, READ_STRIDE_RECORDS},
+    limits::{ANSWER_PIECE_BYTES, RANGE_STRIDE_KEYS, READ_STRIDE_BYTES, READ_STRIDE_RECORDS},
     mvcc::{
         Hold, Range, RangeResult, RevBounds, RevError, SortOrder, SortTarget, Step, Store,
         key_index::Live,
@@ -128,9 +128,12 @@ impl<'a> RangeWalk<'a> {
         RangeWalk { moment: Some(moment), ..RangeWalk::new(range) }
     }
 
-    /// Both: for a piece of an answer whose keys were counted before.
-    pub(super) fn uncounted_before(range: &'a Range, before: Revision, hold: Hold) -> RangeWalk<'a> {
-        RangeWalk { is_counted: false, ..RangeWalk::before(range, before, hold) }
+    /// A walk over the next piece of what an earlier walk has not kept. [`Rest::took`] is to be called with what
+    /// it finds.
+    pub(crate) fn piece_of(rest: &Rest) -> RangeWalk<'static> {
+        assert!(!rest.is_empty(), "there is another piece");
+        let walk = RangeWalk::before(&rest.range, rest.before, rest.hold.clone());
+        RangeWalk { is_counted: false, ..walk }.keeping(ANSWER_PIECE_BYTES).into_owned()
     }
 
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most. [`RangeWalk::digest`] is to be called after each

@@ -59,7 +59,7 @@ impl Tail {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let mut walk = self.rest.walk();
+        let mut walk = RangeWalk::piece_of(&self.rest);
         loop {
             let step = self.node.step(&mut walk)?;
             walk = self.node.digest_apart(walk).await?;

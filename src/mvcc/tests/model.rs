@@ -550,7 +550,7 @@ impl<'a> Trial<'a> {
 
     fn rest_piece(&mut self) {
         let Some((mut rest, mut expected)) = self.rest.take() else { return };
-        let mut walk = rest.walk();
+        let mut walk = RangeWalk::piece_of(&rest);
         while walk.step_of(&self.bench.store, 2).expect("a hold") == Step::More {
             while walk.digest().expect("a sound database") == Step::More {}
         }
