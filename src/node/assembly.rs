@@ -29,7 +29,7 @@ use super::{
     mailbox::{Confirmed, Mailbox, Ticket},
     members,
     patience::Patience,
-    peer::ToldRefusals,
+    peer::{AskingBack, ToldRefusals},
     read_index::ReadIndex,
     scrub,
     snapshot::Images,
@@ -326,6 +326,7 @@ impl Core {
             next_lease_id: AtomicU64::new(self.chance.number()),
             stopping: self.signals.stopping.clone(),
             told_refusals: ToldRefusals::default(),
+            asking_back: AskingBack::default(),
             tunnels: tokio::sync::Mutex::new(tunnels),
         };
         let queues = Queues { proposals, reads: reads_out, tunnels: tunnels_in };

@@ -147,7 +147,7 @@ impl Node {
                 Route::Own => self.lease_as_leader(caller, query).await,
                 Route::Peer(peer) => {
                     let asked = self.shared.peers.lease(leader.id, peer, patience, query.clone()).await;
-                    asked.unwrap_or(LeaseAnswer::NotLeader)
+                    asked.ok().filter(|answer| self.can_be_true(answer)).unwrap_or(LeaseAnswer::NotLeader)
                 }
                 Route::Unknown => LeaseAnswer::NotLeader,
             };
@@ -161,6 +161,14 @@ impl Node {
                 LeaseAnswer::NotLeader => {}
             }
         }
+    }
+
+    /// Whether a leader can have given the answer. If not, the leader is asked again.
+    fn can_be_true(&self, answer: &LeaseAnswer) -> bool {
+        let LeaseAnswer::Found { granted_secs, remaining_secs, applied } = answer else { return true };
+        (0..=limits::LEASE_TTL_SECS_MAX).contains(granted_secs)
+            && *remaining_secs >= 0
+            && self.shared.consensus.judge_index(*applied).is_ok()
     }
 
     /// The answer, if this member leads. `caller` asked this member or another one. The leader judges the

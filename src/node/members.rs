@@ -122,6 +122,10 @@ impl Node {
                         answer = asked => answer.map_err(|error| error.was_sent),
                         () = search.replaced(&leader) => Err(true),
                     };
+                    let answer = answer.and_then(|answer| match answer {
+                        Ok(index) if self.shared.consensus.judge_index(index).is_err() => Err(true),
+                        answer => Ok(answer),
+                    });
                     answer.unwrap_or_else(|was_sent| {
                         self.shared.patience.connection_lost();
                         may_be_done |= was_sent;

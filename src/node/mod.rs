@@ -81,7 +81,7 @@ use self::{
     long_answer::LongAnswers,
     mailbox::{Confirmed, Mailbox, Ticket},
     patience::Patience,
-    peer::ToldRefusals,
+    peer::{AskingBack, ToldRefusals},
     snapshot::Images,
     space::Space,
 };
@@ -137,6 +137,7 @@ struct Shared {
     applied: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     told_refusals: ToldRefusals,
+    asking_back: AskingBack,
     /// Connections on which peers make requests, though this member has made them.
     tunnels: tokio::sync::Mutex<mpsc::Receiver<Io>>,
 }

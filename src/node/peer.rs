@@ -1,7 +1,7 @@
 //! What peers ask of this member.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future, mem,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -105,6 +105,29 @@ impl ToldRefusals {
         told.insert(from, (refusal.clone(), now));
         assert!(told.len() <= limits::REFUSED_PEERS, "no more senders of refused requests are remembered");
         true
+    }
+}
+
+/// The members that are being asked back whether this member was removed: each only once at a time, however
+/// often that is said in its name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AskingBack(Arc<Mutex<BTreeSet<u64>>>);
+
+impl AskingBack {
+    /// `None` if the member is being asked. The member counts as asked until what is returned is dropped.
+    fn begin(&self, member: u64) -> Option<Asking> {
+        self.0.lock().insert(member).then(|| Asking { all: self.clone(), member })
+    }
+}
+
+struct Asking {
+    all: AskingBack,
+    member: u64,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.all.0.lock().remove(&self.member);
     }
 }
 
@@ -311,7 +334,9 @@ impl Node {
     pub(crate) fn peer_removed(&self, from: u64) {
         let Some(peer) = self.shared.consensus.peer(from) else { return };
         let node = self.clone();
+        let Some(asking) = self.shared.asking_back.begin(from) else { return };
         tokio::spawn(async move {
+            let _asking = asking;
             let patience = node.config().election_timeout;
             // `Peers` notes it if the answer says that this member was removed.
             let _ = node.shared.peers.greet(from, &peer, patience).await;
@@ -349,6 +374,16 @@ fn decode_caller(bytes: Bytes) -> Result<Caller, PeerRefusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_is_asked_back_once_at_a_time() {
+        let asking = AskingBack::default();
+        let first = asking.begin(1).expect("nobody is being asked");
+        assert!(asking.begin(1).is_none());
+        assert!(asking.begin(2).is_some(), "another member is asked in the meantime");
+        drop(first);
+        assert!(asking.begin(1).is_some());
+    }
 
     #[test]
     fn a_refusal_is_told_once_in_a_while() {

@@ -92,7 +92,14 @@ impl ReadIndex {
                 Some((index, Confirmed::ByThisLeader { term }))
             }
             Route::Peer(peer) => match self.peers.read_index(leader.id, peer, self.attempt).await {
-                Ok(index) => index.map(|index| (index, Confirmed::ByAnotherLeader)),
+                Ok(Some(index)) => match self.consensus.judge_index(index) {
+                    Ok(()) => Some((index, Confirmed::ByAnotherLeader)),
+                    Err(error) => {
+                        tracing::warn!(%error, "the leader's answer to a read cannot be true");
+                        None
+                    }
+                },
+                Ok(None) => None,
                 Err(error) => {
                     tracing::debug!(%error, "the leader could not be asked for a read index");
                     None

@@ -23,8 +23,10 @@ use tokio::{
 };
 
 use super::{
+    expected_log::ExpectedLog,
     log_store::LogStore,
     network::Network,
+    plausible::{self, Implausible},
     retention::Retention,
     runtime,
     snapshot::{Inbox, Outgoing},
@@ -121,6 +123,8 @@ pub(crate) struct Consensus {
     /// When this member last took a message of a leader. `None` from the start until the first: the
     /// stored vote may name a leader, but of the time before the start.
     pub(super) heard: Arc<Mutex<Option<Instant>>>,
+    /// Held while an append is judged, so that appends are judged one after the other.
+    pub(super) expected: Arc<tokio::sync::Mutex<ExpectedLog>>,
 }
 
 impl Consensus {
@@ -150,7 +154,9 @@ impl Consensus {
         }
         let heard = Arc::new(Mutex::new(None));
         let election_timeout = timing.election_timeout;
-        let consensus = Consensus { id, peers, raft, log, inbox, outgoing, election_timeout, heard };
+        let expected = Arc::default();
+        let consensus =
+            Consensus { id, peers, raft, log, inbox, outgoing, election_timeout, heard, expected };
         tokio::spawn(stand_again(consensus.raft.clone(), election_timeout, chance));
         if consensus.leadership().is_sole_voter {
             // A sole voter needs no other vote, so it does not wait for an election timeout.
@@ -304,6 +310,11 @@ impl Consensus {
 
     pub(crate) fn last_log_index(&self) -> u64 {
         self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
+    /// Judges an index that another member says this member's log has to come to.
+    pub(crate) fn judge_index(&self, index: u64) -> Result<(), Implausible> {
+        plausible::awaited_index(index, self.last_log_index())
     }
 
     /// Asks `target` to take over. It has when it leads.

@@ -18,11 +18,12 @@ use thiserror::Error;
 use super::{
     codec,
     consensus::{Consensus, NotProposed},
+    expected_log::{ExpectedLog, Tail},
     message::{self, Unreadable},
-    plausible::{Implausible, Known},
+    plausible::{self, Implausible, Known},
     snapshot::Header,
     stages::Began,
-    typ::TypeConfig,
+    typ::{TypeConfig, Vote},
 };
 use crate::{
     clock,
@@ -72,7 +73,8 @@ impl Consensus {
     ) -> Result<Bytes, MessageError> {
         match kind {
             MessageKind::Append => {
-                let reply = self.raft.append_entries(self.append_of(from, bytes)?).await?;
+                let request = self.append_of(from, bytes).await?;
+                let reply = self.raft.append_entries(request).await?;
                 note_leader(&self.heard, &reply);
                 Ok(message::encode_append_reply(&reply))
             }
@@ -106,10 +108,15 @@ impl Consensus {
         S: Stream<Item = Bytes> + Send + 'static,
     {
         let refusal = Arc::new(Mutex::new(None));
-        let (consensus, refused) = (self.clone(), refusal.clone());
-        let requests = messages.scan((), move |(), bytes| {
-            let request = consensus.append_of(from, bytes);
-            future::ready(request.map_err(|error| *refused.lock() = Some(error)).ok())
+        let judged = (self.clone(), Box::pin(messages), refusal.clone());
+        let requests = stream::unfold(judged, move |(consensus, mut messages, refused)| async move {
+            match consensus.append_of(from, messages.next().await?).await {
+                Ok(request) => Some((request, (consensus, messages, refused))),
+                Err(error) => {
+                    *refused.lock() = Some(error);
+                    None
+                }
+            }
         });
         let heard = self.heard.clone();
         // Boxed, because openraft's type names the borrow of its handle, though it holds none.
@@ -123,11 +130,38 @@ impl Consensus {
         answers.chain(refusal.filter_map(|refusal| future::ready(refusal.map(Err))))
     }
 
-    /// An append of member `from`, as far as it can be believed.
-    fn append_of(&self, from: u64, bytes: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, MessageError> {
+    /// An append of member `from`, as far as it can be believed. It has to be given to consensus at once,
+    /// because the next one is judged by the effect of this one.
+    async fn append_of(
+        &self,
+        from: u64,
+        bytes: Bytes,
+    ) -> Result<AppendEntriesRequest<TypeConfig>, MessageError> {
         let mut request = message::decode_append(bytes)?;
-        self.known().append(from, &mut request)?;
+        let mut expected = self.expected.lock().await;
+        let known = self.known();
+        known.append(from, &mut request)?;
+        if known.is_stale(&request.vote) || !self.follow_leader(&mut expected, &request.vote).await? {
+            request.leader_commit = None;
+            return Ok(request);
+        }
+        expected.append(known.committed, &mut request)?;
         Ok(request)
+    }
+
+    /// Asks consensus for its log, unless the effect of a message of `leader` on the log is known. False if
+    /// consensus has accepted a later leader or candidate.
+    async fn follow_leader(&self, expected: &mut ExpectedLog, leader: &Vote) -> Result<bool, MessageError> {
+        if expected.follows(leader) {
+            return Ok(true);
+        }
+        let state = self.raft.with_raft_state(|state| (*state.vote_ref(), Tail::of(state)));
+        let (vote, tail) = state.await?;
+        if plausible::is_behind(leader, &vote) {
+            return Ok(false);
+        }
+        expected.begin(leader, tail);
+        Ok(true)
     }
 
     /// What a message is judged by.
@@ -159,7 +193,17 @@ impl Consensus {
         }
         let snapshot = self.inbox.receive(header, pieces).await.map_err(MessageError::NotReceived)?;
         // This member's log went on meanwhile.
-        self.known().snapshot(from, &vote, &snapshot.meta)?;
+        {
+            let mut expected = self.expected.lock().await;
+            let known = self.known();
+            known.snapshot(from, &vote, &snapshot.meta)?;
+            if let Some(last) = &snapshot.meta.last_log_id
+                && !known.is_stale(&vote)
+                && self.follow_leader(&mut expected, &vote).await?
+            {
+                expected.snapshot(codec::position(last))?;
+            }
+        }
         let reply = self.raft.install_full_snapshot(vote, snapshot).await?;
         Ok(message::encode_snapshot_reply(&reply))
     }

@@ -23,6 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{Stream, stream};
 use openraft::{
     EntryPayload, OptionalSend, RaftLogReader,
     entry::RaftEntry,
@@ -440,6 +441,37 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(entries)
     }
 
+    /// Committed entries, which are applied next. If the log lacks one, that is an error, because consensus
+    /// would count it as applied.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        use std::ops::Bound;
+        let last = match range.end_bound() {
+            Bound::Included(&last) => Some(last),
+            Bound::Excluded(&until) => until.checked_sub(1),
+            Bound::Unbounded => None,
+        };
+        let read = self.try_get_log_entries(range).await.and_then(|entries| {
+            let found = entries.last().map(|entry| entry.log_id.index);
+            match last {
+                Some(last) if found != Some(last) => Err(io::Error::other(format!(
+                    "entry {last} is committed, and the log of this member does not hold it"
+                ))),
+                _ => Ok(entries),
+            }
+        });
+        let (entries, error) = match read {
+            Ok(entries) => (entries, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        stream::iter(entries.into_iter().map(Ok).chain(error.map(Err)))
+    }
+
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         Ok(self.inner.lock().hard_state.map(codec::vote))
     }
@@ -618,6 +650,7 @@ async fn read_back(reader: WalReader, from: u64, until: u64, bytes: usize) -> io
 
 #[cfg(test)]
 mod tests {
+    use futures_util::TryStreamExt;
     use tempfile::TempDir;
 
     use super::*;
@@ -757,6 +790,20 @@ mod tests {
             next += read.len() as u64;
         }
         assert_eq!(messages, [vec![0, 1, 2], vec![3], vec![4, 5]]);
+    }
+
+    /// Apply is told of a committed entry that the log does not hold, and does not skip it.
+    #[tokio::test]
+    async fn committed_entries_are_all_there_or_an_error() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("wal")).expect("a directory");
+        let mut log = open(&home, false, None);
+        log.append((0..3).map(entry).collect::<Vec<_>>(), IOFlushed::noop()).await.expect("an append");
+        let read: Result<Vec<Entry>, io::Error> = log.entries_stream(1..3).await.try_collect().await;
+        assert_eq!(indexes(&read.expect("they are there")), [1, 2]);
+        let read: Result<Vec<Entry>, io::Error> = log.entries_stream(1..5).await.try_collect().await;
+        let error = read.expect_err("entries 3 and 4 are not there").to_string();
+        assert!(error.contains("entry 4 is committed"), "{error}");
     }
 
     /// However much is appended at once, and however large an entry is.

@@ -7,6 +7,7 @@
 pub(crate) mod base;
 mod codec;
 mod consensus;
+mod expected_log;
 mod flusher;
 mod incoming;
 mod lease_clock;

@@ -12,7 +12,8 @@
 //! - a member speaks for itself: a candidate asks for its own votes, and only an elected leader appends;
 //! - the log of a leader has no gap, its terms do not fall, and none is above the term of the leader;
 //! - what is committed is in the log of every later leader, so any two positions of a log that both are
-//!   at or behind the committed one are in the same order by term as by index.
+//!   at or behind the committed one are in the same order by term as by index;
+//! - a leader does not contradict itself: see `expected_log`.
 //!
 //! A member that forges a well-formed message in the name of another is not found out here; that takes
 //! authentication of members.
@@ -55,9 +56,9 @@ pub(crate) enum Implausible {
     #[error("entry {index} has term {term}, and the leader or candidate that sends it is of term {sender}")]
     LaterTerm { index: u64, term: u64, sender: u64 },
     #[error(
-        "entry {index} of term {term} contradicts the committed entry {committed} of term {committed_term}"
+        "entry {index} of term {term} contradicts entry {known} of term {known_term}, which the leader has"
     )]
-    Contradiction { index: u64, term: u64, committed: u64, committed_term: u64 },
+    Contradiction { index: u64, term: u64, known: u64, known_term: u64 },
     #[error("a membership without voters, or with more URLs than a change of the members may add")]
     Membership,
     #[error("a snapshot without a last entry, or with a membership of a later one")]
@@ -159,8 +160,8 @@ impl Known {
     }
 
     /// Whether consensus will answer that it knows of a later leader or candidate.
-    fn is_stale(&self, vote: &Vote) -> bool {
-        !matches!(vote.partial_cmp(&self.vote), Some(order) if order.is_ge())
+    pub(super) fn is_stale(&self, vote: &Vote) -> bool {
+        is_behind(vote, &self.vote)
     }
 
     /// An entry that the log of a leader of this member holds.
@@ -178,8 +179,8 @@ impl Known {
         Err(Implausible::Contradiction {
             index: at.index,
             term: at.term,
-            committed: committed.index,
-            committed_term: committed.term,
+            known: committed.index,
+            known_term: committed.term,
         })
     }
 
@@ -191,6 +192,16 @@ impl Known {
         }
         reachable_index(at.index, self.last_index)
     }
+}
+
+/// Whether a vote of a leader or candidate is not accepted after `known` was.
+pub(super) fn is_behind(vote: &Vote, known: &Vote) -> bool {
+    !matches!(vote.partial_cmp(known), Some(order) if order.is_ge())
+}
+
+/// Judges a log index that the leader says a member has to come to.
+pub(super) fn awaited_index(index: u64, last_index: u64) -> Result<(), Implausible> {
+    reachable_index(index, last_index)
 }
 
 /// Judges the vote in the answer to a message of this member, which was of `vote`.
@@ -275,8 +286,8 @@ fn vouched_commit(request: &AppendEntriesRequest<TypeConfig>) -> Result<Option<L
             return Err(Implausible::Contradiction {
                 index: at.index,
                 term: at.term,
-                committed: commit.index,
-                committed_term: commit.term,
+                known: commit.index,
+                known_term: commit.term,
             });
         }
         last = Some(entry);

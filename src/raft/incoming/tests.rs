@@ -5,9 +5,18 @@
 //! one that failed is repeated by its seed, and its seed stays in the list. `RETCD_FUZZ_SECS` has further
 //! seeds tried for so long.
 
-use std::{collections::BTreeMap, env, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Debug,
+    fs,
+    io::{self, Write},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use openraft::storage::RaftLogStorage;
 use parking_lot::RwLock;
 use prost::Message;
@@ -32,7 +41,7 @@ const OWN: u64 = 1;
 const LEADER: u64 = 7;
 
 /// Each once found something, or stands for those that did not.
-const SEEDS: &[u64] = &[1, 2, 3, 4];
+const SEEDS: &[u64] = &[1, 2, 3, 4, 1032];
 
 const MESSAGES: usize = 400;
 
@@ -148,6 +157,15 @@ impl Follower {
         }
         answer.is_ok()
     }
+
+    /// Ends it. Its log can be opened again.
+    async fn end(self) {
+        self.consensus.stop().await;
+        let Follower { consensus, log, disk, replica, _home } = self;
+        drop((consensus, log));
+        let metrics = Arc::new(Metrics::new(&Config::of_flags(&[])));
+        open_log(&disk, true, &replica.read(), metrics);
+    }
 }
 
 enum Lie {
@@ -180,7 +198,9 @@ impl Lie {
         let mut numbers = self.numbers();
         let place = chance.number() as usize % numbers.len();
         let number = &mut *numbers[place];
-        *number = match chance.number() % 10 {
+        *number = match chance.number() % 12 {
+            10 => chance.number() % 32,
+            11 => number.saturating_sub(chance.number() % 16),
             0 => 0,
             1 => number.wrapping_add(1),
             2 => number.wrapping_sub(1),
@@ -218,7 +238,20 @@ fn damage(bytes: &mut Vec<u8>, chance: &Chance) {
     }
 }
 
+/// Names the seed, or the file, of a run that fails.
+struct Named<T: Debug>(T);
+
+impl<T: Debug> Drop for Named<T> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Nothing more can be done if that fails.
+            let _ = writeln!(io::stderr(), "the run of {:?} fails", self.0);
+        }
+    }
+}
+
 async fn run(seed: u64) -> usize {
+    let _named = Named(seed);
     let chance = Chance::seeded(seed);
     let mut follower = Follower::start(chance.clone()).await;
     let mut believed = 0;
@@ -232,11 +265,7 @@ async fn run(seed: u64) -> usize {
         }
         believed += usize::from(follower.told(kind, bytes.into()).await);
     }
-    follower.consensus.stop().await;
-    let Follower { consensus, log, disk, replica, _home } = follower;
-    drop((consensus, log));
-    let metrics = Arc::new(Metrics::new(&Config::of_flags(&[])));
-    open_log(&disk, true, &replica.read(), metrics);
+    follower.end().await;
     believed
 }
 
@@ -253,5 +282,45 @@ async fn whatever_a_peer_says_consensus_goes_on_and_its_log_can_be_opened() {
     while clock::now() < end {
         run(seed).await;
         seed += 1;
+    }
+}
+
+/// Messages as they once arrived: a line for each, its kind and its bytes in hexadecimal digits.
+fn recorded(text: &str) -> Vec<(MessageKind, Bytes)> {
+    let message = |line: &str| {
+        let (kind, digits) = line.split_once(' ').expect("a kind and bytes");
+        let kind = match kind {
+            "append" => MessageKind::Append,
+            "vote" => MessageKind::Vote,
+            "pre-vote" => MessageKind::PreVote,
+            "transfer" => MessageKind::TransferLeader,
+            other => panic!("no kind of a message: {other}"),
+        };
+        let digits = digits.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).expect("digits"));
+        (kind, digits.map(|pair| u8::from_str_radix(pair, 16).expect("digits")).collect())
+    };
+    text.lines().filter(|line| !line.starts_with('#')).map(message).collect()
+}
+
+/// The messages of `tests/corpus/peer`, each file to a member of its own, one after the other and then all at
+/// once.
+#[tokio::test]
+async fn recorded_messages_leave_a_member_that_goes_on() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/peer");
+    let files = fs::read_dir(folder).expect("the corpus is in the tree");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    assert!(files.len() >= 5, "the corpus is there");
+    for file in files {
+        let _named = Named(&file);
+        let messages = recorded(&fs::read_to_string(&file).expect("a file"));
+        let follower = Follower::start(Chance::seeded(1)).await;
+        for (kind, message) in messages.clone() {
+            follower.told(kind, message).await;
+        }
+        follower.end().await;
+        let follower = Follower::start(Chance::seeded(1)).await;
+        join_all(messages.into_iter().map(|(kind, message)| follower.told(kind, message))).await;
+        follower.end().await;
     }
 }
