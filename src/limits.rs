@@ -187,22 +187,57 @@ pub(crate) const CAPTURE_STRIDE_RECORDS: usize = if cfg!(test) { 2 } else { 4096
 /// told that the request timed out, as it is when the outcome of a write is not known.
 pub(crate) const ANSWER_READ_MAX: Duration = Duration::from_secs(60);
 
-/// The largest answer to a range that is made as a whole. Of a larger one, in the order of the keys, only
-/// this much is kept; the keys behind it are read while the client takes the answer, a piece at a time.
+/// What an answer may take without being counted: as much as HTTP/2 buffers of any answer.
+pub(crate) const ANSWER_UNCOUNTED_BYTES: usize = HTTP2_SEND_BUFFER_BYTES;
+
+/// Memory for the answers that are made as a whole, and the largest of them. It is counted where keys are read,
+/// and released as the client takes the answer. An answer for which there is no memory drops what was read for
+/// it, and waits for its turn with nothing in its hands. Small answers are not counted and do not wait.
 pub(crate) const ANSWER_WHOLE_BYTES: usize = 1024 * 1024;
+pub(crate) const WHOLE_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+
+/// Of a larger answer in the order of the keys, only [`ANSWER_WHOLE_BYTES`] are kept; the keys behind it are
+/// read while the client takes the answer, a piece at a time.
 pub(crate) const ANSWER_PIECE_BYTES: usize = if cfg!(test) { 64 } else { 256 * 1024 };
 
-/// Answers larger than [`ANSWER_WHOLE_BYTES`] that are sent at the same time. Each takes at most that much
-/// memory and two pieces; further ones wait for their turn, and smaller answers do not.
+/// Such answers that are sent at the same time. Each takes at most the part that is kept and two pieces; further
+/// ones wait for their turn, and smaller answers do not.
 pub(crate) const LONG_ANSWERS_AT_ONCE: usize = 32;
 
-/// Pieces of such answers that are read from the database at the same time, on threads of the blocking pool.
-pub(crate) const LONG_READS_AT_ONCE: usize = 2;
+/// Memory for all other answers that are larger than [`ANSWER_WHOLE_BYTES`]: those that are sorted by something
+/// else than the key, and those of transactions and deletions. They have to be in memory as a whole, so a single
+/// one may take no more than this. A larger one is refused with `ResourceExhausted`; further ones wait.
+pub(crate) const KEPT_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
 
-/// How fast a client has to take such an answer, after a grace period. A slower client gets an error, because
-/// the state that is read for it keeps compacted records on the disk, and others wait for its place.
+/// Bytes of an answer that are encoded at once.
+pub(crate) const ANSWER_FRAME_BYTES: usize = 64 * 1024;
+
+/// The memory of all answers that are being made or sent, and larger than [`ANSWER_UNCOUNTED_BYTES`].
+pub(crate) const ANSWERS_BYTES: usize = WHOLE_ANSWERS_BYTES
+    + LONG_ANSWERS_AT_ONCE * (ANSWER_WHOLE_BYTES + 2 * ANSWER_PIECE_BYTES)
+    + KEPT_ANSWERS_BYTES;
+
+const _: () = assert!(ANSWERS_BYTES <= 256 * 1024 * 1024);
+// The refusal says so.
+const _: () = assert!(KEPT_ANSWERS_BYTES == 128 * 1024 * 1024);
+const _: () = assert!(ANSWER_UNCOUNTED_BYTES < ANSWER_WHOLE_BYTES);
+const _: () = assert!(ANSWER_WHOLE_BYTES <= WHOLE_ANSWERS_BYTES && KEPT_ANSWERS_BYTES <= u32::MAX as usize);
+
+/// Parts of large answers that are read from the database at the same time, on threads of the blocking pool, and
+/// parts of all other answers.
+pub(crate) const LONG_READS_AT_ONCE: usize = 2;
+pub(crate) const SHORT_READS_AT_ONCE: usize = 2;
+
+/// Records that a read takes from the database on the reactor itself, where most of them are in the memory of the
+/// database or of the kernel. To have another thread read them would take longer.
+pub(crate) const READS_ON_REACTOR: usize = 4;
+
+/// How fast a client has to take a counted answer, after a grace period, and how long it may take for one that is
+/// kept as a whole. A slower client gets an error, because others wait for the memory or the place of its answer,
+/// and the state that is read for it keeps compacted records on the disk.
 pub(crate) const LONG_ANSWER_BYTES_PER_SEC_MIN: u64 = 256 * 1024;
 pub(crate) const LONG_ANSWER_GRACE: Duration = Duration::from_secs(30);
+pub(crate) const KEPT_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// Records that a read takes from the database before it lets the other tasks of its reactor run. It
 /// stops earlier when they have [`READ_STRIDE_BYTES`].

@@ -75,11 +75,12 @@ impl Missing<'_> {
         RangeWalk::before(&self.range, self.before, self.hold.clone())
     }
 
-    pub(crate) fn fill(self, found: RangeResult) {
-        match self.place {
-            Place::Range(place) => *place = found,
-            Place::PrevKv(place) => *place = found.kvs.into_iter().next(),
-            Place::PrevKvs(place) => *place = found.kvs,
+    /// Puts what was found into the answer, in the place of what was found before.
+    pub(crate) fn fill(&mut self, found: RangeResult) {
+        match &mut self.place {
+            Place::Range(place) => **place = found,
+            Place::PrevKv(place) => **place = found.kvs.into_iter().next(),
+            Place::PrevKvs(place) => **place = found.kvs,
         }
     }
 }

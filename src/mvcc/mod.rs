@@ -41,7 +41,7 @@ pub(crate) use history::History;
 pub(crate) use hold::Hold;
 pub(crate) use kv_hash::KvHash;
 pub(crate) use range::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget};
-pub(crate) use rest::Rest;
+pub(crate) use rest::{Rest, Weight};
 pub(crate) use size::Size;
 pub(crate) use store::{KeyAt, Located, Place, RevError, Step, Store};
 pub(crate) use walk::RangeWalk;

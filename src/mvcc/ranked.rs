@@ -7,12 +7,17 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use bytes::Bytes;
 
-use crate::{mvcc::store::Place, types::KeyValue};
+use crate::{
+    mvcc::{rest::memory_of, store::Place},
+    types::KeyValue,
+};
 
 pub(super) struct Ranked {
     is_descending: bool,
     kept_max: usize,
     kept: BTreeMap<Rank, Candidate>,
+    /// The memory of the keys in `kept`.
+    bytes: usize,
 }
 
 /// A key of the answer; with a place, the record has yet to be read from there.
@@ -38,7 +43,11 @@ enum Rank {
 impl Ranked {
     pub(super) fn new(is_descending: bool, kept_max: usize) -> Ranked {
         assert!(kept_max > 0, "an answer contains a key");
-        Ranked { is_descending, kept_max, kept: BTreeMap::new() }
+        Ranked { is_descending, kept_max, kept: BTreeMap::new(), bytes: 0 }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Inserts the key at a position in the order of the keys. Keeps the first `kept_max` keys.
@@ -51,13 +60,18 @@ impl Ranked {
             if self.kept.last_key_value().is_some_and(|(last, _)| *last < rank) {
                 return;
             }
-            self.kept.pop_last();
+            let last = self.kept.pop_last();
+            self.bytes -= last.map_or(0, |(_, candidate)| memory_of(&candidate.kv));
         }
-        let before = self.kept.insert(rank, candidate());
+        let candidate = candidate();
+        self.bytes += memory_of(&candidate.kv);
+        let before = self.kept.insert(rank, candidate);
         assert!(before.is_none(), "every position is inserted once");
     }
 
     pub(super) fn pop_first(&mut self) -> Option<Candidate> {
-        self.kept.pop_first().map(|(_, candidate)| candidate)
+        let (_, candidate) = self.kept.pop_first()?;
+        self.bytes -= memory_of(&candidate.kv);
+        Some(candidate)
     }
 }

@@ -20,10 +20,22 @@ pub(crate) struct Weight {
     pub(crate) bytes: usize,
 }
 
+/// The memory of a key of an answer beside the bytes of its key and its value: its place in the answer, its
+/// place in the order of the answer, and its allocations.
+const KEY_MEMORY_BYTES: usize = 192;
+
+/// The memory that a key of an answer takes while the answer is made.
+pub(super) fn memory_of(kv: &KeyValue) -> usize {
+    KEY_MEMORY_BYTES + kv.key.len() + kv.value.len()
+}
+
 impl Weight {
-    pub(super) fn of(kv: &KeyValue) -> Weight {
+    /// The tag of the field that a key is in.
+    pub(crate) const TAG_BYTES: usize = 1;
+
+    pub(crate) fn of(kv: &KeyValue) -> Weight {
         let length = Record::len_of(kv);
-        Weight { keys: 1, bytes: 1 + length_of_length(length) + length }
+        Weight { keys: 1, bytes: Weight::TAG_BYTES + length_of_length(length) + length }
     }
 
     pub(super) fn add(&mut self, other: Weight) {

@@ -23,7 +23,7 @@ use crate::{
         Hold, Range, RangeResult, RevBounds, RevError, SortOrder, SortTarget, Step, Store,
         key_index::Live,
         ranked::{Candidate, Ranked, SortKey},
-        rest::{Rest, Weight},
+        rest::{Rest, Weight, memory_of},
         store::{Located, Place},
     },
     storage::StorageError,
@@ -52,6 +52,9 @@ pub(crate) struct RangeWalk<'a> {
     /// The bytes of the keys in `kvs` that have been read, and their maximum.
     kept_bytes: usize,
     kept_bytes_max: usize,
+    /// The memory of the keys in `kvs`, read or not, and its maximum.
+    memory_bytes: usize,
+    memory_bytes_max: usize,
     /// The position of the first key that is not kept; `None` while all keys are.
     cut: Option<usize>,
     /// The keys so far that are not kept.
@@ -93,6 +96,8 @@ impl<'a> RangeWalk<'a> {
             unread: VecDeque::new(),
             kept_bytes: 0,
             kept_bytes_max: usize::MAX,
+            memory_bytes: 0,
+            memory_bytes_max: usize::MAX,
             cut: None,
             rest: Weight::default(),
         }
@@ -103,6 +108,24 @@ impl<'a> RangeWalk<'a> {
     pub(crate) fn keeping(self, bytes_max: usize) -> RangeWalk<'a> {
         let kept_bytes_max = if self.ranked.is_some() { usize::MAX } else { bytes_max };
         RangeWalk { kept_bytes_max, ..self }
+    }
+
+    /// As [`RangeWalk::keeping`], of the memory that the answer takes, which is several times as much as the
+    /// answer if its keys and values are short.
+    pub(crate) fn keeping_in_memory(self, bytes_max: usize) -> RangeWalk<'a> {
+        let memory_bytes_max = if self.ranked.is_some() { usize::MAX } else { bytes_max };
+        RangeWalk { memory_bytes_max, ..self }
+    }
+
+    /// The memory of what the walk has found and keeps. The keys that the last stride has found are added when
+    /// they are digested.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes + self.ranked.as_ref().map_or(0, Ranked::bytes)
+    }
+
+    /// How many records [`RangeWalk::digest`] has yet to read from the database.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.len() + self.unranked.len()
     }
 
     /// The same walk, with a request of its own.
@@ -259,8 +282,8 @@ impl<'a> RangeWalk<'a> {
     fn restart(&mut self) {
         // The walk has no request for a moment that could be seen.
         let range = std::mem::replace(&mut self.range, Cow::Owned(Range::of(KeyRange::all())));
-        let (is_counted, kept_bytes_max) = (self.is_counted, self.kept_bytes_max);
-        *self = RangeWalk { is_counted, kept_bytes_max, ..RangeWalk::of(range) };
+        let RangeWalk { is_counted, kept_bytes_max, memory_bytes_max, .. } = *self;
+        *self = RangeWalk { is_counted, kept_bytes_max, memory_bytes_max, ..RangeWalk::of(range) };
     }
 
     /// Collects a key that passes the filters, if it can be among the first ones of the answer.
@@ -274,7 +297,7 @@ impl<'a> RangeWalk<'a> {
                     Candidate { kv, place: None } => self.keep(position, kv),
                     Candidate { kv, place: Some(place) } => {
                         if self.is_kept(position) {
-                            self.kvs.push(kv);
+                            self.push(kv);
                         }
                         self.unread.push_back((position, place));
                     }
@@ -301,8 +324,9 @@ impl<'a> RangeWalk<'a> {
     /// Puts a key that was read at its position in the answer, or counts its bytes if it is not kept.
     fn keep(&mut self, position: usize, kv: KeyValue) {
         let weight = Weight::of(&kv);
-        let is_too_much = position > 0 && self.kept_bytes + weight.bytes > self.kept_bytes_max;
-        if is_too_much && self.is_kept(position) {
+        let has_room = self.kept_bytes + weight.bytes <= self.kept_bytes_max
+            && self.memory_bytes + memory_of(&kv) <= self.memory_bytes_max;
+        if position > 0 && !has_room && self.is_kept(position) {
             self.cut_at(position);
         }
         if !self.is_kept(position) {
@@ -311,12 +335,21 @@ impl<'a> RangeWalk<'a> {
         }
         self.kept_bytes += weight.bytes;
         match self.kvs.get_mut(position) {
-            Some(place) => *place = kv,
+            Some(place) => {
+                self.memory_bytes += memory_of(&kv);
+                self.memory_bytes -= memory_of(place);
+                *place = kv;
+            }
             None => {
                 assert_eq!(position, self.kvs.len(), "keys are found in the order of the answer");
-                self.kvs.push(kv);
+                self.push(kv);
             }
         }
+    }
+
+    fn push(&mut self, kv: KeyValue) {
+        self.memory_bytes += memory_of(&kv);
+        self.kvs.push(kv);
     }
 
     fn is_kept(&self, position: usize) -> bool {
@@ -327,6 +360,7 @@ impl<'a> RangeWalk<'a> {
     fn cut_at(&mut self, position: usize) {
         self.cut = Some(position);
         for dropped in self.kvs.drain(position.min(self.kvs.len())..) {
+            self.memory_bytes -= memory_of(&dropped);
             // A key that is not read yet is counted when it is read.
             if !dropped.key.is_empty() {
                 let weight = Weight::of(&dropped);
@@ -354,7 +388,13 @@ impl<'a> RangeWalk<'a> {
                 return true;
             };
             self.unread.extend(place.map(|place| (self.kvs.len(), place)));
-            self.kvs.push(if has_value { kv } else { KeyValue { value: Bytes::new(), ..kv } });
+            let kv = match has_value {
+                true => kv,
+                // The key is copied, because it shares the memory of its record, and so of the value.
+                false => KeyValue { key: Bytes::copy_from_slice(&kv.key), value: Bytes::new(), ..kv },
+            };
+            self.memory_bytes += memory_of(&kv);
+            self.kvs.push(kv);
         }
         false
     }

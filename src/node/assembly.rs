@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Node, ProposeError, Shared, StartError,
+    answer_memory::AnswerMemory,
     boot::{DataDir, Identity},
     cleanup::Cleanups,
     compactor,
@@ -35,6 +36,7 @@ use super::{
     snapshot::Images,
     space::Space,
     waiting,
+    walk::Turns,
 };
 use crate::{
     apply::Command,
@@ -317,7 +319,9 @@ impl Core {
             hashes: Lane::new(limits::HASHES_WAITING),
             images: Images::new(),
             space: self.state.space.clone(),
+            answer_memory: AnswerMemory::new(),
             long_answers: LongAnswers::new(),
+            turns: Turns::new(),
             metrics: self.state.metrics.clone(),
             changing: tokio::sync::Mutex::default(),
             lease_notes: tokio::sync::Mutex::default(),

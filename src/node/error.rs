@@ -46,6 +46,9 @@ pub(crate) enum ProposeError {
     /// The command was executed, and this node cannot read from its own disk what the answer needs.
     #[error("executed, but the answer cannot be read from the disk")]
     Unreadable,
+    /// The command was executed, and no answer may take so much memory.
+    #[error("executed, but the answer takes too much memory")]
+    AnswerTooLarge,
 }
 
 impl ProposeError {
@@ -63,6 +66,7 @@ impl ProposeError {
             | ProposeError::TimeoutLeaderLost
             | ProposeError::TimeoutConnectionLost
             | ProposeError::Unreadable
+            | ProposeError::AnswerTooLarge
             | ProposeError::Stopped => true,
         }
     }
@@ -85,6 +89,9 @@ pub(crate) enum ReadError {
     /// The maximum number of runs is waiting already.
     #[error("too many requests")]
     TooManyRequests,
+    /// No answer may take so much memory.
+    #[error("the answer takes too much memory")]
+    AnswerTooLarge,
     /// As many images of the database are being sent as may be on the disk.
     #[error("too many snapshots are being sent")]
     TooManySnapshots,

@@ -6,38 +6,35 @@
 //!
 //! The first part of such an answer is kept, and the rest is only counted, because the length of an answer is
 //! sent before the answer. Then the rest is read a second time, piece by piece, whenever the client has taken
-//! what was read before. Both times the records are read on the blocking pool, a bounded part at a time and
-//! in turns, so that neither the reactor nor another large answer waits for long.
+//! what was read before. The memory of the part that is kept and of the pieces belongs to the place.
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Node, ReadError};
 use crate::{
     limits,
-    mvcc::{Range, RangeResult, RangeWalk, Rest, Step},
-    threads,
+    mvcc::{RangeResult, RangeWalk, Rest, Step},
     types::{KeyValue, Rev},
 };
 
-/// Who may read how much at the same time.
-pub(super) struct LongAnswers {
-    /// A place for each long answer.
-    places: Arc<Semaphore>,
-    /// A turn for each piece that is read.
-    turns: Arc<Semaphore>,
-}
+/// A place for each long answer.
+pub(super) struct LongAnswers(Arc<Semaphore>);
+
+pub(super) type Place = OwnedSemaphorePermit;
 
 impl LongAnswers {
     pub(super) fn new() -> LongAnswers {
-        LongAnswers {
-            places: Arc::new(Semaphore::new(limits::LONG_ANSWERS_AT_ONCE)),
-            turns: Arc::new(Semaphore::new(limits::LONG_READS_AT_ONCE)),
-        }
+        LongAnswers(Arc::new(Semaphore::new(limits::LONG_ANSWERS_AT_ONCE)))
+    }
+
+    pub(super) fn try_take_place(&self) -> Option<Place> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+
+    pub(super) async fn take_place(&self) -> Result<Place, ReadError> {
+        Arc::clone(&self.0).acquire_owned().await.map_err(|_| ReadError::Stopped)
     }
 }
 
@@ -45,7 +42,7 @@ impl LongAnswers {
 pub(crate) struct Tail {
     node: Node,
     rest: Rest,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Tail {
@@ -62,7 +59,7 @@ impl Tail {
         let mut walk = RangeWalk::piece_of(&self.rest);
         loop {
             let step = self.node.step(&mut walk)?;
-            walk = self.node.digest_apart(walk).await?;
+            walk = self.node.digest_rest(walk).await?;
             if step == Step::Done {
                 break;
             }
@@ -74,43 +71,15 @@ impl Tail {
 }
 
 impl Node {
-    /// Walks a range. Of a long answer only the first part is in the result.
-    pub(super) async fn walk_range(
-        &self,
-        query: &Range,
-    ) -> Result<(Rev, RangeResult, Option<Tail>), ReadError> {
-        let mut walk = RangeWalk::new(query).keeping(limits::ANSWER_WHOLE_BYTES);
-        loop {
-            let step = self.step(&mut walk)?;
-            while let Step::More = walk.digest()? {
-                if walk.is_cut() {
-                    break;
-                }
-                task::yield_now().await;
-            }
-            if walk.is_cut() {
-                return self.count_rest(walk.into_owned(), step).await;
-            }
-            match step {
-                Step::More => task::yield_now().await,
-                Step::Done => {
-                    let (rev, result) = walk.finish();
-                    return Ok((rev, result, None));
-                }
-            }
-        }
-    }
-
     /// Goes on with a walk that keeps no more keys.
-    async fn count_rest(
+    pub(super) async fn count_rest(
         &self,
         mut walk: RangeWalk<'static>,
         mut step: Step,
+        place: Place,
     ) -> Result<(Rev, RangeResult, Option<Tail>), ReadError> {
-        let places = Arc::clone(&self.shared.long_answers.places);
-        let place = places.acquire_owned().await.map_err(|_| ReadError::Stopped)?;
         loop {
-            walk = self.digest_apart(walk).await?;
+            walk = self.digest_rest(walk).await?;
             if step == Step::Done {
                 break;
             }
@@ -122,17 +91,10 @@ impl Node {
     }
 
     /// Reads what the last stride has found, on the blocking pool.
-    async fn digest_apart(&self, mut walk: RangeWalk<'static>) -> Result<RangeWalk<'static>, ReadError> {
+    async fn digest_rest(&self, mut walk: RangeWalk<'static>) -> Result<RangeWalk<'static>, ReadError> {
         loop {
-            let turns = Arc::clone(&self.shared.long_answers.turns);
-            let turn = turns.acquire_owned().await.map_err(|_| ReadError::Stopped)?;
-            let digest = move || {
-                // The turn ends when the part was read, also if the client has gone meanwhile.
-                let _turn = turn;
-                walk.digest().map(|step| (walk, step))
-            };
             let step;
-            (walk, step) = threads::blocking(digest).await.map_err(|_| ReadError::Stopped)??;
+            (walk, step) = self.digest_apart(walk, &self.shared.turns.long).await?;
             if step == Step::Done {
                 return Ok(walk);
             }

@@ -9,6 +9,7 @@
 //! ```
 
 mod admin;
+mod answer_memory;
 mod assembly;
 mod boot;
 mod cleanup;
@@ -38,6 +39,7 @@ mod space;
 mod start;
 mod unfit;
 mod waiting;
+mod walk;
 mod watching;
 mod write;
 
@@ -53,10 +55,12 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use admin::Member;
+pub(crate) use answer_memory::Memory;
 pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use long_answer::Tail;
 pub(crate) use peer::{Envelope, PeerRefusal};
+pub(crate) use read::Found;
 pub(crate) use restore::restore;
 pub(crate) use session::Session;
 pub(crate) use snapshot::Snapshot;
@@ -71,6 +75,7 @@ pub(crate) use members::ChangeError;
 pub(crate) use watching::{CaughtUp, WatchStream};
 
 use self::{
+    answer_memory::AnswerMemory,
     boot::Identity,
     cleanup::Cleanups,
     core::Proposal,
@@ -84,6 +89,7 @@ use self::{
     peer::{AskingBack, ToldRefusals},
     snapshot::Images,
     space::Space,
+    walk::Turns,
 };
 use crate::{
     config::Config,
@@ -126,7 +132,9 @@ struct Shared {
     hashes: Lane<HashOf, Result<Hash, Arc<StorageError>>>,
     images: Images,
     space: Arc<Space>,
+    answer_memory: AnswerMemory,
     long_answers: LongAnswers,
+    turns: Turns,
     metrics: Arc<Metrics>,
     next_lease_id: AtomicU64,
     /// Held by whoever changes the membership: one change at a time.

@@ -1,11 +1,16 @@
 //! Reads: a barrier or nothing, then the state under its lock, a stride at a time.
 
-use tokio::sync::{mpsc::error::TrySendError, oneshot};
+use tokio::{
+    sync::{mpsc::error::TrySendError, oneshot},
+    task,
+};
 
 use super::{
     Node, ProposeError, ReadError,
+    answer_memory::Memory,
     long_answer::Tail,
     mailbox::{Confirmed, Ticket},
+    walk::Walked,
 };
 use crate::{
     apply::{Missing, Outcome, ReadTxn, Txn},
@@ -15,6 +20,25 @@ use crate::{
     storage::StorageError,
     types::{Event, Rev},
 };
+
+/// What a range has found.
+pub(crate) struct Found {
+    /// The newest revision at the moment of reading.
+    pub(crate) rev: Rev,
+    /// Of a long answer the first part.
+    pub(crate) result: RangeResult,
+    /// What `result` takes.
+    pub(crate) memory: Memory,
+    /// Reads the rest of a long answer.
+    pub(crate) tail: Option<Tail>,
+}
+
+/// Whether an answer is complete.
+enum Filled {
+    All,
+    /// There is no memory for the rest. What was read is to be dropped.
+    WithoutMemory,
+}
 
 impl Node {
     /// After this, a read here sees every write that was answered before the call.
@@ -61,61 +85,88 @@ impl Node {
     /// Keys of a range, and the newest revision at the moment of reading.
     ///
     /// A long range releases the lock after each stride and yields to the other tasks of the reactor.
-    /// Of a long answer the result is the first part, and the [`Tail`] reads the rest.
-    pub(super) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult, Option<Tail>), ReadError> {
+    pub(super) async fn range(&self, query: &Range) -> Result<Found, ReadError> {
         self.metrics().ranges.inc();
-        let start = clock::now();
-        let result = self.walk_range(query).await;
-        self.metrics().observe_range(result.is_ok(), clock::since(start));
-        result
+        self.observe_range(self.walk_range(query)).await
     }
 
-    async fn walk(&self, mut walk: RangeWalk<'_>) -> Result<(Rev, RangeResult), ReadError> {
-        loop {
-            let step = self.step(&mut walk)?;
-            while let Step::More = walk.digest()? {
-                tokio::task::yield_now().await;
-            }
-            match step {
-                Step::More => tokio::task::yield_now().await,
-                Step::Done => return Ok(walk.finish()),
-            }
-        }
-    }
-
-    /// As [`Node::range`], for a piece of a longer read that is known to be short. Without
-    /// `counted` the walk ends where the limit is reached.
-    pub(super) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
-        let start = clock::now();
-        let read = || {
-            let mut walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
+    /// As [`Node::range`], for a piece of a longer read, whose limit keeps it short. Without `counted` the walk ends
+    /// where the limit is reached.
+    pub(super) async fn range_piece(
+        &self,
+        query: &Range,
+        counted: bool,
+    ) -> Result<(Rev, RangeResult), ReadError> {
+        let read = async {
+            let mut memory = Memory::default();
             loop {
-                let step = self.step(&mut walk)?;
-                while let Step::More = walk.digest()? {}
-                if let Step::Done = step {
-                    return Ok(walk.finish());
+                let walk = if counted { RangeWalk::new(query) } else { RangeWalk::uncounted(query) };
+                match self.walk(walk, 0, &mut memory).await? {
+                    Walked::Whole(walk) => return Ok(walk.finish()),
+                    Walked::WithoutMemory => self.shared.answer_memory.wait(&mut memory).await?,
+                    Walked::Cut(..) => unreachable!("the walk was not told to keep a part only"),
                 }
             }
         };
-        let result = read();
+        self.observe_range(read).await
+    }
+
+    async fn observe_range<T>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        let start = clock::now();
+        let result = read.await;
         self.metrics().observe_range(result.is_ok(), clock::since(start));
         result
     }
 
-    pub(super) fn step(&self, walk: &mut RangeWalk<'_>) -> Result<Step, RevError> {
-        walk.step(&self.shared.replica.read().state.mvcc)
+    /// Walks a range. Of a long answer only the first part is in the result.
+    async fn walk_range(&self, query: &Range) -> Result<Found, ReadError> {
+        let mut memory = Memory::default();
+        let mut place = None;
+        loop {
+            let walk = RangeWalk::new(query)
+                .keeping(limits::ANSWER_WHOLE_BYTES)
+                .keeping_in_memory(limits::ANSWER_WHOLE_BYTES);
+            match self.walk(walk, 0, &mut memory).await? {
+                Walked::Whole(walk) => {
+                    let (rev, result) = walk.finish();
+                    return Ok(Found { rev, result, memory, tail: None });
+                }
+                Walked::WithoutMemory => self.shared.answer_memory.wait(&mut memory).await?,
+                Walked::Cut(walk, step) => {
+                    memory = Memory::default();
+                    match place.take().or_else(|| self.shared.long_answers.try_take_place()) {
+                        Some(place) => {
+                            let (rev, result, tail) = self.count_rest(walk.into_owned(), step, place).await?;
+                            return Ok(Found { rev, result, memory, tail });
+                        }
+                        // Nobody waits with memory in its hands.
+                        None => drop(walk),
+                    }
+                    place = Some(self.shared.long_answers.take_place().await?);
+                }
+            }
+        }
     }
 
     /// A transaction that only reads, at one revision.
     ///
     /// It takes strides as a range does. If a snapshot from the leader takes the place of the state in the
-    /// middle of it, it begins again.
-    pub(super) async fn read_txn(&self, txn: &Txn) -> Result<Outcome, ReadError> {
+    /// middle of it, or if there is no memory for its answer, it begins again.
+    pub(super) async fn read_txn(&self, txn: &Txn) -> Result<(Outcome, Memory), ReadError> {
+        let mut memory = Memory::default();
         loop {
             let mut outcome = self.decide(txn).await?;
-            match self.fill(outcome.missing_in_txn(txn)).await {
+            match self.try_fill(&mut outcome.missing_in_txn(txn), &mut memory).await {
+                Ok(Filled::All) => return Ok((outcome, memory)),
+                Ok(Filled::WithoutMemory) => {
+                    drop(outcome);
+                    self.shared.answer_memory.wait(&mut memory).await?;
+                }
                 Err(ReadError::Rev(RevError::Compacted { .. })) => {}
-                filled => return filled.map(|()| outcome),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -128,20 +179,37 @@ impl Node {
                 return Ok(outcome);
             }
             while let Step::More = reading.digest()? {
-                tokio::task::yield_now().await;
+                task::yield_now().await;
             }
-            tokio::task::yield_now().await;
+            task::yield_now().await;
         }
     }
 
-    /// Reads what an answer lacks. Fails with [`ReadError::Rev`] only if a snapshot from the leader has
-    /// taken the place of the state that the command was executed on.
-    pub(super) async fn fill(&self, missing: Vec<Missing<'_>>) -> Result<(), ReadError> {
-        for missing in missing {
-            let (_, found) = self.walk(missing.walk()).await?;
-            missing.fill(found);
+    /// Reads what an answer lacks, when there is memory for it. Fails with [`ReadError::Rev`] only if a snapshot
+    /// from the leader has taken the place of the state that the command was executed on.
+    pub(super) async fn fill(&self, mut missing: Vec<Missing<'_>>) -> Result<Memory, ReadError> {
+        let mut memory = Memory::default();
+        while let Filled::WithoutMemory = self.try_fill(&mut missing, &mut memory).await? {
+            missing.iter_mut().for_each(|missing| missing.fill(RangeResult::default()));
+            self.shared.answer_memory.wait(&mut memory).await?;
         }
-        Ok(())
+        Ok(memory)
+    }
+
+    async fn try_fill(&self, missing: &mut [Missing<'_>], memory: &mut Memory) -> Result<Filled, ReadError> {
+        let mut bytes = 0;
+        for missing in missing {
+            match self.walk(missing.walk(), bytes, memory).await? {
+                Walked::Whole(walk) => {
+                    bytes += walk.memory_bytes();
+                    let (_, found) = walk.finish();
+                    missing.fill(found);
+                }
+                Walked::WithoutMemory => return Ok(Filled::WithoutMemory),
+                Walked::Cut(..) => unreachable!("the walk was not told to keep a part only"),
+            }
+        }
+        Ok(Filled::All)
     }
 
     /// Changes from `from` on, whole revisions, for a watcher that is behind.

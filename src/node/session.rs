@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::{
-    ChangeError, Member, MoveLeaderError, Node, ProposeError, ReadError, Snapshot, Tail, admin::Status,
-    lease::LeaseInfo, watching::WatchStream,
+    ChangeError, Found, Member, Memory, MoveLeaderError, Node, ProposeError, ReadError, Snapshot,
+    admin::Status, lease::LeaseInfo, watching::WatchStream,
 };
 use crate::{
     apply::{
@@ -60,6 +60,16 @@ impl Session {
         self.node.propose_with_quota(command.by(self.caller.clone())).await
     }
 
+    /// As [`Session::propose`], with the memory that the answer takes.
+    pub(crate) async fn write(&self, command: Command) -> Result<(Outcome, Memory), ProposeError> {
+        self.node.write(command.by(self.caller.clone())).await
+    }
+
+    /// As [`Session::propose_with_quota`], with the memory that the answer takes.
+    pub(crate) async fn write_with_quota(&self, command: Command) -> Result<(Outcome, Memory), ProposeError> {
+        self.node.write_with_quota(command.by(self.caller.clone())).await
+    }
+
     /// Removes history below `rev`. With `physical` the answer waits until the space is free.
     pub(crate) async fn compact(&self, rev: Rev, physical: bool) -> Result<Outcome, ProposeError> {
         self.node.compact(self.caller.clone(), rev, physical).await
@@ -83,25 +93,28 @@ impl Session {
     }
 
     /// Keys of a range, and the newest revision at the moment of reading.
-    /// Of a long answer the result is the first part, and the [`Tail`] reads the rest.
-    pub(crate) async fn range(&self, query: &Range) -> Result<(Rev, RangeResult, Option<Tail>), ReadError> {
+    pub(crate) async fn range(&self, query: &Range) -> Result<Found, ReadError> {
         self.permit(Call::Range(&query.range))?;
         let read = self.node.range(query).await?;
         self.permit(Call::Range(&query.range))?;
         Ok(read)
     }
 
-    /// As [`Session::range`], for a piece of a longer read that is known to be short. Without
-    /// `counted` the walk ends where the limit is reached.
-    pub(crate) fn range_piece(&self, query: &Range, counted: bool) -> Result<(Rev, RangeResult), ReadError> {
+    /// As [`Session::range`], for a piece of a longer read, whose limit keeps it short. Without `counted` the walk
+    /// ends where the limit is reached.
+    pub(crate) async fn range_piece(
+        &self,
+        query: &Range,
+        counted: bool,
+    ) -> Result<(Rev, RangeResult), ReadError> {
         self.permit(Call::Range(&query.range))?;
-        let read = self.node.range_piece(query, counted)?;
+        let read = self.node.range_piece(query, counted).await?;
         self.permit(Call::Range(&query.range))?;
         Ok(read)
     }
 
-    /// A transaction that only reads, at one revision.
-    pub(crate) async fn read_txn(&self, txn: &Txn) -> Result<Outcome, ReadError> {
+    /// A transaction that only reads, at one revision, with the memory that the answer takes.
+    pub(crate) async fn read_txn(&self, txn: &Txn) -> Result<(Outcome, Memory), ReadError> {
         self.permit(Call::ReadTxn(txn))?;
         let read = self.node.read_txn(txn).await?;
         self.permit(Call::ReadTxn(txn))?;

@@ -9,6 +9,7 @@ use tokio::{
 
 use super::{
     Node, ProposeError, ReadError,
+    answer_memory::Memory,
     core::Proposal,
     mailbox::{Answer, Ticket},
 };
@@ -49,6 +50,11 @@ impl Node {
     /// Puts a command into the log. The answer is what all replicas agree on; an error says that
     /// it was not accepted, or that nobody knows.
     pub(super) async fn propose(&self, request: Request) -> Result<Outcome, ProposeError> {
+        self.write(request).await.map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Node::propose`], with the memory that the answer takes.
+    pub(super) async fn write(&self, request: Request) -> Result<(Outcome, Memory), ProposeError> {
         let timed = Timed::begin(self.metrics(), raft::request_kind(&request.command));
         if request.command.size() > self.shared.config.max_request_bytes {
             return Err(ProposeError::RequestTooLarge);
@@ -60,10 +66,14 @@ impl Node {
     /// bound it.
     pub(super) async fn propose_own(&self, command: Command) -> Result<Outcome, ProposeError> {
         let timed = Timed::begin(self.metrics(), raft::request_kind(&command));
-        self.propose_timed(command.by(Caller::Internal), timed).await
+        self.propose_timed(command.by(Caller::Internal), timed).await.map(|(outcome, _)| outcome)
     }
 
-    async fn propose_timed(&self, request: Request, mut timed: Timed<'_>) -> Result<Outcome, ProposeError> {
+    async fn propose_timed(
+        &self,
+        request: Request,
+        mut timed: Timed<'_>,
+    ) -> Result<(Outcome, Memory), ProposeError> {
         // Whoever says it: what no peer would take must not get into the log.
         let bytes = codec::encoded_len(&request);
         if bytes > limits::COMMAND_BYTES_MAX {
@@ -85,10 +95,10 @@ impl Node {
         timed.is_proposed = true;
         let outcome = match (self.outcome(answer).await, read) {
             (Ok(outcome), Some(command)) => self.complete(&command, outcome).await,
-            (outcome, _) => outcome,
+            (outcome, _) => outcome.map(|outcome| (outcome, Memory::default())),
         };
         assert!(
-            outcome.as_ref().map_or(true, |outcome| outcome.unread.is_none()),
+            outcome.as_ref().map_or(true, |(outcome, _)| outcome.unread.is_none()),
             "an answer is whole when it is given"
         );
         timed.has_answer = outcome.is_ok();
@@ -109,12 +119,17 @@ impl Node {
     }
 
     /// Reads what the answer lacks. The command was executed, so no error says that it was not.
-    async fn complete(&self, command: &Command, mut outcome: Outcome) -> Result<Outcome, ProposeError> {
+    async fn complete(
+        &self,
+        command: &Command,
+        mut outcome: Outcome,
+    ) -> Result<(Outcome, Memory), ProposeError> {
         let filled = self.fill(outcome.missing(command));
         match time::timeout(limits::ANSWER_READ_MAX, filled).await {
-            Ok(Ok(())) => Ok(outcome),
+            Ok(Ok(memory)) => Ok((outcome, memory)),
             // The state that the command was executed on has gone, and a snapshot is in its place.
             Ok(Err(ReadError::Rev(_))) => Err(ProposeError::LeaderChanged),
+            Ok(Err(ReadError::AnswerTooLarge)) => Err(ProposeError::AnswerTooLarge),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a request was executed, but its answer cannot be read");
                 Err(ProposeError::Unreadable)
@@ -146,6 +161,11 @@ impl Node {
     /// As [`Node::propose`], for commands that take space: refused while the disk is full, and refused,
     /// with the alarm raised, when the quota is used up.
     pub(super) async fn propose_with_quota(&self, request: Request) -> Result<Outcome, ProposeError> {
+        self.write_with_quota(request).await.map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Node::propose_with_quota`], with the memory that the answer takes.
+    pub(super) async fn write_with_quota(&self, request: Request) -> Result<(Outcome, Memory), ProposeError> {
         if self.shared.space.is_full() && admission::quota_cost(&request.command) > 0 {
             return Err(ProposeError::NoSpace);
         }
@@ -158,7 +178,7 @@ impl Node {
                 return Err(ProposeError::NoSpace);
             }
         }
-        self.propose(request).await
+        self.write(request).await
     }
 
     async fn raise_no_space(&self, size: i64, quota: i64) -> Result<(), ProposeError> {

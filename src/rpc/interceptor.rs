@@ -26,7 +26,7 @@ use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{
     deadline::{Deadline, MalformedTimeout},
-    long_answer::LongAnswer,
+    in_parts::PartsBody,
     slow,
     slow::{Remote, Stats},
     status::{self, Refusal},
@@ -297,7 +297,7 @@ impl Open {
             return reworded.map_or(response, Status::into_http);
         }
         match self.method().counters.kind {
-            GrpcKind::Unary => match LongAnswer::take_from(&mut response) {
+            GrpcKind::Unary => match PartsBody::take_from(&mut response) {
                 None => {
                     self.method().counters.sent.inc();
                     self.code = Code::Ok;
@@ -344,7 +344,7 @@ fn transport_status(code: Code, headers: &HeaderMap, kind: GrpcKind) -> Option<S
     status::from_transport(Status::from_header_map(headers)?.message(), kind == GrpcKind::Unary)
 }
 
-/// The body of a stream of answers, or of a long answer. It counts the messages, and records the code at the end. It ends the
+/// The body of a stream of answers, or of an answer in parts. It counts the messages, and records the code at the end. It ends the
 /// stream at the deadline, and when there is no leader although the stream requires one.
 struct Answers {
     /// `None` once [`Answers::end`] has ended the stream.

@@ -14,17 +14,18 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
-    long_answer::RangeAnswer,
+    in_parts::Answer,
     parse::{self, Access},
-    render, session, slow,
+    render, rope, session, slow,
     slow::Timer,
     status::Refusal,
     wrong_kind,
 };
 use crate::{
     apply::{self, Command, Outcome},
+    limits::ANSWER_FRAME_BYTES,
     mvcc::Range,
-    node::{Node, Session},
+    node::{Found, Memory, Node, Session},
     pb::etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest,
@@ -57,48 +58,73 @@ impl Kv {
         Kv {
             txn_ops_max: config.max_txn_ops,
             slow_after: config.warning_unary_request_duration,
-            chunk_bytes: config.max_request_bytes,
+            chunk_bytes: config.max_request_bytes.min(ANSWER_FRAME_BYTES),
             node,
         }
     }
 
-    async fn do_range(&self, session: &Session, request: &RangeRequest) -> Result<RangeAnswer, Status> {
+    /// Also returns the number of keys in the range.
+    async fn do_range(
+        &self,
+        session: &Session,
+        request: &RangeRequest,
+    ) -> Result<(Answer<RangeResponse>, i64), Status> {
         let query = parse::range(request)?;
         let read = async {
             self.barrier(session, request.serializable).await?;
             Ok(session.range(&query).await?)
         };
-        let (rev, result, tail) = self.timed(RequestKind::Range, read).await?;
-        RangeAnswer::new(render::range(render::header(&self.node, rev), result), tail)
+        let Found { rev, result, memory, tail } = self.timed(RequestKind::Range, read).await?;
+        let (header, count) = (self.header(rev), result.count);
+        let answer = match tail {
+            None if !memory.is_counted() => Answer::Whole(render::range(header, result)),
+            tail => Answer::in_parts(rope::range(header, result, tail), memory)?,
+        };
+        Ok((answer, count))
     }
 
-    async fn do_put(&self, session: &Session, request: &PutRequest) -> Result<PutResponse, Status> {
+    async fn do_put(&self, session: &Session, request: &PutRequest) -> Result<Answer<PutResponse>, Status> {
         let put = parse::put(request)?;
-        let outcome = session.propose_with_quota(Command::Put(put)).await?;
+        let (outcome, memory) = session.write_with_quota(Command::Put(put)).await?;
+        let header = self.header(outcome.rev);
         match outcome.result? {
-            apply::Response::Put { prev_kv } => Ok(render::put(self.header(outcome.rev), prev_kv)),
+            apply::Response::Put { prev_kv } if memory.is_counted() => {
+                Answer::in_parts(rope::put(header, prev_kv), memory)
+            }
+            apply::Response::Put { prev_kv } => Ok(Answer::Whole(render::put(header, prev_kv))),
             other => Err(wrong_kind(&other)),
         }
     }
 
+    /// Also returns the number of keys that were deleted.
     async fn do_delete_range(
         &self,
         session: &Session,
         request: &DeleteRangeRequest,
-    ) -> Result<DeleteRangeResponse, Status> {
+    ) -> Result<(Answer<DeleteRangeResponse>, i64), Status> {
         let delete = parse::delete_range(request)?;
-        let outcome = session.propose(Command::DeleteRange(delete)).await?;
-        match outcome.result? {
-            apply::Response::DeleteRange { deleted, prev_kvs } => {
-                Ok(render::delete_range(self.header(outcome.rev), deleted, prev_kvs))
+        let (outcome, memory) = session.write(Command::DeleteRange(delete)).await?;
+        let header = self.header(outcome.rev);
+        let (answer, deleted) = match outcome.result? {
+            apply::Response::DeleteRange { deleted, prev_kvs } if memory.is_counted() => {
+                (Answer::in_parts(rope::delete_range(header, deleted, prev_kvs), memory)?, deleted)
             }
-            other => Err(wrong_kind(&other)),
-        }
+            apply::Response::DeleteRange { deleted, prev_kvs } => {
+                (Answer::Whole(render::delete_range(header, deleted, prev_kvs)), deleted)
+            }
+            other => return Err(wrong_kind(&other)),
+        };
+        Ok((answer, deleted))
     }
 
-    async fn do_txn(&self, session: &Session, request: &TxnRequest) -> Result<TxnResponse, Status> {
+    /// Also returns whether the comparisons held.
+    async fn do_txn(
+        &self,
+        session: &Session,
+        request: &TxnRequest,
+    ) -> Result<(Answer<TxnResponse>, bool), Status> {
         let (txn, access) = parse::txn(request, self.txn_ops_max)?;
-        let outcome: Outcome = match access {
+        let (outcome, memory): (Outcome, Memory) = match access {
             Access::Read { serializable } => {
                 let read = async {
                     self.barrier(session, serializable).await?;
@@ -106,12 +132,19 @@ impl Kv {
                 };
                 self.timed(RequestKind::ReadonlyTxn, read).await?
             }
-            Access::Write => session.propose_with_quota(Command::Txn(txn)).await?,
+            Access::Write => session.write_with_quota(Command::Txn(txn)).await?,
         };
-        match outcome.result? {
-            apply::Response::Txn(result) => Ok(render::txn(self.header(outcome.rev), result)),
-            other => Err(wrong_kind(&other)),
-        }
+        let header = self.header(outcome.rev);
+        let result = match outcome.result? {
+            apply::Response::Txn(result) => result,
+            other => return Err(wrong_kind(&other)),
+        };
+        let succeeded = result.succeeded;
+        let answer = match memory.is_counted() {
+            true => Answer::in_parts(rope::txn(header, result), memory)?,
+            false => Answer::Whole(render::txn(header, result)),
+        };
+        Ok((answer, succeeded))
     }
 
     /// Counts the duration of a read, including its barrier.
@@ -149,8 +182,10 @@ impl kv_server::Kv for Kv {
         let session = session(&self.node, &request);
         let request = request.into_inner();
         let answer = self.do_range(&session, &request).await;
-        let stats = |answer: &RangeAnswer| slow::range(&request, answer.count(), answer.size());
-        timer.finish(RANGE, answer, stats).map(RangeAnswer::into_response)
+        let stats = |(answer, count): &(Answer<_>, i64)| slow::range(&request, *count, answer.size());
+        timer
+            .finish(RANGE, answer, stats)
+            .map(|answer| Answer::into_response(answer.map(|(answer, _)| answer)))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -158,7 +193,8 @@ impl kv_server::Kv for Kv {
         let session = session(&self.node, &request);
         let request = request.into_inner();
         let answer = self.do_put(&session, &request).await;
-        timer.finish(PUT, answer, |answer| slow::put(&request, answer))
+        let stats = |answer: &Answer<_>| slow::put(&request, answer.size());
+        timer.finish(PUT, answer, stats).map(Answer::into_response)
     }
 
     async fn delete_range(
@@ -169,7 +205,11 @@ impl kv_server::Kv for Kv {
         let session = session(&self.node, &request);
         let request = request.into_inner();
         let answer = self.do_delete_range(&session, &request).await;
-        timer.finish(DELETE_RANGE, answer, |answer| slow::delete_range(&request, answer))
+        let stats =
+            |(answer, deleted): &(Answer<_>, i64)| slow::delete_range(&request, *deleted, answer.size());
+        timer
+            .finish(DELETE_RANGE, answer, stats)
+            .map(|answer| Answer::into_response(answer.map(|(answer, _)| answer)))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
@@ -177,7 +217,8 @@ impl kv_server::Kv for Kv {
         let session = session(&self.node, &request);
         let request = request.into_inner();
         let answer = self.do_txn(&session, &request).await;
-        timer.finish(TXN, answer, |answer| slow::txn(&request, answer))
+        let stats = |(answer, succeeded): &(Answer<_>, bool)| slow::txn(&request, *succeeded, answer.size());
+        timer.finish(TXN, answer, stats).map(|answer| Answer::into_response(answer.map(|(answer, _)| answer)))
     }
 
     async fn compact(
@@ -202,9 +243,12 @@ impl kv_server::Kv for Kv {
         let query = parse::range_stream(&request)?;
         self.barrier(&session, request.serializable).await?;
         let node = self.node.clone();
-        let read = move |query: &Range, counted: bool| {
-            let (rev, result) = session.range_piece(query, counted)?;
-            Ok((render::header(&node, rev), result))
+        let read = move |query: Range, counted: bool| {
+            let (session, node) = (session.clone(), node.clone());
+            async move {
+                let (rev, result) = session.range_piece(&query, counted).await?;
+                Ok((render::header(&node, rev), result))
+            }
         };
         let chunks = Chunks::new(query, self.chunk_bytes, read);
         Ok(Response::new(Box::pin(stream::try_unfold(chunks, Chunks::next))))
@@ -228,24 +272,29 @@ const FIRST_CHUNK_KEYS: i64 = 10;
 
 type Read = Result<(ResponseHeader, crate::mvcc::RangeResult), Status>;
 
-impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
+impl<R, F> Chunks<R>
+where
+    R: FnMut(Range, bool) -> F,
+    F: Future<Output = Read>,
+{
     fn new(mut query: Range, bytes: usize, read: R) -> Chunks<R> {
         let left = if query.limit > 0 { query.limit } else { i64::MAX };
         query.limit = left.min(FIRST_CHUNK_KEYS);
         Chunks { read, query, left, bytes, first: None, done: false }
     }
 
-    /// A function for `try_unfold`. Its future is ready at once.
-    fn next(mut self) -> impl Future<Output = Result<Option<(RangeStreamResponse, Self)>, Status>> {
-        let chunk = if self.done { Ok(None) } else { self.read_chunk().map(Some) };
-        std::future::ready(
-            chunk.map(|chunk| chunk.map(|chunk| (RangeStreamResponse { range_response: Some(chunk) }, self))),
-        )
+    /// A function for `try_unfold`.
+    async fn next(mut self) -> Result<Option<(RangeStreamResponse, Self)>, Status> {
+        if self.done {
+            return Ok(None);
+        }
+        let chunk = self.read_chunk().await?;
+        Ok(Some((RangeStreamResponse { range_response: Some(chunk) }, self)))
     }
 
-    fn read_chunk(&mut self) -> Result<RangeResponse, Status> {
+    async fn read_chunk(&mut self) -> Result<RangeResponse, Status> {
         // Only the first chunk has to count all keys of the range.
-        let (header, result) = (self.read)(&self.query, self.first.is_none())?;
+        let (header, result) = (self.read)(self.query.clone(), self.first.is_none()).await?;
         let (header, count) = *self.first.get_or_insert((header, result.count));
         if self.query.rev <= 0 {
             self.query.rev = header.revision;
@@ -279,7 +328,7 @@ impl<R: FnMut(&Range, bool) -> Read> Chunks<R> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use futures_util::{FutureExt, StreamExt};
+    use futures_util::{FutureExt, StreamExt, future::ready};
 
     use super::*;
     use crate::{
@@ -319,7 +368,7 @@ mod tests {
     }
 
     fn chunks(tape: &mut Tape, query: Range, bytes: usize) -> Vec<RangeResponse> {
-        let chunks = Chunks::new(query, bytes, |query: &Range, _| tape.read(query));
+        let chunks = Chunks::new(query, bytes, |query: Range, _| ready(tape.read(&query)));
         let stream = stream::try_unfold(chunks, Chunks::next);
         let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");
         let response = |chunk: Result<RangeStreamResponse, Status>| {
@@ -398,9 +447,9 @@ mod tests {
     #[test]
     fn only_counting_takes_one_chunk() {
         let query = Range { count_only: true, ..all() };
-        let read = |_: &Range, _| {
+        let read = |_: Range, _| {
             let result = RangeResult { kvs: Vec::new(), more: false, count: 3 };
-            Ok((ResponseHeader { revision: 4, ..Default::default() }, result))
+            ready(Ok((ResponseHeader { revision: 4, ..Default::default() }, result)))
         };
         let stream = stream::try_unfold(Chunks::new(query, 1000, read), Chunks::next);
         let chunks: Vec<_> = stream.collect().now_or_never().expect("reading never waits");

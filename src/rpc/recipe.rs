@@ -13,7 +13,7 @@ use super::{status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
-    node::{CaughtUp, ProposeError, Session, WatchStream},
+    node::{CaughtUp, Found, ProposeError, Session, WatchStream},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
     watch::{Delivery, WatcherSpec},
 };
@@ -130,7 +130,7 @@ pub(crate) fn found(result: &mut TxnResult, place: usize) -> Option<KeyValue> {
 /// A linearizable read, of which the first part is enough.
 pub(crate) async fn read(session: &Session, query: &Range) -> Result<(Rev, RangeResult), Status> {
     session.read_barrier().await?;
-    let (rev, result, _) = session.range(query).await?;
+    let Found { rev, result, .. } = session.range(query).await?;
     Ok((rev, result))
 }
 

@@ -131,7 +131,7 @@ impl Nested for TxnOp<'_> {
     }
 }
 
-fn inner_header(rev: Rev) -> ResponseHeader {
+pub(super) fn inner_header(rev: Rev) -> ResponseHeader {
     ResponseHeader { revision: rev.0, ..ResponseHeader::default() }
 }
 

@@ -14,8 +14,7 @@ use tonic::{Request, Response, Status, transport::server::TcpConnectInfo};
 
 use crate::{
     pb::etcdserverpb::{
-        self as pb, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-        request_op::Request as PbOp,
+        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request as PbOp,
     },
     telemetry::GoDuration,
 };
@@ -135,34 +134,34 @@ pub(crate) fn range(request: &RangeRequest, count: i64, response_size: i64) -> S
     }
 }
 
-pub(crate) fn put(request: &PutRequest, answer: &pb::PutResponse) -> Stats {
+pub(crate) fn put(request: &PutRequest, response_size: i64) -> Stats {
     Stats {
         request_count: 1,
         request_size: size(request),
         response_count: 0,
-        response_size: size(answer),
+        response_size,
         content: text(|out| describe_put(out, request)),
     }
 }
 
-pub(crate) fn delete_range(request: &DeleteRangeRequest, answer: &pb::DeleteRangeResponse) -> Stats {
+pub(crate) fn delete_range(request: &DeleteRangeRequest, deleted: i64, response_size: i64) -> Stats {
     Stats {
         request_count: 0,
         request_size: size(request),
-        response_count: answer.deleted,
-        response_size: size(answer),
+        response_count: deleted,
+        response_size,
         content: text(|out| describe_delete_range(out, request)),
     }
 }
 
 /// Counts the operations of the branch that was taken.
-pub(crate) fn txn(request: &TxnRequest, answer: &pb::TxnResponse) -> Stats {
-    let branch = if answer.succeeded { &request.success } else { &request.failure };
+pub(crate) fn txn(request: &TxnRequest, succeeded: bool, response_size: i64) -> Stats {
+    let branch = if succeeded { &request.success } else { &request.failure };
     Stats {
         request_count: branch.len() as i64,
         request_size: branch.iter().map(size).sum(),
         response_count: 0,
-        response_size: size(answer),
+        response_size,
         content: text(|out| describe_txn(out, request)),
     }
 }
@@ -281,12 +280,14 @@ mod tests {
             ..Default::default()
         };
         let request = TxnRequest {
-            compare: vec![pb::Compare { key: Bytes::from_static(b"c"), ..Default::default() }],
+            compare: vec![crate::pb::etcdserverpb::Compare {
+                key: Bytes::from_static(b"c"),
+                ..Default::default()
+            }],
             success: vec![RequestOp { request: Some(PbOp::RequestPut(put)) }],
             failure: vec![RequestOp { request: Some(PbOp::RequestRange(get)) }],
         };
-        let answer = pb::TxnResponse { succeeded: true, ..Default::default() };
-        let stats = txn(&request, &answer);
+        let stats = txn(&request, true, 2);
         assert_eq!(
             stats.content,
             "compare:<key:\"c\" > \

@@ -40,6 +40,8 @@ pub(crate) enum Refusal {
     NoSpace,
     Corrupt,
     Unreadable,
+    AnswerTooLarge,
+    ExecutedAnswerTooLarge,
     // Leases.
     LeaseNotFound,
     LeaseExists,
@@ -226,6 +228,18 @@ impl Refusal {
                 "retcd: the request was executed, but its answer needs a record that this member cannot read \
                  from its disk; the member's log names the file",
             ),
+            // etcd refuses with this code to send an answer of more than 2 GiB.
+            Refusal::AnswerTooLarge => (
+                ResourceExhausted,
+                "retcd: the answer takes more than 128 MiB of memory, the limit for answers that are sorted by \
+                 something else than the key and for those of transactions and deletions; ask for fewer keys, or \
+                 for a range in the order of the keys, which has no limit",
+            ),
+            Refusal::ExecutedAnswerTooLarge => (
+                ResourceExhausted,
+                "retcd: the request was executed, but its answer takes more than 128 MiB of memory, the limit for \
+                 answers of transactions and deletions",
+            ),
             Refusal::WatchCanceled => (Cancelled, "etcdserver: watch canceled"),
             Refusal::Canceled => (Cancelled, "etcdserver: request canceled"),
             Refusal::DeadlineExceeded => (DeadlineExceeded, "etcdserver: context deadline exceeded"),
@@ -296,6 +310,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::Auth(error) => error.into(),
             ProposeError::NoSpace => Refusal::NoSpace,
             ProposeError::Unreadable => Refusal::Unreadable,
+            ProposeError::AnswerTooLarge => Refusal::ExecutedAnswerTooLarge,
         }
     }
 }
@@ -326,6 +341,7 @@ impl From<ReadError> for Status {
             ReadError::Storage(error) => error.into(),
             ReadError::Shared(error) => Status::unknown(error.to_string()),
             ReadError::TooManyRequests => Refusal::TooManyRequests.into(),
+            ReadError::AnswerTooLarge => Refusal::AnswerTooLarge.into(),
             ReadError::TooManySnapshots => Status::resource_exhausted(format!(
                 "retcd: {SNAPSHOT_IMAGES_MAX} snapshots are being sent already, each from a copy of the database \
                  on this member's disk; try again when one of them is done, or ask another member"
@@ -510,6 +526,8 @@ Unknown: not a primary lessor"#;
             NoSpace,
             Corrupt,
             Unreadable,
+            AnswerTooLarge,
+            ExecutedAnswerTooLarge,
             LeaseNotFound,
             LeaseExists,
             LeaseTtlTooLarge,
@@ -573,7 +591,8 @@ Unknown: not a primary lessor"#;
         // etcd ends when it cannot read its disk.
         let mut ours: Vec<String> = ALL
             .iter()
-            .filter(|refusal| **refusal != Refusal::Unreadable)
+            // Those that etcd has no words for.
+            .filter(|refusal| !refusal.wire().1.starts_with("retcd: "))
             .map(|refusal| {
                 let status = Status::from(*refusal);
                 format!("{:?}: {}", status.code(), status.message())

@@ -22,6 +22,7 @@ mod lease;
 mod log;
 mod long_answer;
 mod maintenance;
+mod memory;
 mod metrics;
 #[path = "../support/pb.rs"]
 mod pb;

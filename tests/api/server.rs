@@ -218,6 +218,11 @@ impl Server {
         }
     }
 
+    /// The id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.as_ref().expect("the server runs").child.id()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }

@@ -70,7 +70,7 @@ impl Replica {
 
     /// Reads what an answer lacks.
     pub(super) fn fill(&self, missing: Vec<Missing<'_>>) {
-        for missing in missing {
+        for mut missing in missing {
             let mut walk = missing.walk();
             loop {
                 let step = walk.step(&self.state.mvcc).expect("a hold");

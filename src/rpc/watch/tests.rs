@@ -423,8 +423,8 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     let rev = stage.put("k", "2").await;
     // As if the watcher had been created after the event was applied and before it was published.
     let key = Range::of(KeyRange::Point("k".into()));
-    let (_, mut read, _) = stage.node.session(Caller::Nobody).range(&key).await.expect("it is there");
-    let events = [Event { kind: EventKind::Put, kv: read.kvs.remove(0), prev_kv: None }];
+    let mut read = stage.node.session(Caller::Nobody).range(&key).await.expect("it is there");
+    let events = [Event { kind: EventKind::Put, kv: read.result.kvs.remove(0), prev_kv: None }];
     let mut hub = WatchHub::new(Rev(rev - 1));
     let mut feed = hub.open_stream(1);
     let spec = WatcherSpec {

@@ -1,0 +1,293 @@
+//! Answers that are sent in parts, because they are too large to be encoded as a whole.
+//!
+//! ```text
+//! prefix | frame | frame | ... | trailers
+//! ```
+//!
+//! Such an answer is one message like any other. What it takes is counted, and released part by part as the client
+//! takes it. A client that is too slow loses the rest.
+//!
+//! The handler of the call returns a placeholder, because our gRPC library encodes answers as a whole. The
+//! interceptor puts the body of the answer in its place.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::{self, Stream};
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::{
+    task::AbortHandle,
+    time::{self, Instant},
+};
+use tonic::{Response, Status, body::Body};
+
+use super::rope::Rope;
+use crate::{limits, node::Memory};
+
+/// The largest message that etcd sends.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Flags and length before a message.
+const PREFIX_BYTES: usize = 5;
+const NOT_COMPRESSED: u8 = 0;
+
+/// What a call is answered with.
+pub(super) enum Answer<M> {
+    Whole(M),
+    InParts { body: PartsBody, size: usize },
+}
+
+impl<M: Message + Default> Answer<M> {
+    /// `rope` is an answer whose memory is counted.
+    pub(super) fn in_parts(rope: Rope, memory: Memory) -> Result<Answer<M>, Status> {
+        let size = rope.len();
+        let body = PartsBody::new(rope, memory)?;
+        Ok(Answer::InParts { body, size })
+    }
+
+    /// In bytes.
+    pub(super) fn size(&self) -> i64 {
+        match self {
+            Answer::Whole(response) => response.encoded_len() as i64,
+            Answer::InParts { size, .. } => *size as i64,
+        }
+    }
+
+    pub(super) fn into_response(answer: Response<Answer<M>>) -> Response<M> {
+        let (metadata, answer, mut extensions) = answer.into_parts();
+        let response = match answer {
+            Answer::Whole(response) => response,
+            Answer::InParts { body, .. } => {
+                extensions.insert(body);
+                M::default()
+            }
+        };
+        Response::from_parts(metadata, response, extensions)
+    }
+}
+
+/// The body of an answer, on its way to the interceptor.
+#[derive(Clone)]
+pub(super) struct PartsBody(Arc<Mutex<Option<Body>>>);
+
+impl PartsBody {
+    fn new(rope: Rope, memory: Memory) -> Result<PartsBody, Status> {
+        let frames = Frames::new(rope, memory)?;
+        let body = Body::new(StreamBody::new(frames.into_stream()));
+        Ok(PartsBody(Arc::new(Mutex::new(Some(body)))))
+    }
+
+    /// The body that is to replace the one of `response`.
+    pub(super) fn take_from(response: &mut http::Response<Body>) -> Option<Body> {
+        let PartsBody(body) = response.extensions_mut().remove()?;
+        body.lock().take()
+    }
+}
+
+/// The frames of an answer that have not been sent.
+struct Frames {
+    next: Next,
+    unsent: Arc<Unsent>,
+    slowness: AbortHandle,
+}
+
+enum Next {
+    Prefix(Bytes),
+    Message,
+    Nothing,
+}
+
+impl Frames {
+    fn new(rope: Rope, memory: Memory) -> Result<Frames, Status> {
+        let size = rope.len();
+        if size > MESSAGE_BYTES_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "trying to send message larger than max ({size} vs. {MESSAGE_BYTES_MAX})"
+            )));
+        }
+        let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
+        prefix.put_u8(NOT_COMPRESSED);
+        prefix.put_u32(size as u32);
+        let bytes_per_sec = bytes_per_sec_of(memory.bytes());
+        let unsent = Arc::new(Unsent::new(rope, memory));
+        let slowness = give_up_when_slow(Arc::downgrade(&unsent), limits::LONG_ANSWER_GRACE, bytes_per_sec);
+        let slowness = tokio::spawn(slowness).abort_handle();
+        Ok(Frames { next: Next::Prefix(prefix.freeze()), unsent, slowness })
+    }
+
+    fn into_stream(self) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
+        stream::unfold(self, |mut frames| async move {
+            let frame = frames.next_frame().await?;
+            Some((Ok(frame), frames))
+        })
+    }
+
+    async fn next_frame(&mut self) -> Option<Frame<Bytes>> {
+        let status = match std::mem::replace(&mut self.next, Next::Message) {
+            Next::Prefix(prefix) => return Some(Frame::data(prefix)),
+            Next::Message => match self.unsent.next().await {
+                Ok(Some(data)) => return Some(Frame::data(data)),
+                Ok(None) => Status::ok(""),
+                Err(status) => status,
+            },
+            Next::Nothing => {
+                self.next = Next::Nothing;
+                return None;
+            }
+        };
+        self.next = Next::Nothing;
+        let mut trailers = HeaderMap::new();
+        // A status of ours consists of valid header values.
+        let _ = status.add_header(&mut trailers);
+        Some(Frame::trailers(trailers))
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.slowness.abort();
+    }
+}
+
+/// The message of an answer, until it was sent or given up.
+struct Unsent {
+    message: Mutex<Option<(Rope, Memory)>>,
+    /// The bytes that were asked for, because the client has taken those before them.
+    taken_bytes: AtomicU64,
+}
+
+impl Unsent {
+    fn new(rope: Rope, memory: Memory) -> Unsent {
+        Unsent { message: Mutex::new(Some((rope, memory))), taken_bytes: AtomicU64::new(0) }
+    }
+
+    async fn next(&self) -> Result<Option<Bytes>, Status> {
+        let Some((mut rope, mut memory)) = self.message.lock().take() else {
+            return Err(Status::unavailable("the answer was given up because the client read it too slowly"));
+        };
+        let Some(data) = rope.next().await? else { return Ok(None) };
+        self.taken_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        // A key takes more memory than bytes in the message.
+        memory.shrink_to(memory.bytes().saturating_sub(data.len()));
+        *self.message.lock() = Some((rope, memory));
+        Ok(Some(data))
+    }
+}
+
+/// How fast a client has to take an answer. Others wait for the memory of one that is kept.
+fn bytes_per_sec_of(memory_bytes: usize) -> u64 {
+    let of_memory = memory_bytes as u64 / limits::KEPT_ANSWER_MAX.as_secs();
+    of_memory.max(limits::LONG_ANSWER_BYTES_PER_SEC_MIN)
+}
+
+/// Drops an answer that the client takes too slowly. The body cannot do that itself, because it is polled only when
+/// the client has taken what came before.
+async fn give_up_when_slow(unsent: Weak<Unsent>, grace: Duration, bytes_per_sec: u64) {
+    let start = Instant::now();
+    loop {
+        time::sleep(grace).await;
+        let Some(unsent) = unsent.upgrade() else { return };
+        let since = start.elapsed().saturating_sub(grace);
+        let is_slow = unsent.taken_bytes.load(Ordering::Relaxed) <= bytes_due(since, bytes_per_sec);
+        // While a part is being read, the message is not here: then it is dropped the next time.
+        if is_slow && unsent.message.lock().take().is_some() {
+            return;
+        }
+    }
+}
+
+/// What a client has to have taken so long after the grace period.
+fn bytes_due(since: Duration, bytes_per_sec: u64) -> u64 {
+    since.as_secs().saturating_mul(bytes_per_sec)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::{
+        mvcc::RangeResult,
+        pb::etcdserverpb::{RangeResponse, ResponseHeader},
+        rpc::rope,
+        types::KeyValue,
+    };
+
+    const VALUE_BYTES: usize = 100_000;
+
+    fn frames(keys: usize) -> Frames {
+        let kv = |number: usize| KeyValue {
+            key: format!("{number:06}").into(),
+            value: vec![7; VALUE_BYTES].into(),
+            ..KeyValue::default()
+        };
+        let result = RangeResult { kvs: (0..keys).map(kv).collect(), more: false, count: keys as i64 };
+        let rope = rope::range(ResponseHeader::default(), result, None);
+        Frames::new(rope, Memory::default()).expect("it is not too large")
+    }
+
+    fn status(trailers: &HeaderMap) -> Status {
+        Status::from_header_map(trailers).expect("trailers have a status")
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_a_message_and_trailers() {
+        let frames: Vec<_> = frames(5).into_stream().collect().await;
+        let mut frames: Vec<_> = frames.into_iter().map(|frame| frame.expect("no error")).collect();
+        let trailers = frames.pop().expect("a last frame").into_trailers().expect("trailers");
+        assert_eq!(status(&trailers).code(), tonic::Code::Ok);
+        assert!(frames.len() > 5, "a frame has few keys");
+        let bytes: Vec<u8> = frames.into_iter().flat_map(|frame| frame.into_data().expect("data")).collect();
+        let (prefix, message) = bytes.split_at(PREFIX_BYTES);
+        assert_eq!(prefix[1..], (message.len() as u32).to_be_bytes());
+        let answer = RangeResponse::decode(message).expect("a whole message");
+        assert_eq!((answer.kvs.len(), answer.count), (5, 5));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_is_given_up() {
+        let mut frames = frames(5);
+        let unsent = Arc::downgrade(&frames.unsent);
+        assert!(frames.next_frame().await.expect("the prefix").is_data());
+        give_up_when_slow(unsent.clone(), Duration::ZERO, 1).await;
+        let unsent = unsent.upgrade().expect("the body is there");
+        assert!(unsent.message.lock().is_none(), "it is dropped while nobody asks for more");
+        let trailers = frames.next_frame().await.expect("trailers").into_trailers().expect("trailers");
+        assert_eq!(status(&trailers).code(), tonic::Code::Unavailable);
+        assert!(frames.next_frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_is_not_given_up() {
+        let mut frames = frames(5);
+        assert!(frames.next_frame().await.expect("the prefix").is_data());
+        assert!(frames.next_frame().await.expect("the first keys").is_data());
+        let watch = give_up_when_slow(Arc::downgrade(&frames.unsent), Duration::ZERO, 1);
+        let mut watch = Box::pin(watch);
+        // Less than a second has passed, for which nothing is due.
+        assert!(futures_util::poll!(&mut watch).is_pending());
+        time::sleep(Duration::from_millis(1)).await;
+        assert!(futures_util::poll!(&mut watch).is_pending());
+        while frames.next_frame().await.expect("a frame").is_data() {}
+        drop(frames);
+        watch.await;
+    }
+
+    #[test]
+    fn what_is_kept_has_to_be_taken_within_a_minute() {
+        let of = |bytes| bytes_due(limits::KEPT_ANSWER_MAX, bytes_per_sec_of(bytes));
+        assert_eq!(of(0), limits::KEPT_ANSWER_MAX.as_secs() * limits::LONG_ANSWER_BYTES_PER_SEC_MIN);
+        let most = limits::KEPT_ANSWERS_BYTES;
+        assert!(of(most) > most as u64 - limits::KEPT_ANSWER_MAX.as_secs() && of(most) <= most as u64);
+    }
+}
