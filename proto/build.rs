@@ -29,7 +29,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let clients = out.join("client");
     fs::create_dir_all(&clients)?;
 
-    let api = protox::compile(CLIENT_API, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(CLIENT_API)?;
+    let api = compiler.file_descriptor_set();
+    // For the tests that go through every call and every field.
+    fs::write(out.join("api.descriptors"), compiler.encode_file_descriptor_set())?;
     let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
     let peer = protox::compile(["peer.proto"], ["proto"])?;
 

@@ -11,6 +11,9 @@
 //! percentiles of the quiet client alone and beside the noise, how many of its requests failed, what
 //! the noise got done, and the most memory that the server held.
 //!
+//! Of `login-storm` the quiet client is logged in, and two more lines are printed: how long a login with a wrong password
+//! takes for a known and for an unknown user, and how many logins with the right one there are in a second.
+//!
 //! `--program etcd` measures etcd instead, `--program PATH` another build. `--members 3` sends both to
 //! the leader of three. Trust the ratios of one run more than its figures: client and server share
 //! the machine.
@@ -41,17 +44,20 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Status,
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
 use self::{
     cluster::{Cluster, Member, Plan},
     pb::etcdserverpb::{
+        AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, AuthenticateRequest,
         DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp,
-        SnapshotRequest, TxnRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
-        lease_client::LeaseClient, maintenance_client::MaintenanceClient, range_request::SortOrder,
-        range_request::SortTarget, request_op, watch_client::WatchClient, watch_request,
+        SnapshotRequest, TxnRequest, WatchCreateRequest, WatchRequest, auth_client::AuthClient,
+        kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        range_request::SortOrder, range_request::SortTarget, request_op, watch_client::WatchClient,
+        watch_request,
     },
 };
 
@@ -84,6 +90,12 @@ const DEAF_WATCHERS: usize = 50;
 const LEASE_CLIENTS: usize = 64;
 const SILENT_CONNECTIONS: usize = 1000;
 const MIB_PUT_CLIENTS: usize = 4;
+const LOGIN_CLIENTS: usize = 200;
+/// Logins with a wrong password of each of two users, one after the other.
+const TIMED_LOGINS: usize = 200;
+/// Logins with the right password, by several clients.
+const RIGHT_LOGINS: usize = 2000;
+const RIGHT_LOGIN_CLIENTS: usize = 16;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -98,9 +110,10 @@ enum Noise {
     LeaseStorm,
     Connections,
     MibPuts,
+    LoginStorm,
 }
 
-const NOISES: [(&str, Noise); 9] = [
+const NOISES: [(&str, Noise); 10] = [
     ("big-txn", Noise::BigTxn),
     ("big-txn-with-put", Noise::BigTxnWithPut),
     ("big-range", Noise::BigRange),
@@ -110,6 +123,7 @@ const NOISES: [(&str, Noise); 9] = [
     ("lease-storm", Noise::LeaseStorm),
     ("connections", Noise::Connections),
     ("mib-puts", Noise::MibPuts),
+    ("login-storm", Noise::LoginStorm),
 ];
 
 fn main() -> Result<(), Failure> {
@@ -168,15 +182,20 @@ async fn measure(name: &str, noise: Noise, cluster: Cluster, length: Duration) -
     fill(leader, "key", KEYS, VALUE_BYTES).await?;
     time::sleep(REST).await;
     let endpoint = format!("http://{}", leader.endpoint());
+    let token = if noise == Noise::LoginStorm { Some(guard(leader).await?) } else { None };
 
-    let alone = quiet(endpoint.clone(), length).await?;
+    let alone = quiet(endpoint.clone(), token.clone(), length).await?;
     row(&format!("({name}: alone)"), &alone, 0, peak_bytes(leader)?)?;
 
     let done = Arc::new(AtomicU64::new(0));
     let makers = make(noise, leader, &done).await?;
-    let beside = quiet(endpoint, length).await?;
+    let beside = quiet(endpoint, token, length).await?;
     row(name, &beside, done.load(Ordering::Relaxed), peak_bytes(leader)?)?;
     drop(makers);
+    if noise == Noise::LoginStorm {
+        time::sleep(REST).await;
+        time_logins(leader).await?;
+    }
     Ok(())
 }
 
@@ -207,16 +226,16 @@ struct Seen {
 }
 
 /// The quiet client: puts and gets at a fixed rate, on a thread of its own.
-async fn quiet(endpoint: String, length: Duration) -> Result<Seen, Failure> {
+async fn quiet(endpoint: String, token: Option<Token>, length: Duration) -> Result<Seen, Failure> {
     let (tell, mut told) = mpsc::channel(1);
     thread::spawn(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        tell.blocking_send(runtime.block_on(pace(&endpoint, length))).ok();
+        tell.blocking_send(runtime.block_on(pace(&endpoint, token, length))).ok();
     });
     told.recv().await.ok_or("the quiet client has panicked")?
 }
 
-async fn pace(endpoint: &str, length: Duration) -> Result<Seen, Failure> {
+async fn pace(endpoint: &str, token: Option<Token>, length: Duration) -> Result<Seen, Failure> {
     let client = KvClient::new(Endpoint::from_shared(endpoint.to_owned())?.connect().await?);
     let interval = Duration::from_secs(1) / QUIET_PER_SEC;
     let start = Instant::now();
@@ -225,9 +244,9 @@ async fn pace(endpoint: &str, length: Duration) -> Result<Seen, Failure> {
         let due = start + interval * number;
         time::sleep_until(due.into()).await;
         for is_put in [true, false] {
-            let mut client = client.clone();
+            let (mut client, token) = (client.clone(), token.clone());
             requests.spawn(async move {
-                let request = quiet_request(&mut client, is_put, number);
+                let request = quiet_request(&mut client, token, is_put, number);
                 let is_ok = matches!(time::timeout(QUIET_TIMEOUT, request).await, Ok(Ok(())));
                 (is_put, is_ok, due.elapsed())
             });
@@ -244,14 +263,87 @@ async fn pace(endpoint: &str, length: Duration) -> Result<Seen, Failure> {
     Ok(seen)
 }
 
-async fn quiet_request(client: &mut KvClient<Channel>, is_put: bool, number: u32) -> Result<(), Status> {
+async fn quiet_request(
+    client: &mut KvClient<Channel>,
+    token: Option<Token>,
+    is_put: bool,
+    number: u32,
+) -> Result<(), Status> {
     let key = format!("quiet/{:04}", number % 1000).into_bytes();
     if is_put {
         let value = vec![b'q'; 256].into();
-        client.put(PutRequest { key: key.into(), value, ..PutRequest::default() }).await?;
+        client.put(with_token(PutRequest { key: key.into(), value, ..PutRequest::default() }, token)).await?;
     } else {
-        client.range(RangeRequest { key: key.into(), ..RangeRequest::default() }).await?;
+        client.range(with_token(RangeRequest { key: key.into(), ..RangeRequest::default() }, token)).await?;
     }
+    Ok(())
+}
+
+type Token = MetadataValue<Ascii>;
+
+fn with_token<T>(message: T, token: Option<Token>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("token", token);
+    }
+    request
+}
+
+/// Enables authentication. Returns a token of root.
+async fn guard(member: &Member) -> Result<Token, Failure> {
+    let mut auth = AuthClient::new(member.channel());
+    let add = AuthUserAddRequest {
+        name: "root".to_owned(),
+        password: "right".to_owned(),
+        ..AuthUserAddRequest::default()
+    };
+    auth.user_add(add).await?;
+    auth.user_grant_role(AuthUserGrantRoleRequest { user: "root".to_owned(), role: "root".to_owned() })
+        .await?;
+    auth.auth_enable(AuthEnableRequest {}).await?;
+    Ok(auth.authenticate(login("root", "right")).await?.into_inner().token.parse()?)
+}
+
+fn login(name: &str, password: &str) -> AuthenticateRequest {
+    AuthenticateRequest { name: name.to_owned(), password: password.to_owned() }
+}
+
+/// Whether the time of a refusal tells which users there are, and how fast users get in.
+async fn time_logins(member: &Member) -> Result<(), Failure> {
+    let mut auth = AuthClient::new(member.channel());
+    let mut took = [("root", Vec::new()), ("nobody", Vec::new())];
+    for _ in 0..TIMED_LOGINS {
+        // In turns, so that what else goes on meets both.
+        for (name, took) in &mut took {
+            let start = Instant::now();
+            if auth.authenticate(login(name, "wrong")).await.is_ok() {
+                return Err("a wrong password was taken".into());
+            }
+            took.push(start.elapsed());
+        }
+    }
+    let [known, unknown] = took.map(|(_, mut took)| {
+        took.sort_unstable();
+        took[took.len() / 2].as_secs_f64() * 1e3
+    });
+    writeln!(
+        io::stdout(),
+        "a wrong password takes {known:.2} ms for a known user and {unknown:.2} ms for an unknown one ({:.3})",
+        unknown / known
+    )?;
+    let start = Instant::now();
+    let clients = (0..RIGHT_LOGIN_CLIENTS).map(|_| {
+        let mut auth = AuthClient::new(member.channel());
+        async move {
+            for _ in 0..RIGHT_LOGINS / RIGHT_LOGIN_CLIENTS {
+                auth.authenticate(login("root", "right")).await?;
+            }
+            Ok::<_, Status>(())
+        }
+    });
+    try_join_all(clients).await?;
+    let per_second = RIGHT_LOGINS as f64 / start.elapsed().as_secs_f64();
+    writeln!(io::stdout(), "{RIGHT_LOGINS} logins with the right password: {per_second:.0} a second")?;
     Ok(())
 }
 
@@ -380,6 +472,21 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
                         let put =
                             PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
                         client.put(put).await.map(drop)
+                    }
+                }));
+            }
+        }
+        Noise::LoginStorm => {
+            for number in 0..LOGIN_CLIENTS {
+                let client = AuthClient::new(member.channel());
+                let name = if number % 2 == 0 { "root" } else { "nobody" };
+                let done = Arc::clone(done);
+                // A refusal is what this noise is made of.
+                tasks.push(tokio::spawn(async move {
+                    let mut client = client;
+                    loop {
+                        client.authenticate(login(name, "wrong")).await.ok();
+                        done.fetch_add(1, Ordering::Relaxed);
                     }
                 }));
             }

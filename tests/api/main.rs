@@ -7,6 +7,8 @@
 // Tests may use clocks, threads and sockets, which the core modules must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[path = "../support/canary.rs"]
+mod canary;
 mod client;
 mod concurrency;
 mod crash;

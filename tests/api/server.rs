@@ -30,7 +30,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::{client::Client, tools};
+use crate::{canary, client::Client, tools};
 
 /// How long anything that should happen soon may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -356,6 +356,9 @@ impl Server {
         let took = since.elapsed();
         let log = self.log();
         self.running = None;
+        if self.launch.program == subject_program() && subject_is_retcd() {
+            assert_no_secret(&log);
+        }
         Ended { status, log, took }
     }
 
@@ -379,8 +382,15 @@ impl Drop for Server {
             for line in log.iter().skip(log.len().saturating_sub(LOG_LINES_SHOWN)) {
                 eprintln!("  {line:.400}");
             }
+        } else if self.launch.program == subject_program() && subject_is_retcd() {
+            assert_no_secret(&log);
         }
     }
+}
+
+fn assert_no_secret(log: &[String]) {
+    let found = canary::found_in(log.iter().map(String::as_str));
+    assert!(found.is_empty(), "secrets are logged:\n{}", found.join("\n"));
 }
 
 /// A port below the kernel's range for outgoing connections, so that none can take it between

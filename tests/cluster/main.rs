@@ -14,6 +14,7 @@ mod full_disk;
 mod hostile;
 mod large;
 mod leases;
+mod matrix;
 mod membership;
 #[path = "../support/pb.rs"]
 mod pb;

@@ -6,6 +6,9 @@
 // No test program uses all of this file.
 #![allow(dead_code)]
 
+#[path = "canary.rs"]
+pub(crate) mod canary;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -67,6 +70,11 @@ impl Plan {
     /// Members of a real etcd, for comparison.
     pub(crate) fn reference(size: usize) -> Plan {
         Plan { program: tools::reference().etcd.clone(), ..Plan::new(size) }
+    }
+
+    /// Members of this release of etcd, which has to be at hand.
+    pub(crate) fn release(release: tools::Release, size: usize) -> Plan {
+        Plan { program: release.etcd(), ..Plan::new(size) }
     }
 
     pub(crate) fn is_reference(&self) -> bool {
@@ -400,6 +408,9 @@ impl Member {
         }
         let status = running.child.wait().expect("a child can be waited for");
         let log = running.log.lock().expect("no writer of the log panics").join("\n");
+        if self.program == Path::new(env!("CARGO_BIN_EXE_retcd")) {
+            assert_eq!(canary::found_in(log.lines()), [""; 0], "secrets are logged");
+        }
         (status, log)
     }
 
@@ -496,6 +507,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        let is_ours = self.program == Path::new(env!("CARGO_BIN_EXE_retcd"));
         let Some(mut running) = self.running.take() else { return };
         running.child.kill().ok();
         running.child.wait().ok();
@@ -505,6 +517,10 @@ impl Drop for Member {
             for line in log.iter().skip(log.len().saturating_sub(25)) {
                 eprintln!("  {line:.300}");
             }
+        } else if is_ours {
+            let log = running.log.lock().expect("no writer of the log panics");
+            let found = canary::found_in(log.iter().map(String::as_str));
+            assert!(found.is_empty(), "secrets are logged:\n{}", found.join("\n"));
         }
     }
 }

@@ -36,6 +36,15 @@ impl Release {
         releases
     }
 
+    /// The server of this release.
+    pub(crate) fn etcd(self) -> PathBuf {
+        match self {
+            Release::V34 => panic!("only the etcdctl of 3.4 is installed"),
+            Release::V35 => present(etcd351_folder().join("etcd")),
+            Release::V37 => present(etcd37_folder().expect("etcd 3.7 is at hand").join("etcd")),
+        }
+    }
+
     pub(crate) fn etcdctl(self) -> PathBuf {
         match self {
             Release::V34 => {
