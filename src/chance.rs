@@ -27,6 +27,14 @@ impl Chance {
         self.0.lock().random()
     }
 
+    /// A text of ASCII letters, for a secret: nobody can tell it from the texts before it, if the seed is
+    /// not known.
+    pub(crate) fn letters(&self, count: usize) -> String {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut generator = self.0.lock();
+        (0..count).map(|_| char::from(LETTERS[generator.random_range(0..LETTERS.len())])).collect()
+    }
+
     /// A part of `whole`, from `parts.start` times it up to `parts.end` times it.
     pub(crate) fn part_of(&self, whole: Duration, parts: Range<f64>) -> Duration {
         assert!(parts.start < parts.end, "there is something to choose from");
@@ -46,6 +54,14 @@ mod tests {
         assert_eq!(drawn, [other.number(), other.number(), other.number()]);
         assert_ne!(drawn[0], drawn[1], "a clone goes on where the other is");
         assert_ne!(Chance::seeded(8).number(), drawn[0]);
+    }
+
+    #[test]
+    fn letters_are_as_many_as_asked_for_and_others_each_time() {
+        let chance = Chance::seeded(1);
+        let (one, other) = (chance.letters(16), chance.letters(16));
+        assert!(one.len() == 16 && one.chars().all(|letter| letter.is_ascii_alphabetic()), "{one}");
+        assert_ne!(one, other);
     }
 
     #[test]

@@ -295,9 +295,37 @@ pub(crate) const CLIENT_VERSIONS_MAX: usize = 32;
 /// Bytes of a password, because bcrypt uses no more. Longer ones are refused.
 pub(crate) const PASSWORD_BYTES_MAX: usize = 72;
 
-/// Passwords that one reactor hashes at the same time. Each hash takes 100 ms of a core; further
-/// requests wait.
-pub(crate) const PASSWORDS_HASHED_AT_ONCE: usize = 1;
+/// Threads that hash and check passwords, at most; no more than cores. A password takes 50 ms of a core, so
+/// these threads have a lower priority than all others.
+pub(crate) const PASSWORD_THREADS_MAX: usize = 4;
+
+/// Passwords that wait for one of these threads. Further calls are refused with `too many requests`. A place
+/// takes less than 4 KiB, with what its call holds.
+pub(crate) const PASSWORDS_WAITING: usize = 256;
+
+/// Users whose password was right a moment ago and need not be hashed again. When there are more, the one
+/// whose password was checked first is forgotten, and its next check takes as long as the first.
+pub(crate) const PASSWORDS_REMEMBERED: usize = 1024;
+/// After this time a password is hashed again.
+pub(crate) const PASSWORD_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// How long a simple token is valid after its last use, unless `--auth-token-ttl` says otherwise.
+pub(crate) const AUTH_TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(300);
+/// Longer times are taken for this one, so that a deadline can be computed.
+pub(crate) const AUTH_TOKEN_TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Simple tokens that a member remembers, of one user and of all users: 200 bytes each. When there are more,
+/// the one that was used longest ago is forgotten, and its client has to log in again.
+pub(crate) const TOKENS_PER_USER_MAX: usize = if cfg!(test) { 3 } else { 10_000 };
+pub(crate) const TOKENS_MAX: usize = if cfg!(test) { 5 } else { 100_000 };
+
+/// Leases that a stream of keep-alives renewed last. They are judged again when users or roles change, so
+/// that the stream ends when its caller may not renew them any more. Older ones are judged when they are
+/// renewed.
+pub(crate) const LEASES_HELD_BY_STREAM: usize = 64;
+
+/// Watchers that are judged again under one lock of the replica, when users or roles have changed.
+pub(crate) const WATCHERS_JUDGED_AT_ONCE: usize = 256;
 
 /// Proposals that wait for the core. When the queue is full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;

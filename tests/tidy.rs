@@ -248,6 +248,9 @@ const INTERNAL: &[(&str, &str)] = &[
     ("src/node/write.rs", "what a member proposes by itself: alarms, leases that ended, its own name"),
     ("src/node/compactor.rs", "compaction by --auto-compaction-retention"),
     ("src/http/node.rs", "the reads of health checks"),
+    ("src/apply/admission.rs", "judges callers: some commands are only for members"),
+    ("src/auth/judge.rs", "judges callers: a member may do everything"),
+    ("src/node/session.rs", "judges callers: what a member reads does not depend on users"),
 ];
 
 /// Macros and attributes that are only for unfinished work.

@@ -5,11 +5,14 @@
 //! read. One table has the permissions of commands, which are checked when the command is applied, and
 //! those of reads, which are checked before and after reading.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 
 use crate::{
     apply::{AuthCommand, Command, DeleteRange, Op, Put, Txn},
-    auth::AuthError,
+    auth::{Access, Asked, AuthError, AuthStore},
+    lease::{Lease, Lessor},
     types::{Caller, KeyRange, LeaseId},
 };
 
@@ -32,6 +35,8 @@ pub(crate) enum Call<'c> {
     /// A member is added, removed, moved or given a vote.
     MemberChange,
     AlarmList,
+    /// An alarm of no kind is raised or cleared.
+    AlarmChange,
     Status,
     /// The hash of the keys, or of the whole database.
     Hash,
@@ -39,12 +44,13 @@ pub(crate) enum Call<'c> {
     Snapshot,
     MoveLeader,
     Downgrade,
+    /// A password is hashed, for a user that is added or changed.
+    PasswordHash,
     UserGet(&'c str),
     UserList,
     RoleGet(&'c str),
     RoleList,
     AuthStatus,
-    AuthEnable,
 }
 
 /// One thing that a caller has to be, or has to be permitted.
@@ -74,14 +80,64 @@ pub(crate) enum Keys<'c> {
     OfLeases,
 }
 
-/// Whether `caller` may make a call. Authentication cannot be enabled yet, so every call is permitted.
-pub(crate) fn permit(caller: &Caller, call: Call<'_>) -> Result<(), AuthError> {
-    needs(call, &mut |need| judge(caller, need))
+/// Whether `caller` may make a call, by these users and roles.
+pub(super) fn permit(
+    auth: &AuthStore,
+    lessor: &Lessor,
+    caller: &Caller,
+    call: Call<'_>,
+) -> Result<(), AuthError> {
+    if !auth.is_enabled() {
+        return Ok(());
+    }
+    needs(call, &mut |need| judge(auth, lessor, caller, need))
 }
 
-/// Users and roles will be checked here.
-fn judge(_caller: &Caller, _need: Need<'_>) -> Result<(), AuthError> {
-    Ok(())
+fn judge(auth: &AuthStore, lessor: &Lessor, caller: &Caller, need: Need<'_>) -> Result<(), AuthError> {
+    match need {
+        Need::Identity => auth.check_identity(caller),
+        Need::Root => auth.check_root(caller),
+        Need::Internal if *caller == Caller::Internal => Ok(()),
+        Need::Internal => Err(AuthError::PermissionDenied),
+        Need::User(user) => auth.check_user(caller, user),
+        Need::Role(role) => auth.check_role(caller, role),
+        Need::Read(keys) => judge_keys(auth, lessor, caller, Access::Read, keys),
+        Need::Write(keys) => judge_keys(auth, lessor, caller, Access::Write, keys),
+    }
+}
+
+fn judge_keys(
+    auth: &AuthStore,
+    lessor: &Lessor,
+    caller: &Caller,
+    access: Access,
+    keys: Keys<'_>,
+) -> Result<(), AuthError> {
+    match keys {
+        Keys::Key(key) => auth.check_keys(caller, access, Asked::Key(key)),
+        Keys::Range(range) => auth.check_keys(caller, access, Asked::Range(range)),
+        Keys::OfLease(id) => judge_lease(auth, caller, access, lessor.get(id)),
+        Keys::OfLeases => {
+            auth.check_identity(caller)?;
+            lessor.leases().try_for_each(|(_, lease)| judge_lease(auth, caller, access, Some(lease)))
+        }
+    }
+}
+
+/// As in etcd, a lease without keys needs nothing, and the keys of all leases are open to the role `root`
+/// whenever its user was identified.
+fn judge_lease(
+    auth: &AuthStore,
+    caller: &Caller,
+    access: Access,
+    lease: Option<&Lease>,
+) -> Result<(), AuthError> {
+    let Some(lease) = lease.filter(|lease| !lease.keys.is_empty()) else { return Ok(()) };
+    if auth.check_root(caller).is_ok() {
+        return Ok(());
+    }
+    let mut next = |from: Bound<&[u8]>| lease.keys.range::<[u8], _>((from, Bound::Unbounded)).next();
+    auth.check_keys(caller, access, Asked::Set(&mut next))
 }
 
 /// Calls `ask` for each need of a call, until one is refused.
@@ -92,7 +148,7 @@ fn needs<'c, E>(call: Call<'c>, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>)
         Call::Command(command) => needs_of_command(command, ask),
         Call::ReadTxn(txn) => needs_of_txn(txn, ask),
         Call::Range(range) | Call::Watch(range) => ask(Need::Read(Keys::Range(range))),
-        Call::LeaseKeepAlive(id) => ask(Need::Write(Keys::OfLease(id))),
+        Call::LeaseKeepAlive(id) => needs_of_lease(id, ask),
         Call::LeaseTimeToLive { id, with_keys } => {
             ask(Need::Identity)?;
             if with_keys { ask(Need::Read(Keys::OfLease(id))) } else { Ok(()) }
@@ -105,9 +161,10 @@ fn needs<'c, E>(call: Call<'c>, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>)
         | Call::Snapshot
         | Call::MoveLeader
         | Call::Downgrade
+        | Call::AlarmChange
+        | Call::PasswordHash
         | Call::UserList
-        | Call::RoleList
-        | Call::AuthEnable => ask(Need::Root),
+        | Call::RoleList => ask(Need::Root),
         Call::UserGet(name) => ask(Need::User(name)),
         Call::RoleGet(name) => ask(Need::Role(name)),
         Call::AuthStatus => Ok(()),
@@ -123,7 +180,7 @@ fn needs_of_command<'c, E>(
         Command::DeleteRange(delete) => needs_of_delete(delete, ask),
         Command::Txn(txn) => needs_of_txn(txn, ask),
         Command::LeaseGrant { .. } => ask(Need::Identity),
-        Command::LeaseRevoke { id } => ask(Need::Write(Keys::OfLease(*id))),
+        Command::LeaseRevoke { id } => needs_of_lease(*id, ask),
         Command::LeaseCheckpoint { .. } | Command::MemberPublish { .. } => ask(Need::Internal),
         Command::Compact { .. } | Command::AlarmActivate(_) | Command::AlarmDeactivate(_) => ask(Need::Root),
         Command::Auth(command) => match command {
@@ -135,9 +192,20 @@ fn needs_of_command<'c, E>(
             | AuthCommand::RoleAdd { .. }
             | AuthCommand::RoleDelete { .. }
             | AuthCommand::RoleGrantPermission { .. }
-            | AuthCommand::RoleRevokePermission { .. } => ask(Need::Root),
+            | AuthCommand::RoleRevokePermission { .. }
+            | AuthCommand::Enable
+            | AuthCommand::Disable => ask(Need::Root),
+            // The member that checked the password proposes it.
+            AuthCommand::Login { .. } => ask(Need::Internal),
         },
     }
+}
+
+/// What it takes to renew or to revoke a lease. A lease that does not exist, or has no keys, still takes a
+/// user.
+fn needs_of_lease<'c, E>(id: LeaseId, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>) -> Result<(), E> {
+    ask(Need::Identity)?;
+    ask(Need::Write(Keys::OfLease(id)))
 }
 
 /// The needs of both branches, whichever is taken, and of nested transactions.
@@ -276,7 +344,7 @@ mod tests {
              txn if version a = 1 { put b 1; get c } else { del d..; txn { put e 1 lease 7 prev } else { get f } }
              compact 5; grant 7 60; revoke 7; left 7 100; alarm nospace 1; disarm corrupt 1; publish 1 one
              user add u _; user del u; user password u h; user grant u r; user revoke u r
-             role add r; role del r; role permit r read a; role forbid r a",
+             role add r; role del r; role permit r read a; role forbid r a; auth on; auth off; login u 7 x",
             expect![[r#"
                 put k v: write k
                 put k v prev: write k, read k
@@ -288,7 +356,7 @@ mod tests {
                 txn if version a = 1 { put b 1 ; get c } else { del d.. ; txn { put e 1 lease 7 prev } else { get f } }: read a, write b, read c, write d.., write e, write keys of lease 7, read e, read f
                 compact 5: root
                 grant 7 60: a user
-                revoke 7: write keys of lease 7
+                revoke 7: a user, write keys of lease 7
                 left 7 100: a member
                 alarm nospace 1: root
                 disarm corrupt 1: root
@@ -302,6 +370,9 @@ mod tests {
                 role del r: root
                 role permit r read a: root
                 role forbid r a: root
+                auth on: root
+                auth off: root
+                login u 7 x: a member
             "#]],
         );
     }
@@ -324,18 +395,19 @@ mod tests {
             Call::MemberList,
             Call::MemberChange,
             Call::AlarmList,
+            Call::AlarmChange,
             Call::Status,
             Call::Hash,
             Call::Defragment,
             Call::Snapshot,
             Call::MoveLeader,
             Call::Downgrade,
+            Call::PasswordHash,
             Call::UserGet("u"),
             Call::UserList,
             Call::RoleGet("r"),
             Call::RoleList,
             Call::AuthStatus,
-            Call::AuthEnable,
         ];
         let lines = calls.map(|call| {
             let is_txn = matches!(call, Call::ReadTxn(_));
@@ -346,25 +418,26 @@ mod tests {
             Range(Span(b"a", b"c")): read a..c
             ReadTxn: read a, read b, read c..
             Watch(Span(b"a", b"c")): read a..c
-            LeaseKeepAlive(LeaseId(7)): write keys of lease 7
+            LeaseKeepAlive(LeaseId(7)): a user, write keys of lease 7
             LeaseTimeToLive { id: LeaseId(7), with_keys: false }: a user
             LeaseTimeToLive { id: LeaseId(7), with_keys: true }: a user, read keys of lease 7
             LeaseLeases: read keys of all leases
             MemberList: a user
             MemberChange: root
             AlarmList: a user
+            AlarmChange: root
             Status: a user
             Hash: root
             Defragment: root
             Snapshot: root
             MoveLeader: root
             Downgrade: root
+            PasswordHash: root
             UserGet("u"): user u
             UserList: root
             RoleGet("r"): role r
             RoleList: root
             AuthStatus: nothing
-            AuthEnable: root
         "#]]
         .assert_eq(&lines.concat());
     }

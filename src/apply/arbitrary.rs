@@ -8,7 +8,7 @@ use crate::{
         Alarm, AlarmKind, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
         Put, Request, Txn,
     },
-    auth::{Permission, PermissionKind},
+    auth::{Permission, PermissionKind, TokenHash},
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
     types::{Caller, KeyRange, LeaseId, MemberId, Rev},
 };
@@ -19,6 +19,19 @@ pub(super) fn commands(most: usize) -> impl Strategy<Value = Vec<Command>> {
 
 pub(super) fn requests(most: usize) -> impl Strategy<Value = Vec<Request>> {
     vec((caller(), command()).prop_map(|(caller, command)| command.by(caller)), 1..most)
+}
+
+/// Requests by callers that may be users, at revisions that may be current. Most are by members, so that
+/// authentication is enabled and disabled often.
+pub(super) fn guarded_request() -> impl Strategy<Value = Request> {
+    let caller = prop_oneof![
+        6 => Just(Caller::Internal),
+        1 => Just(Caller::Nobody),
+        4 => (prop::sample::select(vec!["a", "b", "root"]), 1u64..30)
+            .prop_map(|(name, auth_rev)| Caller::User { name: name.into(), auth_rev }),
+    ];
+    let command = prop_oneof![1 => command(), 1 => auth_command().prop_map(Command::Auth)];
+    (caller, command).prop_map(|(caller, command)| command.by(caller))
 }
 
 fn caller() -> impl Strategy<Value = Caller> {
@@ -181,6 +194,13 @@ pub(super) fn auth_command() -> impl Strategy<Value = AuthCommand> {
             .prop_map(|(role, permission)| AuthCommand::RoleGrantPermission { role, permission }),
         4 => (name(), auth_range())
             .prop_map(|(role, range)| AuthCommand::RoleRevokePermission { role, range }),
+        2 => Just(AuthCommand::Enable),
+        1 => Just(AuthCommand::Disable),
+        3 => (name(), 1u64..30, "[a-c]").prop_map(|(name, auth_rev, letters)| AuthCommand::Login {
+            name,
+            auth_rev,
+            token: TokenHash::of(&letters),
+        }),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Applying the commands that change users and roles.
+//! Applying the commands that change users and roles, and logins.
 //!
 //! No alarm forbids these commands: an operator may need another role before repairing the cluster.
 
@@ -24,8 +24,12 @@ pub(super) fn run(state: &mut StateMachine, command: &AuthCommand) -> Result<Res
         let cell = cell(&state.auth, *table, name);
         state.record(*table, AuthStore::cell_key(name), cell);
     }
-    let rev = state.auth.rev_cell();
+    if let AuthCommand::Login { .. } = command {
+        return Ok(Response::Auth);
+    }
+    let (rev, enabled) = (state.auth.rev_cell(), state.auth.enabled_cell());
     state.record(Table::Meta, AuthStore::REV_CELL.into(), Some(rev));
+    state.record(Table::Meta, AuthStore::ENABLED_CELL.into(), Some(enabled));
     Ok(Response::Auth)
 }
 
@@ -44,6 +48,12 @@ fn execute(auth: &mut AuthStore, command: &AuthCommand) -> Result<(), AuthError>
         AuthCommand::RoleDelete { name } => auth.role_delete(name),
         AuthCommand::RoleGrantPermission { role, permission } => auth.role_grant_permission(role, permission),
         AuthCommand::RoleRevokePermission { role, range } => auth.role_revoke_permission(role, range),
+        AuthCommand::Enable => auth.enable(),
+        AuthCommand::Disable => {
+            auth.disable();
+            Ok(())
+        }
+        AuthCommand::Login { name, auth_rev, token: _ } => auth.login(name, *auth_rev),
     }
 }
 
@@ -70,6 +80,7 @@ fn touched_by(auth: &AuthStore, command: &AuthCommand) -> BTreeSet<Touched> {
         }
         AuthCommand::RoleGrantPermission { role: name, .. }
         | AuthCommand::RoleRevokePermission { role: name, .. } => [role(name)].into(),
+        AuthCommand::Enable | AuthCommand::Disable | AuthCommand::Login { .. } => BTreeSet::new(),
     }
 }
 

@@ -15,17 +15,18 @@ use crate::{
         Alarm, AlarmKind, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op,
         Put, Request, Txn,
     },
-    auth::{Permission, PermissionKind},
+    auth::{Permission, PermissionKind, TokenHash},
     limits,
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
     pb::{
         authpb,
         etcdserverpb::{
-            AlarmRequest, AlarmType, AuthRoleAddRequest, AuthRoleDeleteRequest,
-            AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
-            AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
-            AuthUserRevokeRoleRequest, CompactionRequest, Compare as PbCompare, DeleteRangeRequest,
-            LeaseGrantRequest, LeaseRevokeRequest, Member, PutRequest, RangeRequest, RequestOp, TxnRequest,
+            AlarmRequest, AlarmType, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest,
+            AuthRoleDeleteRequest, AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest,
+            AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
+            AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, CompactionRequest, Compare as PbCompare,
+            DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, Member, PutRequest, RangeRequest,
+            RequestOp, TxnRequest,
             alarm_request::AlarmAction,
             compare::{CompareResult as PbOperator, CompareTarget as PbTarget, TargetUnion},
             range_request::{SortOrder as PbOrder, SortTarget as PbSortTarget},
@@ -33,7 +34,7 @@ use crate::{
         },
         nested::{self, Fields, Nested},
         retcd::log::{
-            self as pb, Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining,
+            self as pb, Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining, Login,
             caller::Caller as PbCaller, command::Command as Logged,
         },
     },
@@ -286,6 +287,13 @@ fn command_from_pb(command: Logged) -> Result<Command, DecodeError> {
             role: revoke.role,
             range: KeyRange::parse(revoke.key, revoke.range_end),
         }),
+        Logged::AuthEnable(AuthEnableRequest {}) => Command::Auth(AuthCommand::Enable),
+        Logged::AuthDisable(AuthDisableRequest {}) => Command::Auth(AuthCommand::Disable),
+        Logged::Login(Login { name, auth_revision, token_hash }) => Command::Auth(AuthCommand::Login {
+            name,
+            auth_rev: auth_revision,
+            token: TokenHash::from_bytes(&token_hash).ok_or(DecodeError::Unknown("token"))?,
+        }),
     })
 }
 
@@ -327,6 +335,13 @@ fn auth_to_pb(command: &AuthCommand) -> Logged {
                 perm: Some(perm),
             })
         }
+        AuthCommand::Enable => Logged::AuthEnable(AuthEnableRequest {}),
+        AuthCommand::Disable => Logged::AuthDisable(AuthDisableRequest {}),
+        AuthCommand::Login { name, auth_rev, token } => Logged::Login(Login {
+            name: name.clone(),
+            auth_revision: *auth_rev,
+            token_hash: Bytes::copy_from_slice(token.bytes()),
+        }),
         AuthCommand::RoleRevokePermission { role, range } => {
             let (key, range_end) = range.to_wire();
             Logged::AuthRoleRevokePermission(AuthRoleRevokePermissionRequest {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    auth::{AuthError, Permission},
+    auth::{AuthError, Permission, TokenHash},
     mvcc::{Hold, Range, RangeResult},
     types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev, Revision},
 };
@@ -50,18 +50,52 @@ pub(crate) enum Command {
     Auth(AuthCommand),
 }
 
-/// A change of users or roles. Passwords are bcrypt hashes; an empty hash matches no password.
+/// A change of users or roles, or a login. Passwords are bcrypt hashes; an empty hash matches no password.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum AuthCommand {
-    UserAdd { name: String, password_hash: String, no_password: bool },
-    UserDelete { name: String },
-    UserChangePassword { name: String, password_hash: String },
-    UserGrantRole { name: String, role: String },
-    UserRevokeRole { name: String, role: String },
-    RoleAdd { name: String },
-    RoleDelete { name: String },
-    RoleGrantPermission { role: String, permission: Permission },
-    RoleRevokePermission { role: String, range: KeyRange },
+    UserAdd {
+        name: String,
+        password_hash: String,
+        no_password: bool,
+    },
+    UserDelete {
+        name: String,
+    },
+    UserChangePassword {
+        name: String,
+        password_hash: String,
+    },
+    UserGrantRole {
+        name: String,
+        role: String,
+    },
+    UserRevokeRole {
+        name: String,
+        role: String,
+    },
+    RoleAdd {
+        name: String,
+    },
+    RoleDelete {
+        name: String,
+    },
+    RoleGrantPermission {
+        role: String,
+        permission: Permission,
+    },
+    RoleRevokePermission {
+        role: String,
+        range: KeyRange,
+    },
+    Enable,
+    Disable,
+    /// A client has proved to a member that it is this user, by the password of revision `auth_rev` of the
+    /// users and roles. Every member then knows the token with this hash. Users and roles stay as they are.
+    Login {
+        name: String,
+        auth_rev: u64,
+        token: TokenHash,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +206,8 @@ impl AuthCommand {
             AuthCommand::UserDelete { name }
             | AuthCommand::RoleAdd { name }
             | AuthCommand::RoleDelete { name } => name.len(),
+            AuthCommand::Login { name, .. } => name.len() + TokenHash::BYTES,
+            AuthCommand::Enable | AuthCommand::Disable => 0,
             AuthCommand::RoleGrantPermission { role, permission } => role.len() + permission.range.size(),
             AuthCommand::RoleRevokePermission { role, range } => role.len() + range.size(),
         }

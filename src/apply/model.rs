@@ -42,6 +42,7 @@ pub(super) struct Auth {
     /// Name, and what it permits: kind, key, range end.
     roles: Vec<(String, Vec<ModelPermission>)>,
     changes: u64,
+    is_enabled: bool,
 }
 
 /// The map while a command changes it.
@@ -265,7 +266,38 @@ impl Auth {
     fn run(&mut self, command: &AuthCommand) -> Result<(), AuthError> {
         let user = |name: &str| self.users.iter().position(|user| user.0 == name);
         let role = |name: &str| self.roles.iter().position(|role| role.0 == name);
+        let has_root =
+            self.users.iter().find(|user| user.0 == "root").map(|root| root.3.contains(&"root".to_owned()));
         match command {
+            AuthCommand::Enable if self.is_enabled => return Ok(()),
+            AuthCommand::Enable => {
+                match has_root {
+                    None => return Err(AuthError::RootUserNotExist),
+                    Some(false) => return Err(AuthError::RootRoleNotExist),
+                    Some(true) => self.is_enabled = true,
+                }
+                return Ok(());
+            }
+            AuthCommand::Disable if !self.is_enabled => return Ok(()),
+            AuthCommand::Disable => self.is_enabled = false,
+            AuthCommand::Login { .. } if !self.is_enabled => return Err(AuthError::NotEnabled),
+            AuthCommand::Login { auth_rev, .. } if *auth_rev != 1 + self.changes => {
+                return Err(AuthError::OldRevision);
+            }
+            AuthCommand::Login { name, .. } => {
+                let at = user(name).ok_or(AuthError::LoginFailed)?;
+                return if self.users[at].2 { Err(AuthError::LoginFailed) } else { Ok(()) };
+            }
+            AuthCommand::UserDelete { name } | AuthCommand::RoleDelete { name }
+                if self.is_enabled && name == "root" =>
+            {
+                return Err(AuthError::InvalidAuthManagement);
+            }
+            AuthCommand::UserRevokeRole { name, role }
+                if self.is_enabled && name == "root" && role == "root" =>
+            {
+                return Err(AuthError::InvalidAuthManagement);
+            }
             AuthCommand::UserAdd { name, .. } if name.is_empty() => return Err(AuthError::UserEmpty),
             AuthCommand::UserAdd { name, .. } if user(name).is_some() => {
                 return Err(AuthError::UserAlreadyExists);
@@ -345,7 +377,7 @@ impl Auth {
         let (mut users, mut roles) = (self.users.clone(), self.roles.clone());
         users.sort();
         roles.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut out = format!("{}\n", 1 + self.changes);
+        let mut out = format!("{} {}\n", 1 + self.changes, self.is_enabled);
         for (name, hash, no_password, mut roles) in users {
             roles.sort();
             out += &format!("{name}: {hash:?} {no_password} {roles:?}\n");

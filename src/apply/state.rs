@@ -18,12 +18,12 @@ use crate::{
         ApplyError, Command, Outcome, Request, Response,
         admission::{self, Call},
     },
-    auth::AuthStore,
+    auth::{AuthError, AuthStore},
     lease::Lessor,
     limits::CAPTURE_STRIDE_RECORDS,
     mvcc::{Step, Store, StoreCheckpoint},
     storage::{self, Checkpoint, Database, Reader, StorageError, Table},
-    types::{Event, KeyRange, MemberId, Rev, Revision},
+    types::{Caller, Event, KeyRange, MemberId, Rev, Revision},
 };
 
 /// The tables beside the records that clients fill. Their cells count towards the quota.
@@ -193,9 +193,8 @@ impl StateMachine {
         want_prev_events: bool,
         keys_left: &mut usize,
     ) -> Result<Advanced<Stage<'r>>, Stop> {
-        let Request { caller, command } = request;
-        self.alarms.check(command)?;
-        admission::permit(caller, Call::Command(command)).map_err(ApplyError::from)?;
+        let Request { caller: _, command } = request;
+        self.admit(request)?;
         let response = match command {
             Command::Put(put) => {
                 let effect = kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events)?;
@@ -237,6 +236,18 @@ impl StateMachine {
             Command::Auth(command) => auth::run(self, command)?,
         };
         Ok(Advanced::Done(Effect::quiet(response)))
+    }
+
+    /// Whether the caller may make a call, by the users and roles of this state.
+    pub(crate) fn permit(&self, caller: &Caller, call: Call<'_>) -> Result<(), AuthError> {
+        admission::permit(&self.auth, &self.lessor, caller, call)
+    }
+
+    /// Whether a command would be refused by the alarms and the users and roles of this state.
+    pub(crate) fn admit(&self, request: &Request) -> Result<(), ApplyError> {
+        let Request { caller, command } = request;
+        self.alarms.check(command)?;
+        Ok(self.permit(caller, Call::Command(command))?)
     }
 
     /// To be called when consensus has added a member, or has changed its peer URLs or whether it is a
@@ -322,6 +333,10 @@ fn open_auth(reader: &Reader) -> Result<AuthStore, StorageError> {
     if let Some(cell) = reader.cell(Table::Meta, AuthStore::REV_CELL)? {
         let restored = auth.restore_rev(&cell);
         restored.ok_or_else(|| reader.corrupted(unreadable("number", AuthStore::REV_CELL)))?;
+    }
+    if let Some(cell) = reader.cell(Table::Meta, AuthStore::ENABLED_CELL)? {
+        let restored = auth.restore_enabled(&cell);
+        restored.ok_or_else(|| reader.corrupted(unreadable("flag", AuthStore::ENABLED_CELL)))?;
     }
     Ok(auth)
 }

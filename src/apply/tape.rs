@@ -9,6 +9,7 @@
 //! alarm KIND MEMBER | disarm KIND MEMBER | publish MEMBER NAME
 //! user add NAME HASH | user del NAME | user password NAME HASH        HASH `_` is none
 //! user grant NAME ROLE | user revoke NAME ROLE
+//! auth on | auth off | login NAME AUTH_REV LETTERS
 //! role add NAME | role del NAME | role permit NAME KIND RANGE | role forbid NAME RANGE
 //! ```
 //!
@@ -23,7 +24,7 @@ use crate::{
         Alarm, AlarmKind, Applied, AuthCommand, Command, Compare, CompareOperator, CompareTarget,
         DeleteRange, Op, OpResult, Put, Response, Txn, TxnResult,
     },
-    auth::{Permission, PermissionKind},
+    auth::{Permission, PermissionKind, TokenHash},
     mvcc::Range,
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, MemberId, Rev},
 };
@@ -169,6 +170,16 @@ impl<'s> Words<'s> {
             },
             "user" => Command::Auth(self.user()),
             "role" => Command::Auth(self.role()),
+            "auth" => Command::Auth(match self.next() {
+                "on" => AuthCommand::Enable,
+                "off" => AuthCommand::Disable,
+                other => panic!("on or off: {other}"),
+            }),
+            "login" => Command::Auth(AuthCommand::Login {
+                name: self.name(),
+                auth_rev: self.number(),
+                token: TokenHash::of(self.next()),
+            }),
             other => panic!("a command: {other}"),
         }
     }

@@ -1,28 +1,40 @@
 //! Users and roles, by name.
 //!
 //! A user only has roles that exist, except for `root`: that role may be granted before it exists, and
-//! permits everything, whatever permissions were granted to it.
+//! permits everything, whatever permissions were granted to it. While authentication is enabled, the user
+//! `root` and its role can not be removed, so that somebody can disable it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::OnceLock,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::permission::{self, Permission};
+use super::{
+    grants::Grants,
+    permission::{self, Permission},
+};
 use crate::types::KeyRange;
 
 const ROOT: &str = "root";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct AuthStore {
+    is_enabled: bool,
     users: BTreeMap<String, User>,
     /// The permissions of each role, ordered by key; those with the same key in the order of granting.
     roles: BTreeMap<String, Vec<Permission>>,
     rev: u64,
+    /// What each user is granted, computed when it is first needed. They follow from users and roles, and
+    /// are dropped when those change. A user without roles has none.
+    grants: BTreeMap<String, OnceLock<Grants>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
     /// A bcrypt hash, as text. No password matches an empty one.
     pub(crate) password_hash: String,
@@ -58,16 +70,63 @@ pub(crate) enum AuthError {
     RootRoleNotExist,
     #[error("permission denied")]
     PermissionDenied,
+    #[error("authentication is not enabled")]
+    NotEnabled,
+    /// Also for a user that does not exist: a client is not told which users there are.
+    #[error("authentication failed, invalid user ID or password")]
+    LoginFailed,
+    #[error("authentication failed, password was given for no password user")]
+    NoPasswordUser,
+    #[error("invalid auth token")]
+    InvalidToken,
+    /// Users or roles have changed since the caller was identified.
+    #[error("revision of auth store is old")]
+    OldRevision,
 }
 
 impl Default for AuthStore {
     fn default() -> AuthStore {
-        AuthStore { users: BTreeMap::new(), roles: BTreeMap::new(), rev: 1 }
+        AuthStore {
+            is_enabled: false,
+            users: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            rev: 1,
+            grants: BTreeMap::new(),
+        }
+    }
+}
+
+/// Without what was computed from the rest.
+impl PartialEq for AuthStore {
+    fn eq(&self, other: &AuthStore) -> bool {
+        let all = |store: &AuthStore| (store.is_enabled, store.rev);
+        all(self) == all(other) && self.users == other.users && self.roles == other.roles
+    }
+}
+
+impl fmt::Debug for AuthStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AuthStore { is_enabled, users, roles, rev, grants: _ } = self;
+        let mut fields = f.debug_struct("AuthStore");
+        fields.field("is_enabled", is_enabled).field("users", users).field("roles", roles).field("rev", rev);
+        fields.finish()
+    }
+}
+
+/// Without the hash of the password, which may be guessed from the hash.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let User { password_hash: _, no_password, roles } = self;
+        f.debug_struct("User").field("no_password", no_password).field("roles", roles).finish_non_exhaustive()
     }
 }
 
 impl AuthStore {
-    /// 1 at first; every change raises it by one.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
+    /// 1 at first; every change raises it by one. Enabling authentication does not.
     pub(crate) fn rev(&self) -> u64 {
         self.rev
     }
@@ -92,10 +151,35 @@ impl AuthStore {
         Ok(if role == ROOT { vec![Permission::everything()] } else { permissions.clone() })
     }
 
-    /// Whether there is a user that can disable authentication again once it is enabled.
-    pub(crate) fn check_root(&self) -> Result<(), AuthError> {
+    /// Requires that there is a user that can disable authentication again.
+    pub(crate) fn enable(&mut self) -> Result<(), AuthError> {
+        if self.is_enabled {
+            return Ok(());
+        }
         let root = self.users.get(ROOT).ok_or(AuthError::RootUserNotExist)?;
-        if root.roles.contains(ROOT) { Ok(()) } else { Err(AuthError::RootRoleNotExist) }
+        if !root.is_root() {
+            return Err(AuthError::RootRoleNotExist);
+        }
+        self.is_enabled = true;
+        Ok(())
+    }
+
+    pub(crate) fn disable(&mut self) {
+        if std::mem::replace(&mut self.is_enabled, false) {
+            self.rev += 1;
+        }
+    }
+
+    /// A client has proved that it is this user, against the password of a revision.
+    pub(crate) fn login(&self, name: &str, rev: u64) -> Result<(), AuthError> {
+        if !self.is_enabled {
+            return Err(AuthError::NotEnabled);
+        }
+        if rev != self.rev {
+            return Err(AuthError::OldRevision);
+        }
+        let user = self.users.get(name).ok_or(AuthError::LoginFailed)?;
+        if user.no_password { Err(AuthError::LoginFailed) } else { Ok(()) }
     }
 
     pub(crate) fn user_add(
@@ -112,13 +196,17 @@ impl AuthStore {
         }
         let password_hash = if no_password { "" } else { password_hash }.to_owned();
         self.users.insert(name.to_owned(), User { password_hash, no_password, roles: BTreeSet::new() });
-        self.changed();
+        self.rev += 1;
         Ok(())
     }
 
     pub(crate) fn user_delete(&mut self, name: &str) -> Result<(), AuthError> {
+        if self.is_enabled && name == ROOT {
+            return Err(AuthError::InvalidAuthManagement);
+        }
         self.users.remove(name).ok_or(AuthError::UserNotFound)?;
-        self.changed();
+        self.grants.remove(name);
+        self.rev += 1;
         Ok(())
     }
 
@@ -128,7 +216,7 @@ impl AuthStore {
         if !user.no_password {
             user.password_hash = password_hash.to_owned();
         }
-        self.changed();
+        self.rev += 1;
         Ok(())
     }
 
@@ -140,16 +228,21 @@ impl AuthStore {
             return Err(AuthError::RoleNotFound);
         }
         if user.roles.insert(role.to_owned()) {
-            self.changed();
+            self.regrant(name);
+            self.rev += 1;
         }
         Ok(())
     }
 
     pub(crate) fn user_revoke_role(&mut self, name: &str, role: &str) -> Result<(), AuthError> {
+        if self.is_enabled && name == ROOT && role == ROOT {
+            return Err(AuthError::InvalidAuthManagement);
+        }
         if !self.user_mut(name)?.roles.remove(role) {
             return Err(AuthError::RoleNotGranted);
         }
-        self.changed();
+        self.regrant(name);
+        self.rev += 1;
         Ok(())
     }
 
@@ -161,17 +254,21 @@ impl AuthStore {
             return Err(AuthError::RoleAlreadyExists);
         }
         self.roles.insert(name.to_owned(), Vec::new());
-        self.changed();
+        self.rev += 1;
         Ok(())
     }
 
     /// The role is also removed from all users that have it.
     pub(crate) fn role_delete(&mut self, name: &str) -> Result<(), AuthError> {
+        if self.is_enabled && name == ROOT {
+            return Err(AuthError::InvalidAuthManagement);
+        }
         self.roles.remove(name).ok_or(AuthError::RoleNotFound)?;
+        self.regrant_all_with(name);
         for user in self.users.values_mut() {
             user.roles.remove(name);
         }
-        self.changed();
+        self.rev += 1;
         Ok(())
     }
 
@@ -193,7 +290,8 @@ impl AuthStore {
                 permissions.insert(at, permission.clone());
             }
         }
-        self.changed();
+        self.regrant_all_with(role);
+        self.rev += 1;
         Ok(())
     }
 
@@ -201,7 +299,8 @@ impl AuthStore {
         let permissions = self.permissions_mut(role)?;
         let at = permissions.iter().position(|had| had.range == *range);
         permissions.remove(at.ok_or(AuthError::PermissionNotGranted)?);
-        self.changed();
+        self.regrant_all_with(role);
+        self.rev += 1;
         Ok(())
     }
 
@@ -213,8 +312,32 @@ impl AuthStore {
         self.roles.get_mut(role).ok_or(AuthError::RoleNotFound)
     }
 
-    fn changed(&mut self) {
-        self.rev += 1;
+    /// The roles of a user have changed.
+    fn regrant(&mut self, name: &str) {
+        self.grants.insert(name.to_owned(), OnceLock::new());
+    }
+
+    /// The permissions of a role have changed.
+    fn regrant_all_with(&mut self, role: &str) {
+        for (name, _) in self.users.iter().filter(|(_, user)| user.roles.contains(role)) {
+            self.grants.insert(name.clone(), OnceLock::new());
+        }
+    }
+}
+
+impl User {
+    pub(crate) fn is_root(&self) -> bool {
+        self.roles.contains(ROOT)
+    }
+}
+
+/// What users may do.
+impl AuthStore {
+    /// What the roles of a user permit together. `None` for a user that never had a role.
+    pub(super) fn grants(&self, name: &str) -> Option<&Grants> {
+        let roles = || self.users.get(name).into_iter().flat_map(|user| &user.roles);
+        let permissions = || roles().filter_map(|role| self.roles.get(role)).flatten();
+        Some(self.grants.get(name)?.get_or_init(|| Grants::union(permissions())))
     }
 }
 
@@ -223,6 +346,8 @@ impl AuthStore {
 impl AuthStore {
     /// The key of the revision in the table `meta`.
     pub(crate) const REV_CELL: &'static [u8] = b"auth_revision";
+    /// The key in the table `meta` of whether authentication is enabled.
+    pub(crate) const ENABLED_CELL: &'static [u8] = b"auth_enabled";
 
     pub(crate) fn cell_key(name: &str) -> Bytes {
         Bytes::copy_from_slice(name.as_bytes())
@@ -242,15 +367,31 @@ impl AuthStore {
         Bytes::copy_from_slice(&self.rev.to_be_bytes())
     }
 
+    pub(crate) fn enabled_cell(&self) -> Bytes {
+        Bytes::copy_from_slice(&[u8::from(self.is_enabled)])
+    }
+
     /// `None` if this is not what [`AuthStore::user_cell`] writes.
     pub(crate) fn restore_user(&mut self, key: &[u8], cell: &[u8]) -> Option<()> {
-        self.users.insert(name_of(key)?, serde_json::from_slice(cell).ok()?);
+        let name = name_of(key)?;
+        self.regrant(&name);
+        self.users.insert(name, serde_json::from_slice(cell).ok()?);
         Some(())
     }
 
     /// `None` if this is not what [`AuthStore::role_cell`] writes.
     pub(crate) fn restore_role(&mut self, key: &[u8], cell: &[u8]) -> Option<()> {
         self.roles.insert(name_of(key)?, permission::decode(cell)?);
+        Some(())
+    }
+
+    /// `None` if this is not what [`AuthStore::enabled_cell`] writes.
+    pub(crate) fn restore_enabled(&mut self, cell: &[u8]) -> Option<()> {
+        self.is_enabled = match cell {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
         Some(())
     }
 

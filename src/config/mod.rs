@@ -5,6 +5,7 @@
 //! it makes sense together with the others in `validate` (exit code 1). Code that reads a `Config`
 //! parses and checks nothing again.
 
+mod auth_token;
 mod command;
 mod file;
 mod flags;
@@ -24,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use auth_token::AuthToken;
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use url::{ListenAddress, ListenUrl, Target, Url};
 
@@ -98,6 +100,9 @@ pub(crate) struct Config {
     /// Whether the leader records the remaining TTL of leases in the log.
     pub(crate) lease_checkpoint: bool,
 
+    pub(crate) auth_token: AuthToken,
+    /// How long a simple token is valid after its last use.
+    pub(crate) auth_token_ttl: Duration,
     /// The bcrypt cost: the number of times that the work of hashing a password is doubled.
     pub(crate) bcrypt_cost: u32,
 

@@ -351,9 +351,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "Accepted host names of HTTP requests, comma-separated. *: all.",
     ),
     //
-    flag("auth-token", Text, "simple", Auth, "Kind of token.")
-        .unsupported("any kind of token other than \"simple\""),
-    flag("auth-token-ttl", Uint, "300", Auth, "Validity of a token, in seconds.").no_effect(),
+    flag("auth-token", Text, "simple", Auth, "Kind of token. Empty: no tokens."),
+    flag("auth-token-ttl", Uint, "300", Auth, "Seconds after its last use that a simple token is valid."),
     flag("bcrypt-cost", Uint, "10", Auth, "Cost of hashing a password with bcrypt: 4 to 31."),
     //
     flag("log-level", Text, "info", Logging, "debug, info, warn, error, panic or fatal."),

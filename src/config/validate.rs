@@ -12,13 +12,13 @@ use std::{
 };
 
 use crate::limits::{
-    KEEPALIVE_INTERVAL_MIN, KEEPALIVE_MIN_TIME_DEFAULT, QUOTA_BYTES_DEFAULT, REACTORS_MAX,
-    REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
+    AUTH_TOKEN_TTL_DEFAULT, AUTH_TOKEN_TTL_MAX, KEEPALIVE_INTERVAL_MIN, KEEPALIVE_MIN_TIME_DEFAULT,
+    QUOTA_BYTES_DEFAULT, REACTORS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
 };
 
 use super::{
-    AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel, LogOutput,
-    MetricsMode, Notice,
+    AuthToken, AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel,
+    LogOutput, MetricsMode, Notice,
     flags::Flags,
     table::Standing,
     url::{ListenAddress, ListenUrl, Target, Url, parse_urls},
@@ -143,6 +143,13 @@ impl TryFrom<&Flags> for Config {
                 .max(PROGRESS_INTERVAL_MIN),
             cors: any_or_list(flags.text("cors")),
             host_whitelist: any_or_list(flags.text("host-whitelist")),
+            auth_token: AuthToken::parse(flags.text("auth-token"))
+                .map_err(|error| ConfigError::invalid(format!("--auth-token: {error}")))?,
+            // As in etcd, 0 means the default.
+            auth_token_ttl: match flags.uint("auth-token-ttl") {
+                0 => AUTH_TOKEN_TTL_DEFAULT,
+                secs => Duration::from_secs(secs).min(AUTH_TOKEN_TTL_MAX),
+            },
             bcrypt_cost: match narrow(flags, "bcrypt-cost")? {
                 cost @ 4..=31 => cost,
                 cost => return invalid(format!("--bcrypt-cost {cost} must be between 4 and 31")),

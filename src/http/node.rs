@@ -6,7 +6,7 @@ use crate::{
     apply::AlarmKind,
     config::{Config, ETCD_CLUSTER_VERSION},
     mvcc::Range,
-    node::Node,
+    node::{Credentials, Node},
     telemetry::{Metrics, NodeState},
     types::{Caller, KeyRange},
 };
@@ -40,7 +40,7 @@ impl Probe for Node {
 
     async fn read(&self, serializable: bool) -> Result<(), String> {
         // The request comes from the member itself, not from a client.
-        let session = self.session(Caller::Internal);
+        let session = self.session(Credentials::Known(Caller::Internal));
         if !serializable {
             session.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;
         }

@@ -12,6 +12,4 @@ mod lessor;
 
 pub(crate) use attention::Attention;
 pub(crate) use expiry::{Expiry, Renewal};
-#[cfg(test)]
-pub(crate) use lessor::Lease;
-pub(crate) use lessor::Lessor;
+pub(crate) use lessor::{Lease, Lessor};

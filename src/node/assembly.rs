@@ -29,6 +29,7 @@ use super::{
     long_answer::LongAnswers,
     mailbox::{Confirmed, Mailbox, Ticket},
     members,
+    passwords::Passwords,
     patience::Patience,
     peer::{AskingBack, ToldRefusals},
     read_index::ReadIndex,
@@ -44,7 +45,9 @@ use crate::{
     config::{Config, ETCD_CLUSTER_VERSION},
     limits,
     link::{GrpcConnector, Peer, Peers, REMOVED},
-    raft::{Consensus, Leadership, LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
+    raft::{
+        Consensus, Leadership, LeaseClock, LogStore, Logins, Parts, RaftStateMachine, Replica, Tags, Timing,
+    },
     sockets::Io,
     storage::{Database, Reserve},
     telemetry::{GoDuration, Metrics},
@@ -167,6 +170,7 @@ pub(super) struct Core {
     applied: watch::Sender<u64>,
     marks: MarksSeen,
     leases: Arc<LeaseClock>,
+    logins: Arc<Logins>,
     tags: Arc<Tags>,
     signals: Signals,
 }
@@ -197,7 +201,12 @@ impl Core {
         marks: MarksSeen,
         signals: Signals,
     ) -> Core {
+        let logins = {
+            let auth = &state.replica.read().state.auth;
+            Logins::new(auth, &config.auth_token, config.auth_token_ttl)
+        };
         Core {
+            logins: Arc::new(logins),
             config,
             chance,
             identity: data_dir.identity,
@@ -279,6 +288,7 @@ impl Core {
             durable: self.marks.durable.clone(),
             hub: hub.clone(),
             leases: self.leases.clone(),
+            logins: self.logins.clone(),
             tags: self.tags.clone(),
             applied: self.applied.clone(),
             own_cells: self.own_cells.clone(),
@@ -306,6 +316,9 @@ impl Core {
             replica: self.state.replica.clone(),
             hub: self.state.hub.clone(),
             leases: self.leases.clone(),
+            logins: self.logins.clone(),
+            passwords: Passwords::new(self.config.bcrypt_cost, &self.chance),
+            chance: self.chance.clone(),
             database: self.state.database.clone(),
             consensus,
             leadership,

@@ -10,11 +10,7 @@ use std::time::Duration;
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
 use super::{Node, ProposeError, mailbox::Mailbox};
-use crate::{
-    apply::{Command, Request},
-    limits,
-    types::LeaseId,
-};
+use crate::{apply::Command, limits, types::LeaseId};
 
 /// Pause before a clean-up is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -72,9 +68,9 @@ impl Node {
 
     /// Undoes something of a call. What fails is not tried again, unless it was not even queued:
     /// the client may have come back for it in the meantime.
-    pub(super) fn clean_up_with(&self, request: Request) {
+    pub(super) fn clean_up_with(&self, command: Command) {
         self.clean_up(|node| async move {
-            while node.propose(request.clone()).await == Err(ProposeError::TooManyRequests) {
+            while node.propose_own(command.clone()).await == Err(ProposeError::TooManyRequests) {
                 time::sleep(RETRY_PAUSE).await;
             }
         });

@@ -6,7 +6,7 @@ use tokio::time;
 
 use super::Node;
 use crate::{
-    apply::ApplyError,
+    apply::{ApplyError, Command},
     config::AutoCompaction,
     limits,
     types::{Caller, Rev},
@@ -104,7 +104,7 @@ async fn compact(node: &Node, target: Rev) -> bool {
     if !node.leadership().is_leader {
         return false;
     }
-    match node.compact(Caller::Internal, target, false).await {
+    match node.compact(Command::Compact { rev: target }.by(Caller::Internal), false).await {
         Ok(outcome) => match outcome.result {
             Ok(_) | Err(ApplyError::Compacted { .. }) => {
                 tracing::info!(revision = target.0, "completed auto compaction");

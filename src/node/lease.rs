@@ -16,11 +16,7 @@ use super::{
     leader_search::{NotFound, Route},
 };
 use crate::{
-    apply::{
-        Command, Outcome,
-        admission::{self, Call},
-        codec,
-    },
+    apply::{Command, admission::Call, codec},
     auth::AuthError,
     clock,
     lease::{Expiry, Renewal},
@@ -53,17 +49,13 @@ enum Kept {
 }
 
 impl Node {
-    /// Grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can keep.
-    pub(super) async fn lease_grant(
-        &self,
-        caller: Caller,
-        id: i64,
-        ttl_secs: i64,
-    ) -> Result<Outcome, ProposeError> {
+    /// The command that grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can
+    /// keep.
+    pub(super) fn lease_grant(&self, id: i64, ttl_secs: i64) -> Command {
         let id = LeaseId(if id == 0 { self.choose_lease_id() } else { id });
         assert_ne!(id, LeaseId::NONE, "0 stands for no lease");
         let ttl_secs = ttl_secs.max(self.lease_ttl_secs_min());
-        self.propose_with_quota(Command::LeaseGrant { id, ttl_secs }.by(caller)).await
+        Command::LeaseGrant { id, ttl_secs }
     }
 
     /// A lease must outlive an election: one and a half election timeouts, in whole seconds.
@@ -153,7 +145,7 @@ impl Node {
             };
             match answer {
                 LeaseAnswer::NotFound => return Ok(None),
-                LeaseAnswer::Denied => return Err(AuthError::PermissionDenied.into()),
+                LeaseAnswer::Denied => return Err(self.why_denied(caller, call_of(query)).await),
                 LeaseAnswer::Found { granted_secs, remaining_secs, applied } => {
                     let lease = LeaseInfo { granted_secs, remaining_secs, keys: Vec::new() };
                     return Ok(Some((lease, applied)));
@@ -171,6 +163,15 @@ impl Node {
             && self.shared.consensus.judge_index(*applied).is_ok()
     }
 
+    /// The leader has applied a change of users or roles that this member had not: with it, this member knows
+    /// the reason too.
+    async fn why_denied(&self, caller: &Caller, call: Call<'_>) -> ProposeError {
+        match self.read_barrier().await {
+            Ok(()) => self.permit(caller, call).err().unwrap_or(AuthError::PermissionDenied).into(),
+            Err(error) => error,
+        }
+    }
+
     /// The answer, if this member leads. `caller` asked this member or another one. The leader judges the
     /// call again, because it may have applied a change of users and roles that the other member has not.
     /// The keys of a lease are not asked of the leader: the member that reads them judges that.
@@ -180,11 +181,7 @@ impl Node {
             return LeaseAnswer::NotLeader;
         }
         let id = LeaseId(query.id);
-        let call = match query.renew {
-            true => Call::LeaseKeepAlive(id),
-            false => Call::LeaseTimeToLive { id, with_keys: false },
-        };
-        if admission::permit(caller, call).is_err() {
+        if self.permit(caller, call_of(query)).is_err() {
             return LeaseAnswer::Denied;
         }
         let answer = if query.renew {
@@ -297,6 +294,12 @@ impl Node {
         leases.sort_by_key(|id| expiry.remaining(*id, now));
         leases
     }
+}
+
+/// The keys of a lease are not asked of the leader.
+fn call_of(query: &LeaseQuery) -> Call<'static> {
+    let id = LeaseId(query.id);
+    if query.renew { Call::LeaseKeepAlive(id) } else { Call::LeaseTimeToLive { id, with_keys: false } }
 }
 
 /// What the leader does about leases.

@@ -16,10 +16,7 @@ use super::{
     leader_search::{NotFound, Route},
 };
 use crate::{
-    apply::{
-        admission::{self, Call},
-        codec,
-    },
+    apply::{admission::Call, codec},
     clock, config, limits,
     link::{Change, ChangeRefusal, Peer},
     raft::{MemberChange, NotProposed},
@@ -173,7 +170,7 @@ impl Node {
             return Err(ChangeRefusal::NotLeader);
         }
         // The member that was asked may not have applied all changes of users and roles yet.
-        admission::permit(caller, Call::MemberChange).map_err(|_| ChangeRefusal::Denied)?;
+        self.permit(caller, Call::MemberChange).map_err(|_| ChangeRefusal::Denied)?;
         let is_promotion = matches!(change, Change::Promote { .. });
         let changed = self.make_change(change).await;
         match &changed {

@@ -20,13 +20,16 @@ mod end;
 mod error;
 mod forward;
 mod hash;
+mod identity;
 mod lane;
 mod leader;
 mod leader_search;
 mod lease;
+mod login;
 mod long_answer;
 mod mailbox;
 mod members;
+mod passwords;
 mod patience;
 mod peer;
 mod read;
@@ -58,11 +61,13 @@ pub(crate) use admin::Member;
 pub(crate) use answer_memory::Memory;
 pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
+pub(crate) use identity::Credentials;
 pub(crate) use long_answer::Tail;
+pub(crate) use passwords::PasswordError;
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use read::Found;
 pub(crate) use restore::restore;
-pub(crate) use session::Session;
+pub(crate) use session::{AuthChanges, Session};
 pub(crate) use snapshot::Snapshot;
 #[cfg(test)]
 pub(crate) use start::start;
@@ -72,7 +77,7 @@ pub(crate) use crate::link::{
     Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Piece,
 };
 pub(crate) use members::ChangeError;
-pub(crate) use watching::{CaughtUp, WatchStream};
+pub(crate) use watching::{CaughtUp, NotCreated, WatchStream};
 
 use self::{
     answer_memory::AnswerMemory,
@@ -85,6 +90,7 @@ use self::{
     leader_search::LeaderSearch,
     long_answer::LongAnswers,
     mailbox::{Confirmed, Mailbox, Ticket},
+    passwords::Passwords,
     patience::Patience,
     peer::{AskingBack, ToldRefusals},
     snapshot::Images,
@@ -92,10 +98,11 @@ use self::{
     walk::Turns,
 };
 use crate::{
+    chance::Chance,
     config::Config,
     lease::Expiry,
     link::Peers,
-    raft::{Consensus, Leadership, LeaseClock, Replica},
+    raft::{Consensus, Leadership, LeaseClock, Logins, Replica},
     sockets::Io,
     storage::Database,
     telemetry::Metrics,
@@ -117,6 +124,9 @@ struct Shared {
     replica: Arc<RwLock<Replica>>,
     hub: Arc<Mutex<WatchHub>>,
     leases: Arc<LeaseClock>,
+    logins: Arc<Logins>,
+    passwords: Passwords,
+    chance: Chance,
     database: Arc<Database>,
     consensus: Consensus,
     leadership: watch::Receiver<Leadership>,
@@ -186,6 +196,11 @@ impl Node {
 
     pub(crate) fn has_leader(&self) -> bool {
         self.leadership().leader.is_some()
+    }
+
+    /// The revision of users and roles, while authentication is enabled.
+    fn guarded_at(&self) -> Option<u64> {
+        self.shared.logins.guarded_at()
     }
 
     /// The newest revision that reads can see.

@@ -13,12 +13,12 @@ use super::{
     walk::Walked,
 };
 use crate::{
-    apply::{Missing, Outcome, ReadTxn, Txn},
-    auth::AuthStore,
+    apply::{Missing, Outcome, ReadTxn, Txn, admission::Call},
+    auth::{AuthError, AuthStore},
     clock, limits,
     mvcc::{History, Range, RangeResult, RangeWalk, RevError, Step},
     storage::StorageError,
-    types::{Event, Rev},
+    types::{Caller, Event, Rev},
 };
 
 /// What a range has found.
@@ -233,13 +233,18 @@ impl Node {
         Ok(())
     }
 
-    /// Asks users and roles, after a barrier, and the newest revision at that moment.
+    /// Asks users and roles, after a barrier, and the newest revision at that moment. Whether the caller may
+    /// is judged at that moment too.
     pub(super) async fn ask_auth<T>(
         &self,
+        caller: impl FnOnce() -> Result<Caller, AuthError>,
+        call: Call<'_>,
         ask: impl FnOnce(&AuthStore) -> T,
     ) -> Result<(Rev, T), ProposeError> {
         self.read_barrier().await?;
+        let caller = caller()?;
         let replica = self.shared.replica.read();
+        replica.state.permit(&caller, call)?;
         Ok((replica.state.mvcc.rev_current(), ask(&replica.state.auth)))
     }
 }

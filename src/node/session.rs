@@ -1,7 +1,7 @@
 //! What a client may ask of a member, and the only way to ask it.
 //!
-//! A [`Session`] is the member and who is calling. The caller is decided once, where the call comes
-//! in, and goes with everything that the call asks: into the log with a command, to the leader with
+//! A [`Session`] is the member and what the client says of itself. Who is calling is found out when
+//! something is asked, and goes with all that the call asks: into the log with a command, to the leader with
 //! a question about a lease or a change of the members. What a command needs is judged where it is
 //! applied. What a read needs is judged here, before the read and again after it: users and roles may
 //! have changed meanwhile, and its answer is no older than they are.
@@ -9,41 +9,121 @@
 //! The methods of [`Node`] that do the work are visible in `node` alone, so that there is no call
 //! without a caller.
 
-use std::time::Duration;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    ChangeError, Found, Member, Memory, MoveLeaderError, Node, ProposeError, ReadError, Snapshot,
-    admin::Status, lease::LeaseInfo, watching::WatchStream,
+    ChangeError, Credentials, Found, Member, Memory, MoveLeaderError, Node, ProposeError, ReadError,
+    Snapshot, admin::Status, lease::LeaseInfo, passwords::PasswordError, watching::WatchStream,
 };
 use crate::{
-    apply::{
-        Alarm, Command, Outcome, Txn,
-        admission::{self, Call},
-    },
+    apply::{Alarm, Command, Outcome, Request, Txn, admission::Call},
     auth::{AuthError, AuthStore},
     link::Change,
     mvcc::{KvHash, Range, RangeResult},
-    types::{Caller, LeaseId, MemberId, Rev},
+    types::{Caller, LeaseId, MemberId, Rev, Secret},
 };
 
 #[derive(Clone)]
 pub(crate) struct Session {
     node: Node,
-    caller: Caller,
+    credentials: Credentials,
 }
 
 impl Node {
-    pub(crate) fn session(&self, caller: Caller) -> Session {
-        Session { node: self.clone(), caller }
+    pub(crate) fn session(&self, credentials: Credentials) -> Session {
+        Session { node: self.clone(), credentials }
+    }
+
+    /// Whether a caller may make a call, by what was applied here.
+    pub(super) fn permit(&self, caller: &Caller, call: Call<'_>) -> Result<(), AuthError> {
+        if self.guarded_at().is_none() {
+            return Ok(());
+        }
+        self.shared.replica.read().state.permit(caller, call)
+    }
+
+    /// Refuses what was read for a caller if users or roles have changed since the caller was identified.
+    fn check_unchanged(&self, caller: &Caller) -> Result<(), AuthError> {
+        match (self.guarded_at(), caller) {
+            (None, _) | (Some(_), Caller::Internal) => Ok(()),
+            (Some(_), Caller::Nobody) => Err(AuthError::UserEmpty),
+            (Some(now), Caller::User { auth_rev, .. }) if *auth_rev == now => Ok(()),
+            (Some(_), Caller::User { .. }) => Err(AuthError::OldRevision),
+        }
     }
 }
 
+/// Who is calling.
 impl Session {
-    fn permit(&self, call: Call<'_>) -> Result<(), AuthError> {
-        admission::permit(&self.caller, call)
+    /// To be waited for once, before anything is asked.
+    pub(crate) async fn await_login(&self) {
+        self.node.await_login(&self.credentials).await;
     }
+
+    fn caller(&self) -> Result<Caller, AuthError> {
+        self.node.identify(&self.credentials)
+    }
+
+    fn permit(&self, call: Call<'_>) -> Result<Caller, AuthError> {
+        let caller = self.caller()?;
+        self.node.permit(&caller, call)?;
+        Ok(caller)
+    }
+
+    /// As [`Session::permit`], for what is about to go through the log: a call is not refused because this
+    /// member is behind the others.
+    async fn permit_as_of_now(&self, call: Call<'_>) -> Result<(), ProposeError> {
+        if self.permit(call).is_err() {
+            self.node.read_barrier().await?;
+            self.permit(call)?;
+        }
+        Ok(())
+    }
+
+    /// A request for the log. A client that nobody knows gets nothing into the log while authentication is
+    /// enabled: the answer is what applying the command would have been.
+    async fn request(&self, command: Command) -> Result<Result<Request, Outcome>, ProposeError> {
+        let mut request = command.by(self.caller()?);
+        if request.caller == Caller::Nobody && self.node.guarded_at().is_some() {
+            // Authentication may have been disabled, which is not applied here yet.
+            self.node.read_barrier().await?;
+            request.caller = self.caller()?;
+            let state = &self.node.shared.replica.read().state;
+            if let Err(refusal) = state.admit(&request) {
+                let outcome = Outcome { rev: state.mvcc.rev_current(), result: Err(refusal), unread: None };
+                return Ok(Err(outcome));
+            }
+        }
+        Ok(Ok(request))
+    }
+
+    /// Tells when users or roles have changed.
+    pub(crate) fn auth_changes(&self) -> AuthChanges {
+        AuthChanges(Box::pin(next_change(self.node.shared.logins.changes())))
+    }
+}
+
+/// The future that a [`watch::Receiver`] waits with is made once for each change, and not each time that a
+/// stream waits for something.
+pub(crate) struct AuthChanges(Pin<Box<dyn Future<Output = watch::Receiver<Option<u64>>> + Send>>);
+
+impl AuthChanges {
+    /// Resolves when users or roles have changed since it resolved last. Nothing is lost if this is dropped
+    /// before.
+    pub(crate) async fn changed(&mut self) {
+        let changes = (&mut self.0).await;
+        self.0 = Box::pin(next_change(changes));
+    }
+}
+
+async fn next_change(mut changes: watch::Receiver<Option<u64>>) -> watch::Receiver<Option<u64>> {
+    if changes.changed().await.is_err() {
+        // The member has ended, and its streams do.
+        std::future::pending::<()>().await;
+    }
+    changes
 }
 
 /// Commands. What they need is judged where they are applied.
@@ -51,37 +131,70 @@ impl Session {
     /// Puts a command into the log. The answer is what all replicas agree on; an error says that
     /// it was not accepted, or that nobody knows.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.node.propose(command.by(self.caller.clone())).await
+        match self.request(command).await? {
+            Ok(request) => self.node.propose(request).await,
+            Err(refused) => Ok(refused),
+        }
     }
 
     /// As [`Session::propose`], for commands that take space: refused, and the alarm raised, when
     /// the quota is used up.
     pub(crate) async fn propose_with_quota(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.node.propose_with_quota(command.by(self.caller.clone())).await
+        match self.request(command).await? {
+            Ok(request) => self.node.propose_with_quota(request).await,
+            Err(refused) => Ok(refused),
+        }
     }
 
     /// As [`Session::propose`], with the memory that the answer takes.
     pub(crate) async fn write(&self, command: Command) -> Result<(Outcome, Memory), ProposeError> {
-        self.node.write(command.by(self.caller.clone())).await
+        match self.request(command).await? {
+            Ok(request) => self.node.write(request).await,
+            Err(refused) => Ok((refused, Memory::default())),
+        }
     }
 
     /// As [`Session::propose_with_quota`], with the memory that the answer takes.
     pub(crate) async fn write_with_quota(&self, command: Command) -> Result<(Outcome, Memory), ProposeError> {
-        self.node.write_with_quota(command.by(self.caller.clone())).await
+        match self.request(command).await? {
+            Ok(request) => self.node.write_with_quota(request).await,
+            Err(refused) => Ok((refused, Memory::default())),
+        }
     }
 
     /// Removes history below `rev`. With `physical` the answer waits until the space is free.
     pub(crate) async fn compact(&self, rev: Rev, physical: bool) -> Result<Outcome, ProposeError> {
-        self.node.compact(self.caller.clone(), rev, physical).await
+        match self.request(Command::Compact { rev }).await? {
+            Ok(request) => self.node.compact(request, physical).await,
+            Err(refused) => Ok(refused),
+        }
     }
 
     /// Grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can keep.
     pub(crate) async fn lease_grant(&self, id: i64, ttl_secs: i64) -> Result<Outcome, ProposeError> {
-        self.node.lease_grant(self.caller.clone(), id, ttl_secs).await
+        match self.request(self.node.lease_grant(id, ttl_secs)).await? {
+            Ok(request) => self.node.propose_with_quota(request).await,
+            Err(refused) => Ok(refused),
+        }
     }
 
     pub(crate) fn choose_lease_id(&self) -> i64 {
         self.node.choose_lease_id()
+    }
+
+    /// The bcrypt hash of a password, for a user that is added or changed.
+    pub(crate) async fn hash_password(&self, password: Secret) -> Result<String, PasswordError> {
+        self.permit_as_of_now(Call::PasswordHash).await?;
+        self.node.hash_password(password).await
+    }
+
+    /// A token for a user's password, and the newest revision at that moment. Anybody may try.
+    pub(crate) async fn login(
+        &self,
+        name: &str,
+        password: Secret,
+    ) -> Result<(Rev, Arc<Secret>), ProposeError> {
+        self.node.login(name, password).await
     }
 }
 
@@ -94,9 +207,9 @@ impl Session {
 
     /// Keys of a range, and the newest revision at the moment of reading.
     pub(crate) async fn range(&self, query: &Range) -> Result<Found, ReadError> {
-        self.permit(Call::Range(&query.range))?;
+        let caller = self.permit(Call::Range(&query.range))?;
         let read = self.node.range(query).await?;
-        self.permit(Call::Range(&query.range))?;
+        self.node.check_unchanged(&caller)?;
         Ok(read)
     }
 
@@ -107,17 +220,17 @@ impl Session {
         query: &Range,
         counted: bool,
     ) -> Result<(Rev, RangeResult), ReadError> {
-        self.permit(Call::Range(&query.range))?;
+        let caller = self.permit(Call::Range(&query.range))?;
         let read = self.node.range_piece(query, counted).await?;
-        self.permit(Call::Range(&query.range))?;
+        self.node.check_unchanged(&caller)?;
         Ok(read)
     }
 
     /// A transaction that only reads, at one revision, with the memory that the answer takes.
     pub(crate) async fn read_txn(&self, txn: &Txn) -> Result<(Outcome, Memory), ReadError> {
-        self.permit(Call::ReadTxn(txn))?;
+        let caller = self.permit(Call::ReadTxn(txn))?;
         let read = self.node.read_txn(txn).await?;
-        self.permit(Call::ReadTxn(txn))?;
+        self.node.check_unchanged(&caller)?;
         Ok(read)
     }
 
@@ -129,7 +242,7 @@ impl Session {
 
     /// Opens a stream of watchers. What each of them needs is judged when it is created.
     pub(crate) fn watch(&self) -> WatchStream {
-        WatchStream::open(self.node.clone(), self.caller.clone())
+        WatchStream::open(self.node.clone(), self.credentials.clone())
     }
 }
 
@@ -137,8 +250,14 @@ impl Session {
 impl Session {
     /// Renews a lease in the leader's memory. `None` if it does not exist or has expired.
     pub(crate) async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, ProposeError> {
-        self.permit(Call::LeaseKeepAlive(id))?;
-        self.node.lease_keep_alive(&self.caller, id).await
+        let caller = self.permit(Call::LeaseKeepAlive(id))?;
+        self.node.lease_keep_alive(&caller, id).await
+    }
+
+    /// Whether the caller may still renew leases that it has renewed.
+    pub(crate) fn may_keep_alive(&self, ids: impl IntoIterator<Item = LeaseId>) -> Result<(), AuthError> {
+        let caller = self.node.as_of_now(self.caller()?);
+        ids.into_iter().try_for_each(|id| self.node.permit(&caller, Call::LeaseKeepAlive(id)))
     }
 
     /// `None` if the lease does not exist or has expired.
@@ -147,9 +266,13 @@ impl Session {
         id: LeaseId,
         with_keys: bool,
     ) -> Result<Option<LeaseInfo>, ProposeError> {
-        self.permit(Call::LeaseTimeToLive { id, with_keys })?;
-        let info = self.node.lease_time_to_live(&self.caller, id, with_keys).await?;
-        self.permit(Call::LeaseTimeToLive { id, with_keys })?;
+        let caller = self.permit(Call::LeaseTimeToLive { id, with_keys })?;
+        let info = self.node.lease_time_to_live(&caller, id, with_keys).await?;
+        if with_keys {
+            // Keys may have been attached meanwhile that the caller may not see.
+            self.node.permit(&caller, Call::LeaseTimeToLive { id, with_keys })?;
+            self.node.check_unchanged(&caller)?;
+        }
         Ok(info)
     }
 
@@ -168,10 +291,7 @@ impl Session {
         call: Call<'_>,
         ask: impl FnOnce(&AuthStore) -> T,
     ) -> Result<(Rev, T), ProposeError> {
-        self.permit(call)?;
-        let answer = self.node.ask_auth(ask).await?;
-        self.permit(call)?;
-        Ok(answer)
+        self.node.ask_auth(|| self.caller(), call, ask).await
     }
 
     /// All members, by id. Names and client URLs are what the members published of themselves.
@@ -186,19 +306,25 @@ impl Session {
         peer_urls: Vec<String>,
         is_learner: bool,
     ) -> Result<Member, ChangeError> {
-        self.permit(Call::MemberChange).map_err(ProposeError::from)?;
-        self.node.member_add(&self.caller, peer_urls, is_learner).await
+        let caller = self.permit(Call::MemberChange).map_err(ProposeError::from)?;
+        self.node.member_add(&caller, peer_urls, is_learner).await
     }
 
     /// Has the leader change the membership. Once this returns, this member knows of it.
     pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
-        self.permit(Call::MemberChange).map_err(ProposeError::from)?;
-        self.node.change(&self.caller, change).await
+        let caller = self.permit(Call::MemberChange).map_err(ProposeError::from)?;
+        self.node.change(&caller, change).await
     }
 
     pub(crate) fn alarms(&self) -> Result<Vec<Alarm>, ProposeError> {
         self.permit(Call::AlarmList)?;
         Ok(self.node.alarms())
+    }
+
+    /// For a request that raises or clears an alarm of no kind, which does nothing.
+    pub(crate) fn may_change_alarms(&self) -> Result<(), ProposeError> {
+        self.permit(Call::AlarmChange)?;
+        Ok(())
     }
 
     pub(crate) fn status(&self) -> Result<Status, ProposeError> {
@@ -207,9 +333,9 @@ impl Session {
     }
 
     /// Rewrites the database without its holes, while reads and writes go on.
-    pub(crate) async fn defragment(&self) -> Result<(), String> {
-        self.permit(Call::Defragment).map_err(|denied| denied.to_string())?;
-        self.node.defragment().await
+    pub(crate) async fn defragment(&self) -> Result<Result<(), String>, AuthError> {
+        self.permit(Call::Defragment)?;
+        Ok(self.node.defragment().await)
     }
 
     pub(crate) async fn hash(&self) -> Result<(Rev, u32), ReadError> {
@@ -234,6 +360,10 @@ impl Session {
         self.node.move_leader(target).await
     }
 
+    pub(crate) fn may_downgrade(&self) -> Result<(), AuthError> {
+        self.permit(Call::Downgrade).map(drop)
+    }
+
     /// What every action of a downgrade begins with.
     pub(crate) async fn before_downgrade(&self) -> Result<(), ProposeError> {
         self.permit(Call::Downgrade)?;
@@ -249,9 +379,10 @@ impl Session {
         self.node.clean_up_lease(id, ttl);
     }
 
-    /// Undoes something of a call, as its caller.
+    /// Undoes something that the member did for a call. The member does that itself: its caller may not be
+    /// permitted anything any more, and others wait for it.
     pub(crate) fn clean_up_with(&self, command: Command) {
-        self.node.clean_up_with(command.by(self.caller.clone()));
+        self.node.clean_up_with(command);
     }
 
     /// Runs a part of a call on the core thread, where it goes on when the call ends.
@@ -260,7 +391,7 @@ impl Session {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let caller = self.caller.clone();
-        self.node.outliving(|node| work(Session { node, caller }))
+        let credentials = self.credentials.clone();
+        self.node.outliving(|node| work(Session { node, credentials }))
     }
 }

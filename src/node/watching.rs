@@ -4,15 +4,22 @@
 //! from history, one turn at a time, as fast as whoever owns the stream takes it: those that stand
 //! close together share one stride, and the next stride is for others.
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    ops::Bound,
+    sync::Arc,
+};
 
 use thiserror::Error;
 
-use super::{Node, ReadError, StorageError};
+use super::{Credentials, Node, ReadError, StorageError};
 use crate::{
-    apply::admission::{self, Call},
+    apply::admission::Call,
     auth::AuthError,
-    limits::{HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, WATCH_BATCH_REVS, WATCH_QUEUE},
+    limits::{
+        HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, WATCH_BATCH_REVS, WATCH_QUEUE, WATCHERS_JUDGED_AT_ONCE,
+    },
     mvcc::{History, RevError},
     types::{Caller, Event, Rev},
     watch::{CreateError, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
@@ -20,7 +27,11 @@ use crate::{
 
 pub(crate) struct WatchStream {
     node: Node,
+    credentials: Credentials,
+    /// Who created the last watcher.
     caller: Caller,
+    /// What the watchers wait for, so that they can be judged again.
+    watchers: BTreeMap<WatchId, Arc<WatcherSpec>>,
     feed: Feed,
     /// Unsynced watchers, the next to be served first.
     lagging: VecDeque<Lagging>,
@@ -54,14 +65,22 @@ pub(crate) enum NotCreated {
 }
 
 impl WatchStream {
-    pub(super) fn open(node: Node, caller: Caller) -> WatchStream {
+    pub(super) fn open(node: Node, credentials: Credentials) -> WatchStream {
         let feed = node.watch_hub().open_stream(WATCH_QUEUE);
-        WatchStream { node, caller, feed, lagging: VecDeque::new(), stride: None }
+        WatchStream {
+            node,
+            credentials,
+            caller: Caller::Nobody,
+            watchers: BTreeMap::new(),
+            feed,
+            lagging: VecDeque::new(),
+            stride: None,
+        }
     }
 
     /// Creates a watcher. Comes with the last published revision, of the same moment.
     pub(crate) fn create(&mut self, spec: WatcherSpec) -> (Result<WatchId, NotCreated>, Rev) {
-        let permitted = admission::permit(&self.caller, Call::Watch(&spec.range));
+        let permitted = self.permit(&spec);
         let mut hub = self.node.watch_hub();
         let published = hub.published();
         if let Err(denied) = permitted {
@@ -70,12 +89,51 @@ impl WatchStream {
         let created = hub.create(&mut self.feed, spec);
         drop(hub);
         let created = created.map(|created| {
+            self.watchers.insert(created.id, Arc::clone(&created.spec));
             if let State::Unsynced { next_rev } = created.state {
                 self.lagging.push_back(Lagging { id: created.id, next_rev, spec: created.spec });
             }
             created.id
         });
         (created.map_err(NotCreated::from), published)
+    }
+
+    fn permit(&mut self, spec: &WatcherSpec) -> Result<(), AuthError> {
+        let caller = self.node.identify(&self.credentials)?;
+        self.node.permit(&caller, Call::Watch(&spec.range))?;
+        self.caller = caller;
+        Ok(())
+    }
+
+    /// Users or roles have changed: ends the watchers that would not be permitted any more. As in etcd, a
+    /// watcher does not end because its token does.
+    pub(crate) async fn judge_again(&mut self) -> Vec<(WatchId, AuthError)> {
+        let caller = match self.node.identify(&self.credentials) {
+            Ok(caller @ Caller::User { .. }) => caller,
+            Ok(_) | Err(_) => self.caller.clone(),
+        };
+        let caller = self.node.as_of_now(caller);
+        let mut denied = Vec::new();
+        let mut last = None;
+        loop {
+            let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+            let some = self.watchers.range((behind, Bound::Unbounded)).take(WATCHERS_JUDGED_AT_ONCE);
+            let some: Vec<_> = some.map(|(id, spec)| (*id, Arc::clone(spec))).collect();
+            let Some((id, _)) = some.last() else { break };
+            last = Some(*id);
+            {
+                let state = &self.node.shared.replica.read().state;
+                denied.extend(some.iter().filter_map(|(id, spec)| {
+                    let denied = state.permit(&caller, Call::Watch(&spec.range)).err()?;
+                    Some((*id, denied))
+                }));
+            }
+            tokio::task::yield_now().await;
+        }
+        for (id, _) in &denied {
+            self.cancel(*id);
+        }
+        denied
     }
 
     /// Ends a watcher. Returns the last published revision, or `None` if there is no such watcher.
@@ -85,6 +143,7 @@ impl WatchStream {
             hub.cancel(&mut self.feed, id).then(|| hub.published())
         };
         if published.is_some() {
+            self.watchers.remove(&id);
             self.lagging.retain(|laggard| laggard.id != id);
             if let Some(stride) = &mut self.stride {
                 stride.walkers.retain(|walker| walker.id != id);
@@ -142,6 +201,7 @@ impl WatchStream {
             Ok(history) => history,
             Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
                 self.node.watch_hub().retire(self.feed.stream, first.id);
+                self.watchers.remove(&first.id);
                 return Ok(Some(CaughtUp::Compacted { id: first.id, compacted }));
             }
             Err(error) => return Err(error),

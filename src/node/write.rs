@@ -14,11 +14,11 @@ use super::{
     mailbox::{Answer, Ticket},
 };
 use crate::{
-    apply::{Alarm, AlarmKind, Command, Outcome, Request, admission, codec},
+    apply::{Alarm, AlarmKind, ApplyError, Command, Outcome, Request, admission, codec},
     clock, limits,
     raft::{self, NotProposed},
     telemetry::{HumanBytes, Metrics, RequestKind},
-    types::{Caller, Rev},
+    types::Caller,
 };
 
 /// A request on its way through the log, for the metrics. Dropped without an answer it has failed: it was refused,
@@ -197,14 +197,12 @@ impl Node {
         Ok(())
     }
 
-    /// Forgets history below `rev`. With `physical` the answer waits until the space is free.
-    pub(super) async fn compact(
-        &self,
-        caller: Caller,
-        rev: Rev,
-        physical: bool,
-    ) -> Result<Outcome, ProposeError> {
-        let outcome = self.propose(Command::Compact { rev }.by(caller)).await?;
+    /// Removes history, as a request for a compaction says. With `physical` the answer waits until the space is free.
+    pub(super) async fn compact(&self, request: Request, physical: bool) -> Result<Outcome, ProposeError> {
+        let outcome = self.propose(request).await?;
+        if let Err(ApplyError::Auth(_)) = outcome.result {
+            return Ok(outcome);
+        }
         if physical {
             // Also of compactions before this one, where this one is refused.
             let compacted = self.shared.replica.read().state.mvcc.rev_compacted();

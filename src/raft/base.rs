@@ -74,6 +74,11 @@ pub(crate) fn of_contents(reader: &Reader) -> Result<Base, StorageError> {
             contents.add(&[key, &cell]);
         }
     }
+    if let Some(cell) = reader.cell(Table::Meta, AuthStore::ENABLED_CELL)?
+        && *cell != AuthStore::default().enabled_cell()
+    {
+        contents.add(&[AuthStore::ENABLED_CELL, &cell]);
+    }
     Ok(contents.digest())
 }
 

@@ -12,6 +12,7 @@ mod flusher;
 mod incoming;
 mod lease_clock;
 mod log_store;
+mod logins;
 mod marks;
 mod message;
 mod network;
@@ -31,6 +32,7 @@ pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Tim
 pub(crate) use incoming::MessageError;
 pub(crate) use lease_clock::LeaseClock;
 pub(crate) use log_store::LogStore;
+pub(crate) use logins::{Bearer, Logins};
 pub(crate) use plausible::Implausible;
 pub(crate) use replica::{LogMark, Replica};
 pub(crate) use stages::Began;

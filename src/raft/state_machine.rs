@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use super::{
     lease_clock::LeaseClock,
+    logins::Logins,
     marks,
     replica::{Replica, admit_members},
     snapshot::{self, Inbox, Received, Snapshot, SnapshotImage},
@@ -71,6 +72,7 @@ pub(crate) struct Parts {
     pub(crate) durable: watch::Receiver<u64>,
     pub(crate) hub: Arc<Mutex<WatchHub>>,
     pub(crate) leases: Arc<LeaseClock>,
+    pub(crate) logins: Arc<Logins>,
     pub(crate) tags: Arc<Tags>,
     /// Index of the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
@@ -222,6 +224,10 @@ impl RaftStateMachine {
             self.parts.metrics.observe_apply(request_kind(command), is_success(&applied), end - run.start);
             run.start = end;
             self.parts.leases.applied(command, &applied.outcome);
+            if let Command::Auth(command) = command {
+                let auth = &replica.state.auth;
+                self.parts.logins.applied(command, &applied.outcome, run.log_id.index, auth);
+            }
             self.count(command, &applied);
             if !applied.events.is_empty() {
                 run.revisions.push((applied.outcome.rev, applied.events));
@@ -340,6 +346,9 @@ pub(crate) fn request_kind(command: &Command) -> RequestKind {
             AuthCommand::RoleDelete { .. } => RequestKind::AuthRoleDelete,
             AuthCommand::RoleGrantPermission { .. } => RequestKind::AuthRoleGrantPermission,
             AuthCommand::RoleRevokePermission { .. } => RequestKind::AuthRoleRevokePermission,
+            AuthCommand::Enable => RequestKind::AuthEnable,
+            AuthCommand::Disable => RequestKind::AuthDisable,
+            AuthCommand::Login { .. } => RequestKind::Authenticate,
         },
     }
 }
@@ -483,9 +492,9 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         };
         let start = clock::now();
         let (replica, database) = (self.parts.replica.clone(), self.parts.database.clone());
-        let checkpointing = self.parts.checkpointing.clone();
+        let (checkpointing, logins) = (self.parts.checkpointing.clone(), self.parts.logins.clone());
         self.parts.metrics.snapshot_apply_inflight.set(1);
-        let work = move || install(&checkpointing, &replica, database, *received);
+        let work = move || install(&checkpointing, &replica, &logins, database, *received);
         let (rev, replaced) =
             threads::blocking(work).await.expect("installing does not panic").map_err(io::Error::other)?;
         // Taking a large index apart takes its time, and nobody waits for it.
@@ -512,6 +521,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
 fn install(
     checkpointing: &Mutex<()>,
     replica: &RwLock<Replica>,
+    logins: &Logins,
     database: Arc<Database>,
     received: Received,
 ) -> Result<(Rev, Replica), StorageError> {
@@ -528,7 +538,9 @@ fn install(
         // must never get into the new file.
         let body = database.replace_with(&image)?;
         installed.state.mvcc.moved_to(database, body);
-        std::mem::replace(&mut *replica.write(), installed)
+        let mut replica = replica.write();
+        logins.replaced(&installed.state.auth);
+        std::mem::replace(&mut *replica, installed)
     };
     Ok((rev, replaced))
 }

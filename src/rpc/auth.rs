@@ -1,20 +1,13 @@
-//! Users and roles, with etcd's answers while authentication is disabled.
+//! Users, roles and logins.
 //!
-//! Users and roles are stored, but permissions are not enforced yet. Enabling authentication is therefore
-//! refused, so that no operator believes that a cluster is protected when it is not.
-//!
-//! A password is hashed in this file, on a blocking thread, and only the hash is proposed.
+//! A password is hashed or checked on this member, and only its hash is proposed.
 
-use std::sync::Arc;
-
-use tokio::{sync::Semaphore, task};
 use tonic::{Request, Response, Status};
 
 use super::{render, session, status::Refusal, wrong_kind};
 use crate::{
     apply::{self, AuthCommand, Command, admission::Call},
     auth::{AuthStore, Permission, PermissionKind},
-    limits::{PASSWORD_BYTES_MAX, PASSWORDS_HASHED_AT_ONCE},
     node::{Node, Session},
     pb::authpb,
     pb::etcdserverpb::{
@@ -29,22 +22,17 @@ use crate::{
         AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
         ResponseHeader, auth_server,
     },
-    types::KeyRange,
+    types::{KeyRange, Secret},
 };
 
 #[derive(Clone)]
 pub(crate) struct Auth {
     node: Node,
-    hashing: Arc<Semaphore>,
 }
 
 impl Auth {
     pub(crate) fn new(node: Node) -> Auth {
-        Auth { node, hashing: Arc::new(Semaphore::new(PASSWORDS_HASHED_AT_ONCE)) }
-    }
-
-    fn header(&self) -> Option<ResponseHeader> {
-        Some(render::header(&self.node, self.node.rev()))
+        Auth { node }
     }
 
     async fn change(
@@ -68,65 +56,47 @@ impl Auth {
         let (rev, answer) = session.ask_auth(call, ask).await?;
         Ok((Some(render::header(&self.node, rev)), answer))
     }
-
-    /// The bcrypt hash of a password, under the prefix that etcd writes.
-    async fn hash(&self, password: String) -> Result<String, Status> {
-        if password.len() > PASSWORD_BYTES_MAX {
-            return Err(Refusal::PasswordTooLong.into());
-        }
-        let permit = self.hashing.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let cost = self.node.config().bcrypt_cost;
-        let hashed = task::spawn_blocking(move || {
-            // Held until the hash is computed, also if the call has ended before.
-            let _permit = permit;
-            bcrypt::hash_with_result(password, cost)
-        });
-        match hashed.await {
-            Ok(Ok(hash)) => Ok(hash.format_for_version(bcrypt::Version::TwoA)),
-            Ok(Err(error)) => Err(Status::unknown(format!("failed to hash the password: {error}"))),
-            // The reactor is stopping.
-            Err(_) => Err(Refusal::Stopped.into()),
-        }
-    }
 }
 
 #[tonic::async_trait]
 impl auth_server::Auth for Auth {
-    /// Refuses what etcd refuses, and then also what etcd would enable.
     async fn auth_enable(
         &self,
         request: Request<AuthEnableRequest>,
     ) -> Result<Response<AuthEnableResponse>, Status> {
-        let session = session(&self.node, &request);
-        let (_, checked) = self.ask(&session, Call::AuthEnable, AuthStore::check_root).await?;
-        checked?;
-        Err(Status::unimplemented(
-            "retcd: authentication cannot be enabled: this version stores users and roles but does not \
-             enforce permissions yet",
-        ))
+        let session = session(&self.node, &request).await;
+        let header = self.change(&session, AuthCommand::Enable).await?;
+        Ok(Response::new(AuthEnableResponse { header }))
     }
 
     async fn auth_disable(
         &self,
-        _request: Request<AuthDisableRequest>,
+        request: Request<AuthDisableRequest>,
     ) -> Result<Response<AuthDisableResponse>, Status> {
-        Ok(Response::new(AuthDisableResponse { header: self.header() }))
+        let session = session(&self.node, &request).await;
+        let header = self.change(&session, AuthCommand::Disable).await?;
+        Ok(Response::new(AuthDisableResponse { header }))
     }
 
     async fn auth_status(
         &self,
         request: Request<AuthStatusRequest>,
     ) -> Result<Response<AuthStatusResponse>, Status> {
-        let session = session(&self.node, &request);
-        let (header, auth_revision) = self.ask(&session, Call::AuthStatus, AuthStore::rev).await?;
-        Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision }))
+        let session = session(&self.node, &request).await;
+        let status = |auth: &AuthStore| (auth.is_enabled(), auth.rev());
+        let (header, (enabled, auth_revision)) = self.ask(&session, Call::AuthStatus, status).await?;
+        Ok(Response::new(AuthStatusResponse { header, enabled, auth_revision }))
     }
 
     async fn authenticate(
         &self,
-        _request: Request<AuthenticateRequest>,
+        request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateResponse>, Status> {
-        Err(Refusal::AuthNotEnabled.into())
+        let session = session(&self.node, &request).await;
+        let AuthenticateRequest { name, password } = request.into_inner();
+        let (rev, token) = session.login(&name, Secret::new(password)).await?;
+        let header = Some(render::header(&self.node, rev));
+        Ok(Response::new(AuthenticateResponse { header, token: token.reveal().to_owned() }))
     }
 
     /// An empty password is valid. As in etcd, a hash in the request is ignored.
@@ -134,10 +104,13 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserAddRequest>,
     ) -> Result<Response<AuthUserAddResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let AuthUserAddRequest { name, password, options, .. } = request.into_inner();
         let no_password = options.is_some_and(|options| options.no_password);
-        let password_hash = if no_password { String::new() } else { self.hash(password).await? };
+        let password_hash = match no_password {
+            true => String::new(),
+            false => session.hash_password(Secret::new(password)).await?,
+        };
         let header = self.change(&session, AuthCommand::UserAdd { name, password_hash, no_password }).await?;
         Ok(Response::new(AuthUserAddResponse { header }))
     }
@@ -146,7 +119,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserGetRequest>,
     ) -> Result<Response<AuthUserGetResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let name = request.into_inner().name;
         let roles = |auth: &AuthStore| auth.user(&name).map(|user| user.roles.iter().cloned().collect());
         let (header, roles) = self.ask(&session, Call::UserGet(&name), roles).await?;
@@ -157,7 +130,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserListRequest>,
     ) -> Result<Response<AuthUserListResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let names = |auth: &AuthStore| auth.users().map(|(name, _)| name.to_owned()).collect();
         let (header, users) = self.ask(&session, Call::UserList, names).await?;
         Ok(Response::new(AuthUserListResponse { header, users }))
@@ -167,7 +140,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserDeleteRequest>,
     ) -> Result<Response<AuthUserDeleteResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let header =
             self.change(&session, AuthCommand::UserDelete { name: request.into_inner().name }).await?;
         Ok(Response::new(AuthUserDeleteResponse { header }))
@@ -178,9 +151,12 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserChangePasswordRequest>,
     ) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let AuthUserChangePasswordRequest { name, password, .. } = request.into_inner();
-        let password_hash = if password.is_empty() { String::new() } else { self.hash(password).await? };
+        let password_hash = match password.is_empty() {
+            true => String::new(),
+            false => session.hash_password(Secret::new(password)).await?,
+        };
         let header = self.change(&session, AuthCommand::UserChangePassword { name, password_hash }).await?;
         Ok(Response::new(AuthUserChangePasswordResponse { header }))
     }
@@ -189,7 +165,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserGrantRoleRequest>,
     ) -> Result<Response<AuthUserGrantRoleResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let AuthUserGrantRoleRequest { user: name, role } = request.into_inner();
         let header = self.change(&session, AuthCommand::UserGrantRole { name, role }).await?;
         Ok(Response::new(AuthUserGrantRoleResponse { header }))
@@ -199,7 +175,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserRevokeRoleRequest>,
     ) -> Result<Response<AuthUserRevokeRoleResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let AuthUserRevokeRoleRequest { name, role } = request.into_inner();
         let header = self.change(&session, AuthCommand::UserRevokeRole { name, role }).await?;
         Ok(Response::new(AuthUserRevokeRoleResponse { header }))
@@ -209,7 +185,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleAddRequest>,
     ) -> Result<Response<AuthRoleAddResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let header = self.change(&session, AuthCommand::RoleAdd { name: request.into_inner().name }).await?;
         Ok(Response::new(AuthRoleAddResponse { header }))
     }
@@ -218,7 +194,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleGetRequest>,
     ) -> Result<Response<AuthRoleGetResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let role = request.into_inner().role;
         let (header, permissions) =
             self.ask(&session, Call::RoleGet(&role), |auth| auth.permissions(&role)).await?;
@@ -230,7 +206,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleListRequest>,
     ) -> Result<Response<AuthRoleListResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let names = |auth: &AuthStore| auth.roles().map(str::to_owned).collect();
         let (header, roles) = self.ask(&session, Call::RoleList, names).await?;
         Ok(Response::new(AuthRoleListResponse { header, roles }))
@@ -240,7 +216,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleDeleteRequest>,
     ) -> Result<Response<AuthRoleDeleteResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let header =
             self.change(&session, AuthCommand::RoleDelete { name: request.into_inner().role }).await?;
         Ok(Response::new(AuthRoleDeleteResponse { header }))
@@ -250,7 +226,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleGrantPermissionRequest>,
     ) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let AuthRoleGrantPermissionRequest { name: role, perm } = request.into_inner();
         let permission = parse_permission(perm.ok_or(Refusal::PermissionNotGiven)?);
         let header = self.change(&session, AuthCommand::RoleGrantPermission { role, permission }).await?;
@@ -261,7 +237,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleRevokePermissionRequest>,
     ) -> Result<Response<AuthRoleRevokePermissionResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let AuthRoleRevokePermissionRequest { role, key, range_end } = request.into_inner();
         let range = KeyRange::parse(key, range_end);
         let header = self.change(&session, AuthCommand::RoleRevokePermission { role, range }).await?;

@@ -42,7 +42,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let urls = parse::member_urls(&request.peer_ur_ls)?;
         let member = session.member_add(urls, request.is_learner).await?;
@@ -57,7 +57,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let id = request.into_inner().id;
         session.change(Change::Remove { id }).await?;
         // If this member is the removed one, its own list may still contain it.
@@ -70,7 +70,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let MemberUpdateRequest { id, peer_ur_ls: mut peer_urls } = request.into_inner();
         peer_urls.sort();
         session.change(Change::Update { id, peer_urls }).await?;
@@ -81,7 +81,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         if request.into_inner().linearizable {
             session.read_barrier().await?;
         }
@@ -92,7 +92,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         session.change(Change::Promote { id: request.into_inner().id }).await?;
         Ok(Response::new(MemberPromoteResponse { header: Some(self.header()), members: members(&session)? }))
     }

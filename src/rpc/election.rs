@@ -172,7 +172,7 @@ impl election_server::Election for Election {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        self.do_campaign(&session(&self.node, &request), request.into_inner())
+        self.do_campaign(&session(&self.node, &request).await, request.into_inner())
             .await
             .map(Response::new)
             .map_err(status::from_recipe)
@@ -182,14 +182,14 @@ impl election_server::Election for Election {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        self.do_proclaim(&session(&self.node, &request), request.into_inner())
+        self.do_proclaim(&session(&self.node, &request).await, request.into_inner())
             .await
             .map(Response::new)
             .map_err(status::from_recipe)
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        self.do_leader(&session(&self.node, &request), request.into_inner())
+        self.do_leader(&session(&self.node, &request).await, request.into_inner())
             .await
             .map(Response::new)
             .map_err(status::from_recipe)
@@ -201,7 +201,7 @@ impl election_server::Election for Election {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let prefix = recipe::prefix(&request.into_inner().name);
         let observer = Observer { election: self.clone(), session, prefix, leader: None };
         let answers = stream::try_unfold(observer, |mut observer| async move {
@@ -212,7 +212,7 @@ impl election_server::Election for Election {
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
-        self.do_resign(&session(&self.node, &request), request.into_inner())
+        self.do_resign(&session(&self.node, &request).await, request.into_inner())
             .await
             .map(Response::new)
             .map_err(status::from_recipe)

@@ -179,7 +179,7 @@ impl Kv {
 impl kv_server::Kv for Kv {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let answer = self.do_range(&session, &request).await;
         let stats = |(answer, count): &(Answer<_>, i64)| slow::range(&request, *count, answer.size());
@@ -190,7 +190,7 @@ impl kv_server::Kv for Kv {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let answer = self.do_put(&session, &request).await;
         let stats = |answer: &Answer<_>| slow::put(&request, answer.size());
@@ -202,7 +202,7 @@ impl kv_server::Kv for Kv {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let answer = self.do_delete_range(&session, &request).await;
         let stats =
@@ -214,7 +214,7 @@ impl kv_server::Kv for Kv {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let timer = Timer::start(&request, self.slow_after);
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let answer = self.do_txn(&session, &request).await;
         let stats = |(answer, succeeded): &(Answer<_>, bool)| slow::txn(&request, *succeeded, answer.size());
@@ -225,7 +225,7 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let outcome = session.compact(Rev(request.revision), request.physical).await?;
         outcome.result?;
@@ -238,7 +238,7 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let query = parse::range_stream(&request)?;
         self.barrier(&session, request.serializable).await?;

@@ -1,12 +1,15 @@
 //! Leases. They are granted and revoked through the log; keep-alives and queries are answered from memory.
 
+use std::collections::VecDeque;
+
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{render, session, wrong_kind};
 use crate::{
     apply::{self, Command},
-    node::{Node, Session},
+    limits::LEASES_HELD_BY_STREAM,
+    node::{AuthChanges, Node, Session},
     pb::etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
@@ -42,13 +45,63 @@ impl Lease {
     }
 }
 
+/// A client's stream of keep-alives.
+struct Renewals {
+    lease: Lease,
+    session: Session,
+    requests: Streaming<LeaseKeepAliveRequest>,
+    /// The leases that were renewed last, the newest at the end.
+    renewed: VecDeque<LeaseId>,
+    auth_changes: AuthChanges,
+}
+
+impl Renewals {
+    fn new(lease: Lease, session: Session, requests: Streaming<LeaseKeepAliveRequest>) -> Renewals {
+        let auth_changes = session.auth_changes();
+        Renewals { lease, session, requests, renewed: VecDeque::new(), auth_changes }
+    }
+
+    /// `None` once the client sends no more requests. Ends with an error as soon as the client may not
+    /// renew one of its leases any more.
+    async fn next(&mut self) -> Result<Option<LeaseKeepAliveResponse>, Status> {
+        let request = loop {
+            tokio::select! { biased;
+                () = self.auth_changes.changed() => {
+                    self.session.may_keep_alive(self.renewed.iter().copied())?;
+                }
+                request = self.requests.message() => break request,
+            }
+        };
+        let request = request.inspect_err(|status| {
+            if status.code() != Code::Cancelled {
+                let failures = &self.lease.node.metrics().stream_failures;
+                failures.with_label_values(&["receive", "lease-keepalive"]).inc();
+            }
+        })?;
+        let Some(request) = request else { return Ok(None) };
+        let answer = self.lease.keep_alive(&self.session, request).await?;
+        self.remember(LeaseId(request.id));
+        Ok(Some(answer))
+    }
+
+    fn remember(&mut self, id: LeaseId) {
+        if self.renewed.contains(&id) {
+            return;
+        }
+        if self.renewed.len() == LEASES_HELD_BY_STREAM {
+            self.renewed.pop_front();
+        }
+        self.renewed.push_back(id);
+    }
+}
+
 #[tonic::async_trait]
 impl lease_server::Lease for Lease {
     async fn lease_grant(
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let outcome = session.lease_grant(request.id, request.ttl).await?;
         match outcome.result? {
@@ -66,7 +119,7 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let id = LeaseId(request.into_inner().id);
         let outcome = session.propose(Command::LeaseRevoke { id }).await?;
         outcome.result?;
@@ -81,18 +134,10 @@ impl lease_server::Lease for Lease {
         &self,
         requests: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let session = session(&self.node, &requests);
-        let state = (self.clone(), session, requests.into_inner());
-        let answers = stream::try_unfold(state, |(lease, session, mut requests)| async move {
-            let request = requests.message().await.inspect_err(|status| {
-                if status.code() != Code::Cancelled {
-                    let failures = &lease.node.metrics().stream_failures;
-                    failures.with_label_values(&["receive", "lease-keepalive"]).inc();
-                }
-            })?;
-            let Some(request) = request else { return Ok(None) };
-            let answer = lease.keep_alive(&session, request).await?;
-            Ok(Some((answer, (lease, session, requests))))
+        let session = session(&self.node, &requests).await;
+        let renewals = Renewals::new(self.clone(), session, requests.into_inner());
+        let answers = stream::try_unfold(renewals, |mut renewals| async move {
+            Ok(renewals.next().await?.map(|answer| (answer, renewals)))
         });
         Ok(Response::new(answers.boxed()))
     }
@@ -101,7 +146,7 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         let info = session.lease_time_to_live(LeaseId(request.id), request.keys).await?;
         let header = Some(self.header());
@@ -121,8 +166,8 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        let leases =
-            session(&self.node, &request).leases()?.into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+        let leases = session(&self.node, &request).await.leases()?;
+        let leases = leases.into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.header()), leases }))
     }
 }

@@ -78,14 +78,14 @@ impl Lock {
 #[tonic::async_trait]
 impl lock_server::Lock for Lock {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        self.do_lock(&session(&self.node, &request), request.into_inner())
+        self.do_lock(&session(&self.node, &request).await, request.into_inner())
             .await
             .map(Response::new)
             .map_err(status::from_recipe)
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        self.do_unlock(&session(&self.node, &request), request.into_inner())
+        self.do_unlock(&session(&self.node, &request).await, request.into_inner())
             .await
             .map(Response::new)
             .map_err(status::from_recipe)

@@ -50,7 +50,10 @@ impl Maintenance {
         request: &AlarmRequest,
         command: fn(Alarm) -> Command,
     ) -> Result<Response<AlarmResponse>, Status> {
-        let Some(alarm) = parse::alarm(request) else { return Ok(self.alarms(self.node.rev(), &[])) };
+        let Some(alarm) = parse::alarm(request) else {
+            session.may_change_alarms()?;
+            return Ok(self.alarms(self.node.rev(), &[]));
+        };
         let outcome = session.propose(command(alarm)).await?;
         match outcome.result? {
             apply::Response::Alarm { alarms } => Ok(self.alarms(outcome.rev, &alarms)),
@@ -73,7 +76,7 @@ fn cluster_version() -> (u64, u64) {
 #[tonic::async_trait]
 impl maintenance_server::Maintenance for Maintenance {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
         match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Get) => {
@@ -90,13 +93,16 @@ impl maintenance_server::Maintenance for Maintenance {
             Ok(AlarmAction::Deactivate) => {
                 self.change_alarm(&session, &request, Command::AlarmDeactivate).await
             }
-            Err(_) => Ok(self.alarms(self.node.rev(), &[])),
+            Err(_) => {
+                session.may_change_alarms()?;
+                Ok(self.alarms(self.node.rev(), &[]))
+            }
         }
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let header = self.header();
-        let status = session(&self.node, &request).status()?;
+        let status = session(&self.node, &request).await.status()?;
         Ok(Response::new(StatusResponse {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
@@ -119,17 +125,17 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        session(&self.node, &request).defragment().await.map_err(Status::unknown)?;
+        session(&self.node, &request).await.defragment().await?.map_err(Status::unknown)?;
         Ok(Response::new(DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let (rev, hash) = session(&self.node, &request).hash().await?;
+        let (rev, hash) = session(&self.node, &request).await.hash().await?;
         Ok(Response::new(HashResponse { header: Some(self.header_at(rev)), hash }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let hash = session.hash_kv(request.into_inner().revision).await?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.header_at(hash.rev_current)),
@@ -145,7 +151,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let snapshot = session(&self.node, &request).snapshot().await?;
+        let snapshot = session(&self.node, &request).await.snapshot().await?;
         let total_bytes = snapshot.total_bytes;
         tracing::info!(total_bytes, "sending database snapshot to client");
         let image = stream::try_unfold(snapshot, |mut snapshot: Snapshot| async move {
@@ -158,7 +164,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         session.move_leader(MemberId(request.into_inner().target_id)).await?;
         Ok(Response::new(MoveLeaderResponse { header: None }))
     }
@@ -167,8 +173,9 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let request = request.into_inner();
+        session.may_downgrade()?;
         match DowngradeAction::try_from(request.action) {
             Ok(DowngradeAction::Validate) => {
                 session.before_downgrade().await?;

@@ -6,6 +6,7 @@
 
 mod auth;
 mod cluster;
+mod credentials;
 mod deadline;
 mod election;
 mod health;
@@ -26,13 +27,16 @@ mod watch;
 
 use std::{fmt::Debug, sync::Arc};
 
-use tonic::{Request, Status, codec::CompressionEncoding, service::Routes};
+use tonic::{Status, codec::CompressionEncoding, service::Routes};
 
 pub(crate) use peer::{PEER_CLIENT_STREAMS, PEER_SERVICES, peer_routes};
 
-use self::interceptor::{Intercepted, Interceptor};
+use self::{
+    credentials::session,
+    interceptor::{Intercepted, Interceptor},
+};
 use crate::{
-    node::{Node, Session},
+    node::Node,
     pb::{
         etcdserverpb::{
             auth_server::{self, AuthServer},
@@ -46,7 +50,6 @@ use crate::{
         v3electionpb::election_server::{self, ElectionServer},
         v3lockpb::lock_server::{self, LockServer},
     },
-    types::Caller,
 };
 
 /// The names of the services in [`routes`].
@@ -87,12 +90,6 @@ pub(crate) fn routes(node: &Node) -> Routes {
         .add_service(service!(ElectionServer, election::Election::new(node.clone())))
         .add_service(service!(HealthServer, health::Health))
         .prepare()
-}
-
-/// Decides who the caller is, once for each call.
-fn session<T>(node: &Node, _request: &Request<T>) -> Session {
-    // Tokens and certificates are not supported yet.
-    node.session(Caller::Nobody)
 }
 
 /// The state machine answered a command with the wrong type of response. This is a bug in retcd; the error

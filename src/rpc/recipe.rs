@@ -13,7 +13,7 @@ use super::{status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
-    node::{CaughtUp, Found, ProposeError, Session, WatchStream},
+    node::{AuthChanges, CaughtUp, Found, NotCreated, ProposeError, Session, WatchStream},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
     watch::{Delivery, WatcherSpec},
 };
@@ -35,7 +35,10 @@ pub(crate) struct HeldLease {
 pub(crate) async fn held_lease(session: &Session, lease: LeaseId) -> Result<HeldLease, Status> {
     if lease.is_some() {
         // If there is no such lease, the put that names it is refused later.
-        session.lease_keep_alive(lease).await.map_err(|_| Refusal::Timeout)?;
+        session.lease_keep_alive(lease).await.map_err(|error| match error {
+            ProposeError::Auth(denied) => denied.into(),
+            _ => Refusal::Timeout,
+        })?;
         return Ok(HeldLease { session: session.clone(), id: lease, is_unknown: false });
     }
     // From here on the lease may exist, even if this call does not learn that it was granted.
@@ -219,6 +222,7 @@ pub(crate) async fn enqueue(
 pub(crate) struct Changes {
     stream: WatchStream,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+    auth_changes: AuthChanges,
     queued: VecDeque<Event>,
 }
 
@@ -234,10 +238,15 @@ impl Changes {
             progress_notify: false,
             fragment: false,
         };
+        let auth_changes = session.auth_changes();
         let mut stream = session.watch();
         let (created, _) = stream.create(spec);
-        created.map_err(|error| Status::unknown(error.to_string()))?;
-        Ok(Changes { stream, stopping: Box::pin(session.stopping()), queued: VecDeque::new() })
+        created.map_err(|error| match error {
+            NotCreated::Denied(denied) => denied.into(),
+            NotCreated::Refused(refused) => Status::unknown(refused.to_string()),
+        })?;
+        let stopping = Box::pin(session.stopping());
+        Ok(Changes { stream, stopping, auth_changes, queued: VecDeque::new() })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
@@ -255,6 +264,12 @@ impl Changes {
             }
             let delivery = tokio::select! { biased;
                 () = &mut self.stopping => None,
+                () = self.auth_changes.changed() => {
+                    if let Some((_, denied)) = self.stream.judge_again().await.pop() {
+                        return Err(denied.into());
+                    }
+                    continue;
+                }
                 delivery = self.stream.recv() => delivery,
             };
             match delivery {

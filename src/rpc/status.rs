@@ -10,7 +10,9 @@ use crate::{
     auth::AuthError,
     limits::{SNAPSHOT_IDLE_MAX, SNAPSHOT_IMAGES_MAX},
     mvcc::RevError,
-    node::{ChangeError, ChangeRefusal, MoveLeaderError, ProposeError, ReadError, StorageError},
+    node::{
+        ChangeError, ChangeRefusal, MoveLeaderError, PasswordError, ProposeError, ReadError, StorageError,
+    },
 };
 
 /// Why a request is refused.
@@ -78,6 +80,7 @@ pub(crate) enum Refusal {
     RoleNotGranted,
     PermissionNotGranted,
     AuthNotEnabled,
+    NoPasswordUser,
     PermissionDenied,
     InvalidAuthToken,
     // The server cannot answer, now or at all.
@@ -198,6 +201,9 @@ impl Refusal {
                 (FailedPrecondition, "etcdserver: permission is not granted to the role")
             }
             Refusal::AuthNotEnabled => (FailedPrecondition, "etcdserver: authentication is not enabled"),
+            Refusal::NoPasswordUser => {
+                (Unknown, "auth: authentication failed, password was given for no password user")
+            }
             Refusal::PermissionDenied => (PermissionDenied, "etcdserver: permission denied"),
             Refusal::InvalidAuthToken => (Unauthenticated, "etcdserver: invalid auth token"),
 
@@ -291,6 +297,11 @@ impl From<AuthError> for Refusal {
             AuthError::RootUserNotExist => Refusal::RootUserNotExist,
             AuthError::RootRoleNotExist => Refusal::RootRoleNotExist,
             AuthError::PermissionDenied => Refusal::PermissionDenied,
+            AuthError::NotEnabled => Refusal::AuthNotEnabled,
+            AuthError::LoginFailed => Refusal::AuthFailed,
+            AuthError::NoPasswordUser => Refusal::NoPasswordUser,
+            AuthError::InvalidToken => Refusal::InvalidAuthToken,
+            AuthError::OldRevision => Refusal::AuthOldRevision,
         }
     }
 }
@@ -352,6 +363,16 @@ impl From<ReadError> for Status {
             )),
             ReadError::Stopped => Refusal::Stopped.into(),
             ReadError::Auth(error) => error.into(),
+        }
+    }
+}
+
+impl From<PasswordError> for Status {
+    fn from(error: PasswordError) -> Status {
+        match error {
+            PasswordError::TooLong => Refusal::PasswordTooLong.into(),
+            PasswordError::Refused(error) => error.into(),
+            PasswordError::Failed(_) => Status::unknown(error.to_string()),
         }
     }
 }
@@ -490,6 +511,7 @@ Unavailable: etcdserver: unhealthy cluster
 Unimplemented: RangeStream does not support custom sort orders
 Unimplemented: RangeStream does not support revision filters
 Unknown: "leader" field must be provided
+Unknown: auth: authentication failed, password was given for no password user
 Unknown: bcrypt: password length exceeds 72 bytes
 Unknown: election: no leader
 Unknown: election: not leader
@@ -561,6 +583,7 @@ Unknown: not a primary lessor"#;
             RoleNotGranted,
             PermissionNotGranted,
             AuthNotEnabled,
+            NoPasswordUser,
             PermissionDenied,
             InvalidAuthToken,
             NoLeader,

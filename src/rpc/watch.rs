@@ -25,8 +25,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{render, session, status::Refusal};
 use crate::{
+    auth::AuthError,
     limits::{REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES},
-    node::{CaughtUp, Node, Session, WatchStream},
+    node::{AuthChanges, CaughtUp, Node, NotCreated, Session, WatchStream},
     pb::{
         etcdserverpb::{
             WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
@@ -59,7 +60,7 @@ impl watch_server::Watch for Watch {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let session = session(&self.node, &request);
+        let session = session(&self.node, &request).await;
         let call = WatchCall::new(self.node.clone(), &session, request.into_inner());
         let responses = stream::unfold((call, 0), |(mut call, handed)| async move {
             if handed >= WATCH_SEND_BYTES {
@@ -84,6 +85,8 @@ enum Wake {
     Delivery(Delivery),
     ProgressTick,
     Stopping,
+    /// Users or roles have changed.
+    AuthChanged,
     /// Nothing else is to be done, so history is read.
     Stride,
 }
@@ -100,6 +103,7 @@ struct WatchCall<R> {
     /// The ticks of progress notifications, once any watcher has asked for them.
     progress: Option<Interval>,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+    auth_changes: AuthChanges,
 }
 
 impl<R> WatchCall<R>
@@ -115,6 +119,7 @@ where
             strode: false,
             progress: None,
             stopping: Box::pin(session.stopping()),
+            auth_changes: session.auth_changes(),
         }
     }
 
@@ -131,6 +136,7 @@ where
                     self.request(request);
                     self.node.metrics().observe_watch_control(start.elapsed());
                 }
+                Wake::AuthChanged => self.judge_again().await,
                 Wake::HalfClosed => self.requests = None,
                 Wake::Broken(status) if status.code() == Code::Cancelled => {
                     return Err(Refusal::WatchCanceled.into());
@@ -175,6 +181,7 @@ where
         tokio::select! {
             biased;
             () = &mut self.stopping => Wake::Stopping,
+            () = self.auth_changes.changed() => Wake::AuthChanged,
             Some(request) = OptionFuture::from(self.requests.as_mut().map(StreamExt::next)) => match request {
                 Some(Ok(request)) => Wake::Request(request),
                 Some(Err(status)) => Wake::Broken(status),
@@ -217,11 +224,26 @@ where
             }
             Err(refusal) => WatchResponse {
                 canceled: true,
-                cancel_reason: refusal.to_string(),
+                cancel_reason: match refusal {
+                    NotCreated::Refused(refused) => refused.to_string(),
+                    NotCreated::Denied(denied) => cancel_reason(denied),
+                },
                 ..self.response(WatchId::NONE, published)
             },
         };
         self.outbox.push_back(WatchResponse { created: true, ..response });
+    }
+
+    /// Ends the watchers that the client may not have any more.
+    async fn judge_again(&mut self) {
+        for (id, denied) in self.stream.judge_again().await {
+            let response = WatchResponse {
+                canceled: true,
+                cancel_reason: cancel_reason(denied),
+                ..self.response(id, self.node.rev())
+            };
+            self.outbox.push_back(response);
+        }
     }
 
     fn cancel(&mut self, id: WatchId) {
@@ -289,6 +311,17 @@ where
         let header = Some(render::header(&self.node, rev));
         WatchResponse { header, watch_id: id.0, ..WatchResponse::default() }
     }
+}
+
+/// As etcd, the text of a gRPC error with its code. What a client could not recognise is a denial.
+fn cancel_reason(denied: AuthError) -> String {
+    let (code, text) = match denied {
+        AuthError::InvalidToken | AuthError::OldRevision | AuthError::UserEmpty => {
+            Refusal::from(denied).wire()
+        }
+        _ => Refusal::PermissionDenied.wire(),
+    };
+    format!("rpc error: code = {code:?} desc = {text}")
 }
 
 /// As for a range, except that an empty key means the first possible key.

@@ -31,10 +31,13 @@ pub(crate) enum RequestKind {
     AuthRoleDelete,
     AuthRoleGrantPermission,
     AuthRoleRevokePermission,
+    AuthEnable,
+    AuthDisable,
+    Authenticate,
 }
 
 /// The number of kinds: one more than the last.
-const KINDS: usize = RequestKind::AuthRoleRevokePermission as usize + 1;
+const KINDS: usize = RequestKind::Authenticate as usize + 1;
 
 impl RequestKind {
     fn name(self) -> &'static str {
@@ -59,6 +62,9 @@ impl RequestKind {
             RequestKind::AuthRoleDelete => "AuthRoleDelete",
             RequestKind::AuthRoleGrantPermission => "AuthRoleGrantPermission",
             RequestKind::AuthRoleRevokePermission => "AuthRoleRevokePermission",
+            RequestKind::AuthEnable => "AuthEnable",
+            RequestKind::AuthDisable => "AuthDisable",
+            RequestKind::Authenticate => "Authenticate",
         }
     }
 }

@@ -15,3 +15,10 @@ pub(crate) enum Caller {
     /// A client that was authenticated as this user, at this revision of users and roles.
     User { name: Arc<str>, auth_rev: u64 },
 }
+
+/// The common name of the certificate with which a client proved who it is. The listener adds it to the
+/// extensions of each request of the connection, if `--client-cert-auth` is set and the certificate was
+/// verified. A request without a token is then one of the user with this name. Requests that come through
+/// the JSON gateway never have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommonName(pub(crate) Arc<str>);

@@ -7,9 +7,11 @@ mod ids;
 mod key;
 mod key_value;
 mod revision;
+mod secret;
 
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, CommonName};
 pub(crate) use ids::{Base, ClusterId, LeaseId, MemberId};
 pub(crate) use key::KeyRange;
 pub(crate) use key_value::{Event, EventKind, KeyValue};
 pub(crate) use revision::{Rev, Revision};
+pub(crate) use secret::Secret;

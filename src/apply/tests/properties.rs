@@ -6,7 +6,7 @@ use super::{replica::Replica, users::dump_auth};
 use crate::{
     apply::{Applied, Command, Op, Request, Txn, arbitrary, codec, model::Model},
     mvcc::Range,
-    types::{Caller, KeyValue},
+    types::KeyValue,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -33,22 +33,20 @@ proptest! {
 
     /// Replicas that applied the same log are equal, also with checkpoints, compactions and crashes.
     #[test]
-    fn replicas_agree(log in prop::collection::vec((arbitrary::command(), then()), 1..60)) {
-        let commands: Vec<Command> = log.iter().map(|(command, _)| command.clone()).collect();
+    fn replicas_agree(log in prop::collection::vec((arbitrary::guarded_request(), then()), 1..60)) {
+        let requests: Vec<Request> = log.iter().map(|(request, _)| request.clone()).collect();
         let mut quiet = Replica::new();
-        let expected: Vec<Applied> = commands.iter().map(|command| quiet.apply(command)).collect();
+        let expected: Vec<Applied> = requests.iter().map(|request| quiet.apply_request(request)).collect();
 
         let mut bytes = Vec::new();
-        let requests: Vec<Request> = commands.into_iter().map(|command| command.by(Caller::Nobody)).collect();
         codec::encode(&requests, &mut bytes);
         let requests = codec::decode(bytes.into()).expect("it was just encoded");
-        let commands: Vec<Command> = requests.into_iter().map(|request| request.command).collect();
         let mut shaken = Replica::new();
         for (at, (_, then)) in log.iter().enumerate() {
             // After a crash the log is applied again from the last checkpoint on.
             for replayed in shaken.applied..=at {
-                let applied = shaken.apply(&commands[replayed]);
-                prop_assert_eq!(&applied, &expected[replayed], "command {}: {:?}", replayed, &commands[replayed]);
+                let applied = shaken.apply_request(&requests[replayed]);
+                prop_assert_eq!(&applied, &expected[replayed], "request {}: {:?}", replayed, &requests[replayed]);
             }
             match then {
                 Then::GoOn => {}
@@ -59,8 +57,8 @@ proptest! {
             }
         }
         let mut shaken = shaken.crash();
-        for command in &commands[shaken.applied..] {
-            shaken.apply(command);
+        for request in &requests[shaken.applied..] {
+            shaken.apply_request(request);
         }
         prop_assert_eq!(shaken.dump(), quiet.dump());
     }

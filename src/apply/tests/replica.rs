@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::{
     apply::{
-        Application, Applied, Captured, Command, Missing, Outcome, Progress, ReadTxn, StateMachine, Txn, tape,
+        Application, Applied, Captured, Command, Missing, Outcome, Progress, ReadTxn, Request, StateMachine,
+        Txn, tape,
     },
     lease::Lease,
     mvcc::{CompactionStep, HashWalk, Range, RangeResult, Step as WalkStep},
@@ -41,6 +42,14 @@ impl Replica {
         self.run(command, true)
     }
 
+    /// As [`Replica::apply`], for a request of any caller.
+    pub(super) fn apply_request(&mut self, request: &Request) -> Applied {
+        self.applied += 1;
+        let mut applied = self.run_request(request, true, usize::MAX);
+        self.fill(applied.outcome.missing(&request.command));
+        applied
+    }
+
     /// As [`Replica::apply`], without counting the command.
     pub(super) fn run(&mut self, command: &Command, want_prev_events: bool) -> Applied {
         let mut applied = self.run_unread(command, want_prev_events, usize::MAX);
@@ -48,15 +57,19 @@ impl Replica {
         applied
     }
 
-    /// Applies a command in strides of so many keys, and reads nothing for its answer.
+    /// Applies a command in strides of so many keys, and reads nothing for its answer. Its caller is a
+    /// member, which may do everything.
     pub(super) fn run_unread(
         &mut self,
         command: &Command,
         want_prev_events: bool,
         stride_keys: usize,
     ) -> Applied {
-        let request = command.clone().by(Caller::Nobody);
-        let mut application = Application::new(&request, want_prev_events);
+        self.run_request(&command.clone().by(Caller::Internal), want_prev_events, stride_keys)
+    }
+
+    fn run_request(&mut self, request: &Request, want_prev_events: bool, stride_keys: usize) -> Applied {
+        let mut application = Application::new(request, want_prev_events);
         let rev = self.state.mvcc.rev_current();
         loop {
             match self.state.advance(application, &mut stride_keys.clone()).expect("the disk is well") {

@@ -4,10 +4,7 @@ use bytes::Bytes;
 use expect_test::expect;
 
 use super::replica::{Replica, check};
-use crate::{
-    apply::tape,
-    auth::{AuthError, AuthStore},
-};
+use crate::{apply::tape, auth::AuthStore};
 
 #[test]
 fn users_and_roles() {
@@ -99,7 +96,7 @@ fn users_and_roles_are_kept() {
     let mut replica = replica.crash();
     assert_eq!(replica.state.auth, before);
     expect![[r#"
-        14
+        14 false
         ann: "h" false ["a", "b"]
         eve: "" true []
         a: [(2, b"a", b"\0"), (2, b"a", b"b"), (1, b"b", b"")]
@@ -119,7 +116,7 @@ fn users_and_roles_are_kept() {
 
 /// As [`Auth::dump`](crate::apply::model::Auth::dump).
 pub(super) fn dump_auth(auth: &AuthStore) -> String {
-    let mut out = format!("{}\n", auth.rev());
+    let mut out = format!("{} {}\n", auth.rev(), auth.is_enabled());
     for (name, user) in auth.users() {
         let roles: Vec<&String> = user.roles.iter().collect();
         out += &format!("{name}: {:?} {} {roles:?}\n", user.password_hash, user.no_password);
@@ -135,10 +132,6 @@ pub(super) fn dump_auth(auth: &AuthStore) -> String {
             .collect();
         out += &format!("{name}: {permissions:?}\n");
     }
-    let holds_root = match auth.check_root() {
-        Ok(()) => Some(true),
-        Err(AuthError::RootRoleNotExist) => Some(false),
-        Err(_) => None,
-    };
+    let holds_root = auth.user("root").ok().map(|root| root.roles.contains("root"));
     out + &format!("{holds_root:?}\n")
 }

@@ -82,6 +82,7 @@ impl Follower {
             durable: watch::Sender::new(0).subscribe(),
             hub: Arc::new(Mutex::new(WatchHub::new(rev))),
             leases: Arc::new(LeaseClock::default()),
+            logins: Arc::default(),
             tags: Arc::new(Tags::default()),
             applied: watch::Sender::new(0),
             own_cells: Vec::new(),

@@ -110,6 +110,7 @@ impl Member {
                 durable: durable.subscribe(),
                 hub: Arc::new(Mutex::new(WatchHub::new(rev))),
                 leases: Arc::new(LeaseClock::default()),
+                logins: Arc::default(),
                 tags: Arc::new(Tags::default()),
                 applied: watch::Sender::new(0),
                 own_cells,

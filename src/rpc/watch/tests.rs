@@ -13,10 +13,10 @@ use crate::{
     config::Config,
     limits::{WATCH_BATCH_REVS, WATCH_QUEUE},
     mvcc::Range,
-    node::{self, Running},
+    node::{self, Credentials, Running},
     pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
     telemetry::Metrics,
-    types::{Caller, LeaseId},
+    types::LeaseId,
     watch::WatchHub,
 };
 
@@ -61,7 +61,7 @@ impl Stage {
 
     /// Writes a revision for each of `writes`, and returns the last one.
     async fn write_all(&self, writes: &[&[(&str, Option<Bytes>)]]) -> i64 {
-        let session = self.node.session(Caller::Nobody);
+        let session = self.node.session(Credentials::Nothing);
         let proposals = writes.iter().map(|changes| {
             let success = changes.iter().map(|(key, value)| change(key, value)).collect();
             session.propose(Command::Txn(Txn { success, ..Txn::default() }))
@@ -84,8 +84,12 @@ impl Stage {
     }
 
     async fn compact(&self, rev: i64) {
-        let outcome =
-            self.node.session(Caller::Nobody).compact(Rev(rev), false).await.expect("the node takes it");
+        let outcome = self
+            .node
+            .session(Credentials::Nothing)
+            .compact(Rev(rev), false)
+            .await
+            .expect("the node takes it");
         outcome.result.expect("there is something to compact");
     }
 
@@ -164,7 +168,11 @@ fn open(node: &Node) -> (mpsc::UnboundedSender<Result<WatchRequest, Status>>, Wa
     let (sender, receiver) = mpsc::unbounded_channel();
     (
         sender,
-        WatchCall::new(node.clone(), &node.session(Caller::Nobody), UnboundedReceiverStream::new(receiver)),
+        WatchCall::new(
+            node.clone(),
+            &node.session(Credentials::Nothing),
+            UnboundedReceiverStream::new(receiver),
+        ),
     )
 }
 
@@ -423,7 +431,7 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     let rev = stage.put("k", "2").await;
     // As if the watcher had been created after the event was applied and before it was published.
     let key = Range::of(KeyRange::Point("k".into()));
-    let mut read = stage.node.session(Caller::Nobody).range(&key).await.expect("it is there");
+    let mut read = stage.node.session(Credentials::Nothing).range(&key).await.expect("it is there");
     let events = [Event { kind: EventKind::Put, kv: read.result.kvs.remove(0), prev_kv: None }];
     let mut hub = WatchHub::new(Rev(rev - 1));
     let mut feed = hub.open_stream(1);

@@ -1,0 +1,166 @@
+//! What a member knows of users beside the replicated state: the tokens that were given out, and, for those
+//! who do not want to take the replica's lock, whether authentication is enabled and at which revision.
+//!
+//! Both follow from the log and are set where it is applied, before anybody is answered.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::{
+    apply::{AuthCommand, Outcome},
+    auth::{AuthStore, SimpleTokens, TokenHash},
+    clock,
+    config::AuthToken,
+    types::Secret,
+};
+
+/// The revision of users and roles, while authentication is enabled.
+pub(crate) type GuardedAt = Option<u64>;
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(crate) struct Logins {
+    /// The revision of users and roles, while authentication is enabled; else 0, which no revision is.
+    guarded_at: AtomicU64,
+    changed: watch::Sender<GuardedAt>,
+    tokens: Tokens,
+}
+
+/// The kinds of tokens. Whatever the kind, a password was checked before.
+#[derive(Debug)]
+enum Tokens {
+    Off,
+    Simple(RwLock<SimpleTokens>),
+}
+
+/// Who a token is of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Bearer {
+    pub(crate) name: Arc<str>,
+    /// The revision of users and roles that the token itself is of. `None` if it is of the current one.
+    pub(crate) auth_rev: Option<u64>,
+}
+
+/// Of a member without users.
+#[cfg(test)]
+impl Default for Logins {
+    fn default() -> Logins {
+        Logins::new(&AuthStore::default(), &AuthToken::Simple, Duration::from_secs(300))
+    }
+}
+
+impl Logins {
+    pub(crate) fn new(auth: &AuthStore, kind: &AuthToken, ttl: Duration) -> Logins {
+        let tokens = match kind {
+            AuthToken::Off => Tokens::Off,
+            AuthToken::Simple => Tokens::Simple(RwLock::new(SimpleTokens::new(ttl, clock::now()))),
+        };
+        let at = guarded_at(auth);
+        Logins { guarded_at: AtomicU64::new(at.unwrap_or(0)), changed: watch::Sender::new(at), tokens }
+    }
+
+    pub(crate) fn guarded_at(&self) -> GuardedAt {
+        Some(self.guarded_at.load(Ordering::Acquire)).filter(|at| *at != 0)
+    }
+
+    /// Changes when what users may do has changed, or may have.
+    pub(crate) fn changes(&self) -> watch::Receiver<GuardedAt> {
+        self.changed.subscribe()
+    }
+}
+
+/// Tokens.
+impl Logins {
+    /// Whether a login gives the client a token at all.
+    pub(crate) fn gives_tokens(&self) -> bool {
+        !matches!(self.tokens, Tokens::Off)
+    }
+
+    /// The index in the log that has to be applied before the token is known here. `None` if it makes no
+    /// difference.
+    pub(crate) fn known_from(&self, token: &Secret) -> Option<u64> {
+        match &self.tokens {
+            Tokens::Off => None,
+            Tokens::Simple(_) => SimpleTokens::parse(token).map(|(_, index)| index),
+        }
+    }
+
+    /// Who the token is of, if it is valid.
+    pub(crate) fn bearer(&self, token: &Secret) -> Option<Bearer> {
+        match &self.tokens {
+            Tokens::Off => None,
+            Tokens::Simple(tokens) => {
+                let (hash, index) = SimpleTokens::parse(token)?;
+                let name = tokens.read().used(&hash, index, clock::now())?;
+                Some(Bearer { name, auth_rev: None })
+            }
+        }
+    }
+
+    /// The index of the login whose token has this hash, if the token is still known.
+    pub(crate) fn login_index(&self, token: &TokenHash) -> Option<u64> {
+        match &self.tokens {
+            Tokens::Off => None,
+            Tokens::Simple(tokens) => tokens.read().index(token),
+        }
+    }
+}
+
+/// What is applied.
+impl Logins {
+    /// To be called while nobody else has the replica's lock, so that whoever gets the lock next sees both.
+    pub(super) fn applied(&self, command: &AuthCommand, outcome: &Outcome, index: u64, auth: &AuthStore) {
+        if outcome.result.is_err() {
+            return;
+        }
+        if let Tokens::Simple(tokens) = &self.tokens {
+            match command {
+                AuthCommand::Login { name, token, .. } => {
+                    tokens.write().add(*token, name, index, clock::now());
+                }
+                AuthCommand::UserDelete { name } | AuthCommand::UserChangePassword { name, .. } => {
+                    tokens.write().forget_user(name);
+                }
+                AuthCommand::Disable => tokens.write().forget_all(),
+                AuthCommand::UserAdd { .. }
+                | AuthCommand::UserGrantRole { .. }
+                | AuthCommand::UserRevokeRole { .. }
+                | AuthCommand::RoleAdd { .. }
+                | AuthCommand::RoleDelete { .. }
+                | AuthCommand::RoleGrantPermission { .. }
+                | AuthCommand::RoleRevokePermission { .. }
+                | AuthCommand::Enable => {}
+            }
+        }
+        self.publish(guarded_at(auth));
+    }
+
+    /// A snapshot has taken the place of the state. Its users may have been deleted meanwhile, or have
+    /// other passwords.
+    pub(super) fn replaced(&self, auth: &AuthStore) {
+        let at = guarded_at(auth);
+        if at != self.guarded_at()
+            && let Tokens::Simple(tokens) = &self.tokens
+        {
+            tokens.write().forget_all();
+        }
+        self.publish(at);
+    }
+
+    fn publish(&self, at: GuardedAt) {
+        self.guarded_at.store(at.unwrap_or(0), Ordering::Release);
+        self.changed.send_if_modified(|was| std::mem::replace(was, at) != at);
+    }
+}
+
+fn guarded_at(auth: &AuthStore) -> GuardedAt {
+    auth.is_enabled().then(|| auth.rev())
+}
