@@ -280,6 +280,14 @@ pub(crate) const WATCH_SEND_BYTES: usize = 8 * 1024;
 /// Distinct revisions in one catch-up batch of a watcher.
 pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 
+/// Events of a revision for which watchers are looked up before the hub's lock is released and the other tasks of the
+/// core thread run.
+pub(crate) const PUBLISH_STRIDE_EVENTS: usize = if cfg!(test) { 3 } else { 1024 };
+
+/// Events that watchers get from one revision, all watchers together, if it has so many that it is published in strides.
+/// When there are more, these watchers read the revision from history.
+pub(crate) const PUBLISH_HITS_MAX: usize = if cfg!(test) { 12 } else { 256 * 1024 };
+
 /// Deliveries in the queue of one watch stream. When the queue is full, the watchers that would get the
 /// next revision read it from history later; no event is lost.
 pub(crate) const WATCH_QUEUE: usize = 128;

@@ -38,14 +38,18 @@ pub(crate) use state::{Application, Applied, Captured, Progress, StateMachine};
 pub(crate) use txn::ReadTxn;
 pub(crate) use unread::Missing;
 
-use crate::{mvcc::RevError, storage::StorageError, types::Event};
+use crate::{
+    mvcc::RevError,
+    storage::StorageError,
+    types::{Chunked, Event},
+};
 
 /// What a command did.
 struct Effect {
     response: Response,
     /// What the response lacks, because only the member that answers reads it.
     unread: Option<Box<Unread>>,
-    events: Vec<Event>,
+    events: Chunked<Event>,
 }
 
 /// How far a command is that takes strides.
@@ -65,7 +69,7 @@ impl<T> Advanced<T> {
 
 impl Effect {
     fn quiet(response: Response) -> Effect {
-        Effect { response, unread: None, events: Vec::new() }
+        Effect { response, unread: None, events: Chunked::default() }
     }
 }
 

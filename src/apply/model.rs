@@ -17,7 +17,7 @@ use crate::{
     },
     auth::AuthError,
     mvcc::{Range, RangeResult},
-    types::{Event, EventKind, KeyValue, LeaseId, Rev},
+    types::{Chunked, Event, EventKind, KeyValue, LeaseId, Rev},
 };
 
 type Map = BTreeMap<Bytes, KeyValue>;
@@ -50,7 +50,7 @@ struct Work {
     rev: Rev,
     before: Map,
     map: Map,
-    events: Vec<Event>,
+    events: Chunked<Event>,
 }
 
 impl Model {
@@ -82,7 +82,7 @@ impl Model {
             rev: self.current().next(),
             before: self.map().clone(),
             map: self.map().clone(),
-            events: Vec::new(),
+            events: Chunked::default(),
         };
         let result = self.refusal(command).map_or(Ok(()), Err).and_then(|()| self.run(command, &mut work));
         if !work.events.is_empty() {

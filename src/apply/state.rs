@@ -23,7 +23,7 @@ use crate::{
     limits::CAPTURE_STRIDE_RECORDS,
     mvcc::{Step, Store, StoreCheckpoint},
     storage::{self, Checkpoint, Database, Reader, StorageError, Table},
-    types::{Caller, Event, KeyRange, MemberId, Rev, Revision},
+    types::{Caller, Chunked, Event, KeyRange, MemberId, Rev, Revision},
 };
 
 /// The tables beside the records that clients fill. Their cells count towards the quota.
@@ -44,7 +44,7 @@ pub(crate) struct StateMachine {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Applied {
     pub(crate) outcome: Outcome,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Chunked<Event>,
 }
 
 /// A request that is being applied. It does not borrow the state, so that readers can use the state between
@@ -156,7 +156,7 @@ impl StateMachine {
                 return Ok(Progress::More(Application { request, want_prev_events, stage }));
             }
             Ok(Advanced::Done(Effect { response, unread, events })) => (Ok(response), unread, events),
-            Err(Stop::Refused(refusal)) => (Err(refusal), None, Vec::new()),
+            Err(Stop::Refused(refusal)) => (Err(refusal), None, Chunked::default()),
             Err(Stop::Broken(error)) => return Err(error),
         };
         let rev = self.mvcc.rev_current();

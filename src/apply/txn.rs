@@ -27,7 +27,7 @@ use crate::{
     limits::RANGE_STRIDE_KEYS,
     mvcc::{Deletion, Hold, Range, RangeResult, Step, Store, Write},
     storage::StorageError,
-    types::{Event, EventKind, KeyValue, Rev, Revision},
+    types::{Chunked, Event, EventKind, KeyValue, Rev, Revision},
 };
 
 /// A transaction that is being applied.
@@ -196,9 +196,9 @@ fn moment(op: &Op, write: &Write) -> Revision {
 /// In events, the previous pair is the one before the whole revision. If a transaction changes a key
 /// several times, every event has the pair from before the first change. A put that creates the key has
 /// no previous pair, also if the same transaction deleted the key before.
-fn look_before_the_revision(events: &mut [Event]) {
+fn look_before_the_revision(events: &mut Chunked<Event>) {
     let mut before: BTreeMap<Bytes, Option<KeyValue>> = BTreeMap::new();
-    for event in events {
+    for event in events.iter_mut() {
         match before.entry(event.kv.key.clone()) {
             Entry::Vacant(first) => {
                 first.insert(event.prev_kv.clone());

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bytes::Bytes;
-
 use crate::{
-    mvcc::{RevError, Store, store::Located},
+    mvcc::{RevError, Store, recent::Changes, store::Located},
     storage::{Reader, Record, StorageError},
     types::{Event, EventKind, KeyValue, Rev, Revision},
 };
@@ -19,7 +17,7 @@ pub(crate) struct HistoryStride {
     current: Rev,
 }
 
-type Revs = Vec<(Rev, Vec<Record>)>;
+type Revs = Vec<(Rev, Changes)>;
 
 enum Source {
     /// Whole revisions from memory, beginning with `from`.
@@ -64,12 +62,13 @@ impl Store {
         } else {
             let mut bytes = 0;
             let mut revs = Vec::new();
-            for (rev, records) in self.recent.from(from).take(revs_max) {
+            // The records are shared and not copied, since there may be very many of one revision.
+            for (rev, bytes_of_rev, changes) in self.recent.sized_from(from).take(revs_max) {
                 if bytes >= bytes_max || rev > self.rev_current {
                     break;
                 }
-                bytes += bytes_of(records);
-                revs.push((rev, records.to_vec()));
+                bytes += bytes_of_rev;
+                revs.push((rev, changes.clone()));
             }
             Source::Head { from, revs }
         };
@@ -101,11 +100,12 @@ impl HistoryStride {
             }
             Source::Body { body, from, until } => read(&body, from, until, self.revs_max, self.bytes_max)?,
         };
-        let revs = revs.into_iter().map(|(rev, mut records)| {
-            if rev == self.compacted {
-                keep_newest_of_each_key(&mut records);
-            }
-            let events = records.iter().map(|record| event(rev, record)).collect();
+        let revs = revs.into_iter().map(|(rev, changes)| {
+            let records = changes.iter_from(0);
+            let events = match rev == self.compacted {
+                true => newest_of_each_key(records).into_iter().map(|record| event(rev, record)).collect(),
+                false => records.map(|record| event(rev, record)).collect(),
+            };
             (rev, events)
         });
         Ok(History { revs: revs.collect(), next, current: self.current })
@@ -128,8 +128,9 @@ fn read(
     revs_max: usize,
     bytes_max: usize,
 ) -> Result<(Revs, Rev), StorageError> {
-    let mut revs: Revs = Vec::new();
+    let mut revs: Vec<(Rev, Vec<Record>)> = Vec::new();
     let mut bytes = 0;
+    let mut next = until;
     for item in body.records(Revision { main: from, sub: 0 })? {
         let (Revision { main, .. }, record) = item?;
         if main >= until {
@@ -139,24 +140,25 @@ fn read(
         bytes += record.bytes().len();
         match revs.last_mut() {
             Some((rev, records)) if *rev == main => records.push(record),
-            _ if is_full => return Ok((revs, main)),
+            _ if is_full => {
+                next = main;
+                break;
+            }
             _ => revs.push((main, vec![record])),
         }
     }
-    Ok((revs, until))
+    Ok((revs.into_iter().map(|(rev, records)| (rev, records.into())).collect(), next))
 }
 
 /// A transaction can change a key several times. A compaction to its revision removes all but the last
 /// of these changes. A reader must not notice when that happens, in memory or on the disk, so the others
 /// are left out from the moment of the compaction.
-fn keep_newest_of_each_key(records: &mut Vec<Record>) {
-    let mut seen: BTreeSet<Bytes> = BTreeSet::new();
-    let mut is_newest = |record: &Record| seen.insert(record.bytes().slice_ref(record.parts().key));
+fn newest_of_each_key<'r>(records: impl DoubleEndedIterator<Item = &'r Record>) -> Vec<&'r Record> {
+    let mut seen: BTreeSet<&[u8]> = BTreeSet::new();
     // Backwards, because the newest change of a key is its last one.
-    let mut kept: Vec<Record> =
-        std::mem::take(records).into_iter().rev().filter(|record| is_newest(record)).collect();
+    let mut kept: Vec<&Record> = records.rev().filter(|record| seen.insert(record.parts().key)).collect();
     kept.reverse();
-    *records = kept;
+    kept
 }
 
 fn event(rev: Rev, record: &Record) -> Event {
@@ -164,8 +166,4 @@ fn event(rev: Rev, record: &Record) -> Event {
         true => Event { kind: EventKind::Delete, kv: record.deleted_key_value(rev), prev_kv: None },
         false => Event { kind: EventKind::Put, kv: record.key_value(), prev_kv: None },
     }
-}
-
-fn bytes_of(records: &[Record]) -> usize {
-    records.iter().map(|record| record.bytes().len()).sum()
 }

@@ -4,11 +4,11 @@
 //! the first one. Records that have not been checkpointed are only here, and in the log. Records that
 //! have been checkpointed stay as a cache while there is room.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     storage::Record,
-    types::{Rev, Revision},
+    types::{Chunked, Rev, Revision, chunked},
 };
 
 #[derive(Debug)]
@@ -24,11 +24,11 @@ pub(super) struct Recent {
     captured_bytes: usize,
 }
 
-/// The records of one revision, by sub-revision.
-#[derive(Debug)]
-enum Changes {
+/// The records of one revision, by sub-revision. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) enum Changes {
     One(Record),
-    Many(Vec<Record>),
+    Many(Arc<Chunked<Record>>),
 }
 
 /// Records that were dropped from memory.
@@ -73,34 +73,44 @@ impl Recent {
         assert_eq!(revision.main, self.last(), "only the newest revision gets further changes");
         let (bytes, newest) = self.revs.back_mut().expect("sub-revision 0 has been pushed");
         *bytes += cost;
-        assert_eq!(revision.sub, newest.records().len() as i64, "sub-revisions grow by one");
+        assert_eq!(revision.sub, newest.len() as i64, "sub-revisions grow by one");
         match newest {
-            Changes::One(first) => *newest = Changes::Many(vec![first.clone(), record]),
-            Changes::Many(records) => records.push(record),
+            Changes::One(first) => {
+                *newest = Changes::Many(Arc::new([first.clone(), record].into_iter().collect()));
+            }
+            Changes::Many(records) => {
+                let records = Arc::get_mut(records).expect("nobody reads a revision before it is complete");
+                records.push(record);
+            }
         }
-        debug_assert_eq!(newest.records().len() as i64, revision.sub + 1, "records are kept by sub-revision");
     }
 
     /// `None` if the revision is older than those in memory.
     pub(super) fn get(&self, revision: Revision) -> Option<&Record> {
         let position = usize::try_from(revision.main.0 - self.first.0).ok()?;
-        let records = self.revs[position].1.records();
-        Some(&records[usize::try_from(revision.sub).expect("a sub-revision counts from 0")])
+        let sub = usize::try_from(revision.sub).expect("a sub-revision counts from 0");
+        Some(self.revs[position].1.get(sub).expect("the index has the sub-revisions that there are"))
     }
 
     /// The revisions in memory, beginning with `from`, or with the first if that is newer.
-    pub(super) fn from(&self, from: Rev) -> impl Iterator<Item = (Rev, &[Record])> {
+    pub(super) fn from(&self, from: Rev) -> impl Iterator<Item = (Rev, &Changes)> {
+        self.sized_from(from).map(|(rev, _, changes)| (rev, changes))
+    }
+
+    /// As [`Recent::from`], with the bytes that the records of each revision take.
+    pub(super) fn sized_from(&self, from: Rev) -> impl Iterator<Item = (Rev, usize, &Changes)> {
         let skipped = usize::try_from(from.0 - self.first.0).unwrap_or(0).min(self.revs.len());
         let revs = (self.first.0 + skipped as i64..).map(Rev);
-        revs.zip(self.revs.range(skipped..).map(|(_, changes)| changes.records()))
+        revs.zip(self.revs.range(skipped..))
+            .map(|(rev, (cost, changes))| (rev, cost - changes.len() * RECORD_OVERHEAD_BYTES, changes))
     }
 
     /// The records in memory from a revision on, one by one.
     pub(super) fn changes(&self, from: Revision) -> impl Iterator<Item = (Revision, &Record)> {
-        self.from(from.main).flat_map(move |(main, records)| {
+        self.from(from.main).flat_map(move |(main, changes)| {
             let skipped = if main == from.main { usize::try_from(from.sub).unwrap_or(0) } else { 0 };
             let revisions = (skipped as i64..).map(move |sub| Revision { main, sub });
-            revisions.zip(records.iter().skip(skipped))
+            revisions.zip(changes.iter_from(skipped))
         })
     }
 
@@ -144,11 +154,33 @@ impl Recent {
 }
 
 impl Changes {
-    fn records(&self) -> &[Record] {
+    fn len(&self) -> usize {
         match self {
-            Changes::One(record) => std::slice::from_ref(record),
-            Changes::Many(records) => records,
+            Changes::One(_) => 1,
+            Changes::Many(records) => records.len(),
         }
+    }
+
+    fn get(&self, sub: usize) -> Option<&Record> {
+        match self {
+            Changes::One(record) => (sub == 0).then_some(record),
+            Changes::Many(records) => records.get(sub),
+        }
+    }
+
+    /// The records in order, beginning with a sub-revision.
+    pub(super) fn iter_from(&self, sub: usize) -> chunked::Iter<'_, Record> {
+        match self {
+            Changes::One(record) if sub == 0 => chunked::one(record),
+            Changes::One(_) => chunked::Iter::default(),
+            Changes::Many(records) => records.iter_from(sub),
+        }
+    }
+}
+
+impl From<Vec<Record>> for Changes {
+    fn from(records: Vec<Record>) -> Changes {
+        Changes::Many(Arc::new(records.into_iter().collect()))
     }
 }
 

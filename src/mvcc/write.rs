@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::{
     mvcc::{Step, Store},
     storage::{Record, StorageError},
-    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+    types::{Chunked, Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
 /// The changes of one request. They all get the same revision, and sub-revisions in the order in which
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Write {
     /// The revision that the changes get.
     main: Rev,
-    events: Vec<Event>,
+    events: Chunked<Event>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +45,13 @@ pub(crate) struct Committed {
     /// The newest revision: a new one if there were changes.
     pub(crate) rev: Rev,
     /// The changes, in order; with `prev_kv` where the caller asked for it.
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Chunked<Event>,
 }
 
 impl Store {
     pub(crate) fn begin(&mut self) -> Write {
         assert_eq!(self.recent.last(), self.rev_current, "the previous write was committed");
-        Write { main: self.rev_current.next(), events: Vec::new() }
+        Write { main: self.rev_current.next(), events: Chunked::default() }
     }
 }
 

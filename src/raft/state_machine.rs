@@ -43,8 +43,8 @@ use crate::{
     storage::{Database, StorageError},
     telemetry::{GoDuration, Metrics, RequestKind, list},
     threads,
-    types::{Event, Rev},
-    watch::WatchHub,
+    types::{Chunked, Event, Rev},
+    watch::{Matched, WatchHub},
 };
 
 /// What openraft drives.
@@ -109,7 +109,7 @@ impl RaftStateMachine {
 }
 
 /// The events of the revisions that one entry made.
-type Revisions = Vec<(Rev, Vec<Event>)>;
+type Revisions = Vec<(Rev, Chunked<Event>)>;
 
 /// The commands of an entry that is being applied.
 struct BatchRun<'b> {
@@ -244,29 +244,35 @@ impl RaftStateMachine {
 impl RaftStateMachine {
     /// Hands the events of an entry to the watchers.
     async fn publish(&self, revisions: Revisions) {
-        let mut shared = Vec::with_capacity(revisions.len());
-        for (rev, events) in revisions {
-            // To copy the events of a large revision takes long, so another thread does it.
-            let is_large = events.len() > limits::APPLY_STRIDE_KEYS;
-            let share = move || Arc::<[Event]>::from(events);
-            let events = match is_large {
-                true => threads::blocking(share).await.expect("copying does not panic"),
-                false => share(),
-            };
-            shared.push((rev, events));
+        let is_small = |events: &Chunked<Event>| events.len() <= limits::PUBLISH_STRIDE_EVENTS;
+        let mut revisions = revisions.into_iter().peekable();
+        while revisions.peek().is_some() {
+            {
+                let mut hub = self.parts.hub.lock();
+                while let Some((rev, events)) = revisions.next_if(|(_, events)| is_small(events)) {
+                    hub.publish(rev, Arc::new(events));
+                }
+            }
+            if let Some((rev, events)) = revisions.next() {
+                self.publish_in_strides(rev, Arc::new(events)).await;
+            }
         }
-        if shared.is_empty() {
-            return;
+    }
+
+    /// Neither those who want the hub nor the other tasks of this thread wait for a revision with a million events.
+    async fn publish_in_strides(&self, rev: Rev, events: Arc<Chunked<Event>>) {
+        let mut publication = self.parts.hub.lock().begin(rev, Arc::clone(&events));
+        loop {
+            let matched = self.parts.hub.lock().match_some(&mut publication);
+            if matched == Matched::All {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
-        let mut hub = self.parts.hub.lock();
-        for (rev, events) in &shared {
-            hub.publish(*rev, Arc::clone(events));
-        }
-        drop(hub);
-        if shared.iter().any(|(_, events)| events.len() > limits::APPLY_STRIDE_KEYS) {
-            // So does dropping them, and nobody waits for it.
-            drop(tokio::spawn(threads::blocking(move || drop(shared))));
-        }
+        publication.sort();
+        self.parts.hub.lock().finish(publication);
+        // To drop so many takes long, and nobody waits for it.
+        drop(tokio::spawn(threads::blocking(move || drop(events))));
     }
 
     /// A member that catches up applies faster than its disk takes it. What it has not applied is in

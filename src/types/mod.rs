@@ -3,6 +3,7 @@
 //! Nothing here does I/O, and no other module defines a type for the same purpose.
 
 mod caller;
+pub(crate) mod chunked;
 mod ids;
 mod key;
 mod key_value;
@@ -10,6 +11,7 @@ mod revision;
 mod secret;
 
 pub(crate) use caller::{Caller, CommonName};
+pub(crate) use chunked::Chunked;
 pub(crate) use ids::{Base, ClusterId, LeaseId, MemberId};
 pub(crate) use key::KeyRange;
 pub(crate) use key_value::{Event, EventKind, KeyValue};

@@ -6,7 +6,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::WatchId;
-use crate::types::{Event, KeyValue, Rev};
+use crate::types::{Chunked, Event, KeyValue, Rev};
 
 /// An item in the queue of a stream.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) enum Delivery {
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) rev: Rev,
-    events: Arc<[Event]>,
+    events: Arc<Chunked<Event>>,
     /// Not empty, ordered by id, each id once.
     hits: Vec<Hit>,
     /// Positions in `events`. Each hit has a part of this list, which is ascending and not empty.
@@ -50,12 +50,12 @@ pub(crate) struct Share<'a> {
     pub(crate) id: WatchId,
     pub(crate) prev_kv: bool,
     pub(crate) fragment: bool,
-    events: &'a [Event],
+    events: &'a Chunked<Event>,
     picks: &'a [u32],
 }
 
 impl Batch {
-    pub(super) fn new(rev: Rev, events: &Arc<[Event]>) -> Batch {
+    pub(super) fn new(rev: Rev, events: &Arc<Chunked<Event>>) -> Batch {
         Batch { rev, events: Arc::clone(events), hits: Vec::new(), picks: Vec::new() }
     }
 
@@ -101,7 +101,7 @@ impl Batch {
 impl<'a> Share<'a> {
     pub(crate) fn events(&self) -> impl ExactSizeIterator<Item = &'a Event> + use<'a> {
         let events = self.events;
-        self.picks.iter().map(move |&pick| &events[pick as usize])
+        self.picks.iter().map(move |&pick| events.get(pick as usize).expect("a pick is one of the events"))
     }
 }
 

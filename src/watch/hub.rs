@@ -4,6 +4,9 @@
 //! revisions. Whether a new watcher is synced is decided under that lock, so no revision is missed between
 //! the two.
 //!
+//! A revision with very many events is published in strides, and the lock is released between them. A watcher that
+//! is created or becomes synced meanwhile might miss some of the events, so it reads that revision from history.
+//!
 //! No event is lost, and none overtakes another. If the queue of a stream has no room for a revision, its
 //! watchers read that revision from history. Progress notifications go through the same queue as events.
 
@@ -21,13 +24,19 @@ use super::{
     seats::Seat,
     watcher::Watcher,
 };
-use crate::types::{Event, KeyRange, Rev};
+use crate::{
+    limits::{PUBLISH_HITS_MAX, PUBLISH_STRIDE_EVENTS},
+    types::{Chunked, Event, KeyRange, Rev},
+};
 
 #[derive(Debug)]
 pub(crate) struct WatchHub {
     /// Every revision up to this one has been queued for its watchers, or is left for them to read from
     /// history.
     published: Rev,
+    /// The revision that is being published, or else the last one that was. A watcher that needs this revision or an
+    /// earlier one is unsynced until it has read it from history.
+    begun: Rev,
     streams: BTreeMap<StreamId, Stream>,
     stream_next: u64,
     /// The synced watchers, and only they.
@@ -36,7 +45,22 @@ pub(crate) struct WatchHub {
     /// The number of watchers that asked for previous key-value pairs.
     prev_kv: usize,
     /// The buffer for the hits of one revision, kept for the next revision.
-    hits: Vec<(Seat, u32)>,
+    hits: Vec<Hit>,
+}
+
+/// A watcher, and the position of an event that it watches for.
+type Hit = (Seat, u32);
+
+/// A revision that is being published, in strides.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    rev: Rev,
+    events: Arc<Chunked<Event>>,
+    /// The position of the next event.
+    next: u32,
+    hits: Vec<Hit>,
+    /// If there are more hits than a queue should hold, the watchers of these events read all of them from history.
+    laggards: Option<BTreeSet<Seat>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +101,7 @@ impl WatchHub {
     pub(crate) fn new(published: Rev) -> WatchHub {
         WatchHub {
             published,
+            begun: published,
             streams: BTreeMap::new(),
             stream_next: 0,
             synced: Group::default(),
@@ -147,10 +172,10 @@ impl WatchHub {
         if spec.start_rev != 0 {
             feed.void_progress(entry.outlet.handed());
         }
-        let state = match Rev(spec.start_rev) {
-            Rev(0) => State::Synced { next_rev: published.next() },
-            start if start > published => State::Synced { next_rev: start },
-            start => State::Unsynced { next_rev: start },
+        let next_rev = if spec.start_rev == 0 { published.next() } else { Rev(spec.start_rev) };
+        let state = match next_rev > self.begun {
+            true => State::Synced { next_rev },
+            false => State::Unsynced { next_rev },
         };
         let spec = Arc::new(spec);
         if let State::Synced { .. } = state {
@@ -185,24 +210,53 @@ impl WatchHub {
         self.forget((stream, id), &watcher);
     }
 
-    /// Queues the events of the revision after the last one for their watchers.
-    pub(crate) fn publish(&mut self, rev: Rev, events: Arc<[Event]>) {
+    /// Queues the events of the revision after the last one for their watchers, in one go.
+    pub(crate) fn publish(&mut self, rev: Rev, events: Arc<Chunked<Event>>) {
+        let mut publication = self.begin(rev, events);
+        while self.match_some(&mut publication) == Matched::Some {}
+        publication.sort();
+        self.finish(publication);
+    }
+
+    /// Begins to publish the revision after the last one. The caller calls [`WatchHub::match_some`] until all events are
+    /// matched, then [`Publication::sort`], then [`WatchHub::finish`], and may release the hub in between.
+    pub(crate) fn begin(&mut self, rev: Rev, events: Arc<Chunked<Event>>) -> Publication {
         assert_eq!(rev, self.published.next(), "revisions are published one after the other");
-        self.published = rev;
-        let mut hits = mem::take(&mut self.hits);
-        for (pick, event) in (0u32..).zip(events.iter()) {
-            self.synced.matching(&event.kv.key, |seats| {
-                hits.extend(seats.iter().map(|seat| (*seat, pick)));
+        assert_eq!(self.begun, self.published, "one revision is published at a time");
+        self.begun = rev;
+        Publication { rev, events, next: 0, hits: mem::take(&mut self.hits), laggards: None }
+    }
+
+    /// Finds the watchers of the next events, [`PUBLISH_STRIDE_EVENTS`] at most.
+    pub(crate) fn match_some(&self, publication: &mut Publication) -> Matched {
+        let Publication { events, next, hits, laggards, .. } = publication;
+        for event in events.iter_from(*next as usize).take(PUBLISH_STRIDE_EVENTS) {
+            self.synced.matching(&event.kv.key, |seats| match laggards {
+                None => hits.extend(seats.iter().map(|seat| (*seat, *next))),
+                Some(laggards) => laggards.extend(seats),
             });
+            *next += 1;
         }
+        if laggards.is_none() && *next as usize > PUBLISH_STRIDE_EVENTS && hits.len() > PUBLISH_HITS_MAX {
+            *laggards = Some(mem::take(hits).into_iter().map(|(seat, _)| seat).collect());
+        }
+        if *next as usize == events.len() { Matched::All } else { Matched::Some }
+    }
+
+    /// Queues the events for the watchers that were found, if they are still there.
+    pub(crate) fn finish(&mut self, publication: Publication) {
+        let Publication { rev, events, next, mut hits, laggards } = publication;
+        assert_eq!(next as usize, events.len(), "every event was matched");
+        assert_eq!(rev, self.begun, "a revision is published that was begun");
+        self.published = rev;
         if !hits.is_empty() {
-            // By stream, then by watcher, then in the order of the events. The stable sort is faster here,
-            // because the hits are a few sorted runs.
-            hits.sort();
             let bytes = events.iter().map(event_bytes).sum();
             for of_stream in hits.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
                 self.publish_to(of_stream[0].0.0, rev, &events, bytes, of_stream);
             }
+        }
+        for (stream, id) in laggards.into_iter().flatten() {
+            self.fall_back(stream, rev, [id]);
         }
         hits.clear();
         self.hits = hits;
@@ -238,7 +292,7 @@ impl WatchHub {
         };
         assert!(next_rev >= last, "watcher {id} went back from {last} to {next_rev}");
         watcher.heard |= heard;
-        if next_rev > self.published {
+        if next_rev > self.begun {
             watcher.state = State::Synced { next_rev };
             self.synced.insert(&watcher.spec.range, (stream, id));
         } else {
@@ -280,7 +334,9 @@ impl WatchHub {
     /// not published here from history.
     pub(crate) fn restored(&mut self, rev: Rev) {
         assert!(rev >= self.published, "a snapshot is not older than what was published");
+        assert_eq!(self.begun, self.published, "no revision is being published");
         let published = mem::replace(&mut self.published, rev);
+        self.begun = rev;
         for (stream, entry) in &mut self.streams {
             let mut fallen = Vec::new();
             for (id, watcher) in &mut entry.watchers {
@@ -300,22 +356,23 @@ impl WatchHub {
         &mut self,
         stream: StreamId,
         rev: Rev,
-        events: &Arc<[Event]>,
+        events: &Arc<Chunked<Event>>,
         bytes: usize,
-        hits: &[(Seat, u32)],
+        hits: &[Hit],
     ) {
-        let entry = self.streams.get_mut(&stream).expect("a synced watcher has a stream");
+        // It may have been closed since the events were matched.
+        let Some(entry) = self.streams.get_mut(&stream) else { return };
         let mut batch = Batch::new(rev, events);
         for of_watcher in hits.chunk_by(|(a, _), (b, _)| a == b) {
             let id = of_watcher[0].0.1;
-            let watcher = &entry.watchers[&id];
-            let State::Synced { next_rev } = watcher.state else {
-                panic!("watcher {id} is in the synced group, but is not synced")
-            };
-            if next_rev <= rev {
+            let Some(watcher) = entry.watchers.get(&id) else { continue };
+            // A watcher that has taken the id of another one meanwhile reads the revision from history, or waits for
+            // a later one.
+            if watcher.is_due(rev) {
                 let spec = &watcher.spec;
                 let picks = of_watcher.iter().map(|(_, pick)| *pick);
-                let admitted = picks.filter(|pick| spec.admits(events[*pick as usize].kind));
+                let admitted = picks
+                    .filter(|pick| events.get(*pick as usize).is_some_and(|event| spec.admits(event.kind)));
                 batch.push(id, spec.prev_kv, spec.fragment, admitted);
             }
         }
@@ -326,14 +383,23 @@ impl WatchHub {
             entry.watcher(id).heard = true;
         }
         if let Err(Delivery::Batch(refused)) = entry.outlet.hand(Delivery::Batch(batch), bytes) {
-            let fallen: Vec<WatchId> = refused.ids().collect();
-            for id in &fallen {
-                let watcher = entry.watcher(*id);
-                watcher.state = State::Unsynced { next_rev: rev };
-                self.synced.remove(&watcher.spec.range, (stream, *id));
-            }
-            entry.laggards(fallen);
+            self.fall_back(stream, rev, refused.ids());
         }
+    }
+
+    /// Has watchers that are due at a revision read it from history.
+    fn fall_back(&mut self, stream: StreamId, rev: Rev, ids: impl IntoIterator<Item = WatchId>) {
+        let Some(entry) = self.streams.get_mut(&stream) else { return };
+        let mut fallen = Vec::new();
+        for id in ids {
+            let Some(watcher) = entry.watchers.get_mut(&id).filter(|watcher| watcher.is_due(rev)) else {
+                continue;
+            };
+            watcher.state = State::Unsynced { next_rev: rev };
+            self.synced.remove(&watcher.spec.range, (stream, id));
+            fallen.push(id);
+        }
+        entry.laggards(fallen);
     }
 
     /// Removes a watcher, which was removed from its stream before, from the rest of the hub.
@@ -343,6 +409,22 @@ impl WatchHub {
         }
         self.watchers -= 1;
         self.prev_kv -= usize::from(watcher.spec.prev_kv);
+    }
+}
+
+/// Whether there are events that were not matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matched {
+    Some,
+    All,
+}
+
+impl Publication {
+    /// Brings the hits into the order in which they are queued. Needs no hub.
+    pub(crate) fn sort(&mut self) {
+        // By stream, then by watcher, then in the order of the events. The stable sort is faster here, because the hits
+        // are a few sorted runs.
+        self.hits.sort();
     }
 }
 

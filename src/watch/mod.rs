@@ -19,7 +19,7 @@ mod seats;
 mod watcher;
 
 pub(crate) use batch::{Batch, Delivery};
-pub(crate) use hub::WatchHub;
+pub(crate) use hub::{Matched, WatchHub};
 pub(crate) use queue::Feed;
 pub(crate) use watcher::{CreateError, Lagging, State, StreamId, WatchId, WatcherSpec};
 

@@ -8,9 +8,9 @@ use proptest::{prelude::*, sample::Index};
 
 use super::{
     CreateError, Delivery, Feed, State, WatchHub, WatchId, WatcherSpec,
-    hub::{Census, Created},
+    hub::{Census, Created, Matched, Publication},
 };
-use crate::types::{Event, EventKind, KeyRange, KeyValue, Rev};
+use crate::types::{Chunked, Event, EventKind, KeyRange, KeyValue, Rev};
 
 fn key(number: u8) -> Bytes {
     Bytes::from(vec![b'a' + number])
@@ -65,10 +65,12 @@ struct Reader {
 struct World {
     hub: WatchHub,
     /// All revisions, beginning with revision 1, which has no events.
-    history: Vec<Arc<[Event]>>,
+    history: Vec<Arc<Chunked<Event>>>,
     /// The newest revision that was published.
     published: Rev,
     readers: Vec<Reader>,
+    /// The revision after it, while it is being published.
+    publishing: Option<Publication>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,18 +115,31 @@ impl World {
     fn new() -> World {
         let mut hub = WatchHub::new(Rev::INITIAL);
         let readers = (1..=3).map(|capacity| Reader::open(&mut hub, capacity)).collect();
-        World { hub, history: vec![Arc::new([])], published: Rev::INITIAL, readers }
+        let history = vec![Arc::new(Chunked::default())];
+        World { hub, history, published: Rev::INITIAL, publishing: None, readers }
     }
 
     fn written(&self) -> Rev {
         Rev(self.history.len() as i64)
     }
 
+    /// One stride of publishing.
     fn publish(&mut self) {
-        if self.published < self.written() {
-            self.published = self.published.next();
-            self.hub.publish(self.published, Arc::clone(&self.history[self.published.0 as usize - 1]));
+        if self.published == self.written() {
+            return;
         }
+        let rev = self.published.next();
+        let mut publication = match self.publishing.take() {
+            Some(publication) => publication,
+            None => self.hub.begin(rev, Arc::clone(&self.history[rev.0 as usize - 1])),
+        };
+        if self.hub.match_some(&mut publication) == Matched::Some {
+            self.publishing = Some(publication);
+            return;
+        }
+        publication.sort();
+        self.hub.finish(publication);
+        self.published = rev;
     }
 
     fn step(&mut self, step: Step) {
@@ -132,8 +147,9 @@ impl World {
             Step::Write(changes) => {
                 let rev = self.written().next();
                 let kind = |put| if put { EventKind::Put } else { EventKind::Delete };
-                self.history
-                    .push(changes.iter().map(|(number, put)| event(rev, *number, kind(*put))).collect());
+                self.history.push(Arc::new(
+                    changes.iter().map(|(number, put)| event(rev, *number, kind(*put))).collect(),
+                ));
             }
             Step::Publish => self.publish(),
             Step::Create { stream, id, range: (start_key, end_key), start, no_put, no_delete, notify } => {
@@ -175,6 +191,10 @@ impl World {
             Step::Progress { stream } => self.hub.progress(stream.get(&self.readers).feed.stream),
             Step::Tick { stream } => self.hub.tick(stream.get(&self.readers).feed.stream),
             Step::Restore => {
+                // A snapshot is installed between two entries.
+                while self.publishing.is_some() {
+                    self.publish();
+                }
                 self.published = self.written();
                 self.hub.restored(self.published);
             }
@@ -191,12 +211,13 @@ impl World {
         match self.hub.create(&mut reader.feed, spec.clone()) {
             Ok(Created { id, state, .. }) => {
                 let rev = self.published;
+                let begun = if self.publishing.is_some() { rev.next() } else { rev };
                 assert!(spec.id == 0 || spec.id == id.0);
                 let start = if spec.start_rev == 0 { rev.next() } else { Rev(spec.start_rev) };
                 match state {
-                    State::Synced { next_rev } => assert!(next_rev == start && start > rev),
+                    State::Synced { next_rev } => assert!(next_rev == start && start > begun),
                     State::Unsynced { next_rev } => {
-                        assert!(next_rev == start && start <= rev);
+                        assert!(next_rev == start && start <= begun);
                         reader.lagging.push((id, next_rev));
                     }
                 }
@@ -245,7 +266,7 @@ impl Reader {
         Reader { feed: hub.open_stream(capacity), seen: BTreeMap::new(), lagging: Vec::new() }
     }
 
-    fn receive(&mut self, hub: &mut WatchHub, history: &[Arc<[Event]>], delivery: Delivery) {
+    fn receive(&mut self, hub: &mut WatchHub, history: &[Arc<Chunked<Event>>], delivery: Delivery) {
         match delivery {
             Delivery::Batch(batch) => {
                 for share in batch.shares() {
@@ -267,7 +288,13 @@ impl Reader {
     }
 
     /// History may hold more than has been published.
-    fn read_history(&mut self, hub: &mut WatchHub, history: &[Arc<[Event]>], laggard: usize, revs: i64) {
+    fn read_history(
+        &mut self,
+        hub: &mut WatchHub,
+        history: &[Arc<Chunked<Event>>],
+        laggard: usize,
+        revs: i64,
+    ) {
         let (id, next_rev) = self.lagging.remove(laggard);
         let seen = self.seen.get_mut(&id).expect("only living watchers lag");
         let end = Rev((next_rev.0 + revs).min(history.len() as i64 + 1)).max(next_rev);
@@ -286,12 +313,12 @@ impl Reader {
     }
 }
 
-fn wanted(spec: &WatcherSpec, events: &[Event]) -> Vec<Event> {
+fn wanted(spec: &WatcherSpec, events: &Chunked<Event>) -> Vec<Event> {
     events.iter().filter(|event| spec.wants(event)).cloned().collect()
 }
 
 /// What was seen must be a prefix of the expected events, and contain all of them up to `until`.
-fn check(history: &[Arc<[Event]>], seen: &Seen, until: Option<Rev>) {
+fn check(history: &[Arc<Chunked<Event>>], seen: &Seen, until: Option<Rev>) {
     let mut expected: Vec<(Rev, Vec<Event>)> = (1..)
         .map(Rev)
         .zip(history)
@@ -308,14 +335,15 @@ fn check(history: &[Arc<[Event]>], seen: &Seen, until: Option<Rev>) {
 }
 
 /// A watcher that starts at the next revision may be sent progress at the revision before its start.
-fn check_progress(history: &[Arc<[Event]>], seen: &Seen, rev: Rev) {
+fn check_progress(history: &[Arc<Chunked<Event>>], seen: &Seen, rev: Rev) {
     assert!(rev.0 >= seen.spec.start_rev, "progress from before the start");
     assert!(seen.events.last().is_none_or(|(last, _)| *last <= rev), "progress goes back");
     check(history, seen, Some(rev));
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let changes = prop::collection::vec((0..6u8, any::<bool>()), 1..4);
+    let changes = |range| prop::collection::vec((0..6u8, any::<bool>()), range);
+    let changes = prop_oneof![3 => changes(1..4), 1 => changes(4..20)];
     let create = (
         any::<Index>(),
         prop_oneof![2 => Just(0i64), 1 => 1..4i64],
@@ -354,7 +382,7 @@ proptest! {
 
 fn publish(hub: &mut WatchHub, number: u8) -> Rev {
     let rev = hub.published().next();
-    hub.publish(rev, [event(rev, number, EventKind::Put)].into());
+    hub.publish(rev, Arc::new([event(rev, number, EventKind::Put)].into_iter().collect()));
     rev
 }
 
@@ -476,7 +504,7 @@ fn bytes_fill_a_queue_too() {
     let mut big = event(Rev(2), 0, EventKind::Put);
     big.kv.value = vec![0; crate::limits::WATCH_QUEUE_BYTES + 1].into();
     for rev in [2, 3] {
-        hub.publish(Rev(rev), [big.clone()].into());
+        hub.publish(Rev(rev), Arc::new([big.clone()].into_iter().collect()));
     }
     assert!(matches!(feed.try_recv(), Some(Delivery::Batch(batch)) if batch.rev == Rev(2)));
     assert!(matches!(feed.try_recv(), Some(Delivery::Lagging)));
@@ -485,4 +513,54 @@ fn bytes_fill_a_queue_too() {
     assert_eq!(hub.resume(feed.stream, lagging[0].id, Rev(4), true), State::Synced { next_rev: Rev(4) });
     publish(&mut hub, 0);
     assert!(matches!(feed.try_recv(), Some(Delivery::Batch(batch)) if batch.rev == Rev(4)));
+}
+
+#[test]
+fn what_happens_between_two_strides_of_a_revision_loses_no_event() {
+    let mut hub = WatchHub::new(Rev(1));
+    let mut feed = hub.open_stream(4);
+    let mut gone = hub.open_stream(4);
+    let watch = |hub: &mut WatchHub, feed: &mut Feed, start| {
+        hub.create(feed, spec(KeyRange::all(), start)).expect("there is a free id")
+    };
+    let early = watch(&mut hub, &mut feed, 0);
+    let old = watch(&mut hub, &mut feed, 1);
+    watch(&mut hub, &mut gone, 0);
+    let events: Chunked<Event> = (0..4).map(|number| event(Rev(2), number, EventKind::Put)).collect();
+    let mut publication = hub.begin(Rev(2), Arc::new(events));
+    assert_eq!(hub.match_some(&mut publication), Matched::Some);
+    // Those that may have missed an event read the revision from history.
+    let late = watch(&mut hub, &mut feed, 0);
+    assert_eq!(late.state, State::Unsynced { next_rev: Rev(2) });
+    let resumed = hub.resume(feed.stream, old.id, Rev(2), false);
+    assert_eq!(resumed, State::Unsynced { next_rev: Rev(2) });
+    let later = watch(&mut hub, &mut feed, 3);
+    assert_eq!(later.state, State::Synced { next_rev: Rev(3) });
+    hub.close_stream(gone.stream);
+    assert_eq!(hub.match_some(&mut publication), Matched::All);
+    publication.sort();
+    hub.finish(publication);
+    let Some(Delivery::Batch(batch)) = feed.try_recv() else { panic!("the revision is queued") };
+    let shares: Vec<_> = batch.shares().map(|share| (share.id, share.events().len())).collect();
+    assert_eq!(shares, [(early.id, 4)]);
+    assert!(feed.try_recv().is_none());
+}
+
+#[test]
+fn a_revision_with_very_many_events_is_read_from_history() {
+    let mut hub = WatchHub::new(Rev(1));
+    let mut feed = hub.open_stream(4);
+    let all = hub.create(&mut feed, spec(KeyRange::all(), 0)).expect("there is a free id");
+    let one = hub.create(&mut feed, spec(KeyRange::Point(key(30)), 0)).expect("there is a free id");
+    let many = crate::limits::PUBLISH_HITS_MAX as u8 + 5;
+    let events: Chunked<Event> = (0..many).map(|number| event(Rev(2), number, EventKind::Put)).collect();
+    hub.publish(Rev(2), Arc::new(events));
+    assert!(matches!(feed.try_recv(), Some(Delivery::Lagging)));
+    let lagging = hub.lagging(feed.stream);
+    assert_eq!(
+        lagging.iter().map(|lagging| (lagging.id, lagging.next_rev)).collect::<Vec<_>>(),
+        [(all.id, Rev(2))]
+    );
+    assert!(feed.try_recv().is_none(), "nothing is for watcher {}", one.id);
+    assert_eq!(hub.resume(feed.stream, all.id, Rev(3), true), State::Synced { next_rev: Rev(3) });
 }

@@ -93,6 +93,14 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
+    /// Whether the watcher gets a revision when it is published.
+    pub(super) fn is_due(&self, rev: Rev) -> bool {
+        match self.state {
+            State::Synced { next_rev } => next_rev <= rev,
+            State::Unsynced { .. } => false,
+        }
+    }
+
     /// Whether a progress notification at `published` is true for this watcher: it was sent all events up to
     /// there, and its start revision is not later.
     pub(super) fn may_hear_progress(&self, published: Rev) -> bool {

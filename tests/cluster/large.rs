@@ -1,12 +1,14 @@
 //! The largest requests: an accepted request reaches every member, and one that could not is refused.
 
+use tokio_stream::StreamExt;
 use tonic::Code;
 
 use crate::{
     cluster::{Cluster, Member, Plan},
     pb::etcdserverpb::{
-        LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-        kv_client::KvClient, lease_client::LeaseClient, request_op::Request,
+        DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp,
+        TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse, kv_client::KvClient,
+        lease_client::LeaseClient, request_op::Request, watch_request::RequestUnion,
     },
     tools::etcdctl,
 };
@@ -93,6 +95,67 @@ async fn a_lease_has_as_many_keys_as_it_likes() {
         let answer = leases.lease_time_to_live(request).await.expect("a lease is described").into_inner();
         assert_eq!((answer.granted_ttl, answer.keys.len()), (600, KEYS));
     }
+}
+
+/// A deletion that takes longer than an election timeout. Nobody is elected meanwhile, and members answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_delete_keeps_the_term() {
+    // More events than a watcher is sent through its queue.
+    const KEYS: usize = 270_000;
+    const KEYS_OF_TXN: usize = 10_000;
+    let cluster = Plan::new(3).flags(&["--max-txn-ops=10000", "--max-request-bytes=10000000"]).found();
+    let leader = &cluster.members[cluster.leader().await];
+    for first in (0..KEYS).step_by(KEYS_OF_TXN) {
+        let put = |number: usize| RequestOp {
+            request: Some(Request::RequestPut(PutRequest {
+                key: format!("large/{number:06}").into(),
+                ..PutRequest::default()
+            })),
+        };
+        let success = (first..first + KEYS_OF_TXN).map(put).collect();
+        let txn = TxnRequest { success, ..TxnRequest::default() };
+        kv(leader).txn(txn).await.expect("keys are put");
+    }
+    let term = leader.try_status().await.expect("the leader answers").raft_term;
+    let mut watched = watch_all(leader).await;
+
+    let all = DeleteRangeRequest { key: "large/".into(), range_end: "large0".into(), prev_kv: false };
+    let mut deleting = kv(leader);
+    let deleting = tokio::spawn(async move { deleting.delete_range(all).await });
+    let mut reads = 0;
+    while !deleting.is_finished() {
+        for member in &cluster.members {
+            member.try_get("small", true).await.expect("a serializable read is answered");
+        }
+        reads += 1;
+    }
+    let deleted = deleting.await.expect("no panic").expect("the keys are deleted").into_inner();
+    assert_eq!(deleted.deleted, KEYS as i64);
+    assert!(reads > 10, "reads are answered meanwhile");
+
+    let seen = watched.message().await.expect("no error").expect("an answer");
+    assert_eq!(seen.events.len(), KEYS, "a watcher sees a whole revision");
+    leader.put("small", "v").await;
+    let next = watched.message().await.expect("no error").expect("an answer");
+    assert_eq!(next.events.len(), 1);
+    cluster.assert_equal().await;
+    for member in &cluster.members {
+        let status = member.try_status().await.expect("a member answers");
+        assert_eq!(status.raft_term, term, "nobody was elected");
+    }
+}
+
+/// A watcher of all keys, after the answer to its creation.
+async fn watch_all(member: &Member) -> tonic::Streaming<WatchResponse> {
+    let create = WatchCreateRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    // The stream of requests stays open.
+    let requests = tokio_stream::once(create).chain(tokio_stream::pending());
+    let mut watch = member.watch().max_decoding_message_size(usize::MAX);
+    let mut watched = watch.watch(requests).await.expect("a watch begins").into_inner();
+    let created = watched.message().await.expect("no error").expect("an answer");
+    assert!(created.created);
+    watched
 }
 
 /// A membership change is an entry too.

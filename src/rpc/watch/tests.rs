@@ -446,7 +446,7 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
         fragment: false,
     };
     hub.create(&mut feed, spec).expect("0 is free");
-    hub.publish(Rev(rev), events.into());
+    hub.publish(Rev(rev), Arc::new(events.into_iter().collect()));
     let delivery = feed.recv().await.expect("it is published");
     stage.call.as_mut().expect("it is open").delivery(delivery).expect("the store answers");
     assert_eq!(lines(&stage.next().await), ["3 k=2 was 1"]);
