@@ -523,6 +523,28 @@ pub(crate) const ACCEPT_QUEUE: usize = 64;
 /// attempts to connect, and clients repeat them.
 pub(crate) const LISTEN_BACKLOG: i32 = 1024;
 
+/// TLS handshakes under way on all ports for clients, and as many on those for peers. Each may hold 64 KiB of what
+/// was received. Beyond that number connections wait, and a handshake that is older than
+/// [`HANDSHAKE_UNDISTURBED`] is given up for one that waits.
+pub(crate) const HANDSHAKES: usize = 512;
+/// How long a connection may take until its TLS handshake is complete, the wait for a place included. It is closed
+/// then. etcd has the same bound.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake keeps its place although others wait: several round trips around the world.
+pub(crate) const HANDSHAKE_UNDISTURBED: Duration = Duration::from_secs(1);
+/// How often a connection that waits for a place asks for one.
+pub(crate) const HANDSHAKE_CROWD_INTERVAL: Duration = Duration::from_millis(100);
+/// How long, and for how many bytes, a refused connection is read so that the reason arrives at the other side.
+pub(crate) const REFUSED_DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const REFUSED_DISCARD_BYTES: usize = 64 * 1024;
+/// Log lines about refused connections in a second, for each kind of port. Further ones are at the level debug.
+pub(crate) const REFUSALS_LOGGED_PER_SEC: u32 = 50;
+/// Lookups of the names in certificates of peers at the same time, each of which is a thread. Further ones wait, as
+/// long as their handshake may take.
+pub(crate) const CERTIFICATE_LOOKUPS: usize = 8;
+/// Names of a certificate that are looked up. Further ones are as if they were not there.
+pub(crate) const CERTIFICATE_NAMES: usize = 64;
+
 /// The pause before a member tries again to publish its name and client URLs.
 pub(crate) const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(500);
 

@@ -35,6 +35,8 @@ mod sockets;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod threads;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod tls;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod wal;
 
 // The log between members.
@@ -77,7 +79,7 @@ use tokio::{runtime, task, time};
 
 use crate::{
     chance::Chance,
-    config::{Config, Invocation},
+    config::{Accepts, Config, Invocation, TransportSecurity},
     http::Protocols,
     node::{End, Running},
     serve::{Front, Port},
@@ -85,6 +87,7 @@ use crate::{
     sockets::{Bound, Descriptors},
     storage::{Inside, REMEDY},
     telemetry::{GoDuration, Metrics},
+    tls::{Acceptor, Endpoint, Trust},
 };
 
 /// jemalloc returns freed memory to the system, also between two busy hours, and costs a call less than the system's
@@ -198,12 +201,19 @@ async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
     let front = Front::start(&node);
 
     tracing::info!("ready to serve client requests");
-    for port in &ports {
-        tracing::info!(
-            address = %port.listener.address(),
-            traffic = port.protocols.as_str(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+    for Port { listener, protocols } in &ports {
+        let (address, traffic) = (listener.address(), protocols.as_str());
+        let accepts = listener.accepts();
+        if accepts != Accepts::Tls {
+            tracing::info!(
+                %address,
+                traffic,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+        if accepts != Accepts::Plaintext {
+            tracing::info!(%address, traffic, "serving client traffic securely");
+        }
     }
     telemetry::tell_ready("serving client requests");
     tokio::select! { biased;
@@ -329,10 +339,13 @@ fn bind(config: &Config, descriptors: &Descriptors) -> Result<Vec<Port>, String>
         ("listen-client-http-urls", &config.listen_client_http_urls, Protocols::Http, &descriptors.clients),
         ("listen-metrics-urls", &config.listen_metrics_urls, Protocols::Metrics, &descriptors.metrics),
     ];
+    let acceptor = acceptor(&config.client_security, Endpoint::Client)?;
+    let of_metrics = acceptor.as_ref().map(Acceptor::with_san_check);
     let mut ports = Vec::new();
     for (flag, urls, protocols, places) in wanted {
+        let acceptor = if protocols == Protocols::Metrics { &of_metrics } else { &acceptor };
         for url in urls {
-            let listener = sockets::bind(url, flag)?.listen(places.clone());
+            let listener = sockets::bind(url, flag, acceptor.as_ref())?.listen(places.clone());
             ports.push(Port { listener: listener.map_err(|error| error.to_string())?, protocols });
         }
     }
@@ -340,5 +353,16 @@ fn bind(config: &Config, descriptors: &Descriptors) -> Result<Vec<Port>, String>
 }
 
 fn bind_peers(config: &Config) -> Result<Vec<Bound>, String> {
-    config.listen_peer_urls.iter().map(|url| sockets::bind(url, "listen-peer-urls")).collect()
+    let acceptor = acceptor(&config.peer_security, Endpoint::Peer)?;
+    if acceptor.is_some() {
+        // What is wrong with these files is found now, and not when a peer is dialled.
+        Trust::new(&config.peer_security).read().map_err(|error| error.to_string())?;
+    }
+    let bind = |url| sockets::bind(url, "listen-peer-urls", acceptor.as_ref());
+    config.listen_peer_urls.iter().map(bind).collect()
+}
+
+/// What accepts TLS connections. The certificates are read here, or made if they are to be generated.
+fn acceptor(security: &TransportSecurity, endpoint: Endpoint) -> Result<Option<Acceptor>, String> {
+    Acceptor::open(security, endpoint).map_err(|error| error.to_string())
 }

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! A connection belongs to one reactor from accept to close, and a reactor is one thread. Only the command of
-//! a request is passed to another thread, the core, which returns the outcome.
+//! a request is passed to another thread, the core, which returns the outcome. A TLS handshake is a task of the
+//! reactor, too: it takes as long as the client likes, and meanwhile the other connections are served.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{panic, sync::Arc, thread::JoinHandle};
 
 use futures_util::future;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,6 +19,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         watch,
     },
+    task::{JoinError, JoinSet},
     time,
 };
 
@@ -26,7 +28,7 @@ use crate::{
     limits,
     node::Node,
     rpc,
-    sockets::{Accepted, Bound, Listener, Places},
+    sockets::{Accepted, Bound, Listener, Places, Registered},
     threads,
 };
 
@@ -127,10 +129,19 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
             }
         };
         tracing::info!(address = %listener.address(), "serving peer traffic");
+        let mut handshakes = JoinSet::new();
         loop {
-            match listener.accept().await.into_io() {
-                Ok(io) => services.serve(io),
-                Err(error) => tracing::warn!(%error, "cannot serve a connection of a peer"),
+            tokio::select! { biased;
+                Some(opened) = handshakes.join_next() => {
+                    if let Some(io) = finished(opened) {
+                        services.serve(io);
+                    }
+                }
+                accepted = listener.accept() => match accepted.register() {
+                    Ok(Registered::Open(io)) => services.serve(io),
+                    Ok(Registered::Handshake(handshake)) => drop(handshakes.spawn(handshake)),
+                    Err(error) => tracing::warn!(%error, "cannot serve a connection of a peer"),
+                }
             }
         }
     });
@@ -140,6 +151,15 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
         }
     };
     future::join(future::join_all(ports), tunnels).await;
+}
+
+/// The connection that a handshake has made, unless it was refused.
+fn finished<T>(handshake: Result<Option<T>, JoinError>) -> Option<T> {
+    handshake.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => panic::resume_unwind(panic),
+        // Nobody aborts a handshake whose result is still asked for.
+        Err(_) => None,
+    })
 }
 
 /// Runs one reactor until it is stopped.
@@ -157,12 +177,22 @@ fn reactor(
         let methods = Methods { services: rpc::SERVICES, client_streams: rpc::CLIENT_STREAMS };
         let services = http::Services::new(&node, rpc::routes(&node), methods, load);
         let graceful = GracefulShutdown::new();
+        // Handshakes that are not finished end with the reactor.
+        let mut handshakes = JoinSet::new();
         loop {
             tokio::select! { biased;
                 _ = stopping.wait_for(|stopping| *stopping) => break,
+                Some(opened) = handshakes.join_next() => {
+                    if let Some((io, protocols)) = finished(opened) {
+                        services.serve(io, protocols, &graceful);
+                    }
+                }
                 connection = connections.recv() => match connection {
-                    Some((connection, protocols)) => match connection.into_io() {
-                        Ok(io) => services.serve(io, protocols, &graceful),
+                    Some((connection, protocols)) => match connection.register() {
+                        Ok(Registered::Open(io)) => services.serve(io, protocols, &graceful),
+                        Ok(Registered::Handshake(handshake)) => {
+                            handshakes.spawn(async move { Some((handshake.await?, protocols)) });
+                        }
                         Err(error) => tracing::warn!(%error, "cannot serve a connection"),
                     },
                     None => break,

@@ -56,9 +56,15 @@ const ROOMS: &[Room] = &[
     // Has bounded senders, on which it only calls `try_send`.
     room("watch", CORE, &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("apply", &["types", "limits", "storage", "mvcc", "lease", "auth", "watch"], OUTSIDE),
+    // Decides whose certificates are accepted; does not know what connections are for.
+    room(
+        "tls",
+        &["types", "limits", "clock", "threads", "config"],
+        &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand"],
+    ),
     room(
         "sockets",
-        &["types", "limits", "clock", "threads", "config"],
+        &["types", "limits", "clock", "threads", "tls", "config"],
         &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand"],
     ),
     // A crate that replaces a dependency's crate, and uses nothing of ours.
@@ -66,7 +72,7 @@ const ROOMS: &[Room] = &[
     // Does not know consensus: messages are bytes.
     room(
         "link",
-        &["types", "limits", "pb", "clock", "sockets", "telemetry"],
+        &["types", "limits", "pb", "clock", "tls", "sockets", "telemetry"],
         &["openraft", "redb", "axum", "rand", "prost"],
     ),
     room(
@@ -106,6 +112,7 @@ const ROOMS: &[Room] = &[
             "apply",
             "link",
             "raft",
+            "tls",
             "sockets",
             "clock",
             "chance",
@@ -146,6 +153,7 @@ const ROOMS: &[Room] = &[
             "watch",
             "apply",
             "node",
+            "tls",
             "sockets",
             "clock",
             "config",
@@ -204,6 +212,14 @@ const SEAMS: &[Seam] = &[
     seam("src/telemetry/process.rs", &["files"], "what the system says of this process"),
     seam("src/telemetry/supervisor.rs", &["sockets"], "the socket of the service manager"),
     seam("src/raft/runtime.rs", &["chance"], "has openraft draw from our source of chance"),
+    seam("src/tls/acceptor.rs", &["sockets"], "the address that a refused connection came from"),
+    seam("src/tls/certificate.rs", &["sockets"], "addresses in certificates; no socket is opened"),
+    seam(
+        "src/tls/files.rs",
+        &["files"],
+        "certificates, keys and lists, which are read again when they change",
+    ),
+    seam("src/tls/san.rs", &["sockets"], "addresses are compared with names; no socket is opened"),
     seam("src/sockets/dialer.rs", &["sockets"], "outgoing connections"),
     seam("src/sockets/io.rs", &["sockets"], "what is read from and written to"),
     seam("src/sockets/listener.rs", &["sockets", "files"], "incoming connections; a Unix socket is a file"),

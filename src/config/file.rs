@@ -22,7 +22,8 @@ const BLOCKS: [(&str, &str); 4] = [
 ];
 
 /// Keys whose name with the prefix still differs from the name of their flag.
-const RENAMED: [(&str, &str); 3] = [
+const RENAMED: [(&str, &str); 4] = [
+    ("allowed-cn", "client-cert-allowed-cn"),
     ("allowed-hostname", "client-cert-allowed-hostname"),
     ("peer-allowed-cn", "peer-cert-allowed-cn"),
     ("peer-allowed-hostname", "peer-cert-allowed-hostname"),

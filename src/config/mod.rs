@@ -11,6 +11,7 @@ mod file;
 mod flags;
 mod help;
 mod identity;
+mod security;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,10 @@ use std::{
 
 pub(crate) use auth_token::AuthToken;
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
-pub(crate) use url::{ListenAddress, ListenUrl, Target, Url};
+pub(crate) use security::{
+    CipherSuite, Generated, Identity, KeyPair, TlsVersion, TransportSecurity, Versions,
+};
+pub(crate) use url::{Accepts, ListenAddress, ListenUrl, Target, Url};
 
 use flags::Flags;
 
@@ -58,6 +62,9 @@ pub(crate) struct Config {
     pub(crate) advertise_client_urls: Vec<String>,
     /// Sorted, because the member id is computed from this order.
     pub(crate) initial_advertise_peer_urls: Vec<String>,
+    /// TLS with clients, on all ports but those for peers.
+    pub(crate) client_security: TransportSecurity,
+    pub(crate) peer_security: TransportSecurity,
 
     /// Sorted by name; the URLs of a member are sorted too.
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,

@@ -94,9 +94,6 @@ const fn removed(name: &'static str, kind: Kind, why: &'static str) -> Flag {
     Flag { name, kind, default: "", group: Other, help: "", standing: Standing::Removed(why) }
 }
 
-/// The URLs that need TLS, as a warning names them.
-const TLS: &str = "an https:// or unixs:// URL";
-
 pub(super) const FLAGS: &[Flag] = &[
     flag("name", Text, "default", Member, "Name of this member, as in --initial-cluster."),
     flag("data-dir", Path, "", Member, "Data directory. Empty: <name>.etcd in the working directory."),
@@ -302,46 +299,79 @@ pub(super) const FLAGS: &[Flag] = &[
     .no_effect(),
     flag("downgrade-check-time", Duration, "5s", Upkeep, "How often to look for a downgrade.").no_effect(),
     //
-    flag("cert-file", Path, "", Security, "Server certificate for clients.").no_effect_without(TLS),
-    flag("key-file", Path, "", Security, "Key of the server certificate.").no_effect_without(TLS),
-    flag("client-cert-auth", Bool, "false", Security, "Require certificates of clients.")
-        .no_effect_without(TLS),
-    flag("trusted-ca-file", Path, "", Security, "CA of the clients.").no_effect_without(TLS),
-    flag("client-cert-file", Path, "", Security, "Certificate for the member's calls to itself.")
-        .no_effect_without(TLS),
-    flag("client-key-file", Path, "", Security, "Key of that certificate.").no_effect_without(TLS),
-    flag("client-crl-file", Path, "", Security, "Revoked client certificates.").no_effect_without(TLS),
-    flag("client-cert-allowed-hostname", Text, "", Security, "Host name that client certificates must have.")
-        .no_effect_without(TLS),
-    flag("auto-tls", Bool, "false", Security, "Generate the server certificate.").no_effect_without(TLS),
-    flag("peer-cert-file", Path, "", Security, "Certificate for members.").no_effect_without(TLS),
-    flag("peer-key-file", Path, "", Security, "Key of the certificate for members.").no_effect_without(TLS),
-    flag("peer-client-cert-auth", Bool, "false", Security, "Require certificates of members.")
-        .no_effect_without(TLS),
-    flag("peer-trusted-ca-file", Path, "", Security, "CA of the members.").no_effect_without(TLS),
-    flag("peer-client-cert-file", Path, "", Security, "Certificate for calls to other members.")
-        .no_effect_without(TLS),
-    flag("peer-client-key-file", Path, "", Security, "Key of that certificate.").no_effect_without(TLS),
-    flag("peer-crl-file", Path, "", Security, "Revoked member certificates.").no_effect_without(TLS),
-    flag("peer-cert-allowed-cn", Text, "", Security, "Common name that member certificates must have.")
-        .no_effect_without(TLS),
-    flag("peer-cert-allowed-hostname", Text, "", Security, "Host name that member certificates must have.")
-        .no_effect_without(TLS),
-    flag("peer-auto-tls", Bool, "false", Security, "Generate the certificate for members.")
-        .no_effect_without(TLS),
+    flag("cert-file", Path, "", Security, "Server certificate for clients (PEM)."),
+    flag("key-file", Path, "", Security, "Key of the server certificate (PEM)."),
+    flag(
+        "client-cert-auth",
+        Bool,
+        "false",
+        Security,
+        "Require certificates of clients. Their common name is the name of a user.",
+    ),
+    flag(
+        "trusted-ca-file",
+        Path,
+        "",
+        Security,
+        "CAs of the clients (PEM). If set, clients need a certificate.",
+    ),
+    flag("client-cert-file", Path, "", Security, "Certificate for the member's calls to itself."),
+    flag("client-key-file", Path, "", Security, "Key of that certificate."),
+    flag("client-crl-file", Path, "", Security, "Revoked client certificates (DER or PEM)."),
+    flag(
+        "client-cert-allowed-cn",
+        Text,
+        "",
+        Security,
+        "Common names of which client certificates must have one. (In etcd: in the configuration file only.)",
+    ),
+    flag(
+        "client-cert-allowed-hostname",
+        Text,
+        "",
+        Security,
+        "Host names of which client certificates must have one.",
+    ),
+    flag("auto-tls", Bool, "false", Security, "Generate the server certificate."),
+    flag("peer-cert-file", Path, "", Security, "Certificate for members (PEM)."),
+    flag("peer-key-file", Path, "", Security, "Key of the certificate for members (PEM)."),
+    flag("peer-client-cert-auth", Bool, "false", Security, "Require certificates of members."),
+    flag(
+        "peer-trusted-ca-file",
+        Path,
+        "",
+        Security,
+        "CAs of the members (PEM). If set, members need a certificate.",
+    ),
+    flag("peer-client-cert-file", Path, "", Security, "Certificate for calls to other members."),
+    flag("peer-client-key-file", Path, "", Security, "Key of that certificate."),
+    flag("peer-crl-file", Path, "", Security, "Revoked member certificates (DER or PEM)."),
+    flag(
+        "peer-cert-allowed-cn",
+        Text,
+        "",
+        Security,
+        "Common names of which member certificates must have one.",
+    ),
+    flag(
+        "peer-cert-allowed-hostname",
+        Text,
+        "",
+        Security,
+        "Host names of which member certificates must have one.",
+    ),
+    flag("peer-auto-tls", Bool, "false", Security, "Generate the certificate for members."),
     flag(
         "peer-skip-client-san-verification",
         Bool,
         "false",
         Security,
-        "Do not check the addresses in certificates.",
-    )
-    .no_effect_without(TLS),
-    flag("self-signed-cert-validity", Uint, "1", Security, "Validity of generated certificates, in years.")
-        .no_effect(),
-    flag("cipher-suites", Text, "", Security, "TLS cipher suites.").no_effect_without(TLS),
-    flag("tls-min-version", Text, "TLS1.2", Security, "Oldest TLS version.").no_effect(),
-    flag("tls-max-version", Text, "", Security, "Newest TLS version.").no_effect(),
+        "Do not compare the names in a member's certificate with the address that it connects from.",
+    ),
+    flag("self-signed-cert-validity", Uint, "1", Security, "Validity of generated certificates, in years."),
+    flag("cipher-suites", Text, "", Security, "Cipher suites of TLS 1.2, by Go's names. Empty: all."),
+    flag("tls-min-version", Text, "TLS1.2", Security, "Oldest TLS version: TLS1.2 or TLS1.3."),
+    flag("tls-max-version", Text, "", Security, "Newest TLS version. Empty: TLS1.3."),
     flag("cors", Text, "*", Security, "Allowed CORS origins, comma-separated. *: all."),
     flag(
         "host-whitelist",

@@ -3,8 +3,8 @@
 use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
 
 use super::{
-    AutoCompaction, ClusterState, Config, ConfigError, Invocation, ListenUrl, LogFormat, LogLevel, LogOutput,
-    MetricsMode,
+    AutoCompaction, CipherSuite, ClusterState, Config, ConfigError, Generated, Identity, Invocation, KeyPair,
+    ListenUrl, LogFormat, LogLevel, LogOutput, MetricsMode, TlsVersion, TransportSecurity, Versions,
 };
 
 impl Config {
@@ -211,9 +211,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     for (args, message) in cases {
         assert_eq!(refusal(args), (1, message.to_owned()), "{args}");
     }
-    let https =
-        refusal("--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://127.0.0.1:1");
-    assert_eq!(https.1, "--listen-client-urls: https:// URLs are not supported yet (https://127.0.0.1:1)");
     assert_eq!(warnings("--client-cert-auth=false --auth-token=simple --auto-tls=false"), [""; 0]);
 }
 
@@ -257,9 +254,143 @@ fn what_only_tls_or_discovery_would_use_is_told_and_does_not_stop_the_start() {
     }
     assert_eq!(warnings("--discovery-user a"), ignored("--discovery-user", "--discovery-endpoints"));
     assert_eq!(warnings("--discovery-srv-name a"), ignored("--discovery-srv-name", "--discovery-srv"));
-    let https =
-        "--cert-file a.pem --listen-client-urls https://127.0.0.1:1 --advertise-client-urls http://a:1";
-    assert!(refusal(https).1.contains("https:// URLs are not supported yet"));
+}
+
+const HTTPS: &str = "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://127.0.0.1:1";
+const HTTPS_PEER: &str =
+    "--listen-peer-urls https://127.0.0.1:2 --initial-advertise-peer-urls https://127.0.0.1:2";
+
+#[test]
+fn certificates_are_what_etcd_asks_for() {
+    for (args, message) in [
+        (
+            HTTPS.to_owned(),
+            "--listen-client-urls: TLS key/cert (--cert-file, --key-file) must be provided for client url \
+             https://127.0.0.1:1 with HTTPS scheme; set --cert-file and --key-file, or --auto-tls",
+        ),
+        (
+            HTTPS_PEER.to_owned(),
+            "--listen-peer-urls: cannot listen on TLS for https://127.0.0.1:2: KeyFile and CertFile are not presented; set \
+             --peer-cert-file and --peer-key-file, or --peer-auto-tls",
+        ),
+        (
+            "--listen-metrics-urls https://127.0.0.1:3".to_owned(),
+            "--listen-metrics-urls: client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url \
+             https://127.0.0.1:3; set --cert-file and --key-file, or --auto-tls",
+        ),
+        (
+            format!("{HTTPS} --cert-file a.pem"),
+            "KeyFile and CertFile must both be present[key: , cert: a.pem]; set --cert-file and --key-file",
+        ),
+        (
+            format!("{HTTPS} --auto-tls --client-key-file k"),
+            "ClientKeyFile and ClientCertFile must both be present or both absent[key: k, cert: ]; set --client-cert-file \
+             and --client-key-file",
+        ),
+        (
+            format!("{HTTPS_PEER} --peer-auto-tls --peer-cert-allowed-cn a --peer-cert-allowed-hostname b,c"),
+            "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\"], hostnames=[\"b\", \"c\"]); set \
+             --peer-cert-allowed-cn or --peer-cert-allowed-hostname, not both",
+        ),
+        (
+            format!("{HTTPS} --auto-tls --self-signed-cert-validity 0"),
+            "selfSignedCertValidity is invalid,it should be greater than 0; set --self-signed-cert-validity to the years \
+             that the certificate of --auto-tls is valid",
+        ),
+        (
+            "--tls-min-version TLS1.1".to_owned(),
+            "--tls-min-version: unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)",
+        ),
+        (
+            "--tls-min-version TLS1.3 --tls-max-version TLS1.2".to_owned(),
+            "min version (TLS1.3) is greater than max version (TLS1.2); change --tls-min-version or --tls-max-version",
+        ),
+        (
+            "--tls-min-version TLS1.3 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".to_owned(),
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
+        ("--cipher-suites none".to_owned(), "--cipher-suites: unexpected TLS cipher suite \"none\""),
+        (
+            "--cipher-suites TLS_RSA_WITH_AES_128_CBC_SHA,TLS_AES_128_GCM_SHA256".to_owned(),
+            "--cipher-suites: retcd does not have any of TLS_RSA_WITH_AES_128_CBC_SHA, which lack forward secrecy or \
+             authenticated encryption; name one with ECDHE and GCM or CHACHA20",
+        ),
+    ] {
+        assert_eq!(refusal(&args), (1, message.to_owned()), "{args}");
+    }
+}
+
+#[test]
+fn settings_of_tls_become_typed() {
+    let pair = |cert: &str, key: &str| KeyPair { cert_file: cert.into(), key_file: key.into() };
+    let config = config(&format!(
+        "{HTTPS} --cert-file a --key-file b --client-cert-file c --client-key-file d --client-cert-auth \
+         --trusted-ca-file e --client-crl-file f --client-cert-allowed-hostname g,h {HTTPS_PEER} --peer-auto-tls \
+         --data-dir dir --self-signed-cert-validity 3 --peer-skip-client-san-verification \
+         --tls-max-version TLS1.2 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA"
+    ));
+    let versions = Versions { oldest: TlsVersion::Tls12, newest: TlsVersion::Tls12 };
+    let cipher_suites = vec![CipherSuite::EcdheRsaAes128GcmSha256];
+    let expected = TransportSecurity {
+        identity: Identity::Files(pair("a", "b")),
+        client_pair: Some(pair("c", "d")),
+        trusted_ca_file: Some("e".into()),
+        client_cert_auth: true,
+        crl_file: Some("f".into()),
+        allowed_cns: vec![],
+        allowed_hostnames: vec!["g".to_owned(), "h".to_owned()],
+        skip_client_san_verification: false,
+        versions,
+        cipher_suites: cipher_suites.clone(),
+    };
+    assert_eq!(config.client_security, expected);
+    let generated =
+        Generated { dir: "dir/fixtures/peer".into(), hosts: vec!["127.0.0.1".to_owned()], validity_years: 3 };
+    let expected = TransportSecurity {
+        identity: Identity::Generated(generated),
+        client_pair: None,
+        trusted_ca_file: None,
+        client_cert_auth: false,
+        crl_file: None,
+        allowed_cns: vec![],
+        allowed_hostnames: vec![],
+        skip_client_san_verification: true,
+        versions,
+        cipher_suites,
+    };
+    assert_eq!(config.peer_security, expected);
+}
+
+#[test]
+fn plaintext_and_tls_stand_side_by_side() {
+    let args = "--listen-client-urls http://127.0.0.1:1,https://127.0.0.1:1,https://127.0.0.1:2,http://127.0.0.1:3 \
+                --advertise-client-urls https://127.0.0.1:1 --cert-file a --key-file b --client-cert-auth";
+    let accepts: Vec<String> = config(args).listen_client_urls.iter().map(ListenUrl::to_string).collect();
+    assert_eq!(
+        accepts,
+        ["http://127.0.0.1:1 and https://127.0.0.1:1", "http://127.0.0.1:3", "https://127.0.0.1:2"]
+    );
+    let warnings = warnings(args);
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert_eq!(
+        warnings[..2],
+        [
+            "scheme is http or unix while key and cert files are present; ignoring key and cert files for \
+             --listen-client-urls http://127.0.0.1:1",
+            "scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth for \
+             --listen-client-urls http://127.0.0.1:1"
+        ]
+    );
+}
+
+#[test]
+fn a_restriction_that_restricts_nobody_is_told() {
+    assert_eq!(
+        warnings(&format!("{HTTPS_PEER} --peer-auto-tls --peer-cert-allowed-cn a")),
+        ["--peer-cert-allowed-cn does not restrict who connects: without --peer-client-cert-auth or \
+          --peer-trusted-ca-file no certificate is asked for"]
+    );
+    assert_eq!(warnings(&format!("{HTTPS_PEER} --peer-auto-tls")), [""; 0]);
 }
 
 /// The keys and values of the sample that etcd ships, of its releases 3.4 to 3.7 together.

@@ -2,7 +2,7 @@
 //!
 //! A [`Url`] keeps the text as it was typed, because member ids are computed from that text and operators
 //! search for it; the parsed scheme and target stand beside the text. A [`ListenUrl`] is what a socket is
-//! bound to. It keeps the scheme, because the scheme decides which protocol a connection uses.
+//! bound to, with whether its connections use TLS.
 
 use std::{
     ffi::OsString,
@@ -90,7 +90,6 @@ impl Url {
     /// What to bind to: an IP address, or a path. As in etcd, host names other than `localhost` are refused,
     /// because a name could resolve to another address at the next start.
     pub(super) fn listen(&self) -> Result<ListenUrl, String> {
-        self.without_tls()?;
         let address = match &self.target {
             Target::Socket(path) => ListenAddress::Unix(path.clone()),
             Target::Host { host, port } => {
@@ -101,14 +100,8 @@ impl Url {
                 ListenAddress::Tcp(SocketAddr::new(ip, *port))
             }
         };
-        Ok(ListenUrl { scheme: self.scheme, address })
-    }
-
-    pub(super) fn without_tls(&self) -> Result<(), String> {
-        if self.scheme.is_tls() {
-            return Err(format!("{}:// URLs are not supported yet ({self})", self.scheme.as_str()));
-        }
-        Ok(())
+        let accepts = if self.scheme.is_tls() { Accepts::Tls } else { Accepts::Plaintext };
+        Ok(ListenUrl { address, accepts })
     }
 }
 
@@ -172,11 +165,26 @@ pub(super) fn parse_urls(text: &str) -> Result<Vec<Url>, String> {
     Ok(urls)
 }
 
-/// A URL to listen on: the address that the socket is bound to, and the scheme.
+/// A URL to listen on: the address that the socket is bound to, and which connections are accepted there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListenUrl {
-    pub(crate) scheme: Scheme,
     pub(crate) address: ListenAddress,
+    pub(crate) accepts: Accepts,
+}
+
+/// What the connections of a socket begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Accepts {
+    Plaintext,
+    Tls,
+    /// Two URLs differ only in their scheme. The first byte of a connection tells which of them it used.
+    Both,
+}
+
+impl Accepts {
+    pub(super) fn and(self, other: Accepts) -> Accepts {
+        if self == other { self } else { Accepts::Both }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,7 +203,20 @@ impl ListenAddress {
 
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.address)
+        let (plaintext, tls) = match &self.address {
+            ListenAddress::Tcp(_) => (Scheme::Http, Scheme::Https),
+            ListenAddress::Unix(_) => (Scheme::Unix, Scheme::Unixs),
+        };
+        let mut write = |scheme: Scheme| write!(f, "{}://{}", scheme.as_str(), self.address);
+        match self.accepts {
+            Accepts::Plaintext => write(plaintext),
+            Accepts::Tls => write(tls),
+            Accepts::Both => {
+                write(plaintext)?;
+                f.write_str(" and ")?;
+                write!(f, "{}://{}", tls.as_str(), self.address)
+            }
+        }
     }
 }
 
@@ -277,8 +298,9 @@ mod tests {
         for name in ["http://example.com:1", "http://LOCALHOST:1", "http://:1"] {
             assert!(bind(name).expect_err(name).contains("expected IP in URL for binding"));
         }
-        assert!(bind("https://127.0.0.1:1").expect_err("TLS").contains("not supported yet"));
-        assert!(bind("unixs://x").expect_err("TLS").contains("not supported yet"));
+        let accepts = |text: &str| Url::parse(text).expect(text).listen().expect(text).accepts;
+        assert_eq!([accepts("http://127.0.0.1:1"), accepts("unix://x")], [Accepts::Plaintext; 2]);
+        assert_eq!([accepts("https://127.0.0.1:1"), accepts("unixs://x")], [Accepts::Tls; 2]);
     }
 
     #[test]

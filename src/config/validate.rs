@@ -20,6 +20,7 @@ use super::{
     AuthToken, AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel,
     LogOutput, MetricsMode, Notice,
     flags::Flags,
+    security::transport_security,
     table::Standing,
     url::{ListenAddress, ListenUrl, Target, Url, parse_urls},
     value::{parse_bool, parse_duration},
@@ -86,6 +87,9 @@ impl TryFrom<&Flags> for Config {
             "" => vec![(name.clone(), initial_advertise_peer_urls.clone())],
             text => initial_cluster(text)?,
         };
+        let cluster_urls: Vec<String> = initial_cluster.iter().flat_map(|(_, urls)| urls).cloned().collect();
+        let (client_security, peer_security) =
+            transport_security(flags, &data_dir, &cluster_urls, &mut notices)?;
         let (heartbeat, election_timeout) = election_timing(flags)?;
         let max_request_bytes = max_request_bytes(flags, &mut notices)?;
 
@@ -99,6 +103,8 @@ impl TryFrom<&Flags> for Config {
             listen_metrics_urls,
             advertise_client_urls,
             initial_advertise_peer_urls,
+            client_security,
+            peer_security,
             initial_cluster,
             initial_cluster_state: match flags.text("initial-cluster-state") {
                 "existing" => ClusterState::Existing,
@@ -291,13 +297,19 @@ fn narrow<T: TryFrom<i128>>(flags: &Flags, name: &'static str) -> Result<T, Conf
     T::try_from(number).or_else(|_| invalid(format!("--{name} {text} is out of range")))
 }
 
-/// The URLs of a flag. Two spellings of one address are one socket, so each address is kept once.
+/// The URLs of a flag. Two spellings of one address are one socket, so each address is kept once; its connections
+/// may use the scheme of either.
 fn listen_urls(flags: &Flags, name: &'static str) -> Result<Vec<ListenUrl>, ConfigError> {
     let urls = flags.urls(name).iter().map(Url::listen).collect::<Result<Vec<_>, _>>();
     let urls = urls.map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))?;
-    let mut seen = BTreeSet::new();
-    let is_new = |url: &ListenUrl| !url.address.is_one_place() || seen.insert(url.clone());
-    Ok(urls.into_iter().filter(is_new).collect())
+    let mut sockets: Vec<ListenUrl> = Vec::new();
+    for url in urls {
+        match sockets.iter_mut().find(|known| known.address == url.address && url.address.is_one_place()) {
+            Some(known) => known.accepts = known.accepts.and(url.accepts),
+            None => sockets.push(url),
+        }
+    }
+    Ok(sockets)
 }
 
 /// An example of `--advertise-client-urls` for a member that listens on these URLs.
@@ -337,7 +349,6 @@ fn advertised(
 ) -> Result<Vec<String>, ConfigError> {
     let urls = flags.urls(name);
     for url in &urls {
-        url.without_tls().map_err(|error| ConfigError::invalid(format!("--{name}: {error}")))?;
         let Target::Host { host, .. } = &url.target else { continue };
         if host.is_empty() {
             return invalid(format!(
@@ -364,11 +375,8 @@ fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, ConfigError
         if name.is_empty() || url.is_empty() {
             return invalid(format!("--initial-cluster: {item:?} is not of the form name=url"));
         }
-        let urls = parse_urls(url).and_then(|urls| {
-            urls.iter().try_for_each(Url::without_tls)?;
-            Ok(urls)
-        });
-        let urls = urls.map_err(|error| ConfigError::invalid(format!("--initial-cluster: {error}")))?;
+        let urls =
+            parse_urls(url).map_err(|error| ConfigError::invalid(format!("--initial-cluster: {error}")))?;
         members.entry(name).or_default().extend(urls.iter().map(Url::to_string));
     }
     let sorted = |(name, mut urls): (&str, Vec<String>)| {

@@ -1,7 +1,8 @@
 //! Connections, from the accepted socket to their close.
 //!
 //! The first bytes of a connection decide the protocol: HTTP/2 with prior knowledge is gRPC, anything
-//! else is HTTP/1 and goes to the HTTP endpoints. The tasks of a connection stay on the runtime that
+//! else is HTTP/1 and goes to the HTTP endpoints. With TLS, any client can ask for HTTP/2, and the content type
+//! of each request decides. The tasks of a connection stay on the runtime that
 //! serves it. The limits that protect the server from its clients are set here, for all ports alike.
 
 use std::{
@@ -31,10 +32,11 @@ use super::{
     grpc,
     grpc::Grpc,
     inbound::Inbound,
+    request::{self, Encrypted},
     router,
     socket::Socket,
 };
-use crate::{limits, sockets::Io, telemetry::Metrics};
+use crate::{limits, sockets::Io, telemetry::Metrics, types::CommonName};
 
 /// How long a connection of HTTP/1 may be idle between two requests.
 const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -119,11 +121,13 @@ impl Services {
             Protocols::Metrics => (&self.metrics_only, self.builder.clone()),
         };
         let http2 = match protocols {
+            // In plaintext, a client that does not speak gRPC has no way to ask for HTTP/2.
+            Protocols::GrpcAndHttp if stream.is_encrypted() => Http2::Both(self.grpc.clone(), http.clone()),
             Protocols::GrpcAndHttp | Protocols::Grpc => Http2::Grpc(self.grpc.clone()),
             Protocols::Http | Protocols::Metrics => Http2::Endpoints(http.clone()),
         };
         let calls = Calls::new(self.load.clone());
-        let service = ByVersion { http2, http1: http.clone(), remote: stream.remote(), calls };
+        let service = ByVersion::new(&stream, http2, http.clone(), calls);
         serve(stream, self.pings, Some(self.metrics.clone()), &builder, service, graceful);
     }
 }
@@ -157,12 +161,9 @@ impl PeerServices {
 
     /// Serves the connection in a task of its own until it closes.
     pub(crate) fn serve(&self, stream: Io) {
-        let service = ByVersion {
-            http2: Http2::Grpc(self.grpc.clone()),
-            http1: self.grpc.router.clone(),
-            remote: stream.remote(),
-            calls: Calls::new(self.load.clone()),
-        };
+        let http2 = Http2::Grpc(self.grpc.clone());
+        let calls = Calls::new(self.load.clone());
+        let service = ByVersion::new(&stream, http2, self.grpc.router.clone(), calls);
         serve(stream, PEER_PINGS, None, &self.builder, service, &self.graceful);
     }
 }
@@ -175,7 +176,7 @@ fn serve(
     service: ByVersion,
     graceful: &GracefulShutdown,
 ) {
-    let is_grpc = matches!(service.http2, Http2::Grpc(_));
+    let is_grpc = matches!(service.http2, Http2::Grpc(_) | Http2::Both(..));
     let calls = service.calls.clone();
     let inbound = Inbound::new(is_grpc, pings, calls.clone());
     let io = TokioIo::new(Socket::new(stream, inbound, calls, metrics));
@@ -215,12 +216,50 @@ struct ByVersion {
     http1: Router,
     /// The client's address; `None` on a Unix socket.
     remote: Option<SocketAddr>,
+    /// Who the client is by its certificate. gRPC calls have it as an extension; HTTP requests do not, because
+    /// what they ask for in JSON is never done in the name of a certificate.
+    common_name: Option<CommonName>,
+    is_encrypted: bool,
     calls: Arc<Calls>,
 }
 
 enum Http2 {
     Grpc(Grpc),
     Endpoints(Router),
+    /// The content type of a request decides.
+    Both(Grpc, Router),
+}
+
+impl ByVersion {
+    fn new(stream: &Io, http2: Http2, http1: Router, calls: Arc<Calls>) -> ByVersion {
+        ByVersion {
+            http2,
+            http1,
+            remote: stream.remote(),
+            common_name: stream.common_name().cloned(),
+            is_encrypted: stream.is_encrypted(),
+            calls,
+        }
+    }
+
+    fn grpc(&self, grpc: &Grpc, mut request: Request<Incoming>, has_room: bool) -> Handler {
+        if let Some(name) = &self.common_name {
+            request.extensions_mut().insert(name.clone());
+        }
+        Handler::Grpc(match has_room {
+            true => grpc.call(request, self.calls.load()),
+            false => grpc.refuse(request, self.calls.load()),
+        })
+    }
+
+    /// Endpoints are few and answer at once, so that an operator can see why calls are refused.
+    fn endpoint(&self, router: &Router, mut request: Request<Incoming>) -> Handler {
+        if self.is_encrypted {
+            request.extensions_mut().insert(Encrypted);
+        }
+        // A router is shared behind its clones, and always ready.
+        Handler::Endpoint(router.clone().call(request))
+    }
 }
 
 impl HyperService<Request<Incoming>> for ByVersion {
@@ -232,15 +271,16 @@ impl HyperService<Request<Incoming>> for ByVersion {
         let (open, has_room) = self.calls.begin();
         let remote = TcpConnectInfo { local_addr: None, remote_addr: self.remote };
         request.extensions_mut().insert(remote);
-        // A router is shared behind its clones, and always ready.
         let handler = match (&self.http2, request.version()) {
-            (Http2::Grpc(grpc), Version::HTTP_2) if has_room => {
-                Handler::Grpc(grpc.call(request, self.calls.load()))
+            (Http2::Grpc(grpc), Version::HTTP_2) => self.grpc(grpc, request, has_room),
+            (Http2::Endpoints(router), Version::HTTP_2) => self.endpoint(router, request),
+            (Http2::Both(grpc, _), Version::HTTP_2) if grpc::is_call(&request) => {
+                self.grpc(grpc, request, has_room)
             }
-            (Http2::Grpc(grpc), Version::HTTP_2) => Handler::Grpc(grpc.refuse(request, self.calls.load())),
-            // These are few and answer at once, so that an operator can see why others are refused.
-            (Http2::Endpoints(router), Version::HTTP_2) => Handler::Endpoint(router.clone().call(request)),
-            _ => Handler::Endpoint(self.http1.clone().call(request)),
+            (Http2::Both(_, router), Version::HTTP_2) => {
+                self.endpoint(router, request::as_it_was_sent(request))
+            }
+            _ => self.endpoint(&self.http1, request),
         };
         Call { handler, open: Some(open) }
     }

@@ -100,6 +100,13 @@ impl Grpc {
     }
 }
 
+/// Whether a request is a gRPC call, as etcd decides it where it serves both on one connection.
+pub(super) fn is_call<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let call = CONTENT_TYPE.as_bytes();
+    content_type.is_some_and(|value| value.as_bytes().windows(call.len()).any(|window| window == call))
+}
+
 impl Future for Call {
     type Output = Result<Response<Body>, Infallible>;
 

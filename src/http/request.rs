@@ -6,6 +6,8 @@
 //! the library, as etcd's transport judges it, and a request with a field that the library would not accept
 //! is rewritten.
 
+use http::{Method, Request, Uri};
+
 use super::hpack::{Fields, write_field};
 
 /// Headers in which a rewritten request keeps a method other than POST, and a path that our HTTP/2 library could
@@ -16,6 +18,10 @@ const OWN_PREFIX: &[u8] = b"retcd-";
 
 /// Our HTTP/2 library does not accept longer paths.
 const PATH_LEN_MAX: usize = 1024;
+
+/// An extension of requests that nobody between the client and this server can have read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encrypted;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Judgement {
@@ -142,6 +148,22 @@ pub(super) fn rewrite(fields: &Fields, block: &mut Vec<u8>) {
             write_field(block, field.name, field.value);
         }
     }
+}
+
+/// A request that is not for gRPC, with the method and the path that it had before it was rewritten. A path that is not
+/// valid remains `/`.
+pub(super) fn as_it_was_sent<B>(mut request: Request<B>) -> Request<B> {
+    if let Some(method) = request.headers_mut().remove(METHOD_HEADER)
+        && let Ok(method) = Method::from_bytes(method.as_bytes())
+    {
+        *request.method_mut() = method;
+    }
+    if let Some(path) = request.headers_mut().remove(PATH_HEADER)
+        && let Ok(path) = Uri::try_from(path.as_bytes())
+    {
+        *request.uri_mut() = path;
+    }
+    request
 }
 
 /// A block with two methods: our HTTP/2 library resets the stream, and keeps the connection.

@@ -19,6 +19,7 @@ use crate::config::{Config, ETCD_VERSION};
 use super::{
     Probe,
     health::{self, Endpoint, run_checks},
+    request::Encrypted,
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -202,7 +203,9 @@ impl Access {
 async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    if !access.host_is_welcome(host) {
+    // With TLS, the name that was asked for is the one in the certificate.
+    let is_encrypted = parts.extensions.get::<Encrypted>().is_some();
+    if !is_encrypted && !access.host_is_welcome(host) {
         tracing::warn!(host, "rejected HTTP request to prevent DNS rebinding attacks");
         let why =
             format!("host {host:?} is not in --host-whitelist: refused, to prevent DNS rebinding attacks");

@@ -27,10 +27,18 @@ use super::{
     outbound::{Outbound, goaway},
     patience::Patience,
 };
-use crate::{limits, sockets::Io, telemetry::Metrics};
+use crate::{
+    limits,
+    sockets::Io,
+    telemetry::Metrics,
+    tls::{self, Lines},
+};
 
 /// The error code of HTTP/2 for a client that makes too much work.
 const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// Log lines about clients that use TLS on a port for plaintext.
+static MISPLACED: Lines = Lines::new();
 
 pub(super) struct Socket {
     stream: Io,
@@ -41,6 +49,7 @@ pub(super) struct Socket {
     /// Calls that had begun when bytes of HTTP/1 were last received while none was open. If none has
     /// begun since, these bytes are part of a head.
     head_since: Option<usize>,
+    received_nothing: bool,
     /// Counts the gRPC traffic of clients: frames and headers included, as a network sees it.
     metrics: Option<Arc<Metrics>>,
     /// Frames received when the client was first found to read nothing, if it still does not.
@@ -75,12 +84,32 @@ impl Socket {
             calls,
             patience: Patience::default(),
             head_since: Some(0),
+            received_nothing: true,
             metrics,
             blocked_since: None,
             reader: None,
             pause: None,
             farewell: None,
         }
+    }
+
+    /// Whether the first bytes of a connection in plaintext are those of a TLS handshake.
+    fn is_misplaced_tls(&self, new: &[u8]) -> bool {
+        self.received_nothing && new.first() == Some(&tls::FIRST_BYTE) && !self.stream.is_encrypted()
+    }
+
+    fn refuse_tls(&self) -> io::Error {
+        let text = "tls: TLS handshake on a port for plaintext; use an http:// URL, or have the server listen on https://";
+        if MISPLACED.may_write() {
+            let remote = self.stream.remote().map(|remote| remote.to_string()).unwrap_or_default();
+            let endpoint = if self.metrics.is_some() { "client" } else { "peer" };
+            tracing::warn!(
+                "remote-addr" = remote,
+                error = text,
+                "rejected connection on {endpoint} endpoint"
+            );
+        }
+        io::Error::new(io::ErrorKind::InvalidData, text)
     }
 
     /// Takes note of received bytes. The first so many of them are passed on.
@@ -241,6 +270,10 @@ impl AsyncRead for Socket {
             if received.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            if this.is_misplaced_tls(received) {
+                return Poll::Ready(Err(this.refuse_tls()));
+            }
+            this.received_nothing = false;
             let passed = this.received(received);
             buffer.set_filled(before + passed);
             if passed > 0 {

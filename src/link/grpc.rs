@@ -1,4 +1,4 @@
-//! Connections to peers as gRPC: HTTP/2 over TCP or a Unix socket.
+//! Connections to peers as gRPC: HTTP/2 over TCP or a Unix socket, with or without TLS.
 
 use std::{
     error::Error,
@@ -31,6 +31,7 @@ use crate::{
         ReadIndexRequest, SnapshotPiece, TunnelPiece, peer_client::PeerClient,
     },
     sockets::Dialer,
+    tls::Trust,
 };
 
 /// A connection that has been silent for this long while a call waits is sent a PING, and is closed
@@ -38,11 +39,20 @@ use crate::{
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// Connects to peers over the network.
-pub(crate) struct GrpcConnector;
+pub(crate) struct GrpcConnector {
+    trust: Trust,
+}
+
+impl GrpcConnector {
+    /// `trust` says whose certificates are accepted where a peer's URL is one of TLS.
+    pub(crate) fn new(trust: Trust) -> GrpcConnector {
+        GrpcConnector { trust }
+    }
+}
 
 impl Connector for GrpcConnector {
     fn connect(&self, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
-        let dialer = Dialer::new(&peer.peer_urls);
+        let dialer = Dialer::new(&peer.peer_urls, &self.trust);
         let endpoint = endpoint(&dialer, KEEPALIVE, KEEPALIVE)?;
         let connector = tower::service_fn(move |_: Uri| {
             let dialer = dialer.clone();
@@ -52,7 +62,7 @@ impl Connector for GrpcConnector {
     }
 
     fn reach(&self, way: Arc<Way>, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
-        let dialer = Dialer::new(&peer.peer_urls);
+        let dialer = Dialer::new(&peer.peer_urls, &self.trust);
         // A connection that has broken is closed, and made again, well within three election timeouts: that
         // is how long a cluster may take to recover.
         let silence_max = way.silence_max();

@@ -27,6 +27,7 @@ use crate::{
     },
     sockets::Dialer,
     telemetry::Metrics,
+    tls::Trust,
 };
 
 /// More than anything takes here.
@@ -252,7 +253,7 @@ async fn a_tunnel_carries_bytes_both_ways_until_it_is_ended() {
     let (send, data) = mpsc::channel(1);
     let mut sent = Box::pin(peers.take_tunnel(8, ReceiverStream::new(data)));
     let way = peers.ways().to(8);
-    let nowhere = Dialer::new(&[]);
+    let nowhere = Dialer::new(&[], &Trust::of_the_system());
     let mut connection = way.clone().dial(&nowhere).await.expect("the tunnel is used");
     assert!(way.clone().dial(&nowhere).await.is_err(), "it is used once");
     connection.write_all(b"question").await.expect("it is taken");

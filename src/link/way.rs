@@ -281,13 +281,14 @@ mod tests {
     use tokio::{io::DuplexStream, net::TcpListener};
 
     use super::*;
+    use crate::tls::Trust;
 
     const SILENCE: Duration = Duration::from_secs(10);
 
     async fn listener() -> (TcpListener, Dialer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
-        (listener, Dialer::new(&[format!("http://{address}")]))
+        (listener, Dialer::new(&[format!("http://{address}")], &Trust::of_the_system()))
     }
 
     fn way() -> Arc<Way> {

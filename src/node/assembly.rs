@@ -51,6 +51,7 @@ use crate::{
     sockets::Io,
     storage::{Database, Reserve},
     telemetry::{GoDuration, Metrics},
+    tls::Trust,
     types::Rev,
     watch::WatchHub,
 };
@@ -242,7 +243,7 @@ impl Core {
     async fn start_consensus(&self, giving_up: watch::Receiver<bool>) -> Option<Joined> {
         let Identity { cluster, member, base } = self.identity;
         let metrics = self.state.metrics.clone();
-        let connector = Arc::new(GrpcConnector);
+        let connector = Arc::new(GrpcConnector::new(Trust::new(&self.config.peer_security)));
         let peers =
             Arc::new(Peers::new(cluster.0, member.0, base, connector, self.config.election_timeout, metrics));
         let timing = Timing {

@@ -32,6 +32,7 @@ use crate::{
     storage::{Checkpoint, Database, StorageError, Table, io_error},
     telemetry::list,
     threads,
+    tls::Trust,
     types::{Base, ClusterId, MemberId},
 };
 
@@ -377,9 +378,10 @@ fn ask_others(config: &Config) -> Option<KnownCluster> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
         runtime.block_on(async {
+            let connector = &GrpcConnector::new(Trust::new(&config.peer_security));
             let asked = others.iter().map(|url| {
                 let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
-                Box::pin(async move { link::members_at(&GrpcConnector, &peer, ASK_TIMEOUT).await })
+                Box::pin(async move { link::members_at(connector, &peer, ASK_TIMEOUT).await })
             });
             future::select_ok(asked).await.ok().map(|(answer, _)| answer)
         })

@@ -15,10 +15,11 @@ use tokio::{
     time,
 };
 
-use super::Io;
+use super::{Io, io::Wire};
 use crate::{
     config::{Target, Url},
     threads,
+    tls::Trust,
 };
 
 /// Timeout for resolving a host name, and for connecting to one address.
@@ -27,15 +28,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an attempt at one address of a host name runs before the next address is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// Timeout for the TLS handshake on a connection.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Connects to whichever of a member's URLs accepts first.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     urls: Arc<[(Result<Url, String>, Lookup)]>,
+    trust: Trust,
 }
 
 impl Dialer {
-    pub(crate) fn new(urls: &[String]) -> Dialer {
-        Dialer { urls: urls.iter().map(|url| (Url::parse(url), Lookup::new(resolve))).collect() }
+    pub(crate) fn new(urls: &[String], trust: &Trust) -> Dialer {
+        let urls = urls.iter().map(|url| (Url::parse(url), Lookup::new(resolve))).collect();
+        Dialer { urls, trust: trust.clone() }
     }
 
     /// The `:authority` of requests on a connection to this member.
@@ -59,28 +65,30 @@ impl Dialer {
             Box::pin(async move {
                 let url =
                     url.as_ref().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, &**error))?;
-                dial(url, lookup).await
+                dial(url, lookup, &self.trust).await
             })
         });
         future::select_ok(attempts).await.map(|(io, _others)| io)
     }
 }
 
-async fn dial(url: &Url, lookup: &Lookup) -> io::Result<Io> {
-    if url.scheme.is_tls() {
-        let text = format!("{}:// URLs are not supported yet", url.scheme.as_str());
-        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-    }
-    match &url.target {
-        Target::Socket(path) => Ok(Io::unix(in_time(UnixStream::connect(path)).await?)),
+async fn dial(url: &Url, lookup: &Lookup, trust: &Trust) -> io::Result<Io> {
+    let (wire, host) = match &url.target {
+        // A file has no host name, and other clients, too, expect this one in the certificate.
+        Target::Socket(path) => (Wire::Unix(in_time(UnixStream::connect(path)).await?), "localhost"),
         Target::Host { host, port } => {
             let addresses = match host.parse::<IpAddr>() {
                 Ok(ip) => vec![SocketAddr::new(ip, *port)],
                 Err(_) => in_time(lookup.addresses(host, *port)).await?,
             };
-            Ok(Io::tcp(first_to_accept(addresses).await?))
+            (Wire::tcp(first_to_accept(addresses).await?), host.as_str())
         }
+    };
+    if !url.scheme.is_tls() {
+        return Ok(Io::plaintext(wire));
     }
+    let handshake = time::timeout(HANDSHAKE_TIMEOUT, trust.connect(host, wire));
+    Ok(Io::dialled(handshake.await??))
 }
 
 /// Resolves one host name. The system's resolver blocks a thread until the name service answers, even
@@ -156,6 +164,10 @@ mod tests {
 
     use super::*;
 
+    fn dialer(urls: &[String]) -> Dialer {
+        Dialer::new(urls, &Trust::of_the_system())
+    }
+
     /// An address on which a socket listens, and one on which none does.
     async fn two_addresses() -> (TcpListener, SocketAddr, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -174,9 +186,9 @@ mod tests {
             "none".to_owned(),
             format!("http://{open}"),
         ];
-        assert!(Dialer::new(&urls).dial().await.is_ok());
-        assert!(Dialer::new(&urls[..4]).dial().await.is_err());
-        assert!(Dialer::new(&[]).dial().await.is_err());
+        assert!(dialer(&urls).dial().await.is_ok());
+        assert!(dialer(&urls[..4]).dial().await.is_err());
+        assert!(dialer(&[]).dial().await.is_err());
     }
 
     #[tokio::test]
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_authority_is_a_host_wherever_there_is_one() {
-        let authority = |url: &str| Dialer::new(&[url.to_owned()]).authority();
+        let authority = |url: &str| dialer(&[url.to_owned()]).authority();
         assert_eq!(authority("http://a:1"), "a:1");
         assert_eq!(authority("http://[::1]:1"), "[::1]:1");
         assert_eq!(authority("unix:///run/etcd.sock"), "localhost");

@@ -22,10 +22,12 @@ use tokio::{
 use super::{
     Io, Reminder,
     descriptors::{Place, Places},
+    io::Wire,
 };
 use crate::{
-    config::{ListenAddress, ListenUrl},
+    config::{Accepts, ListenAddress, ListenUrl},
     limits,
+    tls::{Acceptor, Opened},
 };
 
 /// A socket that is bound and queues connections, but does not accept them yet. It belongs to no
@@ -35,6 +37,15 @@ pub(crate) struct Bound {
     socket: BoundSocket,
     address: ListenAddress,
     file: Option<SocketFile>,
+    opening: Opening,
+}
+
+/// How a connection begins.
+#[derive(Clone, Debug)]
+enum Opening {
+    Plaintext,
+    Tls(Acceptor),
+    Either(Acceptor),
 }
 
 #[derive(Debug)]
@@ -43,9 +54,18 @@ enum BoundSocket {
     Unix(StdUnixListener),
 }
 
-/// Binds one URL of `--{flag}`. The error is a message for the operator.
-pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
+/// Binds one URL of `--{flag}`. `acceptor` is there if the settings have a certificate. The error is a message for the
+/// operator.
+pub(crate) fn bind(url: &ListenUrl, flag: &str, acceptor: Option<&Acceptor>) -> Result<Bound, String> {
     let address = &url.address;
+    let opening = match (url.accepts, acceptor) {
+        (Accepts::Plaintext, _) => Opening::Plaintext,
+        (Accepts::Tls, Some(acceptor)) => Opening::Tls(acceptor.clone()),
+        (Accepts::Both, Some(acceptor)) => Opening::Either(acceptor.clone()),
+        (Accepts::Tls | Accepts::Both, None) => {
+            return Err(format!("cannot listen on TLS for {url} of --{flag} without a certificate"));
+        }
+    };
     let bound = match address {
         ListenAddress::Tcp(socket) => StdTcpListener::bind(socket).and_then(|socket| {
             rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
@@ -55,9 +75,10 @@ pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
                 address: ListenAddress::Tcp(socket.local_addr()?),
                 socket: BoundSocket::Tcp(socket),
                 file: None,
+                opening,
             })
         }),
-        ListenAddress::Unix(path) => bind_file(path),
+        ListenAddress::Unix(path) => bind_file(path, opening),
     };
     bound.map_err(|error| {
         let remedy = match (error.kind(), address) {
@@ -87,7 +108,7 @@ pub(crate) fn bind(url: &ListenUrl, flag: &str) -> Result<Bound, String> {
 }
 
 /// Creates the socket file with the permissions that the umask allows, as etcd does.
-fn bind_file(path: &Path) -> io::Result<Bound> {
+fn bind_file(path: &Path, opening: Opening) -> io::Result<Bound> {
     remove_abandoned(path)?;
     let socket = StdUnixListener::bind(path)?;
     rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
@@ -97,6 +118,7 @@ fn bind_file(path: &Path) -> io::Result<Bound> {
         socket: BoundSocket::Unix(socket),
         address: ListenAddress::Unix(path.to_owned()),
         file: Some(SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) }),
+        opening,
     })
 }
 
@@ -156,6 +178,7 @@ impl Bound {
             address: self.address,
             places,
             reminder: Reminder::default(),
+            opening: self.opening,
             _file: self.file,
         })
     }
@@ -167,6 +190,7 @@ pub(crate) struct Listener {
     address: ListenAddress,
     places: Places,
     reminder: Reminder,
+    opening: Opening,
     _file: Option<SocketFile>,
 }
 
@@ -180,12 +204,24 @@ impl Listener {
         &self.address
     }
 
+    /// What connections may begin with.
+    pub(crate) fn accepts(&self) -> Accepts {
+        match self.opening {
+            Opening::Plaintext => Accepts::Plaintext,
+            Opening::Tls(_) => Accepts::Tls,
+            Opening::Either(_) => Accepts::Both,
+        }
+    }
+
     /// The next connection. While `places` is used up, that connection waits here, and further ones
     /// wait in the kernel's queue.
     pub(crate) async fn accept(&self) -> Accepted {
         loop {
             match self.socket.accept().await {
-                Ok(stream) => return Accepted { stream, place: self.places.take().await },
+                Ok(stream) => {
+                    let place = self.places.take().await;
+                    return Accepted { stream, place, opening: self.opening.clone() };
+                }
                 // The client has given up already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -212,6 +248,15 @@ impl Socket {
 pub(crate) struct Accepted {
     stream: AcceptedStream,
     place: Place,
+    opening: Opening,
+}
+
+/// A connection that was registered with the runtime that will serve it.
+pub(crate) enum Registered<F> {
+    Open(Io),
+    /// The first bytes have to be read, which takes as long as the client likes, up to a limit. The future ends
+    /// with `None` if the connection was refused, which is logged.
+    Handshake(F),
 }
 
 enum AcceptedStream {
@@ -221,12 +266,21 @@ enum AcceptedStream {
 
 impl Accepted {
     /// Registers the connection with the current runtime.
-    pub(crate) fn into_io(self) -> io::Result<Io> {
-        let io = match self.stream {
-            AcceptedStream::Tcp(stream) => Io::tcp(TcpStream::from_std(stream)?),
-            AcceptedStream::Unix(stream) => Io::unix(UnixStream::from_std(stream)?),
+    pub(crate) fn register(self) -> io::Result<Registered<impl Future<Output = Option<Io>> + Send + use<>>> {
+        let Accepted { stream, place, opening } = self;
+        let wire = match stream {
+            AcceptedStream::Tcp(stream) => Wire::tcp(TcpStream::from_std(stream)?),
+            AcceptedStream::Unix(stream) => Wire::Unix(UnixStream::from_std(stream)?),
         };
-        Ok(io.on(self.place))
+        let (acceptor, may_be_plaintext) = match opening {
+            Opening::Plaintext => return Ok(Registered::Open(Io::accepted(Opened::Plaintext(wire), place))),
+            Opening::Tls(acceptor) => (acceptor, false),
+            Opening::Either(acceptor) => (acceptor, true),
+        };
+        Ok(Registered::Handshake(async move {
+            let opened = acceptor.accept(wire, may_be_plaintext).await?;
+            Some(Io::accepted(opened, place))
+        }))
     }
 }
 
@@ -238,12 +292,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::{config::Config, sockets::Dialer};
+    use crate::{config::Config, sockets::Dialer, tls::Trust};
 
     /// The URL to listen on in a configuration.
     fn listen_url(url: &str) -> ListenUrl {
         let listen = format!("--listen-peer-urls={url}");
         Config::of_flags(&[&listen]).listen_peer_urls.remove(0)
+    }
+
+    fn open(accepted: Accepted) -> Io {
+        match accepted.register().expect("a connection") {
+            Registered::Open(io) => io,
+            Registered::Handshake(_) => panic!("it is plaintext"),
+        }
     }
 
     fn in_dir(dir: &tempfile::TempDir) -> (PathBuf, ListenUrl) {
@@ -256,7 +317,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, unix) = in_dir(&dir);
         for url in [unix, listen_url("http://127.0.0.1:0"), listen_url("http://[::1]:0")] {
-            let Ok(bound) = bind(&url, "listen-peer-urls") else {
+            let Ok(bound) = bind(&url, "listen-peer-urls", None) else {
                 assert!(url.address.to_string().starts_with("[::1]"), "only IPv6 may be missing here");
                 continue;
             };
@@ -265,10 +326,10 @@ mod tests {
                 ListenAddress::Tcp(address) => format!("http://{address}"),
                 ListenAddress::Unix(path) => format!("unix://{}", path.display()),
             };
-            let dialer = Dialer::new(&[dialled]);
+            let dialer = Dialer::new(&[dialled], &Trust::of_the_system());
             let (mut near, accepted) = tokio::join!(dialer.dial(), listener.accept());
             let near = near.as_mut().expect("a connection");
-            let mut far = accepted.into_io().expect("a connection");
+            let mut far = open(accepted);
             near.write_all(b"ping").await.expect("sent");
             let mut received = [0; 4];
             far.read_exact(&mut received).await.expect("received");
@@ -279,10 +340,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_beyond_the_limit_waits_for_another_to_close() {
-        let bound = bind(&listen_url("http://127.0.0.1:0"), "x").expect("a port");
+        let bound = bind(&listen_url("http://127.0.0.1:0"), "x", None).expect("a port");
         let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
         let url = format!("http://{}", listener.address());
-        let dialer = Dialer::new(&[url]);
+        let dialer = Dialer::new(&[url], &Trust::of_the_system());
         let _near = dialer.dial().await.expect("a connection");
         let far = listener.accept().await;
         let _waiting = dialer.dial().await.expect("the kernel takes it");
@@ -297,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_of_accepting_is_told_and_tried_again_after_a_pause() {
-        let bound = bind(&listen_url("http://127.0.0.1:0"), "x").expect("a port");
+        let bound = bind(&listen_url("http://127.0.0.1:0"), "x", None).expect("a port");
         let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
         let Socket::Tcp(socket) = &listener.socket else { panic!("it is TCP") };
         // From here on every call of accept fails.
@@ -318,8 +379,8 @@ mod tests {
         let (path, url) = in_dir(&dir);
         drop(StdUnixListener::bind(&path).expect("a socket"));
         assert!(path.exists(), "nobody has removed it");
-        let bound = bind(&url, "x").expect("nobody listens there");
-        let error = bind(&url, "listen-peer-urls").expect_err("somebody listens there");
+        let bound = bind(&url, "x", None).expect("nobody listens there");
+        let error = bind(&url, "listen-peer-urls", None).expect_err("somebody listens there");
         assert!(error.contains("another process") && error.contains("--listen-peer-urls"), "{error}");
         assert!(path.exists(), "it is in use");
         drop(bound);
@@ -331,10 +392,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, url) = in_dir(&dir);
         fs::File::create(&path).and_then(|mut file| file.write_all(b"precious")).expect("a file");
-        let error = bind(&url, "x").expect_err("the path is taken");
+        let error = bind(&url, "x", None).expect_err("the path is taken");
         assert!(error.contains("not a socket exists at that path; move that file away"), "{error}");
         assert_eq!(fs::read(&path).expect("it is there"), b"precious");
-        let error = bind(&listen_url(&format!("unix://{}/none/s", dir.path().display())), "x");
+        let error = bind(&listen_url(&format!("unix://{}/none/s", dir.path().display())), "x", None);
         assert!(error.expect_err("no directory").contains("create the directory"));
     }
 
@@ -342,7 +403,7 @@ mod tests {
     fn a_socket_that_another_has_replaced_is_not_removed() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (path, url) = in_dir(&dir);
-        let bound = bind(&url, "x").expect("a socket");
+        let bound = bind(&url, "x", None).expect("a socket");
         // Bound under another name first, so that the inode is another one too.
         let other = StdUnixListener::bind(dir.path().join("other")).expect("a socket");
         fs::rename(dir.path().join("other"), &path).expect("renamed");

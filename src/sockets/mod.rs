@@ -1,12 +1,13 @@
 //! Sockets: listening, accepting, dialling, and the limit on the number of connections.
 //!
 //! ```text
-//! ListenUrl --- bind ---> Bound --- listen ---> Listener --- accept ---> Accepted ---> Io
-//! peer URLs ----------------------------------> Dialer ----- dial -------------------> Io
+//! ListenUrl --- bind ---> Bound --- listen ---> Listener --- accept ---> Accepted --- register ---> Io
+//! peer URLs ----------------------------------> Dialer ----- dial --------------------------------> Io
 //! ```
 //!
-//! Code that serves or dials uses an [`Io`] and does not depend on its transport, which is TCP or a
-//! Unix socket today. TLS will be added inside this module, without a change to its users. Every
+//! Code that serves or dials uses an [`Io`] and does not depend on its transport, which is TCP or a Unix
+//! socket, in plaintext or with TLS. The handshake of an accepted connection is a future of its own, so that
+//! nobody waits for a client that does not finish it ([`Registered`]). Every
 //! accepted connection counts towards the connections that the limit of open files allows for its
 //! kind of port ([`Descriptors`]), so that the server can always open its files.
 
@@ -19,7 +20,7 @@ mod resolve;
 pub(crate) use descriptors::{Descriptors, Places, raise_limit};
 pub(crate) use dialer::Dialer;
 pub(crate) use io::Io;
-pub(crate) use listener::{Accepted, Bound, Listener, bind};
+pub(crate) use listener::{Accepted, Bound, Listener, Registered, bind};
 pub(crate) use resolve::{Resolver, are_written_alike};
 
 use std::time::{Duration, Instant};

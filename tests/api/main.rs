@@ -9,6 +9,8 @@
 
 #[path = "../support/canary.rs"]
 mod canary;
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod client;
 mod concurrency;
 mod crash;
@@ -42,6 +44,7 @@ mod server;
 mod small_disk;
 mod sockets;
 mod startup;
+mod tls;
 #[path = "../support/tools.rs"]
 mod tools;
 mod transport;

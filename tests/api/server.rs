@@ -329,6 +329,12 @@ impl Server {
         tasks.count()
     }
 
+    /// Files and connections that the process has open at this moment.
+    pub(crate) fn open_files(&self) -> usize {
+        let running = self.running.as_ref().expect("a server whose files are counted runs");
+        fs::read_dir(format!("/proc/{}/fd", running.child.id())).expect("Linux lists files").count()
+    }
+
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.start();

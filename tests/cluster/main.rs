@@ -4,6 +4,8 @@
 //! all acknowledged writes, and linearizable reads are current.
 
 mod bootstrap;
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod deadline;
@@ -30,6 +32,7 @@ mod serving;
 mod small_disk;
 mod snapshots;
 mod stopping;
+mod tls;
 #[path = "../support/tools.rs"]
 mod tools;
 mod trouble;

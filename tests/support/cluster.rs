@@ -58,13 +58,21 @@ pub(crate) struct Plan {
     flags: Vec<String>,
     is_proxied: bool,
     is_on_unix_sockets: bool,
+    has_peer_tls: bool,
 }
 
 impl Plan {
     /// New members of retcd.
     pub(crate) fn new(size: usize) -> Plan {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_retcd"));
-        Plan { size, program, flags: Vec::new(), is_proxied: false, is_on_unix_sockets: false }
+        Plan {
+            size,
+            program,
+            flags: Vec::new(),
+            is_proxied: false,
+            is_on_unix_sockets: false,
+            has_peer_tls: false,
+        }
     }
 
     /// Members of a real etcd, for comparison.
@@ -105,6 +113,12 @@ impl Plan {
         self
     }
 
+    /// The peer URLs are `https`. The flags have to name certificates.
+    pub(crate) fn with_peer_tls(mut self) -> Plan {
+        self.has_peer_tls = true;
+        self
+    }
+
     /// Creates the members without starting them.
     pub(crate) fn members(self) -> Vec<Member> {
         let mut members: Vec<Member> =
@@ -118,6 +132,9 @@ impl Plan {
             for member in &mut members {
                 member.move_to_unix_socket();
             }
+        }
+        for member in &mut members {
+            member.has_peer_tls = self.has_peer_tls;
         }
         let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
         for member in &mut members {
@@ -151,6 +168,7 @@ pub(crate) struct Member {
     pub(crate) advertised_peer_port: u16,
     /// The directory of the Unix socket on which it listens for peers, if it does.
     socket_dir: Option<TempDir>,
+    has_peer_tls: bool,
     pub(crate) initial_cluster: String,
     /// `--initial-cluster-state`.
     pub(crate) state: &'static str,
@@ -183,6 +201,7 @@ impl Cluster {
     pub(crate) fn prepare(&mut self, name: &str) -> &mut Member {
         let program = self.members.first().expect("a cluster has members").program.clone();
         let mut member = Member::new(name, program);
+        member.has_peer_tls = self.members[0].has_peer_tls;
         let all = self.members.iter().map(Member::initial_cluster_item);
         member.initial_cluster = all.chain([member.initial_cluster_item()]).collect::<Vec<_>>().join(",");
         member.state = "existing";
@@ -259,6 +278,7 @@ impl Member {
             peer_port,
             advertised_peer_port: peer_port,
             socket_dir: None,
+            has_peer_tls: false,
             initial_cluster: String::new(),
             state: "new",
             flags: Vec::new(),
@@ -276,14 +296,18 @@ impl Member {
     pub(crate) fn peer_url(&self) -> String {
         match &self.socket_dir {
             Some(directory) => format!("unix://{}", directory.path().join("peer.sock").display()),
-            None => format!("http://127.0.0.1:{}", self.advertised_peer_port),
+            None => format!("{}://127.0.0.1:{}", self.peer_scheme(), self.advertised_peer_port),
         }
+    }
+
+    fn peer_scheme(&self) -> &'static str {
+        if self.has_peer_tls { "https" } else { "http" }
     }
 
     fn listen_peer_url(&self) -> String {
         match &self.socket_dir {
             Some(_) => self.peer_url(),
-            None => format!("http://127.0.0.1:{}", self.peer_port),
+            None => format!("{}://127.0.0.1:{}", self.peer_scheme(), self.peer_port),
         }
     }
 
