@@ -83,8 +83,14 @@ impl SimpleTokens {
 
     /// The hash of a token, and the index of its login. `None` if it is not the text of a simple token.
     pub(crate) fn parse(token: &Secret) -> Option<(TokenHash, u64)> {
-        let (letters, index) = token.reveal().split_once('.')?;
-        Some((TokenHash::of(letters), index.parse().ok()?))
+        let index = SimpleTokens::index_in(token)?;
+        let (letters, _) = token.reveal().split_once('.')?;
+        Some((TokenHash::of(letters), index))
+    }
+
+    /// The index of the login that a token says it is of.
+    pub(crate) fn index_in(token: &Secret) -> Option<u64> {
+        token.reveal().split_once('.')?.1.parse().ok()
     }
 
     /// The text of a token.

@@ -51,7 +51,7 @@ enum Kept {
 impl Node {
     /// The command that grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can
     /// keep.
-    pub(super) fn lease_grant(&self, id: i64, ttl_secs: i64) -> Command {
+    pub(super) fn lease_grant_command(&self, id: i64, ttl_secs: i64) -> Command {
         let id = LeaseId(if id == 0 { self.choose_lease_id() } else { id });
         assert_ne!(id, LeaseId::NONE, "0 stands for no lease");
         let ttl_secs = ttl_secs.max(self.lease_ttl_secs_min());

@@ -172,7 +172,7 @@ impl Session {
 
     /// Grants a lease; id 0 lets the member choose. The TTL is raised to what the cluster can keep.
     pub(crate) async fn lease_grant(&self, id: i64, ttl_secs: i64) -> Result<Outcome, ProposeError> {
-        match self.request(self.node.lease_grant(id, ttl_secs)).await? {
+        match self.request(self.node.lease_grant_command(id, ttl_secs)).await? {
             Ok(request) => self.node.propose_with_quota(request).await,
             Err(refused) => Ok(refused),
         }

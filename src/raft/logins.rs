@@ -89,7 +89,7 @@ impl Logins {
     pub(crate) fn known_from(&self, token: &Secret) -> Option<u64> {
         match &self.tokens {
             Tokens::Off => None,
-            Tokens::Simple(_) => SimpleTokens::parse(token).map(|(_, index)| index),
+            Tokens::Simple(_) => SimpleTokens::index_in(token),
         }
     }
 

@@ -24,6 +24,7 @@ mod http;
 mod kv;
 mod lease;
 mod log;
+mod login;
 mod long_answer;
 mod maintenance;
 mod memory;

@@ -16,6 +16,7 @@ mod full_disk;
 mod hostile;
 mod large;
 mod leases;
+mod logins;
 mod matrix;
 mod membership;
 #[path = "../support/pb.rs"]

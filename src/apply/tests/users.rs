@@ -1,10 +1,14 @@
 //! Users and roles.
 
 use bytes::Bytes;
-use expect_test::expect;
+use expect_test::{Expect, expect};
 
 use super::replica::{Replica, check};
-use crate::{apply::tape, auth::AuthStore};
+use crate::{
+    apply::{ApplyError, tape},
+    auth::{AuthError, AuthStore},
+    types::Caller,
+};
 
 #[test]
 fn users_and_roles() {
@@ -78,6 +82,83 @@ fn no_alarm_stands_against_users_and_roles() {
           1: done
     "#]],
     );
+}
+
+/// Applies commands as these callers, each with its words, and shows what came of them.
+fn check_as(script: &[(&str, &str)], expected: Expect) {
+    let mut replica = Replica::new();
+    let mut out = String::new();
+    for (caller, commands) in script {
+        let caller = match caller.split_once('@') {
+            None if *caller == "nobody" => Caller::Nobody,
+            None => Caller::Internal,
+            Some((name, rev)) => {
+                Caller::User { name: name.into(), auth_rev: rev.parse().expect("a revision") }
+            }
+        };
+        for (words, command) in tape::parse(commands) {
+            let applied = replica.apply_request(&command.by(caller.clone()));
+            out += &format!("{words}\n  {}\n", tape::print(&applied).lines().next().expect("a line"));
+        }
+    }
+    expected.assert_eq(&out);
+}
+
+/// The revision is 7 when authentication is enabled.
+const USERS: (&str, &str) = (
+    "nobody",
+    "user add root h; user grant root root; user add ann h; role add r; user grant ann r;
+     role permit r readwrite a..c; put x 1; put b 1; grant 7 60; put b 1 lease 7; grant 8 60; put x 1 lease 8; auth on",
+);
+
+#[test]
+fn callers_are_judged_where_their_commands_are_applied() {
+    let then = [
+        (
+            "nobody",
+            "put a 1; grant 9 60; revoke 7; compact 2; user add eve h; auth off; login ann 7 x; left 7 1",
+        ),
+        (
+            "ann@7",
+            "put a 1; put b 1 prev; put x 1; del a..c prev; del a..d; compact 2; user add eve h; auth off",
+        ),
+        ("ann@7", "put a 1 lease 7; put a 1 lease 8; revoke 8; left 7 1; login ann 7 x"),
+        (
+            "ann@7",
+            "txn { put a 1 } else { put x 1 }; txn if version x = 0 { put a 1 }; txn { txn { get x } }",
+        ),
+        ("ann@7", "txn { txn { put a 1; get b } } else { del b..c prev }; txn { put a 1 lease 8 }"),
+        ("ann@6", "put a 1; grant 9 60; revoke 9"),
+        ("eve@7", "put a 1; user add eve h"),
+        ("a member", "login ann 6 x; login ann 7 x; login eve 7 x; left 7 1"),
+        ("root@1", "put x 1; user add eve h"),
+        ("root@7", "put x 1"),
+        ("root@8", "put x 1; role forbid r a..c"),
+        ("ann@8", "put a 1"),
+        ("ann@9", "put a 1"),
+        ("root@9", "user del root; user revoke root root; role del root; alarm nospace 1"),
+        ("nobody", "put a 1; del a"),
+        ("root@9", "auth off"),
+        ("nobody", "disarm nospace 1; put a 1"),
+    ];
+    let script: Vec<(&str, &str)> = [USERS].into_iter().chain(then).collect();
+    check_as(&script, expect![[r#""#]]);
+}
+
+#[test]
+fn that_authentication_is_enabled_is_kept() {
+    let mut replica = Replica::new();
+    for (_, command) in tape::parse(USERS.1) {
+        replica.apply(&command);
+    }
+    replica.capture();
+    replica.commit();
+    let mut replica = replica.crash();
+    let (_, put) = tape::parse("put a 1").remove(0);
+    let refused = replica.apply_request(&put.clone().by(Caller::Nobody)).outcome.result;
+    assert_eq!(refused, Err(ApplyError::Auth(AuthError::UserEmpty)));
+    let ann = Caller::User { name: "ann".into(), auth_rev: 7 };
+    assert!(replica.apply_request(&put.by(ann)).outcome.result.is_ok());
 }
 
 /// In the order of names and of keys, and after a restart.
