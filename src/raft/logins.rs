@@ -156,6 +156,11 @@ impl Logins {
     }
 
     fn publish(&self, at: GuardedAt) {
+        match (self.guarded_at(), at) {
+            (None, Some(_)) => tracing::info!("enabled authentication"),
+            (Some(_), None) => tracing::info!("disabled authentication"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
         self.guarded_at.store(at.unwrap_or(0), Ordering::Release);
         self.changed.send_if_modified(|was| std::mem::replace(was, at) != at);
     }
