@@ -169,3 +169,92 @@ impl Logins {
 fn guarded_at(auth: &AuthStore) -> GuardedAt {
     auth.is_enabled().then(|| auth.rev())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{apply::Response, types::Rev};
+
+    /// Users and roles of which authentication is enabled, at revision 3 and later.
+    fn guarded(users: u64) -> AuthStore {
+        let mut auth = AuthStore::default();
+        auth.user_add("root", "h", false).expect("a new user");
+        auth.user_grant_role("root", "root").expect("a role");
+        for number in 0..users {
+            auth.user_add(&number.to_string(), "h", false).expect("a new user");
+        }
+        auth.enable().expect("there is a root");
+        auth
+    }
+
+    fn apply(logins: &Logins, command: &AuthCommand, index: u64, auth: &AuthStore) {
+        let outcome = Outcome { rev: Rev(1), result: Ok(Response::Auth), unread: None };
+        logins.applied(command, &outcome, index, auth);
+    }
+
+    fn log_in(logins: &Logins, name: &str, letters: &str, index: u64, auth: &AuthStore) -> Secret {
+        let name = name.to_owned();
+        let login = AuthCommand::Login { name, auth_rev: auth.rev(), token: TokenHash::of(letters) };
+        apply(logins, &login, index, auth);
+        SimpleTokens::text(letters, index)
+    }
+
+    #[test]
+    fn a_token_is_of_its_user_until_that_is_gone_or_changes_its_password() {
+        let (logins, auth) = (Logins::default(), guarded(0));
+        let one = log_in(&logins, "one", "abc", 7, &auth);
+        let two = log_in(&logins, "two", "def", 8, &auth);
+        let name = |token| logins.bearer(token).map(|bearer| bearer.name.to_string());
+        assert_eq!((logins.known_from(&one), name(&one).as_deref()), (Some(7), Some("one")));
+        assert_eq!(logins.login_index(&TokenHash::of("def")), Some(8));
+        apply(&logins, &AuthCommand::UserDelete { name: "one".to_owned() }, 9, &auth);
+        assert_eq!((name(&one), name(&two).as_deref()), (None, Some("two")));
+        let change =
+            AuthCommand::UserChangePassword { name: "two".to_owned(), password_hash: "h".to_owned() };
+        apply(&logins, &change, 10, &auth);
+        assert_eq!(name(&two), None);
+    }
+
+    #[test]
+    fn no_token_outlives_authentication() {
+        let (logins, mut auth) = (Logins::default(), guarded(0));
+        let token = log_in(&logins, "root", "abc", 7, &auth);
+        assert_eq!(logins.guarded_at(), Some(3));
+        auth.disable();
+        apply(&logins, &AuthCommand::Disable, 8, &auth);
+        assert_eq!((logins.guarded_at(), logins.bearer(&token)), (None, None));
+    }
+
+    #[test]
+    fn a_refused_login_gives_no_token() {
+        let (logins, auth) = (Logins::default(), guarded(0));
+        let refused =
+            Outcome { rev: Rev(1), result: Err(crate::auth::AuthError::OldRevision.into()), unread: None };
+        let login = AuthCommand::Login { name: "one".to_owned(), auth_rev: 1, token: TokenHash::of("abc") };
+        logins.applied(&login, &refused, 7, &auth);
+        assert_eq!(logins.bearer(&SimpleTokens::text("abc", 7)), None);
+    }
+
+    #[test]
+    fn a_snapshot_with_other_users_ends_all_tokens_and_one_with_the_same_none() {
+        let (logins, auth) = (Logins::default(), guarded(0));
+        let token = log_in(&logins, "root", "abc", 7, &auth);
+        logins.replaced(&guarded(0));
+        assert!(logins.bearer(&token).is_some());
+        logins.replaced(&guarded(1));
+        assert_eq!((logins.bearer(&token), logins.guarded_at()), (None, Some(4)));
+    }
+
+    #[test]
+    fn who_waits_for_changes_learns_of_those_that_matter() {
+        let (logins, auth) = (Logins::default(), guarded(0));
+        let mut changes = logins.changes();
+        apply(&logins, &AuthCommand::Enable, 1, &auth);
+        assert!(changes.has_changed().expect("the sender is there"));
+        changes.mark_unchanged();
+        log_in(&logins, "root", "abc", 7, &auth);
+        assert!(!changes.has_changed().expect("the sender is there"), "a login changes nobody's permissions");
+        apply(&logins, &AuthCommand::RoleAdd { name: "r".to_owned() }, 8, &guarded(1));
+        assert!(changes.has_changed().expect("the sender is there"));
+    }
+}
