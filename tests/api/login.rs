@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, IntoRequest, Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::{
     canary,
@@ -32,9 +32,16 @@ const DENIED: (Code, &str) = (Code::PermissionDenied, "etcdserver: permission de
 
 /// A request with a token.
 fn by<T>(token: &str, message: T) -> Request<T> {
-    let mut request = message.into_request();
+    let mut request = Request::new(message);
     request.metadata_mut().insert("token", token.parse().expect("a token is ASCII"));
     request
+}
+
+fn perhaps_by<T>(token: Option<&str>, message: T) -> Request<T> {
+    match token {
+        Some(token) => by(token, message),
+        None => Request::new(message),
+    }
 }
 
 /// A server with the users `root` and `ann`, who has the role `reader`. Authentication is not enabled yet.
@@ -127,7 +134,7 @@ async fn a_password_gives_a_token_and_nothing_else_does() {
         refused(put(&client, wrong, "a").await, INVALID_TOKEN.0, INVALID_TOKEN.1);
     }
     // As the JSON gateway and other clients send it.
-    let mut request = RangeRequest { key: "a".into(), ..Default::default() }.into_request();
+    let mut request = Request::new(RangeRequest { key: "a".into(), ..Default::default() });
     let bearer = format!("Bearer {token}");
     request.metadata_mut().insert("authorization", bearer.parse().expect("ASCII"));
     accepted("get", client.kv().range(request).await);
@@ -208,30 +215,28 @@ async fn what_protects_the_way_back_is_kept_while_authentication_is_enabled() {
     refused(auth.user_revoke_role(by(&root, revoke)).await, Code::InvalidArgument, text);
 }
 
-/// A watch stream whose requests carry a token, if there is one.
+/// A watch stream with a token, if there is one.
 struct Watching {
     requests: mpsc::Sender<WatchRequest>,
-    responses: tonic::Streaming<WatchResponse>,
+    responses: mpsc::UnboundedReceiver<Result<WatchResponse, Status>>,
 }
 
 impl Watching {
-    async fn open(client: &Client, token: Option<&str>) -> Watching {
+    /// A task reads the responses, because etcd begins to answer only when there is one.
+    fn open(client: &Client, token: Option<&str>) -> Watching {
         let (requests, outgoing) = mpsc::channel(8);
-        let mut request = Request::new(ReceiverStream::new(outgoing));
-        if let Some(token) = token {
-            request.metadata_mut().insert("token", token.parse().expect("ASCII"));
-        }
+        let (incoming, responses) = mpsc::unbounded_channel();
+        let request = perhaps_by(token, ReceiverStream::new(outgoing));
         let mut watches = client.watches();
-        let opened = tokio::spawn(async move { watches.watch(request).await });
-        // etcd answers with headers when there is something to send.
-        let progress =
-            WatchRequest { request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) };
-        requests.send(progress).await.expect("the stream is open");
-        let responses = soon("a stream", opened).await.expect("no panic");
-        let responses = accepted("watch", responses).into_inner();
-        let mut watching = Watching { requests, responses };
-        watching.next().await;
-        watching
+        tokio::spawn(async move {
+            let mut stream = accepted("watch", watches.watch(request).await).into_inner();
+            while let Some(response) = stream.message().await.transpose() {
+                if incoming.send(response).is_err() {
+                    return;
+                }
+            }
+        });
+        Watching { requests, responses }
     }
 
     async fn create(&mut self, key: &'static str, range_end: &'static str) -> WatchResponse {
@@ -243,7 +248,7 @@ impl Watching {
     }
 
     async fn next(&mut self) -> WatchResponse {
-        accepted("watch", soon("a response", self.responses.message()).await).expect("the stream goes on")
+        accepted("watch", soon("a response", self.responses.recv()).await.expect("the stream goes on"))
     }
 }
 
@@ -254,7 +259,7 @@ const CANCELED_EMPTY: &str = "rpc error: code = InvalidArgument desc = etcdserve
 async fn a_watcher_is_not_created_for_somebody_who_may_not_have_it() {
     let (_server, client) = guarded().await;
     let ann = login(&client, "ann", PASSWORD).await;
-    let mut of_ann = Watching::open(&client, Some(&ann)).await;
+    let mut of_ann = Watching::open(&client, Some(&ann));
     for (key, range_end, reason) in [
         ("a", "", ""),
         ("a", "c", ""),
@@ -268,7 +273,7 @@ async fn a_watcher_is_not_created_for_somebody_who_may_not_have_it() {
         let expected = (!reason.is_empty(), reason);
         assert_eq!((response.canceled, response.cancel_reason.as_str()), expected, "{key:?} {range_end:?}");
     }
-    let mut of_nobody = Watching::open(&client, None).await;
+    let mut of_nobody = Watching::open(&client, None);
     let response = of_nobody.create("a", "").await;
     assert!(response.created && response.canceled);
     assert_eq!(response.cancel_reason, CANCELED_EMPTY);
@@ -281,7 +286,7 @@ async fn watchers_end_when_they_are_not_permitted_any_more_and_others_go_on() {
         return;
     }
     let (root, ann) = (login(&client, "root", ROOT_PASSWORD).await, login(&client, "ann", PASSWORD).await);
-    let mut watching = Watching::open(&client, Some(&ann)).await;
+    let mut watching = Watching::open(&client, Some(&ann));
     let on_a = watching.create("a", "").await.watch_id;
     let on_b = watching.create("b", "").await.watch_id;
     let on_both = watching.create("a", "c").await.watch_id;
@@ -319,7 +324,7 @@ async fn enabling_authentication_ends_what_nobody_has_opened() {
     if !subject_is_retcd() {
         return;
     }
-    let mut watching = Watching::open(&client, None).await;
+    let mut watching = Watching::open(&client, None);
     let watch_id = watching.create("a", "").await.watch_id;
     let lease = client.grant(60, 0).await;
     let (renew, requests) = mpsc::channel(1);
@@ -398,13 +403,6 @@ async fn who_waits_for_a_lock_or_observes_an_election_ends_with_its_permission()
 /// Requests of each kind, one behind the other by so many clients at a time.
 const MEASURED: usize = 20_000;
 const CLIENTS: usize = 32;
-
-fn perhaps_by<T>(token: Option<&str>, message: T) -> Request<T> {
-    match token {
-        Some(token) => by(token, message),
-        None => Request::new(message),
-    }
-}
 
 /// Puts and ranges a second, with a token or without.
 async fn measure(client: &Client, token: Option<&str>, key: &'static str) -> (f64, f64) {
