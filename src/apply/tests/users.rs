@@ -142,7 +142,139 @@ fn callers_are_judged_where_their_commands_are_applied() {
         ("nobody", "disarm nospace 1; put a 1"),
     ];
     let script: Vec<(&str, &str)> = [USERS].into_iter().chain(then).collect();
-    check_as(&script, expect![[r#""#]]);
+    check_as(
+        &script,
+        expect![[r#"
+        user add root h
+          1: done
+        user grant root root
+          1: done
+        user add ann h
+          1: done
+        role add r
+          1: done
+        user grant ann r
+          1: done
+        role permit r readwrite a..c
+          1: done
+        put x 1
+          2: put
+        put b 1
+          3: put
+        grant 7 60
+          3: granted 7 for 60 s
+        put b 1 lease 7
+          4: put
+        grant 8 60
+          4: granted 8 for 60 s
+        put x 1 lease 8
+          5: put
+        auth on
+          5: done
+        put a 1
+          5: refused: user name is empty
+        grant 9 60
+          5: refused: user name is empty
+        revoke 7
+          5: refused: user name is empty
+        compact 2
+          5: refused: user name is empty
+        user add eve h
+          5: refused: user name is empty
+        auth off
+          5: refused: user name is empty
+        login ann 7 x
+          5: refused: permission denied
+        left 7 1
+          5: refused: permission denied
+        put a 1
+          6: put
+        put b 1 prev
+          7: put over b=1 (3 4 2) lease 7
+        put x 1
+          7: refused: permission denied
+        del a..c prev
+          8: deleted 2 over a=1 (6 6 1), b=1 (3 7 3)
+        del a..d
+          8: refused: permission denied
+        compact 2
+          8: refused: permission denied
+        user add eve h
+          8: refused: permission denied
+        auth off
+          8: refused: permission denied
+        put a 1 lease 7
+          9: put
+        put a 1 lease 8
+          9: refused: permission denied
+        revoke 8
+          9: refused: permission denied
+        left 7 1
+          9: refused: permission denied
+        login ann 7 x
+          9: refused: permission denied
+        txn { put a 1 } else { put x 1 }
+          9: refused: permission denied
+        txn if version x = 0 { put a 1 }
+          9: refused: permission denied
+        txn { txn { get x } }
+          9: refused: permission denied
+        txn { txn { put a 1 ; get b } } else { del b..c prev }
+          10: then { then { 10: put; 10: 0 of 0 [] } }
+        txn { put a 1 lease 8 }
+          10: refused: permission denied
+        put a 1
+          10: refused: revision of auth store is old
+        grant 9 60
+          10: granted 9 for 60 s
+        revoke 9
+          10: revoked
+        put a 1
+          10: refused: permission denied
+        user add eve h
+          10: refused: user name not found
+        login ann 6 x
+          10: refused: revision of auth store is old
+        login ann 7 x
+          10: done
+        login eve 7 x
+          10: refused: authentication failed, invalid user ID or password
+        left 7 1
+          10: noted
+        put x 1
+          10: refused: revision of auth store is old
+        user add eve h
+          10: done
+        put x 1
+          10: refused: revision of auth store is old
+        put x 1
+          11: put
+        role forbid r a..c
+          11: done
+        put a 1
+          11: refused: revision of auth store is old
+        put a 1
+          11: refused: permission denied
+        user del root
+          11: refused: invalid auth management
+        user revoke root root
+          11: refused: invalid auth management
+        role del root
+          11: refused: invalid auth management
+        alarm nospace 1
+          11: alarms [NoSpace of 1]
+        put a 1
+          11: refused: database space exceeded
+        del a
+          11: refused: user name is empty
+        auth off
+          11: done
+        disarm nospace 1
+          11: alarms [NoSpace of 1]
+        put a 1
+          12: put
+    "#]],
+    );
 }
 
 #[test]
