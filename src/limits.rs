@@ -641,3 +641,35 @@ pub(crate) const DEFRAGMENTATION_REST_BYTES: usize = 4 * 1024 * 1024;
 const _: () = assert!(DEFRAGMENTATION_REST_BYTES < UNSAVED_BYTES / 2);
 
 pub(crate) const DEFRAGMENTATION_PASSES_MAX: u32 = 10;
+
+/// Bytes and components of a key of the version 2 API. Directories on the way to a key are made with it, so
+/// these bound what one short request can make. Longer keys are refused with code 210. The bounds may be
+/// raised but never lowered: keys that were accepted are in the log.
+pub(crate) const V2_KEY_BYTES_MAX: usize = 4096;
+pub(crate) const V2_DEPTH_MAX: usize = 128;
+
+/// Events of the version 2 API that watchers can ask for afterwards, as many as in etcd, and the bytes of all
+/// of them in memory. A watcher that asks for an older one gets code 401. Members must agree on both.
+pub(crate) const V2_HISTORY_EVENTS_MAX: usize = 1000;
+pub(crate) const V2_HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Watchers of the version 2 API on this member. Further ones are refused with code 300.
+pub(crate) const V2_WATCHERS_MAX: usize = 20_000;
+
+/// Events that wait for one watcher of the version 2 API, as many as in etcd. When another one comes, the
+/// answer of a watcher that does not read ends.
+pub(crate) const V2_WATCHER_QUEUE: usize = 100;
+
+/// Nodes of the version 2 API that expire with one entry of the log, and the time after which the leader looks
+/// again whether one has expired. Further ones follow in the next entry.
+pub(crate) const V2_EXPIRATIONS_PER_ROUND: u32 = 1000;
+pub(crate) const V2_EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Bytes of a body that is sent to the version 2 API, as in etcd: a larger one is refused. All bodies that are
+/// being received or processed together take no more than the second number; a request for which there is
+/// no room is refused with code 300.
+pub(crate) const V2_FORM_BYTES_MAX: usize = 10 * 1024 * 1024;
+pub(crate) const V2_FORMS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of a listing of the version 2 API that are made at once. The next ones are made when these were sent.
+pub(crate) const V2_LISTING_PIECE_BYTES: usize = 64 * 1024;

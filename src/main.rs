@@ -18,6 +18,7 @@ mod storage;
 mod auth;
 mod lease;
 mod mvcc;
+mod v2;
 mod watch;
 
 // Commands, and their effect on the state.

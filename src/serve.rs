@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{self, Load, Methods, PeerServices, Protocols},
+    http::{self, Load, Methods, PeerServices, Protocols, V2Gate},
     limits,
     node::Node,
     rpc,
@@ -52,12 +52,14 @@ impl Front {
     pub(crate) fn start(node: &Node) -> Front {
         let (stop, stopping) = watch::channel(false);
         let load = Load::new();
+        let v2 = V2Gate::new();
         let (mut handovers, mut threads) = (Vec::new(), Vec::new());
         for number in 0..node.config().reactors {
             let (handover, connections) = mpsc::channel(limits::ACCEPT_QUEUE);
             let (node, load, stopping) = (node.clone(), load.clone(), stopping.clone());
+            let v2 = v2.clone();
             let name = format!("retcd-reactor-{number}");
-            let thread = threads::spawn(&name, move || reactor(&node, load, connections, stopping));
+            let thread = threads::spawn(&name, move || reactor(&node, load, &v2, connections, stopping));
             handovers.push(handover);
             threads.push(thread);
         }
@@ -166,6 +168,7 @@ fn finished<T>(handshake: Result<Option<T>, JoinError>) -> Option<T> {
 fn reactor(
     node: &Node,
     load: Arc<Load>,
+    v2: &Arc<V2Gate>,
     mut connections: mpsc::Receiver<Handover>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -175,7 +178,8 @@ fn reactor(
         let (node, hand_out) = node.for_reactor();
         tokio::spawn(hand_out);
         let methods = Methods { services: rpc::SERVICES, client_streams: rpc::CLIENT_STREAMS };
-        let services = http::Services::new(&node, rpc::routes(&node), methods, load);
+        let services =
+            http::Services::new(&node, rpc::routes(&node), methods, http::v2_routes(&node, v2), load);
         let graceful = GracefulShutdown::new();
         // Handshakes that are not finished end with the reactor.
         let mut handshakes = JoinSet::new();

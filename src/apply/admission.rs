@@ -14,6 +14,7 @@ use crate::{
     auth::{Access, Asked, AuthError, AuthStore},
     lease::{Lease, Lessor},
     types::{Caller, KeyRange, LeaseId},
+    v2::V2Command,
 };
 
 /// Everything that a client can ask of a member.
@@ -51,6 +52,8 @@ pub(crate) enum Call<'c> {
     RoleGet(&'c str),
     RoleList,
     AuthStatus,
+    /// Anything that only reads of the version 2 API, which has users of its own.
+    V2Read,
 }
 
 /// One thing that a caller has to be, or has to be permitted.
@@ -167,7 +170,7 @@ fn needs<'c, E>(call: Call<'c>, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>)
         | Call::RoleList => ask(Need::Root),
         Call::UserGet(name) => ask(Need::User(name)),
         Call::RoleGet(name) => ask(Need::Role(name)),
-        Call::AuthStatus => Ok(()),
+        Call::AuthStatus | Call::V2Read => Ok(()),
     }
 }
 
@@ -197,6 +200,11 @@ fn needs_of_command<'c, E>(
             | AuthCommand::Disable => ask(Need::Root),
             // The member that checked the password proposes it.
             AuthCommand::Login { .. } => ask(Need::Internal),
+        },
+        Command::V2(command) => match command {
+            // The users of version 2 are others; the tree asks them when it applies the command.
+            V2Command::Key(_) | V2Command::Account { .. } => Ok(()),
+            V2Command::Expire { .. } => ask(Need::Internal),
         },
     }
 }
@@ -261,6 +269,14 @@ pub(crate) fn quota_cost(command: &Command) -> i64 {
         | Command::AlarmDeactivate(_)
         | Command::MemberPublish { .. }
         | Command::Auth(_) => 0,
+        Command::V2(command) => v2_cost(command),
+    }
+}
+
+fn v2_cost(command: &V2Command) -> i64 {
+    match command.growth() {
+        0 => 0,
+        bytes => PUT_OVERHEAD + i64::try_from(bytes).expect("a request fits in memory"),
     }
 }
 
@@ -408,6 +424,7 @@ mod tests {
             Call::RoleGet("r"),
             Call::RoleList,
             Call::AuthStatus,
+            Call::V2Read,
         ];
         let lines = calls.map(|call| {
             let is_txn = matches!(call, Call::ReadTxn(_));
@@ -438,6 +455,7 @@ mod tests {
             RoleGet("r"): role r
             RoleList: root
             AuthStatus: nothing
+            V2Read: nothing
         "#]]
         .assert_eq(&lines.concat());
     }

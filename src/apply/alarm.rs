@@ -65,6 +65,7 @@ fn changes(command: &Command) -> bool {
         | Command::LeaseGrant { .. }
         | Command::LeaseRevoke { .. } => true,
         Command::Txn(txn) => !admission::is_read_only(txn),
+        Command::V2(_) => true,
         Command::LeaseCheckpoint { .. }
         | Command::AlarmActivate(_)
         | Command::AlarmDeactivate(_)

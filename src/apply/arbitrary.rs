@@ -11,6 +11,7 @@ use crate::{
     auth::{Permission, PermissionKind, TokenHash},
     mvcc::{Range, RevBounds, Sort, SortOrder, SortTarget},
     types::{Caller, KeyRange, LeaseId, MemberId, Rev},
+    v2::{AccountChange, Change, Condition, Key, KeyChange, Patterns, V2Command, Who, Written},
 };
 
 pub(super) fn commands(most: usize) -> impl Strategy<Value = Vec<Command>> {
@@ -18,7 +19,7 @@ pub(super) fn commands(most: usize) -> impl Strategy<Value = Vec<Command>> {
 }
 
 pub(super) fn requests(most: usize) -> impl Strategy<Value = Vec<Request>> {
-    vec((caller(), command()).prop_map(|(caller, command)| command.by(caller)), 1..most)
+    vec((caller(), any_command()).prop_map(|(caller, command)| command.by(caller)), 1..most)
 }
 
 /// Requests by callers that may be users, at revisions that may be current. Most are by members, so that
@@ -30,7 +31,11 @@ pub(super) fn guarded_request() -> impl Strategy<Value = Request> {
         4 => (prop::sample::select(vec!["a", "b", "root"]), 1u64..30)
             .prop_map(|(name, auth_rev)| Caller::User { name: name.into(), auth_rev }),
     ];
-    let command = prop_oneof![1 => command(), 1 => auth_command().prop_map(Command::Auth)];
+    let command = prop_oneof![
+        2 => command(),
+        2 => auth_command().prop_map(Command::Auth),
+        1 => v2_command().prop_map(Command::V2),
+    ];
     (caller, command).prop_map(|(caller, command)| command.by(caller))
 }
 
@@ -41,6 +46,11 @@ fn caller() -> impl Strategy<Value = Caller> {
         2 => ("[a-c]{1,200}", any::<u64>())
             .prop_map(|(name, auth_rev)| Caller::User { name: name.into(), auth_rev }),
     ]
+}
+
+/// Also of the version 2 API, which the model of `apply` does not have.
+pub(super) fn any_command() -> impl Strategy<Value = Command> {
+    prop_oneof![3 => command(), 1 => v2_command().prop_map(Command::V2)]
 }
 
 pub(super) fn command() -> impl Strategy<Value = Command> {
@@ -212,4 +222,63 @@ fn auth_range() -> impl Strategy<Value = KeyRange> {
 fn alarm() -> impl Strategy<Value = Alarm> {
     let kind = prop::sample::select(vec![AlarmKind::NoSpace, AlarmKind::Corrupt]);
     (member(), kind).prop_map(|(member, kind)| Alarm { member, kind })
+}
+
+/// Over few keys, so that files, directories and missing nodes are met, at times of a minute.
+pub(crate) fn v2_command() -> impl Strategy<Value = V2Command> {
+    let name = || prop::sample::select(vec!["a", "b", "_h", "a-", ""]);
+    let key = vec(name(), 0..4).prop_map(|names| Key::of(&names.join("/")).expect("short"));
+    let value = || "[x-z]{0,2}";
+    let time = || 1i64..60;
+    let written = (value(), any::<bool>(), option::of(time()), prop::bool::weighted(0.2)).prop_map(
+        |(value, dir, expires, refresh)| Written {
+            value: if refresh { "".into() } else { value.into() },
+            dir,
+            expires,
+            refresh,
+        },
+    );
+    let condition = (option::of("[x-z]"), option::of(4u64..30))
+        .prop_map(|(value, index)| Condition { value: value.map(Into::into), index });
+    let change = prop_oneof![
+        4 => written.clone().prop_map(Change::Set),
+        3 => (written.clone(), any::<bool>())
+            .prop_map(|(written, in_order)| Change::Create { written, in_order }),
+        2 => written.clone().prop_map(Change::Update),
+        2 => (condition.clone(), written)
+            .prop_map(|(condition, written)| Change::CompareAndSwap { condition, written }),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(dir, recursive)| Change::Delete { dir, recursive }),
+        1 => condition.prop_map(Change::CompareAndDelete),
+    ];
+    let who = || prop_oneof![3 => Just(Who::Guest), 1 => "[uv]".prop_map(|name| Who::User(name.into()))];
+    prop_oneof![
+        10 => (who(), key, time(), change)
+            .prop_map(|(who, key, at, change)| V2Command::Key(KeyChange { who, key, at, change })),
+        2 => (time(), 0u32..3).prop_map(|(cutoff, most)| V2Command::Expire { cutoff, most }),
+        1 => (who(), account_change()).prop_map(|(who, change)| V2Command::Account { who, change }),
+    ]
+}
+
+fn account_change() -> impl Strategy<Value = AccountChange> {
+    let name = || prop::sample::select(vec!["u", "v", "root"]).prop_map(str::to_owned);
+    let names = || option::of(vec(name(), 0..2));
+    let patterns = || {
+        let patterns =
+            || option::of(vec(prop::sample::select(vec!["/a", "/a*"]).prop_map(str::to_owned), 0..2));
+        (patterns(), patterns()).prop_map(|(read, write)| Patterns { read, write })
+    };
+    prop_oneof![
+        3 => (name(), option::of("[x-z]"), names(), vec(name(), 0..2), vec(name(), 0..2)).prop_map(
+            |(name, password_hash, roles, grant, revoke)| {
+                AccountChange::PutUser { name, password_hash, roles, grant, revoke }
+            }
+        ),
+        1 => name().prop_map(|name| AccountChange::DeleteUser { name }),
+        2 => (name(), patterns()).prop_map(|(name, permits)| AccountChange::CreateRole { name, permits }),
+        2 => (name(), patterns(), patterns())
+            .prop_map(|(name, grant, revoke)| AccountChange::UpdateRole { name, grant, revoke }),
+        1 => name().prop_map(|name| AccountChange::DeleteRole { name }),
+        1 => Just(AccountChange::Enable),
+        1 => Just(AccountChange::Disable),
+    ]
 }

@@ -34,11 +34,12 @@ use crate::{
         },
         nested::{self, Fields, Nested},
         retcd::log::{
-            self as pb, Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining, Login,
-            caller::Caller as PbCaller, command::Command as Logged,
+            self as pb, Batch, Command as PbCommand, LeaseCheckpoint, LeaseRemaining, Login, V2, V2Account,
+            V2Expire, V2Key, caller::Caller as PbCaller, command::Command as Logged, v2, v2_key,
         },
     },
     types::{Caller, KeyRange, LeaseId, MemberId, Rev},
+    v2::{Change, Condition, Key, KeyChange, V2Command, Who, Written},
 };
 
 /// The bytes are not commands that this version knows.
@@ -80,7 +81,8 @@ pub(crate) fn encoded_len(request: &Request) -> usize {
         | Command::AlarmActivate(_)
         | Command::AlarmDeactivate(_)
         | Command::MemberPublish { .. }
-        | Command::Auth(_) => return nested(request_to_pb(request).encoded_len()),
+        | Command::Auth(_)
+        | Command::V2(_) => return nested(request_to_pb(request).encoded_len()),
     });
     nested(command + caller_len(&request.caller))
 }
@@ -219,6 +221,7 @@ fn command_to_pb(command: &Command) -> Logged {
             ..Member::default()
         }),
         Command::Auth(auth) => auth_to_pb(auth),
+        Command::V2(command) => Logged::V2(v2_to_pb(command)),
     }
 }
 
@@ -294,6 +297,7 @@ fn command_from_pb(command: Logged) -> Result<Command, DecodeError> {
             auth_rev: auth_revision,
             token: TokenHash::from_bytes(&token_hash).ok_or(DecodeError::Unknown("token"))?,
         }),
+        Logged::V2(command) => Command::V2(v2_from_pb(command)?),
     })
 }
 
@@ -351,6 +355,92 @@ fn auth_to_pb(command: &AuthCommand) -> Logged {
             })
         }
     }
+}
+
+fn v2_to_pb(command: &V2Command) -> V2 {
+    let command = match command {
+        V2Command::Key(change) => v2::Command::Key(key_change_to_pb(change)),
+        V2Command::Expire { cutoff, most } => v2::Command::Expire(V2Expire { cutoff: *cutoff, most: *most }),
+        V2Command::Account { who, change } => {
+            let change = serde_json::to_vec(change).expect("texts and lists are JSON").into();
+            v2::Command::Account(V2Account { user: who_to_pb(who), change })
+        }
+    };
+    V2 { command: Some(command) }
+}
+
+fn v2_from_pb(command: V2) -> Result<V2Command, DecodeError> {
+    Ok(match command.command.ok_or(DecodeError::Unknown("command of version 2"))? {
+        v2::Command::Key(change) => V2Command::Key(key_change_from_pb(change)?),
+        v2::Command::Expire(V2Expire { cutoff, most }) => V2Command::Expire { cutoff, most },
+        v2::Command::Account(V2Account { user, change }) => {
+            let change = serde_json::from_slice(&change);
+            let change = change.map_err(|_| DecodeError::Unknown("change of users of version 2"))?;
+            V2Command::Account { who: who_from_pb(user), change }
+        }
+    })
+}
+
+fn who_to_pb(who: &Who) -> String {
+    match who {
+        Who::Guest => String::new(),
+        Who::User(name) => name.to_string(),
+    }
+}
+
+fn who_from_pb(user: String) -> Who {
+    if user.is_empty() { Who::Guest } else { Who::User(user.into()) }
+}
+
+fn key_change_to_pb(KeyChange { who, key, at, change }: &KeyChange) -> V2Key {
+    use v2_key::Action;
+    let (action, written, condition) = match change {
+        Change::Set(written) => (Action::Set, Some(written), None),
+        Change::Create { written, in_order: false } => (Action::Create, Some(written), None),
+        Change::Create { written, in_order: true } => (Action::CreateInOrder, Some(written), None),
+        Change::Update(written) => (Action::Update, Some(written), None),
+        Change::CompareAndSwap { condition, written } => {
+            (Action::CompareAndSwap, Some(written), Some(condition))
+        }
+        Change::Delete { .. } => (Action::Delete, None, None),
+        Change::CompareAndDelete(condition) => (Action::CompareAndDelete, None, Some(condition)),
+    };
+    let mut pb = V2Key {
+        user: who_to_pb(who),
+        key: key.as_str().to_owned(),
+        at: *at,
+        action: action.into(),
+        ..V2Key::default()
+    };
+    if let Some(Written { value, dir, expires, refresh }) = written {
+        (pb.value, pb.dir, pb.expires, pb.refresh) = (value.to_string(), *dir, *expires, *refresh);
+    }
+    if let Change::Delete { dir, recursive } = change {
+        (pb.dir, pb.recursive) = (*dir, *recursive);
+    }
+    if let Some(Condition { value, index }) = condition {
+        (pb.prev_value, pb.prev_index) = (value.as_ref().map(|value| value.to_string()), *index);
+    }
+    pb
+}
+
+fn key_change_from_pb(pb: V2Key) -> Result<KeyChange, DecodeError> {
+    use v2_key::Action;
+    let key = Key::of(&pb.key).ok().filter(|key| key.as_str() == pb.key);
+    let key = key.ok_or(DecodeError::Unknown("form of a key of version 2"))?;
+    let written = Written { value: pb.value.into(), dir: pb.dir, expires: pb.expires, refresh: pb.refresh };
+    let condition = Condition { value: pb.prev_value.map(Into::into), index: pb.prev_index };
+    let change = match Action::try_from(pb.action) {
+        Ok(Action::Set) => Change::Set(written),
+        Ok(Action::Create) => Change::Create { written, in_order: false },
+        Ok(Action::CreateInOrder) => Change::Create { written, in_order: true },
+        Ok(Action::Update) => Change::Update(written),
+        Ok(Action::CompareAndSwap) => Change::CompareAndSwap { condition, written },
+        Ok(Action::Delete) => Change::Delete { dir: pb.dir, recursive: pb.recursive },
+        Ok(Action::CompareAndDelete) => Change::CompareAndDelete(condition),
+        Err(_) => return Err(DecodeError::Unknown("action of version 2")),
+    };
+    Ok(KeyChange { who: who_from_pb(pb.user), key, at: pb.at, change })
 }
 
 fn put_to_pb(put: &Put) -> PutRequest {

@@ -11,6 +11,7 @@ use crate::{
     auth::{AuthError, Permission, TokenHash},
     mvcc::{Hold, Range, RangeResult},
     types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev, Revision},
+    v2::{Answer, V2Command},
 };
 
 /// One request in the replicated log: a command, and who asked for it.
@@ -48,6 +49,7 @@ pub(crate) enum Command {
         client_urls: Vec<String>,
     },
     Auth(AuthCommand),
+    V2(V2Command),
 }
 
 /// A change of users or roles, or a login. Passwords are bcrypt hashes; an empty hash matches no password.
@@ -186,6 +188,7 @@ impl Command {
                     name.len() + client_urls.iter().map(String::len).sum::<usize>()
                 }
                 Command::Auth(auth) => auth.size(),
+                Command::V2(command) => command.size(),
                 Command::Compact { .. }
                 | Command::LeaseGrant { .. }
                 | Command::LeaseRevoke { .. }
@@ -311,6 +314,7 @@ pub(crate) enum Response {
     },
     MemberPublish,
     Auth,
+    V2(Box<Answer>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -11,7 +11,7 @@
 pub(crate) mod admission;
 mod alarm;
 #[cfg(test)]
-mod arbitrary;
+pub(crate) mod arbitrary;
 mod auth;
 pub(crate) mod codec;
 mod command;
@@ -29,6 +29,7 @@ mod tape;
 mod tests;
 mod txn;
 mod unread;
+mod v2;
 
 pub(crate) use command::{
     Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Advanced, Effect, Stop, alarm::Alarms, auth, kv, lease, members::Members, txn};
+use super::{Advanced, Effect, Stop, alarm::Alarms, auth, kv, lease, members::Members, txn, v2};
 use crate::{
     apply::{
         ApplyError, Command, Outcome, Request, Response,
@@ -24,10 +24,11 @@ use crate::{
     mvcc::{Step, Store, StoreCheckpoint},
     storage::{self, Checkpoint, Database, Reader, StorageError, Table},
     types::{Caller, Chunked, Event, KeyRange, MemberId, Rev, Revision},
+    v2::{Run, Store as V2Store},
 };
 
 /// The tables beside the records that clients fill. Their cells count towards the quota.
-const COUNTED: [Table; 3] = [Table::Lease, Table::AuthUser, Table::AuthRole];
+const COUNTED: [Table; 5] = [Table::Lease, Table::AuthUser, Table::AuthRole, Table::V2Node, Table::V2Account];
 
 pub(crate) struct StateMachine {
     pub(crate) mvcc: Store,
@@ -35,8 +36,12 @@ pub(crate) struct StateMachine {
     pub(crate) alarms: Alarms,
     pub(crate) members: Members,
     pub(crate) auth: AuthStore,
+    pub(crate) v2: V2Store,
     /// The cells that changed since the last capture; `None` removes the cell.
     cells: BTreeMap<(Table, Bytes), Option<Bytes>>,
+    /// The bytes of [`StateMachine::cells`], and of the cells that were captured and are not committed.
+    cell_bytes: usize,
+    captured_cell_bytes: usize,
 }
 
 /// The outcome of a command, and the events for watchers. All events have the outcome's revision, and
@@ -60,6 +65,7 @@ enum Stage<'r> {
     Delete(kv::DeleteRun<'r>),
     Txn(txn::Execution<'r>),
     Revoke(lease::Revocation),
+    V2(Run),
 }
 
 /// The result of a stride of [`StateMachine::advance`].
@@ -80,7 +86,7 @@ impl<'r> Application<'r> {
     pub(crate) fn digest(&mut self) -> Result<Step, StorageError> {
         match &mut self.stage {
             Stage::Txn(run) => run.digest(),
-            Stage::New | Stage::Delete(_) | Stage::Revoke(_) => Ok(Step::Done),
+            Stage::New | Stage::Delete(_) | Stage::Revoke(_) | Stage::V2(_) => Ok(Step::Done),
         }
     }
 }
@@ -125,6 +131,7 @@ impl StateMachine {
             restored.ok_or_else(|| reader.corrupted(unreadable("removed member", &key)))?;
         }
         let auth = open_auth(&reader)?;
+        let v2 = v2::open(&reader)?;
         let cells = COUNTED.into_iter().map(|table| stored_bytes(&reader, table)).sum::<Result<u64, _>>()?;
         drop(reader);
         let mut mvcc = Store::open(Arc::clone(&database))?;
@@ -136,7 +143,17 @@ impl StateMachine {
             }
             lessor.attach(key, meta.lease);
         }
-        Ok(StateMachine { mvcc, lessor, alarms, members, auth, cells: BTreeMap::new() })
+        Ok(StateMachine {
+            mvcc,
+            lessor,
+            alarms,
+            members,
+            auth,
+            v2,
+            cells: BTreeMap::new(),
+            cell_bytes: 0,
+            captured_cell_bytes: 0,
+        })
     }
 
     /// Applies the next stride of a request: until the request is done, or `keys_left` keys were visited.
@@ -178,6 +195,7 @@ impl StateMachine {
     ) -> Result<Advanced<Stage<'r>>, Stop> {
         let (store, lessor) = (&mut self.mvcc, &mut self.lessor);
         match stage {
+            Stage::V2(run) => Ok(v2::advance(self, run, keys_left).map(Stage::V2)),
             Stage::New => self.begin(request, want_prev_events, keys_left),
             Stage::Delete(run) => {
                 Ok(run.advance(store, lessor, keys_left, want_prev_events)?.map(Stage::Delete))
@@ -234,6 +252,7 @@ impl StateMachine {
                 Response::MemberPublish
             }
             Command::Auth(command) => auth::run(self, command)?,
+            Command::V2(command) => return Ok(v2::begin(self, command, keys_left).map(Stage::V2)),
         };
         Ok(Advanced::Done(Effect::quiet(response)))
     }
@@ -273,6 +292,7 @@ impl StateMachine {
     pub(crate) fn capture(&mut self, raft_cells: Vec<(Bytes, Bytes)>) -> Captured {
         let StoreCheckpoint { first, removed, mut cells, rev, more } = self.mvcc.capture();
         let changed = std::mem::take(&mut self.cells);
+        self.captured_cell_bytes += std::mem::take(&mut self.cell_bytes);
         cells.extend(changed.into_iter().map(|((table, key), cell)| (table, key, cell)));
         cells.extend(raft_cells.into_iter().map(|(key, cell)| (Table::Meta, key, Some(cell))));
         assert_eq!(self.has_changes(), more, "a capture leaves nothing but removals that wait");
@@ -302,11 +322,26 @@ impl StateMachine {
     /// To be called once the newest capture, which ends with `rev`, is committed. The commit removed
     /// `removed_bytes` from the database.
     pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
+        self.captured_cell_bytes = 0;
         self.mvcc.checkpointed(rev, removed_bytes)
     }
 
+    /// Bytes of changes that no checkpoint has committed.
+    pub(crate) fn unsaved_bytes(&self) -> usize {
+        self.mvcc.unsaved_bytes() + self.cell_bytes + self.captured_cell_bytes
+    }
+
+    /// The part of [`StateMachine::unsaved_bytes`] that no checkpoint has captured.
+    pub(crate) fn uncaptured_bytes(&self) -> usize {
+        self.mvcc.uncaptured_bytes() + self.cell_bytes
+    }
+
     pub(super) fn record(&mut self, table: Table, key: Bytes, cell: Option<Bytes>) {
-        self.cells.insert((table, key), cell);
+        let bytes = |cell: &Option<Bytes>| cell.as_ref().map_or(0, Bytes::len);
+        self.cell_bytes += key.len() + bytes(&cell);
+        if let Some(replaced) = self.cells.insert((table, key.clone()), cell) {
+            self.cell_bytes -= key.len() + bytes(&replaced);
+        }
     }
 
     fn record_member(&mut self, id: MemberId) {
@@ -341,6 +376,6 @@ fn open_auth(reader: &Reader) -> Result<AuthStore, StorageError> {
     Ok(auth)
 }
 
-fn unreadable(what: &str, key: &[u8]) -> String {
+pub(super) fn unreadable(what: &str, key: &[u8]) -> String {
     format!("the {what} at \"{}\" cannot be read", key.escape_ascii())
 }

@@ -10,6 +10,7 @@
 //! user add NAME HASH | user del NAME | user password NAME HASH        HASH `_` is none
 //! user grant NAME ROLE | user revoke NAME ROLE
 //! auth on | auth off | login NAME AUTH_REV LETTERS
+//! v2 set KEY VALUE [until NANOS] | v2 rmr KEY | v2 expire NANOS MOST
 //! role add NAME | role del NAME | role permit NAME KIND RANGE | role forbid NAME RANGE
 //! ```
 //!
@@ -27,6 +28,7 @@ use crate::{
     auth::{Permission, PermissionKind, TokenHash},
     mvcc::Range,
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, MemberId, Rev},
+    v2::{Change, Key, KeyChange, V2Command, Who, Written},
 };
 
 /// Each command with its own words.
@@ -72,6 +74,7 @@ fn print_response(response: &Response, out: &mut String) -> std::fmt::Result {
         Response::Alarm { alarms } => write!(out, "alarms {}", print_alarms(alarms.iter().copied())),
         Response::MemberPublish => write!(out, "published"),
         Response::Auth => write!(out, "done"),
+        Response::V2(answer) => write!(out, "{answer:?}"),
     }
 }
 
@@ -180,8 +183,27 @@ impl<'s> Words<'s> {
                 auth_rev: self.number(),
                 token: TokenHash::of(self.next()),
             }),
+            "v2" => Command::V2(self.v2()),
             other => panic!("a command: {other}"),
         }
+    }
+
+    fn v2(&mut self) -> V2Command {
+        let word = self.next();
+        if word == "expire" {
+            return V2Command::Expire { cutoff: self.number(), most: self.number() };
+        }
+        let key = Key::of(self.next()).expect("short");
+        let change = match word {
+            "set" => {
+                let value = self.next().into();
+                let expires = self.skip("until").then(|| self.number());
+                Change::Set(Written { value, dir: false, expires, refresh: false })
+            }
+            "rmr" => Change::Delete { dir: true, recursive: true },
+            other => panic!("a command of version 2: {other}"),
+        };
+        V2Command::Key(KeyChange { who: Who::Guest, key, at: 0, change })
     }
 
     fn name(&mut self) -> String {

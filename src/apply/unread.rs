@@ -119,7 +119,8 @@ impl Command {
             | Command::AlarmActivate(_)
             | Command::AlarmDeactivate(_)
             | Command::MemberPublish { .. }
-            | Command::Auth(_) => false,
+            | Command::Auth(_)
+            | Command::V2(_) => false,
         }
     }
 }

@@ -78,6 +78,7 @@ pub(crate) struct Config {
     /// Log entries kept after a checkpoint, so that a slow member catches up from the log.
     pub(crate) snapshot_catchup_entries: u64,
     pub(crate) pre_vote: bool,
+    pub(crate) enable_v2: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
 

@@ -218,7 +218,12 @@ fn what_is_not_built_yet_is_refused_by_name() {
 fn what_changes_nothing_is_told() {
     assert_eq!(warnings("--max-wals 3"), ["--max-wals=3 has no effect in retcd"]);
     assert_eq!(warnings("--max-wals 5"), [""; 0]);
-    assert_eq!(warnings("--enable-v2=true"), ["--enable-v2 is ignored: the version 2 API is gone since 3.6"]);
+    assert_eq!(
+        warnings("--experimental-enable-v2v3=/a"),
+        ["--experimental-enable-v2v3 is ignored: the version 2 API is not kept in keys of version 3"]
+    );
+    assert!(config("--enable-v2").enable_v2 && !config("").enable_v2);
+    assert_eq!(warnings("--enable-v2=true"), [""; 0]);
     assert_eq!(warnings("--logger zap"), [""; 0]);
     assert_eq!(
         warnings("--quota-backend-bytes -1"),

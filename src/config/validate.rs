@@ -116,6 +116,7 @@ impl TryFrom<&Flags> for Config {
             max_learners: narrow(flags, "max-learners")?,
             snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
             pre_vote: flags.bool("pre-vote"),
+            enable_v2: flags.bool("enable-v2"),
             heartbeat,
             election_timeout,
             reactors: match narrow(flags, "reactors")? {

@@ -82,11 +82,12 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// `methods` are those of the services in `grpc`, and `load` is what all reactors share.
+    /// `methods` are those of the services in `grpc`, `more` are endpoints beside those of every port, and `load` is what all reactors share.
     pub(crate) fn new<P: Probe>(
         node: &P,
         grpc: tonic::service::Routes,
         methods: Methods,
+        more: Router,
         load: Arc<Load>,
     ) -> Services {
         let config = node.config();
@@ -103,7 +104,7 @@ impl Services {
         }
         Services {
             grpc: Grpc { router: grpc.prepare().into_axum_router(), methods, message_bytes_max },
-            http: router::client_router(node),
+            http: router::client_router(node, more),
             metrics_only: router::metrics_router(node),
             builder,
             pings: PingPolicy { interval_min: config.grpc_keepalive_min_time, without_calls: false },

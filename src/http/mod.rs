@@ -26,8 +26,10 @@ mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod v2;
 
 pub(crate) use calls::Load;
 pub(crate) use connection::{PeerServices, Protocols, Services};
 pub(crate) use grpc::Methods;
 pub(crate) use probe::{Probe, Versions};
+pub(crate) use v2::{Gate as V2Gate, routes as v2_routes};

@@ -28,14 +28,15 @@ const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The query parameters of a URL. A name may occur more than once.
 type Pairs = Query<Vec<(String, String)>>;
 
-/// The endpoints of a client port, after the CORS and host checks.
-pub(super) fn client_router<P: Probe>(node: &P) -> Router {
+/// The endpoints of a client port, with `more` of them, after the CORS and host checks.
+pub(super) fn client_router<P: Probe>(node: &P, more: Router) -> Router {
     let access = Access::new(node.config());
     endpoints::<P>()
         .route("/version", any(version::<P>))
         .route("/debug/vars", any(vars))
-        .layer(middleware::from_fn_with_state(access, guard))
         .with_state(node.clone())
+        .merge(more)
+        .layer(middleware::from_fn_with_state(access, guard))
 }
 
 /// The endpoints of `--listen-metrics-urls`.

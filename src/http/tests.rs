@@ -222,7 +222,7 @@ async fn an_alarm_of_space_does_not_fail_a_probe() {
 #[tokio::test]
 async fn a_client_port_has_more_than_a_metrics_port() {
     let node = FakeNode::new(&[]);
-    let mut router = router::client_router(&node);
+    let mut router = router::client_router(&node, Router::new());
     let json = "200 content-type=application/json access-control-allow-origin=*";
     assert_eq!(
         ask(&mut router, Method::GET, "/version", &[]).await,
@@ -243,7 +243,7 @@ async fn a_client_port_has_more_than_a_metrics_port() {
 #[tokio::test]
 async fn other_methods_than_get_are_turned_away() {
     let node = FakeNode::new(&[]);
-    let mut router = router::client_router(&node);
+    let mut router = router::client_router(&node, Router::new());
     for path in ["/health", "/livez", "/readyz", "/readyz/non_learner", "/version"] {
         for method in [Method::POST, Method::HEAD] {
             assert!(
@@ -259,11 +259,12 @@ async fn other_methods_than_get_are_turned_away() {
 #[tokio::test]
 async fn web_pages_and_strange_hosts_are_kept_out_where_asked() {
     let open = FakeNode::new(&[]);
-    let options = ask(&mut router::client_router(&open), Method::OPTIONS, "/anything", &[]).await;
+    let options =
+        ask(&mut router::client_router(&open, Router::new()), Method::OPTIONS, "/anything", &[]).await;
     assert_eq!(options, "200 access-control-allow-origin=*\n");
 
     let node = FakeNode::new(&["--cors=http://a.example", "--host-whitelist=localhost,::1"]);
-    let mut router = router::client_router(&node);
+    let mut router = router::client_router(&node, Router::new());
     let from = |origin| [("origin", origin)];
     let answer = ask(&mut router, Method::GET, "/version", &from("http://a.example")).await;
     assert!(answer.contains("access-control-allow-origin=http://a.example"), "{answer}");
@@ -288,7 +289,8 @@ async fn port(node: &FakeNode, protocols: Protocols) -> String {
     let address = listener.local_addr().expect("an address").to_string();
     let (reporter, health) = tonic_health::server::health_reporter();
     drop(reporter);
-    let services = Services::new(node, tonic::service::Routes::new(health), HEALTH, Load::new());
+    let services =
+        Services::new(node, tonic::service::Routes::new(health), HEALTH, Router::new(), Load::new());
     tokio::spawn(async move {
         let graceful = GracefulShutdown::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -376,7 +378,8 @@ async fn a_graceful_end_waits_for_nobody_idle() {
     let node = FakeNode::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let services = Services::new(&node, tonic::service::Routes::default(), HEALTH, Load::new());
+    let services =
+        Services::new(&node, tonic::service::Routes::default(), HEALTH, Router::new(), Load::new());
     let graceful = GracefulShutdown::new();
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let (stream, _) = listener.accept().await.expect("a connection");

@@ -103,6 +103,11 @@ impl Peers {
         known.entry(peer).or_insert_with(|| Arc::new(self.metrics.peer(self.own, peer))).clone()
     }
 
+    /// The metrics of all peers that there was traffic with.
+    pub(crate) fn all_metrics(&self) -> Vec<(u64, Arc<PeerMetrics>)> {
+        self.metrics_of.lock().iter().map(|(&peer, metrics)| (peer, metrics.clone())).collect()
+    }
+
     /// The same for a sender, if it is a member: an id that any message may claim makes no series.
     pub(crate) fn metrics_of_member(&self, id: u64) -> Option<Arc<PeerMetrics>> {
         let is_member = self.addresses.borrow().contains_key(&id);

@@ -36,6 +36,7 @@ use super::{
     scrub,
     snapshot::Images,
     space::Space,
+    v2::wall_nanos,
     waiting,
     walk::Turns,
 };
@@ -53,6 +54,7 @@ use crate::{
     telemetry::{GoDuration, Metrics},
     tls::Trust,
     types::Rev,
+    v2::Hub as V2Hub,
     watch::WatchHub,
 };
 
@@ -69,6 +71,7 @@ pub(super) struct State {
     entry: Arc<tokio::sync::Mutex<()>>,
     pub(super) orders: Arc<Orders>,
     hub: Arc<Mutex<WatchHub>>,
+    v2_hub: Arc<Mutex<V2Hub>>,
     space: Arc<Space>,
     metrics: Arc<Metrics>,
 }
@@ -82,6 +85,7 @@ impl State {
     ) -> State {
         State {
             hub: Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current()))),
+            v2_hub: Arc::new(Mutex::new(V2Hub::new(replica.state.v2.tree().index))),
             replica: Arc::new(RwLock::new(replica)),
             database,
             log,
@@ -275,7 +279,7 @@ impl Core {
 
     /// What the state machine works with.
     fn parts(&self) -> Parts {
-        let State { replica, database, log, checkpointing, entry, orders, hub, space: _, metrics } =
+        let State { replica, database, log, checkpointing, entry, orders, hub, v2_hub, space: _, metrics } =
             &self.state;
         Parts {
             replica: replica.clone(),
@@ -288,6 +292,7 @@ impl Core {
             },
             durable: self.marks.durable.clone(),
             hub: hub.clone(),
+            v2_hub: v2_hub.clone(),
             leases: self.leases.clone(),
             logins: self.logins.clone(),
             tags: self.tags.clone(),
@@ -316,6 +321,9 @@ impl Core {
             identity: self.identity,
             replica: self.state.replica.clone(),
             hub: self.state.hub.clone(),
+            v2_hub: self.state.v2_hub.clone(),
+            started: wall_nanos(),
+            leader_since: Mutex::default(),
             leases: self.leases.clone(),
             logins: self.logins.clone(),
             passwords: Passwords::new(self.config.bcrypt_cost, &self.chance),

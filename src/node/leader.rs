@@ -5,8 +5,8 @@
 //! that sleeps for them.
 //!
 //! One task follows changes of leadership. While this member leads, a second task looks after the
-//! leases. That task ends with the term, at any point of its work; this is safe because what it proposes
-//! is valid in its own term only.
+//! leases, and a third after the nodes of the version 2 API that expire. These end with the term, at any point of their work; this is safe because what they
+//! propose is valid in its own term only.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::{
     time,
 };
 
-use super::Node;
+use super::{Node, v2};
 use crate::{
     apply::Command, clock, lease::Attention, limits, raft::Leadership, telemetry::GoDuration, types::MemberId,
 };
@@ -39,6 +39,7 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
             node.metrics().leader_changes.inc();
         }
         if (now.leader, now.term) != told {
+            node.leader_was_found(now.leader);
             // A candidate that loses moves to a new term each time, which is not worth a line.
             if now.leader.is_some() || told.0.is_some() {
                 tell(&now);
@@ -52,18 +53,19 @@ pub(crate) async fn run(node: Node, mut leadership: watch::Receiver<Leadership>)
             node.expiry().demote();
             leads = now_leads.map(|term| {
                 node.promote_leases(term);
-                (term, Reign(tokio::spawn(look_after_leases(node.clone(), term))))
+                let leases = tokio::spawn(look_after_leases(node.clone(), term));
+                (term, Reign([leases, tokio::spawn(v2::expire(node.clone(), term))]))
             });
         }
     }
 }
 
-/// The task of one term.
-struct Reign(JoinHandle<()>);
+/// The tasks of one term.
+struct Reign([JoinHandle<()>; 2]);
 
 impl Drop for Reign {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 

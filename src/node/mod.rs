@@ -41,6 +41,7 @@ mod snapshot;
 mod space;
 mod start;
 mod unfit;
+mod v2;
 mod waiting;
 mod walk;
 mod watching;
@@ -77,6 +78,7 @@ pub(crate) use crate::link::{
     Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Piece,
 };
 pub(crate) use members::ChangeError;
+pub(crate) use v2::{RaftMark, Since, V2Error, V2Watch, wall_nanos};
 pub(crate) use watching::{CaughtUp, NotCreated, WatchStream};
 
 use self::{
@@ -108,6 +110,7 @@ use crate::{
     telemetry::Metrics,
     threads,
     types::{ClusterId, MemberId, Rev},
+    v2::Hub as V2Hub,
     watch::WatchHub,
 };
 
@@ -123,6 +126,10 @@ struct Shared {
     identity: Identity,
     replica: Arc<RwLock<Replica>>,
     hub: Arc<Mutex<WatchHub>>,
+    v2_hub: Arc<Mutex<V2Hub>>,
+    /// When this member started, and when it learned of the leader, for the statistics of the version 2 API.
+    started: i64,
+    leader_since: Mutex<Option<(MemberId, i64)>>,
     leases: Arc<LeaseClock>,
     logins: Arc<Logins>,
     passwords: Passwords,

@@ -62,11 +62,15 @@ impl Session {
         self.node.await_login(&self.credentials).await;
     }
 
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
     fn caller(&self) -> Result<Caller, AuthError> {
         self.node.identify(&self.credentials)
     }
 
-    fn permit(&self, call: Call<'_>) -> Result<Caller, AuthError> {
+    pub(super) fn permit(&self, call: Call<'_>) -> Result<Caller, AuthError> {
         let caller = self.caller()?;
         self.node.permit(&caller, call)?;
         Ok(caller)

@@ -36,7 +36,7 @@ use super::{
     typ::{Batch, BatchOutcome, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    apply::{Alarm, Application, Applied, ApplyError, AuthCommand, Command, Progress, Request},
+    apply::{Alarm, Application, Applied, ApplyError, AuthCommand, Command, Progress, Request, Response},
     clock, limits,
     link::Peer,
     mvcc::Step,
@@ -44,6 +44,7 @@ use crate::{
     telemetry::{GoDuration, Metrics, RequestKind, list},
     threads,
     types::{Chunked, Event, Rev},
+    v2::{Answer, Hub as V2Hub},
     watch::{Matched, WatchHub},
 };
 
@@ -71,6 +72,7 @@ pub(crate) struct Parts {
     /// Changes with every checkpoint.
     pub(crate) durable: watch::Receiver<u64>,
     pub(crate) hub: Arc<Mutex<WatchHub>>,
+    pub(crate) v2_hub: Arc<Mutex<V2Hub>>,
     pub(crate) leases: Arc<LeaseClock>,
     pub(crate) logins: Arc<Logins>,
     pub(crate) tags: Arc<Tags>,
@@ -111,6 +113,14 @@ impl RaftStateMachine {
 /// The events of the revisions that one entry made.
 type Revisions = Vec<(Rev, Chunked<Event>)>;
 
+/// What watchers are told of one entry.
+#[derive(Default)]
+struct Told {
+    revisions: Revisions,
+    /// What came of the commands of the version 2 API.
+    v2: Vec<Answer>,
+}
+
 /// The commands of an entry that is being applied.
 struct BatchRun<'b> {
     log_id: LogId,
@@ -124,7 +134,7 @@ struct BatchRun<'b> {
     /// Before the first command that raises or clears one.
     alarms_before: Option<BTreeSet<Alarm>>,
     outcomes: BatchOutcome,
-    revisions: Revisions,
+    told: Told,
 }
 
 impl RaftStateMachine {
@@ -135,7 +145,7 @@ impl RaftStateMachine {
         log_id: LogId,
         payload: EntryPayload<Batch, u64, Peer>,
         want_prev: bool,
-    ) -> Result<(BatchOutcome, Revisions), StorageError> {
+    ) -> Result<(BatchOutcome, Told), StorageError> {
         let _entry = self.parts.entry.lock().await;
         match payload {
             EntryPayload::Normal(batch) => return self.apply_batch(log_id, &batch, want_prev).await,
@@ -153,7 +163,7 @@ impl RaftStateMachine {
                 replica.end_entry(log_id);
             }
         }
-        Ok((BatchOutcome::default(), Revisions::new()))
+        Ok((BatchOutcome::default(), Told::default()))
     }
 
     async fn apply_batch(
@@ -161,7 +171,7 @@ impl RaftStateMachine {
         log_id: LogId,
         batch: &Batch,
         want_prev: bool,
-    ) -> Result<(BatchOutcome, Revisions), StorageError> {
+    ) -> Result<(BatchOutcome, Told), StorageError> {
         let mut run = BatchRun {
             log_id,
             has_begun: false,
@@ -171,7 +181,7 @@ impl RaftStateMachine {
             want_prev,
             alarms_before: None,
             outcomes: BatchOutcome(Vec::with_capacity(batch.commands.len())),
-            revisions: Revisions::new(),
+            told: Told::default(),
         };
         while let Step::More = self.stride(&mut run)? {
             while let Some((_, application)) = &mut run.running
@@ -186,7 +196,7 @@ impl RaftStateMachine {
             let now = active_alarms(&self.parts.replica.read());
             tell_alarms(&before, &now);
         }
-        Ok((run.outcomes, run.revisions))
+        Ok((run.outcomes, run.told))
     }
 
     /// Applies some of the commands. Each counts as a key at least, so that a large batch lets readers in as
@@ -230,7 +240,10 @@ impl RaftStateMachine {
             }
             self.count(command, &applied);
             if !applied.events.is_empty() {
-                run.revisions.push((applied.outcome.rev, applied.events));
+                run.told.revisions.push((applied.outcome.rev, applied.events));
+            }
+            if let Ok(Response::V2(answer)) = &applied.outcome.result {
+                run.told.v2.push(Answer::clone(answer));
             }
             run.outcomes.0.push(applied.outcome);
             keys_left = keys_left.min(visited_before - 1);
@@ -243,7 +256,11 @@ impl RaftStateMachine {
 
 impl RaftStateMachine {
     /// Hands the events of an entry to the watchers.
-    async fn publish(&self, revisions: Revisions) {
+    async fn publish(&self, Told { revisions, v2 }: Told) {
+        if !v2.is_empty() {
+            let mut hub = self.parts.v2_hub.lock();
+            v2.iter().for_each(|answer| hub.publish(answer));
+        }
         let is_small = |events: &Chunked<Event>| events.len() <= limits::PUBLISH_STRIDE_EVENTS;
         let mut revisions = revisions.into_iter().peekable();
         while revisions.peek().is_some() {
@@ -281,8 +298,8 @@ impl RaftStateMachine {
         loop {
             self.parts.durable.mark_unchanged();
             let (unsaved, not_in_hand) = {
-                let store = &self.parts.replica.read().state.mvcc;
-                (store.unsaved_bytes(), store.uncaptured_bytes())
+                let state = &self.parts.replica.read().state;
+                (state.unsaved_bytes(), state.uncaptured_bytes())
             };
             if not_in_hand > limits::UNSAVED_BYTES / 2 {
                 (self.parts.ask_for_checkpoint)();
@@ -356,6 +373,7 @@ pub(crate) fn request_kind(command: &Command) -> RequestKind {
             AuthCommand::Disable => RequestKind::AuthDisable,
             AuthCommand::Login { .. } => RequestKind::Authenticate,
         },
+        Command::V2(_) => RequestKind::V2,
     }
 }
 
@@ -388,7 +406,8 @@ impl RaftStateMachine {
             | Command::AlarmActivate(_)
             | Command::AlarmDeactivate(_)
             | Command::MemberPublish { .. }
-            | Command::Auth(_) => {}
+            | Command::Auth(_)
+            | Command::V2(_) => {}
         }
     }
 
@@ -451,9 +470,9 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                 EntryPayload::Normal(_) | EntryPayload::Blank | EntryPayload::Membership(_) => None,
             };
             let want_prev = self.parts.hub.lock().any_prev_kv();
-            let (outcomes, revisions) =
+            let (outcomes, told) =
                 self.apply_entry(log_id, entry.payload, want_prev).await.map_err(io::Error::other)?;
-            self.publish(revisions).await;
+            self.publish(told).await;
             let done = clock::now();
             let commands = outcomes.0.len();
             self.parts.metrics.observe_applied_entry(done - start, commands);
@@ -507,6 +526,8 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         drop(tokio::spawn(threads::blocking(move || drop(replaced))));
         self.parts.metrics.snapshot_apply_inflight.set(0);
         self.parts.hub.lock().restored(rev);
+        let index = self.parts.replica.read().state.v2.tree().index;
+        self.parts.v2_hub.lock().reset(index);
         // What came of batches that the snapshot covers is not known here.
         self.parts.tags.skipped();
         self.parts.applied.send_replace(meta.last_log_id.as_ref().map_or(0, |last| last.index));

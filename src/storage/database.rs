@@ -370,6 +370,28 @@ mod tests {
 
     type Contents = (Vec<(Revision, Record)>, Vec<Vec<(Bytes, Bytes)>>);
 
+    /// A file of a version that had fewer tables.
+    #[test]
+    fn a_table_that_is_missing_is_empty_until_it_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        {
+            let opened = Arc::clone(&database.opened.read());
+            let transaction = opened.redb().begin_write().expect("a transaction");
+            assert!(transaction.delete_table(Table::V2Node.definition()).expect("the table goes"));
+            transaction.commit().expect("a commit");
+        }
+        drop(database);
+        let database = open(&directory).expect("the same database");
+        let reader = database.reader().expect("a reader");
+        assert_eq!(reader.cell(Table::V2Node, b"/a").expect("no cell"), None);
+        assert_eq!(reader.cells(Table::V2Node).expect("no cells").count(), 0);
+        let cells = vec![cell(Table::V2Node, "/a", Some("1"))];
+        database.commit(&Checkpoint { cells, ..Checkpoint::default() }).expect("there is room");
+        let reader = database.reader().expect("a reader");
+        assert_eq!(reader.cell(Table::V2Node, b"/a").expect("a cell"), Some(Bytes::from("1")));
+    }
+
     #[test]
     fn a_checkpoint_is_there_after_reopening() {
         let directory = tempfile::tempdir().expect("a directory");

@@ -5,7 +5,7 @@
 use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableError};
 
 use super::{
     Record, StorageError, Table,
@@ -75,6 +75,8 @@ impl Drop for Opened {
     }
 }
 
+type CellsTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// A snapshot of the file. It sees neither later commits nor later removals.
 pub(crate) struct Reader {
     // In this order: the table and the transaction end before their database does.
@@ -118,7 +120,8 @@ impl Reader {
 
     pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let _inside = Inside::of(&self.path);
-        match self.transaction.open_table(table.definition())?.get(key)? {
+        let Some(cells) = self.open_table(table)? else { return Ok(None) };
+        match cells.get(key)? {
             Some(stored) => Ok(Some(unseal_cell(&self.path, table, key, stored.value())?)),
             None => Ok(None),
         }
@@ -127,8 +130,18 @@ impl Reader {
     /// All cells of a table with their keys, in the order of the keys.
     pub(crate) fn cells(&self, table: Table) -> Result<Cells, StorageError> {
         let _inside = Inside::of(&self.path);
-        let range = self.transaction.open_table(table.definition())?.range::<&[u8]>(..)?;
+        let cells = self.open_table(table)?;
+        let range = cells.map(|cells| cells.range::<&[u8]>(..)).transpose()?;
         Ok(Cells { range, table, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
+    }
+
+    /// `None` for a table that is younger than the file: the first checkpoint with a cell of it makes it.
+    fn open_table(&self, table: Table) -> Result<Option<CellsTable>, StorageError> {
+        match self.transaction.open_table(table.definition()) {
+            Ok(cells) => Ok(Some(cells)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn opened(&self) -> &Arc<Opened> {
@@ -186,7 +199,7 @@ impl Iterator for Records {
 /// See [`Reader::cells`]. It keeps its snapshot alive by itself.
 pub(crate) struct Cells {
     // In this order, as in `Records`.
-    range: redb::Range<'static, &'static [u8], &'static [u8]>,
+    range: Option<redb::Range<'static, &'static [u8], &'static [u8]>>,
     table: Table,
     path: Arc<Path>,
     _opened: Arc<Opened>,
@@ -197,7 +210,7 @@ impl Iterator for Cells {
 
     fn next(&mut self) -> Option<Self::Item> {
         let _inside = Inside::of(&self.path);
-        let item = self.range.next()?;
+        let item = self.range.as_mut()?.next()?;
         Some(item.map_err(StorageError::from).and_then(|(key, stored)| {
             let bytes = unseal_cell(&self.path, self.table, key.value(), stored.value())?;
             Ok((Bytes::copy_from_slice(key.value()), bytes))

@@ -32,6 +32,9 @@ pub(crate) enum Table {
     MemberRemoved,
     AuthUser,
     AuthRole,
+    V2Node,
+    V2Event,
+    V2Account,
 }
 
 /// Keys of [`Table::Meta`]. Numbers are big-endian and eight bytes wide.
@@ -58,7 +61,7 @@ const _: () = assert!(CHECKSUM_BYTES == size_of::<u32>(), "the checksum is a CRC
 const _: () = assert!(size_of::<RecordKey>() == 2 * size_of::<i64>(), "a key is main and sub");
 
 impl Table {
-    pub(crate) const ALL: [Table; 7] = [
+    pub(crate) const ALL: [Table; 10] = [
         Table::Meta,
         Table::Lease,
         Table::Alarm,
@@ -66,6 +69,9 @@ impl Table {
         Table::MemberRemoved,
         Table::AuthUser,
         Table::AuthRole,
+        Table::V2Node,
+        Table::V2Event,
+        Table::V2Account,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -77,6 +83,9 @@ impl Table {
             Table::MemberRemoved => "member_removed",
             Table::AuthUser => "auth_user",
             Table::AuthRole => "auth_role",
+            Table::V2Node => "v2_node",
+            Table::V2Event => "v2_event",
+            Table::V2Account => "v2_account",
         }
     }
 

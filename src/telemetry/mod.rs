@@ -20,7 +20,7 @@ pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use last_words::{fail, print, refuse};
 pub(crate) use log::{init, list};
 pub(crate) use metrics::{Metrics, NodeState};
-pub(crate) use peer::PeerMetrics;
+pub(crate) use peer::{PeerMetrics, RoundTrips};
 pub(crate) use requests::RequestKind;
 pub(crate) use start::log_start;
 pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};

@@ -1,10 +1,14 @@
 //! The metrics of the traffic between this member and each of the others.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::maker::{Maker, buckets};
@@ -78,6 +82,9 @@ impl PeerFamilies {
             received_bytes: self.received_bytes.with_label_values(remote),
             received_failures: self.received_failures.with_label_values(remote),
             round_trip: self.round_trip.with_label_values(remote),
+            round_trips: Mutex::default(),
+            messages_sent: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
             snapshots_sent: self.snapshots_sent.of(remote),
             snapshots_received: self.snapshots_received.of(remote),
         }
@@ -120,8 +127,39 @@ pub(crate) struct PeerMetrics {
     received_bytes: IntCounter,
     received_failures: IntCounter,
     round_trip: Histogram,
+    round_trips: Mutex<RoundTrips>,
+    messages_sent: AtomicU64,
+    messages_received: AtomicU64,
     snapshots_sent: TransferMetrics,
     snapshots_received: TransferMetrics,
+}
+
+/// The round trips to a peer since this member started, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RoundTrips {
+    pub(crate) count: u64,
+    /// Requests that were not answered.
+    pub(crate) failures: u64,
+    pub(crate) current: f64,
+    pub(crate) average: f64,
+    pub(crate) deviation: f64,
+    pub(crate) minimum: f64,
+    pub(crate) maximum: f64,
+    /// The sum of the squares of the distances from the average.
+    squares: f64,
+}
+
+impl RoundTrips {
+    fn observe(&mut self, secs: f64) {
+        self.count += 1;
+        let distance = secs - self.average;
+        self.average += distance / self.count as f64;
+        self.squares += distance * (secs - self.average);
+        self.deviation = (self.squares / self.count as f64).sqrt();
+        self.minimum = if self.count == 1 { secs } else { self.minimum.min(secs) };
+        self.maximum = self.maximum.max(secs);
+        self.current = secs;
+    }
 }
 
 struct TransferMetrics {
@@ -134,10 +172,12 @@ struct TransferMetrics {
 impl PeerMetrics {
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent_bytes.inc_by(bytes as u64);
+        self.messages_sent.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn received(&self, bytes: usize) {
         self.received_bytes.inc_by(bytes as u64);
+        self.messages_received.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn send_failed(&self) {
@@ -150,6 +190,16 @@ impl PeerMetrics {
 
     pub(crate) fn observe_round_trip(&self, took: Duration) {
         self.round_trip.observe(took.as_secs_f64());
+        self.round_trips.lock().observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn round_trips(&self) -> RoundTrips {
+        RoundTrips { failures: self.sent_failures.get(), ..*self.round_trips.lock() }
+    }
+
+    /// Messages sent and received.
+    pub(crate) fn messages(&self) -> (u64, u64) {
+        (self.messages_sent.load(Ordering::Relaxed), self.messages_received.load(Ordering::Relaxed))
     }
 
     /// To be called when the peer answers.

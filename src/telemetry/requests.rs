@@ -34,10 +34,11 @@ pub(crate) enum RequestKind {
     AuthEnable,
     AuthDisable,
     Authenticate,
+    V2,
 }
 
 /// The number of kinds: one more than the last.
-const KINDS: usize = RequestKind::Authenticate as usize + 1;
+const KINDS: usize = RequestKind::V2 as usize + 1;
 
 impl RequestKind {
     fn name(self) -> &'static str {
@@ -65,6 +66,7 @@ impl RequestKind {
             RequestKind::AuthEnable => "AuthEnable",
             RequestKind::AuthDisable => "AuthDisable",
             RequestKind::Authenticate => "Authenticate",
+            RequestKind::V2 => "V2",
         }
     }
 }

@@ -50,4 +50,5 @@ mod tls;
 mod tools;
 mod transport;
 mod txn;
+mod v2;
 mod watch;

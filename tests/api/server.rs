@@ -99,6 +99,11 @@ impl Launch {
         Launch::of(tools::reference().etcd.clone())
     }
 
+    /// etcd 3.4 with the version 2 API, if it is at hand.
+    pub(crate) fn etcd34() -> Option<Launch> {
+        tools::etcd34().map(|program| Launch::of(program).flag("enable-v2", true))
+    }
+
     fn of(program: PathBuf) -> Launch {
         Launch { program, flags: Vec::new(), environment: Vec::new(), default_flags: true, limits: None }
     }

@@ -37,4 +37,5 @@ mod tls;
 #[path = "../support/tools.rs"]
 mod tools;
 mod trouble;
+mod v2;
 mod waiting;

@@ -27,10 +27,10 @@ use crate::{
 };
 
 /// A long election timeout, because a busy machine must not cause elections; and little of the log is kept.
-const FLAGS: &[&str] =
+pub(crate) const FLAGS: &[&str] =
     &["--snapshot-catchup-entries=10", "--heartbeat-interval=300", "--election-timeout=3000"];
 
-const INSTALLED: &str = "installed a snapshot from the leader";
+pub(crate) const INSTALLED: &str = "installed a snapshot from the leader";
 
 /// The events of one watcher.
 struct Tape {
@@ -159,7 +159,7 @@ async fn move_leader(cluster: &Cluster, to: usize) {
     assert_eq!(cluster.leader().await, to);
 }
 
-async fn write_megabytes(member: &Member, megabytes: usize) {
+pub(crate) async fn write_megabytes(member: &Member, megabytes: usize) {
     let value = "x".repeat(1024 * 1024);
     for number in 0..megabytes {
         member.put(&format!("big-{:02}", number % 20), &value).await;
@@ -167,11 +167,11 @@ async fn write_megabytes(member: &Member, megabytes: usize) {
 }
 
 /// Fills the buffers to a paused member, so that it gets all later writes only from the snapshot.
-const ON_ITS_WAY_MEGABYTES: usize = 12;
+pub(crate) const ON_ITS_WAY_MEGABYTES: usize = 12;
 
 /// Writes until the first file of the log is deleted on all of `members`, so that an absent member needs a
 /// snapshot, whichever of them leads.
-async fn outgrow_the_log(members: &[&Member]) {
+pub(crate) async fn outgrow_the_log(members: &[&Member]) {
     let member = members[0];
     let oldest = |member: &&Member| member.data_dir().join("member/wal/00000001.wal");
     write_megabytes(member, 66).await;
@@ -184,7 +184,7 @@ async fn outgrow_the_log(members: &[&Member]) {
     }
 }
 
-async fn until_log_says(member: &Member, text: &str) {
+pub(crate) async fn until_log_says(member: &Member, text: &str) {
     let since = Instant::now();
     while !member.log().contains(text) {
         assert!(since.elapsed() < PATIENCE, "the log does not say: {text}");

@@ -126,6 +126,18 @@ fn etcd37_folder() -> Option<PathBuf> {
     }
 }
 
+/// etcd 3.4, the last that has the version 2 API. Without it, what compares with it is left out.
+pub(crate) fn etcd34() -> Option<PathBuf> {
+    let folder = env::var_os("RETCD_ETCD34_DIR").map_or_else(|| tools_folder().join("etcd34"), PathBuf::from);
+    let etcd = folder.join("etcd");
+    if !etcd.is_file() {
+        static SAID: OnceLock<()> = OnceLock::new();
+        SAID.get_or_init(|| say("etcd 3.4 is not at hand: comparisons of the version 2 API are left out"));
+        return None;
+    }
+    Some(etcd)
+}
+
 fn tools_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
 }

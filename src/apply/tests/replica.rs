@@ -174,6 +174,9 @@ impl Replica {
             Table::MemberRemoved,
             Table::AuthUser,
             Table::AuthRole,
+            Table::V2Node,
+            Table::V2Event,
+            Table::V2Account,
         ];
         let cells = tables.map(|table| {
             let cells = reader.cells(table).expect("the disk is well");
@@ -183,7 +186,11 @@ impl Replica {
         let members: Vec<_> = self.state.members.iter().collect();
         let (keys, leases) = (self.keys(), self.leases());
         let auth = &self.state.auth;
-        format!("{hash:#?}\n{keys:#?}\n{leases:#?}\n{alarms:#?}\n{members:#?}\n{auth:#?}\n{cells:#?}")
+        let v2 = &self.state.v2;
+        let size = self.state.mvcc.size().in_use;
+        format!(
+            "{hash:#?}\n{keys:#?}\n{leases:#?}\n{alarms:#?}\n{members:#?}\n{auth:#?}\n{v2:#?}\n{size}\n{cells:#?}"
+        )
     }
 }
 

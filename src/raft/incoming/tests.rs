@@ -34,6 +34,7 @@ use crate::{
     raft::{LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
     storage::Database,
     telemetry::Metrics,
+    v2,
     watch::WatchHub,
 };
 
@@ -81,6 +82,7 @@ impl Follower {
             ask_for_checkpoint: Box::new(|| {}),
             durable: watch::Sender::new(0).subscribe(),
             hub: Arc::new(Mutex::new(WatchHub::new(rev))),
+            v2_hub: Arc::new(Mutex::new(v2::Hub::new(0))),
             leases: Arc::new(LeaseClock::default()),
             logins: Arc::default(),
             tags: Arc::new(Tags::default()),

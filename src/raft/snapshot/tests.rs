@@ -33,6 +33,7 @@ use crate::{
     storage::Table,
     telemetry::Metrics,
     types::{Caller, LeaseId, Rev},
+    v2,
     wal::LogPosition,
     watch::WatchHub,
 };
@@ -109,6 +110,7 @@ impl Member {
                 ask_for_checkpoint: Box::new(move || ask.send(()).expect("somebody listens")),
                 durable: durable.subscribe(),
                 hub: Arc::new(Mutex::new(WatchHub::new(rev))),
+                v2_hub: Arc::new(Mutex::new(v2::Hub::new(0))),
                 leases: Arc::new(LeaseClock::default()),
                 logins: Arc::default(),
                 tags: Arc::new(Tags::default()),

@@ -1,0 +1,4 @@
+//! Tests of the tree, its listings and its watchers.
+
+mod model;
+mod rules;
