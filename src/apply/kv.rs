@@ -46,11 +46,11 @@ impl<'r> DeleteRun<'r> {
         lessor: &mut Lessor,
         keys_left: &mut usize,
         want_prev_events: bool,
-    ) -> Result<Advanced<DeleteRun<'r>>, StorageError> {
+    ) -> Advanced<DeleteRun<'r>> {
         let DeleteRun { request, write, deletion } = &mut self;
-        let step = delete_some(store, write, lessor, request, deletion, keys_left, want_prev_events)?;
+        let step = delete_some(store, write, lessor, request, deletion, keys_left, want_prev_events);
         if step == Step::More {
-            return Ok(Advanced::More(self));
+            return Advanced::More(self);
         }
         let DeleteRun { request, write, deletion } = self;
         let Committed { rev, events } = write.commit(store);
@@ -58,7 +58,7 @@ impl<'r> DeleteRun<'r> {
         let is_read = request.prev_kv && deleted > 0;
         let moments = if is_read { vec![Revision { main: rev, sub: 0 }] } else { Vec::new() };
         let response = Response::DeleteRange { deleted, prev_kvs: Vec::new() };
-        Ok(Advanced::Done(Effect { response, unread: unread::note(store, moments), events }))
+        Advanced::Done(Effect { response, unread: unread::note(store, moments), events })
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn put(
         Some(lease) => lease,
         None => store.lookup(&put.key).map_or(LeaseId::NONE, |meta| meta.lease),
     };
-    let done = write.put(store, put.key.clone(), value, lease, want_prev_events)?;
+    let done = write.put(store, put.key.clone(), value, lease, want_prev_events);
     let prev_lease = done.prev_lease.unwrap_or(LeaseId::NONE);
     if prev_lease != lease {
         detach(lessor, &put.key, prev_lease);
@@ -112,7 +112,7 @@ pub(super) fn delete_some(
     deletion: &mut Deletion,
     keys_left: &mut usize,
     want_prev_events: bool,
-) -> Result<Step, StorageError> {
+) -> Step {
     let show = |key: &[u8], lease| detach(lessor, key, lease);
     write.delete_some(store, &delete.range, deletion, keys_left, want_prev_events, show)
 }

@@ -13,7 +13,7 @@ use crate::{
     lease::Lessor,
     limits::LEASE_TTL_SECS_MAX,
     mvcc::{Deletion, Store, Write},
-    storage::{StorageError, Table, cell_footprint},
+    storage::{Table, cell_footprint},
     types::{KeyRange, LeaseId},
 };
 
@@ -53,7 +53,7 @@ impl Revocation {
         store: &mut Store,
         keys_left: &mut usize,
         want_prev_events: bool,
-    ) -> Result<Advanced<Revocation>, StorageError> {
+    ) -> Advanced<Revocation> {
         while *keys_left > 0
             && let Some(key) = self.keys.pop_first()
         {
@@ -63,14 +63,14 @@ impl Revocation {
             let check = |_: &[u8], lease| {
                 assert_eq!(lease, id, "the index and the lessor attach a key to the same lease");
             };
-            self.write.delete_some(store, &range, &mut deletion, keys_left, want_prev_events, check)?;
+            self.write.delete_some(store, &range, &mut deletion, keys_left, want_prev_events, check);
             assert_eq!(deletion.deleted, 1, "a key that is attached to lease {id} exists");
         }
         if !self.keys.is_empty() {
-            return Ok(Advanced::More(self));
+            return Advanced::More(self);
         }
         let events = self.write.commit(store).events;
-        Ok(Advanced::Done(Effect { response: Response::LeaseRevoke, unread: None, events }))
+        Advanced::Done(Effect { response: Response::LeaseRevoke, unread: None, events })
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) enum Progress<'r> {
 }
 
 impl<'r> Application<'r> {
-    /// With `want_prev_events`, each event contains the previous key-value pair.
+    /// With `want_prev_events`, events contain the previous key-value pairs that are in memory.
     pub(crate) fn new(request: &'r Request, want_prev_events: bool) -> Application<'r> {
         Application { request, want_prev_events, stage: Stage::New }
     }
@@ -198,10 +198,10 @@ impl StateMachine {
             Stage::V2(run) => Ok(v2::advance(self, run, keys_left).map(Stage::V2)),
             Stage::New => self.begin(request, want_prev_events, keys_left),
             Stage::Delete(run) => {
-                Ok(run.advance(store, lessor, keys_left, want_prev_events)?.map(Stage::Delete))
+                Ok(run.advance(store, lessor, keys_left, want_prev_events).map(Stage::Delete))
             }
             Stage::Txn(run) => Ok(run.advance(store, lessor, keys_left, want_prev_events)?.map(Stage::Txn)),
-            Stage::Revoke(run) => Ok(run.advance(store, keys_left, want_prev_events)?.map(Stage::Revoke)),
+            Stage::Revoke(run) => Ok(run.advance(store, keys_left, want_prev_events).map(Stage::Revoke)),
         }
     }
 

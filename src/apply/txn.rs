@@ -24,7 +24,7 @@ use super::{
 use crate::{
     apply::{ApplyError, DeleteRange, Op, OpResult, Outcome, Response, Txn, TxnResult},
     lease::Lessor,
-    limits::RANGE_STRIDE_KEYS,
+    limits::{APPLY_STRIDE_KEYS, RANGE_STRIDE_KEYS},
     mvcc::{Deletion, Hold, Range, RangeResult, Step, Store, Write},
     storage::StorageError,
     types::{Chunked, Event, EventKind, KeyValue, Rev, Revision},
@@ -84,7 +84,11 @@ impl<'t> Execution<'t> {
         };
         let mut events = executing.write.commit(store).events;
         if want_prev_events && events.len() > 1 {
-            look_before_the_revision(&mut events);
+            match events.len() <= APPLY_STRIDE_KEYS {
+                true => look_before_the_revision(&mut events),
+                // Of so many events no other has its previous pair.
+                false => events.iter_mut().take(APPLY_STRIDE_KEYS).for_each(|event| event.prev_kv = None),
+            }
         }
         let unread = unread::note(store, executing.moments);
         Ok(Advanced::Done(Effect { response: Response::Txn(result), unread, events }))
@@ -130,7 +134,7 @@ impl<'t> Executing<'t> {
                         &mut deletion,
                         keys_left,
                         want_prev_events,
-                    )?;
+                    );
                     if step == Step::More {
                         self.deleting = Some((delete, deletion));
                         continue;

@@ -89,19 +89,19 @@ impl Index {
     /// `show` for each key, with its lease, before it is deleted, and stops at the first error. `keys_left`
     /// is the number of keys that may be visited, and is reduced by those that were. Returns the last key if
     /// there may be more.
-    pub(super) fn delete_some<E>(
+    pub(super) fn delete_some(
         &mut self,
         range: &KeyRange,
         after: Option<&[u8]>,
         keys_left: &mut usize,
         mut revision: Revision,
-        mut show: impl FnMut(&[u8], LeaseId, Live, Revision) -> Result<(), E>,
-    ) -> Result<Option<Box<[u8]>>, E> {
+        mut show: impl FnMut(&[u8], LeaseId, Live, Revision),
+    ) -> Option<Box<[u8]>> {
         assert!(*keys_left > 0, "a stride visits a key");
         let keys = bounds(range, after).map(|bounds| self.keys.range_mut::<[u8], _>(bounds));
         for (key, changes) in keys.into_iter().flatten() {
             if let Some(live) = changes.newest() {
-                show(key, changes.lease(), live, revision)?;
+                show(key, changes.lease(), live, revision);
                 changes.delete(revision);
                 let segment = segment_of(&mut self.segments, key).1;
                 assert!(segment.live > 0, "a key that exists is counted in its segment");
@@ -110,10 +110,10 @@ impl Index {
             }
             *keys_left -= 1;
             if *keys_left == 0 {
-                return Ok(Some(key.clone()));
+                return Some(key.clone());
             }
         }
-        Ok(None)
+        None
     }
 
     /// Compacts the next `keys_max` keys after `after`. Returns the last of these keys, or `None` at the

@@ -7,8 +7,9 @@
 use bytes::Bytes;
 
 use crate::{
-    mvcc::{Step, Store},
-    storage::{Record, StorageError},
+    limits::APPLY_STRIDE_KEYS,
+    mvcc::{Step, Store, key_index::Live, recent::Recent},
+    storage::Record,
     types::{Chunked, Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
@@ -56,7 +57,8 @@ impl Store {
 }
 
 impl Write {
-    /// With `want_prev`, the event contains the previous key-value pair.
+    /// With `want_prev`, the event contains the previous key-value pair if that is in memory, as do the
+    /// first [`APPLY_STRIDE_KEYS`] events of a deletion.
     pub(crate) fn put(
         &mut self,
         store: &mut Store,
@@ -64,13 +66,10 @@ impl Write {
         value: Bytes,
         lease: LeaseId,
         want_prev: bool,
-    ) -> Result<PutDone, StorageError> {
+    ) -> PutDone {
         let revision = self.next_revision(store);
         let prev = store.index.put(&key, revision, lease);
-        let prev_kv = match prev {
-            Some((live, _)) if want_prev => Some(store.value(live.revision)?),
-            _ => None,
-        };
+        let prev_kv = prev.and_then(|(live, _)| prev_kv(&store.recent, live, revision, want_prev));
         let record = Record::put(&KeyValue {
             key,
             value,
@@ -83,10 +82,10 @@ impl Write {
         store.size.add(&record);
         store.recent.push(revision, record);
         self.events.push(Event { kind: EventKind::Put, kv, prev_kv });
-        Ok(PutDone {
+        PutDone {
             prev_lease: prev.map(|(_, lease)| lease).filter(|lease| lease.is_some()),
             existed: prev.is_some(),
-        })
+        }
     }
 
     /// Deletes the next keys of a range that exist, in the order of the keys. Calls `show` for each key with
@@ -100,21 +99,13 @@ impl Write {
         keys_left: &mut usize,
         want_prev: bool,
         mut show: impl FnMut(&[u8], LeaseId),
-    ) -> Result<Step, StorageError> {
+    ) -> Step {
         let revision = self.next_revision(store);
-        let Store { index, recent, body, size, .. } = store;
+        let Store { index, recent, size, .. } = store;
         let after = deletion.after.take();
-        deletion.after = index.delete_some(
-            range,
-            after.as_deref(),
-            keys_left,
-            revision,
-            |key, lease, live, revision| {
-                let prev_kv = match recent.get(live.revision) {
-                    _ if !want_prev => None,
-                    Some(record) => Some(record.key_value()),
-                    None => Some(body.record(live.revision)?.key_value()),
-                };
+        deletion.after =
+            index.delete_some(range, after.as_deref(), keys_left, revision, |key, lease, live, revision| {
+                let prev_kv = prev_kv(recent, live, revision, want_prev);
                 let record = Record::tombstone(key);
                 let kv = record.deleted_key_value(revision.main);
                 size.add(&record);
@@ -122,10 +113,8 @@ impl Write {
                 show(key, lease);
                 deletion.deleted += 1;
                 self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
-                Ok::<(), StorageError>(())
-            },
-        )?;
-        Ok(if deletion.after.is_some() { Step::More } else { Step::Done })
+            });
+        if deletion.after.is_some() { Step::More } else { Step::Done }
     }
 
     /// The revision for a header: that of the write once it has changed something, and until then the one
@@ -153,4 +142,15 @@ impl Write {
         assert_eq!(self.main, store.rev_current.next(), "one write at a time changes the store");
         self.now()
     }
+}
+
+/// The key-value pair before a change, for its event. A write has the lock of the store, so it does not read from the
+/// database, and it does not look for the pairs of more events than a stride has: whoever gets an event without it
+/// looks for it then, see [`Store::locate_prev`].
+fn prev_kv(recent: &Recent, before: Live, change: Revision, want_prev: bool) -> Option<KeyValue> {
+    let is_wanted = want_prev && usize::try_from(change.sub).is_ok_and(|sub| sub < APPLY_STRIDE_KEYS);
+    if !is_wanted {
+        return None;
+    }
+    recent.get(before.revision).map(Record::key_value)
 }

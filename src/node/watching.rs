@@ -219,6 +219,7 @@ impl WatchStream {
     fn walk(&mut self, stride: &mut Stride, walker: Lagging) -> Result<Option<CaughtUp>, ReadError> {
         let Lagging { id, next_rev, spec } = walker;
         let mut wanted = Vec::new();
+        let is_last = stride.walkers.is_empty();
         let start = stride.history.revs.partition_point(|(rev, _)| *rev < next_rev);
         for ((_, events), filled) in stride.history.revs[start..].iter_mut().zip(&mut stride.filled[start..])
         {
@@ -226,7 +227,17 @@ impl WatchStream {
                 self.node.fill_prev(events)?;
                 *filled = true;
             }
-            wanted.extend(events.iter().filter(|event| spec.wants(event)).cloned());
+            if !is_last {
+                wanted.extend(events.iter().filter(|event| spec.wants(event)).cloned());
+                continue;
+            }
+            // There may be very many of one revision.
+            events.retain(|event| spec.wants(event));
+            if wanted.is_empty() {
+                wanted = mem::take(events);
+            } else {
+                wanted.append(events);
+            }
         }
         let next_rev = stride.history.next.max(next_rev);
         let heard = !wanted.is_empty();

@@ -267,7 +267,8 @@ where
         let response = self.response(WatchId::NONE, batch.rev);
         for share in batch.shares() {
             let events = if share.prev_kv && share.events().any(lacks_prev) {
-                // The events were applied before any watcher asked for previous pairs.
+                // Events have only the previous pairs that were in memory, and none if they were applied before any
+                // watcher asked for them.
                 let mut events: Vec<Event> = share.events().cloned().collect();
                 self.stream.fill_prev(&mut events)?;
                 events.into_iter().map(|event| render_event(event, true)).collect()

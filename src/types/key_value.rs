@@ -31,6 +31,6 @@ pub(crate) struct Event {
     /// For a deletion only the key and, as `mod_rev`, the revision of the deletion are set.
     pub(crate) kv: KeyValue,
     /// The key-value pair before the change, if a watcher asked for it, the key existed, and that revision
-    /// is not compacted.
+    /// is not compacted. While it is being published, an event may lack a pair that is not in memory.
     pub(crate) prev_kv: Option<KeyValue>,
 }

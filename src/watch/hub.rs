@@ -169,14 +169,16 @@ impl WatchHub {
         let stream = feed.stream;
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
         let id = entry.claim(spec.id)?;
-        if spec.start_rev != 0 {
-            feed.void_progress(entry.outlet.handed());
-        }
         let next_rev = if spec.start_rev == 0 { published.next() } else { Rev(spec.start_rev) };
         let state = match next_rev > self.begun {
             true => State::Synced { next_rev },
             false => State::Unsynced { next_rev },
         };
+        if spec.start_rev != 0 || matches!(state, State::Unsynced { .. }) {
+            // A notification that is queued already is not about this watcher, which may read later revisions from
+            // history before the client gets the notification.
+            feed.void_progress(entry.outlet.handed());
+        }
         let spec = Arc::new(spec);
         if let State::Synced { .. } = state {
             self.synced.insert(&spec.range, (stream, id));

@@ -564,3 +564,19 @@ fn a_revision_with_very_many_events_is_read_from_history() {
     assert!(feed.try_recv().is_none(), "nothing is for watcher {}", one.id);
     assert_eq!(hub.resume(feed.stream, all.id, Rev(3), true), State::Synced { next_rev: Rev(3) });
 }
+
+#[test]
+fn progress_from_before_a_revision_does_not_follow_it() {
+    let mut hub = WatchHub::new(Rev(1));
+    let mut feed = hub.open_stream(4);
+    hub.create(&mut feed, spec(KeyRange::all(), 0)).expect("there is a free id");
+    hub.progress(feed.stream);
+    let events: Chunked<Event> = (0..4).map(|number| event(Rev(2), number, EventKind::Put)).collect();
+    let mut publication = hub.begin(Rev(2), Arc::new(events));
+    // This one may read the revision from history before the notification is taken.
+    hub.create(&mut feed, spec(KeyRange::all(), 0)).expect("there is a free id");
+    while hub.match_some(&mut publication) == Matched::Some {}
+    publication.sort();
+    hub.finish(publication);
+    assert!(matches!(feed.try_recv(), Some(Delivery::Batch(batch)) if batch.rev == Rev(2)));
+}

@@ -47,6 +47,7 @@ impl Replica {
         self.applied += 1;
         let mut applied = self.run_request(request, true, usize::MAX);
         self.fill(applied.outcome.missing(&request.command));
+        self.fill_prev(&mut applied);
         applied
     }
 
@@ -54,6 +55,9 @@ impl Replica {
     pub(super) fn run(&mut self, command: &Command, want_prev_events: bool) -> Applied {
         let mut applied = self.run_unread(command, want_prev_events, usize::MAX);
         self.fill(applied.outcome.missing(command));
+        if want_prev_events {
+            self.fill_prev(&mut applied);
+        }
         applied
     }
 
@@ -78,6 +82,14 @@ impl Replica {
             }
             assert_eq!(self.state.mvcc.rev_current(), rev, "half a command is not seen");
             while application.digest().expect("the disk is well") == WalkStep::More {}
+        }
+    }
+
+    /// Looks for the previous pairs that were not in memory.
+    fn fill_prev(&self, applied: &mut Applied) {
+        for event in applied.events.iter_mut().filter(|event| event.prev_kv.is_none()) {
+            let found = self.state.mvcc.locate_prev(&[event]).load().expect("the disk is well");
+            event.prev_kv = found.into_iter().next().expect("each event has its place");
         }
     }
 

@@ -466,14 +466,15 @@ impl<'a> Trial<'a> {
         let mut write = store.begin();
         let mut moments = vec![write.now()];
         let mut expected: Vec<Event> = Vec::new();
+        // Events have the previous pairs that are in memory.
+        let head = store.recent.first();
         for change in changes {
             assert_eq!(write.rev(), if expected.is_empty() { begun } else { begun.next() });
             match change {
                 Change::Put { key, value, lease, want_prev } => {
                     let prev = model.get(key);
-                    let done =
-                        write.put(store, key.clone(), value.clone(), *lease, *want_prev).expect("a put");
-                    let prev_kv = prev.clone().filter(|_| *want_prev);
+                    let done = write.put(store, key.clone(), value.clone(), *lease, *want_prev);
+                    let prev_kv = prev.clone().filter(|kv| *want_prev && kv.mod_rev >= head);
                     let prev_lease = prev.as_ref().map(|kv| kv.lease).filter(|lease| lease.is_some());
                     assert_eq!(done, PutDone { prev_lease, existed: prev.is_some() });
                     let kv = KeyValue {
@@ -493,7 +494,7 @@ impl<'a> Trial<'a> {
                     let done = delete(store, &mut write, range, *want_prev);
                     let first = expected.len();
                     for (kv, deleted) in live.iter().zip(&done) {
-                        let prev_kv = Some(kv.clone()).filter(|_| *want_prev);
+                        let prev_kv = Some(kv.clone()).filter(|kv| *want_prev && kv.mod_rev >= head);
                         let key = kv.key.clone();
                         assert_eq!(*deleted, (key.clone(), kv.lease));
                         let kv = KeyValue { key, mod_rev: begun.next(), ..KeyValue::default() };
