@@ -311,6 +311,9 @@ pub(crate) const PASSWORD_THREADS_MAX: usize = 4;
 /// takes less than 4 KiB, with what its call holds.
 pub(crate) const PASSWORDS_WAITING: usize = 256;
 
+/// Characters of a name that are logged when a login is refused. The rest of a longer one is left out.
+pub(crate) const LOGGED_NAME_CHARS_MAX: usize = 64;
+
 /// Users whose password was right a moment ago and need not be hashed again. When there are more, the one
 /// whose password was checked first is forgotten, and its next check takes as long as the first.
 pub(crate) const PASSWORDS_REMEMBERED: usize = 1024;

@@ -12,6 +12,7 @@ use super::{Node, ProposeError, passwords::PasswordError};
 use crate::{
     apply::{ApplyError, AuthCommand, Command},
     auth::{AuthError, SimpleTokens, TOKEN_LETTERS, TokenHash},
+    limits::LOGGED_NAME_CHARS_MAX,
     types::{Rev, Secret},
 };
 
@@ -51,7 +52,9 @@ impl Node {
         if self.shared.passwords.check(name, password, hash.as_deref()).await? {
             return Ok(auth_rev);
         }
-        tracing::warn!("user-name" = name, "refused a login: wrong user name or password");
+        // Whoever knocks chooses the name.
+        let shown: String = name.chars().take(LOGGED_NAME_CHARS_MAX).collect();
+        tracing::warn!("user-name" = shown, "refused a login: wrong user name or password");
         Err(AuthError::LoginFailed.into())
     }
 

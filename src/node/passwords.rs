@@ -39,8 +39,12 @@ pub(super) struct Passwords {
     cost: u32,
     /// `None` until a password is to be hashed: many clusters never have one.
     queue: OnceLock<mpsc::Sender<Job>>,
+    /// The key of the digests in `recent`.
+    key: Key,
     recent: Mutex<Recent>,
 }
+
+type Key = [u64; 4];
 
 struct Job {
     password: Secret,
@@ -55,8 +59,7 @@ enum Work {
 impl Passwords {
     pub(super) fn new(cost: u32, chance: &Chance) -> Passwords {
         let key = std::array::from_fn(|_| chance.number());
-        let recent = Mutex::new(Recent { key, verified: BTreeMap::new() });
-        Passwords { cost, queue: OnceLock::new(), recent }
+        Passwords { cost, queue: OnceLock::new(), key, recent: Mutex::default() }
     }
 
     /// The bcrypt hash of a password, under the prefix that etcd writes.
@@ -81,24 +84,23 @@ impl Passwords {
         password: Secret,
         hash: Option<&str>,
     ) -> Result<bool, ProposeError> {
-        let digest = self.recent.lock().digest(user, &password, hash.unwrap_or_default());
-        let is_known = self.recent.lock().is_known(user, &digest, clock::now());
-        if is_known {
+        // A longer one was never accepted. bcrypt would look at its beginning only.
+        let is_possible = password.reveal().len() <= PASSWORD_BYTES_MAX;
+        let digest = is_possible.then(|| digest(&self.key, user, &password, hash.unwrap_or_default()));
+        let now = clock::now();
+        if digest.is_some_and(|digest| self.recent.lock().is_known(user, &digest, now)) {
             return Ok(true);
         }
-        // A longer one was never accepted, so the answer is known. bcrypt would look at its beginning only.
-        let is_possible = password.reveal().len() <= PASSWORD_BYTES_MAX;
         let (answer, checked) = oneshot::channel();
         let hash = match hash {
             Some(hash) if is_bcrypt(hash) => hash.to_owned(),
             Some(_) | None => no_hash(self.cost),
         };
         self.queue(Job { password, work: Work::Check { hash, answer } })?;
-        let is_right = checked.await.map_err(|_| ProposeError::Stopped)? && is_possible;
-        if is_right {
-            self.recent.lock().remember(user, digest, clock::now());
-        }
-        Ok(is_right)
+        let is_right = checked.await.map_err(|_| ProposeError::Stopped)?;
+        let Some(digest) = digest.filter(|_| is_right) else { return Ok(false) };
+        self.recent.lock().remember(user, digest, clock::now());
+        Ok(true)
     }
 
     fn queue(&self, job: Job) -> Result<(), ProposeError> {
@@ -172,28 +174,28 @@ fn work(jobs: &Mutex<mpsc::Receiver<Job>>, cost: u32) {
 /// The digest of a user, a password and the hash that it was compared with.
 type Verified = [u8; 32];
 
+/// Each part with its length, so that no two users with passwords are the same bytes. With another hash the
+/// digest is another one, so a password that was changed is not recognised any more.
+fn digest(key: &Key, user: &str, password: &Secret, hash: &str) -> Verified {
+    let mut digest = Sha256::new();
+    for part in key {
+        digest.update(part.to_be_bytes());
+    }
+    for part in [user, password.reveal(), hash] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest.finalize().into()
+}
+
 /// Passwords that were right a moment ago.
+#[derive(Default)]
 struct Recent {
-    key: [u64; 4],
     /// By user, with the time of the check.
     verified: BTreeMap<String, (Verified, Instant)>,
 }
 
 impl Recent {
-    /// Each part with its length, so that no two users with passwords are the same bytes. With another hash
-    /// the digest is another one, so a password that was changed is not recognised any more.
-    fn digest(&self, user: &str, password: &Secret, hash: &str) -> Verified {
-        let mut digest = Sha256::new();
-        for part in self.key {
-            digest.update(part.to_be_bytes());
-        }
-        for part in [user, password.reveal(), hash] {
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part.as_bytes());
-        }
-        digest.finalize().into()
-    }
-
     /// Nobody can compute digests without the key, so how long their comparison takes tells nothing.
     fn is_known(&self, user: &str, digest: &Verified, now: Instant) -> bool {
         self.verified.get(user).is_some_and(|(verified, at)| {
@@ -269,16 +271,17 @@ mod tests {
         let passwords = passwords();
         let mut recent = passwords.recent.lock();
         let now = Instant::now();
-        let digest = recent.digest("user", &secret("right"), "hash");
-        assert!(!recent.is_known("user", &digest, now));
-        recent.remember("user", digest, now);
-        assert!(recent.is_known("user", &digest, now));
-        assert!(!recent.is_known("user", &digest, now + PASSWORD_REMEMBERED));
+        let key = &passwords.key;
+        let right = digest(key, "user", &secret("right"), "hash");
+        assert!(!recent.is_known("user", &right, now));
+        recent.remember("user", right, now);
+        assert!(recent.is_known("user", &right, now));
+        assert!(!recent.is_known("user", &right, now + PASSWORD_REMEMBERED));
         for (user, password, hash) in
             [("user", "wrong", "hash"), ("user", "right", "other"), ("use", "rright", "hash")]
         {
-            let digest = recent.digest(user, &secret(password), hash);
-            assert!(!recent.is_known("user", &digest, now), "{user} {password} {hash}");
+            let other = digest(key, user, &secret(password), hash);
+            assert!(!recent.is_known("user", &other, now), "{user} {password} {hash}");
         }
     }
 
