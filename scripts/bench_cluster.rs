@@ -19,10 +19,8 @@
 #![allow(clippy::disallowed_methods, reason = "a measurement lives by the clock")]
 
 use std::{
-    env,
     error::Error,
     io::{self, Write as _},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,10 +34,13 @@ use tokio::{runtime, sync::mpsc, task::JoinHandle, time};
 use tonic::{Status, transport::Channel};
 
 use self::{
+    arguments::Arguments,
     cluster::{Cluster, Plan},
     pb::etcdserverpb::{MoveLeaderRequest, PutRequest, RangeRequest, kv_client::KvClient},
 };
 
+#[path = "bench_arguments.rs"]
+mod arguments;
 #[path = "bench_catch_up.rs"]
 mod catch_up;
 #[path = "../tests/support/cluster.rs"]
@@ -80,37 +81,18 @@ const FAULTS: [(&str, Fault); 4] = [
 ];
 
 fn main() -> Result<(), Failure> {
-    let args: Vec<String> = env::args().skip(1).collect();
-    if !args.iter().any(|arg| arg == "--bench") {
-        // `cargo test --all-targets` runs this program too, where it must do nothing.
-        return Ok(());
-    }
-    let runs = number(&args, "--runs", 20)?;
-    let members = number(&args, "--members", 3)?;
-    let mut plan = Plan::new(members);
-    if let Some(program) = value(&args, "--program") {
-        plan = plan.program(match program {
-            "etcd" => tools::brought_reference()?.etcd.clone(),
-            path => PathBuf::from(path),
-        });
+    let Some(arguments) = Arguments::of_bench() else { return Ok(()) };
+    let runs = arguments.number("--runs", 20)?;
+    let mut plan = Plan::new(arguments.number("--members", 3)?);
+    if let Some(program) = arguments.program()? {
+        plan = plan.program(program);
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    match args.iter().map(String::as_str).find(|arg| !arg.starts_with("--")) {
-        Some("failover") => runtime.block_on(failover(plan.found(), runs, value(&args, "--only"))),
-        Some("catch-up") => runtime.block_on(catch_up::run(plan, number(&args, "--gigabytes", 1)?)),
+    match arguments.0.iter().map(String::as_str).find(|argument| !argument.starts_with("--")) {
+        Some("failover") => runtime.block_on(failover(plan.found(), runs, arguments.value("--only"))),
+        Some("catch-up") => runtime.block_on(catch_up::run(plan, arguments.number("--gigabytes", 1)?)),
         _ => Err(USAGE.into()),
     }
-}
-
-fn value<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
-    let at = args.iter().position(|arg| arg == name)?;
-    args.get(at + 1).map(String::as_str)
-}
-
-fn number(args: &[String], name: &str, default: usize) -> Result<usize, Failure> {
-    let Some(value) = value(args, name) else { return Ok(default) };
-    let number = value.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| format!("{name} needs a number above 0").into())
 }
 
 async fn failover(mut cluster: Cluster, runs: usize, only: Option<&str>) -> Result<(), Failure> {

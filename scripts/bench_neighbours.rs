@@ -21,12 +21,10 @@
 #![allow(clippy::disallowed_methods, reason = "a measurement lives by the clock")]
 
 use std::{
-    env,
     error::Error,
     fs,
     io::{self, Write as _},
     net::TcpStream,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -50,6 +48,7 @@ use tonic::{
 };
 
 use self::{
+    arguments::Arguments,
     cluster::{Cluster, Member, Plan},
     pb::etcdserverpb::{
         AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, AuthenticateRequest,
@@ -61,10 +60,14 @@ use self::{
     },
 };
 
+#[path = "bench_arguments.rs"]
+mod arguments;
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
 #[path = "../tests/support/pb.rs"]
 mod pb;
+#[path = "../tests/support/raw.rs"]
+mod raw;
 #[path = "../tests/support/tools.rs"]
 mod tools;
 
@@ -96,6 +99,7 @@ const TIMED_LOGINS: usize = 200;
 /// Logins with the right password, by several clients.
 const RIGHT_LOGINS: usize = 2000;
 const RIGHT_LOGIN_CLIENTS: usize = 16;
+const PINGING_CLIENTS: usize = 4;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -111,9 +115,10 @@ enum Noise {
     Connections,
     MibPuts,
     LoginStorm,
+    PeerPings,
 }
 
-const NOISES: [(&str, Noise); 10] = [
+const NOISES: [(&str, Noise); 11] = [
     ("big-txn", Noise::BigTxn),
     ("big-txn-with-put", Noise::BigTxnWithPut),
     ("big-range", Noise::BigRange),
@@ -124,26 +129,19 @@ const NOISES: [(&str, Noise); 10] = [
     ("connections", Noise::Connections),
     ("mib-puts", Noise::MibPuts),
     ("login-storm", Noise::LoginStorm),
+    ("peer-pings", Noise::PeerPings),
 ];
 
 fn main() -> Result<(), Failure> {
-    let args: Vec<String> = env::args().skip(1).collect();
-    if !args.iter().any(|arg| arg == "--bench") {
-        // `cargo test --all-targets` runs this too, and means something else.
-        return Ok(());
-    }
-    let length = Duration::from_secs(number(&args, "--seconds", 10)? as u64);
-    let members = number(&args, "--members", 1)?;
-    let only = value(&args, "--only");
+    let Some(arguments) = Arguments::of_bench() else { return Ok(()) };
+    let length = Duration::from_secs(arguments.number("--seconds", 10)? as u64);
+    let members = arguments.number("--members", 1)?;
+    let only = arguments.value("--only");
     if let Some(only) = only.filter(|only| NOISES.iter().all(|(name, _)| name != only)) {
         let names: Vec<_> = NOISES.iter().map(|(name, _)| *name).collect();
         return Err(format!("no such noise: {only}; there are {}", names.join(", ")).into());
     }
-    let program = match value(&args, "--program") {
-        Some("etcd") => Some(tools::brought_reference()?.etcd.clone()),
-        Some(path) => Some(PathBuf::from(path)),
-        None => None,
-    };
+    let program = arguments.program()?;
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     writeln!(
         io::stdout(),
@@ -163,17 +161,6 @@ fn main() -> Result<(), Failure> {
         runtime.block_on(measure(name, *noise, plan.found(), length))?;
     }
     Ok(())
-}
-
-fn value<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
-    let at = args.iter().position(|arg| arg == name)?;
-    args.get(at + 1).map(String::as_str)
-}
-
-fn number(args: &[String], name: &str, default: usize) -> Result<usize, Failure> {
-    let Some(value) = value(args, name) else { return Ok(default) };
-    let number = value.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| format!("{name} needs a number above 0").into())
 }
 
 /// One kind of noise, on a cluster of its own.
@@ -491,6 +478,13 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
                 }));
             }
         }
+        Noise::PeerPings => {
+            for number in 0..PINGING_CLIENTS {
+                let stays = number % 2 == 0;
+                let (port, done, is_over) = (member.peer_port, Arc::clone(done), Arc::clone(&is_over));
+                thread::spawn(move || ping(port, stays, &done, &is_over));
+            }
+        }
     }
     Ok(Makers { tasks, is_over })
 }
@@ -575,6 +569,25 @@ fn flood(address: &str, done: &AtomicU64, is_over: &AtomicBool) {
             done.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Pings at the peer port, as fast as they can be sent. A client that `stays` opens its connection again when the
+/// server has closed it, and the others do so after a few pings.
+fn ping(port: u16, stays: bool, done: &AtomicU64, is_over: &AtomicBool) {
+    let pings = raw::frame(raw::PING, 0, 0, &[0; 8]).repeat(64);
+    while !is_over.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+        done.fetch_add(1, Ordering::Relaxed);
+        // So that a server that neither reads nor closes does not end the noise.
+        let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
+        let mut sent = stream.write_all(&raw::greeting());
+        while sent.is_ok() && !is_over.load(Ordering::Relaxed) {
+            sent = stream.write_all(&pings);
+            if !stays {
+                break;
+            }
+        }
     }
 }
 

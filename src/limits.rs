@@ -82,8 +82,22 @@ pub(crate) const SMALL_PIECE_BYTES: usize = 8 * 1024;
 pub(crate) const HTTP2_VOID_FRAMES: u32 = 10_000;
 pub(crate) const HTTP2_VOID_FRAMES_PER_SEC: u32 = 1000;
 
-/// How long a client that sent too many frames may take to read why its connection is closed.
+/// What connections to the peer port may do until a member has shown itself on them. Together they take a few
+/// steps in each interval, each of which is to accept a connection, to read from one or to begin a call on one, and
+/// at most so many that they did not take before. A step takes the core thread 0.1 ms at most, so steps take little of it. Who
+/// finds no step waits in turn. A connection that stays for longer, or sends more frames without effect, is closed.
+pub(crate) const LOBBY_STEPS: usize = 32;
+pub(crate) const LOBBY_STEPS_PER_INTERVAL: usize = 4;
+pub(crate) const LOBBY_INTERVAL: Duration = Duration::from_millis(1);
+pub(crate) const LOBBY_STAY_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LOBBY_VOID_FRAMES: u32 = 64;
+
+const _: () = assert!(LOBBY_STEPS_PER_INTERVAL <= LOBBY_STEPS && LOBBY_VOID_FRAMES <= HTTP2_VOID_FRAMES);
+
+/// How long a client that sent too many frames may take to read why its connection is closed, and how many bytes
+/// of what it still sends are read and discarded meanwhile. After that nothing is read until the connection is closed.
 pub(crate) const HTTP2_GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const HTTP2_GOAWAY_DISCARD_BYTES: usize = 64 * 1024;
 
 /// The shortest time between two pings of a client if `--grpc-keepalive-min-time` is 0: gRPC's default.
 pub(crate) const KEEPALIVE_MIN_TIME_DEFAULT: Duration = Duration::from_secs(5 * 60);

@@ -17,7 +17,7 @@ use tokio::{
     runtime,
     sync::{
         mpsc::{self, error::TrySendError},
-        watch,
+        oneshot, watch,
     },
     task::{JoinError, JoinSet},
     time,
@@ -132,6 +132,13 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
         };
         tracing::info!(address = %listener.address(), "serving peer traffic");
         let mut handshakes = JoinSet::new();
+        let mut door = None;
+        let next = async || {
+            services.has_room().await;
+            listener.accept().await
+        };
+        // Not dropped while it waits: it may hold a connection that waits for a place.
+        let mut accept = Box::pin(next());
         loop {
             tokio::select! { biased;
                 Some(opened) = handshakes.join_next() => {
@@ -139,10 +146,16 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
                         services.serve(io);
                     }
                 }
-                accepted = listener.accept() => match accepted.register() {
-                    Ok(Registered::Open(io)) => services.serve(io),
-                    Ok(Registered::Handshake(handshake)) => drop(handshakes.spawn(handshake)),
-                    Err(error) => tracing::warn!(%error, "cannot serve a connection of a peer"),
+                accepted = &mut accept => {
+                    accept.set(next());
+                    match accepted.register() {
+                        Ok(Registered::Open(io)) => services.serve(io),
+                        Ok(Registered::Handshake(handshake)) => {
+                            let door = door.get_or_insert_with(Door::open);
+                            handshakes.spawn_on(handshake, &door.runtime);
+                        }
+                        Err(error) => tracing::warn!(%error, "cannot serve a connection of a peer"),
+                    }
                 }
             }
         }
@@ -153,6 +166,26 @@ pub(crate) async fn serve_peers(node: Node, sockets: Vec<Bound>, places: Places)
         }
     };
     future::join(future::join_all(ports), tunnels).await;
+}
+
+/// The thread of the TLS handshakes of peers. Their arithmetic takes longer than a message of consensus may wait
+/// for the core thread. The connections belong to the core thread all the same, and are served there afterwards.
+struct Door {
+    runtime: runtime::Handle,
+    /// Dropping it ends the thread.
+    _open: oneshot::Sender<()>,
+}
+
+impl Door {
+    fn open() -> Door {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a runtime needs nothing but memory");
+        let handle = runtime.handle().clone();
+        let (open, closed) = oneshot::channel();
+        // It ends with the process, or when nobody makes handshakes any more.
+        drop(threads::spawn("retcd-handshake", move || drop(runtime.block_on(closed))));
+        Door { runtime: handle, _open: open }
+    }
 }
 
 /// The connection that a handshake has made, unless it was refused.

@@ -28,15 +28,21 @@ use tower::Service;
 use super::{
     Load, Methods, Probe,
     calls::{Answer, Calls, Open},
-    flood::PingPolicy,
+    flood::{Flood, PingPolicy},
     grpc,
     grpc::Grpc,
     inbound::Inbound,
+    lobby::{Lobby, Visit},
     request::{self, Encrypted},
     router,
     socket::Socket,
 };
-use crate::{limits, sockets::Io, telemetry::Metrics, types::CommonName};
+use crate::{
+    clock, limits,
+    sockets::{Io, Standing},
+    telemetry::Metrics,
+    types::CommonName,
+};
 
 /// How long a connection of HTTP/1 may be idle between two requests.
 const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -128,8 +134,9 @@ impl Services {
             Protocols::Http | Protocols::Metrics => Http2::Endpoints(http.clone()),
         };
         let calls = Calls::new(self.load.clone());
-        let service = ByVersion::new(&stream, http2, http.clone(), calls);
-        serve(stream, self.pings, Some(self.metrics.clone()), &builder, service, graceful);
+        let service = ByVersion::new(&stream, http2, http.clone(), calls, None);
+        let flood = Flood::new(self.pings, limits::HTTP2_VOID_FRAMES, clock::now());
+        serve(stream, flood, Some(self.metrics.clone()), &builder, service, graceful);
     }
 }
 
@@ -140,9 +147,11 @@ pub(crate) struct PeerServices {
     /// A member that stops does not wait for the connections of its peers.
     graceful: GracefulShutdown,
     load: Arc<Load>,
+    lobby: Arc<Lobby>,
 }
 
 impl PeerServices {
+    /// To be called on the runtime that serves the connections.
     pub(crate) fn new(grpc: tonic::service::Routes, methods: Methods) -> PeerServices {
         let router = grpc.prepare().into_axum_router();
         let mut builder = builder();
@@ -152,7 +161,11 @@ impl PeerServices {
             .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
             .keep_alive_interval(PEER_KEEPALIVE)
             .keep_alive_timeout(PEER_KEEPALIVE);
+        let lobby = Lobby::new();
+        let refilled = lobby.clone();
+        tokio::spawn(async move { refilled.refill().await });
         PeerServices {
+            lobby,
             grpc: Grpc { router, methods, message_bytes_max: limits::PEER_MESSAGE_BYTES_MAX },
             builder: builder.http2_only(),
             graceful: GracefulShutdown::new(),
@@ -160,18 +173,25 @@ impl PeerServices {
         }
     }
 
+    /// Resolves when the next connection may be accepted.
+    pub(crate) async fn has_room(&self) {
+        self.lobby.step().await;
+    }
+
     /// Serves the connection in a task of its own until it closes.
     pub(crate) fn serve(&self, stream: Io) {
         let http2 = Http2::Grpc(self.grpc.clone());
         let calls = Calls::new(self.load.clone());
-        let service = ByVersion::new(&stream, http2, self.grpc.router.clone(), calls);
-        serve(stream, PEER_PINGS, None, &self.builder, service, &self.graceful);
+        let lobby = Some((self.lobby.clone(), Standing::default()));
+        let service = ByVersion::new(&stream, http2, self.grpc.router.clone(), calls, lobby);
+        let flood = Flood::new(PEER_PINGS, limits::LOBBY_VOID_FRAMES, clock::now());
+        serve(stream, flood, None, &self.builder, service, &self.graceful);
     }
 }
 
 fn serve(
     stream: Io,
-    pings: PingPolicy,
+    flood: Flood,
     metrics: Option<Arc<Metrics>>,
     builder: &auto::Builder<TokioExecutor>,
     service: ByVersion,
@@ -179,8 +199,8 @@ fn serve(
 ) {
     let is_grpc = matches!(service.http2, Http2::Grpc(_) | Http2::Both(..));
     let calls = service.calls.clone();
-    let inbound = Inbound::new(is_grpc, pings, calls.clone());
-    let io = TokioIo::new(Socket::new(stream, inbound, calls, metrics));
+    let inbound = Inbound::new(is_grpc, flood, calls.clone());
+    let io = TokioIo::new(Socket::new(stream, inbound, calls, metrics, service.visit()));
     let connection = builder.serve_connection(io, service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
@@ -222,6 +242,8 @@ struct ByVersion {
     common_name: Option<CommonName>,
     is_encrypted: bool,
     calls: Arc<Calls>,
+    /// Of a connection to a peer port: where it is until a member has shown itself.
+    lobby: Option<(Arc<Lobby>, Standing)>,
 }
 
 enum Http2 {
@@ -232,7 +254,13 @@ enum Http2 {
 }
 
 impl ByVersion {
-    fn new(stream: &Io, http2: Http2, http1: Router, calls: Arc<Calls>) -> ByVersion {
+    fn new(
+        stream: &Io,
+        http2: Http2,
+        http1: Router,
+        calls: Arc<Calls>,
+        lobby: Option<(Arc<Lobby>, Standing)>,
+    ) -> ByVersion {
         ByVersion {
             http2,
             http1,
@@ -240,7 +268,14 @@ impl ByVersion {
             common_name: stream.common_name().cloned(),
             is_encrypted: stream.is_encrypted(),
             calls,
+            lobby,
         }
+    }
+
+    /// `None` if the connection is not in the lobby.
+    fn visit(&self) -> Option<Visit> {
+        let (lobby, standing) = self.lobby.as_ref().filter(|(_, standing)| !standing.is_member())?;
+        Some(Visit::new(lobby.clone(), standing.clone()))
     }
 
     fn grpc(&self, grpc: &Grpc, mut request: Request<Incoming>, has_room: bool) -> Handler {
@@ -272,6 +307,12 @@ impl HyperService<Request<Incoming>> for ByVersion {
         let (open, has_room) = self.calls.begin();
         let remote = TcpConnectInfo { local_addr: None, remote_addr: self.remote };
         request.extensions_mut().insert(remote);
+        let visit = self.visit();
+        if visit.is_some()
+            && let Some((_, standing)) = &self.lobby
+        {
+            request.extensions_mut().insert(standing.clone());
+        }
         let handler = match (&self.http2, request.version()) {
             (Http2::Grpc(grpc), Version::HTTP_2) => self.grpc(grpc, request, has_room),
             (Http2::Endpoints(router), Version::HTTP_2) => self.endpoint(router, request),
@@ -283,7 +324,7 @@ impl HyperService<Request<Incoming>> for ByVersion {
             }
             _ => self.endpoint(&self.http1, request),
         };
-        Call { handler, open: Some(open) }
+        Call { handler, open: Some(open), visit }
     }
 }
 
@@ -292,6 +333,8 @@ struct Call {
     handler: Handler,
     /// `None` once the answer has begun, which holds it from then on.
     open: Option<Open>,
+    /// Of a call that has not begun, on a connection in the lobby.
+    visit: Option<Visit>,
 }
 
 enum Handler {
@@ -304,6 +347,10 @@ impl Future for Call {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if let Some(visit) = this.visit.as_mut().filter(|visit| !visit.is_over()) {
+            ready!(visit.poll_step(cx));
+        }
+        this.visit = None;
         let Ok(response) = ready!(match &mut this.handler {
             Handler::Grpc(call) => Pin::new(call).poll(cx),
             Handler::Endpoint(call) => Pin::new(call).poll(cx),

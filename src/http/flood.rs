@@ -61,15 +61,10 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    pub(super) fn new(policy: PingPolicy, now: Instant) -> Flood {
-        Flood {
-            policy,
-            last_ping: None,
-            strikes: 0,
-            is_answered: false,
-            budget: limits::HTTP2_VOID_FRAMES,
-            filled: now,
-        }
+    /// A connection that may begin with `budget` frames without effect.
+    pub(super) fn new(policy: PingPolicy, budget: u32, now: Instant) -> Flood {
+        assert!(budget <= limits::HTTP2_VOID_FRAMES, "no connection may send more");
+        Flood { policy, last_ping: None, strikes: 0, is_answered: false, budget, filled: now }
     }
 
     /// Judges a ping.
@@ -133,8 +128,9 @@ mod tests {
     fn the_third_ping_that_comes_too_soon_is_the_last() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let survived =
-            |policy, has_calls, apart| pings(&mut Flood::new(policy, start), has_calls, start, apart);
+        let survived = |policy, has_calls, apart| {
+            pings(&mut Flood::new(policy, limits::HTTP2_VOID_FRAMES, start), has_calls, start, apart)
+        };
         assert_eq!(survived(POLICY, true, second), 3);
         assert_eq!(survived(POLICY, true, 5 * second), 10, "as often as allowed");
         assert_eq!(survived(POLICY, false, 5 * second), 3, "no call is open");
@@ -144,7 +140,7 @@ mod tests {
     #[test]
     fn an_answer_clears_the_strikes() {
         let now = Instant::now();
-        let mut flood = Flood::new(POLICY, now);
+        let mut flood = Flood::new(POLICY, limits::HTTP2_VOID_FRAMES, now);
         for _ in 0..100 {
             for _ in 0..3 {
                 flood.ping(true, now).expect("the client was answered");
@@ -158,7 +154,7 @@ mod tests {
     #[test]
     fn frames_without_effect_are_paid_for_by_others_and_by_time() {
         let now = Instant::now();
-        let mut flood = Flood::new(POLICY, now);
+        let mut flood = Flood::new(POLICY, limits::HTTP2_VOID_FRAMES, now);
         let drain = |flood: &mut Flood, now| (0..).take_while(|_| flood.void_frame(|| now).is_ok()).count();
         let all = limits::HTTP2_VOID_FRAMES as usize;
         assert_eq!(drain(&mut flood, now), all);

@@ -23,7 +23,7 @@ use tokio::io::ReadBuf;
 
 use super::{
     calls::Calls,
-    flood::{Excess, Flood, PingPolicy},
+    flood::{Excess, Flood},
     hpack::{Decoder, Fields},
     request::{self, Fate},
 };
@@ -109,11 +109,11 @@ enum Step {
 }
 
 impl Inbound {
-    pub(super) fn new(is_grpc: bool, pings: PingPolicy, calls: Arc<Calls>) -> Inbound {
+    pub(super) fn new(is_grpc: bool, flood: Flood, calls: Arc<Calls>) -> Inbound {
         Inbound {
             state: State::Preface(0),
             is_grpc,
-            flood: Flood::new(pings, clock::now()),
+            flood,
             calls,
             excess: None,
             hpack: Decoder::default(),
@@ -456,11 +456,12 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::http::{Load, hpack::write_field};
+    use crate::http::{Load, flood::PingPolicy, hpack::write_field};
 
     fn fresh() -> Inbound {
         let pings = PingPolicy { interval_min: Duration::ZERO, without_calls: true };
-        Inbound::new(true, pings, Calls::new(Load::new()))
+        let flood = Flood::new(pings, limits::HTTP2_VOID_FRAMES, clock::now());
+        Inbound::new(true, flood, Calls::new(Load::new()))
     }
 
     /// What is passed on of bytes that are received in pieces of these lengths, over and over.

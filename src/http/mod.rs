@@ -17,6 +17,7 @@ mod grpc;
 mod health;
 mod hpack;
 mod inbound;
+mod lobby;
 mod node;
 mod outbound;
 mod patience;

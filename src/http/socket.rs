@@ -24,6 +24,7 @@ use super::{
     calls::Calls,
     flood::Excess,
     inbound::{Inbound, Unfinished},
+    lobby::Visit,
     outbound::{Outbound, goaway},
     patience::Patience,
 };
@@ -59,6 +60,10 @@ pub(super) struct Socket {
     /// A burst is being started. This task ends once the tasks that were ready before it have run.
     pause: Option<JoinHandle<()>>,
     farewell: Option<Farewell>,
+    /// Of a connection in the lobby.
+    visit: Option<Visit>,
+    /// It has read something since it took its last step.
+    owes_step: bool,
 }
 
 /// The end of a connection whose client sent too much.
@@ -66,6 +71,8 @@ struct Farewell {
     excess: Excess,
     goaway: Vec<u8>,
     sent: usize,
+    /// Bytes that were received since and not looked at.
+    discarded: usize,
     /// When the client has had enough time to read the frame.
     due: Pin<Box<Sleep>>,
 }
@@ -76,6 +83,7 @@ impl Socket {
         inbound: Inbound,
         calls: Arc<Calls>,
         metrics: Option<Arc<Metrics>>,
+        visit: Option<Visit>,
     ) -> Socket {
         Socket {
             stream,
@@ -90,6 +98,8 @@ impl Socket {
             reader: None,
             pause: None,
             farewell: None,
+            visit,
+            owes_step: false,
         }
     }
 
@@ -114,7 +124,11 @@ impl Socket {
 
     /// Takes note of received bytes. The first so many of them are passed on.
     fn received(&mut self, new: &[u8]) -> usize {
-        let passed = self.inbound.received(new);
+        let mut passed = self.inbound.received(new);
+        if self.inbound.excess().is_some() {
+            // The connection is about to end, and our HTTP/2 need not work for it any more.
+            passed = 0;
+        }
         if self.inbound.is_not_http2() {
             if !self.calls.has_open() {
                 self.head_since = Some(self.calls.begun());
@@ -137,6 +151,24 @@ impl Socket {
         }
         let is_head = !self.calls.has_open() && self.head_since == Some(self.calls.begun());
         is_head.then_some(Unfinished::Head)
+    }
+
+    /// Pays for what a connection in the lobby has read before. Ready with an error if it has been there for too
+    /// long.
+    fn poll_visit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(visit) = self.visit.as_mut().filter(|visit| !visit.is_over()) else {
+            self.visit = None;
+            return Poll::Ready(Ok(()));
+        };
+        if visit.poll_too_long(cx).is_ready() {
+            let text = "no member has made a call on the connection";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        if self.owes_step {
+            ready!(visit.poll_step(cx));
+            self.owes_step = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Nothing was received. Ready with an error if the client had to send something for too long.
@@ -195,6 +227,7 @@ impl Socket {
             excess,
             goaway: goaway(last_stream_id, ENHANCE_YOUR_CALM, excess.debug_data()),
             sent: 0,
+            discarded: 0,
             due: Box::pin(time::sleep(limits::HTTP2_GOAWAY_TIMEOUT)),
         });
         let is_over = farewell.due.as_mut().poll(cx).is_ready()
@@ -208,7 +241,8 @@ impl Socket {
 
 impl Farewell {
     /// Sends the GOAWAY frame and waits until the client has closed its side. What it still sends is
-    /// discarded, because closing a socket with unread bytes could destroy the frame on its way.
+    /// discarded, because closing a socket with unread bytes could destroy the frame on its way. From a client
+    /// that goes on sending, nothing more is read after a while: reading would be the work that it wants.
     fn poll_say(&mut self, stream: &mut Io, outbound: &Outbound, cx: &mut Context<'_>) -> Poll<()> {
         if !outbound.is_between_frames() {
             return Poll::Pending;
@@ -223,13 +257,15 @@ impl Farewell {
             return Poll::Ready(());
         }
         let mut discarded = [0; 4096];
-        loop {
+        while self.discarded < limits::HTTP2_GOAWAY_DISCARD_BYTES {
             let mut discarded = ReadBuf::new(&mut discarded);
             match ready!(Pin::new(&mut *stream).poll_read(cx, &mut discarded)) {
-                Ok(()) if !discarded.filled().is_empty() => {}
+                Ok(()) if !discarded.filled().is_empty() => self.discarded += discarded.filled().len(),
                 _ => return Poll::Ready(()),
             }
         }
+        // Until its time is over.
+        Poll::Pending
     }
 }
 
@@ -262,10 +298,12 @@ impl AsyncRead for Socket {
             if buffer.filled().len() > before || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
+            ready!(this.poll_visit(cx))?;
             match read(Pin::new(&mut this.stream), cx, buffer) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => return Poll::Ready(Err(ready!(this.poll_late(cx)))),
             }
+            this.owes_step = this.visit.is_some();
             let received = &buffer.filled()[before..];
             if received.is_empty() {
                 return Poll::Ready(Ok(()));

@@ -20,11 +20,16 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service;
 
 use super::{
-    Load, Methods, PeerServices, Probe, Protocols, Services, Versions, calls::Calls, flood::PingPolicy,
-    inbound::Inbound, router, socket::Socket,
+    Load, Methods, PeerServices, Probe, Protocols, Services, Versions,
+    calls::Calls,
+    flood::{Flood, PingPolicy},
+    inbound::Inbound,
+    router,
+    socket::Socket,
 };
 use crate::{
     apply::AlarmKind,
+    clock,
     config::Config,
     limits,
     sockets::Io,
@@ -622,8 +627,9 @@ async fn a_client_that_takes_nothing_is_not_read_any_more() {
     let (stream, _) = listener.accept().await.expect("a connection");
     let calls = Calls::new(Load::new());
     let pings = PingPolicy { interval_min: Duration::ZERO, without_calls: true };
-    let inbound = Inbound::new(true, pings, calls.clone());
-    let mut socket = Socket::new(Io::tcp(stream), inbound, calls, None);
+    let flood = Flood::new(pings, limits::HTTP2_VOID_FRAMES, clock::now());
+    let inbound = Inbound::new(true, flood, calls.clone());
+    let mut socket = Socket::new(Io::tcp(stream), inbound, calls, None, None);
 
     // Until neither side's buffers take more.
     while futures_util::poll!(std::future::poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 65_536])))

@@ -3,7 +3,7 @@
 use std::{future, pin::Pin};
 
 use futures_util::{Stream, StreamExt, stream};
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tonic::{Extensions, Request, Response, Status, Streaming, service::Routes};
 
 use super::parse;
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
+    sockets::Standing,
 };
 
 /// The routes for the peer ports.
@@ -36,13 +37,17 @@ struct Peer {
 }
 
 impl Peer {
-    fn check(&self, envelope: Option<pb::Envelope>) -> Result<Envelope, Status> {
+    /// Judges who sends a call, and lets the call's connection out of the lobby.
+    fn check(&self, call: &Extensions, envelope: Option<pb::Envelope>) -> Result<Envelope, Status> {
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("a request without an envelope"))?;
         let pb::Envelope { version, cluster, from, to, base } = envelope;
         let envelope = Envelope { version, cluster, from, to, base };
         if let Err(refusal) = self.node.check_envelope(envelope) {
             self.node.tell_refusal(from, &refusal);
             return Err(refusal.into());
+        }
+        if let Some(standing) = call.get::<Standing>() {
+            standing.show_member();
         }
         Ok(envelope)
     }
@@ -60,9 +65,9 @@ impl From<PeerRefusal> for Status {
 #[tonic::async_trait]
 impl peer_server::Peer for Peer {
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
-        let request = request.into_inner();
+        let (_, call, request) = request.into_parts();
         let kind = request.kind().into();
-        let from = self.check(request.envelope)?.from;
+        let from = self.check(&call, request.envelope)?.from;
         let message = self.node.peer_message(from, kind, request.message).await?;
         Ok(Response::new(RaftReply { message }))
     }
@@ -74,10 +79,10 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<AppendPiece>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let mut pieces = request.into_inner();
+        let (_, call, mut pieces) = request.into_parts();
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("the log begins with an envelope"))?;
-        let from = self.check(first.envelope)?.from;
+        let from = self.check(&call, first.envelope)?.from;
         // If the connection breaks, the messages end without an error, because the peer cannot receive one.
         let others = pieces.take_while(|piece| future::ready(piece.is_ok()));
         let others = others.filter_map(|piece| future::ready(piece.ok()));
@@ -93,10 +98,10 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<RaftReply>, Status> {
-        let mut pieces = request.into_inner();
+        let (_, call, mut pieces) = request.into_parts();
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        let from = self.check(first.envelope)?.from;
+        let from = self.check(&call, first.envelope)?.from;
         let pieces = pieces.map(|piece| match piece {
             Ok(SnapshotPiece { data, data_crc32c: crc32c, is_continued, .. }) => {
                 Ok(Piece { data, crc32c, is_continued })
@@ -113,10 +118,10 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<TunnelPiece>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
-        let mut pieces = request.into_inner();
+        let (_, call, mut pieces) = request.into_parts();
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("a tunnel begins with an envelope"))?;
-        let from = self.check(first.envelope)?.from;
+        let from = self.check(&call, first.envelope)?.from;
         // A connection that breaks ends the data; there is nobody to tell.
         let data = pieces.map(|piece| Some(piece.ok()?.data));
         let data = self.node.peer_tunnel(from, data)?;
@@ -124,8 +129,9 @@ impl peer_server::Peer for Peer {
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
-        let ProposeRequest { envelope, term, serial, batch } = request.into_inner();
-        let from = self.check(envelope)?.from;
+        let (_, call, request) = request.into_parts();
+        let ProposeRequest { envelope, term, serial, batch } = request;
+        let from = self.check(&call, envelope)?.from;
         let result = match self.node.peer_propose(from, term, serial, batch).await? {
             Forwarded::Applied => Proposed::Applied,
             Forwarded::NotLeader => Proposed::NotLeader,
@@ -138,13 +144,15 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexReply>, Status> {
-        self.check(request.into_inner().envelope)?;
+        let (_, call, request) = request.into_parts();
+        self.check(&call, request.envelope)?;
         Ok(Response::new(ReadIndexReply { index: self.node.peer_read_index().await }))
     }
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
-        let LeaseRequest { envelope, id, renew, caller } = request.into_inner();
-        self.check(envelope)?;
+        let (_, call, request) = request.into_parts();
+        let LeaseRequest { envelope, id, renew, caller } = request;
+        self.check(&call, envelope)?;
         Ok(Response::new(match self.node.peer_lease(LeaseQuery { id, renew, caller }).await? {
             LeaseAnswer::NotLeader => LeaseReply { not_leader: true, ..LeaseReply::default() },
             LeaseAnswer::Denied => LeaseReply { denied: true, ..LeaseReply::default() },
@@ -156,8 +164,8 @@ impl peer_server::Peer for Peer {
     }
 
     async fn change(&self, request: Request<ChangeRequest>) -> Result<Response<ChangeReply>, Status> {
-        let request = request.into_inner();
-        self.check(request.envelope)?;
+        let (_, call, request) = request.into_parts();
+        self.check(&call, request.envelope)?;
         let change = match request.change {
             Some(Wanted::Add(AddMember { id, peer_urls, is_learner })) => {
                 let peer_urls = parse::member_urls(&peer_urls)?;
@@ -175,8 +183,9 @@ impl peer_server::Peer for Peer {
     }
 
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
-        let HelloRequest { envelope, was_removed } = request.into_inner();
-        let from = self.check(envelope)?.from;
+        let (_, call, request) = request.into_parts();
+        let HelloRequest { envelope, was_removed } = request;
+        let from = self.check(&call, envelope)?.from;
         if was_removed {
             self.node.peer_removed(from);
         }

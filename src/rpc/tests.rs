@@ -28,12 +28,14 @@ use crate::{
             LeaseGrantRequest, LeaseGrantResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
             RequestOp, TxnRequest, TxnResponse, request_op, response_op,
         },
+        retcd::peer::{Envelope, HelloRequest},
         v3electionpb::{
             CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
             ProclaimResponse, ResignRequest, ResignResponse,
         },
         v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
     },
+    sockets::Standing,
     telemetry::Metrics,
 };
 
@@ -524,4 +526,30 @@ fn the_deepest_transaction_fits_the_stack() {
     };
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(runs);
     thread.expect("a thread").join().expect("it fits");
+}
+
+/// A call in the name of a member lets its connection out of the lobby; others do not.
+#[tokio::test]
+async fn a_connection_is_a_members_once_a_member_has_made_a_call_on_it() {
+    let member = Member::start();
+    let (cluster, own) = member.node.ids();
+    let mut peers = super::peer_routes(&member.node).prepare().into_axum_router();
+    let mut call = async |cluster: u64, from: u64| {
+        let envelope = Envelope { version: 2, cluster, from, to: own.0, base: None };
+        let hello = HelloRequest { envelope: Some(envelope), was_removed: false };
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(0);
+        bytes.put_u32(hello.encoded_len() as u32);
+        hello.encode(&mut bytes).expect("there is room");
+        let body = Body::new(Full::new(bytes.freeze()).map_err(|never| match never {}));
+        let request = Request::post("/retcd.peer.Peer/Hello").header("content-type", "application/grpc");
+        let mut request = request.body(body).expect("a sound request");
+        let standing = Standing::default();
+        request.extensions_mut().insert(standing.clone());
+        peers.call(request).await.expect("infallible");
+        standing.is_member()
+    };
+    assert!(!call(cluster.0 + 1, own.0).await, "of another cluster");
+    assert!(!call(cluster.0, own.0 + 1).await, "of no member");
+    assert!(call(cluster.0, own.0).await);
 }

@@ -16,12 +16,14 @@ mod dialer;
 mod io;
 mod listener;
 mod resolve;
+mod standing;
 
 pub(crate) use descriptors::{Descriptors, Places, raise_limit};
 pub(crate) use dialer::Dialer;
 pub(crate) use io::Io;
 pub(crate) use listener::{Accepted, Bound, Listener, Registered, bind};
 pub(crate) use resolve::{Resolver, are_written_alike};
+pub(crate) use standing::Standing;
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,16 @@
 //! can send these messages. Each of them once stopped a member, and some of them every start after that.
 //! A member refuses them, serves on, and starts again.
 
-use std::time::Duration;
+use std::{
+    io::Write,
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use prost::Message;
 use tokio::time;
@@ -16,6 +25,7 @@ use crate::{
         peer::{AppendPiece, Envelope, MembersRequest, RaftKind, RaftRequest, peer_client::PeerClient},
         raft::{AppendRequest, Entry, LogId, Membership, Vote, VoteRequest},
     },
+    raw,
 };
 
 /// Of the protocol between members.
@@ -223,4 +233,47 @@ async fn a_lone_member_listens_to_nobody() {
     let message = AppendRequest { vote, ..AppendRequest::default() }.encode_to_vec();
     assert_refused(send(&cluster.members[0], 7, RaftKind::Append, message).await);
     assert_outlived(&mut cluster, 0).await;
+}
+
+/// Clients that connect to the leader's peer port, send pings and connect again when they are closed: writes go
+/// on, and a member that starts meanwhile gets through to the leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pings_at_the_peer_port_of_the_leader() {
+    let mut cluster = Cluster::found(3);
+    let leader = cluster.leader().await;
+    let other = (leader + 1) % cluster.members.len();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let port = cluster.members[leader].peer_port;
+    let floods: Vec<_> = (0..2)
+        .map(|_| {
+            let is_over = is_over.clone();
+            thread::spawn(move || ping_until(port, &is_over))
+        })
+        .collect();
+    for number in 0..100 {
+        cluster.members[other].put(&format!("during/{number}"), "v").await;
+    }
+    cluster.members[other].kill();
+    cluster.members[other].start();
+    cluster.members[other].put("after a start", "v").await;
+    is_over.store(true, Ordering::Relaxed);
+    let closed: usize = floods.into_iter().map(|flood| flood.join().expect("it has not panicked")).sum();
+    assert!(closed > 2, "connections were closed: {closed}");
+    cluster.assert_equal().await;
+}
+
+/// How many connections were closed.
+fn ping_until(port: u16, is_over: &AtomicBool) -> usize {
+    let pings = raw::frame(raw::PING, 0, 0, &[0; 8]).repeat(64);
+    let mut closed = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+        stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a socket of TCP");
+        let mut sent = stream.write_all(&raw::greeting());
+        while sent.is_ok() && !is_over.load(Ordering::Relaxed) {
+            sent = stream.write_all(&pings);
+        }
+        closed += usize::from(sent.is_err());
+    }
+    closed
 }

@@ -22,6 +22,8 @@ mod membership;
 #[path = "../support/pb.rs"]
 mod pb;
 mod peers;
+#[path = "../support/raw.rs"]
+mod raw;
 mod replacement;
 mod restored;
 #[path = "../support/rows.rs"]
