@@ -306,9 +306,12 @@ pub(crate) const PUBLISH_HITS_MAX: usize = if cfg!(test) { 12 } else { 256 * 102
 /// next revision read it from history later; no event is lost.
 pub(crate) const WATCH_QUEUE: usize = 128;
 
-/// Bytes of events in the queue of one watch stream. When they are reached, the same happens. A single
-/// revision may be larger.
+/// Bytes of events in the queue of one watch stream, and how many of them there may be if the stream has taken
+/// nothing since the last ones were added. When they are reached, the same happens. A single revision may be larger.
 pub(crate) const WATCH_QUEUE_BYTES: usize = 1024 * 1024;
+pub(crate) const WATCH_QUEUE_BYTES_UNREAD: usize = 64 * 1024;
+
+const _: () = assert!(WATCH_QUEUE_BYTES_UNREAD <= WATCH_QUEUE_BYTES);
 
 /// Versions in the requests' headers by which clients are counted. Clients with further versions are
 /// counted as unknown.

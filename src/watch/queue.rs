@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{Delivery, StreamId, WatchId};
-use crate::limits::WATCH_QUEUE_BYTES;
+use crate::limits::{WATCH_QUEUE_BYTES, WATCH_QUEUE_BYTES_UNREAD};
 
 /// The hub's end.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub(super) struct Outlet {
     handed: u64,
     /// A lag notice is in the queue.
     has_lag_notice: bool,
+    /// Bytes in the queue after something was last added. There are fewer if the stream has taken something since.
+    filled: usize,
+    /// Bytes that were added since the stream is known to have taken something.
+    unread: usize,
 }
 
 /// The stream's end.
@@ -55,7 +59,14 @@ pub(super) fn queue(stream: StreamId, capacity: usize) -> (Outlet, Feed) {
     assert!(capacity > 0);
     let (sender, receiver) = mpsc::channel(capacity + 1);
     let bytes = Arc::new(AtomicUsize::new(0));
-    let outlet = Outlet { queue: sender, bytes: Arc::clone(&bytes), handed: 0, has_lag_notice: false };
+    let outlet = Outlet {
+        queue: sender,
+        bytes: Arc::clone(&bytes),
+        handed: 0,
+        has_lag_notice: false,
+        filled: 0,
+        unread: 0,
+    };
     let cancelled = BTreeMap::new();
     (outlet, Feed { stream, queue: receiver, bytes, taken: 0, cancelled, progress_void: 0 })
 }
@@ -69,7 +80,11 @@ impl Outlet {
             return Ok(());
         }
         let waiting = self.bytes.load(Ordering::Relaxed);
-        let room = waiting == 0 || waiting + bytes <= WATCH_QUEUE_BYTES;
+        if waiting < self.filled {
+            self.unread = 0;
+        }
+        let is_read = self.unread == 0 || self.unread + bytes <= WATCH_QUEUE_BYTES_UNREAD;
+        let room = waiting == 0 || (is_read && waiting + bytes <= WATCH_QUEUE_BYTES);
         // Only the hub adds to the queue, so the place for the lag notice stays free.
         if !room || self.queue.capacity() < 2 {
             return Err(delivery);
@@ -105,7 +120,8 @@ impl Outlet {
     }
 
     fn push(&mut self, delivery: Delivery, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.filled = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.unread += bytes;
         let sent = self.queue.try_send(Queued { delivery, bytes });
         assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the queue has room");
         self.handed += 1;
@@ -164,5 +180,38 @@ impl Feed {
             Delivery::Lagging => true,
         };
         wanted.then_some(delivery)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Rev;
+
+    const BYTES: usize = 16 * 1024;
+
+    /// How many deliveries of [`BYTES`] are queued before one is refused. `reads` says whether the stream takes one
+    /// after each second one.
+    fn queued(reads: bool) -> usize {
+        let (mut outlet, mut feed) = queue(StreamId(0), 1000);
+        (0..1000)
+            .take_while(|number| {
+                if reads && number % 2 == 1 {
+                    feed.try_recv().expect("something is queued");
+                }
+                outlet.hand(Delivery::StreamProgress { rev: Rev(1) }, BYTES).is_ok()
+            })
+            .count()
+    }
+
+    #[test]
+    fn a_stream_that_is_not_read_holds_little() {
+        assert_eq!(queued(false), WATCH_QUEUE_BYTES_UNREAD / BYTES);
+    }
+
+    #[test]
+    fn a_stream_that_is_read_too_slowly_may_hold_more() {
+        let queued = queued(true);
+        assert!(queued > 2 * WATCH_QUEUE_BYTES_UNREAD / BYTES, "{queued}");
     }
 }
