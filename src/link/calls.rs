@@ -98,6 +98,8 @@ pub(crate) enum Forwarded {
     NotLeader,
     /// It was in the leader's log, and may have been replaced there.
     Unknown,
+    /// It was not put into the log, because it adds data and the leader's disk is full.
+    NoSpace,
 }
 
 impl From<Proposed> for Forwarded {
@@ -106,6 +108,7 @@ impl From<Proposed> for Forwarded {
             Proposed::Applied => Forwarded::Applied,
             Proposed::NotLeader => Forwarded::NotLeader,
             Proposed::Unknown => Forwarded::Unknown,
+            Proposed::NoSpace => Forwarded::NoSpace,
         }
     }
 }

@@ -229,6 +229,15 @@ impl Node {
         }
     }
 
+    /// Whether the disk of this member is full and the lead cannot go to a voter whose disk is not. Then what
+    /// adds data is refused, no matter which member it came to.
+    pub(super) fn is_full_without_successor(&self) -> bool {
+        self.shared.space.is_full()
+            && self
+                .successor(self.shared.config.election_timeout)
+                .is_none_or(|best| self.shared.space.is_peer_full(best.0))
+    }
+
     /// Of the other voters that answered within `silence_max`, the one that has most of the log, and first
     /// those whose disk is not full.
     fn successor(&self, silence_max: Duration) -> Option<MemberId> {

@@ -23,7 +23,7 @@ use super::{
     patience::{Expired, Patience},
 };
 use crate::{
-    apply::{Outcome, Request},
+    apply::{Outcome, Request, admission},
     clock,
     link::{Forwarded, Peers},
     raft::{Began, Consensus, Fate, Leadership, NotProposed, Tags},
@@ -100,6 +100,12 @@ impl Forwarder {
                 Attempt::Fate(Fate::Unknown) => return Err(ProposeError::LeaderChanged),
                 // The batch is lost where another term has begun. Either way it is not in the log.
                 Attempt::Fate(Fate::Lost) | Attempt::Refused => {}
+                Attempt::NoSpace => {
+                    refuse_what_adds_data(commands, tickets);
+                    if tickets.is_empty() {
+                        return Err(ProposeError::NoSpace);
+                    }
+                }
                 Attempt::Stopped => return Err(ProposeError::Stopped),
             }
         }
@@ -129,6 +135,7 @@ impl Forwarder {
                     let batch = (term, serial, Consensus::encode(commands));
                     match self.peers.propose(leader.id, peer, self.patience.limit, batch).await {
                         Ok(Forwarded::NotLeader) => Some(Attempt::Refused),
+                        Ok(Forwarded::NoSpace) => Some(Attempt::NoSpace),
                         Ok(Forwarded::Applied | Forwarded::Unknown) => None,
                         Err(error) => {
                             self.patience.connection_lost();
@@ -182,11 +189,27 @@ fn leave_out_forsaken(commands: &mut Arc<[Request]>, tickets: &mut Vec<Ticket<Ou
     assert_eq!(commands.len(), tickets.len(), "a command is left out together with its ticket");
 }
 
+/// Takes those commands out of a batch that add data, and answers them.
+fn refuse_what_adds_data(commands: &mut Arc<[Request]>, tickets: &mut Vec<Ticket<Outcome>>) {
+    assert_eq!(commands.len(), tickets.len(), "each command of a batch has a ticket");
+    let (refused, kept): (Vec<_>, Vec<_>) = commands
+        .iter()
+        .cloned()
+        .zip(tickets.drain(..))
+        .partition(|(request, _)| admission::quota_cost(&request.command) > 0);
+    let refused = refused.into_iter().map(|(_, ticket)| ticket).collect();
+    mailbox::deliver_batch(refused, Err(ProposeError::NoSpace));
+    let (kept_commands, kept_tickets): (Vec<Request>, Vec<Ticket<Outcome>>) = kept.into_iter().unzip();
+    (*commands, *tickets) = (kept_commands.into(), kept_tickets);
+}
+
 /// The result of one attempt.
 enum Attempt {
     Fate(Fate),
     /// The leader put nothing of the batch into the log.
     Refused,
+    /// The same, and it will not as long as its disk is full and the batch adds data.
+    NoSpace,
     Stopped,
 }
 
@@ -212,6 +235,8 @@ impl Drop for Expected<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::{
         apply::{Command, DeleteRange, Put},
@@ -249,6 +274,29 @@ mod tests {
             answer.try_recv()
         });
         assert!(answered.into_iter().all(|answer| answer == Ok(Err(ProposeError::Stopped))));
+    }
+
+    #[test]
+    fn what_adds_data_is_taken_out_of_a_batch_and_the_rest_stays() {
+        let mailbox = Arc::new(Mailbox::default());
+        let (mut tickets, mut waiting): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (slot, answer) = oneshot::channel();
+                (Ticket { mailbox: mailbox.clone(), slot }, answer)
+            })
+            .unzip();
+        let range = KeyRange::Point("d".into());
+        let delete = Command::DeleteRange(DeleteRange { range, prev_kv: false }).by(Caller::Nobody);
+        let mut commands: Arc<[Request]> = vec![put("a"), delete.clone(), put("b")].into();
+        assert!(Consensus::adds_data(Consensus::encode(&commands)));
+        refuse_what_adds_data(&mut commands, &mut tickets);
+        assert_eq!((&commands[..], tickets.len()), (&[delete][..], 1));
+        assert!(!Consensus::adds_data(Consensus::encode(&commands)));
+        drop(tickets.remove(0).slot.send(Err(ProposeError::Stopped)));
+        assert_eq!(waiting[1].try_recv(), Ok(Err(ProposeError::Stopped)), "it was not answered before");
+        mailbox.hand_out().now_or_never();
+        assert_eq!(waiting[0].try_recv(), Ok(Err(ProposeError::NoSpace)));
+        assert_eq!(waiting[2].try_recv(), Ok(Err(ProposeError::NoSpace)));
     }
 
     #[test]

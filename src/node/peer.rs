@@ -21,7 +21,7 @@ use crate::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
         MessageKind, PROTOCOL_VERSION, Piece, REMOVED,
     },
-    raft::{Implausible, MessageError, NotProposed},
+    raft::{Consensus, Implausible, MessageError, NotProposed},
     telemetry::PeerMetrics,
     types::{Base, Caller, ClusterId, MemberId},
 };
@@ -308,6 +308,9 @@ impl Node {
     ) -> Result<Forwarded, PeerRefusal> {
         let traffic = Traffic::with(self, from);
         traffic.received(&batch);
+        if self.is_full_without_successor() && Consensus::adds_data(batch.clone()) {
+            return Ok(Forwarded::NoSpace);
+        }
         let proposed = self.shared.consensus.propose_encoded(term, batch, (from, serial));
         // The member that asked gives up after the same time.
         let Ok(proposed) = time::timeout(self.request_timeout(), proposed).await else {

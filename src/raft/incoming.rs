@@ -26,6 +26,7 @@ use super::{
     typ::{TypeConfig, Vote},
 };
 use crate::{
+    apply::{Request, admission},
     clock,
     link::{MessageKind, Piece},
 };
@@ -62,6 +63,14 @@ impl Consensus {
         let now = clock::now();
         let began = Some(Began { queued: now, taken: now });
         Ok(self.propose_tagged(term, batch.commands, tag, began).await)
+    }
+
+    /// Whether an encoded batch of a peer adds data. One that cannot be decoded adds nothing, and is refused when
+    /// it is proposed.
+    pub(crate) fn adds_data(batch: Bytes) -> bool {
+        let batch = codec::batch_of_peer(batch);
+        let cost = |request: &Request| admission::quota_cost(&request.command);
+        batch.is_some_and(|batch| batch.commands.iter().any(|request| cost(request) > 0))
     }
 
     /// Answers a message of member `from`.

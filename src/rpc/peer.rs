@@ -136,6 +136,7 @@ impl peer_server::Peer for Peer {
             Forwarded::Applied => Proposed::Applied,
             Forwarded::NotLeader => Proposed::NotLeader,
             Forwarded::Unknown => Proposed::Unknown,
+            Forwarded::NoSpace => Proposed::NoSpace,
         };
         Ok(Response::new(ProposeReply { result: result.into() }))
     }

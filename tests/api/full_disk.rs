@@ -7,7 +7,10 @@ use tonic::Code;
 use crate::{
     client::{Client, accepted, refused},
     http,
-    pb::etcdserverpb::*,
+    pb::{
+        etcdserverpb::*,
+        mvccpb::{Event, event::EventType},
+    },
     server::{Launch, Server, subject_is_retcd},
     small_disk::SmallDisk,
 };
@@ -54,6 +57,7 @@ async fn a_full_disk_is_survived_and_left_by_itself() {
     server.start();
     let client = server.client();
     let lease = accepted("a grant", client.try_grant(600, 7).await).id;
+    let mut watch = client.watch(WatchCreateRequest { key: "k0003".into(), ..Default::default() }).await;
     let mut acknowledged = Vec::new();
     for number in 0..20 {
         let key = format!("k{number:04}");
@@ -83,6 +87,12 @@ async fn a_full_disk_is_survived_and_left_by_itself() {
         assert!(client.keep_alive_once(lease).await.ttl > 0);
     };
     goes_on(&client, "k0003").await;
+    // Watchers get what happened before the disk was full, and what happens now.
+    for what in [EventType::Put, EventType::Delete] {
+        let events = watch.next().await.events;
+        assert_eq!(events.iter().map(Event::r#type).collect::<Vec<_>>(), [what]);
+    }
+    drop(watch);
     acknowledged.retain(|key| key != "k0003");
     let health = http::get(server.client_port, "/health");
     assert_eq!(health.status, 503);
