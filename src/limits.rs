@@ -370,6 +370,10 @@ pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// outcome. Further ones count as in flight until their time is over, and those behind them wait.
 pub(crate) const BATCHES_UNSETTLED: usize = 16;
 
+/// Members that a member which joins believes another one to have, until its own log says who they are. It
+/// connects to each of them. A cluster has fewer.
+pub(crate) const MEMBERS_INTRODUCED: usize = 64;
+
 /// Tunnels from one member that another member uses at the same time: one for each connection that it
 /// needs, and some that it has given up. When that many are used, no other is opened.
 pub(crate) const TUNNELS_USED: usize = 8;

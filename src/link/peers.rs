@@ -33,7 +33,7 @@ use super::{
     way::Ways,
 };
 use crate::{
-    clock,
+    clock, limits,
     pb::retcd::peer::{
         AddMember, ChangeRequest, Envelope, LeaseRequest, MembersRequest, ProposeRequest, RaftKind,
         RaftRequest, ReadIndexRequest, SnapshotPiece, UpdateMember, change_request as pb,
@@ -137,6 +137,18 @@ impl Peers {
     pub(crate) fn moved_to(&self, addresses: BTreeMap<u64, Peer>) {
         self.ways.retain(|member| addresses.contains_key(&member));
         self.addresses.send_replace(addresses);
+    }
+
+    /// Another member has said who the members are. That counts until this member's own log says it: until then a
+    /// member that joins offers its tunnels to these.
+    pub(crate) fn introduced_to(&self, others: BTreeMap<u64, Peer>) {
+        self.addresses.send_if_modified(|known| {
+            let is_news = known.is_empty() && !others.is_empty();
+            if is_news {
+                known.extend(others.into_iter().take(limits::MEMBERS_INTRODUCED));
+            }
+            is_news
+        });
     }
 
     /// Where `target` is reached now, if that differs from `known`.

@@ -206,7 +206,13 @@ impl Node {
             }
         }
         match own_urls {
-            Some(urls) => obstacles.extend(self.way_to_this_member(urls).await),
+            Some(urls) => {
+                // The leader may not reach the peer port of this member, but this member's tunnels.
+                let others = others.into_iter();
+                let others = others.map(|(id, peer_urls)| (id, Peer { peer_urls, is_learner: false }));
+                self.shared.peers.introduced_to(others.collect());
+                obstacles.extend(self.way_to_this_member(urls).await);
+            }
             None if answering > 0 => {
                 // One that was removed before the leader spoke to it knows nobody to hear it from. Those
                 // who know it say so when they are spoken to, and then this member ends.

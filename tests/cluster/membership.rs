@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
@@ -200,4 +201,27 @@ async fn a_mistyped_member_costs_no_quorum() {
     etcdctl(&endpoint, &["member", "remove", &id]).expect("and removed");
     cluster.members[0].put("k", "w").await;
     assert_eq!(cluster.members[0].members().await.len(), 1);
+}
+
+/// Connections to the new member's peer port are accepted, and nothing on them is answered, as behind a firewall.
+/// The new member knows from the others who they are, and they reach it through the connections that it makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_joins_though_nothing_reaches_its_peer_port() {
+    let mut cluster = Cluster::found(3);
+    cluster.members[0].put("before", "v").await;
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let peer_url = format!("http://127.0.0.1:{port}");
+    etcdctl(&cluster.endpoints(), &["member", "add", "m3", &format!("--peer-urls={peer_url}")])
+        .expect("the members are healthy");
+    let number = cluster.members.len();
+    let joining = cluster.prepare("m3");
+    joining.advertised_peer_port = port;
+    let others = joining.initial_cluster.rsplit_once(',').expect("there are others").0.to_owned();
+    joining.initial_cluster = format!("{others},m3={peer_url}");
+    cluster.members[number].start();
+    assert!(cluster.members[number].get("before").await.is_some());
+    cluster.members[number].put("after", "v").await;
+    cluster.assert_equal().await;
+    drop(silent);
 }
