@@ -62,8 +62,8 @@ impl History {
             return Err(Refusal { code: Code::IndexCleared, cause, index: self.last() });
         };
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
-        let events = self.slots.iter().skip(skipped).flatten().take_while(|event| event.index() <= to);
-        Ok(events.filter(|event| event.is_found_by(key, recursive)).next().cloned())
+        let mut events = self.slots.iter().skip(skipped).flatten().take_while(|event| event.index() <= to);
+        Ok(events.find(|event| event.is_found_by(key, recursive)).cloned())
     }
 
     /// Puts back the next slot that was stored. `None` if it does not follow the one before.

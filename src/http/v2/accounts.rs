@@ -74,7 +74,7 @@ pub(super) async fn enable(front: &Front, asked: Asked) -> Response {
             };
         }
     };
-    match front.require_root(asked.request.headers(), asked.request.extensions().get()).await {
+    match front.require_root(&asked.parts.headers, asked.parts.extensions.get()).await {
         Ok(who) => {
             let changed = front.session.v2_change_account(who, change).await;
             with_cluster(front, changed_to(changed, |_| reply::json(200, "")))
@@ -106,7 +106,7 @@ pub(super) async fn serve(front: &Front, asked: Asked, about: About, rest: &str)
     if let Err(response) = allow(&asked.method, allowed) {
         return response;
     }
-    let who = match front.require_root(asked.request.headers(), asked.request.extensions().get()).await {
+    let who = match front.require_root(&asked.parts.headers, asked.parts.extensions.get()).await {
         Ok(who) => who,
         Err(response) => return response,
     };
@@ -125,7 +125,7 @@ async fn answer(front: &Front, asked: Asked, about: About, name: &str) -> Result
         (About::Users, Method::GET) => user(front, name),
         (About::Roles, Method::GET) => role(front, name),
         (About::Users, Method::PUT) => put_user(front, asked, name).await,
-        (About::Roles, Method::PUT) => put_role(front, asked, name).await,
+        (About::Roles, Method::PUT) => put_role(asked, name),
         (About::Users, _) => Ok(Answered::Change(AccountChange::DeleteUser { name: name.to_owned() })),
         (About::Roles, _) => Ok(Answered::Change(AccountChange::DeleteRole { name: name.to_owned() })),
     }
@@ -225,7 +225,7 @@ fn found_or_refused(found: Result<Result<(), AccountRefusal>, ProposeError>) -> 
 }
 
 async fn put_user(front: &Front, asked: Asked, name: &str) -> Result<Answered, Response> {
-    let request: UserRequest = body(front, asked).await?;
+    let request: UserRequest = body(asked)?;
     let UserRequest { user, password, roles, grant, revoke } = request;
     if user != name {
         return Err(message(400, "User JSON name does not match the name in the URL"));
@@ -249,8 +249,8 @@ async fn put_user(front: &Front, asked: Asked, name: &str) -> Result<Answered, R
     Ok(Answered::Change(AccountChange::PutUser { name: user, password_hash, roles, grant, revoke }))
 }
 
-async fn put_role(front: &Front, asked: Asked, name: &str) -> Result<Answered, Response> {
-    let RoleRequest { role, permissions, grant, revoke } = body(front, asked).await?;
+fn put_role(asked: Asked, name: &str) -> Result<Answered, Response> {
+    let RoleRequest { role, permissions, grant, revoke } = body(asked)?;
     if role != name {
         return Err(message(400, "Role JSON name does not match the name in the URL"));
     }
@@ -266,9 +266,8 @@ async fn put_role(front: &Front, asked: Asked, name: &str) -> Result<Answered, R
     Ok(Answered::Change(AccountChange::UpdateRole { name: role, grant, revoke }))
 }
 
-async fn body<T: for<'de> Deserialize<'de>>(front: &Front, asked: Asked) -> Result<T, Response> {
-    let Received { bytes, .. } =
-        &front.gate.receive(asked.request.into_body()).await.map_err(not_received)?;
+fn body<T: for<'de> Deserialize<'de>>(asked: Asked) -> Result<T, Response> {
+    let Received { bytes, .. } = &asked.body.map_err(not_received)?;
     // As Go's decoder, this reads one value and not what is behind it.
     let value = serde_json::Deserializer::from_slice(bytes).into_iter::<T>().next();
     match value {

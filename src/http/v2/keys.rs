@@ -40,11 +40,10 @@ pub(super) async fn serve(front: &Front, asked: Asked, path: &str) -> Response {
 }
 
 async fn answer(front: &Front, asked: Asked, path: &str) -> Result<Response, V2Error> {
-    let Asked { method, request, .. } = asked;
-    let (parts, body) = request.into_parts();
+    let Asked { method, parts, body, .. } = asked;
     let has_form = matches!(method, Method::POST | Method::PUT)
         && form::is_form(content_type(&parts.headers)).map_err(invalid_form)?;
-    let body = if has_form { Some(front.gate.receive(body).await.map_err(not_received)?) } else { None };
+    let body = if has_form { Some(body.map_err(not_received)?) } else { None };
     let text = body.as_ref().map(|Received { bytes, .. }| form::lossy(bytes));
     let form = Form::parse(text.as_deref(), parts.uri.query().unwrap_or_default()).map_err(invalid_form)?;
     drop(text);

@@ -43,8 +43,7 @@ pub(super) async fn serve(front: &Front, asked: Asked, id: &str) -> Response {
         return response;
     }
     if asked.method != Method::GET
-        && let Err(response) =
-            front.require_root(asked.request.headers(), asked.request.extensions().get()).await
+        && let Err(response) = front.require_root(&asked.parts.headers, asked.parts.extensions.get()).await
     {
         return response;
     }
@@ -57,7 +56,7 @@ async fn answer(front: &Front, asked: Asked, id: &str) -> Result<Response, Respo
     match asked.method {
         Method::GET => list(front, id),
         Method::POST => {
-            let urls = peer_urls(front, asked).await?;
+            let urls = peer_urls(asked)?;
             let added = front.session.member_add(urls, false).await;
             added.map(|member| reply::json(201, line(&member))).map_err(|error| refused(error, id))
         }
@@ -68,7 +67,7 @@ async fn answer(front: &Front, asked: Asked, id: &str) -> Result<Response, Respo
         }
         _ => {
             let id = member_id(id)?;
-            let peer_urls = peer_urls(front, asked).await?;
+            let peer_urls = peer_urls(asked)?;
             let changed = front.session.change(Change::Update { id: id.0, peer_urls }).await;
             changed.map(|()| reply::status(204, "")).map_err(|error| refused(error, &id.to_string()))
         }
@@ -132,9 +131,8 @@ fn refused(error: ChangeError, id: &str) -> Response {
     }
 }
 
-async fn peer_urls(front: &Front, asked: Asked) -> Result<Vec<String>, Response> {
-    let (parts, body) = asked.request.into_parts();
-    let given = content_type(&parts.headers);
+fn peer_urls(asked: Asked) -> Result<Vec<String>, Response> {
+    let given = content_type(&asked.parts.headers);
     let media_type = match given.split_once(';') {
         Some((media_type, _)) => media_type.to_lowercase().trim().to_owned(),
         None => given.to_owned(),
@@ -143,7 +141,7 @@ async fn peer_urls(front: &Front, asked: Asked) -> Result<Vec<String>, Response>
         let text = format!("Bad Content-Type {media_type}, accept application/json");
         return Err(message(415, &text));
     }
-    let received = front.gate.receive(body).await.map_err(not_received)?;
+    let received = asked.body.map_err(not_received)?;
     let PeerUrls { peer_urls } = match serde_json::from_slice(&received.bytes) {
         Ok(request) => request,
         Err(_) if received.bytes.is_empty() => return Err(message(400, "unexpected end of JSON input")),

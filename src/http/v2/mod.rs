@@ -3,6 +3,9 @@
 //! `form` reads parameters as Go does, `keys` makes commands and questions of them, `json` writes as Go writes,
 //! and `caller` says who asks. What is asked goes through a `Session` of the node, and is judged by the tree.
 
+// A refusal here is an answer that is ready to be sent, and is moved as often as any other answer.
+#![allow(clippy::result_large_err)]
+
 mod accounts;
 mod caller;
 mod form;
@@ -25,10 +28,11 @@ use axum::{
     response::Response,
     routing::any,
 };
-use http::Method;
+use http::{Method, request::Parts};
 
 use self::{
     accounts::About,
+    gate::{BodyError, Received},
     reply::{not_found, text},
 };
 use crate::node::{Credentials, Node, Session};
@@ -41,11 +45,13 @@ struct Front {
     gate: Arc<Gate>,
 }
 
-/// A request whose path is decoded and cleaned.
+/// A request whose path is decoded and cleaned. Its body was received, also where nobody looks at it: a
+/// connection with half a request in it could not be used any more.
 struct Asked {
     method: Method,
     path: String,
-    request: Request,
+    parts: Parts,
+    body: Result<Received, BodyError>,
 }
 
 /// The routes of version 2, or, if it is not enabled, a line that names the flag.
@@ -65,15 +71,17 @@ async fn disabled() -> Response {
 }
 
 async fn serve(State(front): State<Front>, request: Request) -> Response {
-    let Some(path) = form::decode_path(request.uri().path()) else {
+    let (parts, body) = request.into_parts();
+    let body = front.gate.receive(body).await;
+    let Some(path) = form::decode_path(parts.uri.path()) else {
         return text(400, "400 Bad Request");
     };
     let cleaned = form::clean(&path);
-    let method = request.method().clone();
+    let method = parts.method.clone();
     if cleaned != path {
-        return reply::moved(&method, &cleaned, request.uri().query());
+        return reply::moved(&method, &cleaned, parts.uri.query());
     }
-    let asked = Asked { method, path, request };
+    let asked = Asked { method, path, parts, body };
     let below = |prefix: &str| {
         let rest = asked.path.strip_prefix(prefix)?;
         (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())

@@ -41,3 +41,23 @@ fn what_is_out_of_bounds_is_refused_and_the_server_goes_on() {
         assert!(answer.body.contains(said), "{method} {target:.40}: {answer:?}");
     }
 }
+
+/// A body that nobody looks at does not cost the connection.
+#[test]
+fn a_connection_outlives_bodies_that_are_not_wanted() {
+    let server = subject();
+    let mut wire = Wire::to(&server);
+    for number in 0..50 {
+        for (method, target, content_type, status) in [
+            ("PUT", "/v2//keys/k", FORM, 301),
+            ("POST", "/v2/machines", FORM, 405),
+            ("PUT", "/v2/keys/k", "text/plain", if number == 0 { 201 } else { 200 }),
+            ("DELETE", "/v2/keys/nothing", FORM, 404),
+            ("POST", "/v2/members", FORM, 415),
+        ] {
+            let headers = [("Content-Type", content_type.to_owned())];
+            let answer = wire.ask_with(method, target, &headers, "value=1");
+            assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+        }
+    }
+}

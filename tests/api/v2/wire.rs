@@ -76,8 +76,10 @@ impl Wire {
             let _ = write!(request, "Content-Length: {}\r\n", body.len());
         }
         request += "\r\n";
-        request += body;
-        self.0.get_mut().write_all(request.as_bytes()).expect("the server reads");
+        // In two pieces, as many clients do it.
+        let stream = self.0.get_mut();
+        stream.write_all(request.as_bytes()).expect("the server reads");
+        stream.write_all(body.as_bytes()).expect("the server reads");
     }
 
     /// Status and headers.
