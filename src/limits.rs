@@ -347,6 +347,13 @@ pub(crate) const AUTH_TOKEN_TTL_MAX: Duration = Duration::from_secs(100 * 365 * 
 pub(crate) const TOKENS_PER_USER_MAX: usize = if cfg!(test) { 3 } else { 10_000 };
 pub(crate) const TOKENS_MAX: usize = if cfg!(test) { 5 } else { 100_000 };
 
+/// JSON web tokens that were found to be right and are remembered, so that their signature is not checked again with
+/// each call: 150 bytes each. When there are more, all are forgotten and checked anew.
+pub(crate) const VERIFIED_TOKENS_MAX: usize = 10_000;
+
+/// How often a member looks whether the files of the keys of JSON web tokens have changed.
+pub(crate) const TOKEN_KEYS_LOOKED_AT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Leases that a stream of keep-alives renewed last. They are judged again when users or roles change, so
 /// that the stream ends when its caller may not renew them any more. Older ones are judged when they are
 /// renewed.

@@ -217,6 +217,11 @@ const SEAMS: &[Seam] = &[
     seam("src/telemetry/log.rs", &["clock", "files"], "the time of a line, and the file that lines go to"),
     seam("src/telemetry/process.rs", &["files"], "what the system says of this process"),
     seam("src/telemetry/supervisor.rs", &["sockets"], "the socket of the service manager"),
+    seam(
+        "src/auth/jwt/key.rs",
+        &["chance"],
+        "names the type of the source that signatures draw from; the source is an argument",
+    ),
     seam("src/raft/runtime.rs", &["chance"], "has openraft draw from our source of chance"),
     seam("src/tls/acceptor.rs", &["sockets"], "the address that a refused connection came from"),
     seam("src/tls/certificate.rs", &["sockets"], "addresses in certificates; no socket is opened"),
@@ -226,6 +231,11 @@ const SEAMS: &[Seam] = &[
         "certificates, keys and lists, which are read again when they change",
     ),
     seam("src/tls/san.rs", &["sockets"], "addresses are compared with names; no socket is opened"),
+    seam(
+        "src/raft/signed_tokens.rs",
+        &["chance", "files"],
+        "the source of what signatures draw, and the files of keys, which an operator names",
+    ),
     seam("src/sockets/dialer.rs", &["sockets"], "outgoing connections"),
     seam("src/sockets/io.rs", &["sockets"], "what is read from and written to"),
     seam("src/sockets/listener.rs", &["sockets", "files"], "incoming connections; a Unix socket is a file"),

@@ -47,6 +47,8 @@ pub(crate) enum Call<'c> {
     Downgrade,
     /// A password is hashed, for a user that is added or changed.
     PasswordHash,
+    /// A role is granted no permission at all, which is refused whoever asks for it.
+    GrantOfNothing,
     UserGet(&'c str),
     UserList,
     RoleGet(&'c str),
@@ -166,6 +168,7 @@ fn needs<'c, E>(call: Call<'c>, ask: &mut impl FnMut(Need<'c>) -> Result<(), E>)
         | Call::Downgrade
         | Call::AlarmChange
         | Call::PasswordHash
+        | Call::GrantOfNothing
         | Call::UserList
         | Call::RoleList => ask(Need::Root),
         Call::UserGet(name) => ask(Need::User(name)),
@@ -419,6 +422,7 @@ mod tests {
             Call::MoveLeader,
             Call::Downgrade,
             Call::PasswordHash,
+            Call::GrantOfNothing,
             Call::UserGet("u"),
             Call::UserList,
             Call::RoleGet("r"),
@@ -450,6 +454,7 @@ mod tests {
             MoveLeader: root
             Downgrade: root
             PasswordHash: root
+            GrantOfNothing: root
             UserGet("u"): user u
             UserList: root
             RoleGet("r"): role r

@@ -64,10 +64,13 @@ impl AuthStore {
         asked: Asked<'_>,
     ) -> Result<(), AuthError> {
         let Some(name) = self.name(caller)? else { return Ok(()) };
-        if let Caller::User { auth_rev, .. } = caller
-            && *auth_rev < self.rev()
-        {
-            return Err(AuthError::OldRevision);
+        if let Caller::User { auth_rev, .. } = caller {
+            match *auth_rev {
+                // A signed token can say so. As in etcd, it is of nobody where keys are concerned.
+                0 => return Err(AuthError::UserEmpty),
+                old if old < self.rev() => return Err(AuthError::OldRevision),
+                _ => {}
+            }
         }
         // Unlike an operator, a client of keys is not told that there is no such user.
         let user = self.user(name).map_err(|_| AuthError::PermissionDenied)?;

@@ -10,6 +10,7 @@
 
 mod grants;
 mod judge;
+pub(crate) mod jwt;
 mod permission;
 mod simple_tokens;
 mod store;

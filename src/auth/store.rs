@@ -77,6 +77,11 @@ pub(crate) enum AuthError {
     LoginFailed,
     #[error("authentication failed, password was given for no password user")]
     NoPasswordUser,
+    /// There is no private key to sign tokens with.
+    #[error("token signing attempted with verify-only key")]
+    VerifyOnly,
+    #[error("the token could not be signed")]
+    TokenNotSigned,
     #[error("invalid auth token")]
     InvalidToken,
     /// Users or roles have changed since the caller was identified.

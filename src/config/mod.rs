@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use auth_token::AuthToken;
+pub(crate) use auth_token::{AuthToken, JwtOptions};
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use security::{
     CipherSuite, Generated, Identity, KeyPair, TlsVersion, TransportSecurity, Versions,

@@ -381,7 +381,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "Accepted host names of HTTP requests, comma-separated. *: all.",
     ),
     //
-    flag("auth-token", Text, "simple", Auth, "Kind of token. Empty: no tokens."),
+    flag(
+        "auth-token",
+        Text,
+        "simple",
+        Auth,
+        "Kind of token: simple, or jwt with its options. Empty: no tokens.",
+    ),
     flag("auth-token-ttl", Uint, "300", Auth, "Seconds after its last use that a simple token is valid."),
     flag("bcrypt-cost", Uint, "10", Auth, "Cost of hashing a password with bcrypt: 4 to 31."),
     //

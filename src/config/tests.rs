@@ -202,7 +202,6 @@ fn what_makes_no_sense_exits_with_1() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let cases = [
         ("--discovery-srv example.com", "--discovery-srv is set, but discovery is not supported yet"),
-        ("--auth-token jwt,pub-key=a", "--auth-token: JSON web tokens are not supported yet"),
         (
             "--experimental-enable-distributed-tracing",
             "--enable-distributed-tracing is set, but distributed tracing is not supported yet",

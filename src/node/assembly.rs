@@ -48,6 +48,7 @@ use crate::{
     link::{GrpcConnector, Peer, Peers, REMOVED},
     raft::{
         Consensus, Leadership, LeaseClock, LogStore, Logins, Parts, RaftStateMachine, Replica, Tags, Timing,
+        Tokens,
     },
     sockets::Io,
     storage::{Database, Reserve},
@@ -202,13 +203,14 @@ impl Core {
         chance: Chance,
         data_dir: &DataDir,
         state: State,
+        tokens: Tokens,
         applied: watch::Sender<u64>,
         marks: MarksSeen,
         signals: Signals,
     ) -> Core {
         let logins = {
             let auth = &state.replica.read().state.auth;
-            Logins::new(auth, &config.auth_token, config.auth_token_ttl)
+            Logins::new(auth, tokens)
         };
         Core {
             logins: Arc::new(logins),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{auth::AuthError, mvcc::RevError};
+use crate::{auth::AuthError, mvcc::RevError, raft::TokenKeyError};
 
 /// What a read can fail with on its own, for those above who may not look into storage.
 pub(crate) use crate::storage::StorageError;
@@ -119,6 +119,8 @@ pub(crate) enum MoveLeaderError {
 pub(crate) enum StartError {
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    TokenKeys(#[from] TokenKeyError),
     #[error("{0}")]
     Refused(String),
 }

@@ -3,6 +3,9 @@
 //! The member that was asked checks the password, against the users of one revision, and proposes the login
 //! with that revision. If users or roles have changed meanwhile, applying the login refuses it, and the
 //! password is checked again. So no token is given out for a password that is not the user's any more.
+//!
+//! A JSON web token has that revision in it, and is signed by the member that was asked. It needs no login in the
+//! log: if users or roles have changed meanwhile, it is old already.
 
 use std::sync::Arc;
 
@@ -11,7 +14,7 @@ use tokio::time;
 use super::{Node, ProposeError, passwords::PasswordError};
 use crate::{
     apply::{ApplyError, AuthCommand, Command},
-    auth::{AuthError, SimpleTokens, TOKEN_LETTERS, TokenHash},
+    auth::{AuthError, SimpleTokens, TOKEN_LETTERS, TokenHash, jwt::IssueError},
     limits::LOGGED_NAME_CHARS_MAX,
     types::{Rev, Secret},
 };
@@ -61,6 +64,13 @@ impl Node {
     async fn login_as(&self, name: &str, auth_rev: u64) -> Result<(Rev, Arc<Secret>), ProposeError> {
         if !self.shared.logins.gives_tokens() {
             return Err(AuthError::LoginFailed.into());
+        }
+        if let Some(token) = self.shared.logins.signed(name, auth_rev) {
+            let token = token.map_err(|error| match error {
+                IssueError::VerifyOnly => AuthError::VerifyOnly,
+                IssueError::NotSigned => AuthError::TokenNotSigned,
+            })?;
+            return Ok((self.rev(), Arc::new(token)));
         }
         let letters = self.shared.chance.letters(TOKEN_LETTERS);
         let token = TokenHash::of(&letters);

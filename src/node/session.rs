@@ -94,6 +94,12 @@ impl Session {
             // Authentication may have been disabled, which is not applied here yet.
             self.node.read_barrier().await?;
             request.caller = self.caller()?;
+            // As in etcd, whoever grants or revokes a lease has to be somebody, before the alarms are looked at.
+            let is_of_lease =
+                matches!(request.command, Command::LeaseGrant { .. } | Command::LeaseRevoke { .. });
+            if is_of_lease && request.caller == Caller::Nobody && self.node.guarded_at().is_some() {
+                return Err(AuthError::UserEmpty.into());
+            }
             let state = &self.node.shared.replica.read().state;
             if let Err(refusal) = state.admit(&request) {
                 let outcome = Outcome { rev: state.mvcc.rev_current(), result: Err(refusal), unread: None };
@@ -168,7 +174,10 @@ impl Session {
 
     /// Removes history below `rev`. With `physical` the answer waits until the space is free.
     pub(crate) async fn compact(&self, rev: Rev, physical: bool) -> Result<Outcome, ProposeError> {
-        match self.request(Command::Compact { rev }).await? {
+        let command = Command::Compact { rev };
+        // As in etcd, before the alarms are looked at.
+        self.permit_as_of_now(Call::Command(&command)).await?;
+        match self.request(command).await? {
             Ok(request) => self.node.compact(request, physical).await,
             Err(refused) => Ok(refused),
         }
@@ -184,6 +193,11 @@ impl Session {
 
     pub(crate) fn choose_lease_id(&self) -> i64 {
         self.node.choose_lease_id()
+    }
+
+    /// Whether the caller might have granted a permission, if the request had one.
+    pub(crate) async fn grant_nothing(&self) -> Result<(), ProposeError> {
+        self.permit_as_of_now(Call::GrantOfNothing).await
     }
 
     /// The bcrypt hash of a password, for a user that is added or changed.

@@ -23,7 +23,7 @@ use crate::{
     chance::Chance,
     config::Config,
     disk::Directory,
-    raft::{LogStore, Replica, base, open_log},
+    raft::{LogStore, Replica, Tokens, base, open_log},
     storage::io_error,
     telemetry::Metrics,
     threads,
@@ -37,6 +37,7 @@ pub(crate) struct Opened {
     data_dir: DataDir,
     replica: Replica,
     log: LogStore,
+    tokens: Tokens,
 }
 
 /// A member at work.
@@ -54,6 +55,7 @@ pub(crate) struct Running {
 
 /// Opens the data directory, and reads the database and the log.
 pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, StartError> {
+    let tokens = Tokens::open(&config.auth_token, config.auth_token_ttl)?;
     let data_dir = boot::open(&config)?;
     let replica = Replica::open(data_dir.database.clone())?;
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
@@ -70,7 +72,7 @@ pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, Star
     if config.force_new_cluster {
         boot::force_new_cluster(&config, data_dir.identity, &replica, &log)?;
     }
-    Ok(Opened { config, metrics, data_dir, replica, log })
+    Ok(Opened { config, metrics, data_dir, replica, log, tokens })
 }
 
 impl Opened {
@@ -103,7 +105,8 @@ impl Opened {
         );
         let disk_thread = start_disk_thread(disk_thread, signals.fail.clone());
         let orders = state.orders.clone();
-        let core = Core::new(self.config, chance, &self.data_dir, state, applied, marks_seen, signals);
+        let core =
+            Core::new(self.config, chance, &self.data_dir, state, self.tokens, applied, marks_seen, signals);
         let core = start_core_thread(core, serve_peers, core_ends);
         Running { stopping, end_core, core, orders, disk_thread, ready, end, _data_dir: self.data_dir }
     }

@@ -14,9 +14,10 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::signed_tokens::{SignedTokens, TokenKeyError};
 use crate::{
     apply::{AuthCommand, Outcome},
-    auth::{AuthStore, SimpleTokens, TokenHash},
+    auth::{AuthStore, SimpleTokens, TokenHash, jwt::IssueError},
     clock,
     config::AuthToken,
     types::Secret,
@@ -36,9 +37,21 @@ pub(crate) struct Logins {
 
 /// The kinds of tokens. Whatever the kind, a password was checked before.
 #[derive(Debug)]
-enum Tokens {
+pub(crate) enum Tokens {
     Off,
     Simple(RwLock<SimpleTokens>),
+    Signed(SignedTokens),
+}
+
+impl Tokens {
+    /// Reads the keys, if this kind has any.
+    pub(crate) fn open(kind: &AuthToken, ttl: Duration) -> Result<Tokens, TokenKeyError> {
+        Ok(match kind {
+            AuthToken::Off => Tokens::Off,
+            AuthToken::Simple => Tokens::Simple(RwLock::new(SimpleTokens::new(ttl, clock::now()))),
+            AuthToken::Jwt(options) => Tokens::Signed(SignedTokens::open(options)?),
+        })
+    }
 }
 
 /// Who a token is of.
@@ -53,16 +66,13 @@ pub(crate) struct Bearer {
 #[cfg(test)]
 impl Default for Logins {
     fn default() -> Logins {
-        Logins::new(&AuthStore::default(), &AuthToken::Simple, Duration::from_secs(300))
+        let tokens = Tokens::open(&AuthToken::Simple, Duration::from_secs(300));
+        Logins::new(&AuthStore::default(), tokens.expect("simple tokens have no keys"))
     }
 }
 
 impl Logins {
-    pub(crate) fn new(auth: &AuthStore, kind: &AuthToken, ttl: Duration) -> Logins {
-        let tokens = match kind {
-            AuthToken::Off => Tokens::Off,
-            AuthToken::Simple => Tokens::Simple(RwLock::new(SimpleTokens::new(ttl, clock::now()))),
-        };
+    pub(crate) fn new(auth: &AuthStore, tokens: Tokens) -> Logins {
         let at = guarded_at(auth);
         Logins { guarded_at: AtomicU64::new(at.unwrap_or(0)), changed: watch::Sender::new(at), tokens }
     }
@@ -88,7 +98,7 @@ impl Logins {
     /// difference.
     pub(crate) fn known_from(&self, token: &Secret) -> Option<u64> {
         match &self.tokens {
-            Tokens::Off => None,
+            Tokens::Off | Tokens::Signed(_) => None,
             Tokens::Simple(_) => SimpleTokens::index_in(token),
         }
     }
@@ -102,14 +112,26 @@ impl Logins {
                 let name = tokens.read().used(&hash, index, clock::now())?;
                 Some(Bearer { name, auth_rev: None })
             }
+            Tokens::Signed(tokens) => {
+                let (name, auth_rev) = tokens.bearer(token)?;
+                Some(Bearer { name, auth_rev: Some(auth_rev) })
+            }
         }
     }
 
     /// The index of the login whose token has this hash, if the token is still known.
     pub(crate) fn login_index(&self, token: &TokenHash) -> Option<u64> {
         match &self.tokens {
-            Tokens::Off => None,
+            Tokens::Off | Tokens::Signed(_) => None,
             Tokens::Simple(tokens) => tokens.read().index(token),
+        }
+    }
+
+    /// A token that this member alone can give out. `None` if a login has to go through the log.
+    pub(crate) fn signed(&self, name: &str, auth_rev: u64) -> Option<Result<Secret, IssueError>> {
+        match &self.tokens {
+            Tokens::Off | Tokens::Simple(_) => None,
+            Tokens::Signed(tokens) => Some(tokens.issue(name, auth_rev)),
         }
     }
 }

@@ -228,7 +228,10 @@ impl auth_server::Auth for Auth {
     ) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
         let session = session(&self.node, &request).await;
         let AuthRoleGrantPermissionRequest { name: role, perm } = request.into_inner();
-        let permission = parse_permission(perm.ok_or(Refusal::PermissionNotGiven)?);
+        let Some(permission) = perm.map(parse_permission) else {
+            session.grant_nothing().await?;
+            return Err(Refusal::PermissionNotGiven.into());
+        };
         let header = self.change(&session, AuthCommand::RoleGrantPermission { role, permission }).await?;
         Ok(Response::new(AuthRoleGrantPermissionResponse { header }))
     }

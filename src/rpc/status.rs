@@ -81,6 +81,8 @@ pub(crate) enum Refusal {
     PermissionNotGranted,
     AuthNotEnabled,
     NoPasswordUser,
+    VerifyOnly,
+    TokenNotSigned,
     PermissionDenied,
     InvalidAuthToken,
     // The server cannot answer, now or at all.
@@ -204,6 +206,8 @@ impl Refusal {
             Refusal::NoPasswordUser => {
                 (Unknown, "auth: authentication failed, password was given for no password user")
             }
+            Refusal::VerifyOnly => (Unknown, "auth: token signing attempted with verify-only key"),
+            Refusal::TokenNotSigned => (Unknown, "auth: failed to sign token"),
             Refusal::PermissionDenied => (PermissionDenied, "etcdserver: permission denied"),
             Refusal::InvalidAuthToken => (Unauthenticated, "etcdserver: invalid auth token"),
 
@@ -300,6 +304,8 @@ impl From<AuthError> for Refusal {
             AuthError::NotEnabled => Refusal::AuthNotEnabled,
             AuthError::LoginFailed => Refusal::AuthFailed,
             AuthError::NoPasswordUser => Refusal::NoPasswordUser,
+            AuthError::VerifyOnly => Refusal::VerifyOnly,
+            AuthError::TokenNotSigned => Refusal::TokenNotSigned,
             AuthError::InvalidToken => Refusal::InvalidAuthToken,
             AuthError::OldRevision => Refusal::AuthOldRevision,
         }
@@ -512,6 +518,8 @@ Unimplemented: RangeStream does not support custom sort orders
 Unimplemented: RangeStream does not support revision filters
 Unknown: "leader" field must be provided
 Unknown: auth: authentication failed, password was given for no password user
+Unknown: auth: token signing attempted with verify-only key
+Unknown: auth: failed to sign token
 Unknown: bcrypt: password length exceeds 72 bytes
 Unknown: election: no leader
 Unknown: election: not leader
@@ -584,6 +592,8 @@ Unknown: not a primary lessor"#;
             PermissionNotGranted,
             AuthNotEnabled,
             NoPasswordUser,
+            VerifyOnly,
+            TokenNotSigned,
             PermissionDenied,
             InvalidAuthToken,
             NoLeader,

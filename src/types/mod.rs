@@ -9,6 +9,7 @@ mod key;
 mod key_value;
 mod revision;
 mod secret;
+mod sign_method;
 
 pub(crate) use caller::{Caller, CommonName};
 pub(crate) use chunked::Chunked;
@@ -17,3 +18,4 @@ pub(crate) use key::KeyRange;
 pub(crate) use key_value::{Event, EventKind, KeyValue};
 pub(crate) use revision::{Rev, Revision};
 pub(crate) use secret::Secret;
+pub(crate) use sign_method::SignMethod;

@@ -188,6 +188,11 @@ impl TlsClient {
         TlsClient { config: Arc::new(config) }
     }
 
+    /// For other libraries that speak TLS.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     pub(crate) fn connect(&self, port: u16) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
         let tcp = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
         tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");

@@ -59,6 +59,7 @@ pub(crate) struct Plan {
     is_proxied: bool,
     is_on_unix_sockets: bool,
     has_peer_tls: bool,
+    has_client_tls: bool,
 }
 
 impl Plan {
@@ -72,6 +73,7 @@ impl Plan {
             is_proxied: false,
             is_on_unix_sockets: false,
             has_peer_tls: false,
+            has_client_tls: false,
         }
     }
 
@@ -119,6 +121,12 @@ impl Plan {
         self
     }
 
+    /// The client URLs are `https`. The flags have to name certificates.
+    pub(crate) fn with_client_tls(mut self) -> Plan {
+        self.has_client_tls = true;
+        self
+    }
+
     /// Creates the members without starting them.
     pub(crate) fn members(self) -> Vec<Member> {
         let mut members: Vec<Member> =
@@ -135,6 +143,7 @@ impl Plan {
         }
         for member in &mut members {
             member.has_peer_tls = self.has_peer_tls;
+            member.has_client_tls = self.has_client_tls;
         }
         let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
         for member in &mut members {
@@ -169,6 +178,7 @@ pub(crate) struct Member {
     /// The directory of the Unix socket on which it listens for peers, if it does.
     socket_dir: Option<TempDir>,
     has_peer_tls: bool,
+    has_client_tls: bool,
     pub(crate) initial_cluster: String,
     /// `--initial-cluster-state`.
     pub(crate) state: &'static str,
@@ -279,6 +289,7 @@ impl Member {
             advertised_peer_port: peer_port,
             socket_dir: None,
             has_peer_tls: false,
+            has_client_tls: false,
             initial_cluster: String::new(),
             state: "new",
             flags: Vec::new(),
@@ -349,7 +360,8 @@ impl Member {
     /// Starts the process without waiting for it.
     pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
-        let client_url = format!("http://{}", self.endpoint());
+        let scheme = if self.has_client_tls { "https" } else { "http" };
+        let client_url = format!("{scheme}://{}", self.endpoint());
         let mut program = self.wrapper.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
         let mut child = Command::new(program.next().expect("there is a program"))
             .args(program)

@@ -1,15 +1,25 @@
 //! Who calls: users with different roles, and those that are none.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use ring::hmac;
-use tonic::transport::Channel;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 
 use super::{
     calls::{keys, leases},
     wire::{tell, try_tell},
 };
+use crate::certificates::{Authority, TlsClient};
 use crate::pb::{
     authpb::{Permission, UserAddOptions},
     etcdserverpb::*,
@@ -68,10 +78,35 @@ pub(super) struct Caller {
     pub(super) name: &'static str,
     pub(super) user: &'static str,
     pub(super) token: Option<String>,
+    /// With the certificate that it shows, where there is TLS.
+    tls: Option<TlsClient>,
 }
 
 fn caller(name: &'static str, user: &'static str, token: Option<String>) -> Caller {
-    Caller { name, user, token }
+    Caller { name, user, token, tls: None }
+}
+
+impl Caller {
+    /// A connection of its own.
+    pub(super) fn connect(&self, endpoint: &Endpoint) -> Channel {
+        match &self.tls {
+            None => endpoint.connect_lazy(),
+            Some(tls) => connect_with(endpoint, tls),
+        }
+    }
+}
+
+pub(super) fn connect_with(endpoint: &Endpoint, tls: &TlsClient) -> Channel {
+    let config = tls.config();
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let connector = TlsConnector::from(Arc::clone(&config));
+        async move {
+            let address = uri.authority().expect("an endpoint has an address").as_str();
+            let name = ServerName::try_from("127.0.0.1").expect("an address");
+            let stream = connector.connect(name, TcpStream::connect(address).await?).await?;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    }))
 }
 
 /// The data that calls refer to, and the users but for root, so that authentication cannot be enabled yet.
@@ -184,6 +219,26 @@ async fn log_in(channel: &Channel, name: &str) -> String {
     let answer = tell(channel, "/etcdserverpb.Auth/Authenticate", &request, None).await;
     let answer: AuthenticateResponse = prost::Message::decode(answer).expect("the server encodes it");
     answer.token
+}
+
+/// With certificates, whose names are users. `root` shows the certificate of root.
+pub(super) async fn with_certificates(root: &Channel, authority: &Authority) -> Vec<Caller> {
+    let certified = |name: &'static str, user: &'static str, token: Option<String>| {
+        let tls = TlsClient::new(&[authority], Some(&authority.issue(user)), "h2");
+        Caller { tls: Some(tls), ..caller(name, user, token) }
+    };
+    let token = Some(log_in(root, "reader").await);
+    let mut callers: Vec<Caller> =
+        ["roleless", "reader", "writer", "prefix", "removed", "keyless", "nobody", ROOT]
+            .into_iter()
+            .map(|user| certified(user, user, None))
+            .collect();
+    callers.push(certified("root-with-a-token-of-reader", ROOT, token.clone()));
+    callers.push(certified("nobody-with-a-token-of-reader", "nobody", token));
+    callers.push(certified("root-with-a-bad-token", ROOT, Some("abcdefghijklmnop.1".to_owned())));
+    let delete = AuthUserDeleteRequest { name: "removed".to_owned() };
+    tell(root, "/etcdserverpb.Auth/UserDelete", &delete, None).await;
+    callers
 }
 
 /// With JSON web tokens, which are made here.

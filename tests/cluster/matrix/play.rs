@@ -14,6 +14,7 @@ use super::{
     wire::{self, OK, tell},
 };
 use crate::{
+    certificates::{Authority, TlsClient},
     cluster::{Member, Plan},
     pb::etcdserverpb::{AlarmRequest, AlarmType, AuthDisableRequest, alarm_request::AlarmAction},
 };
@@ -34,7 +35,7 @@ const ALARMS: [(&str, Option<AlarmType>); 3] =
 /// Calls that are left out, because they would end the run or change what others are answered.
 type Left = fn(&Call, &Caller, Option<AlarmType>) -> bool;
 
-pub(super) fn nothing_more(_: &Call, _: &Caller, _: Option<AlarmType>) -> bool {
+fn nothing_more(_: &Call, _: &Caller, _: Option<AlarmType>) -> bool {
     false
 }
 
@@ -46,7 +47,15 @@ pub(super) fn what_harms_etcd_35(call: &Call, caller: &Caller, alarm: Option<Ala
         || ["without-a-user", "without-a-revision"].contains(&caller.name)
 }
 
-pub(super) async fn play(plan: impl Fn(usize) -> Plan, left: Left) -> Table {
+/// All parts of the matrix.
+pub(super) async fn play(plan: impl Fn(usize) -> Plan) -> Table {
+    let mut table = play_without_certificates(&plan, nothing_more).await;
+    let calls = Arc::new(calls::all());
+    table.parts.push(certified(plan(1), &calls, nothing_more).await);
+    table
+}
+
+pub(super) async fn play_without_certificates(plan: impl Fn(usize) -> Plan, left: Left) -> Table {
     let calls = Arc::new(calls::all());
     let mut parts = simple(plan(3), &calls, left).await;
     parts.push(signed(plan(1), &calls, left).await);
@@ -60,8 +69,15 @@ async fn simple(plan: Plan, calls: &Arc<Vec<Call>>, left: Left) -> Vec<Part> {
     let follower = &cluster.members[(leader + 1) % 3];
     let places = vec![place("leader", member), place("follower", follower)];
     let channel = places[0].channel.clone();
-    let mut grounds =
-        Grounds { places, calls: Arc::clone(calls), admin: None, cases: 0, left, changing: Arc::default() };
+    let mut grounds = Grounds {
+        places,
+        calls: Arc::clone(calls),
+        admin: None,
+        is_enabled: false,
+        cases: 0,
+        left,
+        changing: Arc::default(),
+    };
     callers::prepare(&channel, 150).await;
     let mut parts = vec![grounds.part("authentication is disabled", callers::of_no_auth()).await];
 
@@ -69,6 +85,7 @@ async fn simple(plan: Plan, calls: &Arc<Vec<Call>>, left: Left) -> Vec<Part> {
     let callers = callers::with_simple_tokens(&channel).await;
     let root = callers.iter().find(|caller| caller.name == ROOT).expect("there is one");
     grounds.admin.clone_from(&root.token);
+    grounds.is_enabled = true;
     parts.push(grounds.part("simple tokens", callers).await);
     tell(&channel, "/etcdserverpb.Auth/AuthDisable", &AuthDisableRequest {}, grounds.admin.as_deref()).await;
     parts
@@ -86,9 +103,34 @@ async fn signed(plan: Plan, calls: &Arc<Vec<Call>>, left: Left) -> Part {
     callers::enable(&channel).await;
     let callers = callers::with_signed_tokens(&channel, KEY).await;
     let admin = Some(callers::sign_root(KEY));
-    Grounds { places, calls: Arc::clone(calls), admin, cases: 0, left, changing: Arc::default() }
-        .part("JSON web tokens", callers)
-        .await
+    let (calls, changing) = (Arc::clone(calls), Arc::default());
+    let mut grounds = Grounds { places, calls, admin, is_enabled: true, cases: 0, left, changing };
+    grounds.part("JSON web tokens", callers).await
+}
+
+async fn certified(plan: Plan, calls: &Arc<Vec<Call>>, left: Left) -> Part {
+    let authority = Authority::new("ca");
+    let server = authority.issue("server");
+    let tls = [
+        format!("--cert-file={}", server.cert.display()),
+        format!("--key-file={}", server.key.display()),
+        format!("--trusted-ca-file={}", authority.cert().display()),
+        "--client-cert-auth".to_owned(),
+    ];
+    let flags: Vec<&str> = FLAGS.into_iter().chain(tls.iter().map(String::as_str)).collect();
+    let cluster = plan.with_client_tls().flags(&flags).found();
+    let member = &cluster.members[0];
+    let endpoint =
+        Endpoint::from_shared(format!("https://{}", member.endpoint())).expect("an address is a URL");
+    let root = TlsClient::new(&[&authority], Some(&authority.issue(ROOT)), "h2");
+    let channel = callers::connect_with(&endpoint, &root);
+    callers::prepare(&channel, 50).await;
+    callers::enable(&channel).await;
+    let callers = callers::with_certificates(&channel, &authority).await;
+    let places = vec![Place { name: "alone", endpoint, channel, peer_url: member.peer_url() }];
+    let (calls, changing) = (Arc::clone(calls), Arc::default());
+    let mut grounds = Grounds { places, calls, admin: None, is_enabled: true, cases: 0, left, changing };
+    grounds.part("certificates", callers).await
 }
 
 /// etcd loses one of two changes of the members that are made at the same time.
@@ -112,8 +154,9 @@ fn place(name: &'static str, member: &Member) -> Place {
 struct Grounds {
     places: Vec<Place>,
     calls: Arc<Vec<Call>>,
-    /// The token with which alarms are raised.
+    /// The token with which alarms are raised, if one is needed.
     admin: Option<String>,
+    is_enabled: bool,
     /// How many callers have played so far, each in one circumstance.
     cases: i64,
     changing: Arc<Mutex<()>>,
@@ -160,7 +203,7 @@ impl Grounds {
         callers: &[Caller],
         alarm: Option<AlarmType>,
     ) -> Vec<Vec<Option<String>>> {
-        let is_enabled = self.admin.is_some();
+        let is_enabled = self.is_enabled;
         let playing = callers.iter().map(|caller| {
             self.cases += 1;
             let (calls, place, caller) = (Arc::clone(&self.calls), place.clone(), caller.clone());
@@ -197,7 +240,7 @@ async fn one_caller(
     changing: Arc<Mutex<()>>,
 ) -> Vec<Option<String>> {
     let case = Case { number, user: caller.user, peer_url: &place.peer_url };
-    let channel = place.endpoint.connect_lazy();
+    let channel = caller.connect(&place.endpoint);
     let mut answers = Vec::new();
     for call in calls.iter() {
         if is_left(call, &caller) {

@@ -1,0 +1,96 @@
+//! Logins that fail, in numbers: whoever is logged in goes on, and the server's memory is bounded.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{Arc, Mutex},
+};
+
+use tokio::task::JoinSet;
+use tonic::{Request, metadata::MetadataValue};
+
+use crate::{
+    client::soon,
+    pb::etcdserverpb::*,
+    server::{Launch, Server},
+};
+
+const CLIENTS: usize = 200;
+const PUTS: usize = 50;
+
+/// What the storm may add to the memory of the process.
+const STORM_MIB_MAX: u64 = 96;
+
+async fn enable(server: &Server) {
+    let mut auth = server.client().auth();
+    let add = AuthUserAddRequest {
+        name: "root".to_owned(),
+        password: "canary-right".to_owned(),
+        ..AuthUserAddRequest::default()
+    };
+    auth.user_add(add).await.expect("it is new");
+    let grant = AuthUserGrantRoleRequest { user: "root".to_owned(), role: "root".to_owned() };
+    auth.user_grant_role(grant).await.expect("it is granted");
+    auth.auth_enable(AuthEnableRequest {}).await.expect("root is there");
+}
+
+fn login(name: &str, password: &str) -> AuthenticateRequest {
+    AuthenticateRequest { name: name.to_owned(), password: password.to_owned() }
+}
+
+fn resident_mib(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") >> 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_logged_in_goes_on_beside_a_storm_of_wrong_passwords() {
+    let server = Launch::subject().flag("bcrypt-cost", 6).start();
+    enable(&server).await;
+    let mut auth = server.client().auth();
+    let token =
+        auth.authenticate(login("root", "canary-right")).await.expect("it is right").into_inner().token;
+    let before = resident_mib(&server);
+
+    let answers = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut storm = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (mut auth, answers) = (server.client().auth(), Arc::clone(&answers));
+        let name = if number % 2 == 0 { "root" } else { "nobody" };
+        storm.spawn(async move {
+            loop {
+                let refusal = auth.authenticate(login(name, "canary-wrong")).await.expect_err("it is wrong");
+                let answer = format!("{:?}: {}", refusal.code(), refusal.message());
+                answers.lock().expect("nobody panics").insert(answer);
+            }
+        });
+    }
+    soon("the storm has begun", async {
+        while answers.lock().expect("nobody panics").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let client = server.client();
+    for number in 0..PUTS {
+        let mut put = Request::new(PutRequest { key: format!("k{number}").into(), ..PutRequest::default() });
+        put.metadata_mut().insert("token", MetadataValue::try_from(&token).expect("it is ASCII"));
+        soon("a put of who is logged in", client.kv().put(put)).await.expect("root may");
+    }
+    let added = resident_mib(&server).saturating_sub(before);
+    assert!(added < STORM_MIB_MAX, "the storm takes {added} MiB");
+    storm.abort_all();
+    while storm.join_next().await.is_some() {}
+
+    let answers = answers.lock().expect("nobody panics").clone();
+    let known = [
+        "InvalidArgument: etcdserver: authentication failed, invalid user ID or password",
+        "Unknown: etcdserver: too many requests",
+    ];
+    assert!(answers.iter().all(|answer| known.contains(&answer.as_str())), "{answers:?}");
+    soon("a login with the right password", async {
+        while auth.authenticate(login("root", "canary-right")).await.is_err() {}
+    })
+    .await;
+}
