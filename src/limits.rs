@@ -640,18 +640,20 @@ pub(crate) const LONE_WRITER_BEATS: u32 = 8;
 /// ends early if no caller waits for it any more.
 pub(crate) const HASHES_WAITING: usize = 16;
 
-/// Images of the database that wait to be made, or are being sent to clients. Each is a copy of the whole
-/// database on the disk. One is made at a time. Clients that ask meanwhile share the next image, or the last
-/// one if nothing was written since. If all images are being sent, a further client is refused, unless an
-/// image was not read for [`SNAPSHOT_IDLE_MAX`]: then sending that image is ended with an error.
+/// States of the database that are pinned while clients are sent them. The space that writes free in the database is
+/// not used again while an earlier state is pinned. One is laid out at a time. Clients that ask meanwhile share the next
+/// one, or the last one if nothing was written since. If all are being sent, a further client is refused, unless
+/// nothing of one was read for [`SNAPSHOT_IDLE_MAX`]: then sending that one is ended with an error.
 pub(crate) const SNAPSHOT_IMAGES_MAX: usize = 3;
 pub(crate) const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of such an image in one message, as in etcd. A piece is read when the client has taken the one before
-/// it.
+/// Bytes of such an image in one message, as in etcd. More are read when the client has taken those before.
 pub(crate) const IMAGE_PIECE_BYTES: usize = 32 * 1024;
 
-/// Pieces of such images that are read at the same time, each on a thread of its own. Further clients wait.
+/// Bytes of such an image that are made at once, and wait in memory for each client.
+pub(crate) const IMAGE_READ_BYTES: usize = 256 * 1024;
+
+/// Clients for whom such images are read at the same time, each on a thread of its own. Further clients wait.
 pub(crate) const SNAPSHOT_READS_AT_ONCE: usize = 4;
 
 /// Defragmentations that wait while one runs. All callers that ask meanwhile share the next one, so a second
@@ -704,3 +706,24 @@ pub(crate) const V2_FORMS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes of a listing of the version 2 API that are made at once. The next ones are made when these were sent.
 pub(crate) const V2_LISTING_PIECE_BYTES: usize = 64 * 1024;
+
+/// Bytes of a page of a bbolt file with what it has in the pages behind it. A longer one is refused as damage: no
+/// request that etcd takes makes one, and a page is read into memory as a whole.
+pub(crate) const BBOLT_PAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Levels of a tree in a bbolt file. A deeper tree is refused as damage: two pages below each branch make a tree of
+/// this depth larger than any disk.
+pub(crate) const BBOLT_DEPTH_MAX: usize = 48;
+
+/// Bytes of a record in the log of an etcd that is imported. A longer one is refused as damage, because a record is read
+/// into memory as a whole.
+pub(crate) const ETCD_WAL_RECORD_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Bytes of records that are added to a new database at once while a database of etcd is read.
+pub(crate) const INTAKE_STRETCH_BYTES: usize = 1024 * 1024;
+
+const _: () = assert!(INTAKE_STRETCH_BYTES + REQUEST_BYTES_MAX <= DRAFT_CACHE_BYTES / 2);
+
+/// How much `--bump-revision` may raise the revision of a restored state. Larger values are refused; counting up never
+/// reaches the end of the numbers from there.
+pub(crate) const REVISION_BUMP_MAX: i64 = 1 << 60;

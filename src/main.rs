@@ -10,7 +10,8 @@ mod pb;
 mod turn;
 mod types;
 
-// Files: those of a directory, and the database file.
+// Files: those of a directory, the database file, and those of etcd.
+mod bbolt;
 mod disk;
 mod storage;
 
@@ -23,6 +24,9 @@ mod watch;
 
 // Commands, and their effect on the state.
 mod apply;
+
+// What etcd's files are in terms of ours.
+mod migrate;
 
 // ---- From here on, modules touch the outside. ------------------------------------------------
 
@@ -70,7 +74,6 @@ use std::{
     env,
     ffi::OsString,
     panic,
-    path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
     time::Duration,
@@ -80,14 +83,15 @@ use tokio::{runtime, task, time};
 
 use crate::{
     chance::Chance,
-    config::{Accepts, Config, Invocation, TransportSecurity},
+    config::{Accepts, Config, ExportCommand, Invocation, RestoreCommand, TransportSecurity},
     http::Protocols,
-    node::{End, Running},
+    migrate::Progress,
+    node::{End, LogEnd, RestoreError, RestoreStep, Restored, Running},
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors},
     storage::{Inside, REMEDY},
-    telemetry::{GoDuration, Metrics},
+    telemetry::{GoDuration, Metrics, Terminal},
     tls::{Acceptor, Endpoint, Trust},
 };
 
@@ -123,7 +127,9 @@ async fn run() -> ExitCode {
     let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
     let config = match Config::load(&args, &variables) {
         Ok(Invocation::Print(text)) => return telemetry::print(&text),
-        Ok(Invocation::Restore { file, data_dir }) => return restore(file, data_dir, signals).await,
+        Ok(Invocation::Restore(command)) => return restore(*command, node::restore, signals).await,
+        Ok(Invocation::Import(command)) => return restore(*command, node::import, signals).await,
+        Ok(Invocation::Export(command)) => return export(*command, signals).await,
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
     };
@@ -157,27 +163,108 @@ fn name_damaged_files() {
     }));
 }
 
-/// Restores a snapshot. A signal that arrives before the restore is done ends the process with the
-/// exit code of that signal.
-async fn restore(file: PathBuf, data_dir: PathBuf, mut signals: Signals) -> ExitCode {
-    let restoring = task::spawn_blocking(move || restore_now(&file, &data_dir));
+type Restore = fn(&RestoreCommand, &mut dyn FnMut(RestoreStep)) -> Result<Restored, RestoreError>;
+
+/// Makes a data directory. A signal that arrives before it is done ends the process with the exit code of that
+/// signal.
+async fn restore(command: RestoreCommand, restore: Restore, signals: Signals) -> ExitCode {
+    name_damaged_files();
+    unless_asked(signals, move || {
+        let mut terminal = Terminal::default();
+        match restore(&command, &mut |step| terminal.show(|| progress_of(step))) {
+            Ok(restored) => {
+                terminal.clear();
+                telemetry::print(&summary_of(&restored, &command))
+            }
+            Err(error) => {
+                terminal.clear();
+                telemetry::fail("restore the snapshot", &error.to_string())
+            }
+        }
+    })
+    .await
+}
+
+async fn export(command: ExportCommand, signals: Signals) -> ExitCode {
+    name_damaged_files();
+    unless_asked(signals, move || {
+        let mut terminal = Terminal::default();
+        let exported = node::export(&command, &mut |written, total| {
+            terminal.show(|| format!("written {} of {} MiB", written >> 20, total >> 20));
+        });
+        terminal.clear();
+        match exported {
+            Ok(exported) => telemetry::print(&format!(
+                "exported {} keys at revision {} to {} ({} bytes)\n",
+                exported.keys,
+                exported.revision,
+                command.file.display(),
+                exported.bytes
+            )),
+            Err(error) => telemetry::fail("export the data directory", &error.to_string()),
+        }
+    })
+    .await
+}
+
+async fn unless_asked(mut signals: Signals, work: impl FnOnce() -> ExitCode + Send + 'static) -> ExitCode {
+    let working = task::spawn_blocking(work);
     tokio::select! { biased;
         asked = signals.next() => ExitCode::from(asked.exit_code()),
-        code = restoring => code.expect("a restore does not panic"),
+        code = working => code.expect("the work of a command does not panic"),
     }
 }
 
-fn restore_now(file: &Path, data_dir: &Path) -> ExitCode {
-    match node::restore(file, data_dir) {
-        Ok(restored) => telemetry::print(&format!(
-            "restored {} keys at revision {} into {} ({})\n",
-            restored.keys,
-            restored.revision,
-            data_dir.display(),
-            restored.base
-        )),
-        Err(error) => telemetry::fail("restore the snapshot", &error.to_string()),
+fn progress_of(step: RestoreStep) -> String {
+    match step {
+        RestoreStep::Reading(Progress { records, bytes, bytes_total }) => {
+            format!("read {records} revisions, {} of at most {} MiB", bytes >> 20, bytes_total >> 20)
+        }
+        RestoreStep::Replaying { requests, entries } => {
+            format!("replayed {requests} requests; the log has {entries} entries")
+        }
+        RestoreStep::Checking => "checking the new database".to_owned(),
     }
+}
+
+/// What an operator is told of a new data directory.
+fn summary_of(restored: &Restored, command: &RestoreCommand) -> String {
+    let Restored { revision, compacted, keys, leases, users, roles, alarms, hash, base, .. } = restored;
+    let data_dir = command.config.data_dir.display();
+    let mut text = format!("restored {keys} keys at revision {revision} into {data_dir} ({base})\n");
+    let compacted = match compacted.0 {
+        ..=0 => "not compacted".to_owned(),
+        rev => format!("compacted at revision {rev}"),
+    };
+    text += &format!("  {compacted}; {leases} leases, {users} users, {roles} roles, {alarms} alarms\n");
+    text += &format!("  HashKV {hash}, as `etcdctl endpoint hashkv --rev {revision}` shows it\n");
+    if let Some(taken) = &restored.taken {
+        let version = taken.cluster_version.as_deref().unwrap_or("unknown");
+        let members = taken.members.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if !members.is_empty() {
+            text += &format!("  from a cluster of version {version} with the members {members}\n");
+        }
+        if taken.bumps > 0 {
+            text += "  it was restored with --bump-revision before: etcd's HashKV covers that, and retcd's does not\n";
+        }
+    }
+    if let Some(LogEnd { requests, last: (term, index), uncommitted, torn }) = &restored.log_end {
+        text += &format!("  {requests} requests were replayed from the log, which ends with entry {index} of term {term}\n");
+        if *uncommitted > 0 {
+            text += &format!(
+                "  {uncommitted} of the entries were not known to be committed. Of a cluster, import the member whose log \
+                 ends with the highest term, and of these the highest entry\n"
+            );
+        }
+        if let Some((path, offset)) = torn {
+            let path = path.display();
+            text += &format!("  {path} ends at byte {offset} with a record that was not written completely\n");
+        }
+    }
+    if let Some((cluster, member)) = restored.member {
+        text += &format!("  member {member} of cluster {cluster}: start it with the same --name\n");
+    }
+    text
 }
 
 /// Serves until a signal arrives or the member fails. The error is a message for the operator.

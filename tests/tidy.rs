@@ -31,6 +31,12 @@ const ROOMS: &[Room] = &[
     room("threads", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("chance", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "tracing"]),
     room("disk", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
+    // The format of etcd's database file. It knows nothing of what is in it.
+    room(
+        "bbolt",
+        &["limits", "disk"],
+        &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"],
+    ),
     // The settings of the process, and its messages to the operator.
     room("config", &["types", "limits"], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "tracing"]),
     room(
@@ -58,6 +64,12 @@ const ROOMS: &[Room] = &[
     // Has bounded senders, on which it only calls `try_send`.
     room("watch", CORE, &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("apply", &["types", "limits", "storage", "mvcc", "lease", "auth", "v2", "watch"], OUTSIDE),
+    // Knows the files of etcd and ours, and nothing of a running member.
+    room(
+        "migrate",
+        &["types", "limits", "disk", "bbolt", "storage", "mvcc", "lease", "auth", "apply"],
+        OUTSIDE,
+    ),
     // Decides whose certificates are accepted; does not know what connections are for.
     room(
         "tls",
@@ -114,6 +126,8 @@ const ROOMS: &[Room] = &[
             "v2",
             "watch",
             "apply",
+            "bbolt",
+            "migrate",
             "link",
             "raft",
             "tls",
@@ -184,7 +198,15 @@ const OUTSIDE: &[&str] =
 
 /// The files that know protobuf although their room does not: the encodings of the log and of messages
 /// between members.
-const PROTOBUF: &[&str] = &["src/apply/codec.rs", "src/raft/codec.rs", "src/raft/message.rs"];
+const PROTOBUF: &[&str] = &[
+    "src/apply/codec.rs",
+    "src/raft/codec.rs",
+    "src/raft/message.rs",
+    // etcd's own encodings.
+    "src/migrate/schema.rs",
+    "src/migrate/internal.rs",
+    "src/migrate/etcd_wal.rs",
+];
 
 /// The things outside that a simulator has to replace, and how they are written in code.
 const OUTSIDES: &[(&str, &[&str])] = &[
@@ -246,9 +268,19 @@ const SEAMS: &[Seam] = &[
         "the files of a directory: all that the log and the database touch",
     ),
     seam(
-        "src/node/restore.rs",
+        "src/node/restore/snapshot_file.rs",
         &["files"],
-        "reads a file that an operator names, and makes and renames directories; no member runs meanwhile",
+        "reads a file that an operator names; no member runs meanwhile",
+    ),
+    seam(
+        "src/node/restore/site.rs",
+        &["files"],
+        "makes and renames directories; no member runs meanwhile",
+    ),
+    seam(
+        "src/node/export.rs",
+        &["files"],
+        "writes a file that an operator names; no member runs meanwhile",
     ),
 ];
 
@@ -277,6 +309,7 @@ const RINGS: &[Ring] = &[
 const INTERNAL: &[(&str, &str)] = &[
     ("src/apply/codec.rs", "encodes and decodes the caller that a request has"),
     ("src/apply/arbitrary.rs", "random requests for tests"),
+    ("src/migrate/internal.rs", "requests in the log of an etcd that were permitted before they were logged"),
     ("src/node/write.rs", "what a member proposes by itself: alarms, leases that ended, its own name"),
     ("src/node/compactor.rs", "compaction by --auto-compaction-retention"),
     ("src/http/node.rs", "the reads of health checks"),

@@ -225,6 +225,11 @@ fn command_to_pb(command: &Command) -> Logged {
     }
 }
 
+/// A command in its decoded message. The messages are those of etcd's own log too, as far as they are of its API.
+pub(crate) fn command(command: Logged) -> Result<Command, DecodeError> {
+    command_from_pb(command)
+}
+
 fn command_from_pb(command: Logged) -> Result<Command, DecodeError> {
     Ok(match command {
         Logged::Put(put) => Command::Put(put_from_pb(put)),

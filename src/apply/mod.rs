@@ -24,7 +24,7 @@ mod members;
 mod model;
 mod state;
 #[cfg(test)]
-mod tape;
+pub(crate) mod tape;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -35,6 +35,7 @@ pub(crate) use command::{
     Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
     Op, OpResult, Outcome, Put, Request, Response, Txn, TxnResult, Unread,
 };
+pub(crate) use members::Member;
 pub(crate) use state::{Application, Applied, Captured, Progress, StateMachine};
 pub(crate) use txn::ReadTxn;
 pub(crate) use unread::Missing;

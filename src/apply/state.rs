@@ -20,7 +20,7 @@ use crate::{
     },
     auth::{AuthError, AuthStore},
     lease::Lessor,
-    limits::CAPTURE_STRIDE_RECORDS,
+    limits::{APPLY_STRIDE_KEYS, CAPTURE_STRIDE_RECORDS},
     mvcc::{Step, Store, StoreCheckpoint},
     storage::{self, Checkpoint, Database, Reader, StorageError, Table},
     types::{Caller, Chunked, Event, KeyRange, MemberId, Rev, Revision},
@@ -184,6 +184,19 @@ impl StateMachine {
         assert!(events.last().is_none_or(is_of_rev), "the events of a command have its revision");
         assert!(self.mvcc.rev_compacted() <= rev, "the newest revision is never compacted away");
         Ok(Progress::Done(Applied { outcome: Outcome { rev, result, unread }, events }))
+    }
+
+    /// Applies a whole request, while nobody else uses the state.
+    pub(crate) fn execute(&mut self, request: &Request) -> Result<Applied, StorageError> {
+        let mut application = Application::new(request, false);
+        loop {
+            let mut keys_left = APPLY_STRIDE_KEYS;
+            match self.advance(application, &mut keys_left)? {
+                Progress::More(rest) => application = rest,
+                Progress::Done(applied) => return Ok(applied),
+            }
+            while application.digest()? == Step::More {}
+        }
     }
 
     fn advance_stage<'r>(

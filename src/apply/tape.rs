@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Each command with its own words.
-pub(super) fn parse(script: &str) -> Vec<(String, Command)> {
+pub(crate) fn parse(script: &str) -> Vec<(String, Command)> {
     let script = script.replace(';', " ; ");
     let mut words = Words::of(&script);
     let mut commands = Vec::new();

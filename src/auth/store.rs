@@ -156,6 +156,11 @@ impl AuthStore {
         Ok(if role == ROOT { vec![Permission::everything()] } else { permissions.clone() })
     }
 
+    /// The permissions that were granted to a role that exists, also to `root`, which needs none.
+    pub(crate) fn granted_permissions(&self, role: &str) -> &[Permission] {
+        self.roles.get(role).map_or(&[], Vec::as_slice)
+    }
+
     /// Requires that there is a user that can disable authentication again.
     pub(crate) fn enable(&mut self) -> Result<(), AuthError> {
         if self.is_enabled {

@@ -1,26 +1,64 @@
-//! The commands other than serving: `help`, `version` and `snapshot restore`.
+//! The commands other than serving: `help`, `version`, and those that make a data directory, or a file of one.
 
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
 };
 
-use super::{ConfigError, Invocation, flags::split_value, help};
+use super::{Config, ConfigError, Invocation, flags::split_value, help, value::parse_bool};
+use crate::limits;
 
-const RESTORE_USAGE: &str =
-    "usage: retcd snapshot restore FILE [--data-dir DIR]; the default of DIR is default.etcd";
+const RESTORE_USAGE: &str = "usage: retcd snapshot restore FILE [--data-dir DIR] [--wal-dir DIR] [--name NAME] \
+     [--initial-cluster MEMBERS] [--initial-cluster-token TOKEN] [--initial-advertise-peer-urls URLS] \
+     [--bump-revision NUMBER --mark-compacted] [--skip-hash-check]; the default of --data-dir is default.etcd";
+const IMPORT_USAGE: &str = "usage: retcd import SOURCE [--data-dir DIR] [--source-wal-dir DIR], and the other flags \
+     of `retcd snapshot restore`; SOURCE is a snapshot file, or the data directory of an etcd that is stopped";
+const EXPORT_USAGE: &str =
+    "usage: retcd export --data-dir DIR [--wal-dir DIR] FILE; the member of DIR must be stopped";
+
+/// Flags that mean the same for the server: they are checked as it checks them.
+const SERVER_FLAGS: [&str; 2] = ["data-dir", "wal-dir"];
+/// Of these, those that say which cluster the member founds.
+const CLUSTER_FLAGS: [&str; 4] =
+    ["name", "initial-cluster", "initial-cluster-token", "initial-advertise-peer-urls"];
+
+/// A data directory is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct RestoreCommand {
+    /// The file that is restored, or the directory that is imported.
+    pub(crate) source: PathBuf,
+    /// With the directories, and with the cluster that the member founds.
+    pub(crate) config: Config,
+    /// Whether the cluster was given. If it was not, the flags of the first start describe it.
+    pub(crate) founds: bool,
+    /// How much the newest revision is raised. Everything before is compacted then; 0 leaves it as it is.
+    pub(crate) bump_revision: i64,
+    pub(crate) skip_hash_check: bool,
+    /// Where the log of the imported directory is, if it is elsewhere.
+    pub(crate) source_wal_dir: Option<PathBuf>,
+}
+
+/// A snapshot of a data directory is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct ExportCommand {
+    pub(crate) config: Config,
+    pub(crate) file: PathBuf,
+}
 
 /// Parses a command line that begins with the word `command`.
 pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocation, ConfigError> {
     // Every word that is compared below is UTF-8.
     let words: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap_or_default()).collect();
+    let usage = |text: &str| Ok(Invocation::Print(format!("{text}\n")));
     match (command.to_str().unwrap_or_default(), words.as_slice()) {
         ("help", _) => Ok(Invocation::Print(help::help())),
         ("version", _) => Ok(Invocation::Print(help::version())),
-        ("snapshot", ["help" | "-h" | "--help"] | ["restore", "-h" | "--help"]) => {
-            Ok(Invocation::Print(format!("{RESTORE_USAGE}\n")))
-        }
-        ("snapshot", ["restore", ..]) => restore(&args[1..]),
+        ("snapshot", ["help" | "-h" | "--help"] | ["restore", "-h" | "--help"]) => usage(RESTORE_USAGE),
+        ("import", ["-h" | "--help"]) => usage(IMPORT_USAGE),
+        ("export", ["-h" | "--help"]) => usage(EXPORT_USAGE),
+        ("snapshot", ["restore", ..]) => Ok(Invocation::Restore(Box::new(restore(&args[1..])?))),
+        ("import", _) => Ok(Invocation::Import(Box::new(import(args)?))),
+        ("export", _) => Ok(Invocation::Export(Box::new(export(args)?))),
         ("snapshot", []) => Err(ConfigError::usage(RESTORE_USAGE.to_owned())),
         ("snapshot", [..]) => Err(ConfigError::usage(format!(
             "there is no command \"snapshot {}\"; {RESTORE_USAGE}. To save a snapshot of a running server, \
@@ -28,47 +66,138 @@ pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocatio
             args[0].display()
         ))),
         _ => Err(ConfigError::invalid(format!(
-            "{command:?} is not a valid flag and not a command: the commands are `snapshot restore`, `help` and `version`. \
-             For commands of a client, such as `put` and `get`, use etcdctl"
+            "{command:?} is not a valid flag and not a command: the commands are `snapshot restore`, `import`, \
+             `export`, `help` and `version`. For commands of a client, such as `put` and `get`, use etcdctl"
         ))),
     }
 }
 
 /// `args` are the arguments after `snapshot restore`.
-fn restore(args: &[OsString]) -> Result<Invocation, ConfigError> {
-    let usage = || ConfigError::usage(RESTORE_USAGE.to_owned());
-    let mut file = None;
-    let mut data_dir = PathBuf::from("default.etcd");
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        if !arg.as_encoded_bytes().starts_with(b"-") && file.is_none() {
-            file = Some(PathBuf::from(arg));
-            continue;
+fn restore(args: &[OsString]) -> Result<RestoreCommand, ConfigError> {
+    let line = Line::parse(args, RESTORE_USAGE, &["bump-revision", "initial-memory-map-size"])?;
+    restore_command(line, RESTORE_USAGE)
+}
+
+fn import(args: &[OsString]) -> Result<RestoreCommand, ConfigError> {
+    let known = ["bump-revision", "initial-memory-map-size", "source-wal-dir"];
+    restore_command(Line::parse(args, IMPORT_USAGE, &known)?, IMPORT_USAGE)
+}
+
+fn restore_command(line: Line, usage: &str) -> Result<RestoreCommand, ConfigError> {
+    let bump_revision = match line.given("bump-revision") {
+        None => 0,
+        Some(number) => {
+            let number = number.to_str().and_then(|number| number.parse().ok());
+            number.filter(|number| (0..=limits::REVISION_BUMP_MAX).contains(number)).ok_or_else(|| {
+                ConfigError::usage(format!("--bump-revision must be from 0 to {}", limits::REVISION_BUMP_MAX))
+            })?
         }
-        let (head, given) = split_value(arg);
-        if head != "-data-dir" && head != "--data-dir" {
-            return Err(ConfigError::usage(format!("unexpected argument {arg:?}; {RESTORE_USAGE}")));
-        }
-        data_dir = match given {
-            Some(dir) => dir.into(),
-            None => args.next().ok_or_else(usage)?.into(),
-        };
+    };
+    if (bump_revision > 0) != line.is_set("mark-compacted") {
+        return Err(ConfigError::usage(
+            "--bump-revision greater than 0 and --mark-compacted belong together: clients that have seen the revisions in \
+             between must learn that these are gone"
+                .to_owned(),
+        ));
     }
-    let file = file.ok_or_else(usage)?;
-    Ok(Invocation::Restore { file, data_dir })
+    let founds = CLUSTER_FLAGS.into_iter().any(|flag| line.given(flag).is_some());
+    let skip_hash_check = line.is_set("skip-hash-check");
+    let source_wal_dir = line.given("source-wal-dir").map(PathBuf::from);
+    let config = line.config(true)?;
+    let source = line.file.ok_or_else(|| ConfigError::usage(usage.to_owned()))?;
+    Ok(RestoreCommand { source, config, founds, bump_revision, skip_hash_check, source_wal_dir })
+}
+
+fn export(args: &[OsString]) -> Result<ExportCommand, ConfigError> {
+    let line = Line::parse(args, EXPORT_USAGE, &[])?;
+    let config = line.config(false)?;
+    let usage = || ConfigError::usage(EXPORT_USAGE.to_owned());
+    if line.given("data-dir").is_none() {
+        return Err(usage());
+    }
+    Ok(ExportCommand { config, file: line.file.ok_or_else(usage)? })
+}
+
+/// The words of a command.
+struct Line {
+    file: Option<PathBuf>,
+    /// Names without dashes.
+    values: Vec<(String, OsString)>,
+    set: Vec<String>,
+}
+
+impl Line {
+    /// `known` are flags with a value, beside those of the server.
+    fn parse(args: &[OsString], usage: &str, known: &[&str]) -> Result<Line, ConfigError> {
+        let is_restore = usage != EXPORT_USAGE;
+        let mut line = Line { file: None, values: Vec::new(), set: Vec::new() };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let unexpected = || ConfigError::usage(format!("unexpected argument {arg:?}; {usage}"));
+            if !arg.as_encoded_bytes().starts_with(b"-") && line.file.is_none() {
+                line.file = Some(PathBuf::from(arg));
+                continue;
+            }
+            let (head, given) = split_value(arg);
+            let name = head.strip_prefix("--").or_else(|| head.strip_prefix('-')).ok_or_else(unexpected)?;
+            if is_restore && matches!(name, "mark-compacted" | "skip-hash-check") {
+                let value = given.map_or(Some("true"), OsStr::to_str).ok_or_else(unexpected)?;
+                if parse_bool(value).map_err(|_| unexpected())? {
+                    line.set.push(name.to_owned());
+                }
+                continue;
+            }
+            let is_known = SERVER_FLAGS.contains(&name)
+                || known.contains(&name)
+                || is_restore && CLUSTER_FLAGS.contains(&name);
+            if !is_known {
+                return Err(unexpected());
+            }
+            let value = match given {
+                Some(value) => value.to_owned(),
+                None => args.next().ok_or_else(|| ConfigError::usage(usage.to_owned()))?.clone(),
+            };
+            line.values.push((name.to_owned(), value));
+        }
+        Ok(line)
+    }
+
+    /// The last value that was given for a flag.
+    fn given(&self, flag: &str) -> Option<&OsStr> {
+        self.values.iter().rev().find(|(name, _)| name == flag).map(|(_, value)| value.as_os_str())
+    }
+
+    fn is_set(&self, flag: &str) -> bool {
+        self.set.iter().any(|name| name == flag)
+    }
+
+    /// The settings of a server with these flags.
+    fn config(&self, with_cluster: bool) -> Result<Config, ConfigError> {
+        let cluster = CLUSTER_FLAGS.iter().filter(|_| with_cluster);
+        let flags = SERVER_FLAGS.iter().chain(cluster).filter_map(|flag| {
+            let mut arg = OsString::from(format!("--{flag}="));
+            arg.push(self.given(flag)?);
+            Some(arg)
+        });
+        match Config::load(&flags.collect::<Vec<_>>(), &[])? {
+            Invocation::Serve(config) => Ok(*config),
+            _ => unreachable!("flags without `help` and `version` make settings"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
     /// File and directory, or `None` if the line is refused.
     fn parse(line: &str) -> Option<(PathBuf, PathBuf)> {
-        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        match restore(&args) {
-            Ok(Invocation::Restore { file, data_dir }) => Some((file, data_dir)),
-            _ => None,
-        }
+        let command = restore(&words(line)).ok()?;
+        Some((command.source, command.config.data_dir))
     }
 
     #[test]
@@ -82,9 +211,39 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for line in ["", "a.db b.db", "a.db --data-dir", "a.db --name x", "data-dir=d a.db b"] {
+        for line in [
+            "",
+            "a.db b.db",
+            "a.db --data-dir",
+            "a.db --listen-client-urls http://a:1",
+            "data-dir=d a.db b",
+            "a.db --bump-revision 5",
+            "a.db --mark-compacted",
+            "a.db --bump-revision -1 --mark-compacted",
+            "a.db --bump-revision 9223372036854775807 --mark-compacted",
+            "a.db --source-wal-dir w",
+            "a.db --initial-cluster nonsense",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
+        for line in ["f", "--data-dir d", "--data-dir d f g", "--data-dir d --name n f", "--mark-compacted f"] {
+            assert!(export(&words(line)).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_cluster_is_that_of_the_flags() {
+        let line = "a.db --name m1 --initial-cluster m1=http://a:1,m2=http://b:1 --initial-cluster-token t \
+                    --initial-advertise-peer-urls http://a:1 --bump-revision 7 --mark-compacted --skip-hash-check";
+        let command = restore(&words(line)).expect("a command");
+        assert!(command.founds && command.skip_hash_check);
+        assert_eq!(command.bump_revision, 7);
+        assert_eq!(command.config.initial_cluster.len(), 2);
+        assert_eq!(command.config.data_dir, PathBuf::from("m1.etcd"));
+        let command = restore(&words("a.db --mark-compacted=false")).expect("a command");
+        assert!(!command.founds && command.bump_revision == 0);
+        let command = import(&words("d --source-wal-dir w --data-dir n")).expect("a command");
+        assert_eq!(command.source_wal_dir, Some(PathBuf::from("w")));
     }
 
     #[test]

@@ -14,6 +14,9 @@ Usage:
   retcd [flags]
   retcd snapshot restore FILE [--data-dir DIR]   creates a data directory from FILE, which
                                                  `etcdctl snapshot save FILE` wrote
+  retcd import SOURCE [--data-dir DIR]           creates a data directory from that of an etcd
+                                                 which is stopped, or from a snapshot of it
+  retcd export --data-dir DIR FILE               writes a snapshot of a member that is stopped
   retcd version                                  prints the version, as --version does
   retcd help                                     prints this help, as --help does
 

@@ -27,6 +27,7 @@ use std::{
 };
 
 pub(crate) use auth_token::{AuthToken, JwtOptions};
+pub(crate) use command::{ExportCommand, RestoreCommand};
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use security::{
     CipherSuite, Generated, Identity, KeyPair, TlsVersion, TransportSecurity, Versions,
@@ -204,10 +205,11 @@ pub(crate) struct Notice {
 pub(crate) enum Invocation {
     Serve(Box<Config>),
     /// `snapshot restore FILE --data-dir DIR`.
-    Restore {
-        file: PathBuf,
-        data_dir: PathBuf,
-    },
+    Restore(Box<RestoreCommand>),
+    /// `import SOURCE --data-dir DIR`.
+    Import(Box<RestoreCommand>),
+    /// `export --data-dir DIR FILE`.
+    Export(Box<ExportCommand>),
     /// Print this text, the help or the version, to stdout and exit.
     Print(String),
 }

@@ -24,7 +24,9 @@ fn load(args: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
         env.iter().map(|(name, text)| (OsString::from(name), OsString::from(text))).collect();
     match Config::load(&args, &env)? {
         Invocation::Serve(config) => Ok(*config),
-        Invocation::Restore { .. } => panic!("nobody asked for that"),
+        Invocation::Restore(_) | Invocation::Import(_) | Invocation::Export(_) => {
+            panic!("nobody asked for that")
+        }
         Invocation::Print(text) => panic!("printed {text}"),
     }
 }
@@ -494,7 +496,7 @@ fn arguments_and_variables_need_not_be_text() {
     };
     let data_dir = |args: &[&[u8]], env: &[(&[u8], &[u8])]| match load(args, env) {
         Ok(Invocation::Serve(config)) => config.data_dir.into_os_string().into_vec(),
-        Ok(Invocation::Restore { data_dir, .. }) => data_dir.into_os_string().into_vec(),
+        Ok(Invocation::Restore(command)) => command.config.data_dir.into_os_string().into_vec(),
         other => panic!("{other:?}"),
     };
     assert_eq!(data_dir(&[], &[(b"FOO", b"\xff"), (b"\xff", b"1")]), b"default.etcd");

@@ -31,7 +31,7 @@ pub(super) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record
 }
 
 /// The key under which etcd stores a record.
-fn etcd_key(revision: Revision, tombstone: bool) -> Vec<u8> {
+pub(crate) fn etcd_key(revision: Revision, tombstone: bool) -> Vec<u8> {
     let mut key = Vec::with_capacity(18);
     key.extend_from_slice(&revision.main.0.to_be_bytes());
     key.push(b'_');

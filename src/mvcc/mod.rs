@@ -39,7 +39,7 @@ pub(crate) use compaction::CompactionStep;
 pub(crate) use hash::HashWalk;
 pub(crate) use history::History;
 pub(crate) use hold::Hold;
-pub(crate) use kv_hash::KvHash;
+pub(crate) use kv_hash::{KvHash, etcd_key};
 pub(crate) use range::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget};
 pub(crate) use rest::{Rest, Weight};
 pub(crate) use size::Size;

@@ -122,7 +122,7 @@ pub(crate) struct Identity {
 
 pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     let member_dir = config.data_dir.join("member");
-    unfit::refuse_etcd(&member_dir)?;
+    unfit::refuse_etcd(&config.data_dir)?;
     unfit::refuse_unfinished(&config.data_dir)?;
     let snap_dir = snapshot::snap_dir(&config.data_dir);
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
@@ -182,7 +182,7 @@ fn create_dir(dir: &Path) -> Result<(), StartError> {
     })
 }
 
-fn lock(member_dir: &Path, data_dir: &Path) -> Result<Box<dyn DiskFile>, StartError> {
+pub(super) fn lock(member_dir: &Path, data_dir: &Path) -> Result<Box<dyn DiskFile>, StartError> {
     let name = Path::new("lock");
     let opened = Directory::open(member_dir).and_then(|disk| match disk.open(name) {
         Err(error) if error.kind() == ErrorKind::NotFound => disk.create(name),
@@ -240,16 +240,44 @@ fn founders(config: &Config, identity: Identity) -> BTreeMap<u64, Peer> {
     if founders.contains_key(&identity.member.0) { founders } else { BTreeMap::new() }
 }
 
-/// The identity of a first member, as etcd would compute it, that begins with `base`.
-fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
-    let refused = |error: &dyn std::fmt::Display| StartError::Refused(error.to_string());
+/// Whether the flags describe a cluster with this member.
+pub(super) fn verify_founder(config: &Config) -> Result<(), StartError> {
     let same_places = |ours: &[String], theirs: &[String]| Resolver::new().same_places(ours, theirs);
-    config.verify_bootstrap(same_places).map_err(|error| refused(&error))?;
+    config.verify_bootstrap(same_places).map_err(|error| StartError::Refused(error.to_string()))
+}
+
+/// The ids of the cluster that the flags describe, and of this member of it, as etcd would compute them. The flags
+/// are verified.
+fn founder_ids(config: &Config) -> (ClusterId, MemberId) {
     let ids: Vec<(MemberId, &str)> =
         first_members(config).map(|(id, (name, _))| (id, name.as_str())).collect();
     let own = ids.iter().find(|(_, name)| *name == config.name);
     let (member, _) = *own.expect("verified: the name is in the initial cluster");
-    let cluster = config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    (config::cluster_id(&ids.iter().map(|(id, _)| *id).collect::<Vec<_>>()), member)
+}
+
+/// Makes a restored database that of a founder of the cluster that the flags describe, whatever the flags of its first
+/// start will say. Nobody is asked: the other members may not have been restored yet.
+pub(super) fn found_restored(
+    config: &Config,
+    database: &Database,
+    base: Base,
+) -> Result<Identity, StorageError> {
+    let (cluster, member) = founder_ids(config);
+    let identity = Identity { cluster, member, base: Some(base) };
+    let reader = database.reader()?;
+    let mut cells = base::restored_cells(&reader, base, &founders(config, identity))?;
+    drop(reader);
+    cells.extend(own_cells(identity, false).into_iter().map(|(key, cell)| (Table::Meta, key, cell)));
+    database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;
+    assert_eq!(stored_identity(database)?, Some((identity, false)), "the first start reads the identity");
+    Ok(identity)
+}
+
+/// The identity of a first member that begins with `base`.
+fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
+    verify_founder(config)?;
+    let (cluster, member) = founder_ids(config);
     let others = ask_others(config);
     // Their cluster may be about to be replaced by this one, member by member. Until enough of them
     // are this member waits, as the members of two clusters do not speak to each other.

@@ -1,18 +1,13 @@
-//! An image of the database for a client to keep.
+//! Snapshots for clients: the database as a file that etcd's tools read.
 //!
-//! The image is a database file as this server keeps it, as of one revision; `restore` makes a
-//! member of it again. The image is a file beside the database, because the database itself changes
-//! while it is sent. The file is removed when it has been sent or its last reader has gone.
-//!
-//! An image is a copy of the whole database, so there is never one for each client: see
-//! [`limits::SNAPSHOT_IMAGES_MAX`].
+//! The database is pinned at one moment and laid out as a bbolt file ([`Image`]). The file itself never exists: its pages
+//! are made while the client takes them, from the pinned state. Writes go on meanwhile. What they
+//! free of the database cannot be used again before the state is no longer pinned, so there are never more than
+//! [`limits::SNAPSHOT_IMAGES_MAX`], and clients that ask for the same state share one.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Instant,
 };
 
@@ -26,46 +21,50 @@ use super::{
 };
 use crate::{
     clock,
-    disk::{Disk, DiskFile},
+    disk::Disk,
     limits,
-    storage::{StorageError, io_error},
+    migrate::{Image, ImagePages, LogPlace},
+    raft::base,
+    storage::StorageError,
     threads,
 };
 
 /// An image on its way to a client.
-#[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) total_bytes: u64,
-    image: Arc<Image>,
-    offset: u64,
-    reads: Arc<Semaphore>,
+    image: Arc<Pinned>,
+    pages: Arc<Pages>,
+    /// What was read and not sent yet.
+    read: Bytes,
+    turns: Arc<Semaphore>,
 }
 
-/// The images that are on the disk, and the one that is made.
+/// The images that are being sent, and the one that is laid out.
 pub(super) struct Images {
-    lane: Lane<(), Result<Arc<Image>, NoImage>>,
-    sent: Mutex<Vec<Weak<Image>>>,
-    reads: Arc<Semaphore>,
+    lane: Lane<(), Result<Arc<Pinned>, NoImage>>,
+    sent: Mutex<Vec<Weak<Pinned>>>,
+    turns: Arc<Semaphore>,
 }
 
-/// The file of an image, which is removed with its last reader.
-#[derive(Debug)]
-pub(super) struct Image {
-    disk: Arc<dyn Disk>,
-    name: PathBuf,
-    bytes: u64,
+/// A pinned state of the database.
+pub(super) struct Pinned {
+    total_bytes: u64,
     /// Everything up to this index of the log is in it.
     applied_index: u64,
     open: Mutex<Open>,
 }
 
-#[derive(Debug)]
 struct Open {
     /// `None` once the image was given up.
-    file: Option<Arc<dyn DiskFile>>,
+    image: Option<Image>,
+    /// Of each client.
+    pages: Vec<Weak<Pages>>,
     /// When a piece of it was read last.
     read_at: Instant,
 }
+
+/// What a client has not been sent yet; `None` once the image was given up. Locked while it is read.
+type Pages = Mutex<Option<ImagePages>>;
 
 #[derive(Clone, Debug)]
 enum NoImage {
@@ -73,61 +72,61 @@ enum NoImage {
     Storage(Arc<StorageError>),
 }
 
-impl Drop for Image {
-    fn drop(&mut self) {
-        // A file that cannot be removed now is removed at the next start.
-        let _ = self.disk.remove(&self.name);
-    }
-}
-
 impl Snapshot {
     /// The next piece, in order; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
-        let file = self.image.file().ok_or(ReadError::SnapshotGivenUp)?;
-        let (offset, path) = (self.offset, self.image.disk.path().join(&self.image.name));
-        let length = self.total_bytes.saturating_sub(offset).min(limits::IMAGE_PIECE_BYTES as u64);
-        if length == 0 {
-            return Ok(None);
+        if self.read.is_empty() {
+            self.image.open.lock().read_at = clock::now();
+            let pages = Arc::clone(&self.pages);
+            let read = move || match pages.lock().as_mut() {
+                Some(pages) => pages.next(limits::IMAGE_READ_BYTES).map_err(ReadError::from),
+                None => Err(ReadError::SnapshotGivenUp),
+            };
+            let turns = Arc::clone(&self.turns);
+            // A task of its own: this future is polled only while the client takes what it is sent, and one that has stopped
+            // must not keep its turn from the others.
+            let next = tokio::spawn(async move {
+                let _turn = turns.acquire_owned().await.map_err(|_| ReadError::Stopped)?;
+                threads::blocking(read).await.expect("reading an image does not panic")
+            });
+            match next.await.map_err(|_| ReadError::Stopped)?? {
+                Some(read) => self.read = read,
+                None => return Ok(None),
+            }
         }
-        let reads = self.reads.clone();
-        let read = move || {
-            let mut piece = vec![0; length as usize];
-            file.read_at(&mut piece, offset).map_err(io_error("read", &path))?;
-            Ok::<_, StorageError>(Bytes::from(piece))
-        };
-        // A task of its own: this future is polled only while the client takes what it is sent, and one that has stopped
-        // must not keep its turn from the others.
-        let piece = tokio::spawn(async move {
-            let _turn = reads.acquire_owned().await.map_err(|_| ReadError::Stopped)?;
-            let piece = threads::blocking(read).await.expect("reading a file does not panic");
-            piece.map_err(ReadError::from)
-        });
-        let piece = piece.await.map_err(|_| ReadError::Stopped)??;
-        self.offset += piece.len() as u64;
-        assert!(self.offset <= self.total_bytes, "a client is sent no more than it was told of");
-        Ok(Some(piece))
+        let length = self.read.len().min(limits::IMAGE_PIECE_BYTES);
+        Ok(Some(self.read.split_to(length)))
     }
 }
 
-impl Image {
-    /// Notes that it is being read.
-    fn file(&self) -> Option<Arc<dyn DiskFile>> {
+impl Pinned {
+    /// For one more client.
+    fn pages(&self) -> Result<Arc<Pages>, ReadError> {
         let mut open = self.open.lock();
         open.read_at = clock::now();
-        open.file.clone()
+        let image = open.image.as_ref().ok_or(ReadError::SnapshotGivenUp)?;
+        let pages = Arc::new(Mutex::new(Some(image.pages()?)));
+        open.pages.retain(|pages| pages.strong_count() > 0);
+        open.pages.push(Arc::downgrade(&pages));
+        Ok(pages)
     }
 
     fn is_given_up(&self) -> bool {
-        self.open.lock().file.is_none()
+        self.open.lock().image.is_none()
     }
 
-    /// Frees its place on the disk if no client has read from it for long.
+    /// Gives the state up if no client has read from it for long.
     fn give_up_if_idle(&self, now: Instant) -> bool {
         let mut open = self.open.lock();
         let is_idle = now.saturating_duration_since(open.read_at) >= limits::SNAPSHOT_IDLE_MAX;
         if is_idle {
-            open.file = None;
-            let _ = self.disk.remove(&self.name);
+            open.image = None;
+            for pages in open.pages.drain(..).filter_map(|pages| pages.upgrade()) {
+                // One that is being read has its piece soon, and then gets no further one.
+                if let Some(mut pages) = pages.try_lock() {
+                    *pages = None;
+                }
+            }
         }
         is_idle
     }
@@ -138,19 +137,19 @@ impl Images {
         Images {
             lane: Lane::new(1),
             sent: Mutex::default(),
-            reads: Arc::new(Semaphore::new(limits::SNAPSHOT_READS_AT_ONCE)),
+            turns: Arc::new(Semaphore::new(limits::SNAPSHOT_READS_AT_ONCE)),
         }
     }
 
     /// One that holds all up to `applied_index`, and nothing that was written since is missing.
-    fn of(&self, applied_index: u64) -> Option<Arc<Image>> {
+    fn of(&self, applied_index: u64) -> Option<Arc<Pinned>> {
         self.alive().into_iter().find(|image| image.applied_index == applied_index)
     }
 
     /// Images that still have a reader.
-    fn alive(&self) -> Vec<Arc<Image>> {
+    fn alive(&self) -> Vec<Arc<Pinned>> {
         let mut sent = self.sent.lock();
-        let mut alive: Vec<Arc<Image>> = sent.iter().filter_map(Weak::upgrade).collect();
+        let mut alive: Vec<Arc<Pinned>> = sent.iter().filter_map(Weak::upgrade).collect();
         alive.retain(|image| !image.is_given_up());
         *sent = alive.iter().map(Arc::downgrade).collect();
         alive
@@ -165,14 +164,14 @@ impl Images {
 }
 
 impl Node {
-    /// Takes an image of everything applied so far. Reads and writes go on meanwhile.
+    /// Pins everything applied so far. Reads and writes go on meanwhile.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ReadError> {
         let _timer = self.metrics().backend_snapshot.start_timer();
         let images = &self.shared.images;
         if self.shared.space.is_full() {
-            // There is no room for an image, and the checkpoint that it needs may wait for long.
+            // The checkpoint that an image begins with may wait for long.
             let path = self.shared.database.dir().to_owned();
-            return Err(StorageError::NoSpace { what: "an image of the database", path }.into());
+            return Err(StorageError::NoSpace { what: "the checkpoint before a snapshot", path }.into());
         }
         let applied_index = self.shared.replica.read().applied_index();
         let image = match images.of(applied_index) {
@@ -189,8 +188,9 @@ impl Node {
                 })?
             }
         };
-        let reads = images.reads.clone();
-        Ok(Snapshot { total_bytes: image.bytes, image, offset: 0, reads })
+        let turns = Arc::clone(&images.turns);
+        let pages = image.pages()?;
+        Ok(Snapshot { total_bytes: image.total_bytes, image, pages, read: Bytes::new(), turns })
     }
 
     async fn make_images(self) {
@@ -207,7 +207,7 @@ impl Node {
     }
 
     /// `None` once nobody waits for it any more.
-    fn make_image(&self, run: &Run<(), Result<Arc<Image>, NoImage>>) -> Result<Option<Arc<Image>>, NoImage> {
+    fn make_image(&self, run: &Run<(), Result<Arc<Pinned>, NoImage>>) -> Result<Option<Arc<Pinned>>, NoImage> {
         let images = &self.shared.images;
         // What the database holds is at least that.
         let applied_index = *self.shared.durable.borrow();
@@ -217,26 +217,22 @@ impl Node {
         if !images.has_room() {
             return Err(NoImage::TooMany);
         }
-        let image = self.copy(applied_index, &|| run.is_wanted());
+        let image = self.pin(&|| run.is_wanted());
         let image = image.map_err(|error| NoImage::Storage(Arc::new(error)))?.map(Arc::new);
         images.sent.lock().extend(image.as_ref().map(Arc::downgrade));
-        assert!(
-            images.alive().len() <= limits::SNAPSHOT_IMAGES_MAX,
-            "no more images are on the disk than may be"
-        );
+        assert!(images.alive().len() <= limits::SNAPSHOT_IMAGES_MAX, "no more states are pinned than may be");
         Ok(image)
     }
 
-    fn copy(&self, applied_index: u64, is_wanted: &dyn Fn() -> bool) -> Result<Option<Image>, StorageError> {
-        let name = image_name();
-        if !self.shared.database.copy_to(&name, is_wanted)? {
-            return Ok(None);
-        }
-        let disk = self.shared.database.disk().clone();
-        let opened = disk.open_to_read(&name).and_then(|file| Ok((file.len()?, file)));
-        let (bytes, file) = opened.map_err(io_error("open", &disk.path().join(&name)))?;
-        let open = Mutex::new(Open { file: Some(file.into()), read_at: clock::now() });
-        Ok(Some(Image { disk, name, bytes, applied_index, open }))
+    fn pin(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Pinned>, StorageError> {
+        let reader = self.shared.database.reader()?;
+        let applied = base::applied(&reader)?;
+        let place = applied.map(|applied| LogPlace { term: applied.term, index: applied.index });
+        let Some(image) = Image::lay_out(reader, place, is_wanted)? else { return Ok(None) };
+        let total_bytes = image.file_bytes();
+        let open = Open { image: Some(image), pages: Vec::new(), read_at: clock::now() };
+        let applied_index = place.map_or(0, |place| place.index);
+        Ok(Some(Pinned { total_bytes, applied_index, open: Mutex::new(open) }))
     }
 
     /// Resolves when the database holds everything applied before the call, or the node ends.
@@ -248,17 +244,11 @@ impl Node {
     }
 }
 
-fn image_name() -> PathBuf {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    format!("image-{serial}.tmp").into()
-}
-
 pub(super) fn snap_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("member").join("snap")
 }
 
-/// Removes images that a crash left behind.
+/// Removes what a crash left of a snapshot of another member, and of those for clients that older versions made.
 pub(super) fn remove_leftovers(disk: &dyn Disk) {
     for name in disk.list().unwrap_or_default() {
         if name.to_string_lossy().starts_with("image-") {

@@ -6,14 +6,13 @@
 use std::path::Path;
 
 use super::StartError;
-use crate::disk::{Directory, Disk};
+use crate::{
+    bbolt::is_bbolt,
+    disk::{Directory, Disk},
+};
 
 /// Where `retcd snapshot restore` makes the directory of a member, until it is complete.
 pub(super) const UNFINISHED: &str = "member.restoring";
-
-/// What a database of etcd has at byte 16, in the header of its first page.
-pub(super) const BBOLT_MAGIC: [u8; 4] = 0xED0C_DAED_u32.to_le_bytes();
-pub(super) const BBOLT_MAGIC_AT: usize = 16;
 
 /// Refuses a data directory in which a restore was interrupted, because it would be taken for an empty
 /// one.
@@ -31,7 +30,8 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), StartError> {
 }
 
 /// A directory of real etcd has the same names in it: a bbolt file, and its own log segments.
-pub(super) fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
+pub(super) fn refuse_etcd(data_dir: &Path) -> Result<(), StartError> {
+    let member_dir = data_dir.join("member");
     let is_etcd_segment =
         |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
     let names = Directory::open(&member_dir.join("wal")).and_then(|wal| wal.list()).unwrap_or_default();
@@ -42,16 +42,17 @@ pub(super) fn refuse_etcd(member_dir: &Path) -> Result<(), StartError> {
         return Ok(());
     }
     Err(StartError::Refused(format!(
-        "{} is a data directory of etcd, which retcd cannot open in place. Start with an empty --data-dir and copy the \
-         keys over with `etcdctl make-mirror`; nothing was changed",
-        member_dir.display()
+        "{} is a data directory of etcd, which retcd cannot open in place. Stop etcd and run `retcd import {} --data-dir \
+         NEW`, then start retcd with --data-dir NEW; nothing was changed",
+        member_dir.display(),
+        data_dir.display()
     )))
 }
 
 /// Whether the database in this directory is one of etcd. A file that cannot be read is not: opening
 /// it will fail, and say why.
 fn is_database_of_etcd(snap_dir: &Path) -> bool {
-    let mut head = [0; BBOLT_MAGIC_AT + BBOLT_MAGIC.len()];
+    let mut head = [0; 64];
     let file = Directory::open(snap_dir).and_then(|snap| snap.open_to_read(Path::new("db")));
-    file.is_ok_and(|file| file.read_at(&mut head, 0).is_ok()) && head.ends_with(&BBOLT_MAGIC)
+    file.is_ok_and(|file| file.read_at(&mut head, 0).is_ok()) && is_bbolt(&head)
 }

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use super::{
     codec,
     log_store::LogStore,
-    marks::{BASE_CELL, Cell, applied_cells},
+    marks::{self, BASE_CELL, Cell, applied_cells},
     replica::Replica,
     typ::{Entry, Membership},
 };
@@ -45,6 +45,11 @@ pub(crate) fn stored(reader: &Reader) -> Result<Option<Base>, StorageError> {
     let digest = bytes.as_ref().try_into().map(u64::from_be_bytes);
     let digest = digest.map_err(|_| reader.corrupted("the base cell is not 8 bytes".to_owned()))?;
     Ok(Some(Base(digest)))
+}
+
+/// The last entry of the log whose effects the database holds.
+pub(crate) fn applied(reader: &Reader) -> Result<Option<LogPosition>, StorageError> {
+    Ok(marks::log_id(reader, marks::APPLIED_CELL)?.as_ref().map(codec::position))
 }
 
 /// A digest of everything in the database except the identity of its member. It is equal for all databases
@@ -116,11 +121,21 @@ pub(crate) fn founding_cells(
     base: Base,
     founders: &BTreeMap<u64, Peer>,
 ) -> Result<Vec<Cell>, StorageError> {
-    let mut cells = joining_cells(reader, Some(base))?;
     if base == Base::EMPTY {
         // The log begins with the founders.
-        return Ok(cells);
+        return joining_cells(reader, Some(base));
     }
+    restored_cells(reader, base, founders)
+}
+
+/// The same for a base that may be the empty state, when the founders are known before the first start: the log begins
+/// behind it in any case, so that the database says who they are.
+pub(crate) fn restored_cells(
+    reader: &Reader,
+    base: Base,
+    founders: &BTreeMap<u64, Peer>,
+) -> Result<Vec<Cell>, StorageError> {
+    let mut cells = joining_cells(reader, Some(base))?;
     let voters: BTreeSet<u64> = founders.keys().copied().collect();
     let membership = Membership::new(vec![voters], founders.clone()).expect("every voter is a node");
     cells.extend(applied_cells(LogPosition { term: 0, index: BASE_INDEX }, membership));

@@ -246,6 +246,14 @@ impl LogStore {
         Ok(Some((others, last.index.saturating_sub(committed))))
     }
 
+    /// The entries after entry `index`, or all of them if not even the first `is_applied`. Those that the database does
+    /// not hold are in memory when the log was opened.
+    pub(super) fn entries_after(&self, index: u64, is_applied: bool) -> Vec<Entry> {
+        let inner = self.inner.lock();
+        let entries = inner.cache.iter().map(|(entry, _)| entry);
+        entries.filter(|entry| !is_applied || entry.log_id.index > index).cloned().collect()
+    }
+
     /// The last entry of each segment that is full, oldest first. A purge gives whole ones back.
     pub(crate) fn sealed(&self) -> Vec<u64> {
         self.flusher().sealed()

@@ -38,6 +38,6 @@ pub(crate) use plausible::Implausible;
 pub(crate) use replica::{LogMark, Replica};
 pub(crate) use signed_tokens::TokenKeyError;
 pub(crate) use stages::Began;
-pub(crate) use start_up::{forget_others, open_log};
+pub(crate) use start_up::{catch_up, forget_others, open_log};
 pub(crate) use state_machine::{Parts, RaftStateMachine, request_kind};
 pub(crate) use tags::{Fate, Tags};

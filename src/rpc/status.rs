@@ -360,8 +360,8 @@ impl From<ReadError> for Status {
             ReadError::TooManyRequests => Refusal::TooManyRequests.into(),
             ReadError::AnswerTooLarge => Refusal::AnswerTooLarge.into(),
             ReadError::TooManySnapshots => Status::resource_exhausted(format!(
-                "retcd: {SNAPSHOT_IMAGES_MAX} snapshots are being sent already, each from a copy of the database \
-                 on this member's disk; try again when one of them is done, or ask another member"
+                "retcd: {SNAPSHOT_IMAGES_MAX} snapshots are being sent already, each of another revision; try again \
+                 when one of them is done, or ask another member"
             )),
             ReadError::SnapshotGivenUp => Status::aborted(format!(
                 "retcd: nothing of this snapshot was read for {} s and others wait for its place; try again",

@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
@@ -22,10 +23,12 @@ use crate::{
     disk::{Disk, DiskFile},
     limits,
     storage::{
-        StorageError,
+        StorageError, Table,
         checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
         error::{io_error, not_opened},
         inside::Inside,
+        meta,
+        tables::FORMAT_VERSION,
     },
 };
 
@@ -71,6 +74,16 @@ impl Draft {
         put_records(&transaction, &stretch.records)?;
         put_cells(&transaction, &stretch.cells)?;
         Ok(transaction.commit()?)
+    }
+
+    /// Adds what every database says of itself. To be called once, with the number of records that were added, for a
+    /// database that is not a copy of another one.
+    pub(crate) fn add_numbers(&self, records: u64) -> Result<(), StorageError> {
+        let number = |key: &'static [u8], number: u64| {
+            (Table::Meta, Bytes::from_static(key), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
+        };
+        let cells = vec![number(meta::RECORD_COUNT, records), number(meta::FORMAT_VERSION, FORMAT_VERSION)];
+        self.add(&Checkpoint { cells, ..Checkpoint::default() })
     }
 
     /// Waits until what was added is on the disk.
@@ -196,12 +209,10 @@ impl StorageBackend for SteadyFile {
 mod tests {
     use std::fs;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::{
         disk::Directory,
-        storage::{Database, Record, Table, meta},
+        storage::{Database, Record},
         types::{KeyValue, Rev, Revision},
     };
 
@@ -214,10 +225,6 @@ mod tests {
             ..KeyValue::default()
         };
         (Revision::new(main, 0), Record::put(&kv))
-    }
-
-    fn number(key: &'static [u8], number: u64) -> (Table, Bytes, Option<Bytes>) {
-        (Table::Meta, key.into(), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
     }
 
     fn disk(directory: &tempfile::TempDir) -> Arc<dyn Disk> {
@@ -239,8 +246,7 @@ mod tests {
             draft.add(&Checkpoint { records, ..Checkpoint::default() }).expect("there is room");
             assert_eq!(names(directory.path()), ["db.unfinished"]);
         }
-        let cells = vec![number(meta::FORMAT_VERSION, 1), number(meta::RECORD_COUNT, 2000)];
-        draft.add(&Checkpoint { cells, ..Checkpoint::default() }).expect("there is room");
+        draft.add_numbers(2000).expect("there is room");
         draft.finish().expect("there is room");
         assert_eq!(names(directory.path()), ["db"]);
 

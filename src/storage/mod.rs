@@ -28,7 +28,7 @@ pub(crate) use defragmentation::{Copied, Defragmentation};
 pub(crate) use draft::Draft;
 pub(crate) use error::{REMEDY, StorageError, io_error};
 pub(crate) use inside::Inside;
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Cells, Reader};
 pub(crate) use record::Record;
 pub(crate) use reserve::Reserve;
 pub(crate) use stretches::Stretches;

@@ -1,5 +1,7 @@
 //! All of a database, a stretch at a time.
 
+use std::sync::Arc;
+
 use super::{
     Checkpoint, StorageError, Table,
     reader::{Cells, Reader, Records},
@@ -9,40 +11,51 @@ use crate::{limits, types::Revision};
 /// See [`Reader::into_stretches`]. A stretch has about [`limits::STRETCH_BYTES`]; a single larger
 /// record is one of its own.
 pub(crate) struct Stretches {
-    reader: Reader,
+    reader: Arc<Reader>,
     records: Records,
-    tables: std::array::IntoIter<Table, { Table::ALL.len() }>,
+    tables: Tables,
     cells: Option<(Table, Cells)>,
     ahead: Ahead,
+}
+
+type Tables = std::array::IntoIter<Table, { Table::ALL.len() }>;
+
+fn no_tables() -> Tables {
+    let mut tables = Table::ALL.into_iter();
+    tables.by_ref().for_each(drop);
+    tables
 }
 
 impl Reader {
     /// All there is: records in the order of their revisions, then the cells of every table.
     pub(crate) fn into_stretches(self) -> Result<Stretches, StorageError> {
-        Stretches::of(self)
+        Stretches::of(Arc::new(self), Table::ALL.into_iter())
+    }
+
+    /// All records, in the order of their revisions. Readers may share a snapshot of the database.
+    pub(crate) fn stretches_of_records(self: &Arc<Reader>) -> Result<Stretches, StorageError> {
+        Stretches::of(Arc::clone(self), no_tables())
     }
 
     /// The records from `from` on.
     pub(super) fn into_stretches_of_records(self, from: Revision) -> Result<Stretches, StorageError> {
-        Stretches::of_records(self, from)
+        Stretches::of_newest(Arc::new(self), from)
     }
 }
 
 impl Stretches {
-    fn of(reader: Reader) -> Result<Stretches, StorageError> {
+    fn of(reader: Arc<Reader>, tables: Tables) -> Result<Stretches, StorageError> {
         let records = reader.records(Revision::default())?;
         let ahead =
             Ahead { file_bytes: reader.file_bytes()?, records: reader.record_count()?, passed: 0, asked: 0 };
-        Ok(Stretches { reader, records, tables: Table::ALL.into_iter(), cells: None, ahead })
+        Ok(Stretches { reader, records, tables, cells: None, ahead })
     }
 
     /// The records from `from` on, and nothing else: what was written last, which is in memory.
-    fn of_records(reader: Reader, from: Revision) -> Result<Stretches, StorageError> {
+    fn of_newest(reader: Arc<Reader>, from: Revision) -> Result<Stretches, StorageError> {
         let records = reader.records(from)?;
-        let mut tables = Table::ALL.into_iter();
-        tables.by_ref().for_each(drop);
         let ahead = Ahead { file_bytes: 0, records: 0, passed: 0, asked: 0 };
-        Ok(Stretches { reader, records, tables, cells: None, ahead })
+        Ok(Stretches { reader, records, tables: no_tables(), cells: None, ahead })
     }
 
     /// Empty at the end.

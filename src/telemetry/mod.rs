@@ -14,6 +14,7 @@ mod process;
 mod requests;
 mod start;
 mod supervisor;
+mod terminal;
 mod units;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
@@ -24,4 +25,5 @@ pub(crate) use peer::{PeerMetrics, RoundTrips};
 pub(crate) use requests::RequestKind;
 pub(crate) use start::log_start;
 pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};
+pub(crate) use terminal::Terminal;
 pub(crate) use units::{GoDuration, HumanBytes};

@@ -32,6 +32,7 @@ mod long_answer;
 mod maintenance;
 mod memory;
 mod metrics;
+mod migrate;
 #[path = "../support/pb.rs"]
 mod pb;
 mod quota;

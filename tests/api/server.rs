@@ -104,6 +104,11 @@ impl Launch {
         tools::etcd34().map(|program| Launch::of(program).flag("enable-v2", true))
     }
 
+    /// A real etcd of this release.
+    pub(crate) fn etcd(release: tools::Release) -> Launch {
+        Launch::of(release.etcd())
+    }
+
     fn of(program: PathBuf) -> Launch {
         Launch { program, flags: Vec::new(), environment: Vec::new(), default_flags: true, limits: None }
     }
@@ -160,6 +165,10 @@ impl Server {
     }
 
     /// A new connection. Needs a tokio runtime around it.
+    pub(crate) fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::connect(&self.endpoint())
     }

@@ -63,11 +63,16 @@ impl Backup {
     }
 
     fn restore_to(&self, data_dir: &Path) {
+        self.restore_with(data_dir, &[]);
+    }
+
+    fn restore_with(&self, data_dir: &Path, flags: &[String]) {
         let output = Command::new(env!("CARGO_BIN_EXE_retcd"))
             .args(["snapshot", "restore"])
             .arg(self.home.path().join("backup.db"))
             .arg("--data-dir")
             .arg(data_dir)
+            .args(flags)
             .output()
             .expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -139,6 +144,31 @@ fn named(log: &str) -> Vec<String> {
     let said = said.replace("no data", "restored data none");
     let names = said.split("restored data ").skip(1).take(2);
     names.map(|name| name.split([' ', ',', '.', ';']).next().unwrap_or_default().to_owned()).collect()
+}
+
+/// etcd's documentation has the cluster in the flags of `snapshot restore`, and starts the members without them.
+#[tokio::test]
+async fn a_cluster_is_restored_with_the_flags_that_etcds_documentation_shows() {
+    let backup = Backup::of_keys("k").await;
+    let mut members = Plan::new(3).members();
+    for member in &mut members {
+        let flags = [
+            format!("--name={}", member.name),
+            format!("--initial-cluster={}", member.initial_cluster),
+            "--initial-cluster-token=restored".to_owned(),
+            format!("--initial-advertise-peer-urls={}", member.peer_url()),
+        ];
+        backup.restore_with(&member.data_dir(), &flags);
+        member.initial_cluster = format!("{}=http://127.0.0.1:1", member.name);
+    }
+    let cluster = found(members);
+    for member in &cluster.members {
+        assert_restored(member, "k").await;
+    }
+    let put = PutRequest { key: "l".into(), value: "v".into(), ..PutRequest::default() };
+    cluster.members[0].kv().put(put).await.expect("a put is accepted");
+    assert_eq!(keys(&cluster.members[2], "l").await, ["l"]);
+    assert_eq!(cluster.members().await.len(), 3);
 }
 
 /// As in etcd, whose restored members begin with a snapshot, members that join get all data: also after a

@@ -36,12 +36,20 @@ impl Release {
         releases
     }
 
-    /// The server of this release.
+    /// The server of a release that is more than an `etcdctl`.
     pub(crate) fn etcd(self) -> PathBuf {
+        self.tool("etcd")
+    }
+
+    pub(crate) fn etcdutl(self) -> PathBuf {
+        self.tool("etcdutl")
+    }
+
+    fn tool(self, name: &str) -> PathBuf {
         match self {
-            Release::V34 => panic!("only the etcdctl of 3.4 is installed"),
-            Release::V35 => present(etcd351_folder().join("etcd")),
-            Release::V37 => present(etcd37_folder().expect("etcd 3.7 is at hand").join("etcd")),
+            Release::V34 => panic!("of 3.4 there is etcdctl alone"),
+            Release::V35 => present(etcd351_folder().join(name)),
+            Release::V37 => present(etcd37_folder().expect("etcd 3.7 is at hand").join(name)),
         }
     }
 

@@ -1,0 +1,334 @@
+//! A snapshot for clients: our database as the bbolt file that etcd would send.
+//!
+//! The file begins with the meta pages, which say where the root and the end of the file are, and its length is
+//! announced before it is sent. So the database is read twice: once to lay the file out, which needs the lengths
+//! alone, and once for each client while the file is sent. Both times the snapshot of the database is the same
+//! pinned one, whose checksums are checked. Nothing is written to the disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::schema;
+use crate::{
+    apply::Member,
+    auth::AuthStore,
+    bbolt::{Builder, Counted, Layout, Output, PAGE_BYTES, Written},
+    lease::Lessor,
+    limits,
+    storage::{Cells, Reader, StorageError, Stretches, Table, meta},
+    types::{MemberId, Rev, Revision},
+};
+
+/// How far into the log the database goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogPlace {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+/// A file that is laid out, and what it will be read from.
+pub(crate) struct Image {
+    contents: Contents,
+    layout: Layout,
+}
+
+/// A pinned database.
+#[derive(Clone)]
+struct Contents {
+    reader: Arc<Reader>,
+    place: Option<LogPlace>,
+}
+
+/// The pages of an image, in order.
+pub(crate) struct ImagePages {
+    head: Bytes,
+    stage: PagesStage,
+    remaining_bytes: u64,
+}
+
+enum PagesStage {
+    Filling(Box<Filling<Written>>),
+    Rest(Written),
+}
+
+impl Image {
+    /// Reads all of the database. `None` if the caller no longer wants the image.
+    pub(crate) fn lay_out(
+        reader: Reader,
+        place: Option<LogPlace>,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<Image>, StorageError> {
+        let contents = Contents { reader: Arc::new(reader), place };
+        let mut filling = Filling::begin(Counted, contents.clone())?;
+        while filling.advance()? {
+            if !is_wanted() {
+                return Ok(None);
+            }
+        }
+        let (layout, Counted) = filling.builder.finish();
+        Ok(Some(Image { contents, layout }))
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.layout.file_bytes()
+    }
+
+    pub(crate) fn pages(&self) -> Result<ImagePages, StorageError> {
+        let filling = Filling::begin(Written::default(), self.contents.clone())?;
+        Ok(ImagePages {
+            head: self.layout.head().into(),
+            stage: PagesStage::Filling(Box::new(filling)),
+            remaining_bytes: self.layout.file_bytes(),
+        })
+    }
+}
+
+impl ImagePages {
+    /// The next bytes of the file, about `bytes` of them; `None` at the end.
+    pub(crate) fn next(&mut self, bytes: usize) -> Result<Option<Bytes>, StorageError> {
+        if !self.head.is_empty() {
+            return Ok(Some(self.counted(|pages| std::mem::take(&mut pages.head))));
+        }
+        while let PagesStage::Filling(filling) = &mut self.stage {
+            if filling.builder.output().len() >= bytes {
+                break;
+            }
+            if !filling.advance()? {
+                let rest = PagesStage::Rest(Written::default());
+                if let PagesStage::Filling(filling) = std::mem::replace(&mut self.stage, rest) {
+                    self.stage = PagesStage::Rest(filling.builder.finish().1);
+                }
+            }
+        }
+        let piece = self.counted(|pages| match &mut pages.stage {
+            PagesStage::Filling(filling) => filling.builder.output().take(bytes),
+            PagesStage::Rest(rest) => rest.take(bytes),
+        });
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    fn counted(&mut self, take: impl FnOnce(&mut ImagePages) -> Bytes) -> Bytes {
+        let piece = take(self);
+        let remaining = self.remaining_bytes.checked_sub(piece.len() as u64);
+        self.remaining_bytes = remaining.expect("a pinned database is laid out in the same way twice");
+        piece
+    }
+}
+
+/// Puts the contents of a database into a file.
+struct Filling<O: Output> {
+    builder: Builder<O>,
+    contents: Contents,
+    stage: Stage,
+    last: Revision,
+    small: Small,
+}
+
+enum Stage {
+    Records(Stretches),
+    Cells { tables: std::array::IntoIter<Table, { Table::ALL.len() }>, cells: Option<(Table, Cells)> },
+    Done,
+}
+
+impl<O: Output> Filling<O> {
+    fn begin(output: O, contents: Contents) -> Result<Filling<O>, StorageError> {
+        let mut builder = Builder::new(output, PAGE_BYTES);
+        builder.begin(schema::KEY);
+        let stage = Stage::Records(contents.reader.stretches_of_records()?);
+        Ok(Filling { builder, contents, stage, last: Revision::default(), small: Small::default() })
+    }
+
+    /// Puts the next part of the contents into the file. False at the end.
+    fn advance(&mut self) -> Result<bool, StorageError> {
+        match &mut self.stage {
+            Stage::Records(stretches) => {
+                let Some(stretch) = stretches.next() else {
+                    self.builder.end();
+                    self.stage = Stage::Cells { tables: Table::ALL.into_iter(), cells: None };
+                    return Ok(true);
+                };
+                for (revision, record) in stretch?.records {
+                    // redb's own pages may be damaged, and then the order is not certain.
+                    if revision <= self.last {
+                        let detail = format!("revision {revision} is stored after revision {}", self.last);
+                        return Err(self.contents.reader.corrupted(detail));
+                    }
+                    self.last = revision;
+                    let key = schema::record_key(revision, record.is_tombstone());
+                    self.builder.put(O::part(key), O::part(record.bytes().clone()));
+                }
+            }
+            Stage::Cells { tables, cells: cells @ None } => match tables.next() {
+                Some(table) => {
+                    *cells = Some((table, self.contents.reader.cells(table)?));
+                    if table == Table::Lease {
+                        self.builder.begin(schema::LEASE);
+                    }
+                }
+                None => {
+                    let small = std::mem::take(&mut self.small);
+                    small.put_into(&mut self.builder, &self.contents)?;
+                    self.stage = Stage::Done;
+                }
+            },
+            Stage::Cells { cells: current @ Some(_), .. } => {
+                let Some((table, cells)) = current else { return Ok(true) };
+                let table = *table;
+                let mut count = 0;
+                for cell in cells.by_ref().take(limits::CAPTURE_STRIDE_RECORDS) {
+                    let (key, cell) = cell?;
+                    if table == Table::Lease {
+                        let value = lease(&key, &cell).ok_or_else(|| self.contents.unreadable(table, &key))?;
+                        self.builder.put(O::part(key), O::part(value));
+                    } else {
+                        let kept = self.small.keep(table, key.clone(), cell);
+                        kept.ok_or_else(|| self.contents.unreadable(table, &key))?;
+                    }
+                    count += 1;
+                }
+                if count < limits::CAPTURE_STRIDE_RECORDS {
+                    if table == Table::Lease {
+                        self.builder.end();
+                    }
+                    *current = None;
+                }
+            }
+            Stage::Done => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Contents {
+    fn unreadable(&self, table: Table, key: &[u8]) -> StorageError {
+        self.reader.corrupted(format!("{} \"{}\" cannot be read", table.name(), key.escape_ascii()))
+    }
+}
+
+fn lease(key: &[u8], cell: &[u8]) -> Option<Bytes> {
+    let mut lessor = Lessor::default();
+    let id = lessor.restore(key, cell)?;
+    lessor.get(id).map(|lease| schema::lease(id, lease))
+}
+
+/// What is not much, and is put into the file last, because it is sorted otherwise there.
+#[derive(Default)]
+struct Small {
+    meta: BTreeMap<Bytes, Bytes>,
+    alarms: BTreeSet<Bytes>,
+    members: BTreeMap<MemberId, Member>,
+    removed: BTreeSet<Bytes>,
+    auth: AuthStore,
+}
+
+impl Small {
+    /// `None` for a cell that cannot be read.
+    fn keep(&mut self, table: Table, key: Bytes, cell: Bytes) -> Option<()> {
+        let id = || Some(MemberId(u64::from_be_bytes(key.as_ref().try_into().ok()?)));
+        match table {
+            Table::Meta => drop(self.meta.insert(key, cell)),
+            Table::Lease => unreachable!("leases are put into the file as they are read"),
+            Table::Alarm => {
+                let (member, kind) = key.split_first_chunk::<8>()?;
+                let [kind] = kind else { return None };
+                self.alarms.insert(schema::alarm(u64::from_be_bytes(*member), *kind));
+            }
+            Table::Member => drop(self.members.insert(id()?, serde_json::from_slice(&cell).ok()?)),
+            Table::MemberRemoved => drop(self.removed.insert(schema::member_key(id()?))),
+            Table::AuthUser => self.auth.restore_user(&key, &cell)?,
+            Table::AuthRole => self.auth.restore_role(&key, &cell)?,
+        }
+        Some(())
+    }
+
+    fn put_into<O: Output>(mut self, builder: &mut Builder<O>, contents: &Contents) -> Result<(), StorageError> {
+        let removed = self.removed.iter().map(|key| (key.clone(), Bytes::from_static(schema::REMOVED)));
+        let removed: Sorted = removed.collect();
+        let alarms: Sorted = self.alarms.iter().map(|key| (key.clone(), Bytes::new())).collect();
+        let members = self.members.iter();
+        let members: Sorted =
+            members.map(|(id, member)| (schema::member_key(*id), schema::member(*id, member))).collect();
+        let meta = self.meta(contents)?;
+        if let Some(cell) = self.meta.get(AuthStore::REV_CELL) {
+            let restored = self.auth.restore_rev(cell);
+            restored.ok_or_else(|| contents.unreadable(Table::Meta, AuthStore::REV_CELL))?;
+        }
+        if let Some(cell) = self.meta.get(AuthStore::ENABLED_CELL) {
+            let restored = self.auth.restore_enabled(cell);
+            restored.ok_or_else(|| contents.unreadable(Table::Meta, AuthStore::ENABLED_CELL))?;
+        }
+        let (auth, users, roles) = self.auth();
+        for (name, bucket) in [
+            (schema::ALARM, alarms),
+            (schema::AUTH, auth),
+            (schema::AUTH_ROLES, roles),
+            (schema::AUTH_USERS, users),
+            (schema::CLUSTER, Sorted::new()),
+            (schema::MEMBERS, members),
+            (schema::MEMBERS_REMOVED, removed),
+            (schema::META, meta),
+        ] {
+            builder.begin(name);
+            for (key, value) in bucket {
+                builder.put(O::part(key), O::part(value));
+            }
+            builder.end();
+        }
+        Ok(())
+    }
+
+    fn meta(&self, contents: &Contents) -> Result<Sorted, StorageError> {
+        let mut bucket = Sorted::new();
+        for (ours, theirs) in [
+            (meta::REV_COMPACT_SCHEDULED, schema::COMPACT_SCHEDULED),
+            (meta::REV_COMPACT_FINISHED, schema::COMPACT_FINISHED),
+        ] {
+            let Some(cell) = self.meta.get(ours) else { continue };
+            let rev = cell.as_ref().try_into().map(i64::from_be_bytes).map(Rev);
+            let rev = rev.map_err(|_| contents.unreadable(Table::Meta, ours))?;
+            if rev > Rev::NEVER_COMPACTED {
+                bucket.insert(theirs.into(), schema::compaction(rev));
+            }
+        }
+        if let Some(LogPlace { term, index }) = contents.place.filter(|place| place.index > 0) {
+            bucket.insert(schema::CONSISTENT_INDEX.into(), Bytes::copy_from_slice(&index.to_be_bytes()));
+            // A log that begins behind a restored state begins in term 0, which etcd does not know.
+            bucket.insert(schema::TERM.into(), Bytes::copy_from_slice(&term.max(1).to_be_bytes()));
+        }
+        let ids = |is_learner: bool| {
+            self.members.iter().filter(move |(_, member)| member.is_learner == is_learner).map(|(id, _)| id.0)
+        };
+        let conf_state =
+            schema::ConfState { voters: ids(false).collect(), learners: ids(true).collect(), auto_leave: false };
+        let conf_state = serde_json::to_vec(&conf_state).expect("numbers are JSON");
+        if !self.members.is_empty() {
+            bucket.insert(schema::CONF_STATE.into(), conf_state.into());
+        }
+        bucket.insert(schema::STORAGE_VERSION.into(), schema::STORAGE_VERSION_WRITTEN.into());
+        Ok(bucket)
+    }
+
+    /// The buckets `auth`, `authUsers` and `authRoles`.
+    fn auth(&self) -> (Sorted, Sorted, Sorted) {
+        let auth = Sorted::from([
+            (schema::AUTH_ENABLED.into(), self.auth.enabled_cell()),
+            (schema::AUTH_REVISION.into(), Bytes::copy_from_slice(&self.auth.rev().to_be_bytes())),
+        ]);
+        let users = self.auth.users().map(|(name, user)| {
+            let roles = user.roles.iter().cloned().collect();
+            (name.to_owned().into(), schema::user(name, &user.password_hash, user.no_password, roles))
+        });
+        let roles = self.auth.roles().map(|name| {
+            let permissions = self.auth.granted_permissions(name);
+            (name.to_owned().into(), schema::role(name, permissions))
+        });
+        (auth, users.collect(), roles.collect())
+    }
+}
+
+/// The keys and values of a bucket.
+type Sorted = BTreeMap<Bytes, Bytes>;
