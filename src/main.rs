@@ -127,8 +127,12 @@ async fn run() -> ExitCode {
     let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
     let config = match Config::load(&args, &variables) {
         Ok(Invocation::Print(text)) => return telemetry::print(&text),
-        Ok(Invocation::Restore(command)) => return restore(*command, node::restore, signals).await,
-        Ok(Invocation::Import(command)) => return restore(*command, node::import, signals).await,
+        Ok(Invocation::Restore(command)) => {
+            return make_directory(*command, "restore the snapshot", node::restore, signals).await;
+        }
+        Ok(Invocation::Import(command)) => {
+            return make_directory(*command, "import", node::import, signals).await;
+        }
         Ok(Invocation::Export(command)) => return export(*command, signals).await,
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
@@ -136,7 +140,7 @@ async fn run() -> ExitCode {
     if let Err(message) = telemetry::init(&config) {
         return telemetry::fail("start logging", &message);
     }
-    name_damaged_files();
+    name_damaged_files(|error| tracing::error!(error, "retcd stopped because of an error"));
     telemetry::log_start(&config);
     match serve(&config, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -150,15 +154,14 @@ async fn run() -> ExitCode {
 
 /// Turns a panic of redb into an error message that names the damaged file: redb panics when it cannot
 /// interpret its own pages. A panic of our own code stays what it is.
-fn name_damaged_files() {
+fn name_damaged_files(tell: fn(&str)) {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         let is_ours = panic.location().is_some_and(|location| location.file().starts_with("src/"));
         let Some(path) = Inside::file().filter(|_| !is_ours) else { return others(panic) };
         let detail = panic.payload_as_str().unwrap_or("its content cannot be read");
         let path = path.display();
-        let error = format!("{path} is damaged: {detail}; {REMEDY}");
-        tracing::error!(error, "retcd stopped because of an error");
+        tell(&format!("{path} is damaged: {detail}; {REMEDY}"));
         process::exit(1);
     }));
 }
@@ -167,18 +170,23 @@ type Restore = fn(&RestoreCommand, &mut dyn FnMut(RestoreStep)) -> Result<Restor
 
 /// Makes a data directory. A signal that arrives before it is done ends the process with the exit code of that
 /// signal.
-async fn restore(command: RestoreCommand, restore: Restore, signals: Signals) -> ExitCode {
-    name_damaged_files();
+async fn make_directory(
+    command: RestoreCommand,
+    attempt: &'static str,
+    make: Restore,
+    signals: Signals,
+) -> ExitCode {
+    name_damaged_files(|error| drop(telemetry::fail("read a database", error)));
     unless_asked(signals, move || {
         let mut terminal = Terminal::default();
-        match restore(&command, &mut |step| terminal.show(|| progress_of(step))) {
+        match make(&command, &mut |step| terminal.show(|| progress_of(step))) {
             Ok(restored) => {
                 terminal.clear();
                 telemetry::print(&summary_of(&restored, &command))
             }
             Err(error) => {
                 terminal.clear();
-                telemetry::fail("restore the snapshot", &error.to_string())
+                telemetry::fail(attempt, &error.to_string())
             }
         }
     })
@@ -186,7 +194,7 @@ async fn restore(command: RestoreCommand, restore: Restore, signals: Signals) ->
 }
 
 async fn export(command: ExportCommand, signals: Signals) -> ExitCode {
-    name_damaged_files();
+    name_damaged_files(|error| drop(telemetry::fail("read a database", error)));
     unless_asked(signals, move || {
         let mut terminal = Terminal::default();
         let exported = node::export(&command, &mut |written, total| {
@@ -249,7 +257,9 @@ fn summary_of(restored: &Restored, command: &RestoreCommand) -> String {
         }
     }
     if let Some(LogEnd { requests, last: (term, index), uncommitted, torn }) = &restored.log_end {
-        text += &format!("  {requests} requests were replayed from the log, which ends with entry {index} of term {term}\n");
+        text += &format!(
+            "  {requests} requests were replayed from the log, which ends with entry {index} of term {term}\n"
+        );
         if *uncommitted > 0 {
             text += &format!(
                 "  {uncommitted} of the entries were not known to be committed. Of a cluster, import the member whose log \
@@ -258,7 +268,8 @@ fn summary_of(restored: &Restored, command: &RestoreCommand) -> String {
         }
         if let Some((path, offset)) = torn {
             let path = path.display();
-            text += &format!("  {path} ends at byte {offset} with a record that was not written completely\n");
+            text +=
+                &format!("  {path} ends at byte {offset} with a record that was not written completely\n");
         }
     }
     if let Some((cluster, member)) = restored.member {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::format::{
-    BRANCH, BUCKET_HEADER_BYTES, ELEMENT_BYTES, FREELIST, IS_BUCKET, LEAF, Meta, PAGE_HEADER_BYTES, PageHeader,
+    BRANCH, BUCKET_HEADER_BYTES, ELEMENT_BYTES, FREELIST, IS_BUCKET, LEAF, Meta, PAGE_HEADER_BYTES,
+    PageHeader,
 };
 
 /// The meta pages and the free list.
@@ -142,7 +143,8 @@ impl<O: Output> Builder<O> {
         assert!(self.open.is_none(), "every bucket was ended");
         let mut tree = Tree::new();
         for (name, value) in std::mem::take(&mut self.buckets) {
-            let mut pages = Pages { output: &mut self.output, page_bytes: self.page_bytes, next: self.next_page };
+            let mut pages =
+                Pages { output: &mut self.output, page_bytes: self.page_bytes, next: self.next_page };
             tree.put(Element { key: O::name(name), target: Target::Bucket(value) }, &mut pages);
             self.next_page = pages.next;
         }
@@ -254,9 +256,7 @@ impl<P: Clone> Tree<P> {
         let mut at = 0;
         loop {
             let is_top = at + 1 == self.branches.len();
-            if is_top
-                && let [Element { target: Target::Page(root), .. }] = self.branches[at].below[..]
-            {
+            if is_top && let [Element { target: Target::Page(root), .. }] = self.branches[at].below[..] {
                 return root;
             }
             for count in self.branches[at].last_branches() {
@@ -282,7 +282,10 @@ impl<P: Clone> Level<P> {
     fn last_branches(&self) -> Vec<usize> {
         let (all, fit) = (self.below.len(), self.fit);
         assert!(all >= BRANCH_ELEMENTS_MIN, "a branch has two pages below it");
-        assert!(all - fit < BRANCH_ELEMENTS_MIN, "what does not fit was given out when there was enough for a branch");
+        assert!(
+            all - fit < BRANCH_ELEMENTS_MIN,
+            "what does not fit was given out when there was enough for a branch"
+        );
         match all - fit {
             0 => vec![all],
             _ if fit > BRANCH_ELEMENTS_MIN => vec![fit - 1, BRANCH_ELEMENTS_MIN],

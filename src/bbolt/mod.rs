@@ -15,8 +15,8 @@
 //! it: damage is a value that names the page and the byte. [`Builder`] gets keys in order and gives out pages in order.
 //! It keeps no more than one page of each level of a tree.
 
+mod bucket;
 mod builder;
-mod cursor;
 mod error;
 mod format;
 mod reader;
@@ -24,9 +24,10 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bucket::Bucket;
 pub(crate) use builder::{Builder, Counted, Layout, Output, Written};
 pub(crate) use error::BboltError;
 #[cfg(test)]
 pub(crate) use error::Flaw;
 pub(crate) use format::{PAGE_BYTES, is_bbolt};
-pub(crate) use reader::{BboltFile, Bucket};
+pub(crate) use reader::BboltFile;

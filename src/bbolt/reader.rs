@@ -1,15 +1,14 @@
-//! An open file: its newest state, its buckets, and single pages.
+//! An open file: its newest state, and single pages.
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    cursor::Cursor,
     error::{BboltError, Flaw},
     format::{
-        BRANCH, BUCKET_HEADER_BYTES, ELEMENT_BYTES, IS_BUCKET, LEAF, META_BYTES, Meta, PAGE_HEADER_BYTES,
-        PAGE_SIZES, PageHeader, u32_at, u64_at,
+        BRANCH, ELEMENT_BYTES, IS_BUCKET, LEAF, META_BYTES, Meta, PAGE_HEADER_BYTES, PAGE_SIZES, PageHeader,
+        u32_at, u64_at,
     },
 };
 use crate::{disk::DiskFile, limits};
@@ -21,20 +20,6 @@ pub(crate) struct BboltFile {
     /// What follows the first so many bytes is not part of the bbolt file.
     len: u64,
     meta: Meta,
-}
-
-/// A tree of keys.
-#[derive(Clone, Debug)]
-pub(crate) struct Bucket {
-    file: BboltFile,
-    root: Root,
-}
-
-#[derive(Clone, Debug)]
-enum Root {
-    Page(u64),
-    /// The only page of the tree, which is the value of another one.
-    Inline(Page),
 }
 
 impl BboltFile {
@@ -51,11 +36,14 @@ impl BboltFile {
         let first = meta_at(0)?;
         // Where the second one is follows from the first. If that one is damaged, all places are tried.
         let second = match &first {
-            Some(first) => meta_at(u64::from(first.page_bytes))?.filter(|meta| meta.page_bytes == first.page_bytes),
+            Some(first) => {
+                meta_at(u64::from(first.page_bytes))?.filter(|meta| meta.page_bytes == first.page_bytes)
+            }
             None => {
                 let mut found = None;
                 for page_bytes in PAGE_SIZES {
-                    let meta = meta_at(page_bytes as u64)?.filter(|meta| meta.page_bytes as usize == page_bytes);
+                    let meta =
+                        meta_at(page_bytes as u64)?.filter(|meta| meta.page_bytes as usize == page_bytes);
                     found = found.or(meta);
                 }
                 found
@@ -70,25 +58,14 @@ impl BboltFile {
         if file.has_page(meta.root) { Ok(file) } else { Err(flawed(Flaw::OutOfBounds)) }
     }
 
-    /// The bucket that has all others, by name.
-    pub(crate) fn root(&self) -> Bucket {
-        Bucket { file: self.clone(), root: Root::Page(self.meta.root) }
-    }
-
-    /// The bucket of this name, if there is one.
-    pub(crate) fn bucket(&self, name: &[u8]) -> Result<Option<Bucket>, BboltError> {
-        for entry in self.root().entries()? {
-            let entry = entry?;
-            if entry.key == name {
-                return Ok(entry.bucket);
-            }
-        }
-        Ok(None)
-    }
-
     /// The length of the newest state.
     pub(crate) fn state_bytes(&self) -> u64 {
         self.meta.pages * u64::from(self.meta.page_bytes)
+    }
+
+    /// The page with which the root tree begins.
+    pub(super) fn root_page(&self) -> u64 {
+        self.meta.root
     }
 
     /// How many pages there are.
@@ -134,38 +111,6 @@ impl BboltFile {
     }
 }
 
-impl Bucket {
-    /// All keys, in order.
-    pub(crate) fn entries(&self) -> Result<Cursor, BboltError> {
-        let page = match &self.root {
-            Root::Page(id) => self.file.page(*id)?,
-            Root::Inline(page) => page.clone(),
-        };
-        Ok(Cursor::over(self.file.clone(), page))
-    }
-
-    /// The bucket that is the value of a leaf's element.
-    pub(super) fn of_value(file: &BboltFile, page: &Page, value: Bytes, offset: u64) -> Result<Bucket, BboltError> {
-        let flawed = |flaw| BboltError::Damaged { page: page.header.id, offset, flaw };
-        let root = u64_at(&value, 0).filter(|_| value.len() >= BUCKET_HEADER_BYTES);
-        let root = match root.ok_or_else(|| flawed(Flaw::Bucket))? {
-            0 => {
-                let bytes = value.slice(BUCKET_HEADER_BYTES..);
-                let header = PageHeader::decode(&bytes).ok_or_else(|| flawed(Flaw::Bucket))?;
-                if header.kind != LEAF {
-                    return Err(flawed(Flaw::Kind(header.kind)));
-                }
-                // Its number has no meaning; errors name the page that it is in.
-                let header = PageHeader { id: page.header.id, ..header };
-                Root::Inline(Page { header, offset: offset + BUCKET_HEADER_BYTES as u64, bytes })
-            }
-            page if file.has_page(page) => Root::Page(page),
-            _ => return Err(flawed(Flaw::OutOfBounds)),
-        };
-        Ok(Bucket { file: file.clone(), root })
-    }
-}
-
 /// A branch or a leaf.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
@@ -186,6 +131,22 @@ pub(super) struct LeafElement {
 }
 
 impl Page {
+    /// The leaf of a small bucket, which is in another page. `None` if it has no header.
+    pub(super) fn inline(around: &Page, bytes: Bytes, offset: u64) -> Option<Page> {
+        // Its number has no meaning; errors name the page that it is in.
+        let header = PageHeader { id: around.header.id, ..PageHeader::decode(&bytes)? };
+        Some(Page { header, offset, bytes })
+    }
+
+    pub(super) fn kind(&self) -> u16 {
+        self.header.kind
+    }
+
+    /// An error that names this page, and a byte of the file.
+    pub(super) fn flawed_at(&self, offset: u64, flaw: Flaw) -> BboltError {
+        BboltError::Damaged { page: self.header.id, offset, flaw }
+    }
+
     pub(super) fn is_branch(&self) -> bool {
         self.header.kind == BRANCH
     }
@@ -197,7 +158,7 @@ impl Page {
     /// An error that names this page, and where its element `at` is.
     pub(super) fn flawed(&self, at: usize, flaw: Flaw) -> BboltError {
         let offset = self.offset + (PAGE_HEADER_BYTES + at * ELEMENT_BYTES) as u64;
-        BboltError::Damaged { page: self.header.id, offset, flaw }
+        self.flawed_at(offset, flaw)
     }
 
     pub(super) fn leaf_element(&self, at: usize) -> Result<LeafElement, BboltError> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
-use super::{cursor::Entry, *};
+use super::{bucket::Entry, *};
 use crate::disk::{Disk, DiskFile, memory::MemoryDisk};
 
 /// Keys and values of buckets.
@@ -81,7 +81,8 @@ fn read(bytes: &[u8]) -> Result<BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>, BboltEr
 /// Whether both are the same, in other types.
 fn is_same(content: &Content, read: &BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>) -> bool {
     let flat = |name: &[u8], key: &[u8], value: &[u8]| (name.to_vec(), key.to_vec(), value.to_vec());
-    let expected = content.iter().flat_map(|(name, keys)| keys.iter().map(move |(k, v)| flat(name.as_bytes(), k, v)));
+    let expected =
+        content.iter().flat_map(|(name, keys)| keys.iter().map(move |(k, v)| flat(name.as_bytes(), k, v)));
     let found = read.iter().flat_map(|(name, keys)| keys.iter().map(move |(k, v)| flat(name, k, v)));
     content.len() == read.len() && expected.eq(found)
 }
@@ -177,7 +178,8 @@ fn a_file_that_bbolt_wrote_is_read() {
     let keys = bucket("key").entries().expect("a tree").map(|entry| entry.expect("it is whole"));
     let keys: Vec<(Bytes, Bytes)> = keys.map(|entry| (entry.key, entry.value)).collect();
     let kept = (0..300_usize).filter(|number| number % 4 == 3);
-    let expected = kept.map(|number| (format!("k{number:04}").into(), vec![number as u8; number % 40].into()));
+    let expected =
+        kept.map(|number| (format!("k{number:04}").into(), vec![number as u8; number % 40].into()));
     let expected: Vec<(Bytes, Bytes)> = expected.chain([("long".into(), vec![b'x'; 5000].into())]).collect();
     assert_eq!(keys, expected);
     let outer: Vec<Entry> =

@@ -226,7 +226,8 @@ mod tests {
         ] {
             assert_eq!(parse(line), None, "{line}");
         }
-        for line in ["f", "--data-dir d", "--data-dir d f g", "--data-dir d --name n f", "--mark-compacted f"] {
+        for line in ["f", "--data-dir d", "--data-dir d f g", "--data-dir d --name n f", "--mark-compacted f"]
+        {
             assert!(export(&words(line)).is_err(), "{line}");
         }
     }

@@ -165,7 +165,10 @@ impl EtcdWal {
                 let (record, body) = match frame {
                     Frame::End => break,
                     // A file without space that was taken ahead may end in the middle of a record.
-                    Frame::TooLong if is_last && self.ends_in_data(segment).map_err(|source| self.io_error(at, source))? => {
+                    Frame::TooLong
+                        if is_last
+                            && self.ends_in_data(segment).map_err(|source| self.io_error(at, source))? =>
+                    {
                         tail.torn = Some((self.path(at), offset));
                         break;
                     }
@@ -176,7 +179,9 @@ impl EtcdWal {
                 let crc_before = crc;
                 let flaw = match record {
                     None => Some(WalFlaw::Malformed),
-                    Some(ref record) if record.kind == CRC => (crc != 0 && crc != record.crc).then_some(WalFlaw::Checksum),
+                    Some(ref record) if record.kind == CRC => {
+                        (crc != 0 && crc != record.crc).then_some(WalFlaw::Checksum)
+                    }
                     Some(ref record) => {
                         crc = crc32c::crc32c_append(crc, &record.data);
                         (crc != record.crc).then_some(WalFlaw::Checksum)
@@ -198,7 +203,8 @@ impl EtcdWal {
                     CRC => crc = record.crc,
                     STATE => tail.commit = HardState::decode(record.data).map_err(malformed)?.commit,
                     SNAPSHOT => {
-                        let WalSnapshot { index, term } = WalSnapshot::decode(record.data).map_err(malformed)?;
+                        let WalSnapshot { index, term } =
+                            WalSnapshot::decode(record.data).map_err(malformed)?;
                         snapshots.push(LogPlace { term, index });
                     }
                     ENTRY => {

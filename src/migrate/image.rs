@@ -182,7 +182,8 @@ impl<O: Output> Filling<O> {
                 for cell in cells.by_ref().take(limits::CAPTURE_STRIDE_RECORDS) {
                     let (key, cell) = cell?;
                     if table == Table::Lease {
-                        let value = lease(&key, &cell).ok_or_else(|| self.contents.unreadable(table, &key))?;
+                        let value =
+                            lease(&key, &cell).ok_or_else(|| self.contents.unreadable(table, &key))?;
                         self.builder.put(O::part(key), O::part(value));
                     } else {
                         let kept = self.small.keep(table, key.clone(), cell);
@@ -245,7 +246,11 @@ impl Small {
         Some(())
     }
 
-    fn put_into<O: Output>(mut self, builder: &mut Builder<O>, contents: &Contents) -> Result<(), StorageError> {
+    fn put_into<O: Output>(
+        mut self,
+        builder: &mut Builder<O>,
+        contents: &Contents,
+    ) -> Result<(), StorageError> {
         let removed = self.removed.iter().map(|key| (key.clone(), Bytes::from_static(schema::REMOVED)));
         let removed: Sorted = removed.collect();
         let alarms: Sorted = self.alarms.iter().map(|key| (key.clone(), Bytes::new())).collect();
@@ -302,8 +307,11 @@ impl Small {
         let ids = |is_learner: bool| {
             self.members.iter().filter(move |(_, member)| member.is_learner == is_learner).map(|(id, _)| id.0)
         };
-        let conf_state =
-            schema::ConfState { voters: ids(false).collect(), learners: ids(true).collect(), auto_leave: false };
+        let conf_state = schema::ConfState {
+            voters: ids(false).collect(),
+            learners: ids(true).collect(),
+            auto_leave: false,
+        };
         let conf_state = serde_json::to_vec(&conf_state).expect("numbers are JSON");
         if !self.members.is_empty() {
             bucket.insert(schema::CONF_STATE.into(), conf_state.into());

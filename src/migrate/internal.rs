@@ -11,11 +11,11 @@ use crate::{
     },
     pb::{
         etcdserverpb::{
-            AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGrantPermissionRequest,
-            AuthRoleRevokePermissionRequest, AuthUserAddRequest, AuthUserChangePasswordRequest,
-            AuthUserDeleteRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, CompactionRequest,
-            DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-            alarm_request::AlarmAction,
+            AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+            AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
+            AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
+            AuthUserRevokeRoleRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
+            LeaseRevokeRequest, PutRequest, alarm_request::AlarmAction,
         },
         retcd::log::{self, LeaseRemaining, command::Command as Logged},
     },
@@ -220,7 +220,8 @@ fn command(request: InternalRequest) -> Result<Option<(Checked, Logged)>, EntryE
     if put.as_ref().is_some_and(|put| put.key.is_empty()) {
         return Err(EntryError::EmptyKey);
     }
-    let granted = lease_grant.map(|grant| LeaseGrantRequest { ttl: grant.ttl.max(LEASE_TTL_SECS_MIN), ..grant });
+    let granted =
+        lease_grant.map(|grant| LeaseGrantRequest { ttl: grant.ttl.max(LEASE_TTL_SECS_MIN), ..grant });
     let alarm = alarm.filter(|alarm| alarm.alarm != 0 && alarm.action != i32::from(AlarmAction::Get));
     let noted = lease_checkpoint.map(|Checkpoints { checkpoints }| {
         let leases = checkpoints.into_iter().map(|RemainingTtl { id, remaining_secs }| LeaseRemaining {
@@ -311,7 +312,9 @@ mod tests {
 
     #[test]
     fn base64_is_read() {
-        for (text, bytes) in [("", ""), ("YQ==", "a"), ("YWI=", "ab"), ("YWJj", "abc"), ("JDJhJDEwJA==", "$2a$10$")] {
+        for (text, bytes) in
+            [("", ""), ("YQ==", "a"), ("YWI=", "ab"), ("YWJj", "abc"), ("JDJhJDEwJA==", "$2a$10$")]
+        {
             assert_eq!(from_base64(text).as_deref(), Some(bytes.as_bytes()), "{text}");
         }
         assert_eq!(from_base64("a b"), None);

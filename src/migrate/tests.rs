@@ -151,11 +151,8 @@ impl Log {
     }
 
     fn put(&mut self, term: u64, index: u64, key: &'static str, value: &[u8]) {
-        let put = PutRequest {
-            key: key.into(),
-            value: Bytes::copy_from_slice(value),
-            ..PutRequest::default()
-        };
+        let put =
+            PutRequest { key: key.into(), value: Bytes::copy_from_slice(value), ..PutRequest::default() };
         let put = put.encode_to_vec();
         let mut data = vec![4 << 3 | 2];
         prost::encoding::encode_varint(put.len() as u64, &mut data);
@@ -242,7 +239,10 @@ fn a_log_that_was_cut_short_ends_there_or_is_refused() {
             cut.segments[segment].truncate(length);
             match cut.wal().tail(0) {
                 Err(WalError::Damaged { flaw, .. }) => {
-                    assert!(segment == 0 || flaw != WalFlaw::CutShort, "byte {length} of file {segment}: {flaw}");
+                    assert!(
+                        segment == 0 || flaw != WalFlaw::CutShort,
+                        "byte {length} of file {segment}: {flaw}"
+                    );
                 }
                 Err(WalError::Gap { .. }) => assert_eq!(segment, 0),
                 Ok(tail) => assert!(tail.len() <= whole),
@@ -275,6 +275,9 @@ fn a_record_of_any_length_is_refused_before_it_is_read() {
         log.segments[1].truncate(end);
         log.segments[1].extend_from_slice(&length.to_le_bytes());
         let refused = log.wal().tail(0);
-        assert!(matches!(refused, Err(WalError::Damaged { flaw: WalFlaw::CutShort, .. })), "{length}: {refused:?}");
+        assert!(
+            matches!(refused, Err(WalError::Damaged { flaw: WalFlaw::CutShort, .. })),
+            "{length}: {refused:?}"
+        );
     }
 }

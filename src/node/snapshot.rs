@@ -207,7 +207,10 @@ impl Node {
     }
 
     /// `None` once nobody waits for it any more.
-    fn make_image(&self, run: &Run<(), Result<Arc<Pinned>, NoImage>>) -> Result<Option<Arc<Pinned>>, NoImage> {
+    fn make_image(
+        &self,
+        run: &Run<(), Result<Arc<Pinned>, NoImage>>,
+    ) -> Result<Option<Arc<Pinned>>, NoImage> {
         let images = &self.shared.images;
         // What the database holds is at least that.
         let applied_index = *self.shared.durable.borrow();

@@ -91,8 +91,8 @@ impl Draft {
         self.file.sync_data().map_err(io_error("sync", &self.unfinished.path()))
     }
 
-    /// Gives the file its name. The file is durable and complete; its name is not durable, which
-    /// is enough for a file that the next start removes.
+    /// Gives the file its name. The file is durable and complete; its name is durable once the caller has
+    /// synced the directory.
     pub(crate) fn finish(self) -> Result<(), StorageError> {
         let name = self.name.clone();
         let Unfinished { disk, name: from } = &self.complete()?.unfinished;

@@ -190,8 +190,7 @@ async fn log_in(client: &Client) {
     let mut auth = client.auth();
     auth.auth_enable(AuthEnableRequest {}).await.expect("there is a root");
     for user in ["root", "reader"] {
-        let request =
-            AuthenticateRequest { name: user.to_owned(), password: format!("secret of {user}") };
+        let request = AuthenticateRequest { name: user.to_owned(), password: format!("secret of {user}") };
         auth.authenticate(request).await.expect("the password is right");
     }
     let wrong = AuthenticateRequest { name: "reader".to_owned(), password: "wrong".to_owned() };
@@ -307,10 +306,15 @@ async fn a_killed_etcd_is_imported_with_every_acknowledged_write() {
         server.start();
         let client = server.client();
         let found = client.range(prefix("w")).await.kvs;
-        let found: std::collections::BTreeMap<_, _> = found.into_iter().map(|kv| (kv.key, kv.value)).collect();
+        let found: std::collections::BTreeMap<_, _> =
+            found.into_iter().map(|kv| (kv.key, kv.value)).collect();
         for writer in writers {
             for (key, value) in writer.await.expect("a writer does not panic") {
-                assert_eq!(found.get(key.as_bytes()).map(|value| &value[..]), Some(value.as_bytes()), "{release:?} {key}");
+                assert_eq!(
+                    found.get(key.as_bytes()).map(|value| &value[..]),
+                    Some(value.as_bytes()),
+                    "{release:?} {key}"
+                );
             }
         }
         // The same etcd, started again, says the same.
@@ -325,6 +329,58 @@ fn prefix(prefix: &'static str) -> RangeRequest {
     RangeRequest { key: prefix.into(), range_end, ..RangeRequest::default() }
 }
 
+/// Whoever has to log in to etcd has to log in to retcd, and the other way round.
+#[tokio::test]
+async fn authentication_stays_enabled_on_every_way() {
+    if !subject_is_retcd() {
+        eprintln!("left out: etcd does not import");
+        return;
+    }
+    for release in releases() {
+        let ask = |server: &Server, user: &str, words: &[&str]| {
+            let endpoint = server.endpoint();
+            let mut all = vec!["--endpoints", &endpoint];
+            let login = format!("{user}:secret of {user}");
+            if !user.is_empty() {
+                all.extend(["--user", &login]);
+            }
+            all.extend(words);
+            run(&release.etcdctl(), &all)
+        };
+        let check = |server: &Server| {
+            let (code, said) = ask(server, "root", &["get", "of-root"]);
+            assert!(code == Some(0) && said.contains("value"), "{release:?}: {said}");
+            let (code, said) = ask(server, "reader", &["get", "k01"]);
+            assert_eq!(code, Some(0), "{release:?}: {said}");
+            for (user, words) in [("", ["get", "k01"]), ("reader", ["get", "of-root"])] {
+                let (code, said) = ask(server, user, &words);
+                assert_ne!(code, Some(0), "{release:?}: {user} {words:?}: {said}");
+            }
+        };
+        let mut etcd = Launch::etcd(release).start();
+        write_history(&etcd.client(), 3).await;
+        etcd.client().auth().auth_enable(AuthEnableRequest {}).await.expect("there is a root");
+        assert_eq!(ask(&etcd, "root", &["put", "of-root", "value"]).0, Some(0));
+        assert_ne!(ask(&etcd, "reader", &["put", "of-root", "another"]).0, Some(0));
+        check(&etcd);
+        etcd.kill();
+        let mut server = Launch::subject().prepare();
+        retcd(&["import", text(&etcd.data_dir()), "--data-dir", text(&server.data_dir())]);
+        server.start();
+        check(&server);
+        let back = server.home().join("back.db");
+        assert_eq!(ask(&server, "root", &["snapshot", "save", text(&back)]).0, Some(0));
+        let mut again = Launch::etcd(release).prepare();
+        restore_with_etcdutl(release, &back, &again);
+        again.start();
+        check(&again);
+        let mut restored = Launch::subject().prepare();
+        retcd(&["snapshot", "restore", text(&back), "--data-dir", text(&restored.data_dir())]);
+        restored.start();
+        check(&restored);
+    }
+}
+
 /// The refusals of an import name the cause and the remedy, and leave nothing behind.
 #[tokio::test]
 async fn what_cannot_be_imported_is_refused() {
@@ -336,8 +392,7 @@ async fn what_cannot_be_imported_is_refused() {
     let place = |name: &str| home.path().join(name);
     let target = place("new");
     let refused = |source: &Path, cause: &str| {
-        let (code, said) =
-            run(&subject_program(), &["import", text(source), "--data-dir", text(&target)]);
+        let (code, said) = run(&subject_program(), &["import", text(source), "--data-dir", text(&target)]);
         assert_eq!(code, Some(1), "{}: {said}", source.display());
         assert!(said.contains(cause), "{}: {said}", source.display());
         assert!(!target.exists(), "{}: nothing is left behind: {said}", source.display());
@@ -359,7 +414,9 @@ async fn what_cannot_be_imported_is_refused() {
     fs::rename(&wal, place("wal")).expect("it can be moved");
     refused(&etcd.data_dir(), "has no log of etcd; say with --source-wal-dir where it is");
     let moved = place("wal");
-    let words = ["import", text(&etcd.data_dir()), "--source-wal-dir", text(&moved), "--data-dir", text(&target)].map(str::to_owned);
+    let words =
+        ["import", text(&etcd.data_dir()), "--source-wal-dir", text(&moved), "--data-dir", text(&target)]
+            .map(str::to_owned);
     retcd(&words.iter().map(String::as_str).collect::<Vec<_>>());
     fs::remove_dir_all(&target).expect("it is there");
     fs::rename(&moved, &wal).expect("it can be moved");
@@ -459,7 +516,9 @@ async fn snapshots_of_older_versions_are_restored() {
 
     image[70_000] ^= 1;
     fs::write(&file, &image).expect("it is writable");
-    let (code, said) =
-        run(&subject_program(), &["snapshot", "restore", text(&file), "--data-dir", text(&server.home().join("x"))]);
+    let (code, said) = run(
+        &subject_program(),
+        &["snapshot", "restore", text(&file), "--data-dir", text(&server.home().join("x"))],
+    );
     assert!(code == Some(1) && said.contains("is damaged"), "{said}");
 }

@@ -109,7 +109,9 @@ impl EtcdDirectory {
 
 /// The last entry that the database has.
 fn applied(file: &Arc<dyn DiskFile>, len: u64, path: &Path) -> Result<u64, RestoreError> {
-    let read = BboltFile::open(file.clone(), len).map_err(IntakeError::from).and_then(|file| consistent_index(&file));
+    let read = BboltFile::open(file.clone(), len)
+        .map_err(IntakeError::from)
+        .and_then(|file| consistent_index(&file));
     read.map_err(|error| RestoreError::Unusable { file: path.to_owned(), detail: error.to_string() })
 }
 

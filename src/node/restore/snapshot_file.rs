@@ -69,7 +69,9 @@ impl SnapshotFile {
         let data_len = metadata.len().checked_sub(DIGEST_LEN);
         let data_len = data_len.filter(|len| *len > 0 && len.is_multiple_of(BLOCK_LEN));
         match (data_len, format) {
-            (Some(data_len), _) => Ok(SnapshotFile { path: owned(), file, data_len, format, has_digest: true }),
+            (Some(data_len), _) => {
+                Ok(SnapshotFile { path: owned(), file, data_len, format, has_digest: true })
+            }
             (None, Format::Unknown) => Err(RestoreError::Foreign { file: owned() }),
             (None, _) if skip_hash_check => {
                 let data_len = metadata.len();
@@ -110,7 +112,11 @@ impl SnapshotFile {
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
         let mut copy = created.map_err(target_error("create", target))?;
         let write = |piece: &[u8]| copy.write_all(piece).map_err(target_error("write", target));
-        if compares { self.read_checked(write)? } else { self.read(write).map(drop)? }
+        if compares {
+            self.read_checked(write)?
+        } else {
+            self.read(write).map(drop)?
+        }
         copy.sync_all().map_err(target_error("sync", target))
     }
 

@@ -1,12 +1,76 @@
-//! All keys of a bucket, in order.
+//! Buckets, and all keys of one, in order.
 
 use bytes::Bytes;
 
 use super::{
     error::{BboltError, Flaw},
-    reader::{BboltFile, Bucket, Page},
+    format::{BUCKET_HEADER_BYTES, LEAF, u64_at},
+    reader::{BboltFile, Page},
 };
 use crate::limits;
+
+/// A tree of keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    file: BboltFile,
+    root: Root,
+}
+
+#[derive(Clone, Debug)]
+enum Root {
+    Page(u64),
+    /// The only page of the tree, which is the value of another one.
+    Inline(Page),
+}
+
+impl BboltFile {
+    /// The bucket that has all others, by name.
+    pub(crate) fn root(&self) -> Bucket {
+        Bucket { file: self.clone(), root: Root::Page(self.root_page()) }
+    }
+
+    /// The bucket of this name, if there is one.
+    pub(crate) fn bucket(&self, name: &[u8]) -> Result<Option<Bucket>, BboltError> {
+        for entry in self.root().entries()? {
+            let entry = entry?;
+            if entry.key == name {
+                return Ok(entry.bucket);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Bucket {
+    /// All keys, in order.
+    pub(crate) fn entries(&self) -> Result<Cursor, BboltError> {
+        let page = match &self.root {
+            Root::Page(id) => self.file.page(*id)?,
+            Root::Inline(page) => page.clone(),
+        };
+        Ok(Cursor::over(self.file.clone(), page))
+    }
+
+    /// The bucket that is the value of a leaf's element.
+    fn of_value(file: &BboltFile, page: &Page, value: Bytes, offset: u64) -> Result<Bucket, BboltError> {
+        let flawed = |flaw| page.flawed_at(offset, flaw);
+        let root = u64_at(&value, 0).filter(|_| value.len() >= BUCKET_HEADER_BYTES);
+        let root = match root.ok_or_else(|| flawed(Flaw::Bucket))? {
+            0 => {
+                let offset = offset + BUCKET_HEADER_BYTES as u64;
+                let leaf = Page::inline(page, value.slice(BUCKET_HEADER_BYTES..), offset);
+                let leaf = leaf.ok_or_else(|| flawed(Flaw::Bucket))?;
+                if leaf.kind() != LEAF {
+                    return Err(flawed(Flaw::Kind(leaf.kind())));
+                }
+                Root::Inline(leaf)
+            }
+            page if file.has_page(page) => Root::Page(page),
+            _ => return Err(flawed(Flaw::OutOfBounds)),
+        };
+        Ok(Bucket { file: file.clone(), root })
+    }
+}
 
 /// One key of a bucket.
 #[derive(Debug)]
