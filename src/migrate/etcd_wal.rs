@@ -96,8 +96,6 @@ pub(crate) struct Tail {
     /// The last entry of the log, if there is one beyond.
     pub(crate) last: Option<LogPlace>,
     snapshot: Option<LogPlace>,
-    /// The last entry of the log, whether it is beyond or not.
-    ends_with: u64,
     /// Where the log ends with a record that was not written completely.
     pub(crate) torn: Option<(PathBuf, u64)>,
 }
@@ -153,110 +151,12 @@ impl EtcdWal {
 
     /// Reads the whole log, and notes where the entries after entry `after` are.
     pub(crate) fn tail(&self, after: u64) -> Result<Tail, WalError> {
-        let mut tail = Tail::default();
-        let mut snapshots = Vec::new();
-        let mut crc = 0;
-        for (at, segment) in self.segments.iter().enumerate() {
-            let is_last = at + 1 == self.segments.len();
-            let mut frames = Frames::of(segment);
-            loop {
-                let offset = frames.offset;
-                let frame = frames.next().map_err(|source| self.io_error(at, source))?;
-                let (record, body) = match frame {
-                    Frame::End => break,
-                    // A file without space that was taken ahead may end in the middle of a record.
-                    Frame::TooLong
-                        if is_last
-                            && self.ends_in_data(segment).map_err(|source| self.io_error(at, source))? =>
-                    {
-                        tail.torn = Some((self.path(at), offset));
-                        break;
-                    }
-                    Frame::TooLong => return Err(self.damaged(at, offset, WalFlaw::CutShort)),
-                    Frame::TooLarge(bytes) => return Err(self.damaged(at, offset, WalFlaw::TooLarge(bytes))),
-                    Frame::Record(record, body) => (record, body),
-                };
-                let crc_before = crc;
-                let flaw = match record {
-                    None => Some(WalFlaw::Malformed),
-                    Some(ref record) if record.kind == CRC => {
-                        (crc != 0 && crc != record.crc).then_some(WalFlaw::Checksum)
-                    }
-                    Some(ref record) => {
-                        crc = crc32c::crc32c_append(crc, &record.data);
-                        (crc != record.crc).then_some(WalFlaw::Checksum)
-                    }
-                };
-                if let Some(flaw) = flaw {
-                    // Of a record that is whole, and only said to be longer, the length is damaged.
-                    let is_whole = begins_with_record(&body, crc_before);
-                    if is_last && !is_whole && is_torn(&body, offset + LENGTH_BYTES) {
-                        tail.torn = Some((self.path(at), offset));
-                        break;
-                    }
-                    return Err(self.damaged(at, offset, flaw));
-                }
-                let Some(record) = record else { break };
-                let malformed = |_| self.damaged(at, offset, WalFlaw::Malformed);
-                match record.kind {
-                    METADATA => {}
-                    CRC => crc = record.crc,
-                    STATE => tail.commit = HardState::decode(record.data).map_err(malformed)?.commit,
-                    SNAPSHOT => {
-                        let WalSnapshot { index, term } =
-                            WalSnapshot::decode(record.data).map_err(malformed)?;
-                        snapshots.push(LogPlace { term, index });
-                    }
-                    ENTRY => {
-                        let Entry { index, term, .. } = Entry::decode(record.data).map_err(malformed)?;
-                        let place = Place { index, segment: at, offset, length: frames.offset - offset };
-                        self.note_entry(&mut tail, after, place, term)?;
-                    }
-                    other => return Err(self.damaged(at, offset, WalFlaw::Kind(other))),
-                }
-            }
+        let mut scan =
+            Scan { wal: self, after, tail: Tail::default(), snapshots: Vec::new(), ends_with: 0, crc: 0 };
+        for at in 0..self.segments.len() {
+            scan.read(at)?;
         }
-        // A log begins with a snapshot of nothing, or of the state that it begins behind.
-        let begins_behind = snapshots.iter().map(|snapshot| snapshot.index).max().unwrap_or_default();
-        let ends_with = tail.ends_with.max(begins_behind);
-        if after != u64::MAX && ends_with < after {
-            return Err(WalError::Short { path: self.disk.path().to_owned(), last: ends_with, after });
-        }
-        let known = snapshots.into_iter().filter(|snapshot| snapshot.index <= tail.commit);
-        tail.snapshot = known.max_by_key(|snapshot| snapshot.index);
-        Ok(tail)
-    }
-
-    /// Whether the file ends with something else than space that was taken ahead.
-    fn ends_in_data(&self, segment: &Segment) -> io::Result<bool> {
-        let length = segment.len.min(SECTOR_BYTES);
-        let mut end = [0; SECTOR_BYTES as usize];
-        let end = &mut end[..length as usize];
-        segment.file.read_at(end, segment.len - length)?;
-        Ok(end.iter().any(|byte| *byte != 0))
-    }
-
-    /// An entry that replaces others takes them out.
-    fn note_entry(&self, tail: &mut Tail, after: u64, place: Place, term: u64) -> Result<(), WalError> {
-        let index = place.index;
-        tail.ends_with = index;
-        if index <= after {
-            return Ok(());
-        }
-        let kept = usize::try_from(index - after - 1).unwrap_or(usize::MAX);
-        if kept > tail.entries.len() {
-            return Err(match tail.entries.last() {
-                None => WalError::Gap { path: self.disk.path().to_owned(), first: index, after },
-                Some(last) => {
-                    let flaw = WalFlaw::Order { last: last.index, found: index };
-                    self.damaged(place.segment, place.offset, flaw)
-                }
-            });
-        }
-        tail.entries.truncate(kept);
-        tail.entries.push(place);
-        tail.last = Some(LogPlace { term, index });
-        Ok(())
+        scan.finish()
     }
 
     /// The entries of a tail, in order.
@@ -288,6 +188,141 @@ impl EtcdWal {
     fn damaged(&self, segment: usize, offset: u64, flaw: WalFlaw) -> WalError {
         WalError::Damaged { path: self.path(segment), offset, flaw }
     }
+}
+
+/// A log that is being read from its beginning.
+struct Scan<'w> {
+    wal: &'w EtcdWal,
+    after: u64,
+    tail: Tail,
+    snapshots: Vec<LogPlace>,
+    /// The last entry of the log so far, whether it is beyond `after` or not.
+    ends_with: u64,
+    /// Of the data of all records so far.
+    crc: u32,
+}
+
+impl Scan<'_> {
+    /// Reads one file to its end.
+    fn read(&mut self, at: usize) -> Result<(), WalError> {
+        let wal = self.wal;
+        let segment = &wal.segments[at];
+        let io_error = |source| wal.io_error(at, source);
+        let mut frames = Frames::of(segment);
+        loop {
+            let offset = frames.offset;
+            let (record, body) = match frames.next().map_err(io_error)? {
+                Frame::End => return Ok(()),
+                Frame::TooLong => {
+                    // A file without space that was taken ahead may end in the middle of a record.
+                    let may_be_torn = ends_in_data(segment).map_err(io_error)?;
+                    return self.end(at, offset, WalFlaw::CutShort, may_be_torn);
+                }
+                Frame::TooLarge(bytes) => return Err(wal.damaged(at, offset, WalFlaw::TooLarge(bytes))),
+                Frame::Record(record, body) => (record, body),
+            };
+            let crc = self.crc;
+            match self.check(record) {
+                Ok(record) => {
+                    let place = Place { index: 0, segment: at, offset, length: frames.offset - offset };
+                    self.note(record, place)?;
+                }
+                Err(flaw) => {
+                    // Of a record that is whole, and only said to be longer, the length is damaged.
+                    let may_be_torn =
+                        is_torn(&body, offset + LENGTH_BYTES) && !begins_with_record(&body, crc);
+                    return self.end(at, offset, flaw, may_be_torn);
+                }
+            }
+        }
+    }
+
+    /// The log ends before a record that cannot be read, or is damaged.
+    fn end(&mut self, at: usize, offset: u64, flaw: WalFlaw, may_be_torn: bool) -> Result<(), WalError> {
+        let is_last = at + 1 == self.wal.segments.len();
+        if !is_last || !may_be_torn {
+            return Err(self.wal.damaged(at, offset, flaw));
+        }
+        self.tail.torn = Some((self.wal.path(at), offset));
+        Ok(())
+    }
+
+    fn check(&mut self, record: Option<WalRecord>) -> Result<WalRecord, WalFlaw> {
+        let record = record.ok_or(WalFlaw::Malformed)?;
+        if record.kind == CRC {
+            // Whatever comes before the first file was deleted.
+            let is_next = self.crc == 0 || self.crc == record.crc;
+            self.crc = record.crc;
+            return if is_next { Ok(record) } else { Err(WalFlaw::Checksum) };
+        }
+        self.crc = crc32c::crc32c_append(self.crc, &record.data);
+        if self.crc == record.crc { Ok(record) } else { Err(WalFlaw::Checksum) }
+    }
+
+    fn note(&mut self, record: WalRecord, place: Place) -> Result<(), WalError> {
+        let (wal, Place { segment, offset, .. }) = (self.wal, place);
+        let malformed = |_| wal.damaged(segment, offset, WalFlaw::Malformed);
+        match record.kind {
+            METADATA | CRC => {}
+            STATE => self.tail.commit = HardState::decode(record.data).map_err(malformed)?.commit,
+            SNAPSHOT => {
+                let WalSnapshot { index, term } = WalSnapshot::decode(record.data).map_err(malformed)?;
+                self.snapshots.push(LogPlace { term, index });
+            }
+            ENTRY => {
+                let Entry { index, term, .. } = Entry::decode(record.data).map_err(malformed)?;
+                self.note_entry(Place { index, ..place }, term)?;
+            }
+            other => return Err(self.wal.damaged(segment, offset, WalFlaw::Kind(other))),
+        }
+        Ok(())
+    }
+
+    /// An entry that replaces others takes them out.
+    fn note_entry(&mut self, place: Place, term: u64) -> Result<(), WalError> {
+        let (index, after) = (place.index, self.after);
+        self.ends_with = index;
+        if index <= after {
+            return Ok(());
+        }
+        let entries = &mut self.tail.entries;
+        let kept = usize::try_from(index - after - 1).unwrap_or(usize::MAX);
+        if kept > entries.len() {
+            return Err(match entries.last() {
+                None => WalError::Gap { path: self.wal.disk.path().to_owned(), first: index, after },
+                Some(last) => {
+                    let flaw = WalFlaw::Order { last: last.index, found: index };
+                    self.wal.damaged(place.segment, place.offset, flaw)
+                }
+            });
+        }
+        entries.truncate(kept);
+        entries.push(place);
+        self.tail.last = Some(LogPlace { term, index });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Tail, WalError> {
+        let Scan { wal, after, mut tail, snapshots, ends_with, .. } = self;
+        // A log begins with a snapshot of nothing, or of the state that it begins behind.
+        let begins_behind = snapshots.iter().map(|snapshot| snapshot.index).max().unwrap_or_default();
+        let last = ends_with.max(begins_behind);
+        if after != u64::MAX && last < after {
+            return Err(WalError::Short { path: wal.disk.path().to_owned(), last, after });
+        }
+        let known = snapshots.into_iter().filter(|snapshot| snapshot.index <= tail.commit);
+        tail.snapshot = known.max_by_key(|snapshot| snapshot.index);
+        Ok(tail)
+    }
+}
+
+/// Whether a file ends with something else than space that was taken ahead.
+fn ends_in_data(segment: &Segment) -> io::Result<bool> {
+    let length = segment.len.min(SECTOR_BYTES);
+    let mut end = [0; SECTOR_BYTES as usize];
+    let end = &mut end[..length as usize];
+    segment.file.read_at(end, segment.len - length)?;
+    Ok(end.iter().any(|byte| *byte != 0))
 }
 
 /// The number of a file of the log; `None` for a file that is none.
