@@ -176,7 +176,9 @@ async fn make_directory(
     make: Restore,
     signals: Signals,
 ) -> ExitCode {
-    name_damaged_files(|error| drop(telemetry::fail("read a database", error)));
+    name_damaged_files(|error| {
+        telemetry::fail("read a database", error);
+    });
     unless_asked(signals, move || {
         let mut terminal = Terminal::default();
         match make(&command, &mut |step| terminal.show(|| progress_of(step))) {
@@ -194,7 +196,9 @@ async fn make_directory(
 }
 
 async fn export(command: ExportCommand, signals: Signals) -> ExitCode {
-    name_damaged_files(|error| drop(telemetry::fail("read a database", error)));
+    name_damaged_files(|error| {
+        telemetry::fail("read a database", error);
+    });
     unless_asked(signals, move || {
         let mut terminal = Terminal::default();
         let exported = node::export(&command, &mut |written, total| {

@@ -165,8 +165,8 @@ impl<O: Output> Filling<O> {
             Stage::Cells { tables, cells: cells @ None } => match tables.next() {
                 Some(table) => {
                     *cells = Some((table, self.contents.reader.cells(table)?));
-                    if table == Table::Lease {
-                        self.builder.begin(schema::LEASE);
+                    if let Some(bucket) = streamed(table) {
+                        self.builder.begin(bucket);
                     }
                 }
                 None => {
@@ -185,6 +185,8 @@ impl<O: Output> Filling<O> {
                         let value =
                             lease(&key, &cell).ok_or_else(|| self.contents.unreadable(table, &key))?;
                         self.builder.put(O::part(key), O::part(value));
+                    } else if streamed(table).is_some() {
+                        self.builder.put(O::part(key), O::part(cell));
                     } else {
                         let kept = self.small.keep(table, key.clone(), cell);
                         kept.ok_or_else(|| self.contents.unreadable(table, &key))?;
@@ -192,7 +194,7 @@ impl<O: Output> Filling<O> {
                     count += 1;
                 }
                 if count < limits::CAPTURE_STRIDE_RECORDS {
-                    if table == Table::Lease {
+                    if streamed(table).is_some() {
                         self.builder.end();
                     }
                     *current = None;
@@ -208,6 +210,11 @@ impl Contents {
     fn unreadable(&self, table: Table, key: &[u8]) -> StorageError {
         self.reader.corrupted(format!("{} \"{}\" cannot be read", table.name(), key.escape_ascii()))
     }
+}
+
+/// The bucket of a table that may be long, and whose cells are in the order of the bucket's keys.
+fn streamed(table: Table) -> Option<&'static str> {
+    if table == Table::Lease { Some(schema::LEASE) } else { schema::own_bucket(table) }
 }
 
 fn lease(key: &[u8], cell: &[u8]) -> Option<Bytes> {
@@ -232,7 +239,9 @@ impl Small {
         let id = || Some(MemberId(u64::from_be_bytes(key.as_ref().try_into().ok()?)));
         match table {
             Table::Meta => drop(self.meta.insert(key, cell)),
-            Table::Lease => unreachable!("leases are put into the file as they are read"),
+            Table::Lease | Table::V2Node | Table::V2Event | Table::V2Account => {
+                unreachable!("these are put into the file as they are read")
+            }
             Table::Alarm => {
                 let (member, kind) = key.split_first_chunk::<8>()?;
                 let [kind] = kind else { return None };

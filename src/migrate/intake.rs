@@ -63,6 +63,11 @@ pub(crate) fn take_in(
     taken.bumps = bumps;
     draft.add_numbers(records)?;
     add_leases(bucket(file, schema::LEASE)?, draft)?;
+    for table in Table::ALL {
+        if let Some(name) = schema::own_bucket(table) {
+            add_own(table, bucket(file, name)?, draft)?;
+        }
+    }
     let mut cells = numbers(&entries(file, schema::META)?, last, &mut taken)?;
     cells.extend(alarms(&entries(file, schema::ALARM)?)?);
     cells.extend(users_and_roles(file)?);
@@ -147,6 +152,23 @@ fn add_leases(leases: Option<Bucket>, draft: &Draft) -> Result<(), IntakeError> 
         cells.push((Table::Lease, Lessor::cell_key(id), lessor.cell(id)));
         if cells.len() == limits::CAPTURE_STRIDE_RECORDS {
             draft.add(&Checkpoint { cells: std::mem::take(&mut cells), ..Checkpoint::default() })?;
+        }
+    }
+    Ok(draft.add(&Checkpoint { cells, ..Checkpoint::default() })?)
+}
+
+/// Adds the cells of a table that only retcd has.
+fn add_own(table: Table, cells: Option<Bucket>, draft: &Draft) -> Result<(), IntakeError> {
+    let Some(bucket) = cells else { return Ok(()) };
+    let mut cells = Vec::new();
+    let mut bytes = 0;
+    for entry in bucket.entries()? {
+        let entry = entry?;
+        bytes += entry.key.len() + entry.value.len();
+        cells.push((table, entry.key, Some(entry.value)));
+        if bytes >= limits::INTAKE_STRETCH_BYTES {
+            draft.add(&Checkpoint { cells: std::mem::take(&mut cells), ..Checkpoint::default() })?;
+            bytes = 0;
         }
     }
     Ok(draft.add(&Checkpoint { cells, ..Checkpoint::default() })?)

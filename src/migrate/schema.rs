@@ -25,6 +25,7 @@ use crate::{
     limits::LEASE_TTL_SECS_MAX,
     mvcc::etcd_key,
     pb::{authpb, etcdserverpb::AlarmMember},
+    storage::Table,
     types::{KeyRange, LeaseId, MemberId, Rev, Revision},
 };
 
@@ -52,6 +53,23 @@ pub(super) const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 /// The oldest version whose schema has all that we write. A newer etcd raises it at its first start; an
 /// older one does not know it. No `clusterVersion` is written, because an etcd refuses to start below it.
 pub(super) const STORAGE_VERSION_WRITTEN: &str = "3.6.0";
+
+/// The bucket of a table that etcd has none for. etcd does not look at it, and whoever restores the file with retcd
+/// gets the table back.
+pub(super) fn own_bucket(table: Table) -> Option<&'static str> {
+    match table {
+        Table::V2Node => Some("retcd_v2_node"),
+        Table::V2Event => Some("retcd_v2_event"),
+        Table::V2Account => Some("retcd_v2_account"),
+        Table::Meta
+        | Table::Lease
+        | Table::Alarm
+        | Table::Member
+        | Table::MemberRemoved
+        | Table::AuthUser
+        | Table::AuthRole => None,
+    }
+}
 
 /// The value in `members_removed`.
 pub(super) const REMOVED: &[u8] = b"removed";
