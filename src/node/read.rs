@@ -131,6 +131,7 @@ impl Node {
                 .keeping_in_memory(limits::ANSWER_WHOLE_BYTES);
             match self.walk(walk, 0, &mut memory).await? {
                 Walked::Whole(walk) => {
+                    memory.shrink_to(walk.memory_bytes());
                     let (rev, result) = walk.finish();
                     return Ok(Found { rev, result, memory, tail: None });
                 }
@@ -209,6 +210,7 @@ impl Node {
                 Walked::Cut(..) => unreachable!("the walk was not told to keep a part only"),
             }
         }
+        memory.shrink_to(bytes);
         Ok(Filled::All)
     }
 
