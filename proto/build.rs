@@ -7,6 +7,8 @@
 // A build script gets all its settings from environment variables.
 #![allow(clippy::disallowed_methods)]
 
+mod schema;
+
 use std::{
     env,
     error::Error,
@@ -14,6 +16,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+use protox::prost_reflect::prost::Message;
 
 const CLIENT_API: [&str; 6] =
     ["kv.proto", "auth.proto", "rpc.proto", "lock.proto", "election.proto", "health.proto"];
@@ -36,6 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("api.descriptors"), compiler.encode_file_descriptor_set())?;
     let log = protox::compile(["log.proto", "raft.proto"], ["proto"])?;
     let peer = protox::compile(["peer.proto"], ["proto"])?;
+
+    // The JSON gateway goes by tables, which its tests compare with the descriptors.
+    fs::write(out.join("gateway.rs"), schema::generate(&api)?)?;
+    fs::write(out.join("api.bin"), api.encode_to_vec())?;
 
     // Nested transactions are decoded level by level, so that the server can limit their depth. For prost they
     // are fields of bytes, which are the same on the wire.

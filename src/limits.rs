@@ -73,6 +73,27 @@ const _: () = assert!(SMALL_MESSAGE_BYTES <= UNFINISHED_SMALL_BYTES);
 const _: () = assert!(REQUEST_BYTES_LIMIT + REQUEST_OVERHEAD_BYTES <= UNFINISHED_BYTES);
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= UNFINISHED_BYTES);
 
+/// Bytes of the JSON that the gateway reads for one message: base64 takes four for three, escapes, names and space
+/// take more. A request with more is refused like one whose message is too large.
+pub(crate) const fn json_bytes_max(message_bytes_max: usize) -> usize {
+    let bytes = 4 * message_bytes_max;
+    if bytes < UNFINISHED_BYTES { bytes } else { UNFINISHED_BYTES }
+}
+
+/// Arrays and objects within each other in such JSON, as in Go. A request with more is refused.
+pub(crate) const JSON_DEPTH_MAX: usize = 10_000;
+
+/// Bytes of a client's JSON that an error text repeats.
+pub(crate) const JSON_QUOTED_BYTES: usize = 1024;
+
+/// Bytes of one message that a client sends on a WebSocket: a request to a stream, or a small call. They are held
+/// until the message is whole, for as long as the connection lives, so many connections times this many bytes
+/// have to fit into memory. A connection that sends a larger message is closed.
+pub(crate) const WEBSOCKET_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Bytes read from a WebSocket at once.
+pub(crate) const WEBSOCKET_READ_BYTES: usize = 4 * 1024;
+
 /// Smaller pieces of such messages are copied, so that a piece of one byte does not keep the buffer in
 /// memory that it was received in.
 pub(crate) const SMALL_PIECE_BYTES: usize = 8 * 1024;

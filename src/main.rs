@@ -56,6 +56,8 @@ mod node;
 
 // What clients speak to.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod gateway;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod http;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod rpc;

@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    gateway,
     http::{self, Load, Methods, PeerServices, Protocols, V2Gate},
     limits,
     node::Node,
@@ -53,13 +54,15 @@ impl Front {
         let (stop, stopping) = watch::channel(false);
         let load = Load::new();
         let v2 = V2Gate::new();
+        let shared = gateway::Shared::new(node.config(), load.clone());
         let (mut handovers, mut threads) = (Vec::new(), Vec::new());
         for number in 0..node.config().reactors {
             let (handover, connections) = mpsc::channel(limits::ACCEPT_QUEUE);
             let (node, load, stopping) = (node.clone(), load.clone(), stopping.clone());
-            let v2 = v2.clone();
+            let (v2, shared) = (v2.clone(), shared.clone());
             let name = format!("retcd-reactor-{number}");
-            let thread = threads::spawn(&name, move || reactor(&node, load, &v2, connections, stopping));
+            let thread =
+                threads::spawn(&name, move || reactor(&node, load, &v2, shared, connections, stopping));
             handovers.push(handover);
             threads.push(thread);
         }
@@ -202,6 +205,7 @@ fn reactor(
     node: &Node,
     load: Arc<Load>,
     v2: &Arc<V2Gate>,
+    shared: gateway::Shared,
     mut connections: mpsc::Receiver<Handover>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -211,8 +215,10 @@ fn reactor(
         let (node, hand_out) = node.for_reactor();
         tokio::spawn(hand_out);
         let methods = Methods { services: rpc::SERVICES, client_streams: rpc::CLIENT_STREAMS };
-        let services =
-            http::Services::new(&node, rpc::routes(&node), methods, http::v2_routes(&node, v2), load);
+        let grpc = rpc::routes(&node);
+        let json = gateway::routes(node.config(), grpc.clone().into_axum_router(), shared);
+        let more = http::v2_routes(&node, v2).merge(json);
+        let services = http::Services::new(&node, grpc, methods, more, load);
         let graceful = GracefulShutdown::new();
         // Handshakes that are not finished end with the reactor.
         let mut handshakes = JoinSet::new();

@@ -181,9 +181,11 @@ const ROOMS: &[Room] = &[
         ],
         &["openraft", "redb", "prost"],
     ),
+    // Knows the wire by tables, and calls the services as any client does.
+    room("gateway", &["limits", "http", "config"], &["openraft", "redb"]),
     room(
         "serve",
-        &["limits", "threads", "node", "rpc", "http", "sockets", "config", "telemetry"],
+        &["limits", "threads", "node", "rpc", "http", "gateway", "sockets", "config", "telemetry"],
         &["openraft", "redb", "prost"],
     ),
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),

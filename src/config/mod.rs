@@ -101,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) compaction_sleep_interval: Duration,
     pub(crate) watch_progress_notify_interval: Duration,
 
+    /// Whether the JSON gateway is served.
+    pub(crate) enable_grpc_gateway: bool,
     /// Allowed CORS origins; `None`: all.
     pub(crate) cors: Option<Vec<String>>,
     /// Host names that are accepted in plaintext HTTP requests; `None`: all.

@@ -143,7 +143,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("socket-reuse-address", Bool, "false", Member, "Listen with SO_REUSEADDR.").no_effect(),
     flag("raft-read-timeout", Duration, "5s", Member, "Read timeout between members.").no_effect(),
     flag("raft-write-timeout", Duration, "5s", Member, "Write timeout between members.").no_effect(),
-    flag("enable-grpc-gateway", Bool, "true", Member, "Serve JSON below /v3/.").no_effect(),
+    flag("enable-grpc-gateway", Bool, "true", Member, "Serve JSON below /v3/."),
     flag("feature-gates", Text, "", Member, "Features to switch: Name=true,Other=false."),
     //
     flag(

@@ -148,6 +148,7 @@ impl TryFrom<&Flags> for Config {
             watch_progress_notify_interval: flags
                 .duration("watch-progress-notify-interval")
                 .max(PROGRESS_INTERVAL_MIN),
+            enable_grpc_gateway: flags.bool("enable-grpc-gateway"),
             cors: any_or_list(flags.text("cors")),
             host_whitelist: any_or_list(flags.text("host-whitelist")),
             auth_token: AuthToken::parse(flags.text("auth-token"))

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -41,7 +41,7 @@ impl Load {
     }
 
     /// Bytes for an unfinished message of this length.
-    pub(super) fn bytes_for(&self, length: usize) -> Held {
+    pub(crate) fn bytes_for(&self, length: usize) -> Held {
         assert!(length <= limits::UNFINISHED_BYTES, "a message that no port accepts was refused before");
         let budget = if length <= limits::SMALL_MESSAGE_BYTES { &self.small } else { &self.large };
         let length = u32::try_from(length).expect("the length of a message is sent in four bytes");
@@ -53,13 +53,13 @@ impl Load {
 }
 
 /// Bytes out of the budget for unfinished messages. Dropping this puts them back.
-pub(super) enum Held {
+pub(crate) enum Held {
     Waiting(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
     Granted { _permit: OwnedSemaphorePermit },
 }
 
 impl Held {
-    pub(super) fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Held::Waiting(wait) = self {
             let permit = ready!(wait.as_mut().poll(cx)).expect("the budget is never closed");
             *self = Held::Granted { _permit: permit };
@@ -73,12 +73,19 @@ impl Held {
 pub(super) struct Calls {
     open: AtomicUsize,
     begun: AtomicUsize,
+    /// The connection does not speak HTTP any more.
+    is_upgraded: AtomicBool,
     load: Arc<Load>,
 }
 
 impl Calls {
     pub(super) fn new(load: Arc<Load>) -> Arc<Calls> {
-        Arc::new(Calls { open: AtomicUsize::new(0), begun: AtomicUsize::new(0), load })
+        Arc::new(Calls {
+            open: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            is_upgraded: AtomicBool::new(false),
+            load,
+        })
     }
 
     pub(super) fn load(&self) -> &Arc<Load> {
@@ -87,6 +94,10 @@ impl Calls {
 
     pub(super) fn has_open(&self) -> bool {
         self.open.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.is_upgraded.load(Ordering::Relaxed)
     }
 
     /// How many have begun.
@@ -105,6 +116,13 @@ impl Calls {
 
 /// An open call. Dropping this ends the call.
 pub(super) struct Open(Arc<Calls>);
+
+impl Open {
+    /// The answer to this call is that the connection speaks another protocol from now on.
+    pub(super) fn upgraded(&self) {
+        self.0.is_upgraded.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {

@@ -16,7 +16,8 @@ use std::{
 };
 
 use axum::{Router, body::Body, routing::future::RouteFuture};
-use http::{Request, Response, Version};
+use futures_util::future::Either;
+use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, service::Service as HyperService};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -201,8 +202,13 @@ fn serve(
     let calls = service.calls.clone();
     let inbound = Inbound::new(is_grpc, flood, calls.clone());
     let io = TokioIo::new(Socket::new(stream, inbound, calls, metrics, service.visit()));
-    let connection = builder.serve_connection(io, service).into_owned();
-    let connection = graceful.watch(connection);
+    // With upgrades the library would serve HTTP/1 whatever the builder says.
+    let connection = if builder.is_http1_available() {
+        let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+        Either::Left(graceful.watch(connection))
+    } else {
+        Either::Right(graceful.watch(builder.serve_connection(io, service).into_owned()))
+    };
     tokio::spawn(async move {
         // Clients disconnect without notice all the time, so this is logged at the level debug only.
         if let Err(error) = connection.await {
@@ -356,6 +362,9 @@ impl Future for Call {
             Handler::Endpoint(call) => Pin::new(call).poll(cx),
         });
         let open = this.open.take().expect("a future is not polled after its end");
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            open.upgraded();
+        }
         Poll::Ready(Ok(response.map(|body| Answer::new(body, open))))
     }
 }

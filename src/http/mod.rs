@@ -29,8 +29,9 @@ mod socket;
 mod tests;
 mod v2;
 
-pub(crate) use calls::Load;
+pub(crate) use calls::{Held, Load};
 pub(crate) use connection::{PeerServices, Protocols, Services};
 pub(crate) use grpc::Methods;
+pub(crate) use patience::Patience;
 pub(crate) use probe::{Probe, Versions};
 pub(crate) use v2::{Gate as V2Gate, routes as v2_routes};

@@ -16,7 +16,7 @@ use crate::limits;
 
 /// Waits for one client.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     period: Duration,
     /// The end of the current period; `None` while the client does not have to send anything.
     due: Option<Pin<Box<Sleep>>>,
@@ -32,7 +32,7 @@ impl Default for Patience {
 
 impl Patience {
     /// The client sent bytes. If they are enough, a new period begins.
-    pub(super) fn received(&mut self, bytes: usize, enough: usize) {
+    pub(crate) fn received(&mut self, bytes: usize, enough: usize) {
         self.received += bytes;
         if self.received >= enough {
             self.reset();
@@ -40,13 +40,13 @@ impl Patience {
     }
 
     /// The client has sent all that it had to.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.due = None;
         self.received = 0;
     }
 
     /// Nothing was received, and the client has to send something. Ready if it has not sent enough for too long.
-    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.due.get_or_insert_with(|| Box::pin(time::sleep(self.period))).as_mut().poll(cx)
     }
 }

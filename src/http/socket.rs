@@ -149,7 +149,10 @@ impl Socket {
         if !self.inbound.is_not_http2() {
             return self.inbound.unfinished();
         }
-        let is_head = !self.calls.has_open() && self.head_since == Some(self.calls.begun());
+        // Other protocols than HTTP have no heads.
+        let is_head = !self.calls.is_upgraded()
+            && !self.calls.has_open()
+            && self.head_since == Some(self.calls.begun());
         is_head.then_some(Unfinished::Head)
     }
 

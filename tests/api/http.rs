@@ -27,11 +27,26 @@ pub(crate) fn get(port: u16, path: &str) -> Answer {
 
 /// One request on a connection of its own.
 pub(crate) fn request(port: u16, method: &str, path: &str, body: &str) -> Answer {
+    request_with(port, method, path, &[], body)
+}
+
+/// The same with further headers. One of them may be `Host`.
+pub(crate) fn request_with(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let own_host = format!("127.0.0.1:{port}");
+    let host = headers.iter().find(|(name, _)| *name == "Host").map_or(own_host.as_str(), |(_, host)| host);
+    let others = headers.iter().filter(|(name, _)| *name != "Host");
+    let others: String = others.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{others}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .expect("the server reads");

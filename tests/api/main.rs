@@ -21,6 +21,7 @@ mod etcdctl;
 mod examples;
 mod full_disk;
 mod fuzz;
+mod gateway;
 mod http;
 mod jwt;
 mod kv;
