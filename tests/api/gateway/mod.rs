@@ -227,3 +227,45 @@ async fn a_long_answer_is_whole() {
             && kvs.iter().all(|kv| kv["value"].as_str().is_some_and(|text| text.len() == 133_336))
     );
 }
+
+#[tokio::test]
+async fn a_user_is_known_by_its_token_in_each_of_its_places() {
+    let server = Launch::subject().flag("bcrypt-cost", 4).start();
+    let login = json!({ "name": "root", "password": "secret" });
+    ok(&server, "/v3/auth/user/add", &login);
+    ok(&server, "/v3/auth/role/add", &json!({ "name": "root" }));
+    ok(&server, "/v3/auth/user/grant", &json!({ "user": "root", "role": "root" }));
+    ok(&server, "/v3/auth/enable", &json!({}));
+    let put = json!({ "key": "Zm9v" });
+    assert_eq!(refused(&server, "/v3/kv/put", &put), (400, 3, "etcdserver: user name is empty".to_owned()));
+    let wrong = json!({ "name": "root", "password": "guess" });
+    let answer = refused(&server, "/v3/auth/authenticate", &wrong);
+    assert_eq!(answer.2, "etcdserver: authentication failed, invalid user ID or password");
+    let token = ok(&server, "/v3/auth/authenticate", &login)["token"].as_str().expect("a token").to_owned();
+    let with = |name: &str, value: &str| {
+        let answer = crate::http::request_with(
+            server.client_port,
+            "POST",
+            "/v3/kv/put",
+            &[(name, value)],
+            &put.to_string(),
+        );
+        (answer.status, answer.headers.get("www-authenticate").cloned())
+    };
+    assert_eq!(with("Authorization", &token), (200, None));
+    assert_eq!(with("Authorization", &format!("Bearer {token}")), (200, None));
+    assert_eq!(with("Grpc-Metadata-Token", &token), (200, None));
+    let invalid = "etcdserver: invalid auth token".to_owned();
+    assert_eq!(with("Authorization", "nonsense"), (401, Some(invalid)));
+    for headers in [
+        format!("Sec-WebSocket-Protocol: Bearer, {token}\r\n"),
+        format!("Sec-WebSocket-Protocol: Bearer,{token}\r\n"),
+        format!("Cookie: token={token}\r\n"),
+    ] {
+        let created = socket::watch_once(&server, &headers).await;
+        assert_eq!(created["result"]["created"], true, "{headers}: {created}");
+        assert!(created["result"]["canceled"].is_null(), "{headers}: {created}");
+    }
+    let created = socket::watch_once(&server, "").await;
+    assert_ne!(created["result"]["canceled"], Value::Null, "{created}");
+}

@@ -38,6 +38,13 @@ async fn open(server: &Server, path: &str, headers: &str) -> (String, WebSocketS
     (head, WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
 }
 
+/// The first answer on a WebSocket with these headers.
+pub(crate) async fn watch_once(server: &Server, headers: &str) -> Value {
+    let (_, mut socket) = open(server, "/v3/watch", headers).await;
+    socket.send(Message::text(r#"{"create_request":{"key":"Zm9v"}}"#)).await.expect("sent");
+    next(&mut socket).await.expect("a line")
+}
+
 async fn next(socket: &mut WebSocketStream<TcpStream>) -> Option<Value> {
     loop {
         match soon("a message", socket.next()).await? {
