@@ -61,7 +61,6 @@ impl Gateway {
         let method = call.method;
         match self.begin(call, body).await {
             Ok((answer, place)) => reply(answer, method, place).await,
-            Err(refused) if method.gives_stream => refusal::stream_response(&refused),
             Err(refused) => refusal::response(&refused),
         }
     }

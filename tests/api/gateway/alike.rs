@@ -196,7 +196,8 @@ fn of_all_paths() -> Vec<Request> {
         if STREAMS[..2].contains(&path) {
             continue;
         }
-        for body in BROKEN {
+        // In 3.5, null is a message without fields, and some calls with such a message do not end.
+        for body in BROKEN.iter().filter(|body| answers_alike || **body != "null") {
             push("POST", path, body);
         }
         for body in EMPTY.iter().filter(|_| answers_alike) {
