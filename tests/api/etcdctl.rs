@@ -15,16 +15,18 @@ use crate::{
 };
 
 /// A real etcd and the server under test, driven by the same commands.
-struct Pair {
-    release: Release,
-    reference: Server,
-    subject: Server,
+pub(crate) struct Pair {
+    pub(crate) release: Release,
+    pub(crate) reference: Server,
+    pub(crate) subject: Server,
 }
 
 /// Runs a session with each release of `etcdctl`, each time on new servers.
-fn with_each_release(session: impl Fn(&mut Pair)) {
+pub(crate) fn with_each_release(session: impl Fn(&mut Pair)) {
     for release in Release::of_etcdctl() {
-        let (reference, subject) = (Launch::reference().start(), Launch::subject().start());
+        // Each command logs in anew.
+        let start = |launch: Launch| launch.flag("bcrypt-cost", 4).start();
+        let (reference, subject) = (start(Launch::reference()), start(Launch::subject()));
         session(&mut Pair { release, reference, subject });
     }
 }
@@ -43,7 +45,7 @@ fn command(program: PathBuf, server: &Server, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Seen {
+pub(crate) fn run(release: Release, server: &Server, arguments: &[&str], stdin: &str) -> Seen {
     let mut child = command(release.etcdctl(), server, arguments).spawn().expect("etcdctl starts");
     // The command ends when its standard input is dropped.
     child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()).ok();
@@ -58,16 +60,16 @@ fn started(release: Release, server: &Server, arguments: &[&str], stdin: &str) -
 
 impl Pair {
     /// Runs a command on both servers and compares all output.
-    fn same(&mut self, arguments: &[&str]) -> Seen {
+    pub(crate) fn same(&mut self, arguments: &[&str]) -> Seen {
         self.same_with_input(arguments, "")
     }
 
-    fn same_with_input(&mut self, arguments: &[&str], stdin: &str) -> Seen {
+    pub(crate) fn same_with_input(&mut self, arguments: &[&str], stdin: &str) -> Seen {
         self.compare(arguments, stdin, |text| text.to_owned())
     }
 
     /// As above, with more parts of the output masked than usual.
-    fn compare(&mut self, arguments: &[&str], stdin: &str, blot: impl Fn(&str) -> String) -> Seen {
+    pub(crate) fn compare(&mut self, arguments: &[&str], stdin: &str, blot: impl Fn(&str) -> String) -> Seen {
         let see = |server: &Server| {
             let seen = run(self.release, server, arguments, stdin);
             Seen {
@@ -82,7 +84,7 @@ impl Pair {
     }
 
     /// Starts a long-running command on both and compares its first lines.
-    fn same_lines(
+    pub(crate) fn same_lines(
         &mut self,
         arguments: &[&str],
         stdin: &str,
@@ -143,7 +145,7 @@ fn blotted(text: &str, server: &Server) -> String {
 }
 
 /// JSON with the values of these fields masked.
-fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
+pub(crate) fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
     fn walk(value: &mut serde_json::Value, fields: &[&str]) {
         match value {
             serde_json::Value::Object(object) => {
@@ -172,7 +174,7 @@ fn json_without(fields: &[&str]) -> impl Fn(&str) -> String {
     }
 }
 
-const HEADER_FIELDS: &[&str] = &["cluster_id", "member_id", "raft_term"];
+pub(crate) const HEADER_FIELDS: &[&str] = &["cluster_id", "member_id", "raft_term"];
 
 /// Lines of `"Name" : value` with the values of these names masked.
 fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
@@ -187,7 +189,7 @@ fn fields_without(names: &[&str]) -> impl Fn(&str) -> String {
 }
 
 /// A table with the cells below these headings masked.
-fn table_without(headings: &[&str]) -> impl Fn(&str) -> String {
+pub(crate) fn table_without(headings: &[&str]) -> impl Fn(&str) -> String {
     move |text| rows::table_without(text, headings)
 }
 
