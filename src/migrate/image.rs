@@ -129,7 +129,7 @@ struct Filling<O: Output> {
 }
 
 enum Stage {
-    Records(Stretches),
+    Records(Box<Stretches>),
     Cells { tables: std::array::IntoIter<Table, { Table::ALL.len() }>, cells: Option<(Table, Cells)> },
     Done,
 }
@@ -138,7 +138,7 @@ impl<O: Output> Filling<O> {
     fn begin(output: O, contents: Contents) -> Result<Filling<O>, StorageError> {
         let mut builder = Builder::new(output, PAGE_BYTES);
         builder.begin(schema::KEY);
-        let stage = Stage::Records(contents.reader.stretches_of_records()?);
+        let stage = Stage::Records(Box::new(contents.reader.stretches_of_records()?));
         Ok(Filling { builder, contents, stage, last: Revision::default(), small: Small::default() })
     }
 
