@@ -90,6 +90,7 @@ const BIG_RANGE_CLIENTS: usize = 2;
 const BIG_DELETE_KEYS: usize = 200_000;
 const SNAPSHOT_CLIENTS: usize = 4;
 const DEAF_WATCHERS: usize = 50;
+const LIVE_EVENT_BYTES: usize = 16 * 1024;
 const LEASE_CLIENTS: usize = 64;
 const SILENT_CONNECTIONS: usize = 1000;
 const MIB_PUT_CLIENTS: usize = 4;
@@ -111,6 +112,7 @@ enum Noise {
     BigDelete,
     Snapshot,
     DeafWatch,
+    LiveDeafWatch,
     LeaseStorm,
     Connections,
     MibPuts,
@@ -118,13 +120,14 @@ enum Noise {
     PeerPings,
 }
 
-const NOISES: [(&str, Noise); 11] = [
+const NOISES: [(&str, Noise); 12] = [
     ("big-txn", Noise::BigTxn),
     ("big-txn-with-put", Noise::BigTxnWithPut),
     ("big-range", Noise::BigRange),
     ("big-delete", Noise::BigDelete),
     ("snapshot", Noise::Snapshot),
     ("deaf-watch", Noise::DeafWatch),
+    ("live-deaf-watch", Noise::LiveDeafWatch),
     ("lease-storm", Noise::LeaseStorm),
     ("connections", Noise::Connections),
     ("mib-puts", Noise::MibPuts),
@@ -427,9 +430,30 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
             }
         }
         Noise::DeafWatch => {
+            let all = || WatchCreateRequest {
+                key: vec![0].into(),
+                range_end: vec![0].into(),
+                start_revision: 1,
+                ..WatchCreateRequest::default()
+            };
             for _ in 0..DEAF_WATCHERS {
-                tasks.push(deaf_watch(member, done));
+                tasks.push(deaf_watch(member, all(), done));
             }
+        }
+        Noise::LiveDeafWatch => {
+            let key = |number: usize| format!("deaf/{:02}", number % DEAF_WATCHERS).into_bytes();
+            for number in 0..DEAF_WATCHERS {
+                let create = WatchCreateRequest { key: key(number).into(), ..WatchCreateRequest::default() };
+                tasks.push(deaf_watch(member, create, done));
+            }
+            let mut client = member.kv();
+            tasks.push(tokio::spawn(async move {
+                for number in 0.. {
+                    let value = vec![b'w'; LIVE_EVENT_BYTES].into();
+                    let put = PutRequest { key: key(number).into(), value, ..PutRequest::default() };
+                    client.put(put).await.ok();
+                }
+            }));
         }
         Noise::LeaseStorm => {
             for _ in 0..LEASE_CLIENTS {
@@ -535,18 +559,12 @@ fn large_kv(member: &Member) -> KvClient<Channel> {
     member.kv().max_decoding_message_size(ANSWER_BYTES)
 }
 
-/// A stream that watches every key from the beginning, of which nothing is read.
-fn deaf_watch(member: &Member, done: &Arc<AtomicU64>) -> JoinHandle<()> {
+/// A watch stream of which nothing is read.
+fn deaf_watch(member: &Member, create: WatchCreateRequest, done: &Arc<AtomicU64>) -> JoinHandle<()> {
     let mut client = WatchClient::new(member.channel());
     let done = Arc::clone(done);
     tokio::spawn(async move {
         let (requests, received) = mpsc::channel(1);
-        let create = WatchCreateRequest {
-            key: vec![0].into(),
-            range_end: vec![0].into(),
-            start_revision: 1,
-            ..WatchCreateRequest::default()
-        };
         let create = WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) };
         requests.send(create).await.ok();
         let unread = client.watch(ReceiverStream::new(received)).await;

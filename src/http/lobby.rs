@@ -57,11 +57,14 @@ impl Lobby {
     }
 }
 
+/// The wait for a step.
+type Step = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+
 /// One connection, or one call on it, that pays for what it does while its connection is in the lobby.
 pub(super) struct Visit {
     lobby: Arc<Lobby>,
     standing: Standing,
-    step: Option<Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>>,
+    step: Option<Step>,
     /// When a connection has been in the lobby for too long. Begins when the connection first waits for bytes.
     over: Option<Pin<Box<Sleep>>>,
 }

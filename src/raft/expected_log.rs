@@ -71,10 +71,11 @@ impl ExpectedLog {
             request.leader_commit = None;
             return Ok(());
         }
-        for at in entries.clone() {
+        let mut last = previous;
+        for at in entries {
             tail.put(at);
+            last = Some(at);
         }
-        let last = entries.last().or(previous);
         if self.agreed.map(|agreed| agreed.index) < last.map(|last| last.index) {
             self.agreed = last;
         }
