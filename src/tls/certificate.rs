@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::{extensions::GeneralName, prelude::FromDer};
+use x509_parser::{extensions::GeneralName, prelude::FromDer, x509::X509Version};
 
 pub(super) use x509_parser::certificate::X509Certificate;
 
@@ -42,6 +42,18 @@ impl Owner {
 
 pub(super) fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate)
+}
+
+/// Whether the owner of a certificate may sign those of others, as Go decides it: since version 3 the
+/// certificate has to say so.
+pub(super) fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    let Ok(constraints) = certificate.basic_constraints() else { return false };
+    let Ok(usage) = certificate.key_usage() else { return false };
+    let is_authority = match constraints {
+        Some(constraints) => constraints.value.ca,
+        None => certificate.version() != X509Version::V3,
+    };
+    is_authority && usage.is_none_or(|usage| usage.value.key_cert_sign())
 }
 
 /// A serial number without the zeros before it.

@@ -13,7 +13,7 @@ use rustls::{
 };
 use x509_parser::{oid_registry::Oid, x509::X509Version};
 
-use super::certificate::{X509Certificate, parsed};
+use super::certificate::{X509Certificate, may_sign, parsed};
 
 /// What a certificate is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(super) fn judge(
     }
     let is_signed = trusted.iter().filter_map(parsed).any(|authority| {
         authority.subject().as_raw() == leaf.issuer().as_raw()
+            && may_sign(&authority)
             && is_current(&authority, now).is_ok()
             && is_signed_by(&leaf, &authority, algorithms)
     });

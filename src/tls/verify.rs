@@ -23,7 +23,7 @@ use rustls::{
 };
 
 use super::{
-    certificate::{Owner, parsed},
+    certificate::{Owner, may_sign, parsed},
     error::{TlsError, What},
     exceptions::{self, Purpose},
     files,
@@ -131,10 +131,12 @@ impl Trusted {
         Trusted { certificates, all_valid: self.all_valid }
     }
 
-    /// Fails if a certificate is no CA's. Of the system's, those that can be used are.
+    /// Those whose owners may sign the certificates of others. Fails if one cannot be used; of the system's, those
+    /// that can be used are.
     fn store(&self, is_from_file: bool) -> Result<Arc<RootCertStore>, Error> {
         let mut store = RootCertStore::empty();
-        for certificate in &self.certificates {
+        let may_sign = |certificate: &&CertificateDer<'_>| parsed(certificate).is_none_or(|of| may_sign(&of));
+        for certificate in self.certificates.iter().filter(may_sign) {
             match store.add(certificate.clone()) {
                 Err(error) if is_from_file => return Err(error),
                 _ => {}
@@ -171,7 +173,7 @@ impl Base {
             }
             None => TlsError::Setup(error),
         })?;
-        if store.is_empty() {
+        if trusted.certificates.is_empty() {
             return Err(TlsError::NoTrust);
         }
         Ok((Base { trusted, policy, provider }, store))
@@ -230,7 +232,8 @@ impl Base {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     base: Base,
-    usual: Arc<dyn ClientCertVerifier>,
+    /// `None` if none of the trusted certificates is one of a CA: then only these themselves are accepted.
+    usual: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl ClientVerifier {
@@ -239,8 +242,8 @@ impl ClientVerifier {
         provider: Arc<CryptoProvider>,
     ) -> Result<ClientVerifier, TlsError> {
         let (base, store) = Base::of(security, provider.clone())?;
-        let usual = client_verifier(store, provider).map_err(TlsError::Setup)?;
-        Ok(ClientVerifier { base, usual })
+        let usual = (!store.is_empty()).then(|| client_verifier(store, provider)).transpose();
+        Ok(ClientVerifier { base, usual: usual.map_err(TlsError::Setup)? })
     }
 }
 
@@ -254,7 +257,7 @@ fn client_verifier(
 
 impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.usual.root_hint_subjects()
+        self.usual.as_ref().map_or(&[], |usual| usual.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -265,7 +268,10 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         self.base.verify(leaf, others, Purpose::Client, now, |valid| {
             let verified = match valid {
-                None => self.usual.verify_client_cert(leaf, others, now),
+                None => match &self.usual {
+                    Some(usual) => usual.verify_client_cert(leaf, others, now),
+                    None => return Err(CertificateError::UnknownIssuer.into()),
+                },
                 Some(valid) => {
                     client_verifier(valid, self.base.provider.clone())?.verify_client_cert(leaf, others, now)
                 }
@@ -302,7 +308,8 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     base: Base,
-    usual: Arc<WebPkiServerVerifier>,
+    /// `None` if none of the trusted certificates is one of a CA: then only these themselves are accepted.
+    usual: Option<Arc<WebPkiServerVerifier>>,
 }
 
 impl ServerVerifier {
@@ -311,8 +318,8 @@ impl ServerVerifier {
         provider: Arc<CryptoProvider>,
     ) -> Result<ServerVerifier, TlsError> {
         let (base, store) = Base::of(security, provider.clone())?;
-        let usual = server_verifier(store, provider).map_err(TlsError::Setup)?;
-        Ok(ServerVerifier { base, usual })
+        let usual = (!store.is_empty()).then(|| server_verifier(store, provider)).transpose();
+        Ok(ServerVerifier { base, usual: usual.map_err(TlsError::Setup)? })
     }
 }
 
@@ -335,7 +342,10 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         self.base.verify(leaf, others, Purpose::Server, now, |valid| {
             let verified = match valid {
-                None => self.usual.verify_server_cert(leaf, others, name, ocsp, now),
+                None => match &self.usual {
+                    Some(usual) => usual.verify_server_cert(leaf, others, name, ocsp, now),
+                    None => return Err(CertificateError::UnknownIssuer.into()),
+                },
                 Some(valid) => server_verifier(valid, self.base.provider.clone())?
                     .verify_server_cert(leaf, others, name, ocsp, now),
             };

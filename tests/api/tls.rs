@@ -310,6 +310,31 @@ fn both_schemes_can_be_served_on_one_port() {
     assert!(log.contains("serving client traffic insecurely"), "{log}");
 }
 
+#[test]
+fn both_schemes_can_be_served_on_one_unix_socket() {
+    let authority = Authority::new("ca");
+    let own = authority.issue("server");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("c.sock");
+    let path = socket.display();
+    let _server = Launch::subject()
+        .flag("cert-file", own.cert.display())
+        .flag("key-file", own.key.display())
+        .flag("listen-client-urls", format!("unix://{path},unixs://{path}"))
+        .start();
+    for scheme in ["http", "https"] {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--cacert"])
+            .arg(authority.cert())
+            .arg("--unix-socket")
+            .arg(&socket)
+            .arg(format!("{scheme}://localhost/version"))
+            .output()
+            .expect("curl is installed");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("etcdserver"), "{scheme}: {output:?}");
+    }
+}
+
 /// Over HTTP/2, which a client can ask for with TLS, the content type tells gRPC from the rest.
 #[test]
 fn curl_gets_the_endpoints_over_each_version_of_http() {
@@ -372,6 +397,58 @@ fn etcdctl_of_each_release_connects_with_its_certificate() {
         {
             assert_ne!(refused.code, Some(0), "{release:?}: {refused:?}");
         }
+    }
+}
+
+/// With `--client-cert-auth` the common name of a certificate is that of a user; a token wins over it.
+#[test]
+fn the_name_in_a_certificate_is_that_of_a_user() {
+    let authority = Authority::new("ca");
+    let own = authority.issue("server");
+    let certificate = |name| authority.issue(name);
+    let (root, guest, stranger) = (certificate("root"), certificate("guest"), certificate("stranger"));
+    let guarded = Guarded::start(&authority, &own, &[]);
+    let run = |pair: &Pair, command: &[&str]| {
+        let mut arguments = vec![
+            format!("--endpoints=https://127.0.0.1:{}", guarded.server.client_port),
+            format!("--cacert={}", authority.cert().display()),
+            format!("--cert={}", pair.cert.display()),
+            format!("--key={}", pair.key.display()),
+        ];
+        arguments.extend(command.iter().map(|word| (*word).to_owned()));
+        etcdctl(Release::V35, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let done = |pair: &Pair, command: &[&str]| {
+        let seen = run(pair, command);
+        assert_eq!(seen.code, Some(0), "{command:?}: {seen:?}");
+    };
+    for command in [
+        &["put", "key", "value"][..],
+        &["user", "add", "root", "--no-password"],
+        &["user", "add", "guest", "--no-password"],
+        &["user", "add", "writer:secret"],
+        &["role", "add", "read"],
+        &["role", "add", "write"],
+        &["role", "grant-permission", "read", "read", "key"],
+        &["role", "grant-permission", "write", "write", "key"],
+        &["user", "grant-role", "root", "root"],
+        &["user", "grant-role", "guest", "read"],
+        &["user", "grant-role", "writer", "write"],
+        &["auth", "enable"],
+    ] {
+        done(&root, command);
+    }
+    done(&root, &["put", "key", "by root"]);
+    done(&guest, &["get", "key"]);
+    done(&guest, &["--user=writer:secret", "put", "key", "by writer"]);
+    for (pair, command) in [
+        (&guest, &["put", "key", "by guest"][..]),
+        (&guest, &["get", "other"]),
+        (&guest, &["--user=writer:secret", "get", "key"]),
+        (&stranger, &["get", "key"]),
+    ] {
+        let seen = run(pair, command);
+        assert!(seen.code != Some(0) && seen.stderr.contains("permission denied"), "{command:?}: {seen:?}");
     }
 }
 
@@ -483,6 +560,42 @@ fn certificates_that_only_go_accepts_are_accepted() {
     let guarded = Guarded::start(&authority, &all, &[]);
     let seen = with_etcdctl(&guarded, &authority, &all);
     assert_eq!(seen.code, Some(0), "{seen:?}");
+}
+
+/// A certificate in the file of CAs that is not one of a CA is trusted itself, and nobody whom it has signed.
+#[test]
+fn a_trusted_certificate_that_is_no_ca_cannot_sign_others() {
+    let authority = Authority::new("ca");
+    authority.openssl(&[
+        "req",
+        "-config",
+        "config",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-days",
+        "9",
+        "-subj",
+        "/CN=pinned",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ]);
+    let pinned = Pair { cert: authority.cert(), key: authority.file("ca.key") };
+    let signed = authority.issue("signed");
+    let guarded = Guarded::start(&authority, &pinned, &[]);
+    assert_eq!(guarded.serves(Port::Http, &[&authority], Some(&pinned)), Ok(()));
+    for port in PORTS {
+        let known = guarded.server.log().len();
+        assert!(guarded.serves(port, &[&authority], Some(&signed)).is_err(), "{port:?}");
+        guarded.wait_for_refusal(port, known, "certificate signed by unknown authority");
+    }
 }
 
 fn with_etcdctl(guarded: &Guarded, authority: &Authority, pair: &Pair) -> Seen {

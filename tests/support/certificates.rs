@@ -52,7 +52,8 @@ impl Authority {
         let config = format!(
             "[ca]\ndefault_ca=own\n[own]\ndatabase={0}/index\nserial={0}/serial\nnew_certs_dir={0}\n\
              certificate={0}/ca.crt\nprivate_key={0}/ca.key\ndefault_md=sha256\npolicy=any\nunique_subject=no\n\
-             default_days=30\ndefault_crl_days=30\ncopy_extensions=copy\n[any]\ncommonName=supplied\n",
+             default_days=30\ndefault_crl_days=30\ncopy_extensions=copy\n[any]\ncommonName=supplied\n\
+             [req]\ndistinguished_name=none\n[none]\n",
             authority.dir.path().display()
         );
         fs::write(authority.file("config"), config).expect("written");
