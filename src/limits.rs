@@ -748,3 +748,7 @@ const _: () = assert!(INTAKE_STRETCH_BYTES + REQUEST_BYTES_MAX <= DRAFT_CACHE_BY
 /// How much `--bump-revision` may raise the revision of a restored state. Larger values are refused; counting up never
 /// reaches the end of the numbers from there.
 pub(crate) const REVISION_BUMP_MAX: i64 = 1 << 60;
+/// How long another member may take to say how it is, and how often the members are asked for it at most, however many
+/// consoles are open. A member that takes longer is shown as silent.
+pub(crate) const MEMBER_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const MEMBER_STATUS_INTERVAL: Duration = Duration::from_secs(1);

@@ -55,6 +55,7 @@ mod raft;
 mod node;
 
 // What clients speak to.
+mod console;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod gateway;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]

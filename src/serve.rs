@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    gateway,
+    console, gateway,
     http::{self, Load, Methods, PeerServices, Protocols, V2Gate},
     limits,
     node::Node,
@@ -217,7 +217,10 @@ fn reactor(
         let methods = Methods { services: rpc::SERVICES, client_streams: rpc::CLIENT_STREAMS };
         let grpc = rpc::routes(&node);
         let json = gateway::routes(node.config(), grpc.clone().into_axum_router(), shared);
-        let more = http::v2_routes(&node, v2).merge(json);
+        let mut more = http::v2_routes(&node, v2).merge(json);
+        if node.config().console {
+            more = more.merge(console::router(&node));
+        }
         let services = http::Services::new(&node, grpc, methods, more, load);
         let graceful = GracefulShutdown::new();
         // Handshakes that are not finished end with the reactor.

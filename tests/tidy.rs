@@ -183,9 +183,10 @@ const ROOMS: &[Room] = &[
     ),
     // Knows the wire by tables, and calls the services as any client does.
     room("gateway", &["limits", "http", "config"], &["openraft", "redb"]),
+    room("console", &["node", "rpc", "telemetry"], &["openraft", "redb", "prost"]),
     room(
         "serve",
-        &["limits", "threads", "node", "rpc", "http", "gateway", "sockets", "config", "telemetry"],
+        &["limits", "threads", "node", "rpc", "http", "gateway", "console", "sockets", "config", "telemetry"],
         &["openraft", "redb", "prost"],
     ),
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),

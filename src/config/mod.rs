@@ -85,6 +85,8 @@ pub(crate) struct Config {
 
     /// Threads that serve clients, never 0.
     pub(crate) reactors: usize,
+    /// Whether the console is served to clients.
+    pub(crate) console: bool,
     /// `None`: no limit.
     pub(crate) quota_backend_bytes: Option<i64>,
     pub(crate) max_txn_ops: usize,

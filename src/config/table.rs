@@ -132,6 +132,13 @@ pub(super) const FLAGS: &[Flag] = &[
         Member,
         "Threads that serve clients. 0: one for each CPU core. (Not in etcd.)",
     ),
+    flag(
+        "console",
+        Bool,
+        "true",
+        Member,
+        "Serve the console under /console on the client port. (Not in etcd.)",
+    ),
     flag("max-wals", Uint, "5", Member, "Old log files to keep.").no_effect(),
     flag("max-snapshots", Uint, "5", Member, "Old snapshot files to keep.").no_effect(),
     flag("memory-mlock", Bool, "false", Member, "Keep memory from being swapped out.").no_effect(),

@@ -126,6 +126,7 @@ impl TryFrom<&Flags> for Config {
                     return invalid(format!("--reactors {reactors} must not be greater than {REACTORS_MAX}"));
                 }
             },
+            console: flags.bool("console"),
             quota_backend_bytes: quota(flags, &mut notices),
             max_txn_ops: narrow(flags, "max-txn-ops")?,
             max_request_bytes,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::peer::Peer;
 use crate::{
-    pb::retcd::peer::{Changed, MembersReply, Proposed, RaftKind},
+    pb::retcd::peer::{Changed, MembersReply, Proposed, RaftKind, StatusReply},
     types::{Base, MemberId},
 };
 
@@ -136,6 +136,39 @@ pub(crate) enum LeaseAnswer {
         /// How far the leader had applied the log.
         applied: u64,
     },
+}
+
+/// How a member is, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberStatus {
+    /// The release of retcd.
+    pub(crate) version: String,
+    /// The newest revision of the keys.
+    pub(crate) rev: i64,
+    pub(crate) term: u64,
+    /// 0 if the member knows no leader.
+    pub(crate) leader: u64,
+    pub(crate) db_bytes: i64,
+    pub(crate) db_in_use_bytes: i64,
+    /// 0 if there is no quota.
+    pub(crate) quota_bytes: i64,
+    pub(crate) errors: Vec<String>,
+}
+
+impl From<StatusReply> for MemberStatus {
+    fn from(reply: StatusReply) -> MemberStatus {
+        let StatusReply { version, revision, term, leader, db_bytes, db_in_use_bytes, quota_bytes, errors } =
+            reply;
+        MemberStatus { version, rev: revision, term, leader, db_bytes, db_in_use_bytes, quota_bytes, errors }
+    }
+}
+
+impl From<MemberStatus> for StatusReply {
+    fn from(status: MemberStatus) -> StatusReply {
+        let MemberStatus { version, rev, term, leader, db_bytes, db_in_use_bytes, quota_bytes, errors } =
+            status;
+        StatusReply { version, revision: rev, term, leader, db_bytes, db_in_use_bytes, quota_bytes, errors }
+    }
 }
 
 /// A change of who belongs to the cluster, as an operator asks for it.

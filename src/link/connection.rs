@@ -16,7 +16,7 @@ use super::{peer::Peer, way::Way};
 use crate::pb::retcd::peer::{
     AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
     MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-    ReadIndexRequest, SnapshotPiece, TunnelPiece,
+    ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
 };
 
 /// Makes connections to peers.
@@ -44,6 +44,7 @@ pub(crate) trait Link: Send + Sync {
     fn change(&self, request: ChangeRequest) -> Call<ChangeReply>;
     fn members(&self, request: MembersRequest) -> Call<MembersReply>;
     fn hello(&self, request: HelloRequest) -> Call<HelloReply>;
+    fn status(&self, request: StatusRequest) -> Call<StatusReply>;
 }
 
 /// A call under way. It owns all that it needs, so the connection may be used meanwhile.

@@ -28,7 +28,7 @@ use crate::{
     pb::retcd::peer::{
         AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
         MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece, TunnelPiece, peer_client::PeerClient,
+        ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece, peer_client::PeerClient,
     },
     sockets::Dialer,
     tls::Trust,
@@ -172,6 +172,10 @@ impl Link for GrpcLink {
 
     fn hello(&self, request: HelloRequest) -> Call<HelloReply> {
         call!(self, hello, request)
+    }
+
+    fn status(&self, request: StatusRequest) -> Call<StatusReply> {
+        call!(self, status, request)
     }
 }
 

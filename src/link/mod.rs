@@ -22,7 +22,7 @@ mod way;
 pub(crate) use appends::Appends;
 pub(crate) use calls::{
     BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
-    MessageKind, PROTOCOL_VERSION, PeerError, REMOVED,
+    MemberStatus, MessageKind, PROTOCOL_VERSION, PeerError, REMOVED,
 };
 pub(crate) use dedicated::DedicatedLink;
 pub(crate) use grpc::GrpcConnector;

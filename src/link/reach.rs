@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time;
 
 use super::{
-    calls::{KnownCluster, PROTOCOL_VERSION, PeerError},
+    calls::{KnownCluster, MemberStatus, PROTOCOL_VERSION, PeerError},
     connection::{Call, CallError, Connector, Link},
     peer::Peer,
     peers::Peers,
 };
-use crate::pb::retcd::peer::{HelloRequest, MembersRequest};
+use crate::pb::retcd::peer::{HelloRequest, MembersRequest, StatusRequest};
 
 /// The cluster of the member that listens at one of `peer`'s URLs.
 pub(crate) async fn members_at(
@@ -38,6 +38,17 @@ impl Peers {
     pub(crate) async fn greet(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
         let request = self.hello(target, false);
         self.call(target, peer, patience, |link| link.hello(request)).await.map(drop)
+    }
+
+    /// How `target` is, in its own words.
+    pub(crate) async fn ask_status(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+    ) -> Result<MemberStatus, PeerError> {
+        let request = StatusRequest { envelope: Some(self.envelope(target)) };
+        self.call(target, peer, patience, |link| link.status(request)).await.map(MemberStatus::from)
     }
 
     /// Whether this very member answers at `urls`, as seen from here.

@@ -23,7 +23,7 @@ use crate::{
     pb::retcd::peer::{
         AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
         MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece, TunnelPiece,
+        ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
     },
     sockets::Dialer,
     telemetry::Metrics,
@@ -96,6 +96,10 @@ impl Link for InMemory {
     }
 
     fn hello(&self, _: HelloRequest) -> Call<HelloReply> {
+        not_asked()
+    }
+
+    fn status(&self, _: StatusRequest) -> Call<StatusReply> {
         not_asked()
     }
 }

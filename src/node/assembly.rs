@@ -24,6 +24,7 @@ use super::{
     disk_thread::{Checkpointer, Orders},
     end::End,
     forward::Forwarder,
+    health::LastHealth,
     lane::Lane,
     leader,
     long_answer::LongAnswers,
@@ -33,7 +34,7 @@ use super::{
     patience::Patience,
     peer::{AskingBack, ToldRefusals},
     read_index::ReadIndex,
-    scrub,
+    sampler, scrub,
     snapshot::Images,
     space::Space,
     v2::wall_nanos,
@@ -355,6 +356,7 @@ impl Core {
             stopping: self.signals.stopping.clone(),
             told_refusals: ToldRefusals::default(),
             asking_back: AskingBack::default(),
+            last_health: LastHealth::default(),
             tunnels: tokio::sync::Mutex::new(tunnels),
         };
         let queues = Queues { proposals, reads: reads_out, tunnels: tunnels_in };
@@ -404,6 +406,7 @@ impl Core {
         tokio::spawn(scrub::report(node.clone(), self.marks.damage));
         tokio::spawn(members::promote(node.clone()));
         tokio::spawn(members::probe(node.clone()));
+        tokio::spawn(sampler::run(node.clone()));
         tokio::spawn(waiting::report(node.clone()));
         let Signals { ready, fail, .. } = self.signals;
         tokio::spawn(end_when_removed(node.clone(), joined.peers.clone(), give_up, ready.clone(), fail));

@@ -21,6 +21,7 @@ mod error;
 mod export;
 mod forward;
 mod hash;
+mod health;
 mod identity;
 mod lane;
 mod leader;
@@ -36,6 +37,7 @@ mod peer;
 mod read;
 mod read_index;
 mod restore;
+mod sampler;
 mod scrub;
 mod session;
 mod snapshot;
@@ -64,6 +66,7 @@ pub(crate) use answer_memory::Memory;
 pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use export::export;
+pub(crate) use health::MemberHealth;
 pub(crate) use identity::Credentials;
 pub(crate) use long_answer::Tail;
 pub(crate) use passwords::PasswordError;
@@ -77,7 +80,7 @@ pub(crate) use start::start;
 pub(crate) use start::{Running, open};
 
 pub(crate) use crate::link::{
-    Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Piece,
+    Change, ChangeRefusal, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, MemberStatus, Piece,
 };
 pub(crate) use members::ChangeError;
 pub(crate) use v2::{RaftMark, Since, V2Error, V2Watch, wall_nanos};
@@ -90,6 +93,7 @@ use self::{
     core::Proposal,
     disk_thread::Orders,
     hash::{Hash, HashOf},
+    health::LastHealth,
     lane::Lane,
     leader_search::LeaderSearch,
     long_answer::LongAnswers,
@@ -165,6 +169,7 @@ struct Shared {
     stopping: watch::Receiver<bool>,
     told_refusals: ToldRefusals,
     asking_back: AskingBack,
+    last_health: LastHealth,
     /// Connections on which peers make requests, though this member has made them.
     tunnels: tokio::sync::Mutex<mpsc::Receiver<Io>>,
 }

@@ -19,7 +19,7 @@ use crate::{
     clock, limits,
     link::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
-        MessageKind, PROTOCOL_VERSION, Piece, REMOVED,
+        MemberStatus, MessageKind, PROTOCOL_VERSION, Piece, REMOVED,
     },
     raft::{Consensus, Implausible, MessageError, NotProposed},
     telemetry::PeerMetrics,
@@ -354,6 +354,11 @@ impl Node {
     ) -> Result<Result<u64, ChangeRefusal>, PeerRefusal> {
         let caller = decode_caller(caller)?;
         Ok(self.change_as_leader(&caller, change).await)
+    }
+
+    /// How this member is, for a member that shows the whole cluster to people.
+    pub(crate) fn peer_status(&self) -> MemberStatus {
+        self.own_status()
     }
 
     /// The cluster and its members, for a process that is not a member yet.

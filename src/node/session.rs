@@ -14,8 +14,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    ChangeError, Credentials, Found, Member, Memory, MoveLeaderError, Node, ProposeError, ReadError,
-    Snapshot, admin::Status, lease::LeaseInfo, passwords::PasswordError, watching::WatchStream,
+    ChangeError, Credentials, Found, Member, MemberHealth, Memory, MoveLeaderError, Node, ProposeError,
+    ReadError, Snapshot, admin::Status, lease::LeaseInfo, passwords::PasswordError, watching::WatchStream,
 };
 use crate::{
     apply::{Alarm, Command, Outcome, Request, Txn, admission::Call},
@@ -316,6 +316,13 @@ impl Session {
     pub(crate) fn members(&self) -> Result<Vec<Member>, ProposeError> {
         self.permit(Call::MemberList)?;
         Ok(self.node.members())
+    }
+
+    /// How all members are, in their own words. Members that do not answer within a second are said to be silent.
+    pub(crate) async fn members_health(&self) -> Result<Arc<[MemberHealth]>, ProposeError> {
+        self.permit(Call::MemberList)?;
+        self.permit(Call::Status)?;
+        Ok(self.node.members_health().await)
     }
 
     /// Adds a member that is going to be reached at `peer_urls`.

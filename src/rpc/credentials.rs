@@ -20,7 +20,7 @@ const BEARER: &str = "Bearer ";
 const GATEWAY_HEADER: &str = "grpcgateway-accept";
 
 /// The way to the member for a call. This is the only place that makes one.
-pub(super) async fn session<T>(node: &Node, request: &Request<T>) -> Session {
+pub(crate) async fn session<T>(node: &Node, request: &Request<T>) -> Session {
     let session = node.session(credentials(request));
     session.await_login().await;
     session

@@ -31,10 +31,9 @@ use tonic::{Status, codec::CompressionEncoding, service::Routes};
 
 pub(crate) use peer::{PEER_CLIENT_STREAMS, PEER_SERVICES, peer_routes};
 
-use self::{
-    credentials::session,
-    interceptor::{Intercepted, Interceptor},
-};
+pub(crate) use credentials::session;
+
+use self::interceptor::{Intercepted, Interceptor};
 use crate::{
     node::Node,
     pb::{

@@ -11,7 +11,8 @@ use crate::{
     pb::retcd::peer::{
         self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, HelloReply, HelloRequest,
         LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed,
-        RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, TunnelPiece, UpdateMember,
+        RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest,
+        TunnelPiece, UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -191,6 +192,12 @@ impl peer_server::Peer for Peer {
             self.node.peer_removed(from);
         }
         Ok(Response::new(HelloReply {}))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let (_, call, request) = request.into_parts();
+        self.check(&call, request.envelope)?;
+        Ok(Response::new(self.node.peer_status().into()))
     }
 
     async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

@@ -9,13 +9,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{
     Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Registry, TextEncoder,
+    Registry, TextEncoder, core::Metric,
 };
 
 use crate::config::{Config, ETCD_VERSION, MetricsMode};
 
 use super::{
-    GrpcMethod, grpc,
+    Counts, GrpcMethod, History, grpc,
     maker::{Maker, buckets},
     peer::{PeerFamilies, PeerMetrics},
     process::Process,
@@ -59,6 +59,8 @@ pub(crate) struct NodeState {
 /// The handles of all metrics.
 pub(crate) struct Metrics {
     registry: Registry,
+    /// The last minutes, for the console.
+    pub(crate) history: History,
     state: StateGauges,
     process: ProcessGauges,
     grpc: BTreeMap<String, Arc<GrpcMethod>>,
@@ -347,6 +349,7 @@ impl Metrics {
                 .gauge("promhttp_metric_handler_requests_in_flight", "Scrapes that are being answered."),
 
             registry: registry.clone(),
+            history: History::default(),
         };
         register_idle(&make);
         for code in ["200", "500", "503"] {
@@ -385,6 +388,18 @@ impl Metrics {
         self.wal_write.observe(write.as_secs_f64());
         self.wal_fsync.observe(sync.as_secs_f64());
         self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// What the history makes rates of.
+    pub(crate) fn counts(&self) -> Counts {
+        let fsync = self.wal_fsync.metric();
+        let fsync = fsync.get_histogram();
+        let bounded = fsync
+            .get_bucket()
+            .iter()
+            .map(|bucket| (bucket.upper_bound() * 1000.0, bucket.cumulative_count()));
+        let all = (f64::INFINITY, fsync.get_sample_count());
+        Counts { puts: self.puts.get(), ranges: self.ranges.get(), fsyncs_ms: bounded.chain([all]).collect() }
     }
 
     /// To be called when a checkpoint was committed to the database.

@@ -5,6 +5,7 @@
 //! date, but read from the node at each scrape ([`NodeState`]).
 
 mod grpc;
+mod history;
 mod last_words;
 mod log;
 mod maker;
@@ -18,6 +19,7 @@ mod terminal;
 mod units;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
+pub(crate) use history::{Counts, History, Note, Reading, SAMPLE_INTERVAL, Sample};
 pub(crate) use last_words::{fail, print, refuse};
 pub(crate) use log::{init, list};
 pub(crate) use metrics::{Metrics, NodeState};

@@ -7,6 +7,8 @@
 // Tests may use clocks, threads and sockets, which the core modules must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[path = "../support/browser.rs"]
+mod browser;
 #[path = "../support/canary.rs"]
 mod canary;
 #[path = "../support/certificates.rs"]
@@ -14,6 +16,7 @@ mod certificates;
 mod client;
 mod clientv3;
 mod concurrency;
+mod console;
 mod crash;
 mod deadline;
 mod differential;

@@ -4,10 +4,13 @@
 //! all acknowledged writes, and linearizable reads are current.
 
 mod bootstrap;
+#[path = "../support/browser.rs"]
+mod browser;
 #[path = "../support/certificates.rs"]
 mod certificates;
 #[path = "../support/cluster.rs"]
 mod cluster;
+mod console;
 mod deadline;
 mod disaster;
 mod etcdctl;

@@ -1,0 +1,38 @@
+//! The console in a real browser: Chromium, driven by the scripts in `tests/console`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A script that uses the console of the server at `endpoint`. `scripts/browser` installs what it needs.
+pub(crate) fn script(name: &str, endpoint: &str, etcdctl: &Path) -> Command {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tools = project.join("target/tools/console");
+    assert!(
+        tools.join("node_modules/playwright-core").is_dir(),
+        "the tests of the console need a browser and its remote control: run scripts/browser, or scripts/test"
+    );
+    let chromium = PathBuf::from("/usr/bin/chromium");
+    assert!(chromium.exists(), "there is no Chromium at {}: run scripts/browser", chromium.display());
+    let mut command = Command::new("node");
+    command
+        .arg(project.join("tests/console").join(name))
+        .env("TOOLS", tools)
+        .env("CHROMIUM", chromium)
+        .env("SERVER", format!("http://{endpoint}"))
+        .env("ETCDCTL", etcdctl);
+    if let Some(folder) = std::env::var_os("RETCD_SCREENSHOTS") {
+        command.env("SCREENSHOTS", folder);
+    }
+    command
+}
+
+/// Runs a script to its end, and shows what it says.
+pub(crate) fn run(mut command: Command) {
+    let output = command.output().expect("the tests of the console need Node.js");
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "the console failed:\n{said}\n{complained}");
+}
