@@ -39,7 +39,11 @@ pub(super) struct Bounds {
 /// The message of a request that is followed by no other, with its prefix.
 pub(super) async fn single(body: Body, message: &'static Message, bounds: &Bounds) -> Result<Bytes, Status> {
     let mut values = Values::new(body, false, bounds.clone());
-    let value = poll_fn(|cx| values.poll_next(cx)).await?;
+    let value = poll_fn(|cx| values.poll_next(cx)).await;
+    if value.is_err() {
+        discard(std::mem::take(&mut values.body)).await;
+    }
+    let value = value?;
     // A body without a value is a message without fields.
     let value = value.unwrap_or(Bytes::from_static(b"{}"));
     // As in etcd, whatever follows it does not count.
@@ -238,15 +242,19 @@ impl Values {
 
 impl Drop for Values {
     fn drop(&mut self) {
-        if !self.has_ended {
-            discard(std::mem::take(&mut self.body));
+        // Without a runtime the connection no longer exists either.
+        if !self.has_ended
+            && !self.body.is_end_stream()
+            && let Ok(runtime) = runtime::Handle::try_current()
+        {
+            runtime.spawn(discard(std::mem::take(&mut self.body)));
         }
     }
 }
 
-/// Reads what is left of a request, so that its client gets the answer, and can use the connection for another
-/// request. If the client does not stop sending soon, the connection is closed.
-pub(super) fn discard(mut body: Body) {
+/// Reads what is left of a request, until the client stops sending, or for a while. A connection that is closed with
+/// unread bytes is reset, and the client may not get the answer.
+pub(super) async fn discard(mut body: Body) {
     if body.is_end_stream() {
         return;
     }
@@ -258,8 +266,5 @@ pub(super) fn discard(mut body: Body) {
             left = rest;
         }
     };
-    // Without a runtime the connection no longer exists either.
-    if let Ok(runtime) = runtime::Handle::try_current() {
-        runtime.spawn(time::timeout(limits::DISCARD_TIMEOUT, all));
-    }
+    let _ = time::timeout(limits::DISCARD_TIMEOUT, all).await;
 }

@@ -46,11 +46,11 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Response {
             gateway.call(call, body).await
         }
         Some(_) => {
-            discard(body);
+            discard(body).await;
             refusal::response(&Status::unimplemented("Method Not Allowed"))
         }
         None => {
-            discard(body);
+            discard(body).await;
             refusal::response(&Status::not_found("Not Found"))
         }
     }
