@@ -44,14 +44,16 @@ pub(crate) fn request_with(
     let others: String = others.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    write!(
-        stream,
+    // In one piece: a server that answers after the first of many may close before it has read the others.
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{others}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .expect("the server reads");
+    );
+    stream.write_all(request.as_bytes()).expect("the server reads");
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("the server answers and closes");
+    let received = stream.read_to_end(&mut bytes);
+    received
+        .unwrap_or_else(|error| panic!("no whole answer of port {port} to {method} {path} {body}: {error}"));
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not an HTTP answer: {text}"));
     let mut lines = head.lines();

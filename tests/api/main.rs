@@ -7,6 +7,7 @@
 // Tests may use clocks, threads and sockets, which the core modules must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod advisories;
 #[path = "../support/browser.rs"]
 mod browser;
 #[path = "../support/canary.rs"]
@@ -25,6 +26,7 @@ mod examples;
 mod full_disk;
 mod fuzz;
 mod gateway;
+mod guarded;
 mod http;
 mod jwt;
 mod kv;
@@ -48,6 +50,7 @@ mod rough;
 mod rows;
 #[path = "../support/running.rs"]
 mod running;
+mod secrets;
 mod server;
 #[path = "../support/small_disk.rs"]
 mod small_disk;
