@@ -386,6 +386,12 @@ pub(crate) const WATCHERS_JUDGED_AT_ONCE: usize = 256;
 /// Proposals that wait for the core. When the queue is full, writes are refused with `too many requests`.
 pub(crate) const PROPOSAL_QUEUE: usize = 5000;
 
+/// Bytes of them, in the encoding of the log. 5000 requests of the largest default size would take 7.5 GB. When these
+/// are used up, writes are refused in the same way; small ones nearly always fit.
+pub(crate) const PROPOSAL_QUEUE_BYTES: usize = 256 * 1024 * 1024;
+
+const _: () = assert!(COMMAND_BYTES_MAX <= PROPOSAL_QUEUE_BYTES);
+
 /// Linearizable reads that wait for the leadership to be confirmed. When the queue is full, further reads
 /// are refused with `too many requests`.
 pub(crate) const READ_QUEUE: usize = 50_000;

@@ -29,9 +29,9 @@ pub(super) fn line(status: &Status) -> Vec<u8> {
     let mut json = Vec::new();
     write!(json, "{{\"error\":{{\"code\":{code},\"message\":\"").expect("memory takes what it is given");
     write_escaped(status.message().as_bytes(), &mut json);
-    write!(
+    writeln!(
         json,
-        "\",\"grpc_code\":{code},\"http_code\":{},\"http_status\":\"{}\"}}}}\n",
+        "\",\"grpc_code\":{code},\"http_code\":{},\"http_status\":\"{}\"}}}}",
         http_status.as_u16(),
         http_status.canonical_reason().unwrap_or_default()
     )

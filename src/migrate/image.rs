@@ -130,7 +130,7 @@ struct Filling<O: Output> {
 
 enum Stage {
     Records(Box<Stretches>),
-    Cells { tables: std::array::IntoIter<Table, { Table::ALL.len() }>, cells: Option<(Table, Cells)> },
+    Cells { tables: std::array::IntoIter<Table, { Table::ALL.len() }>, cells: Option<(Table, Box<Cells>)> },
     Done,
 }
 
@@ -164,7 +164,7 @@ impl<O: Output> Filling<O> {
             }
             Stage::Cells { tables, cells: cells @ None } => match tables.next() {
                 Some(table) => {
-                    *cells = Some((table, self.contents.reader.cells(table)?));
+                    *cells = Some((table, Box::new(self.contents.reader.cells(table)?)));
                     if let Some(bucket) = streamed(table) {
                         self.builder.begin(bucket);
                     }

@@ -199,14 +199,14 @@ struct Queues {
 }
 
 impl Core {
+    /// With the mark that it moves, and those that it sees.
     pub(super) fn new(
         config: Config,
         chance: Chance,
         data_dir: &DataDir,
         state: State,
         tokens: Tokens,
-        applied: watch::Sender<u64>,
-        marks: MarksSeen,
+        (applied, marks): (watch::Sender<u64>, MarksSeen),
         signals: Signals,
     ) -> Core {
         let logins = {
@@ -337,6 +337,7 @@ impl Core {
             peers,
             patience,
             queue,
+            queue_bytes: Arc::new(Semaphore::new(limits::PROPOSAL_QUEUE_BYTES)),
             reads,
             orders: self.state.orders.clone(),
             durable: self.marks.durable.clone(),

@@ -12,7 +12,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     ProposeError,
@@ -32,6 +32,8 @@ pub(crate) struct Proposal {
     /// Bytes that the request takes in a log entry.
     pub(crate) bytes: usize,
     pub(crate) ticket: Ticket<Outcome>,
+    /// Its share of what may wait in the queue.
+    pub(crate) _held: OwnedSemaphorePermit,
     /// When the request was queued; `None` if it found others in the queue, which were queued earlier.
     pub(crate) queued: Option<Instant>,
 }

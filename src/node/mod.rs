@@ -59,7 +59,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 pub(crate) use admin::Member;
 pub(crate) use answer_memory::Memory;
@@ -146,6 +146,8 @@ struct Shared {
     peers: Arc<Peers>,
     patience: Arc<Patience>,
     queue: mpsc::Sender<Proposal>,
+    /// What is left of the bytes that may wait in the queue.
+    queue_bytes: Arc<Semaphore>,
     reads: mpsc::Sender<Ticket<Confirmed>>,
     /// What is asked of the thread that writes the database, and what came of it: how much of the
     /// log the database holds, and how much of what was compacted is off the disk.

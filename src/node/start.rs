@@ -105,8 +105,8 @@ impl Opened {
         );
         let disk_thread = start_disk_thread(disk_thread, signals.fail.clone());
         let orders = state.orders.clone();
-        let core =
-            Core::new(self.config, chance, &self.data_dir, state, self.tokens, applied, marks_seen, signals);
+        let marks = (applied, marks_seen);
+        let core = Core::new(self.config, chance, &self.data_dir, state, self.tokens, marks, signals);
         let core = start_core_thread(core, serve_peers, core_ends);
         Running { stopping, end_core, core, orders, disk_thread, ready, end, _data_dir: self.data_dir }
     }

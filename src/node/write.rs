@@ -86,7 +86,10 @@ impl Node {
         // Those behind it in the queue wait no longer than the first.
         let queued = (queue.capacity() == queue.max_capacity()).then(clock::now);
         let ticket = Ticket { mailbox: self.mailbox.clone(), slot };
-        let proposal = Proposal { request, bytes, ticket, queued };
+        let share = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let held = self.shared.queue_bytes.clone().try_acquire_many_owned(share);
+        let held = held.map_err(|_| ProposeError::TooManyRequests)?;
+        let proposal = Proposal { request, bytes, ticket, _held: held, queued };
         match queue.try_send(proposal) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(ProposeError::TooManyRequests),

@@ -1,5 +1,7 @@
 //! The console: its files, and its pages in a real browser. The steps of a person are in `tests/console`.
 
+use std::process::Command;
+
 use crate::{
     browser,
     http::get,
@@ -11,13 +13,22 @@ fn etcdctl(server: &Server, arguments: &[&str]) {
     crate::tools::etcdctl(&server.endpoint(), arguments).expect("etcdctl succeeds");
 }
 
+/// Runs a script to its end, and shows what it says.
+fn run(mut command: Command) {
+    let output = command.output().expect("the tests of the console need Node.js");
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "the console failed:\n{said}\n{complained}");
+}
+
 #[test]
 fn a_person_can_use_it() {
     if !subject_is_retcd() {
         return;
     }
     let server = Launch::subject().start();
-    browser::run(browser::script("one_member.mjs", &server.endpoint(), &Release::V3_5.etcdctl()));
+    run(browser::script("one_member.mjs", &server.endpoint(), &Release::V35.etcdctl()));
 }
 
 #[test]
@@ -44,7 +55,7 @@ fn nothing_is_shown_before_the_login() {
         assert_eq!(answer.status, 400, "{path}: {}", answer.body);
         assert!(answer.body.contains("etcdserver: user name is empty"), "{path}: {}", answer.body);
     }
-    browser::run(browser::script("login.mjs", &server.endpoint(), &Release::V3_5.etcdctl()));
+    run(browser::script("login.mjs", &server.endpoint(), &Release::V35.etcdctl()));
 }
 
 #[test]

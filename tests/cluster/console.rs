@@ -11,7 +11,7 @@ use crate::{browser, cluster::Cluster, tools::Release};
 async fn a_member_that_is_down_is_shown() {
     let mut cluster = Cluster::found(3);
     let endpoint = cluster.members[0].endpoint();
-    let mut script = browser::script("members.mjs", &endpoint, &Release::V3_5.etcdctl());
+    let mut script = browser::script("members.mjs", &endpoint, &Release::V35.etcdctl());
     let mut running = script.stdout(Stdio::piped()).spawn().expect("the tests of the console need Node.js");
     let mut output = BufReader::new(running.stdout.take().expect("it is piped"));
     let mut said = String::new();

@@ -27,12 +27,3 @@ pub(crate) fn script(name: &str, endpoint: &str, etcdctl: &Path) -> Command {
     }
     command
 }
-
-/// Runs a script to its end, and shows what it says.
-pub(crate) fn run(mut command: Command) {
-    let output = command.output().expect("the tests of the console need Node.js");
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success(), "the console failed:\n{said}\n{complained}");
-}
