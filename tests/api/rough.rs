@@ -281,7 +281,8 @@ async fn a_watcher_that_does_not_read_holds_little_memory() {
     client.put("new", "v").await;
     reader.events(1).await;
     let grown = (memory(&server) - before) * 1000.0 / f64::from(WATCHERS);
-    assert!(grown < 200.0, "each takes {grown} KB");
+    // Alone each takes about 60 KB. The checkpoint of what was put takes memory meanwhile, up to 25 MB.
+    assert!(grown < 400.0, "each takes {grown} KB");
     drop(watchers);
 }
 

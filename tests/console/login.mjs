@@ -29,7 +29,7 @@ await run({
     const page = await tab();
     await page.goto(`${PAGE}#/keys?prefix=public/&shape=list`);
     await logIn(page, "ann", "pass");
-    await row(page, "public/a").waitFor();
+    await page.getByText("1 key below public/").waitFor();
     await page.getByLabel("Prefix of keys").fill("secret/");
     await page.keyboard.press("Enter");
     await page.getByText("etcdserver: permission denied").waitFor();
