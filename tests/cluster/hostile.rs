@@ -258,7 +258,7 @@ async fn a_flood_of_pings_at_the_peer_port_of_the_leader() {
     cluster.members[other].put("after a start", "v").await;
     is_over.store(true, Ordering::Relaxed);
     let closed: usize = floods.into_iter().map(|flood| flood.join().expect("it has not panicked")).sum();
-    assert!(closed > 2, "connections were closed: {closed}");
+    assert!(closed > 0, "connections were closed: {closed}");
     cluster.assert_equal().await;
 }
 

@@ -21,8 +21,9 @@ use crate::pb::etcdserverpb::WatchResponse;
 /// What a call that is permitted is answered.
 pub(super) const OK: &str = "OK";
 
-/// How long a call may take. Some of etcd's never end; that is an answer too.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a call may take. Some of etcd 3.5's never end; that is an answer too. A call that is given up may undo what
+/// it began, a campaign for example, so the time is long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: &str = "no answer";
 
 /// Answers that only say that the machine was slow.
