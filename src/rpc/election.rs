@@ -57,6 +57,7 @@ impl Election {
         let mut queued = recipe::enqueue(session, held, &key, enqueue).await?;
         let own_rev = queued.place.rev;
         let leader = LeaderKey { name: request.name, key, rev: own_rev.0, lease: lease.0 };
+        let has_campaigned_before = queued.found.is_some();
         // The same lease may have campaigned before, with another value.
         let proclaimed = match queued.found {
             Some(kv) if kv.value != request.value => {
@@ -66,8 +67,12 @@ impl Election {
         };
         queued.place.wait();
         proclaimed?;
-        recipe::wait_for_turn(session, &prefix, own_rev).await?;
-        queued.place.keep();
+        let waited = recipe::wait_for_turn(session, &prefix, own_rev).await;
+        // As in etcd, a refusal does not end what an earlier campaign of this lease has won; only a client that goes does.
+        if waited.is_ok() || has_campaigned_before {
+            queued.place.keep();
+        }
+        waited?;
         Ok(CampaignResponse { header: self.header(queued.rev), leader: Some(leader) })
     }
 
