@@ -205,7 +205,7 @@ fn a_directory_of_a_newer_version_is_left_alone() {
     }
     let ended = server.start_refused();
     assert_eq!(ended.status.code(), Some(1));
-    let line = ended.log.iter().find(|line| line.contains("999")).expect("a line names the format");
+    let line = ended.log.iter().find(|line| line.contains("format 999")).expect("a line names the format");
     assert!(line.contains(&server.database().display().to_string()), "{line}");
 }
 
