@@ -114,7 +114,8 @@ struct Values {
     is_scanned: bool,
     has_ended: bool,
     memory: Option<Held>,
-    is_memory_large: bool,
+    /// What `memory` is for.
+    memory_bytes: usize,
     patience: Patience,
 }
 
@@ -132,7 +133,7 @@ impl Values {
             is_scanned: false,
             has_ended: false,
             memory: None,
-            is_memory_large: false,
+            memory_bytes: 0,
             patience: Patience::default(),
         }
     }
@@ -164,7 +165,7 @@ impl Values {
     /// The value that ends with these bytes.
     fn value(&mut self, end: Bytes) -> Bytes {
         self.memory = None;
-        self.is_memory_large = false;
+        self.memory_bytes = 0;
         let value = if self.held.is_empty() {
             end
         } else {
@@ -194,17 +195,20 @@ impl Values {
             return Poll::Ready(Err(too_large(length, self.bounds.message_bytes_max)));
         }
         let is_large = length > limits::SMALL_MESSAGE_BYTES;
-        if self.memory.is_none() || is_large && !self.is_memory_large {
-            let bytes = match (is_large, self.body.size_hint().upper()) {
+        if length > self.memory_bytes {
+            self.memory_bytes = match (is_large, self.body.size_hint().upper()) {
                 (false, _) => limits::SMALL_MESSAGE_BYTES,
                 (true, Some(left)) => length.saturating_add(left as usize).min(self.text_bytes_max),
                 (true, None) => self.text_bytes_max,
             };
-            self.memory = Some(self.bounds.load.bytes_for(bytes));
-            self.is_memory_large = is_large;
+            self.memory = Some(self.bounds.load.bytes_for(self.memory_bytes));
         }
         if let Some(memory) = &mut self.memory {
             ready!(memory.poll_granted(cx));
+        }
+        if is_large && self.held.capacity() < self.memory_bytes {
+            // In one piece: growing step by step would take up to three times as much as was granted.
+            self.held.reserve_exact(self.memory_bytes - self.held.len());
         }
         self.held.extend_from_slice(&self.chunk);
         self.chunk.clear();

@@ -65,14 +65,6 @@ impl Drop for MemoryGroup {
     }
 }
 
-/// The most memory that the process has held so far.
-fn peak_bytes(server: &Server) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux counts it");
-    let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib * 1024
-}
-
 async fn fill(client: &Client) {
     for number in 0..KEYS {
         client.put(format!("large/{number:03}"), vec![number as u8; VALUE_BYTES]).await;
@@ -169,7 +161,7 @@ async fn many_large_reads_take_bounded_memory() {
         assert!(length > KEYS * VALUE_BYTES, "an answer is whole");
     }
     assert!(quiet > 10, "others are served meanwhile");
-    let peak = peak_bytes(&server);
+    let peak = server.peak_memory_bytes();
     assert!(peak <= SERVER_BYTES_MAX, "the server held {} MiB", peak / MIB);
 }
 

@@ -349,6 +349,14 @@ impl Server {
         fs::read_dir(format!("/proc/{}/fd", running.child.id())).expect("Linux lists files").count()
     }
 
+    /// The most memory that the process has held so far.
+    pub(crate) fn peak_memory_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux counts it");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.start();

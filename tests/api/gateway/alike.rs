@@ -20,6 +20,8 @@ use crate::{
 };
 
 const RANDOM_REQUESTS: usize = 400;
+/// The comparison means something while so many requests are answered in the same way.
+const ALIKE_MIN: usize = 600;
 
 /// One request, and how it is sent.
 #[derive(Clone, Debug)]
@@ -41,37 +43,38 @@ struct Change {
     is_met: fn(&Request, &Answered, &Answered) -> bool,
 }
 
-const CHANGES: [Change; 5] = [
+const CHANGES: [Change; 6] = [
     Change {
         what: "an unknown path and a wrong method were refused as plain text, and a wrong method as 405",
         is_met: |_, old, new| old.body.is_string() && matches!(new.status, 404 | 501),
     },
     Change {
-        what: "a value that is no message was refused in the words of encoding/json",
-        is_met: |_, old, new| old.status == 400 && new.status == 400 && is_about_values(new),
+        what: "HashKV had no path",
+        is_met: |sent, old, _| sent.path == "/v3/maintenance/hashkv" && old.status == 404,
     },
     Change {
-        what: "a field twice, two of a oneof, or null for a message were accepted",
-        is_met: |_, old, new| {
-            (old.status, new.status) == (200, 400) && is_about_values(new)
-                || is_about_values(new) && text(old).starts_with("etcdserver: ")
-        },
+        what: "a value that is no message was refused in the words of encoding/json",
+        is_met: |_, old, new| old.status == 400 && is_about_json(old) && is_about_values(new),
+    },
+    Change {
+        what: "a field twice, two of a oneof, null for a message, or half of a surrogate pair were accepted",
+        is_met: |_, old, new| !is_about_json(old) && new.status == 400 && is_about_values(new),
     },
     Change {
         what: "an unknown name of an enum was refused",
-        is_met: |_, old, _| text(old).starts_with("unknown value "),
+        is_met: |_, old, new| text(old).starts_with("unknown value ") && !is_about_json(new),
     },
     Change {
-        what: "whole numbers in another form, such as 1e1 and 2.0, were refused",
-        is_met: |_, old, new| {
-            old.status == 400
-                && !is_about_values(new)
-                && (text(old).contains("cannot unmarshal")
-                    || text(old).contains("invalid character")
-                    || text(old).contains("illegal base64"))
-        },
+        what: "whole numbers in another form, such as 1e1 and 2.0, and base64 for URLs or without its end were refused",
+        is_met: |_, old, new| old.status == 400 && is_about_json(old) && !is_about_json(new),
     },
 ];
+
+/// Whether the JSON of a request was refused, in the words of either gateway, and not what it asks for.
+fn is_about_json(answered: &Answered) -> bool {
+    let words = ["json: ", "invalid character ", "illegal base64 ", "unknown value ", "unexpected EOF"];
+    is_about_values(answered) || words.iter().any(|words| text(answered).contains(words))
+}
 
 fn is_about_values(answered: &Answered) -> bool {
     text(answered).starts_with("proto: ")
@@ -403,6 +406,37 @@ fn random(seed: u64) -> Vec<Request> {
     requests.collect()
 }
 
+fn changes_members(sent: &Request) -> bool {
+    sent.path.starts_with("/v3/cluster/member/")
+}
+
+/// A write, which etcd answers once everything before it in its log is done with. etcd's raft drops a change of
+/// members that comes before it knows that the last one was applied, and the call for it waits in vain: a promotion
+/// directly after a removal did so in 3.5 for 30 seconds.
+fn barrier() -> Request {
+    Request { method: "POST", path: "/v3/kv/put".to_owned(), body: r#"{"key":"YmFycmllcg=="}"#.to_owned() }
+}
+
+/// Makes the keys and the revisions of both equal again, after only one of them has done something.
+fn reconcile(etcd: &Server, subject: &Server) {
+    let run = |server: &Server, path: &str, body: &str| {
+        let sent = Request { method: "POST", path: format!("/v3/kv/{path}"), body: body.to_owned() };
+        let answered = send(server, &sent);
+        let revision =
+            answered.body["header"]["revision"].as_str().and_then(|revision| revision.parse().ok());
+        revision.unwrap_or_else(|| panic!("no revision in {answered:?}"))
+    };
+    let put = |server: &Server| run(server, "put", r#"{"key":"YQ=="}"#);
+    let mut revisions: [u64; 2] = [put(etcd), put(subject)];
+    while revisions[0] != revisions[1] {
+        let behind = usize::from(revisions[1] < revisions[0]);
+        revisions[behind] = put([etcd, subject][behind]);
+    }
+    for server in [etcd, subject] {
+        run(server, "deleterange", r#"{"key":"AA==","range_end":"AA=="}"#);
+    }
+}
+
 /// All requests, and what etcd of this release answers to them.
 fn compare(release: Release) {
     if !Release::of_etcdctl().contains(&release) {
@@ -417,21 +451,34 @@ fn compare(release: Release) {
     let (etcd, subject) = (quick(Launch::etcd(release)), quick(Launch::subject()));
     let mut met = BTreeSet::new();
     let mut different = Vec::new();
+    let (mut count, mut alike) = (0, 0);
     for sent in by_hand().into_iter().chain(of_all_paths()).chain(random(seed)) {
         let (theirs, ours) = (send(&etcd, &sent), send(&subject, &sent));
+        if changes_members(&sent) {
+            let barrier = barrier();
+            assert_eq!(send(&etcd, &barrier).status, send(&subject, &barrier).status, "after {sent:?}");
+        }
+        count += 1;
         let change = CHANGES.iter().position(|change| (change.is_met)(&sent, &theirs, &ours));
         match change {
-            _ if theirs == ours => {}
-            Some(change) if release == Release::V35 => drop(met.insert(change)),
+            _ if theirs == ours => alike += 1,
+            Some(change) if release == Release::V35 => {
+                met.insert(change);
+                if (theirs.status == 200) != (ours.status == 200) {
+                    reconcile(&etcd, &subject);
+                }
+            }
             _ => different.push(format!("{sent:?}\n  etcd: {theirs:?}\n  ours: {ours:?}")),
         }
     }
     assert!(
         different.is_empty(),
-        "{} differ:\n{}",
+        "{} of {count} differ:\n{}",
         different.len(),
         different[..different.len().min(20)].join("\n")
     );
+    eprintln!("{alike} of {count} requests were answered alike");
+    assert!(alike >= ALIKE_MIN, "{alike} of {count} is too little to compare by");
     if release == Release::V35 {
         let unmet = CHANGES.iter().enumerate().filter(|(place, _)| !met.contains(place));
         let unmet: Vec<&str> = unmet.map(|(_, change)| change.what).collect();
@@ -444,7 +491,6 @@ async fn etcd_3_7_gives_the_same_answers() {
     compare(Release::V37);
 }
 
-#[ignore = "the list of what 3.6 has changed may not be whole yet"]
 #[tokio::test]
 async fn etcd_3_5_gives_the_same_answers_but_for_what_3_6_has_changed() {
     compare(Release::V35);
