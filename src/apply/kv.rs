@@ -3,15 +3,34 @@
 //! Each operation has a check and a step. The check reads the state before the command, and may refuse
 //! the command. The step writes, and cannot refuse. Each step also updates the lessor, so that a lease
 //! knows the keys whose newest put names that lease.
+//!
+//! A put that keeps the value of its key may need a record that is only in the database. It is read between two
+//! strides, because nobody should wait for the state while a disk is read.
 
-use super::{Advanced, Effect, Stop, unread};
+use bytes::Bytes;
+
+use super::{Advanced, Effect, unread};
 use crate::{
     apply::{ApplyError, DeleteRange, Put, Response},
     lease::Lessor,
-    mvcc::{Committed, Deletion, Step, Store, Write},
+    mvcc::{Committed, Deletion, Located, Place, Step, Store, Write},
     storage::StorageError,
     types::{LeaseId, Revision},
 };
+
+/// A Put command that is being applied.
+pub(super) struct PutRun<'r> {
+    request: &'r Put,
+    write: Write,
+    value: NewValue,
+}
+
+/// The value that a put gives its key.
+pub(super) enum NewValue {
+    Known(Bytes),
+    /// The value that the key has is kept, and has to be read first.
+    Stored(Place),
+}
 
 /// A DeleteRange command that is being applied.
 pub(super) struct DeleteRun<'r> {
@@ -20,19 +39,64 @@ pub(super) struct DeleteRun<'r> {
     deletion: Deletion,
 }
 
-pub(super) fn run_put(
-    store: &mut Store,
-    lessor: &mut Lessor,
-    request: &Put,
-    want_prev_events: bool,
-) -> Result<Effect, Stop> {
-    check_put(store, lessor, request)?;
-    let mut write = store.begin();
-    let before = write.now();
-    let existed = put(store, &mut write, lessor, request, want_prev_events)?;
-    let events = write.commit(store).events;
-    let moments = if existed && request.prev_kv { vec![before] } else { Vec::new() };
-    Ok(Effect { response: Response::Put { prev_kv: None }, unread: unread::note(store, moments), events })
+impl NewValue {
+    pub(super) fn of(put: &Put, store: &Store) -> NewValue {
+        if let Some(value) = &put.value {
+            return NewValue::Known(value.clone());
+        }
+        match store.locate_newest(&put.key) {
+            Some(Located::Head(record)) => NewValue::Known(record.key_value().value),
+            Some(Located::Body(place)) => NewValue::Stored(place),
+            // The key existed when the command was checked. If an earlier step of the transaction has
+            // deleted the key, the value is empty.
+            None => NewValue::Known(Bytes::new()),
+        }
+    }
+
+    /// Reads the value, if it is not known. To be called without the store.
+    pub(super) fn read(&mut self) -> Result<(), StorageError> {
+        let before = std::mem::replace(self, NewValue::Known(Bytes::new()));
+        *self = NewValue::Known(match before {
+            NewValue::Known(value) => value,
+            NewValue::Stored(place) => place.read()?.value,
+        });
+        Ok(())
+    }
+}
+
+impl<'r> PutRun<'r> {
+    pub(super) fn new(
+        store: &mut Store,
+        lessor: &Lessor,
+        request: &'r Put,
+    ) -> Result<PutRun<'r>, ApplyError> {
+        check_put(store, lessor, request)?;
+        Ok(PutRun { request, write: store.begin(), value: NewValue::of(request, store) })
+    }
+
+    pub(super) fn advance(
+        self,
+        store: &mut Store,
+        lessor: &mut Lessor,
+        want_prev_events: bool,
+    ) -> Advanced<PutRun<'r>> {
+        let PutRun { request, mut write, value } = self;
+        let value = match value {
+            NewValue::Known(value) => value,
+            NewValue::Stored(_) => return Advanced::More(PutRun { request, write, value }),
+        };
+        let before = write.now();
+        let existed = put(store, &mut write, lessor, request, value, want_prev_events);
+        let events = write.commit(store).events;
+        let moments = if existed && request.prev_kv { vec![before] } else { Vec::new() };
+        let response = Response::Put { prev_kv: None };
+        Advanced::Done(Effect { response, unread: unread::note(store, moments), events })
+    }
+
+    pub(super) fn digest(&mut self) -> Result<Step, StorageError> {
+        self.value.read()?;
+        Ok(Step::Done)
+    }
 }
 
 impl<'r> DeleteRun<'r> {
@@ -74,20 +138,16 @@ pub(super) fn check_put(store: &Store, lessor: &Lessor, put: &Put) -> Result<(),
     Ok(())
 }
 
-/// Returns whether the key existed.
+/// Returns whether the key existed. `value` is the [`NewValue`] of the put, and nothing was written since it was
+/// located.
 pub(super) fn put(
     store: &mut Store,
     write: &mut Write,
     lessor: &mut Lessor,
     put: &Put,
+    value: Bytes,
     want_prev_events: bool,
-) -> Result<bool, StorageError> {
-    let value = match &put.value {
-        Some(value) => value.clone(),
-        // The key existed when the command was checked. If an earlier step of the transaction has
-        // deleted the key, the value is empty.
-        None => store.get(&put.key)?.map(|kv| kv.value).unwrap_or_default(),
-    };
+) -> bool {
     let lease = match put.lease {
         Some(lease) => lease,
         None => store.lookup(&put.key).map_or(LeaseId::NONE, |meta| meta.lease),
@@ -100,7 +160,7 @@ pub(super) fn put(
             lessor.attach(&put.key, lease);
         }
     }
-    Ok(done.existed)
+    done.existed
 }
 
 /// Deletes the next keys of a range, as [`Write::delete_some`] does.

@@ -1,9 +1,10 @@
 //! Applying committed commands to the state.
 //!
 //! Applying is a function of the state and the command: replicas that applied the same commands have equal
-//! tables and gave equal answers. A refusal is an answer; a [`StorageError`] ends this process. Applying
-//! never waits for the disk to write: the changes are kept in memory until [`StateMachine::capture`] takes
-//! them for a checkpoint.
+//! tables and gave equal answers. A refusal is an answer. A stride of a command does not use the disk, so it
+//! cannot fail: the changes are kept in memory until [`StateMachine::capture`] takes them for a checkpoint, and
+//! what has to be read is read between two strides ([`Application::digest`]). An error of the storage there ends
+//! this process.
 
 // Every `match` names all commands and errors, so that a new one has to be handled everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -42,7 +43,6 @@ pub(crate) use unread::Missing;
 
 use crate::{
     mvcc::RevError,
-    storage::StorageError,
     types::{Chunked, Event},
 };
 
@@ -75,29 +75,11 @@ impl Effect {
     }
 }
 
-/// Why a command was not executed: a refusal, which is an answer, or an error that ends this process.
-enum Stop {
-    Refused(ApplyError),
-    Broken(StorageError),
-}
-
-impl From<ApplyError> for Stop {
-    fn from(refusal: ApplyError) -> Stop {
-        Stop::Refused(refusal)
-    }
-}
-
-impl From<RevError> for Stop {
-    fn from(error: RevError) -> Stop {
-        Stop::Refused(match error {
+impl From<RevError> for ApplyError {
+    fn from(error: RevError) -> ApplyError {
+        match error {
             RevError::Compacted { asked, compacted } => ApplyError::Compacted { asked, compacted },
             RevError::Future { asked, current } => ApplyError::FutureRevision { asked, current },
-        })
-    }
-}
-
-impl From<StorageError> for Stop {
-    fn from(error: StorageError) -> Stop {
-        Stop::Broken(error)
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Advanced, Effect, Stop, alarm::Alarms, auth, kv, lease, members::Members, txn, v2};
+use super::{Advanced, Effect, alarm::Alarms, auth, kv, lease, members::Members, txn, v2};
 use crate::{
     apply::{
         ApplyError, Command, Outcome, Request, Response,
@@ -62,6 +62,7 @@ pub(crate) struct Application<'r> {
 
 enum Stage<'r> {
     New,
+    Put(kv::PutRun<'r>),
     Delete(kv::DeleteRun<'r>),
     Txn(txn::Execution<'r>),
     Revoke(lease::Revocation),
@@ -81,10 +82,11 @@ impl<'r> Application<'r> {
         Application { request, want_prev_events, stage: Stage::New }
     }
 
-    /// Reads records that a comparison of this stride needs from the database, a bounded number of them. To
-    /// be called without the state, until it returns [`Step::Done`].
+    /// Reads records from the database that this stride needs for a comparison or for a value that is kept, a
+    /// bounded number of them. To be called without the state, until it returns [`Step::Done`].
     pub(crate) fn digest(&mut self) -> Result<Step, StorageError> {
         match &mut self.stage {
+            Stage::Put(run) => run.digest(),
             Stage::Txn(run) => run.digest(),
             Stage::New | Stage::Delete(_) | Stage::Revoke(_) | Stage::V2(_) => Ok(Step::Done),
         }
@@ -156,25 +158,24 @@ impl StateMachine {
         })
     }
 
-    /// Applies the next stride of a request: until the request is done, or `keys_left` keys were visited.
-    /// `keys_left` is reduced by those that were. Until the request is done, the caller applies no other
-    /// request and captures nothing.
+    /// Applies the next stride of a request: until the request is done, `keys_left` keys were visited, or a
+    /// record is needed that is not in memory. `keys_left` is reduced by the keys that were visited. Until the
+    /// request is done, the caller applies no other request and captures nothing.
     pub(crate) fn advance<'r>(
         &mut self,
         application: Application<'r>,
         keys_left: &mut usize,
-    ) -> Result<Progress<'r>, StorageError> {
+    ) -> Progress<'r> {
         assert!(*keys_left > 0, "a stride visits a key");
         let rev_before = self.mvcc.rev_current();
         let Application { request, want_prev_events, stage } = application;
         let (result, unread, events) = match self.advance_stage(request, want_prev_events, stage, keys_left) {
             Ok(Advanced::More(stage)) => {
                 assert_eq!(self.mvcc.rev_current(), rev_before, "readers see nothing of half a command");
-                return Ok(Progress::More(Application { request, want_prev_events, stage }));
+                return Progress::More(Application { request, want_prev_events, stage });
             }
             Ok(Advanced::Done(Effect { response, unread, events })) => (Ok(response), unread, events),
-            Err(Stop::Refused(refusal)) => (Err(refusal), None, Chunked::default()),
-            Err(Stop::Broken(error)) => return Err(error),
+            Err(refusal) => (Err(refusal), None, Chunked::default()),
         };
         let rev = self.mvcc.rev_current();
         let expected = if events.is_empty() { rev_before } else { rev_before.next() };
@@ -183,7 +184,7 @@ impl StateMachine {
         assert!(events.first().is_none_or(is_of_rev), "the events of a command have its revision");
         assert!(events.last().is_none_or(is_of_rev), "the events of a command have its revision");
         assert!(self.mvcc.rev_compacted() <= rev, "the newest revision is never compacted away");
-        Ok(Progress::Done(Applied { outcome: Outcome { rev, result, unread }, events }))
+        Progress::Done(Applied { outcome: Outcome { rev, result, unread }, events })
     }
 
     /// Applies a whole request, while nobody else uses the state.
@@ -191,7 +192,7 @@ impl StateMachine {
         let mut application = Application::new(request, false);
         loop {
             let mut keys_left = APPLY_STRIDE_KEYS;
-            match self.advance(application, &mut keys_left)? {
+            match self.advance(application, &mut keys_left) {
                 Progress::More(rest) => application = rest,
                 Progress::Done(applied) => return Ok(applied),
             }
@@ -205,11 +206,12 @@ impl StateMachine {
         want_prev_events: bool,
         stage: Stage<'r>,
         keys_left: &mut usize,
-    ) -> Result<Advanced<Stage<'r>>, Stop> {
+    ) -> Result<Advanced<Stage<'r>>, ApplyError> {
         let (store, lessor) = (&mut self.mvcc, &mut self.lessor);
         match stage {
             Stage::V2(run) => Ok(v2::advance(self, run, keys_left).map(Stage::V2)),
             Stage::New => self.begin(request, want_prev_events, keys_left),
+            Stage::Put(run) => Ok(run.advance(store, lessor, want_prev_events).map(Stage::Put)),
             Stage::Delete(run) => {
                 Ok(run.advance(store, lessor, keys_left, want_prev_events).map(Stage::Delete))
             }
@@ -223,13 +225,13 @@ impl StateMachine {
         request: &'r Request,
         want_prev_events: bool,
         keys_left: &mut usize,
-    ) -> Result<Advanced<Stage<'r>>, Stop> {
+    ) -> Result<Advanced<Stage<'r>>, ApplyError> {
         let Request { caller: _, command } = request;
         self.admit(request)?;
         let response = match command {
             Command::Put(put) => {
-                let effect = kv::run_put(&mut self.mvcc, &mut self.lessor, put, want_prev_events)?;
-                return Ok(Advanced::Done(effect));
+                let run = kv::PutRun::new(&mut self.mvcc, &self.lessor, put)?;
+                return Ok(run.advance(&mut self.mvcc, &mut self.lessor, want_prev_events).map(Stage::Put));
             }
             Command::DeleteRange(delete) => {
                 let stage = Stage::Delete(kv::DeleteRun::new(&mut self.mvcc, delete));
@@ -333,10 +335,11 @@ impl StateMachine {
     }
 
     /// To be called once the newest capture, which ends with `rev`, is committed. The commit removed
-    /// `removed_bytes` from the database.
-    pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
+    /// `removed_bytes` from the database, and `body` sees it. Returns what is to be dropped without the state.
+    #[must_use]
+    pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64, body: Reader) -> Arc<Reader> {
         self.captured_cell_bytes = 0;
-        self.mvcc.checkpointed(rev, removed_bytes)
+        self.mvcc.checkpointed(rev, removed_bytes, body)
     }
 
     /// Bytes of changes that no checkpoint has committed.

@@ -17,12 +17,13 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Advanced, Effect, Stop,
+    Advanced, Effect,
     decision::{Decision, Plan, Planned},
-    kv, unread,
+    kv::{self, NewValue},
+    unread,
 };
 use crate::{
-    apply::{ApplyError, DeleteRange, Op, OpResult, Outcome, Response, Txn, TxnResult},
+    apply::{ApplyError, DeleteRange, Op, OpResult, Outcome, Put, Response, Txn, TxnResult},
     lease::Lessor,
     limits::{APPLY_STRIDE_KEYS, RANGE_STRIDE_KEYS},
     mvcc::{Deletion, Hold, Range, RangeResult, Step, Store, Write},
@@ -41,10 +42,15 @@ pub(super) struct Executing<'t> {
     plan: vec::IntoIter<Planned<'t>>,
     /// The transactions with operations that have not run yet, the innermost last.
     open: Vec<Open>,
-    /// The deletion that the next stride continues.
-    deleting: Option<(&'t DeleteRange, Deletion)>,
+    /// The operation that the next stride continues.
+    running: Option<Running<'t>>,
     /// The moments that the operations so far see, of those that read for the answer.
     moments: Vec<Revision>,
+}
+
+enum Running<'t> {
+    Deleting(&'t DeleteRange, Deletion),
+    Putting(&'t Put, NewValue),
 }
 
 struct Open {
@@ -66,7 +72,7 @@ impl<'t> Execution<'t> {
         lessor: &mut Lessor,
         keys_left: &mut usize,
         want_prev_events: bool,
-    ) -> Result<Advanced<Execution<'t>>, Stop> {
+    ) -> Result<Advanced<Execution<'t>>, ApplyError> {
         let mut executing = match self {
             Execution::Deciding(mut decision) => {
                 let newest = Revision::after(store.rev_current());
@@ -79,7 +85,7 @@ impl<'t> Execution<'t> {
             }
             Execution::Executing(executing) => executing,
         };
-        let Some(result) = executing.run(store, lessor, keys_left, want_prev_events)? else {
+        let Some(result) = executing.run(store, lessor, keys_left, want_prev_events) else {
             return Ok(Advanced::More(Execution::Executing(executing)));
         };
         let mut events = executing.write.commit(store).events;
@@ -97,7 +103,7 @@ impl<'t> Execution<'t> {
     pub(super) fn digest(&mut self) -> Result<Step, StorageError> {
         match self {
             Execution::Deciding(decision) => decision.digest(),
-            Execution::Executing(_) => Ok(Step::Done),
+            Execution::Executing(executing) => executing.digest(),
         }
     }
 }
@@ -105,7 +111,16 @@ impl<'t> Execution<'t> {
 impl<'t> Executing<'t> {
     fn new(write: Write, plan: Plan<'t>) -> Executing<'t> {
         let plan = plan.into_iter();
-        Executing { write, plan, open: Vec::new(), deleting: None, moments: Vec::new() }
+        Executing { write, plan, open: Vec::new(), running: None, moments: Vec::new() }
+    }
+
+    /// Reads the value that an operation of the last stride keeps.
+    fn digest(&mut self) -> Result<Step, StorageError> {
+        match &mut self.running {
+            Some(Running::Putting(_, value)) => value.read()?,
+            Some(Running::Deleting(..)) | None => {}
+        }
+        Ok(Step::Done)
     }
 
     /// Runs operations. Returns `None` if there are more.
@@ -115,16 +130,25 @@ impl<'t> Executing<'t> {
         lessor: &mut Lessor,
         keys_left: &mut usize,
         want_prev_events: bool,
-    ) -> Result<Option<TxnResult>, StorageError> {
+    ) -> Option<TxnResult> {
         loop {
             if let Some(result) = self.close() {
-                return Ok(Some(result));
+                return Some(result);
             }
             if *keys_left == 0 {
-                return Ok(None);
+                return None;
             }
-            let result = match self.deleting.take() {
-                Some((delete, mut deletion)) => {
+            let result = match self.running.take() {
+                Some(Running::Putting(put, NewValue::Known(value))) => {
+                    *keys_left -= 1;
+                    kv::put(store, &mut self.write, lessor, put, value, want_prev_events);
+                    OpResult::Put { rev: self.write.rev(), prev_kv: None }
+                }
+                Some(unread @ Running::Putting(_, NewValue::Stored(_))) => {
+                    self.running = Some(unread);
+                    return None;
+                }
+                Some(Running::Deleting(delete, mut deletion)) => {
                     let write = &mut self.write;
                     let step = kv::delete_some(
                         store,
@@ -136,7 +160,7 @@ impl<'t> Executing<'t> {
                         want_prev_events,
                     );
                     if step == Step::More {
-                        self.deleting = Some((delete, deletion));
+                        self.running = Some(Running::Deleting(delete, deletion));
                         continue;
                     }
                     let deleted = deletion.deleted;
@@ -157,12 +181,11 @@ impl<'t> Executing<'t> {
                                 OpResult::Range { rev: self.write.rev(), result: RangeResult::default() }
                             }
                             Op::Put(put) => {
-                                *keys_left -= 1;
-                                kv::put(store, &mut self.write, lessor, put, want_prev_events)?;
-                                OpResult::Put { rev: self.write.rev(), prev_kv: None }
+                                self.running = Some(Running::Putting(put, NewValue::of(put, store)));
+                                continue;
                             }
                             Op::DeleteRange(delete) => {
-                                self.deleting = Some((delete, Deletion::default()));
+                                self.running = Some(Running::Deleting(delete, Deletion::default()));
                                 continue;
                             }
                             Op::Txn(_) => unreachable!("a plan contains no transactions"),

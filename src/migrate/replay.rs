@@ -72,7 +72,7 @@ pub(super) fn store(state: &mut StateMachine, database: &Database) -> Result<(),
     let mut captured = state.capture(Vec::new());
     while state.gather(&mut captured) == Step::More {}
     let removed_bytes = database.commit(&captured.checkpoint)?;
-    state.checkpointed(captured.rev, removed_bytes)?;
+    drop(state.checkpointed(captured.rev, removed_bytes, database.reader()?));
     while !state.mvcc.trim(limits::CAPTURE_STRIDE_RECORDS).is_empty() {}
     Ok(())
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{
     limits::{CHECKPOINT_REMOVALS_MAX, RECENT_CACHE_BYTES},
     mvcc::{Store, recent::Trimmed},
-    storage::{Record, StorageError, Table, meta},
+    storage::{Reader, Record, Table, meta},
     types::{Rev, Revision},
 };
 
@@ -68,16 +68,17 @@ impl Store {
     }
 
     /// To be called once the newest capture, which ends with `rev`, is committed. The commit removed
-    /// `removed_bytes` from the database.
-    pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64) -> Result<(), StorageError> {
+    /// `removed_bytes` from the database, and `body` sees it. Returns the body before it: if nobody reads it any
+    /// more, dropping it may close a file, so the caller does that without the store.
+    #[must_use]
+    pub(crate) fn checkpointed(&mut self, rev: Rev, removed_bytes: u64, body: Reader) -> Arc<Reader> {
         assert_eq!(rev, self.rev_captured, "captures become durable in order");
         assert!(rev >= self.rev_checkpointed, "the seam only moves forwards");
-        self.body = Arc::new(self.database.reader()?);
         self.rev_checkpointed = rev;
         self.recent.checkpointed();
         self.compaction.rev_finished = self.compaction.rev_captured;
         self.size.remove(removed_bytes);
-        Ok(())
+        std::mem::replace(&mut self.body, Arc::new(body))
     }
 
     /// Drops the oldest records that are in the database, while there are more than the cache may hold:
@@ -92,10 +93,11 @@ impl Store {
         trimmed
     }
 
-    /// To be called after a defragmentation has replaced the database file by a copy without free space.
-    pub(crate) fn defragmented(&mut self) -> Result<(), StorageError> {
-        self.body = Arc::new(self.database.reader()?);
+    /// To be called after a defragmentation has replaced the database file by a copy without free space, which
+    /// `body` reads. Returns the body before it, as [`Store::checkpointed`] does.
+    #[must_use]
+    pub(crate) fn defragmented(&mut self, body: Reader) -> Arc<Reader> {
         self.size.total = self.size.in_use;
-        Ok(())
+        std::mem::replace(&mut self.body, Arc::new(body))
     }
 }

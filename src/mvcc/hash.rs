@@ -7,22 +7,29 @@
 //! At the revision of one of the last compactions the answer is the hash that the compaction computed. It
 //! covers the history as it was before that compaction.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use crate::{
-    limits::RANGE_STRIDE_KEYS,
-    mvcc::{KvHash, RevError, Step, Store, kv_hash},
+    limits::{CAPTURE_STRIDE_RECORDS, RANGE_STRIDE_KEYS},
+    mvcc::{KvHash, RevError, Step, Store, key_index::KeyIndex, kv_hash},
     storage::{Reader, Record, StorageError},
-    types::{KeyRange, Rev, Revision},
+    types::{Chunked, KeyRange, Rev, Revision},
 };
 
 /// Borrows the store in strides, then reads the records without it.
 pub(crate) struct HashWalk {
     /// The revision as the caller gave it; 0 means the newest.
     asked: i64,
-    captured: Option<Captured>,
+    walk: Walk,
     /// The hash that a compaction to that revision computed.
     remembered: Option<KvHash>,
+}
+
+enum Walk {
+    New,
+    Goes(Captured),
+    /// A compaction came during the walk, so the keep set is another one.
+    IsVoid(Captured),
 }
 
 struct Captured {
@@ -30,12 +37,27 @@ struct Captured {
     compacted: Rev,
     /// Revision to hash.
     rev: Rev,
-    body: Arc<Reader>,
-    /// The records that are in memory only.
-    head: Vec<(Revision, Record)>,
-    /// The key that was visited last.
-    after: Option<Box<[u8]>>,
     keep: KeepSet,
+    stage: Stage,
+}
+
+enum Stage {
+    Keys {
+        /// The key that was visited last.
+        after: Option<Box<[u8]>>,
+    },
+    Records(Records),
+}
+
+/// The records to hash: those in a body of the tape, and those that are in memory only.
+struct Records {
+    body: Arc<Reader>,
+    /// The newest revision in `body`.
+    rev_body: Rev,
+    /// Records that were in memory only, in order. Those up to `rev_body` have been stored since.
+    head: Chunked<(Revision, Record)>,
+    /// The next record of the head.
+    next: Revision,
 }
 
 /// Which records at or below the compacted revision are hashed.
@@ -52,19 +74,24 @@ struct KeepSet {
 
 impl HashWalk {
     pub(crate) fn new(asked: i64) -> HashWalk {
-        HashWalk { asked, captured: None, remembered: None }
+        HashWalk { asked, walk: Walk::New, remembered: None }
     }
 
-    /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most.
+    /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most, or the next records that are in memory only,
+    /// [`CAPTURE_STRIDE_RECORDS`] at most. After [`Step::More`], [`HashWalk::settle`] is to be called without the
+    /// store.
     pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
         self.step_of(store, RANGE_STRIDE_KEYS)
     }
 
     pub(super) fn step_of(&mut self, store: &Store, keys_max: usize) -> Result<Step, RevError> {
-        let captured = match self.captured.take() {
-            // If a compaction came during the walk, the keep set is another one, and the walk starts again.
-            Some(captured) if captured.compacted == store.rev_compacted => captured,
-            _ => {
+        let mut captured = match mem::replace(&mut self.walk, Walk::New) {
+            Walk::Goes(captured) if captured.compacted == store.rev_compacted => captured,
+            Walk::Goes(captured) | Walk::IsVoid(captured) => {
+                self.walk = Walk::IsVoid(captured);
+                return Ok(Step::More);
+            }
+            Walk::New => {
                 self.remembered = store.remembered_hash(Rev(self.asked));
                 if self.remembered.is_some() {
                     return Ok(Step::Done);
@@ -72,26 +99,26 @@ impl HashWalk {
                 Captured::begin(self.asked, store)?
             }
         };
-        let captured = self.captured.insert(captured);
-        let after = captured.after.take();
-        let mut visited = 0;
-        for (key, changes) in store.index.range(&KeyRange::all(), after.as_deref()) {
-            let keep = &mut captured.keep;
-            if let Some(live) = changes.at(captured.rev) {
-                keep.any_live = true;
-                keep.left = Vec::new();
-                keep.live.extend((live.revision.main <= captured.compacted).then_some(live.revision));
-            }
-            if !keep.any_live {
-                keep.left.extend(changes.at(captured.compacted).map(|live| live.revision));
-            }
-            visited += 1;
-            if visited == keys_max {
-                captured.after = Some(key.into());
-                return Ok(Step::More);
-            }
+        let step = captured.step(store, keys_max);
+        self.walk = Walk::Goes(captured);
+        Ok(step)
+    }
+
+    /// Drops what a walk has collected that begins anew. There may be so much of it that nobody should wait for
+    /// the store meanwhile.
+    pub(crate) fn settle(&mut self) {
+        if let Walk::IsVoid(_) = self.walk {
+            self.walk = Walk::New;
         }
-        Ok(Step::Done)
+    }
+
+    /// How many records were taken from memory.
+    #[cfg(test)]
+    pub(super) fn head_len(&self) -> usize {
+        match &self.walk {
+            Walk::Goes(Captured { stage: Stage::Records(records), .. }) => records.head.len(),
+            _ => 0,
+        }
     }
 
     #[cfg(test)]
@@ -104,9 +131,11 @@ impl HashWalk {
         if let Some(remembered) = self.remembered {
             return Ok(Some(remembered));
         }
-        let captured = self.captured.expect("a walk is finished after its last step");
-        let Captured { current, compacted, rev, body, head, after, keep } = captured;
-        assert!(after.is_none(), "a walk is finished after its last step");
+        let Walk::Goes(captured) = self.walk else { panic!("a walk is finished after its last step") };
+        let Captured { current, compacted, rev, keep, stage } = captured;
+        let Stage::Records(Records { body, rev_body, head, .. }) = stage else {
+            panic!("a walk is finished after its last step")
+        };
         assert!(rev <= current, "a hash covers no future revision");
         let mut kept = if keep.any_live { keep.live } else { keep.left };
         kept.sort_unstable();
@@ -126,7 +155,8 @@ impl HashWalk {
             }
             take(revision, &record);
         }
-        head.iter().for_each(|(revision, record)| take(*revision, record));
+        let head = head.iter().filter(|(revision, _)| revision.main > rev_body);
+        head.for_each(|(revision, record)| take(*revision, record));
         Ok(Some(KvHash { hash, rev_compacted: compacted, rev_hashed: rev, rev_current: current }))
     }
 }
@@ -141,10 +171,69 @@ impl Captured {
         if rev > current {
             return Err(RevError::Future { asked: rev, current });
         }
-        let head = store.recent.changes(Revision::after(store.rev_checkpointed));
-        let head = head.take_while(|(revision, _)| revision.main <= rev);
-        let head = head.map(|(revision, record)| (revision, record.clone())).collect();
-        let body = Arc::clone(&store.body);
-        Ok(Captured { current, compacted, rev, body, head, after: None, keep: KeepSet::default() })
+        let stage = Stage::Keys { after: None };
+        Ok(Captured { current, compacted, rev, keep: KeepSet::default(), stage })
+    }
+
+    fn step(&mut self, store: &Store, keys_max: usize) -> Step {
+        match &mut self.stage {
+            Stage::Keys { after } => {
+                let last = after.take();
+                let mut visited = 0;
+                for (key, changes) in store.index.range(&KeyRange::all(), last.as_deref()) {
+                    self.keep.add(changes, self.rev, self.compacted);
+                    visited += 1;
+                    if visited == keys_max {
+                        *after = Some(key.into());
+                        return Step::More;
+                    }
+                }
+                self.stage = Stage::Records(Records::of(store));
+                Step::More
+            }
+            Stage::Records(records) => records.gather(store, self.rev),
+        }
+    }
+}
+
+impl KeepSet {
+    fn add(&mut self, changes: &KeyIndex, rev: Rev, compacted: Rev) {
+        if let Some(live) = changes.at(rev) {
+            self.any_live = true;
+            self.left = Vec::new();
+            self.live.extend((live.revision.main <= compacted).then_some(live.revision));
+        }
+        if !self.any_live {
+            self.left.extend(changes.at(compacted).map(|live| live.revision));
+        }
+    }
+}
+
+impl Records {
+    fn of(store: &Store) -> Records {
+        Records {
+            body: Arc::clone(&store.body),
+            rev_body: store.rev_checkpointed,
+            head: Chunked::default(),
+            next: Revision::after(store.rev_checkpointed),
+        }
+    }
+
+    /// Takes the next records up to a revision from memory. If a checkpoint has stored some since the last stride,
+    /// they are in the body that it has made: nothing is compacted that was not when the walk began.
+    fn gather(&mut self, store: &Store, upto: Rev) -> Step {
+        if self.rev_body < store.rev_checkpointed {
+            self.body = Arc::clone(&store.body);
+            self.rev_body = store.rev_checkpointed;
+            self.next = self.next.max(Revision::after(store.rev_checkpointed));
+        }
+        let mut taken = 0;
+        let some = store.recent.changes(self.next).take_while(|(revision, _)| revision.main <= upto);
+        for (revision, record) in some.take(CAPTURE_STRIDE_RECORDS) {
+            self.head.push((revision, record.clone()));
+            self.next = Revision { sub: revision.sub + 1, ..revision };
+            taken += 1;
+        }
+        if taken == CAPTURE_STRIDE_RECORDS { Step::More } else { Step::Done }
     }
 }

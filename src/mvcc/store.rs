@@ -159,11 +159,15 @@ impl Store {
     }
 
     /// The newest value of a key.
+    #[cfg(test)]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        match self.index.get(key).and_then(KeyIndex::newest) {
-            Some(live) => self.value(live.revision).map(Some),
-            None => Ok(None),
-        }
+        self.locate_newest(key).map(Located::load).transpose()
+    }
+
+    /// Where the newest value of a key is.
+    pub(crate) fn locate_newest(&self, key: &[u8]) -> Option<Located> {
+        let live = self.index.get(key).and_then(KeyIndex::newest)?;
+        Some(self.locate(live.revision))
     }
 
     /// What the index knows about a key, if the key exists.
@@ -191,20 +195,6 @@ impl Store {
     ) -> impl Iterator<Item = (&[u8], Option<KeyAt<'_>>)> {
         let keys = self.index.range(range, after);
         keys.map(move |(key, changes)| (key, KeyAt::of(self, changes, before)))
-    }
-
-    /// Reads the key-value pair of a put, from memory or from the database.
-    pub(super) fn value(&self, revision: Revision) -> Result<KeyValue, StorageError> {
-        match self.recent.get(revision) {
-            Some(record) => Ok(record.key_value()),
-            None => {
-                assert!(
-                    revision.main <= self.rev_checkpointed,
-                    "a record that is not in memory is in the database"
-                );
-                self.body.record(revision).map(|record| record.key_value())
-            }
-        }
     }
 
     /// Finds the record of a put, so that it can be read after the store's lock was released.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time,
@@ -48,8 +48,8 @@ use crate::{
     limits,
     link::{GrpcConnector, Peer, Peers, REMOVED},
     raft::{
-        Consensus, Leadership, LeaseClock, LogStore, Logins, Parts, RaftStateMachine, Replica, Tags, Timing,
-        Tokens,
+        Consensus, Leadership, LeaseClock, LogStore, Logins, Parts, RaftStateMachine, Replica, ReplicaLock,
+        Tags, Timing, Tokens,
     },
     sockets::Io,
     storage::{Database, Reserve},
@@ -66,7 +66,7 @@ const GIVE_UP: Duration = limits::DRAIN_TIMEOUT.saturating_sub(Duration::from_mi
 
 /// What the disk thread and the core thread share.
 pub(super) struct State {
-    replica: Arc<RwLock<Replica>>,
+    replica: Arc<ReplicaLock>,
     database: Arc<Database>,
     log: LogStore,
     checkpointing: Arc<Mutex<()>>,
@@ -88,7 +88,7 @@ impl State {
         State {
             hub: Arc::new(Mutex::new(WatchHub::new(replica.state.mvcc.rev_current()))),
             v2_hub: Arc::new(Mutex::new(V2Hub::new(replica.state.v2.tree().index))),
-            replica: Arc::new(RwLock::new(replica)),
+            replica: Arc::new(ReplicaLock::new(replica)),
             database,
             log,
             checkpointing: Arc::default(),

@@ -115,7 +115,7 @@ impl Node {
         loop {
             let step = walk.step(&self.shared.replica.read().state.mvcc);
             match step {
-                Ok(Step::More) if is_wanted() => {}
+                Ok(Step::More) if is_wanted() => walk.settle(),
                 Ok(Step::More) => return Ok(None),
                 Ok(Step::Done) => break,
                 Err(refusal) => return Ok(Some(Hash::Refused(refusal))),

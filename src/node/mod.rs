@@ -58,7 +58,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub(crate) use admin::Member;
@@ -110,7 +110,7 @@ use crate::{
     config::Config,
     lease::Expiry,
     link::Peers,
-    raft::{Consensus, Leadership, LeaseClock, Logins, Replica},
+    raft::{Consensus, Leadership, LeaseClock, Logins, ReplicaLock},
     sockets::Io,
     storage::Database,
     telemetry::Metrics,
@@ -130,7 +130,7 @@ pub(crate) struct Node {
 struct Shared {
     config: Config,
     identity: Identity,
-    replica: Arc<RwLock<Replica>>,
+    replica: Arc<ReplicaLock>,
     hub: Arc<Mutex<WatchHub>>,
     v2_hub: Arc<Mutex<V2Hub>>,
     /// When this member started, and when it learned of the leader, for the statistics of the version 2 API.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     apply::{Captured, StateMachine},
     link::Peer,
-    storage::{Checkpoint, Database, StorageError},
+    storage::{Checkpoint, Database, Reader, StorageError},
     types::{MemberId, Rev},
 };
 
@@ -127,21 +127,22 @@ impl Replica {
         Some((self.state.capture(cells), LogMark(meta)))
     }
 
-    /// A captured checkpoint is on the disk.
+    /// A captured checkpoint is on the disk, and `body` sees it. Returns what is to be dropped without the replica.
+    #[must_use]
     pub(crate) fn checkpointed(
         &mut self,
         rev: Rev,
         removed_bytes: u64,
         LogMark(meta): LogMark,
-    ) -> Result<(), StorageError> {
+        body: Reader,
+    ) -> Arc<Reader> {
         assert!(
             meta.last_log_id >= self.durable.last_log_id,
             "a checkpoint does not end before the last one"
         );
         assert!(meta.last_log_id <= self.applied, "what a checkpoint holds was applied before");
-        self.state.checkpointed(rev, removed_bytes)?;
         self.durable = meta;
-        Ok(())
+        self.state.checkpointed(rev, removed_bytes, body)
     }
 }
 

@@ -81,7 +81,7 @@ fn store(database: &Database, replica: &mut Replica) -> Result<(), StorageError>
     let Some((mut captured, mark)) = replica.capture() else { return Ok(()) };
     while replica.state.gather(&mut captured) == Step::More {}
     let removed_bytes = database.commit(&captured.checkpoint)?;
-    replica.checkpointed(captured.rev, removed_bytes, mark)?;
+    drop(replica.checkpointed(captured.rev, removed_bytes, mark, database.reader()?));
     while !replica.state.mvcc.trim(limits::CAPTURE_STRIDE_RECORDS).is_empty() {}
     Ok(())
 }

@@ -22,7 +22,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine as RaftStateMachineTrait},
 };
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
     logins::Logins,
     marks,
     replica::{Replica, admit_members},
+    replica_lock::ReplicaLock,
     snapshot::{self, Inbox, Received, Snapshot, SnapshotImage},
     stages::{Began, SlowSyncs, Stages, Warnings},
     tags::Tags,
@@ -59,7 +60,7 @@ pub(crate) struct RaftStateMachine {
 
 /// What the state machine shares with the rest of the member.
 pub(crate) struct Parts {
-    pub(crate) replica: Arc<RwLock<Replica>>,
+    pub(crate) replica: Arc<ReplicaLock>,
     pub(crate) database: Arc<Database>,
     /// Held while the database and the replica change together: through a checkpoint, and while
     /// a snapshot takes their place.
@@ -183,7 +184,7 @@ impl RaftStateMachine {
             outcomes: BatchOutcome(Vec::with_capacity(batch.commands.len())),
             told: Told::default(),
         };
-        while let Step::More = self.stride(&mut run)? {
+        while let Step::More = self.stride(&mut run) {
             while let Some((_, application)) = &mut run.running
                 && let Step::More = application.digest()?
             {
@@ -201,7 +202,7 @@ impl RaftStateMachine {
 
     /// Applies some of the commands. Each counts as a key at least, so that a large batch lets readers in as
     /// a large deletion does.
-    fn stride(&self, run: &mut BatchRun<'_>) -> Result<Step, StorageError> {
+    fn stride(&self, run: &mut BatchRun<'_>) -> Step {
         let mut keys_left = limits::APPLY_STRIDE_KEYS;
         let mut replica = self.parts.replica.write();
         if !std::mem::replace(&mut run.has_begun, true) {
@@ -213,7 +214,7 @@ impl RaftStateMachine {
                 None => {
                     let Some(request) = run.requests.next() else {
                         replica.end_entry(run.log_id);
-                        return Ok(Step::Done);
+                        return Step::Done;
                     };
                     let command = &request.command;
                     if matches!(command, Command::AlarmActivate(_) | Command::AlarmDeactivate(_)) {
@@ -223,7 +224,7 @@ impl RaftStateMachine {
                 }
             };
             let visited_before = keys_left;
-            let applied = match replica.state.advance(application, &mut keys_left)? {
+            let applied = match replica.state.advance(application, &mut keys_left) {
                 Progress::More(rest) => {
                     run.running = Some((command, rest));
                     break;
@@ -249,8 +250,8 @@ impl RaftStateMachine {
             keys_left = keys_left.min(visited_before - 1);
         }
         // A reader that waits gets the lock, though this thread wants it again soon.
-        RwLockWriteGuard::unlock_fair(replica);
-        Ok(Step::More)
+        replica.unlock_fair();
+        Step::More
     }
 }
 
@@ -547,7 +548,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
 
 fn install(
     checkpointing: &Mutex<()>,
-    replica: &RwLock<Replica>,
+    replica: &ReplicaLock,
     logins: &Logins,
     database: Arc<Database>,
     received: Received,

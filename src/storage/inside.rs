@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use super::apart::Apart;
+
 thread_local! {
     /// It stays when the thread has left the file, because most threads come back to the same one: so
     /// a read of a record costs no reference count that other threads change too.
@@ -26,6 +28,7 @@ pub(crate) struct Inside {
 
 impl Inside {
     pub(super) fn of(path: &Arc<Path>) -> Inside {
+        Apart::verify();
         let depth = DEPTH.replace(DEPTH.get() + 1);
         let left = FILE.with_borrow_mut(|file| match file {
             Some(known) if Arc::ptr_eq(known, path) => None,

@@ -7,6 +7,7 @@
 //! redb does not verify its checksums when it reads, so everything of ours carries its own and
 //! every read checks it: damage is reported, never served.
 
+mod apart;
 mod backend;
 mod checkpoint;
 mod codec;
@@ -22,6 +23,7 @@ mod reserve;
 mod stretches;
 mod tables;
 
+pub(crate) use apart::Apart;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use database::Database;
 pub(crate) use defragmentation::{Copied, Defragmentation};

@@ -36,6 +36,41 @@ fn puts_and_deletes() {
     );
 }
 
+/// Between two strides, because nobody should wait for the state while a disk is read. [`Replica`] checks that
+/// nothing is read within a stride.
+#[test]
+fn a_value_that_is_kept_and_not_in_memory_is_read_between_two_strides() {
+    let script = "put a 1; put b 2; put c 3";
+    let mut replica = Replica::new();
+    for (_, command) in tape::parse(script) {
+        replica.apply(&command);
+    }
+    replica.capture();
+    replica.commit();
+    let mut replica = replica.crash();
+    let mut out = String::new();
+    for (words, command) in tape::parse("put a _ prev; txn { del b ; put c _ ; put a _ }; put b _; put a _") {
+        let applied = replica.run(&command, false);
+        out += &format!("{words}\n  {}\n", tape::print(&applied));
+    }
+    expect![[r#"
+        put a _ prev
+          5: put over a=1 (2 2 1)
+            + a=1 (2 5 2)
+        txn { del b ; put c _ ; put a _ }
+          6: then { 6: deleted 1; 6: put; 6: put }
+            - b= (0 6 0)
+            + c=3 (4 6 2)
+            + a=1 (2 6 3)
+        put b _
+          6: refused: key not found
+        put a _
+          7: put
+            + a=1 (2 7 4)
+    "#]]
+    .assert_eq(&out);
+}
+
 #[test]
 fn a_put_keeps_what_it_is_told_to_keep() {
     check(

@@ -13,7 +13,7 @@ use crate::{
     },
     lease::Lease,
     mvcc::{CompactionStep, HashWalk, Range, RangeResult, Step as WalkStep},
-    storage::{Database, Table},
+    storage::{Apart, Database, Table},
     types::{Caller, KeyRange, KeyValue, LeaseId},
 };
 
@@ -76,10 +76,13 @@ impl Replica {
         let mut application = Application::new(request, want_prev_events);
         let rev = self.state.mvcc.rev_current();
         loop {
-            match self.state.advance(application, &mut stride_keys.clone()).expect("the disk is well") {
+            // Between two strides others have the state, and only then the database is read.
+            let apart = Apart::new();
+            match self.state.advance(application, &mut stride_keys.clone()) {
                 Progress::Done(applied) => return applied,
                 Progress::More(rest) => application = rest,
             }
+            drop(apart);
             assert_eq!(self.state.mvcc.rev_current(), rev, "half a command is not seen");
             while application.digest().expect("the disk is well") == WalkStep::More {}
         }
@@ -134,7 +137,8 @@ impl Replica {
             while self.state.gather(&mut captured) == WalkStep::More {}
             let Captured { checkpoint, rev, .. } = captured;
             let removed_bytes = self.database.commit(&checkpoint).expect("the disk is well");
-            self.state.checkpointed(rev, removed_bytes).expect("the disk is well");
+            let body = self.database.reader().expect("the disk is well");
+            drop(self.state.checkpointed(rev, removed_bytes, body));
         }
     }
 
@@ -173,7 +177,9 @@ impl Replica {
     /// Everything on which replicas have to agree.
     pub(super) fn dump(&mut self) -> String {
         let mut walk = HashWalk::new(0);
-        while walk.step(&self.state.mvcc).expect("the newest is readable") == WalkStep::More {}
+        while walk.step(&self.state.mvcc).expect("the newest is readable") == WalkStep::More {
+            walk.settle();
+        }
         let hash = walk.finish().expect("the disk is well");
         self.commit();
         self.capture();

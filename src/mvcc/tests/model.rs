@@ -355,7 +355,7 @@ impl<'a> Trial<'a> {
             }
             Op::Defragment => {
                 bench.database.defragment().expect("a new file");
-                bench.store.defragmented().expect("a reader");
+                drop(bench.store.defragmented(bench.database.reader().expect("a reader")));
                 assert_eq!(bench.store.size().total, bench.store.size().in_use);
             }
             Op::Forget => {
@@ -530,7 +530,8 @@ impl<'a> Trial<'a> {
         }
         let checkpoint = Checkpoint { records, removed, cells };
         let removed_bytes = self.bench.database.commit(&checkpoint).expect("a commit");
-        self.bench.store.checkpointed(rev, removed_bytes).expect("a reader");
+        let body = self.bench.database.reader().expect("a reader");
+        drop(self.bench.store.checkpointed(rev, removed_bytes, body));
         self.bench.store.trim(1);
         self.durable = model;
         self.check_size();
@@ -609,7 +610,9 @@ impl<'a> Trial<'a> {
 
     fn hash_step(&mut self) {
         let Some((rev, walk)) = self.hash.as_mut().filter(|_| !self.hash_is_done) else { return };
-        match walk.step_of(&self.bench.store, 2) {
+        let step = walk.step_of(&self.bench.store, 2);
+        walk.settle();
+        match step {
             Ok(step) => self.hash_is_done = step == Step::Done,
             Err(refusal) => {
                 assert_eq!(Some(refusal), self.model.refusal(rev.0));
@@ -676,7 +679,9 @@ impl<'a> Trial<'a> {
 
     fn hash_at(&self, rev: i64) -> KvHash {
         let mut walk = HashWalk::new(rev);
-        while walk.step(&self.bench.store) == Ok(Step::More) {}
+        while walk.step(&self.bench.store) == Ok(Step::More) {
+            walk.settle();
+        }
         walk.finish().expect("a sound database")
     }
 }

@@ -12,7 +12,7 @@ use expect_test::{Expect, expect};
 use tempfile::TempDir;
 
 use crate::{
-    limits::{CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES, HISTORY_BYTES_MAX},
+    limits::{CAPTURE_STRIDE_RECORDS, CHECKPOINT_REMOVALS_MAX, COMPACTION_HASHES, HISTORY_BYTES_MAX},
     mvcc::{
         CompactionStep, Deletion, HashWalk, History, KvHash, Range, RangeResult, RangeWalk, RevBounds,
         RevError, Size, Sort, SortOrder, SortTarget, Step, Store, StoreCheckpoint, Write, store::KeyMeta,
@@ -71,7 +71,8 @@ impl Bench {
         let records = self.store.captured(Revision { main: first, sub: 0 }, usize::MAX);
         let checkpoint = Checkpoint { records, removed, cells };
         let removed_bytes = self.database.commit(&checkpoint).expect("a commit");
-        self.store.checkpointed(rev, removed_bytes).expect("a reader");
+        let body = self.database.reader().expect("a reader");
+        drop(self.store.checkpointed(rev, removed_bytes, body));
         self.store.trim(usize::MAX);
         more
     }
@@ -105,7 +106,7 @@ impl Bench {
                 ["reopen"] => self = self.reopen(),
                 ["defragment"] => {
                     self.database.defragment().expect("a new file");
-                    self.store.defragmented().expect("a reader");
+                    drop(self.store.defragmented(self.database.reader().expect("a reader")));
                 }
                 _ => {
                     let mut write = self.store.begin();
@@ -781,7 +782,9 @@ fn keys_behind_a_limit_are_counted_as_they_were() {
 
 fn hash(store: &Store, rev: i64) -> Result<KvHash, RevError> {
     let mut walk = HashWalk::new(rev);
-    while walk.step(store)? == Step::More {}
+    while walk.step(store)? == Step::More {
+        walk.settle();
+    }
     Ok(walk.finish().expect("a sound database"))
 }
 
@@ -956,7 +959,8 @@ fn removals_do_not_gather() {
         let StoreCheckpoint { first, removed, cells, rev, .. } = captured;
         let records = bench.store.captured(Revision { main: first, sub: 0 }, usize::MAX);
         let bytes = bench.database.commit(&Checkpoint { records, removed, cells }).expect("a commit");
-        bench.store.checkpointed(rev, bytes).expect("a reader");
+        let body = bench.database.reader().expect("a reader");
+        drop(bench.store.checkpointed(rev, bytes, body));
     }
     removed += bench.store.capture().removed.len();
     assert_eq!(removed, 2 * count);
@@ -995,6 +999,34 @@ fn a_superseded_record_below_the_compacted_revision_is_not_hashed() {
     assert_ne!(hash(&one.store, 4), hash(&run("put a 1; put b 1; put a 2").store, 4));
 }
 
+/// Nobody waits for the store while all records are taken that no checkpoint has stored, and it does not matter
+/// how many of them a checkpoint stores meanwhile.
+#[test]
+fn a_hash_takes_the_records_that_are_in_memory_only_in_strides() {
+    const WRITES: &str = "put a 1; { put b 1, put c 1, put d 1 }; del a; put b 2; put c 2; put d 2";
+    let expected = hash(&run(WRITES).store, 0);
+    const RECORDS: usize = 8;
+    for stored_after in 0..=RECORDS / CAPTURE_STRIDE_RECORDS {
+        let mut bench = run(WRITES);
+        let mut walk = HashWalk::new(0);
+        assert_eq!(walk.step(&bench.store), Ok(Step::More), "these were the keys");
+        let mut strides = 0;
+        loop {
+            assert!(walk.head_len() <= strides * CAPTURE_STRIDE_RECORDS);
+            if strides == stored_after {
+                bench.checkpoint_once();
+            }
+            strides += 1;
+            if walk.step(&bench.store) == Ok(Step::Done) {
+                break;
+            }
+        }
+        bench = bench.run("put e 1");
+        assert_eq!(walk.finish().map_err(drop), expected.map_err(drop), "stored after {stored_after}");
+        drop(bench);
+    }
+}
+
 #[test]
 fn a_hash_of_what_is_compacted_under_way_is_refused_or_begun_anew() {
     let mut bench = run("put a 1; put b 1; put c 1; put a 2; put b 2; put c 2");
@@ -1006,6 +1038,10 @@ fn a_hash_of_what_is_compacted_under_way_is_refused_or_begun_anew() {
     let (mut old, mut newest) = (begin(&bench.store, 5), begin(&bench.store, 0));
     bench = bench.run("compact 6");
     let refusal = RevError::Compacted { asked: Rev(5), compacted: Rev(6) };
+    for walk in [&mut old, &mut newest] {
+        assert_eq!(walk.step_of(&bench.store, 1), Ok(Step::More), "it begins anew");
+        walk.settle();
+    }
     assert_eq!(old.step_of(&bench.store, 1), Err(refusal));
     while newest.step_of(&bench.store, 1) == Ok(Step::More) {}
     let finished = newest.finish().expect("a sound database");

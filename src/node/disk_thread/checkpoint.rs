@@ -2,14 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
     clock, limits,
     mvcc::{Size, Step},
     node::space::Space,
-    raft::{LogMark, LogStore, Replica},
+    raft::{LogMark, LogStore, ReplicaLock},
     storage::{Database, Defragmentation, Reserve, StorageError},
     telemetry::Metrics,
     types::Rev,
@@ -17,7 +17,7 @@ use crate::{
 
 /// The one that writes the database. Only the disk thread has it.
 pub(crate) struct Checkpointer {
-    pub(crate) replica: Arc<RwLock<Replica>>,
+    pub(crate) replica: Arc<ReplicaLock>,
     pub(crate) database: Arc<Database>,
     pub(crate) log: LogStore,
     /// See [`Parts`](crate::raft::Parts).
@@ -113,11 +113,13 @@ impl Checkpointer {
     /// A checkpoint is durable.
     fn stored(&mut self, committed: Committed) -> Result<(), StorageError> {
         let Committed { rev, index, mark, removed_bytes } = committed;
+        let body = self.database.reader()?;
         let mut replica = self.replica.write();
         assert!(index <= replica.applied_index(), "no snapshot is installed during a checkpoint");
-        replica.checkpointed(rev, removed_bytes, mark)?;
+        let body_before = replica.checkpointed(rev, removed_bytes, mark, body);
         let compacted = replica.state.mvcc.rev_compact_finished();
         drop(replica);
+        drop(body_before);
         self.trim();
         let before = self.durable.send_replace(index);
         assert!(before <= index, "the database holds entry {before} already, and is said to end at {index}");

@@ -198,7 +198,10 @@ fn finish_copy(stage: &mut Stage, checkpointer: &Checkpointer) -> Result<bool, S
     match mem::replace(stage, BEGIN_AGAIN) {
         Stage::Copying { copy, .. } if copy.is_of(&checkpointer.database) => {
             checkpointer.database.finish_defragmentation(*copy)?;
-            checkpointer.replica.write().state.mvcc.defragmented()?;
+            let body = checkpointer.database.reader()?;
+            let body_before = checkpointer.replica.write().state.mvcc.defragmented(body);
+            // With its last reader the old file is closed.
+            drop(body_before);
             Ok(true)
         }
         Stage::Copying { .. } | Stage::Freeing(_) => Ok(false),

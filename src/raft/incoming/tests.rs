@@ -18,7 +18,6 @@ use std::{
 
 use futures_util::{FutureExt, future::join_all};
 use openraft::storage::RaftLogStorage;
-use parking_lot::RwLock;
 use prost::Message;
 use tempfile::TempDir;
 use tokio::{sync::watch, time};
@@ -31,7 +30,7 @@ use crate::{
     limits,
     link::{Peer, tests::unreachable_peers},
     pb::retcd::raft as pb,
-    raft::{LeaseClock, LogStore, Parts, RaftStateMachine, Replica, Tags, Timing},
+    raft::{LeaseClock, LogStore, Parts, RaftStateMachine, Replica, ReplicaLock, Tags, Timing},
     storage::Database,
     telemetry::Metrics,
     v2,
@@ -53,7 +52,7 @@ struct Follower {
     consensus: Consensus,
     log: LogStore,
     disk: MemoryDisk,
-    replica: Arc<RwLock<Replica>>,
+    replica: Arc<ReplicaLock>,
     _home: TempDir,
 }
 
@@ -73,7 +72,7 @@ impl Follower {
         let disk = MemoryDisk::default();
         let log = open_log(&disk, false, &replica, metrics.clone());
         let rev = replica.state.mvcc.rev_current();
-        let replica = Arc::new(RwLock::new(replica));
+        let replica = Arc::new(ReplicaLock::new(replica));
         let parts = Parts {
             replica: replica.clone(),
             database,

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    apply::{Application, Command, Put},
+    apply::{Application, Command, Progress, Put},
     disk::memory::MemoryDisk,
     mvcc::Step,
     pb::retcd::raft as pb,
@@ -174,7 +174,11 @@ fn a_state_with_a_part_of_an_entry_is_known_as_such() {
         let request = Command::Put(put).by(Caller::Nobody);
         let log_id = codec::log_id(LogPosition { term: 1, index: replica.applied_index() + 1 });
         replica.begin_entry(log_id);
-        replica.state.advance(Application::new(&request, false), &mut 1)?;
+        let mut application = Application::new(&request, false);
+        while let Progress::More(rest) = replica.state.advance(application, &mut 1) {
+            application = rest;
+            application.digest()?;
+        }
         replica.end_entry(log_id);
         Ok::<(), StorageError>(())
     };
@@ -187,7 +191,8 @@ fn a_state_with_a_part_of_an_entry_is_known_as_such() {
     let (mut captured, mark) = replica.capture().expect("there is a change");
     while replica.state.gather(&mut captured) == Step::More {}
     database.commit(&captured.checkpoint).expect("the power is on");
-    replica.checkpointed(captured.rev, 0, mark).expect("the power is on");
+    let body = database.reader().expect("the power is on");
+    drop(replica.checkpointed(captured.rev, 0, mark, body));
     drop((replica, database));
 
     let mut replica = Replica::open(Arc::new(open())).expect("a sound database");

@@ -10,7 +10,7 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage, RaftStateMachine as _},
     vote::leader_id_std::LeaderId,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -27,7 +27,8 @@ use crate::{
     link::Piece,
     mvcc::Step,
     raft::{
-        LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, Tags, codec, message,
+        LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, ReplicaLock, Tags, codec,
+        message,
         typ::{Batch, Entry, LogId, Vote},
     },
     storage::Table,
@@ -45,7 +46,7 @@ const JOINED: &[u8] = b"joined";
 struct Member {
     home: TempDir,
     database: Arc<Database>,
-    replica: Arc<RwLock<Replica>>,
+    replica: Arc<ReplicaLock>,
     machine: RaftStateMachine,
     log: LogStore,
     /// Checkpoints that it asks for, each to be answered through the other.
@@ -97,7 +98,7 @@ impl Member {
         );
         let log = log.expect("a log that fits the database");
         let rev = replica.state.mvcc.rev_current();
-        let replica = Arc::new(RwLock::new(replica));
+        let replica = Arc::new(ReplicaLock::new(replica));
         let (ask, asked) = mpsc::unbounded_channel();
         let durable = watch::Sender::new(0);
         let machine = RaftStateMachine::new(
@@ -143,7 +144,9 @@ impl Member {
         let (mut captured, meta) = self.replica.write().capture().expect("something changed");
         while self.replica.read().state.gather(&mut captured) == Step::More {}
         let removed = self.database.commit(&captured.checkpoint).expect("a checkpoint");
-        self.replica.write().checkpointed(captured.rev, removed, meta).expect("a checkpoint");
+        let body = self.database.reader().expect("a checkpoint");
+        let body_before = self.replica.write().checkpointed(captured.rev, removed, meta, body);
+        drop(body_before);
     }
 
     /// The snapshot of this member as it travels.
@@ -180,9 +183,9 @@ impl Member {
     async fn summary(&mut self) -> (u64, Rev, u32, (u64, u64)) {
         let log = self.log.get_log_state().await.expect("a log");
         let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
-        let replica = self.replica.read();
         let hash = self.database.hash(&|| true).expect("a sound database").expect("it is wanted");
         let log = (index(log.last_purged_log_id), index(log.last_log_id));
+        let replica = self.replica.read();
         (replica.applied_index(), replica.state.mvcc.rev_current(), hash, log)
     }
 
@@ -256,7 +259,7 @@ async fn a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one()
 /// A member that catches up applies faster than its disk takes it.
 #[tokio::test]
 async fn what_is_not_on_the_disk_is_bounded() {
-    let Member { replica, mut machine, mut asked, durable, .. } = Member::new("behind");
+    let Member { replica, database, mut machine, mut asked, durable, .. } = Member::new("behind");
     let entries = limits::UNSAVED_BYTES as u64 / 1_000_000 + 20;
     let applied = async {
         let entries = (0..entries).map(|index| Ok((entry(index, 1_000_000), None)));
@@ -274,7 +277,9 @@ async fn what_is_not_on_the_disk_is_bounded() {
             reached.push(index);
             let captured = replica.write().capture();
             let (captured, meta) = captured.expect("something was applied");
-            replica.write().checkpointed(captured.rev, 0, meta).expect("it is told so");
+            let body = database.reader().expect("it can be read");
+            let body_before = replica.write().checkpointed(captured.rev, 0, meta, body);
+            drop(body_before);
             durable.send_replace(index);
         }
         reached
