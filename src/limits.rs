@@ -312,6 +312,11 @@ pub(crate) const HISTORY_BYTES_MAX: usize = 1024 * 1024;
 /// for a client that does not read.
 pub(crate) const WATCH_SEND_BYTES: usize = 8 * 1024;
 
+/// Events of one response to a watcher that are encoded at once. A response with more is sent while its events are
+/// encoded and, if they were not in memory, reserves their memory before they are read. It is one message all the same,
+/// unless the watcher asked for fragments.
+pub(crate) const WATCH_WHOLE_EVENTS: usize = if cfg!(test) { 8 } else { 1024 };
+
 /// Distinct revisions in one catch-up batch of a watcher.
 pub(crate) const WATCH_BATCH_REVS: usize = 1000;
 

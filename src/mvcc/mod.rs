@@ -37,7 +37,7 @@ mod tests;
 pub(crate) use checkpoint::StoreCheckpoint;
 pub(crate) use compaction::CompactionStep;
 pub(crate) use hash::HashWalk;
-pub(crate) use history::History;
+pub(crate) use history::{History, LongHistory};
 pub(crate) use hold::Hold;
 pub(crate) use kv_hash::{KvHash, etcd_key};
 pub(crate) use range::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget};

@@ -154,7 +154,7 @@ impl Recent {
 }
 
 impl Changes {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Changes::One(_) => 1,
             Changes::Many(records) => records.len(),

@@ -85,6 +85,15 @@ impl AnswerMemory {
         Ok(())
     }
 
+    /// Waits for memory for what has to be in memory as a whole, however much that is. Of what is larger than any
+    /// answer may be, so much is reserved: then there is one such at a time.
+    pub(super) async fn reserve_up_to(&self, bytes: usize) -> Result<Memory, ReadError> {
+        let needed = bytes.min(self.kept.answer_bytes_max);
+        let mut memory = Memory { reserved: None, needed };
+        self.wait(&mut memory).await?;
+        Ok(memory)
+    }
+
     fn pool_for(&self, bytes: usize) -> &Pool {
         if bytes <= self.whole.answer_bytes_max { &self.whole } else { &self.kept }
     }

@@ -16,9 +16,8 @@ use crate::{
     apply::{Missing, Outcome, ReadTxn, Txn, admission::Call},
     auth::{AuthError, AuthStore},
     clock, limits,
-    mvcc::{History, Range, RangeResult, RangeWalk, RevError, Step},
-    storage::StorageError,
-    types::{Caller, Event, Rev},
+    mvcc::{Range, RangeResult, RangeWalk, RevError, Step},
+    types::{Caller, Rev},
 };
 
 /// What a range has found.
@@ -212,27 +211,6 @@ impl Node {
         }
         memory.shrink_to(bytes);
         Ok(Filled::All)
-    }
-
-    /// Changes from `from` on, whole revisions, for a watcher that is behind.
-    pub(super) fn history(&self, from: Rev, max_revs: usize, max_bytes: usize) -> Result<History, ReadError> {
-        assert!(max_revs > 0, "a stride of history takes at least one revision");
-        let stride = self.shared.replica.read().state.mvcc.history(from, max_revs, max_bytes)?;
-        Ok(stride.load()?)
-    }
-
-    /// Adds to each event what the key held before it.
-    pub(super) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
-        for some in events.chunks_mut(limits::RANGE_STRIDE_KEYS) {
-            let borrowed: Vec<&Event> = some.iter().collect();
-            let lookup = self.shared.replica.read().state.mvcc.locate_prev(&borrowed);
-            let found = lookup.load()?;
-            assert_eq!(found.len(), some.len(), "each event has its place among what was looked up");
-            for (event, prev) in some.iter_mut().zip(found) {
-                event.prev_kv = prev;
-            }
-        }
-        Ok(())
     }
 
     /// Asks users and roles, after a barrier, and the newest revision at that moment. Whether the caller may

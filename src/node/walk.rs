@@ -8,6 +8,7 @@ use super::{Node, ReadError, answer_memory::Memory};
 use crate::{
     limits,
     mvcc::{RangeWalk, RevError, Step},
+    storage::StorageError,
     threads,
 };
 
@@ -24,7 +25,7 @@ pub(super) enum Walked<'a> {
 /// the other.
 pub(super) struct Turns {
     pub(super) long: Arc<Semaphore>,
-    short: Arc<Semaphore>,
+    pub(super) short: Arc<Semaphore>,
 }
 
 impl Turns {
@@ -83,12 +84,21 @@ impl Node {
         mut walk: RangeWalk<'static>,
         turns: &Arc<Semaphore>,
     ) -> Result<(RangeWalk<'static>, Step), ReadError> {
+        self.read_apart(turns, move || walk.digest().map(|step| (walk, step))).await
+    }
+
+    /// Reads something on the blocking pool, when it is its turn.
+    pub(super) async fn read_apart<T: Send + 'static>(
+        &self,
+        turns: &Arc<Semaphore>,
+        read: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, ReadError> {
         let turn = Arc::clone(turns).acquire_owned().await.map_err(|_| ReadError::Stopped)?;
-        let digest = move || {
+        let read = move || {
             // The turn ends when the part was read, also if the client has gone meanwhile.
             let _turn = turn;
-            walk.digest().map(|step| (walk, step))
+            read()
         };
-        Ok(threads::blocking(digest).await.map_err(|_| ReadError::Stopped)??)
+        Ok(threads::blocking(read).await.map_err(|_| ReadError::Stopped)??)
     }
 }

@@ -13,15 +13,16 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Credentials, Node, ReadError, StorageError};
+use super::{Credentials, ManyEvents, Node, ReadError, answer_memory::Memory, past::Past};
 use crate::{
     apply::admission::Call,
     auth::AuthError,
     limits::{
-        HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, WATCH_BATCH_REVS, WATCH_QUEUE, WATCHERS_JUDGED_AT_ONCE,
+        HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, WATCH_BATCH_REVS, WATCH_QUEUE, WATCH_WHOLE_EVENTS,
+        WATCHERS_JUDGED_AT_ONCE,
     },
-    mvcc::{History, RevError},
-    types::{Caller, Event, Rev},
+    mvcc::{History, LongHistory, RevError},
+    types::{Caller, Chunked, Event, Rev},
     watch::{CreateError, Delivery, Feed, Lagging, State, WatchId, WatcherSpec},
 };
 
@@ -41,16 +42,30 @@ pub(crate) struct WatchStream {
 
 /// A stretch of history, and who walks it. All of them have seen what comes before it.
 struct Stride {
-    history: History,
-    /// For each revision, whether its events have their previous values.
-    filled: Vec<bool>,
+    path: Path,
     walkers: VecDeque<Lagging>,
+}
+
+enum Path {
+    Short {
+        history: History,
+        /// For each revision, whether its events have their previous values.
+        filled: Vec<bool>,
+    },
+    Long {
+        events: Arc<Chunked<Event>>,
+        next: Rev,
+        current: Rev,
+        memory: Arc<Memory>,
+    },
 }
 
 /// What one turn of catching up came to.
 pub(crate) enum CaughtUp {
     /// A watcher has got these events; the store was at `rev` when they were read.
     Events { id: WatchId, spec: Arc<WatcherSpec>, rev: Rev, events: Vec<Event> },
+    /// The same, with more events than are handled in one go.
+    ManyEvents { id: WatchId, spec: Arc<WatcherSpec>, rev: Rev, events: ManyEvents },
     /// A watcher needs history below this revision, which is gone, and has ended.
     Compacted { id: WatchId, compacted: Rev },
 }
@@ -180,25 +195,37 @@ impl WatchStream {
 
     /// One turn of catching up: reads a stride, or lets one watcher walk it. `None` if no watcher
     /// gets to hear of the turn.
-    pub(crate) fn catch_up(&mut self) -> Result<Option<CaughtUp>, ReadError> {
+    pub(crate) async fn catch_up(&mut self) -> Result<Option<CaughtUp>, ReadError> {
         let Some(mut stride) = self.stride.take() else {
-            return self.read_stride();
+            return self.read_stride().await;
         };
-        let walker = stride.walkers.pop_front();
-        let walked = walker.map_or(Ok(None), |walker| self.walk(&mut stride, walker))?;
-        if !stride.walkers.is_empty() {
+        let Some(walker) = stride.walkers.pop_front() else { return Ok(None) };
+        let is_last = stride.walkers.is_empty();
+        let walked = match &mut stride.path {
+            Path::Short { history, filled } => self.walk(history, filled, walker, is_last).await?,
+            Path::Long { events, next, current, memory } => {
+                let picks = self.walk_long(events, walker.next_rev, &walker.spec).await;
+                let (events, memory) = (Arc::clone(events), Arc::clone(memory));
+                let many = ManyEvents::new(&self.node, events, picks, walker.spec.prev_kv, memory);
+                let (id, spec, rev) = (walker.id, Arc::clone(&walker.spec), *current);
+                let heard = many.len() > 0;
+                self.resume(walker, *next, heard);
+                heard.then_some(CaughtUp::ManyEvents { id, spec, rev, events: many })
+            }
+        };
+        if !is_last {
             self.stride = Some(stride);
         }
         Ok(walked)
     }
 
-    fn read_stride(&mut self) -> Result<Option<CaughtUp>, ReadError> {
+    async fn read_stride(&mut self) -> Result<Option<CaughtUp>, ReadError> {
         let Some(first) = self.lagging.pop_front() else { return Ok(None) };
         let from = first.next_rev;
         // What many watchers walk costs each of them little.
         let bytes = HISTORY_BYTES_MAX.min(HISTORY_BYTES_PER_WATCHER * (1 + self.lagging.len()));
-        let history = match self.node.history(from, WATCH_BATCH_REVS, bytes) {
-            Ok(history) => history,
+        let past = match self.node.history(from, WATCH_BATCH_REVS, bytes).await {
+            Ok(past) => past,
             Err(ReadError::Rev(RevError::Compacted { compacted, .. })) => {
                 self.node.watch_hub().retire(self.feed.stream, first.id);
                 self.watchers.remove(&first.id);
@@ -206,32 +233,43 @@ impl WatchStream {
             }
             Err(error) => return Err(error),
         };
+        let (next, path) = match past {
+            Past::Short(history) => {
+                (history.next, Path::Short { filled: vec![false; history.revs.len()], history })
+            }
+            Past::Long(LongHistory { events, next, current }, memory) => {
+                (next, Path::Long { events: Arc::new(events), next, current, memory: Arc::new(memory) })
+            }
+        };
         let (mut walkers, lagging): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.lagging)
             .into_iter()
-            .partition(|laggard| from <= laggard.next_rev && laggard.next_rev < history.next);
+            .partition(|laggard| from <= laggard.next_rev && laggard.next_rev < next);
         walkers.push_front(first);
         self.lagging = lagging;
-        self.stride = Some(Stride { filled: vec![false; history.revs.len()], history, walkers });
+        self.stride = Some(Stride { path, walkers });
         Ok(None)
     }
 
     /// Gives a watcher what it wants of a stride, and moves it behind it.
-    fn walk(&mut self, stride: &mut Stride, walker: Lagging) -> Result<Option<CaughtUp>, ReadError> {
-        let Lagging { id, next_rev, spec } = walker;
+    async fn walk(
+        &mut self,
+        history: &mut History,
+        filled: &mut [bool],
+        walker: Lagging,
+        is_last: bool,
+    ) -> Result<Option<CaughtUp>, ReadError> {
+        let (id, spec) = (walker.id, Arc::clone(&walker.spec));
         let mut wanted = Vec::new();
-        let is_last = stride.walkers.is_empty();
-        let start = stride.history.revs.partition_point(|(rev, _)| *rev < next_rev);
-        for ((_, events), filled) in stride.history.revs[start..].iter_mut().zip(&mut stride.filled[start..])
-        {
+        let start = history.revs.partition_point(|(rev, _)| *rev < walker.next_rev);
+        for ((_, events), filled) in history.revs[start..].iter_mut().zip(&mut filled[start..]) {
             if spec.prev_kv && !*filled && events.iter().any(|event| spec.wants(event)) {
-                self.node.fill_prev(events)?;
+                self.node.fill_prev(events).await?;
                 *filled = true;
             }
             if !is_last {
                 wanted.extend(events.iter().filter(|event| spec.wants(event)).cloned());
                 continue;
             }
-            // There may be very many of one revision.
             events.retain(|event| spec.wants(event));
             if wanted.is_empty() {
                 wanted = mem::take(events);
@@ -239,18 +277,44 @@ impl WatchStream {
                 wanted.append(events);
             }
         }
-        let next_rev = stride.history.next.max(next_rev);
         let heard = !wanted.is_empty();
-        let state = self.node.watch_hub().resume(self.feed.stream, id, next_rev, heard);
-        if let State::Unsynced { next_rev } = state {
-            self.lagging.push_back(Lagging { id, next_rev, spec: Arc::clone(&spec) });
+        self.resume(walker, history.next, heard);
+        Ok(heard.then_some(CaughtUp::Events { id, spec, rev: history.current, events: wanted }))
+    }
+
+    /// Which events of a long stride a watcher gets.
+    async fn walk_long(&self, events: &Chunked<Event>, next_rev: Rev, spec: &WatcherSpec) -> Arc<[u32]> {
+        let mut picks = Vec::new();
+        for start in (0..events.len()).step_by(WATCH_WHOLE_EVENTS) {
+            let some = events.iter_from(start).take(WATCH_WHOLE_EVENTS).zip(start..);
+            let wanted = some.filter(|(event, _)| event.kv.mod_rev >= next_rev && spec.wants(event));
+            picks.extend(wanted.map(|(_, place)| place as u32));
+            tokio::task::yield_now().await;
         }
-        Ok(heard.then_some(CaughtUp::Events { id, spec, rev: stride.history.current, events: wanted }))
+        picks.into()
+    }
+
+    /// A watcher has seen everything before `next_rev`.
+    fn resume(&mut self, walker: Lagging, next_rev: Rev, heard: bool) {
+        let Lagging { id, next_rev: before, spec } = walker;
+        let state = self.node.watch_hub().resume(self.feed.stream, id, next_rev.max(before), heard);
+        if let State::Unsynced { next_rev } = state {
+            self.lagging.push_back(Lagging { id, next_rev, spec });
+        }
     }
 
     /// Adds to each event what the key held before it.
-    pub(crate) fn fill_prev(&self, events: &mut [Event]) -> Result<(), StorageError> {
-        self.node.fill_prev(events)
+    pub(crate) async fn fill_prev(&self, events: &mut [Event]) -> Result<(), ReadError> {
+        self.node.fill_prev(events).await
+    }
+
+    /// Events of a published revision. All streams share them, so they take no memory here.
+    pub(crate) fn published(
+        &self,
+        (events, picks): (Arc<Chunked<Event>>, Arc<[u32]>),
+        prev_kv: bool,
+    ) -> ManyEvents {
+        ManyEvents::new(&self.node, events, picks, prev_kv, Arc::default())
     }
 }
 

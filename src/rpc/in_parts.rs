@@ -1,20 +1,26 @@
-//! Answers that are sent in parts, because they are too large to be encoded as a whole.
+//! Messages that are sent in parts, because they are too large to be encoded as a whole.
 //!
 //! ```text
-//! prefix | frame | frame | ... | trailers
+//! an answer:  prefix | frame | frame | ... | trailers
+//! a stream:   what the library encodes | prefix | frame | frame | ... | what the library encodes | ...
 //! ```
 //!
-//! Such an answer is one message like any other. What it takes is counted, and released part by part as the client
-//! takes it. A client that is too slow loses the rest.
+//! Such a message is one like any other. What it takes is counted, and released part by part as the client
+//! takes it. A client that is too slow loses the rest, if others wait for what the message keeps.
 //!
-//! The handler of the call returns a placeholder, because our gRPC library encodes answers as a whole. The
-//! interceptor puts the body of the answer in its place.
+//! Our gRPC library encodes messages as a whole. So the handler of a call returns a placeholder for its answer, and the
+//! interceptor puts the body of the answer in its place. The handler of a stream hands a large message over in a
+//! [`Slot`], and the body of the stream sends it between the messages that the library has encoded.
 
 use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -96,33 +102,15 @@ impl PartsBody {
 
 /// The frames of an answer that have not been sent.
 struct Frames {
-    next: Next,
-    unsent: Arc<Unsent>,
-    slowness: AbortHandle,
-}
-
-enum Next {
-    Prefix(Bytes),
-    Message,
-    Nothing,
+    message: LargeMessage,
+    is_over: bool,
 }
 
 impl Frames {
     fn new(rope: Rope, memory: Memory) -> Result<Frames, Status> {
-        let size = rope.len();
-        if size > MESSAGE_BYTES_MAX {
-            return Err(Status::resource_exhausted(format!(
-                "trying to send message larger than max ({size} vs. {MESSAGE_BYTES_MAX})"
-            )));
-        }
-        let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
-        prefix.put_u8(NOT_COMPRESSED);
-        prefix.put_u32(size as u32);
         let bytes_per_sec = bytes_per_sec_of(memory.bytes());
-        let unsent = Arc::new(Unsent::new(rope, memory));
-        let slowness = give_up_when_slow(Arc::downgrade(&unsent), limits::LONG_ANSWER_GRACE, bytes_per_sec);
-        let slowness = tokio::spawn(slowness).abort_handle();
-        Ok(Frames { next: Next::Prefix(prefix.freeze()), unsent, slowness })
+        let message = LargeMessage::new(vec![rope], memory)?.given_up_when_slow(bytes_per_sec);
+        Ok(Frames { message, is_over: false })
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
@@ -133,54 +121,205 @@ impl Frames {
     }
 
     async fn next_frame(&mut self) -> Option<Frame<Bytes>> {
-        let status = match std::mem::replace(&mut self.next, Next::Message) {
-            Next::Prefix(prefix) => return Some(Frame::data(prefix)),
-            Next::Message => match self.unsent.next().await {
-                Ok(Some(data)) => return Some(Frame::data(data)),
-                Ok(None) => Status::ok(""),
-                Err(status) => status,
-            },
-            Next::Nothing => {
-                self.next = Next::Nothing;
-                return None;
-            }
+        if self.is_over {
+            return None;
+        }
+        let status = match self.message.next().await {
+            Ok(Some(data)) => return Some(Frame::data(data)),
+            Ok(None) => Status::ok(""),
+            Err(status) => status,
         };
-        self.next = Next::Nothing;
-        let mut trailers = HeaderMap::new();
-        // A status of ours consists of valid header values.
-        let _ = status.add_header(&mut trailers);
-        Some(Frame::trailers(trailers))
+        self.is_over = true;
+        Some(trailers_of(&status))
     }
 }
 
-impl Drop for Frames {
+fn trailers_of(status: &Status) -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    // A status of ours consists of valid header values.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
+}
+
+/// The large messages of a stream, on their way from the handler to the body of the stream: one at a time.
+#[derive(Clone, Default)]
+pub(super) struct Slot(Arc<Mutex<Option<LargeMessage>>>);
+
+impl Slot {
+    /// Returns once the message was sent. The body asks the handler for more only then, so nobody has to be woken.
+    pub(super) async fn send(&self, message: LargeMessage) {
+        let before = self.0.lock().replace(message);
+        assert!(before.is_none(), "one message is sent at a time");
+        poll_fn(|_| if self.0.lock().is_none() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Where the handler of `response` hands over large messages.
+    pub(super) fn take_from(response: &mut http::Response<Body>) -> Option<Slot> {
+        response.extensions_mut().remove()
+    }
+
+    /// The body of a stream whose library encodes `body`.
+    pub(super) fn between(self, body: Body) -> StreamInParts {
+        StreamInParts { body: Some(body), slot: self, sending: None }
+    }
+}
+
+/// The parts of a message.
+type MessageParts = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+/// The body of a stream of which some messages are sent in parts.
+pub(super) struct StreamInParts {
+    /// What the gRPC library encodes. `None` once the stream was ended here.
+    body: Option<Body>,
+    slot: Slot,
+    /// The rest of a large message.
+    sending: Option<MessageParts>,
+}
+
+impl http_body::Body for StreamInParts {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(sending) = &mut this.sending {
+                match ready!(sending.as_mut().poll_next(cx)) {
+                    Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Some(Err(status)) => {
+                        (this.sending, this.body) = (None, None);
+                        return Poll::Ready(Some(Ok(trailers_of(&status))));
+                    }
+                    None => this.sending = None,
+                }
+            }
+            let Some(body) = &mut this.body else { return Poll::Ready(None) };
+            // The library hands out what it has encoded before it waits for the handler.
+            if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+                return Poll::Ready(frame);
+            }
+            let Some(message) = this.slot.0.lock().take() else { return Poll::Pending };
+            this.sending = Some(Box::pin(message.into_stream()));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sending.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+/// A message, or some that follow each other, until it was sent or given up.
+pub(super) struct LargeMessage {
+    unsent: Arc<Unsent>,
+    slowness: Option<AbortHandle>,
+}
+
+impl LargeMessage {
+    pub(super) fn new(messages: Vec<Rope>, memory: Memory) -> Result<LargeMessage, Status> {
+        if let Some(size) = messages.iter().map(Rope::len).find(|size| *size > MESSAGE_BYTES_MAX) {
+            return Err(Status::resource_exhausted(format!(
+                "trying to send message larger than max ({size} vs. {MESSAGE_BYTES_MAX})"
+            )));
+        }
+        Ok(LargeMessage { unsent: Arc::new(Unsent::new(messages, memory)), slowness: None })
+    }
+
+    /// For a message that keeps something for which others wait.
+    pub(super) fn given_up_when_slow(mut self, bytes_per_sec: u64) -> LargeMessage {
+        let unsent = Arc::downgrade(&self.unsent);
+        let slowness = give_up_when_slow(unsent, limits::LONG_ANSWER_GRACE, bytes_per_sec);
+        self.slowness = Some(tokio::spawn(slowness).abort_handle());
+        self
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        self.unsent.next().await
+    }
+
+    /// The messages, as the client decodes them.
+    #[cfg(test)]
+    pub(super) async fn decoded<M: Message + Default>(mut self) -> Vec<M> {
+        let mut bytes = Vec::new();
+        while let Some(data) = self.next().await.expect("nobody gives it up") {
+            bytes.extend_from_slice(&data);
+        }
+        let mut messages = Vec::new();
+        let mut rest = &bytes[..];
+        while let Some((prefix, behind)) = rest.split_at_checked(PREFIX_BYTES) {
+            let [_, length @ ..] = *<&[u8; PREFIX_BYTES]>::try_from(prefix).expect("its length");
+            let (message, behind) = behind.split_at(u32::from_be_bytes(length) as usize);
+            messages.push(M::decode(message).expect("a whole message"));
+            rest = behind;
+        }
+        assert_eq!(rest, b"");
+        messages
+    }
+
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Status>> + Send {
+        stream::unfold(self, |mut message| async move {
+            let data = message.next().await.transpose()?;
+            Some((data, message))
+        })
+    }
+}
+
+impl Drop for LargeMessage {
     fn drop(&mut self) {
-        self.slowness.abort();
+        if let Some(slowness) = &self.slowness {
+            slowness.abort();
+        }
     }
 }
 
-/// The message of an answer, until it was sent or given up.
+/// The rest of a message. It can be given up while nobody asks for it.
 struct Unsent {
-    message: Mutex<Option<(Rope, Memory)>>,
+    rest: Mutex<Option<Rest>>,
     /// The bytes that were asked for, because the client has taken those before them.
     taken_bytes: AtomicU64,
 }
 
+struct Rest {
+    /// The first of them has been begun if `is_begun`.
+    messages: VecDeque<Rope>,
+    is_begun: bool,
+    memory: Memory,
+}
+
 impl Unsent {
-    fn new(rope: Rope, memory: Memory) -> Unsent {
-        Unsent { message: Mutex::new(Some((rope, memory))), taken_bytes: AtomicU64::new(0) }
+    fn new(messages: Vec<Rope>, memory: Memory) -> Unsent {
+        let rest = Rest { messages: messages.into(), is_begun: false, memory };
+        Unsent { rest: Mutex::new(Some(rest)), taken_bytes: AtomicU64::new(0) }
     }
 
     async fn next(&self) -> Result<Option<Bytes>, Status> {
-        let Some((mut rope, mut memory)) = self.message.lock().take() else {
+        let Some(mut rest) = self.rest.lock().take() else {
             return Err(Status::unavailable("the answer was given up because the client read it too slowly"));
         };
-        let Some(data) = rope.next().await? else { return Ok(None) };
+        let Some(data) = rest.next().await? else { return Ok(None) };
         self.taken_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        // A key takes more memory than bytes in the message.
-        memory.shrink_to(memory.bytes().saturating_sub(data.len()));
-        *self.message.lock() = Some((rope, memory));
+        *self.rest.lock() = Some(rest);
         Ok(Some(data))
+    }
+}
+
+impl Rest {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        while let Some(message) = self.messages.front_mut() {
+            if !std::mem::replace(&mut self.is_begun, true) {
+                let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
+                prefix.put_u8(NOT_COMPRESSED);
+                prefix.put_u32(message.len() as u32);
+                return Ok(Some(prefix.freeze()));
+            }
+            if let Some(data) = message.next().await? {
+                // A key takes more memory than bytes in the message.
+                self.memory.shrink_to(self.memory.bytes().saturating_sub(data.len()));
+                return Ok(Some(data));
+            }
+            self.messages.pop_front();
+            self.is_begun = false;
+        }
+        Ok(None)
     }
 }
 
@@ -200,7 +339,7 @@ async fn give_up_when_slow(unsent: Weak<Unsent>, grace: Duration, bytes_per_sec:
         let since = start.elapsed().saturating_sub(grace);
         let is_slow = unsent.taken_bytes.load(Ordering::Relaxed) <= bytes_due(since, bytes_per_sec);
         // While a part is being read, the message is not here: then it is dropped the next time.
-        if is_slow && unsent.message.lock().take().is_some() {
+        if is_slow && unsent.rest.lock().take().is_some() {
             return;
         }
     }
@@ -257,11 +396,11 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_not_taken_is_given_up() {
         let mut frames = frames(5);
-        let unsent = Arc::downgrade(&frames.unsent);
+        let unsent = Arc::downgrade(&frames.message.unsent);
         assert!(frames.next_frame().await.expect("the prefix").is_data());
         give_up_when_slow(unsent.clone(), Duration::ZERO, 1).await;
         let unsent = unsent.upgrade().expect("the body is there");
-        assert!(unsent.message.lock().is_none(), "it is dropped while nobody asks for more");
+        assert!(unsent.rest.lock().is_none(), "it is dropped while nobody asks for more");
         let trailers = frames.next_frame().await.expect("trailers").into_trailers().expect("trailers");
         assert_eq!(status(&trailers).code(), tonic::Code::Unavailable);
         assert!(frames.next_frame().await.is_none());
@@ -272,7 +411,7 @@ mod tests {
         let mut frames = frames(5);
         assert!(frames.next_frame().await.expect("the prefix").is_data());
         assert!(frames.next_frame().await.expect("the first keys").is_data());
-        let watch = give_up_when_slow(Arc::downgrade(&frames.unsent), Duration::ZERO, 1);
+        let watch = give_up_when_slow(Arc::downgrade(&frames.message.unsent), Duration::ZERO, 1);
         let mut watch = Box::pin(watch);
         // Less than a second has passed, for which nothing is due.
         assert!(futures_util::poll!(&mut watch).is_pending());

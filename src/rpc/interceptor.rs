@@ -26,7 +26,7 @@ use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{
     deadline::{Deadline, MalformedTimeout},
-    in_parts::PartsBody,
+    in_parts::{PartsBody, Slot},
     slow,
     slow::{Remote, Stats},
     status::{self, Refusal},
@@ -310,11 +310,18 @@ impl Open {
                 }
             },
             // The code of a stream is known when the stream ends.
-            GrpcKind::ServerStream | GrpcKind::BidiStream => response.map(|body| {
-                let messages = MessageCounter::default();
-                let leader = self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
-                Body::new(Answers { body: Some(body), messages, leader, deadline, open: self })
-            }),
+            GrpcKind::ServerStream | GrpcKind::BidiStream => {
+                let slot = Slot::take_from(&mut response);
+                response.map(|body| {
+                    let body = match slot {
+                        Some(slot) => Body::new(slot.between(body)),
+                        None => body,
+                    };
+                    let messages = MessageCounter::default();
+                    let leader = self.requires_leader.then(|| LeaderWatch::new(&self.table.interceptor.node));
+                    Body::new(Answers { body: Some(body), messages, leader, deadline, open: self })
+                })
+            }
         }
     }
 }

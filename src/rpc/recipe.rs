@@ -13,7 +13,7 @@ use super::{status::Refusal, wrong_kind};
 use crate::{
     apply::{self, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Op, Put, Txn, TxnResult},
     mvcc::{Range, RangeResult, RevBounds, Sort, SortOrder, SortTarget},
-    node::{AuthChanges, CaughtUp, Found, NotCreated, ProposeError, Session, WatchStream},
+    node::{AuthChanges, CaughtUp, Found, ManyEvents, NotCreated, ProposeError, Session, WatchStream},
     types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev},
     watch::{Delivery, WatcherSpec},
 };
@@ -224,6 +224,8 @@ pub(crate) struct Changes {
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
     auth_changes: AuthChanges,
     queued: VecDeque<Event>,
+    /// Events behind those.
+    many: Option<ManyEvents>,
 }
 
 impl Changes {
@@ -246,7 +248,7 @@ impl Changes {
             NotCreated::Refused(refused) => Status::unknown(refused.to_string()),
         })?;
         let stopping = Box::pin(session.stopping());
-        Ok(Changes { stream, stopping, auth_changes, queued: VecDeque::new() })
+        Ok(Changes { stream, stopping, auth_changes, queued: VecDeque::new(), many: None })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
@@ -254,9 +256,17 @@ impl Changes {
             if let Some(event) = self.queued.pop_front() {
                 return Ok(event);
             }
+            if let Some(many) = &mut self.many {
+                match many.next().await? {
+                    Some(events) => self.queued.extend(events),
+                    None => self.many = None,
+                }
+                continue;
+            }
             if self.stream.is_behind() {
-                match self.stream.catch_up()? {
+                match self.stream.catch_up().await? {
                     Some(CaughtUp::Events { events, .. }) => self.queued.extend(events),
+                    Some(CaughtUp::ManyEvents { events, .. }) => self.many = Some(events),
                     Some(CaughtUp::Compacted { .. }) => return Err(Refusal::Compacted.into()),
                     None => {}
                 }

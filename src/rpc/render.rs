@@ -9,10 +9,10 @@ use crate::{
     node::{Member, Node},
     pb::{
         etcdserverpb::{self as pb, AlarmType, ResponseHeader, ResponseOp, response_op},
-        mvccpb,
+        mvccpb::{self, event::EventType},
         nested::{self, Fields, Nested},
     },
-    types::{KeyValue, Rev},
+    types::{Event, EventKind, KeyValue, Rev},
 };
 
 pub(crate) fn header(node: &Node, rev: Rev) -> ResponseHeader {
@@ -33,6 +33,19 @@ pub(crate) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
         version: kv.version,
         value: kv.value,
         lease: kv.lease.0,
+    }
+}
+
+/// Events have previous pairs if any watcher has asked for them.
+pub(crate) fn event(event: Event, want_prev: bool) -> mvccpb::Event {
+    let kind = match event.kind {
+        EventKind::Put => EventType::Put,
+        EventKind::Delete => EventType::Delete,
+    };
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(key_value(event.kv)),
+        prev_kv: if want_prev { event.prev_kv.map(key_value) } else { None },
     }
 }
 

@@ -21,8 +21,13 @@ use crate::{
     apply::{OpResult, TxnResult},
     limits::ANSWER_FRAME_BYTES,
     mvcc::{RangeResult, Weight},
-    node::Tail,
-    pb::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse},
+    node::{ManyEvents, Tail},
+    pb::{
+        etcdserverpb::{
+            DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse, WatchResponse,
+        },
+        mvccpb,
+    },
     types::KeyValue,
 };
 
@@ -39,6 +44,8 @@ enum Part {
     Kvs(u32, vec::IntoIter<KeyValue>),
     /// Key-values that have not been read yet.
     Tail(u32, Box<Tail>),
+    /// Events, each in a field with this tag.
+    Events(u32, Box<ManyEvents>),
 }
 
 /// The tags of the fields with key-values, and of the message in a `ResponseOp`.
@@ -50,6 +57,7 @@ const OP_RANGE: u32 = 1;
 const OP_PUT: u32 = 2;
 const OP_DELETE_RANGE: u32 = 3;
 const OP_TXN: u32 = 4;
+const WATCH_EVENTS: u32 = 11;
 
 /// With a tail, `result` has the first keys only.
 pub(super) fn range(header: ResponseHeader, result: RangeResult, tail: Option<Tail>) -> Rope {
@@ -76,6 +84,22 @@ pub(super) fn delete_range(header: ResponseHeader, deleted: i64, prev_kvs: Vec<K
     rope.fields(&DeleteRangeResponse { header: Some(header), deleted, prev_kvs: Vec::new() });
     rope.kvs(DELETE_PREV_KVS, prev_kvs);
     rope
+}
+
+/// The events have `bytes` in the message, each counted by [`event_bytes`]. `response` has all other fields.
+pub(super) fn watch(response: &WatchResponse, events: ManyEvents, bytes: usize) -> Rope {
+    assert!(response.events.is_empty(), "the events are those of the rope");
+    let mut rope = Rope::default();
+    rope.fields(response);
+    rope.len += bytes;
+    rope.parts.push_back(Part::Events(WATCH_EVENTS, Box::new(events)));
+    rope
+}
+
+/// The bytes that an event adds to a response: a tag, the length, and the event.
+pub(super) fn event_bytes(event: &mvccpb::Event) -> usize {
+    let bytes = event.encoded_len();
+    key_len(WATCH_EVENTS) + encoded_len_varint(bytes as u64) + bytes
 }
 
 /// Calls itself for nested transactions, so its stack frame is kept small: a loop, and no iterator adapters.
@@ -113,7 +137,8 @@ impl Rope {
         self.len
     }
 
-    /// The next bytes, about [`ANSWER_FRAME_BYTES`] of them or one key-value; `None` after the last.
+    /// The next bytes, about [`ANSWER_FRAME_BYTES`] of them, or one key-value, or the events that are read at once;
+    /// `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let mut frame = BytesMut::new();
         while frame.len() < ANSWER_FRAME_BYTES
@@ -125,6 +150,13 @@ impl Rope {
                     let Some(kv) = kvs.next() else { continue };
                     prost::encoding::message::encode(tag, &render::key_value(kv), &mut frame);
                     self.parts.push_front(Part::Kvs(tag, kvs));
+                }
+                Part::Events(tag, mut many) => {
+                    let Some(events) = many.next().await? else { continue };
+                    for event in events {
+                        prost::encoding::message::encode(tag, &render::event(event, true), &mut frame);
+                    }
+                    self.parts.push_front(Part::Events(tag, many));
                 }
                 Part::Tail(tag, mut tail) => {
                     if let Some(kvs) = tail.next().await? {

@@ -23,17 +23,21 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{render, session, status::Refusal};
+use super::{
+    in_parts::{LargeMessage, Slot},
+    render, rope, session,
+    status::Refusal,
+};
 use crate::{
     auth::AuthError,
-    limits::{REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES},
-    node::{AuthChanges, CaughtUp, Node, NotCreated, Session, WatchStream},
+    limits::{LONG_ANSWER_BYTES_PER_SEC_MIN, REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES, WATCH_WHOLE_EVENTS},
+    node::{AuthChanges, CaughtUp, ManyEvents, Memory, Node, NotCreated, Session, WatchStream},
     pb::{
         etcdserverpb::{
             WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
             watch_request::RequestUnion, watch_server,
         },
-        mvccpb::{self, event::EventType},
+        mvccpb,
     },
     types::{Event, EventKind, KeyRange, Rev},
     watch::{Batch, Delivery, WatchId, WatcherSpec},
@@ -62,17 +66,33 @@ impl watch_server::Watch for Watch {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let session = session(&self.node, &request).await;
         let call = WatchCall::new(self.node.clone(), &session, request.into_inner());
-        let responses = stream::unfold((call, 0), |(mut call, handed)| async move {
+        let slot = Slot::default();
+        let responses = stream::unfold((call, 0, slot.clone()), |(mut call, handed, slot)| async move {
             if handed >= WATCH_SEND_BYTES {
                 // The gRPC library sends what it has collected once the stream pauses.
                 task::yield_now().await;
             }
-            let response = call.next().await;
+            let response = loop {
+                match call.next().await {
+                    Ok(Outgoing::Whole(response)) => break Ok(response),
+                    Ok(Outgoing::InParts(message)) => slot.send(message).await,
+                    Err(status) => break Err(status),
+                }
+            };
             let bytes = response.as_ref().map_or(0, value_bytes);
-            Some((response, (call, if handed >= WATCH_SEND_BYTES { bytes } else { handed + bytes })))
+            Some((response, (call, if handed >= WATCH_SEND_BYTES { bytes } else { handed + bytes }, slot)))
         });
-        Ok(Response::new(Box::pin(responses)))
+        let mut response = Response::<Self::WatchStream>::new(Box::pin(responses));
+        response.extensions_mut().insert(slot);
+        Ok(response)
     }
+}
+
+/// A response on its way to the client.
+enum Outgoing {
+    Whole(WatchResponse),
+    /// It has more events than are encoded in one go.
+    InParts(LargeMessage),
 }
 
 /// Why a call wakes up.
@@ -97,7 +117,9 @@ struct WatchCall<R> {
     requests: Option<R>,
     stream: WatchStream,
     /// Responses that were not asked for yet. Nothing else is done until there are none.
-    outbox: VecDeque<WatchResponse>,
+    outbox: VecDeque<Outgoing>,
+    /// Events that the last turn has put into the outbox.
+    events: usize,
     /// The last turn read history, so this turn handles everything else.
     strode: bool,
     /// The ticks of progress notifications, once any watcher has asked for them.
@@ -116,6 +138,7 @@ where
             requests: Some(requests),
             stream: session.watch(),
             outbox: VecDeque::new(),
+            events: 0,
             strode: false,
             progress: None,
             stopping: Box::pin(session.stopping()),
@@ -124,7 +147,7 @@ where
     }
 
     /// The next response; an error ends the stream.
-    async fn next(&mut self) -> Result<WatchResponse, Status> {
+    async fn next(&mut self) -> Result<Outgoing, Status> {
         loop {
             if let Some(response) = self.outbox.pop_front() {
                 return Ok(response);
@@ -146,7 +169,7 @@ where
                     return Err(status);
                 }
                 Wake::Delivery(delivery) => {
-                    self.delivery(delivery)?;
+                    self.delivery(delivery).await?;
                     self.observe_send(start);
                 }
                 Wake::ProgressTick => {
@@ -157,7 +180,7 @@ where
                 Wake::Stride => {
                     // Reading history never waits, so this lets the other tasks of this thread run.
                     coop::consume_budget().await;
-                    self.stride()?;
+                    self.stride().await?;
                     self.observe_send(start);
                 }
             }
@@ -165,8 +188,8 @@ where
     }
 
     /// Counts the events that the turn that began at `start` has put into the outbox.
-    fn observe_send(&self, start: Instant) {
-        let events = self.outbox.iter().map(|response| response.events.len()).sum();
+    fn observe_send(&mut self, start: Instant) {
+        let events = mem::take(&mut self.events);
         if events > 0 {
             self.node.metrics().observe_watch_send(start.elapsed(), events);
         }
@@ -231,7 +254,7 @@ where
                 ..self.response(WatchId::NONE, published)
             },
         };
-        self.outbox.push_back(WatchResponse { created: true, ..response });
+        self.tell(WatchResponse { created: true, ..response });
     }
 
     /// Ends the watchers that the client may not have any more.
@@ -242,53 +265,61 @@ where
                 cancel_reason: cancel_reason(denied),
                 ..self.response(id, self.node.rev())
             };
-            self.outbox.push_back(response);
+            self.tell(response);
         }
     }
 
     fn cancel(&mut self, id: WatchId) {
         if let Some(published) = self.stream.cancel(id) {
             let response = self.response(id, published);
-            self.outbox.push_back(WatchResponse { canceled: true, ..response });
+            self.tell(WatchResponse { canceled: true, ..response });
         }
     }
 
-    fn delivery(&mut self, delivery: Delivery) -> Result<(), Status> {
+    async fn delivery(&mut self, delivery: Delivery) -> Result<(), Status> {
         match delivery {
-            Delivery::Batch(batch) => self.batch(&batch)?,
-            Delivery::Progress { rev, id } => self.outbox.push_back(self.response(id, rev)),
-            Delivery::StreamProgress { rev } => self.outbox.push_back(self.response(WatchId::NONE, rev)),
+            Delivery::Batch(batch) => self.batch(&batch).await?,
+            Delivery::Progress { rev, id } => self.tell(self.response(id, rev)),
+            Delivery::StreamProgress { rev } => self.tell(self.response(WatchId::NONE, rev)),
             Delivery::Lagging => self.stream.fell_behind(),
         }
         Ok(())
     }
 
-    fn batch(&mut self, batch: &Batch) -> Result<(), Status> {
+    async fn batch(&mut self, batch: &Batch) -> Result<(), Status> {
         let response = self.response(WatchId::NONE, batch.rev);
         for share in batch.shares() {
+            let response = WatchResponse { watch_id: share.id.0, ..response.clone() };
+            if share.events().len() > WATCH_WHOLE_EVENTS {
+                let events = self.stream.published(share.picked(), share.prev_kv);
+                self.push_many(&response, events, share.fragment).await?;
+                continue;
+            }
             let events = if share.prev_kv && share.events().any(lacks_prev) {
                 // Events have only the previous pairs that were in memory, and none if they were applied before any
                 // watcher asked for them.
                 let mut events: Vec<Event> = share.events().cloned().collect();
-                self.stream.fill_prev(&mut events)?;
-                events.into_iter().map(|event| render_event(event, true)).collect()
+                self.stream.fill_prev(&mut events).await?;
+                events.into_iter().map(|event| render::event(event, true)).collect()
             } else {
-                share.events().map(|event| render_event(event.clone(), share.prev_kv)).collect()
+                share.events().map(|event| render::event(event.clone(), share.prev_kv)).collect()
             };
-            let response = WatchResponse { watch_id: share.id.0, events, ..response.clone() };
-            self.push_events(response, share.fragment);
+            self.push_events(WatchResponse { events, ..response }, share.fragment);
         }
         Ok(())
     }
 
     /// Reads one stride of history.
-    fn stride(&mut self) -> Result<(), Status> {
-        match self.stream.catch_up()? {
+    async fn stride(&mut self) -> Result<(), Status> {
+        match self.stream.catch_up().await? {
             Some(CaughtUp::Events { id, spec, rev, events }) => {
-                let events = events.into_iter().map(|event| render_event(event, spec.prev_kv)).collect();
+                let events = events.into_iter().map(|event| render::event(event, spec.prev_kv)).collect();
                 self.push_events(WatchResponse { events, ..self.response(id, rev) }, spec.fragment);
             }
-            Some(CaughtUp::Compacted { id, compacted }) => self.outbox.push_back(WatchResponse {
+            Some(CaughtUp::ManyEvents { id, spec, rev, events }) => {
+                self.push_many(&self.response(id, rev), events, spec.fragment).await?;
+            }
+            Some(CaughtUp::Compacted { id, compacted }) => self.tell(WatchResponse {
                 canceled: true,
                 compact_revision: compacted.0,
                 ..self.response(id, Rev(0))
@@ -299,12 +330,64 @@ where
     }
 
     fn push_events(&mut self, response: WatchResponse, fragment: bool) {
-        let bytes_max = self.node.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
+        self.events += response.events.len();
+        let bytes_max = self.fragment_bytes_max();
         if fragment && response.events.len() > 1 && response.encoded_len() >= bytes_max {
-            self.outbox.extend(fragments(response, bytes_max));
+            self.outbox.extend(fragments(response, bytes_max).into_iter().map(Outgoing::Whole));
         } else {
-            self.outbox.push_back(response);
+            self.tell(response);
         }
+    }
+
+    /// Adds events to a response, or to fragments of one, that are too many to be in memory as such. First their bytes
+    /// are counted, and when they are sent they are read once more.
+    async fn push_many(
+        &mut self,
+        response: &WatchResponse,
+        mut events: ManyEvents,
+        fragment: bool,
+    ) -> Result<(), Status> {
+        self.events += events.len();
+        // A field that is false takes no bytes.
+        let part = WatchResponse { fragment, ..response.clone() };
+        let room =
+            if fragment { self.fragment_bytes_max().saturating_sub(part.encoded_len()) } else { usize::MAX };
+        // The number of events of each part, and their bytes.
+        let mut parts = Vec::new();
+        let (mut count, mut bytes) = (0, 0);
+        let mut counted = events.clone();
+        while let Some(some) = counted.next().await? {
+            for event in some {
+                let event_bytes = rope::event_bytes(&render::event(event, true));
+                if count > 0 && bytes + event_bytes >= room {
+                    parts.push((mem::take(&mut count), mem::take(&mut bytes)));
+                }
+                count += 1;
+                bytes += event_bytes;
+            }
+            task::yield_now().await;
+        }
+        parts.push((count, bytes));
+        let last = parts.len() - 1;
+        let is_waited_for = events.is_waited_for();
+        let parts = parts.into_iter().enumerate().map(|(number, (count, bytes))| {
+            let part = WatchResponse { fragment: number < last, ..part.clone() };
+            rope::watch(&part, events.split_off(count), bytes)
+        });
+        let mut message = LargeMessage::new(parts.collect(), Memory::default())?;
+        if is_waited_for {
+            message = message.given_up_when_slow(LONG_ANSWER_BYTES_PER_SEC_MIN);
+        }
+        self.outbox.push_back(Outgoing::InParts(message));
+        Ok(())
+    }
+
+    fn fragment_bytes_max(&self) -> usize {
+        self.node.config().max_request_bytes + REQUEST_OVERHEAD_BYTES
+    }
+
+    fn tell(&mut self, response: WatchResponse) {
+        self.outbox.push_back(Outgoing::Whole(response));
     }
 
     /// A response without content.
@@ -342,25 +425,13 @@ fn lacks_prev(event: &Event) -> bool {
     event.prev_kv.is_none() && !creates
 }
 
-fn render_event(event: Event, prev_kv: bool) -> mvccpb::Event {
-    let kind = match event.kind {
-        EventKind::Put => EventType::Put,
-        EventKind::Delete => EventType::Delete,
-    };
-    mvccpb::Event {
-        r#type: kind.into(),
-        kv: Some(render::key_value(event.kv)),
-        prev_kv: if prev_kv { event.prev_kv.map(render::key_value) } else { None },
-    }
-}
-
 /// Splits a response into parts of less than `bytes_max`, unless a single event is larger.
 fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
     let empty = WatchResponse { fragment: true, events: Vec::new(), ..response.clone() };
     let mut parts = vec![empty.clone()];
     let mut bytes = empty.encoded_len();
     for event in response.events {
-        let event_bytes = encoded_len(&event);
+        let event_bytes = rope::event_bytes(&event);
         let part = parts.last_mut().expect("there is a first part");
         if !part.events.is_empty() && bytes + event_bytes >= bytes_max {
             bytes = empty.encoded_len() + event_bytes;
@@ -372,12 +443,6 @@ fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
     }
     parts.last_mut().expect("there is a first part").fragment = false;
     parts
-}
-
-/// The bytes that an event adds to a response: a one-byte tag, the length, and the event.
-fn encoded_len(event: &mvccpb::Event) -> usize {
-    let bytes = event.encoded_len();
-    1 + prost::length_delimiter_len(bytes) + bytes
 }
 
 fn progress_ticker(interval: Duration) -> Interval {

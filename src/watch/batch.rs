@@ -50,7 +50,7 @@ pub(crate) struct Share<'a> {
     pub(crate) id: WatchId,
     pub(crate) prev_kv: bool,
     pub(crate) fragment: bool,
-    events: &'a Chunked<Event>,
+    events: &'a Arc<Chunked<Event>>,
     picks: &'a [u32],
 }
 
@@ -99,8 +99,13 @@ impl Batch {
 }
 
 impl<'a> Share<'a> {
+    /// The events of the whole revision, and which of them these are.
+    pub(crate) fn picked(&self) -> (Arc<Chunked<Event>>, Arc<[u32]>) {
+        (Arc::clone(self.events), self.picks.into())
+    }
+
     pub(crate) fn events(&self) -> impl ExactSizeIterator<Item = &'a Event> + use<'a> {
-        let events = self.events;
+        let events = &**self.events;
         self.picks.iter().map(move |&pick| events.get(pick as usize).expect("a pick is one of the events"))
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Publication {
     events: Arc<Chunked<Event>>,
     /// The position of the next event.
     next: u32,
+    /// What the events before it keep alive.
+    bytes: usize,
     hits: Vec<Hit>,
     /// If there are more hits than a queue should hold, the watchers of these events read all of them from history.
     laggards: Option<BTreeSet<Seat>>,
@@ -226,17 +228,18 @@ impl WatchHub {
         assert_eq!(rev, self.published.next(), "revisions are published one after the other");
         assert_eq!(self.begun, self.published, "one revision is published at a time");
         self.begun = rev;
-        Publication { rev, events, next: 0, hits: mem::take(&mut self.hits), laggards: None }
+        Publication { rev, events, next: 0, bytes: 0, hits: mem::take(&mut self.hits), laggards: None }
     }
 
     /// Finds the watchers of the next events, [`PUBLISH_STRIDE_EVENTS`] at most.
     pub(crate) fn match_some(&self, publication: &mut Publication) -> Matched {
-        let Publication { events, next, hits, laggards, .. } = publication;
+        let Publication { events, next, bytes, hits, laggards, .. } = publication;
         for event in events.iter_from(*next as usize).take(PUBLISH_STRIDE_EVENTS) {
             self.synced.matching(&event.kv.key, |seats| match laggards {
                 None => hits.extend(seats.iter().map(|seat| (*seat, *next))),
                 Some(laggards) => laggards.extend(seats),
             });
+            *bytes += event_bytes(event);
             *next += 1;
         }
         if laggards.is_none() && *next as usize > PUBLISH_STRIDE_EVENTS && hits.len() > PUBLISH_HITS_MAX {
@@ -247,15 +250,12 @@ impl WatchHub {
 
     /// Queues the events for the watchers that were found, if they are still there.
     pub(crate) fn finish(&mut self, publication: Publication) {
-        let Publication { rev, events, next, mut hits, laggards } = publication;
+        let Publication { rev, events, next, bytes, mut hits, laggards } = publication;
         assert_eq!(next as usize, events.len(), "every event was matched");
         assert_eq!(rev, self.begun, "a revision is published that was begun");
         self.published = rev;
-        if !hits.is_empty() {
-            let bytes = events.iter().map(event_bytes).sum();
-            for of_stream in hits.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
-                self.publish_to(of_stream[0].0.0, rev, &events, bytes, of_stream);
-            }
+        for of_stream in hits.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
+            self.publish_to(of_stream[0].0.0, rev, &events, bytes, of_stream);
         }
         for (stream, id) in laggards.into_iter().flatten() {
             self.fall_back(stream, rev, [id]);

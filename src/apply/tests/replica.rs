@@ -91,7 +91,11 @@ impl Replica {
     /// Looks for the previous pairs that were not in memory.
     fn fill_prev(&self, applied: &mut Applied) {
         for event in applied.events.iter_mut().filter(|event| event.prev_kv.is_none()) {
-            let found = self.state.mvcc.locate_prev(&[event]).load().expect("the disk is well");
+            let store = &self.state.mvcc;
+            let found = store
+                .locate_prev(&[event], store.rev_compacted())
+                .load(usize::MAX)
+                .expect("the disk is well");
             event.prev_kv = found.into_iter().next().expect("each event has its place");
         }
     }

@@ -434,7 +434,10 @@ impl<'a> Trial<'a> {
                     let is_readable = Rev(rev.0 - 1) >= model.compacted && !is_creation;
                     before.get(&event.kv.key).filter(|_| is_readable).map(|(_, kv)| kv.clone())
                 });
-                let found = store.locate_prev(&events).load().expect("a sound database");
+                let found = store
+                    .locate_prev(&events, store.rev_compacted())
+                    .load(usize::MAX)
+                    .expect("a sound database");
                 assert_eq!(found, expected.collect::<Vec<_>>());
             }
             Op::HashBegin(pick) => {

@@ -674,8 +674,8 @@ fn what_keys_held_before_an_event() {
     };
     let events = events(&bench.store);
     let show = |store: &Store| {
-        let located = store.locate_prev(&events.iter().collect::<Vec<_>>());
-        let values = located.load().expect("a sound database");
+        let located = store.locate_prev(&events.iter().collect::<Vec<_>>(), store.rev_compacted());
+        let values = located.load(usize::MAX).expect("a sound database");
         let values = values.into_iter().map(|kv| kv.map_or("-".to_owned(), |kv| text(&kv.value)));
         values.collect::<Vec<_>>().join(" ")
     };

@@ -11,10 +11,13 @@ use super::*;
 use crate::{
     apply::{Command, DeleteRange, Op, Put, Txn},
     config::Config,
-    limits::{WATCH_BATCH_REVS, WATCH_QUEUE},
+    limits::{READ_STRIDE_RECORDS, WATCH_BATCH_REVS, WATCH_QUEUE},
     mvcc::Range,
     node::{self, Credentials, Running},
-    pb::etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
+    pb::{
+        etcdserverpb::{WatchCancelRequest, WatchProgressRequest},
+        mvccpb::event::EventType,
+    },
     telemetry::Metrics,
     types::LeaseId,
     watch::WatchHub,
@@ -27,6 +30,8 @@ struct Stage {
     node: Node,
     requests: Option<mpsc::UnboundedSender<Result<WatchRequest, Status>>>,
     call: Option<WatchCall<Requests>>,
+    /// Responses that came with others and were not taken yet.
+    inbox: VecDeque<WatchResponse>,
     running: Option<Running>,
     _data_dir: TempDir,
 }
@@ -43,6 +48,7 @@ impl Stage {
             node,
             requests: Some(requests),
             call: Some(call),
+            inbox: VecDeque::new(),
             running: Some(running),
             _data_dir: data_dir,
         }
@@ -124,7 +130,15 @@ impl Stage {
     }
 
     async fn next(&mut self) -> WatchResponse {
-        self.call.as_mut().expect("it is open").next().await.expect("the stream goes on")
+        loop {
+            if let Some(response) = self.inbox.pop_front() {
+                return response;
+            }
+            match self.call.as_mut().expect("it is open").next().await.expect("the stream goes on") {
+                Outgoing::Whole(response) => return response,
+                Outgoing::InParts(message) => self.inbox.extend(message.decoded::<WatchResponse>().await),
+            }
+        }
     }
 
     /// Events of `watch_id` until one of revision `rev`, as `revision key value`.
@@ -448,7 +462,7 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     hub.create(&mut feed, spec).expect("0 is free");
     hub.publish(Rev(rev), Arc::new(events.into_iter().collect()));
     let delivery = feed.recv().await.expect("it is published");
-    stage.call.as_mut().expect("it is open").delivery(delivery).expect("the store answers");
+    stage.call.as_mut().expect("it is open").delivery(delivery).await.expect("the store answers");
     assert_eq!(lines(&stage.next().await), ["3 k=2 was 1"]);
 }
 
@@ -507,6 +521,85 @@ async fn large_responses_come_in_fragments_for_those_who_ask() {
     }
 }
 
+/// Live and from history; with previous pairs that were applied before anybody asked for them; in fragments.
+#[tokio::test]
+async fn a_revision_with_many_events_is_sent_in_parts_and_is_the_same() {
+    const KEYS: usize = 40;
+    let mut stage = Stage::set().await;
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("k{number:02}")).collect();
+    let puts: Vec<_> =
+        keys.iter().map(|key| (key.as_str(), Some(Bytes::from(vec![b'x'; 100_000])))).collect();
+    // As many as fit a request.
+    let puts: Vec<&[_]> = puts.chunks(10).collect();
+    stage.write_all(&puts).await;
+    let deletes: Vec<_> = keys.iter().map(|key| (key.as_str(), None)).collect();
+    for (is_live, prev_kv, fragment) in [false, true]
+        .into_iter()
+        .flat_map(|live| [false, true].into_iter().map(move |prev| (live, prev)))
+        .flat_map(|(live, prev)| [false, true].into_iter().map(move |fragment| (live, prev, fragment)))
+    {
+        stage.reopen();
+        let create = WatchCreateRequest { prev_kv, fragment, ..on("k", "l") };
+        let rev = if is_live {
+            stage.create(create).await;
+            stage.write(&deletes).await
+        } else {
+            let rev = stage.write(&deletes).await;
+            stage.create(WatchCreateRequest { start_revision: rev, ..create }).await;
+            rev
+        };
+        let mut parts = Vec::new();
+        while parts.last().is_none_or(|part: &WatchResponse| part.fragment) {
+            parts.push(stage.next().await);
+        }
+        assert_eq!(parts.len() > 1, prev_kv && fragment, "4 MB are more than a fragment");
+        assert!(parts.iter().all(|part| part.watch_id == 0 && revision(part) == rev && !part.canceled));
+        let bytes_max = 1_572_864 + REQUEST_OVERHEAD_BYTES;
+        assert!(!fragment || parts.iter().all(|part| part.encoded_len() < bytes_max));
+        let events: Vec<&mvccpb::Event> = parts.iter().flat_map(|part| &part.events).collect();
+        assert_eq!(events.len(), KEYS);
+        for (event, key) in events.into_iter().zip(&keys) {
+            let kv = event.kv.as_ref().expect("an event has a key");
+            assert_eq!(
+                (event.r#type(), text(&kv.key), kv.mod_revision),
+                (EventType::Delete, key.clone(), rev)
+            );
+            let prev = event.prev_kv.as_ref().map(|prev| (text(&prev.key), prev.value.len()));
+            assert_eq!(prev, prev_kv.then(|| (key.clone(), 100_000)));
+        }
+        stage.write_all(&puts).await;
+    }
+}
+
+/// Other tasks of the reactor get their turn while such a revision is counted.
+#[tokio::test]
+async fn a_stream_with_many_events_yields() {
+    const KEYS: usize = 3000;
+    let mut stage = Stage::set().await;
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("k{number:04}")).collect();
+    let puts: Vec<_> = keys.iter().map(|key| (key.as_str(), Some(Bytes::from("v")))).collect();
+    for is_live in [true, false] {
+        stage.reopen();
+        let rev = stage.write(&puts).await;
+        stage
+            .create(WatchCreateRequest { start_revision: if is_live { 0 } else { rev }, ..on("k", "l") })
+            .await;
+        if is_live {
+            stage.write(&puts).await;
+        }
+        let mut next = std::pin::pin!(stage.call.as_mut().expect("it is open").next());
+        let mut polls = 0;
+        let outgoing = std::future::poll_fn(|context| {
+            polls += 1;
+            next.as_mut().poll(context)
+        });
+        let Ok(Outgoing::InParts(message)) = outgoing.await else { panic!("many events are sent in parts") };
+        assert!(polls > KEYS / READ_STRIDE_RECORDS, "{polls}");
+        let responses = message.decoded::<WatchResponse>().await;
+        assert_eq!(responses.iter().map(|response| response.events.len()).collect::<Vec<_>>(), [KEYS]);
+    }
+}
+
 #[tokio::test]
 async fn a_half_closed_stream_goes_on() {
     let mut stage = Stage::set().await;
@@ -521,7 +614,7 @@ async fn a_server_that_stops_says_so() {
     let mut stage = Stage::set().await;
     stage.create(on("k", "")).await;
     stage.running.as_ref().expect("it runs").announce_stop();
-    let end = stage.call.as_mut().expect("it is open").next().await.expect_err("the stream ends");
+    let end = stage.call.as_mut().expect("it is open").next().await.err().expect("the stream ends");
     assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
 }
 
@@ -550,6 +643,6 @@ fn the_sum_of_the_parts_is_known_without_encoding_them() {
             ..mvccpb::Event::default()
         };
         let response = WatchResponse { events: vec![event.clone()], ..WatchResponse::default() };
-        assert_eq!(encoded_len(&event), response.encoded_len());
+        assert_eq!(rope::event_bytes(&event), response.encoded_len());
     }
 }
