@@ -1,10 +1,12 @@
 //! What can be asked of a member, in plain types.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::peer::Peer;
 use crate::{
-    pb::retcd::peer::{Changed, MembersReply, Proposed, RaftKind, StatusReply},
+    pb::retcd::peer::{Changed, ContactsReply, MembersReply, Proposed, RaftKind, StatusReply},
     types::{Base, MemberId},
 };
 
@@ -136,6 +138,26 @@ pub(crate) enum LeaseAnswer {
         /// How far the leader had applied the log.
         applied: u64,
     },
+}
+
+/// Which members answer a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contacts {
+    pub(crate) answering: BTreeSet<u64>,
+    /// Those of them that reach the member that was asked about.
+    pub(crate) reaching: BTreeSet<u64>,
+}
+
+impl From<ContactsReply> for Contacts {
+    fn from(ContactsReply { answering, reaching }: ContactsReply) -> Contacts {
+        Contacts { answering: answering.into_iter().collect(), reaching: reaching.into_iter().collect() }
+    }
+}
+
+impl From<Contacts> for ContactsReply {
+    fn from(Contacts { answering, reaching }: Contacts) -> ContactsReply {
+        ContactsReply { answering: answering.into_iter().collect(), reaching: reaching.into_iter().collect() }
+    }
 }
 
 /// How a member is, in its own words.

@@ -14,9 +14,9 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 
 use super::{peer::Peer, way::Way};
 use crate::pb::retcd::peer::{
-    AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
-    MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-    ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
+    AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
+    LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply,
+    RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
 };
 
 /// Makes connections to peers.
@@ -44,6 +44,7 @@ pub(crate) trait Link: Send + Sync {
     fn change(&self, request: ChangeRequest) -> Call<ChangeReply>;
     fn members(&self, request: MembersRequest) -> Call<MembersReply>;
     fn hello(&self, request: HelloRequest) -> Call<HelloReply>;
+    fn contacts(&self, request: ContactsRequest) -> Call<ContactsReply>;
     fn status(&self, request: StatusRequest) -> Call<StatusReply>;
 }
 

@@ -26,9 +26,10 @@ use super::{
 use crate::{
     limits,
     pb::retcd::peer::{
-        AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
-        MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece, peer_client::PeerClient,
+        AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
+        LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply,
+        RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest,
+        TunnelPiece, peer_client::PeerClient,
     },
     sockets::Dialer,
     tls::Trust,
@@ -172,6 +173,10 @@ impl Link for GrpcLink {
 
     fn hello(&self, request: HelloRequest) -> Call<HelloReply> {
         call!(self, hello, request)
+    }
+
+    fn contacts(&self, request: ContactsRequest) -> Call<ContactsReply> {
+        call!(self, contacts, request)
     }
 
     fn status(&self, request: StatusRequest) -> Call<StatusReply> {

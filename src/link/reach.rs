@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time;
 
 use super::{
-    calls::{KnownCluster, MemberStatus, PROTOCOL_VERSION, PeerError},
+    calls::{Contacts, KnownCluster, MemberStatus, PROTOCOL_VERSION, PeerError},
     connection::{Call, CallError, Connector, Link},
     peer::Peer,
     peers::Peers,
 };
-use crate::pb::retcd::peer::{HelloRequest, MembersRequest, StatusRequest};
+use crate::pb::retcd::peer::{ContactsRequest, HelloRequest, MembersRequest, StatusRequest};
 
 /// The cluster of the member that listens at one of `peer`'s URLs.
 pub(crate) async fn members_at(
@@ -38,6 +38,19 @@ impl Peers {
     pub(crate) async fn greet(&self, target: u64, peer: &Peer, patience: Duration) -> Result<(), PeerError> {
         let request = self.hello(target, false);
         self.call(target, peer, patience, |link| link.hello(request)).await.map(drop)
+    }
+
+    /// Which of some members answer `target`. With `about`, also which of these that member answers.
+    pub(crate) async fn ask_contacts(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+        members: Vec<u64>,
+        about: Option<u64>,
+    ) -> Result<Contacts, PeerError> {
+        let request = ContactsRequest { envelope: Some(self.envelope(target)), members, about };
+        self.call(target, peer, patience, |link| link.contacts(request)).await.map(Contacts::from)
     }
 
     /// How `target` is, in its own words.

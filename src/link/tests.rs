@@ -21,9 +21,10 @@ use crate::{
     config::Config,
     limits,
     pb::retcd::peer::{
-        AppendPiece, ChangeReply, ChangeRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest,
-        MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply,
-        ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
+        AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
+        LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply,
+        RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest,
+        TunnelPiece,
     },
     sockets::Dialer,
     telemetry::Metrics,
@@ -96,6 +97,10 @@ impl Link for InMemory {
     }
 
     fn hello(&self, _: HelloRequest) -> Call<HelloReply> {
+        not_asked()
+    }
+
+    fn contacts(&self, _: ContactsRequest) -> Call<ContactsReply> {
         not_asked()
     }
 

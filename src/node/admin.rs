@@ -138,7 +138,11 @@ impl Node {
     }
 
     /// Asks `target` to lead and waits until there is another leader.
-    async fn hand_over(&self, target: MemberId, patience: Duration) -> Result<(), MoveLeaderError> {
+    pub(super) async fn hand_over(
+        &self,
+        target: MemberId,
+        patience: Duration,
+    ) -> Result<(), MoveLeaderError> {
         let mut leadership = self.shared.leadership.clone();
         let term = leadership.borrow().term;
         let start = clock::now();

@@ -19,7 +19,7 @@ use super::{
     answer_memory::AnswerMemory,
     boot::{DataDir, Identity},
     cleanup::Cleanups,
-    compactor,
+    compactor, contacts,
     core::{self, Proposal},
     disk_thread::{Checkpointer, Orders},
     end::End,
@@ -407,6 +407,7 @@ impl Core {
         tokio::spawn(scrub::report(node.clone(), self.marks.damage));
         tokio::spawn(members::promote(node.clone()));
         tokio::spawn(members::probe(node.clone()));
+        tokio::spawn(contacts::run(node.clone()));
         tokio::spawn(sampler::run(node.clone()));
         tokio::spawn(waiting::report(node.clone()));
         let Signals { ready, fail, .. } = self.signals;

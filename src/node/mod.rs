@@ -14,6 +14,7 @@ mod assembly;
 mod boot;
 mod cleanup;
 mod compactor;
+mod contacts;
 mod core;
 mod disk_thread;
 mod end;

@@ -9,10 +9,10 @@ use super::parse;
 use crate::{
     node::{Change, Envelope, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
-        self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, HelloReply, HelloRequest,
-        LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed,
-        RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest,
-        TunnelPiece, UpdateMember,
+        self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, ContactsReply,
+        ContactsRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest,
+        ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest,
+        SnapshotPiece, StatusReply, StatusRequest, TunnelPiece, UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -192,6 +192,13 @@ impl peer_server::Peer for Peer {
             self.node.peer_removed(from);
         }
         Ok(Response::new(HelloReply {}))
+    }
+
+    async fn contacts(&self, request: Request<ContactsRequest>) -> Result<Response<ContactsReply>, Status> {
+        let (_, call, request) = request.into_parts();
+        let ContactsRequest { envelope, members, about } = request;
+        self.check(&call, envelope)?;
+        Ok(Response::new(self.node.peer_contacts(&members, about).await.into()))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -221,6 +221,50 @@ fn the_leader_cannot_dial_one_member() {
     });
 }
 
+/// Cuts wires between the leader and one other member, and expects that the third one leads and that every member
+/// takes writes.
+async fn write_past_the_cut(run: &mut Run, cut: impl Fn(usize, usize) -> Vec<(usize, usize)>) {
+    let leader = run.cluster.leader().await;
+    let [cut_off, third] = run.others(leader);
+    let since = Instant::now();
+    run.cut(&cut(leader, cut_off)).await;
+    for number in 0..3 {
+        run.reach_log_through(number).await;
+        let took = since.elapsed();
+        let _ =
+            writeln!(io::stderr(), "  a write through member {number} was answered {took:?} after the cut");
+    }
+    let elections = run.elections();
+    run.load.reach_everybody().await;
+    time::sleep(FAULT).await;
+    for number in 0..3 {
+        run.reach_log_through(number).await;
+    }
+    assert_eq!(run.leader_other_than(leader, &[0, 1, 2]).await, third);
+    assert_eq!(run.elections(), elections, "the lead stays where it went");
+}
+
+#[test]
+fn the_leader_and_one_member_do_not_hear_each_other() {
+    under_load("leader and follower cut from each other", async |run| {
+        write_past_the_cut(run, |leader, other| vec![(leader, other), (other, leader)]).await;
+    });
+}
+
+#[test]
+fn the_leader_does_not_hear_one_member() {
+    under_load("follower not heard by the leader", async |run| {
+        write_past_the_cut(run, |leader, other| vec![(other, leader)]).await;
+    });
+}
+
+#[test]
+fn one_member_does_not_hear_the_leader() {
+    under_load("leader not heard by a follower", async |run| {
+        write_past_the_cut(run, |leader, other| vec![(leader, other)]).await;
+    });
+}
+
 async fn slow_down(run: &Run, number: usize) {
     let before = run.shims.delayed(number);
     run.shims.slow_down(number, SYNC_DELAY);
