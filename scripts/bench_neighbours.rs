@@ -7,16 +7,19 @@
 //! `cargo bench --bench neighbours` gives every kind of noise a new server that holds 100,000 keys of
 //! 1 KiB. The quiet client has a connection and a thread of its own. It sends a put and a get at a
 //! fixed rate, whether or not those before them were answered, and counts from the moment at which
-//! each was due, so that a pause is seen by all that fall into it. What is printed of each kind: the
-//! percentiles of the quiet client alone and beside the noise, how many of its requests failed, what
-//! the noise got done, and the most memory that the server held.
+//! each was due, so that a pause is seen by all that fall into it. It also watches what it puts. What is
+//! printed of each kind: the percentiles of its puts, of its gets and of the time from a put to its event, alone and
+//! beside the noise, how many of its requests failed, what the noise got done, the most memory that the server held, and
+//! how often as long the 99th percentiles are beside the noise as alone.
 //!
-//! Of `login-storm` the quiet client is logged in, and two more lines are printed: how long a login with a wrong password
-//! takes for a known and for an unknown user, and how many logins with the right one there are in a second.
+//! Of the login storms the quiet client is logged in, and two more lines are printed: how long a login with a wrong
+//! password takes for a known and for an unknown user, and how many logins with the right one there are in a second. Of
+//! `live-deaf-watch` the one who writes what nobody reads is measured first without those who do not read it, so that
+//! the memory of each silent stream can be told. The server of `forty-readers` may take 512 MiB, and ends if it takes more.
 //!
 //! `--program etcd` measures etcd instead, `--program PATH` another build. `--members 3` sends both to
-//! the leader of three. Trust the ratios of one run more than its figures: client and server share
-//! the machine.
+//! the leader of three. `--only KIND,KIND` measures some kinds. Trust the ratios of one run more than its figures: client
+//! and server share the machine.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement lives by the clock")]
 
@@ -26,7 +29,7 @@ use std::{
     io::{self, Write as _},
     net::TcpStream,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -50,6 +53,7 @@ use tonic::{
 use self::{
     arguments::Arguments,
     cluster::{Cluster, Member, Plan},
+    memory_group::MemoryGroup,
     pb::etcdserverpb::{
         AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, AuthenticateRequest,
         DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp,
@@ -64,6 +68,8 @@ use self::{
 mod arguments;
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
+#[path = "../tests/support/memory_group.rs"]
+mod memory_group;
 #[path = "../tests/support/pb.rs"]
 mod pb;
 #[path = "../tests/support/raw.rs"]
@@ -94,7 +100,11 @@ const LIVE_EVENT_BYTES: usize = 16 * 1024;
 const LEASE_CLIENTS: usize = 64;
 const SILENT_CONNECTIONS: usize = 1000;
 const MIB_PUT_CLIENTS: usize = 4;
-const LOGIN_CLIENTS: usize = 200;
+const LOGIN_CLIENTS: [usize; 2] = [32, 200];
+/// They watch the keys that are deleted, and read all of it.
+const DELETE_WATCHERS: usize = 4;
+const GROUP_READERS: usize = 40;
+const GROUP_BYTES: usize = 512 << 20;
 /// Logins with a wrong password of each of two users, one after the other.
 const TIMED_LOGINS: usize = 200;
 /// Logins with the right password, by several clients.
@@ -110,29 +120,35 @@ enum Noise {
     BigTxnWithPut,
     BigRange,
     BigDelete,
+    BigDeleteWatched,
     Snapshot,
     DeafWatch,
+    LiveWrites,
     LiveDeafWatch,
     LeaseStorm,
     Connections,
     MibPuts,
-    LoginStorm,
+    LoginStorm { clients: usize },
     PeerPings,
+    FortyReaders,
 }
 
-const NOISES: [(&str, Noise); 12] = [
+const NOISES: [(&str, Noise); 15] = [
     ("big-txn", Noise::BigTxn),
     ("big-txn-with-put", Noise::BigTxnWithPut),
     ("big-range", Noise::BigRange),
     ("big-delete", Noise::BigDelete),
+    ("big-delete-watched", Noise::BigDeleteWatched),
     ("snapshot", Noise::Snapshot),
     ("deaf-watch", Noise::DeafWatch),
     ("live-deaf-watch", Noise::LiveDeafWatch),
     ("lease-storm", Noise::LeaseStorm),
     ("connections", Noise::Connections),
     ("mib-puts", Noise::MibPuts),
-    ("login-storm", Noise::LoginStorm),
+    ("login-storm-32", Noise::LoginStorm { clients: LOGIN_CLIENTS[0] }),
+    ("login-storm-200", Noise::LoginStorm { clients: LOGIN_CLIENTS[1] }),
     ("peer-pings", Noise::PeerPings),
+    ("forty-readers", Noise::FortyReaders),
 ];
 
 fn main() -> Result<(), Failure> {
@@ -140,71 +156,120 @@ fn main() -> Result<(), Failure> {
     let length = Duration::from_secs(arguments.number("--seconds", 10)? as u64);
     let members = arguments.number("--members", 1)?;
     let only = arguments.value("--only");
-    if let Some(only) = only.filter(|only| NOISES.iter().all(|(name, _)| name != only)) {
+    let only: Vec<&str> = only.map(|only| only.split(',').collect()).unwrap_or_default();
+    if let Some(unknown) = only.iter().find(|only| NOISES.iter().all(|(name, _)| name != *only)) {
         let names: Vec<_> = NOISES.iter().map(|(name, _)| *name).collect();
-        return Err(format!("no such noise: {only}; there are {}", names.join(", ")).into());
+        return Err(format!("no such noise: {unknown}; there are {}", names.join(", ")).into());
     }
     let program = arguments.program()?;
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     writeln!(
         io::stdout(),
-        "{:<18}{:>30}{:>30}{:>8}{:>12}{:>10}",
+        "{:<20}{:>27}{:>27}{:>27}{:>7}{:>10}{:>9}   p99 / alone",
         "noise",
         "put ms: p50 p99 max",
         "get ms: p50 p99 max",
+        "event ms: p50 p99 max",
         "failed",
-        "noise done",
+        "done",
         "peak MiB"
     )?;
-    for (name, noise) in NOISES.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+    for (name, noise) in NOISES.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         let mut plan = Plan::new(members).flags(&["--quota-backend-bytes=8000000000"]);
         if let Some(program) = &program {
             plan = plan.program(program.clone());
         }
-        runtime.block_on(measure(name, *noise, plan.found(), length))?;
+        // Removed after the members have ended.
+        let group = if *noise == Noise::FortyReaders { MemoryGroup::new(GROUP_BYTES) } else { None };
+        runtime.block_on(measure(name, *noise, plan.found(), group.as_ref(), length))?;
     }
     Ok(())
 }
 
 /// One kind of noise, on a cluster of its own.
-async fn measure(name: &str, noise: Noise, cluster: Cluster, length: Duration) -> Result<(), Failure> {
+async fn measure(
+    name: &str,
+    noise: Noise,
+    cluster: Cluster,
+    group: Option<&MemoryGroup>,
+    length: Duration,
+) -> Result<(), Failure> {
     let leader = &cluster.members[cluster.leader().await];
+    if let Some(group) = group {
+        group.enter(leader.process_id().ok_or("the member has ended")?);
+    }
     fill(leader, "key", KEYS, VALUE_BYTES).await?;
     time::sleep(REST).await;
     let endpoint = format!("http://{}", leader.endpoint());
-    let token = if noise == Noise::LoginStorm { Some(guard(leader).await?) } else { None };
+    let is_login_storm = matches!(noise, Noise::LoginStorm { .. });
+    let token = if is_login_storm { Some(guard(leader).await?) } else { None };
 
     let alone = quiet(endpoint.clone(), token.clone(), length).await?;
-    row(&format!("({name}: alone)"), &alone, 0, peak_bytes(leader)?)?;
+    row(&format!("({name}: alone)"), &alone, 0, leader, None)?;
+    let mut before_bytes = resident_bytes(leader);
+    if noise == Noise::LiveDeafWatch {
+        let done = Arc::new(AtomicU64::new(0));
+        let makers = make(Noise::LiveWrites, leader, &done).await?;
+        let beside = quiet(endpoint.clone(), token.clone(), length).await?;
+        row("(nobody watches)", &beside, done.load(Ordering::Relaxed), leader, Some(&alone))?;
+        drop(makers);
+        before_bytes = resident_bytes(leader);
+    }
 
     let done = Arc::new(AtomicU64::new(0));
     let makers = make(noise, leader, &done).await?;
     let beside = quiet(endpoint, token, length).await?;
-    row(name, &beside, done.load(Ordering::Relaxed), peak_bytes(leader)?)?;
+    row(name, &beside, done.load(Ordering::Relaxed), leader, Some(&alone))?;
+    if matches!(noise, Noise::DeafWatch | Noise::LiveDeafWatch)
+        && let (Some(before), Some(now)) = (before_bytes, resident_bytes(leader))
+    {
+        let each = now.saturating_sub(before) / DEAF_WATCHERS as u64;
+        writeln!(
+            io::stdout(),
+            "each stream that is not read takes {} KiB of the server's memory",
+            each >> 10
+        )?;
+    }
     drop(makers);
-    if noise == Noise::LoginStorm {
+    if is_login_storm {
         time::sleep(REST).await;
         time_logins(leader).await?;
     }
     Ok(())
 }
 
-fn row(name: &str, seen: &Seen, done: u64, peak: u64) -> io::Result<()> {
+/// A line about what the quiet client saw, and how much longer that is than what it saw alone.
+fn row(name: &str, seen: &Seen, done: u64, member: &Member, alone: Option<&Seen>) -> io::Result<()> {
     let cell = |latencies: &[Duration]| {
-        let at = |part: f64| {
-            let place = (latencies.len().saturating_sub(1) as f64 * part) as usize;
-            latencies.get(place).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
-        };
-        format!("{:>10.2}{:>10.2}{:>10.2}", at(0.5), at(0.99), at(1.0))
+        let millis = |part| percentile(latencies, part).as_secs_f64() * 1e3;
+        format!("{:>9.2}{:>9.2}{:>9.2}", millis(0.5), millis(0.99), millis(1.0))
     };
+    let ratio = |now: &[Duration], alone: &[Duration]| {
+        percentile(now, 0.99).as_secs_f64() / percentile(alone, 0.99).as_secs_f64()
+    };
+    let ratios = alone.map_or(String::new(), |alone| {
+        format!(
+            "   put {:.1} get {:.1} event {:.1}",
+            ratio(&seen.puts, &alone.puts),
+            ratio(&seen.gets, &alone.gets),
+            ratio(&seen.events, &alone.events)
+        )
+    });
+    let peak = status_bytes(member, "VmHWM:").map_or("ended".to_owned(), |peak| (peak >> 20).to_string());
     writeln!(
         io::stdout(),
-        "{name:<18}{}{}{:>8}{done:>12}{:>10}",
+        "{name:<20}{}{}{}{:>7}{done:>10}{peak:>9}{ratios}",
         cell(&seen.puts),
         cell(&seen.gets),
+        cell(&seen.events),
         seen.failed,
-        peak >> 20
     )
+}
+
+/// Of latencies that are sorted.
+fn percentile(latencies: &[Duration], part: f64) -> Duration {
+    let place = (latencies.len().saturating_sub(1) as f64 * part) as usize;
+    latencies.get(place).copied().unwrap_or_default()
 }
 
 /// What the quiet client saw, each sorted. A request that failed counts with the time it took.
@@ -212,6 +277,8 @@ fn row(name: &str, seen: &Seen, done: u64, peak: u64) -> io::Result<()> {
 struct Seen {
     puts: Vec<Duration>,
     gets: Vec<Duration>,
+    /// From when a put was due to its event.
+    events: Vec<Duration>,
     failed: usize,
 }
 
@@ -226,8 +293,10 @@ async fn quiet(endpoint: String, token: Option<Token>, length: Duration) -> Resu
 }
 
 async fn pace(endpoint: &str, token: Option<Token>, length: Duration) -> Result<Seen, Failure> {
-    let client = KvClient::new(Endpoint::from_shared(endpoint.to_owned())?.connect().await?);
+    let channel = Endpoint::from_shared(endpoint.to_owned())?.connect().await?;
+    let client = KvClient::new(channel.clone());
     let interval = Duration::from_secs(1) / QUIET_PER_SEC;
+    let (events, watching) = watch_quiet(channel, token.clone()).await?;
     let start = Instant::now();
     let mut requests = JoinSet::new();
     for number in 0..(length.as_micros() / interval.as_micros()) as u32 {
@@ -248,9 +317,44 @@ async fn pace(endpoint: &str, token: Option<Token>, length: Duration) -> Result<
         seen.failed += usize::from(!is_ok);
         if is_put { seen.puts.push(took) } else { seen.gets.push(took) }
     }
-    seen.puts.sort_unstable();
-    seen.gets.sort_unstable();
+    // An event that has not come yet will not be counted as one that is late.
+    let arrived = events.lock().expect("nobody panics with it").clone();
+    watching.abort();
+    seen.events =
+        arrived.iter().map(|(number, at)| at.saturating_duration_since(start + interval * *number)).collect();
+    for latencies in [&mut seen.puts, &mut seen.gets, &mut seen.events] {
+        latencies.sort_unstable();
+    }
     Ok(seen)
+}
+
+/// When the events of the quiet client's puts arrive, each with the number of its put.
+type Arrivals = Arc<Mutex<Vec<(u32, Instant)>>>;
+
+async fn watch_quiet(channel: Channel, token: Option<Token>) -> Result<(Arrivals, JoinHandle<()>), Failure> {
+    let (requests, received) = mpsc::channel(1);
+    let create = WatchCreateRequest {
+        key: b"quiet/".to_vec().into(),
+        range_end: b"quiet0".to_vec().into(),
+        ..WatchCreateRequest::default()
+    };
+    let create = watch_request::RequestUnion::CreateRequest(create);
+    requests.send(WatchRequest { request_union: Some(create) }).await?;
+    let call = with_token(ReceiverStream::new(received), token);
+    let mut responses = WatchClient::new(channel).watch(call).await?.into_inner();
+    responses.message().await?.ok_or("the watch has ended")?;
+    let arrivals = Arrivals::default();
+    let noted = Arc::clone(&arrivals);
+    let watching = tokio::spawn(async move {
+        while let Ok(Some(response)) = responses.message().await {
+            let now = Instant::now();
+            let values = response.events.iter().filter_map(|event| Some(&event.kv.as_ref()?.value));
+            let numbers = values.filter_map(|value| Some(u32::from_be_bytes(*value.first_chunk()?)));
+            noted.lock().expect("nobody panics with it").extend(numbers.map(|number| (number, now)));
+        }
+        drop(requests);
+    });
+    Ok((arrivals, watching))
 }
 
 async fn quiet_request(
@@ -261,8 +365,10 @@ async fn quiet_request(
 ) -> Result<(), Status> {
     let key = format!("quiet/{:04}", number % 1000).into_bytes();
     if is_put {
-        let value = vec![b'q'; 256].into();
-        client.put(with_token(PutRequest { key: key.into(), value, ..PutRequest::default() }, token)).await?;
+        let mut value = number.to_be_bytes().to_vec();
+        value.resize(256, b'q');
+        let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
+        client.put(with_token(put, token)).await?;
     } else {
         client.range(with_token(RangeRequest { key: key.into(), ..RangeRequest::default() }, token)).await?;
     }
@@ -400,8 +506,13 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
                 }));
             }
         }
-        Noise::BigDelete => {
+        Noise::BigDelete | Noise::BigDeleteWatched => {
             fill(member, "doomed", BIG_DELETE_KEYS, 8).await?;
+            if noise == Noise::BigDeleteWatched {
+                for _ in 0..DELETE_WATCHERS {
+                    tasks.push(watch_doomed(member, done));
+                }
+            }
             let mut client = member.kv();
             let done = Arc::clone(done);
             // Once: to fill again would be another noise.
@@ -440,11 +551,14 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
                 tasks.push(deaf_watch(member, all(), done));
             }
         }
-        Noise::LiveDeafWatch => {
+        Noise::LiveWrites | Noise::LiveDeafWatch => {
             let key = |number: usize| format!("deaf/{:02}", number % DEAF_WATCHERS).into_bytes();
-            for number in 0..DEAF_WATCHERS {
-                let create = WatchCreateRequest { key: key(number).into(), ..WatchCreateRequest::default() };
-                tasks.push(deaf_watch(member, create, done));
+            if noise == Noise::LiveDeafWatch {
+                for number in 0..DEAF_WATCHERS {
+                    let create =
+                        WatchCreateRequest { key: key(number).into(), ..WatchCreateRequest::default() };
+                    tasks.push(deaf_watch(member, create, done));
+                }
             }
             let mut client = member.kv();
             tasks.push(tokio::spawn(async move {
@@ -487,8 +601,8 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
                 }));
             }
         }
-        Noise::LoginStorm => {
-            for number in 0..LOGIN_CLIENTS {
+        Noise::LoginStorm { clients } => {
+            for number in 0..clients {
                 let client = AuthClient::new(member.channel());
                 let name = if number % 2 == 0 { "root" } else { "nobody" };
                 let done = Arc::clone(done);
@@ -499,6 +613,20 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
                         client.authenticate(login(name, "wrong")).await.ok();
                         done.fetch_add(1, Ordering::Relaxed);
                     }
+                }));
+            }
+        }
+        Noise::FortyReaders => {
+            for number in 0..GROUP_READERS {
+                let client = large_kv(member);
+                let request = match number % 4 {
+                    0 => RangeRequest { sort_target: SortTarget::Mod.into(), ..sorted() },
+                    1 => RangeRequest { sort_target: SortTarget::Value.into(), ..sorted() },
+                    _ => all_keys(),
+                };
+                tasks.push(repeat(done, move || {
+                    let (mut client, request) = (client.clone(), request.clone());
+                    async move { client.range(request).await.map(drop) }
                 }));
             }
         }
@@ -538,6 +666,10 @@ fn all_keys() -> RangeRequest {
     }
 }
 
+fn sorted() -> RangeRequest {
+    RangeRequest { sort_order: SortOrder::Descend.into(), ..all_keys() }
+}
+
 /// A request of 3 KB that asks for the smallest value among all, many times.
 fn big_txn(with_put: bool) -> TxnRequest {
     let range = RangeRequest {
@@ -557,6 +689,29 @@ fn big_txn(with_put: bool) -> TxnRequest {
 
 fn large_kv(member: &Member) -> KvClient<Channel> {
     member.kv().max_decoding_message_size(ANSWER_BYTES)
+}
+
+/// A watch stream that reads the events of the large deletion, with what the keys held before.
+fn watch_doomed(member: &Member, done: &Arc<AtomicU64>) -> JoinHandle<()> {
+    let mut client = WatchClient::new(member.channel()).max_decoding_message_size(ANSWER_BYTES);
+    let done = Arc::clone(done);
+    tokio::spawn(async move {
+        let (requests, received) = mpsc::channel(1);
+        let create = WatchCreateRequest {
+            key: b"doomed/".to_vec().into(),
+            range_end: b"doomed0".to_vec().into(),
+            prev_kv: true,
+            ..WatchCreateRequest::default()
+        };
+        let create = WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) };
+        requests.send(create).await.ok();
+        let Ok(responses) = client.watch(ReceiverStream::new(received)).await else { return };
+        let mut responses = responses.into_inner();
+        while let Ok(Some(response)) = responses.message().await {
+            done.fetch_add(response.events.len() as u64, Ordering::Relaxed);
+        }
+        drop(requests);
+    })
 }
 
 /// A watch stream of which nothing is read.
@@ -609,11 +764,15 @@ fn ping(port: u16, stays: bool, done: &AtomicU64, is_over: &AtomicBool) {
     }
 }
 
-/// The most memory that the member's process has had.
-fn peak_bytes(member: &Member) -> Result<u64, Failure> {
-    let id = member.process_id().ok_or("the member has ended")?;
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no VmHWM")?.trim().parse()?;
-    Ok(kib << 10)
+/// The memory of the member's process.
+fn resident_bytes(member: &Member) -> Option<u64> {
+    status_bytes(member, "VmRSS:")
+}
+
+/// What the system says of the member's process; `None` once it has ended.
+fn status_bytes(member: &Member, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", member.process_id()?)).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib << 10)
 }

@@ -37,6 +37,8 @@ mod login_storm;
 mod long_answer;
 mod maintenance;
 mod memory;
+#[path = "../support/memory_group.rs"]
+mod memory_group;
 mod metrics;
 mod migrate;
 #[path = "../support/pb.rs"]

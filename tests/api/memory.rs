@@ -1,21 +1,17 @@
 //! What answers take: clients that read much at once leave the server within a bound, and others in peace.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
     client::{Client, accepted, soon},
+    memory_group::MemoryGroup,
     pb::etcdserverpb::{
         DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder,
         range_request::SortTarget, request_op::Request,
     },
-    server::{Launch, Server, serve_with, subject_is_retcd},
+    server::{Launch, serve_with, subject_is_retcd},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -28,42 +24,6 @@ const READERS: usize = 40;
 /// What answers may take (`ANSWERS_BYTES`), the caches of records, log entries and pages, and as much again as an
 /// idle server takes for buffers and the allocator.
 const SERVER_BYTES_MAX: usize = 512 * MIB;
-
-/// A group of processes whose memory is limited. The system ends a process that takes more. Removed when this is
-/// dropped.
-struct MemoryGroup {
-    path: PathBuf,
-}
-
-impl MemoryGroup {
-    /// `None`, with a message, where this user cannot make one.
-    fn new() -> Option<MemoryGroup> {
-        let groups = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        for (root, limit) in groups {
-            let path = Path::new(root).join(format!("retcd-test-{}", std::process::id()));
-            if fs::create_dir(&path).is_err() {
-                continue;
-            }
-            let group = MemoryGroup { path };
-            if fs::write(group.path.join(limit), SERVER_BYTES_MAX.to_string()).is_ok() {
-                return Some(group);
-            }
-        }
-        eprintln!("this user cannot limit the memory of a process, so it is only measured");
-        None
-    }
-
-    fn enter(&self, server: &Server) {
-        let entered = fs::write(self.path.join("cgroup.procs"), server.pid().to_string());
-        entered.expect("a process can be moved into a group of ours");
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.path);
-    }
-}
 
 async fn fill(client: &Client) {
     for number in 0..KEYS {
@@ -140,11 +100,11 @@ async fn many_large_reads_take_bounded_memory() {
         return;
     }
     // It is removed after the server has ended.
-    let group = MemoryGroup::new();
+    let group = MemoryGroup::new(SERVER_BYTES_MAX);
     let (server, client) = serve_with(Launch::subject());
     fill(&client).await;
     if let Some(group) = &group {
-        group.enter(&server);
+        group.enter(server.pid());
     }
     let readers = start_readers(&server.endpoint());
     let mut quiet = 0;
