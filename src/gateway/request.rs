@@ -13,8 +13,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
-use tokio::{runtime, time};
+use tokio::runtime;
 use tonic::Status;
 
 use super::{
@@ -23,7 +22,7 @@ use super::{
     schema::Message,
 };
 use crate::{
-    http::{Held, Load, Patience},
+    http::{Held, Load, Patience, discard},
     limits,
 };
 
@@ -254,21 +253,4 @@ impl Drop for Values {
             runtime.spawn(discard(std::mem::take(&mut self.body)));
         }
     }
-}
-
-/// Reads what is left of a request, until the client stops sending, or for a while. A connection that is closed with
-/// unread bytes is reset, and the client may not get the answer.
-pub(super) async fn discard(mut body: Body) {
-    if body.is_end_stream() {
-        return;
-    }
-    let all = async move {
-        let mut left = limits::DISCARD_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            let Some(rest) = left.checked_sub(length) else { return };
-            left = rest;
-        }
-    };
-    let _ = time::timeout(limits::DISCARD_TIMEOUT, all).await;
 }

@@ -12,11 +12,10 @@ use tonic::Status;
 use super::{
     call::{Call, Gateway, Shared},
     refusal,
-    request::discard,
     schema::{self, Method},
     websocket,
 };
-use crate::config::Config;
+use crate::{config::Config, http::discard};
 
 /// The paths of the gateway, which calls the services of `grpc`. There are none without `--enable-grpc-gateway`.
 pub(crate) fn routes(config: &Config, grpc: Router, shared: Shared) -> Router {

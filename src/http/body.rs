@@ -152,12 +152,15 @@ impl Drop for Messages {
     }
 }
 
-/// Reads and discards the rest of a request whose service has answered, until the client stops sending.
-/// If the client does not stop soon, its stream is reset.
-async fn discard(mut incoming: Incoming) {
-    let all = async {
+/// Reads and discards the rest of a request that is answered, until the client stops sending, or for a while: a
+/// connection that is closed with unread bytes is reset, and the client may not get the answer.
+pub(crate) async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
+    if body.is_end_stream() {
+        return;
+    }
+    let all = async move {
         let mut left = limits::DISCARD_BYTES;
-        while let Some(Ok(frame)) = incoming.frame().await {
+        while let Some(Ok(frame)) = body.frame().await {
             let length = frame.data_ref().map_or(0, Bytes::len);
             let Some(rest) = left.checked_sub(length) else { return };
             left = rest;

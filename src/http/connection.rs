@@ -243,8 +243,8 @@ struct ByVersion {
     http1: Router,
     /// The client's address; `None` on a Unix socket.
     remote: Option<SocketAddr>,
-    /// Who the client is by its certificate. gRPC calls have it as an extension; HTTP requests do not, because
-    /// what they ask for in JSON is never done in the name of a certificate.
+    /// Who the client is by its certificate, which is an extension of each request. The gateway of JSON does not
+    /// pass it on, because what is asked for in JSON is never done in the name of a certificate.
     common_name: Option<CommonName>,
     is_encrypted: bool,
     calls: Arc<Calls>,
@@ -284,10 +284,7 @@ impl ByVersion {
         Some(Visit::new(lobby.clone(), standing.clone()))
     }
 
-    fn grpc(&self, grpc: &Grpc, mut request: Request<Incoming>, has_room: bool) -> Handler {
-        if let Some(name) = &self.common_name {
-            request.extensions_mut().insert(name.clone());
-        }
+    fn grpc(&self, grpc: &Grpc, request: Request<Incoming>, has_room: bool) -> Handler {
         Handler::Grpc(match has_room {
             true => grpc.call(request, self.calls.load()),
             false => grpc.refuse(request, self.calls.load()),
@@ -313,6 +310,9 @@ impl HyperService<Request<Incoming>> for ByVersion {
         let (open, has_room) = self.calls.begin();
         let remote = TcpConnectInfo { local_addr: None, remote_addr: self.remote };
         request.extensions_mut().insert(remote);
+        if let Some(name) = &self.common_name {
+            request.extensions_mut().insert(name.clone());
+        }
         let visit = self.visit();
         if visit.is_some()
             && let Some((_, standing)) = &self.lobby

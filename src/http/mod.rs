@@ -29,6 +29,7 @@ mod socket;
 mod tests;
 mod v2;
 
+pub(crate) use body::discard;
 pub(crate) use calls::{Held, Load};
 pub(crate) use connection::{PeerServices, Protocols, Services};
 pub(crate) use grpc::Methods;

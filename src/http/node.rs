@@ -30,6 +30,10 @@ impl Probe for Node {
         self.leadership().is_learner
     }
 
+    fn is_auth_enabled(&self) -> bool {
+        Node::is_auth_enabled(self)
+    }
+
     fn alarms(&self) -> Vec<AlarmKind> {
         self.alarm_kinds()
     }

@@ -18,6 +18,9 @@ pub(crate) trait Probe: Clone + Send + Sync + 'static {
 
     fn is_learner(&self) -> bool;
 
+    /// Whether clients have to say who they are.
+    fn is_auth_enabled(&self) -> bool;
+
     /// Alarms that are raised, anywhere in the cluster.
     fn alarms(&self) -> Vec<AlarmKind>;
 

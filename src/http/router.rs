@@ -14,15 +14,22 @@ use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 
-use crate::config::{Config, ETCD_VERSION};
+use crate::{
+    config::{Config, ETCD_VERSION},
+    types::CommonName,
+};
 
 use super::{
     Probe,
+    body::discard,
     health::{self, Endpoint, run_checks},
     request::Encrypted,
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// etcd's text for a call in JSON with a client certificate that names a user.
+const COMMON_NAME_IS_IGNORED: &str =
+    "CommonName of client sending a request against gateway will be ignored and not used as expected";
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The query parameters of a URL. A name may occur more than once.
@@ -30,13 +37,13 @@ type Pairs = Query<Vec<(String, String)>>;
 
 /// The endpoints of a client port, with `more` of them, after the CORS and host checks.
 pub(super) fn client_router<P: Probe>(node: &P, more: Router) -> Router {
-    let access = Access::new(node.config());
+    let access = Access::new(node);
     endpoints::<P>()
         .route("/version", any(version::<P>))
         .route("/debug/vars", any(vars))
         .with_state(node.clone())
         .merge(more)
-        .layer(middleware::from_fn_with_state(access, guard))
+        .layer(middleware::from_fn_with_state(access, guard::<P>))
 }
 
 /// The endpoints of `--listen-metrics-urls`.
@@ -172,14 +179,26 @@ async fn vars() -> Response {
 
 /// Who may use the HTTP endpoints of a client port.
 #[derive(Clone)]
-struct Access {
+struct Access<P> {
+    node: P,
     cors: Option<Vec<String>>,
     hosts: Option<Vec<String>>,
 }
 
-impl Access {
-    fn new(config: &Config) -> Access {
-        Access { cors: config.cors.clone(), hosts: config.host_whitelist.clone() }
+impl<P: Probe> Access<P> {
+    fn new(node: &P) -> Access<P> {
+        let Config { cors, host_whitelist, .. } = node.config();
+        Access { node: node.clone(), cors: cors.clone(), hosts: host_whitelist.clone() }
+    }
+
+    /// Whether the client may expect a call in JSON to be made by the user whom its certificate names. Such calls
+    /// never are: a page in a browser could use that certificate without its owner's knowledge. As in etcd the
+    /// call is refused, so that nobody finds out by its effects.
+    fn misleads(&self, request: &Parts) -> bool {
+        let names_user = request.extensions.get::<CommonName>().is_some();
+        let path = request.uri.path();
+        let is_call = path.starts_with("/v3/") || path.starts_with("/v3beta/");
+        names_user && is_call && self.node.config().enable_grpc_gateway && self.node.is_auth_enabled()
     }
 
     /// The value of `Access-Control-Allow-Origin`, if pages from the request's origin may read the answer.
@@ -201,7 +220,7 @@ impl Access {
     }
 }
 
-async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+async fn guard<P: Probe>(State(access): State<Access<P>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
     // With TLS, the name that was asked for is the one in the certificate.
@@ -210,7 +229,12 @@ async fn guard(State(access): State<Access>, request: Request, next: Next) -> Re
         tracing::warn!(host, "rejected HTTP request to prevent DNS rebinding attacks");
         let why =
             format!("host {host:?} is not in --host-whitelist: refused, to prevent DNS rebinding attacks");
+        discard(body).await;
         return refusal(StatusCode::MISDIRECTED_REQUEST, &why);
+    }
+    if access.misleads(&parts) {
+        discard(body).await;
+        return refusal(StatusCode::BAD_REQUEST, COMMON_NAME_IS_IGNORED);
     }
     let origin = access.origin(&parts);
     let mut response = if parts.method == Method::OPTIONS {

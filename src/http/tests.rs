@@ -52,6 +52,7 @@ struct FakeNode {
 struct Facts {
     no_leader: bool,
     learner: bool,
+    auth_enabled: bool,
     alarms: Vec<AlarmKind>,
     full_disks: Vec<String>,
     linearizable_read: Option<&'static str>,
@@ -85,6 +86,10 @@ impl Probe for FakeNode {
 
     fn is_learner(&self) -> bool {
         self.facts().learner
+    }
+
+    fn is_auth_enabled(&self) -> bool {
+        self.facts().auth_enabled
     }
 
     fn alarms(&self) -> Vec<AlarmKind> {

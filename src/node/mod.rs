@@ -217,6 +217,10 @@ impl Node {
         self.leadership().leader.is_some()
     }
 
+    pub(crate) fn is_auth_enabled(&self) -> bool {
+        self.guarded_at().is_some()
+    }
+
     /// The revision of users and roles, while authentication is enabled.
     fn guarded_at(&self) -> Option<u64> {
         self.shared.logins.guarded_at()

@@ -1,32 +1,22 @@
-//! Certificates made with `openssl` at test time, and a TLS client that says what it was answered.
-
-// No test program uses all of this file.
-#![allow(dead_code)]
+//! Certificates made with `openssl` at test time, and clients that show them.
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tempfile::TempDir;
-
-/// How long an answer may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A certificate authority in a directory of its own.
 pub(crate) struct Authority {
     dir: TempDir,
-    name: String,
 }
 
 /// A certificate and its key, as files.
@@ -38,6 +28,7 @@ pub(crate) struct Pair {
 
 /// What a certificate says.
 pub(crate) struct Subject<'a> {
+    /// The common name; empty: there is none.
     pub(crate) name: &'a str,
     /// `IP:127.0.0.1,DNS:localhost`; empty: no such names.
     pub(crate) hosts: &'a str,
@@ -48,11 +39,12 @@ pub(crate) struct Subject<'a> {
 impl Authority {
     pub(crate) fn new(name: &str) -> Authority {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let authority = Authority { dir, name: name.to_owned() };
+        let authority = Authority { dir };
         let config = format!(
             "[ca]\ndefault_ca=own\n[own]\ndatabase={0}/index\nserial={0}/serial\nnew_certs_dir={0}\n\
              certificate={0}/ca.crt\nprivate_key={0}/ca.key\ndefault_md=sha256\npolicy=any\nunique_subject=no\n\
-             default_days=30\ndefault_crl_days=30\ncopy_extensions=copy\n[any]\ncommonName=supplied\n\
+             default_days=30\ndefault_crl_days=30\ncopy_extensions=copy\n[any]\ncommonName=optional\n\
+             organizationName=optional\n\
              [req]\ndistinguished_name=none\n[none]\n",
             authority.dir.path().display()
         );
@@ -97,7 +89,10 @@ impl Authority {
     pub(crate) fn issue_for(&self, label: &str, subject: &Subject<'_>) -> Pair {
         let (request, key, cert) = (format!("{label}.csr"), format!("{label}.key"), format!("{label}.crt"));
         let hosts = format!("subjectAltName={}", subject.hosts);
-        let name = format!("/CN={}", subject.name);
+        let name = match subject.name {
+            "" => "/O=nameless".to_owned(),
+            name => format!("/CN={name}"),
+        };
         let mut arguments = vec![
             "req",
             "-new",
@@ -126,19 +121,6 @@ impl Authority {
         Pair { cert: self.file(&cert), key: self.file(&key) }
     }
 
-    /// A list of those that are revoked, in PEM, with this one.
-    pub(crate) fn revoke(&self, pair: &Pair) -> PathBuf {
-        self.openssl(&["ca", "-config", "config", "-revoke", &pair.cert.display().to_string()]);
-        self.openssl(&["ca", "-config", "config", "-gencrl", "-out", "crl.pem"]);
-        self.file("crl.pem")
-    }
-
-    /// A list of nobody.
-    pub(crate) fn empty_list(&self) -> PathBuf {
-        self.openssl(&["ca", "-config", "config", "-gencrl", "-out", "empty.pem"]);
-        self.file("empty.pem")
-    }
-
     pub(crate) fn openssl(&self, arguments: &[&str]) {
         openssl(self.dir.path(), arguments);
     }
@@ -159,56 +141,25 @@ pub(crate) fn openssl(dir: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "openssl {arguments:?}: {text}");
 }
 
-/// A client of a TLS port.
-#[derive(Clone)]
-pub(crate) struct TlsClient {
-    config: Arc<ClientConfig>,
-}
-
-impl TlsClient {
-    /// Trusts the servers of these authorities, shows a certificate if there is one, and asks for a protocol.
-    pub(crate) fn new(trusted: &[&Authority], own: Option<&Pair>, protocol: &str) -> TlsClient {
-        let mut store = RootCertStore::empty();
-        for authority in trusted {
-            let cert = CertificateDer::from_pem_file(authority.cert()).expect("a certificate");
-            store.add(cert).expect("an authority");
+/// A client that trusts the servers of these authorities, shows a certificate if there is one, and asks for a protocol.
+pub(crate) fn client(trusted: &[&Authority], own: Option<&Pair>, protocol: &str) -> Arc<ClientConfig> {
+    let mut store = RootCertStore::empty();
+    for authority in trusted {
+        let cert = CertificateDer::from_pem_file(authority.cert()).expect("a certificate");
+        store.add(cert).expect("an authority");
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("all versions");
+    let builder = builder.with_root_certificates(store);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let chain = CertificateDer::pem_file_iter(&pair.cert).expect("certificates");
+            let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+            let key = PrivateKeyDer::from_pem_file(&pair.key).expect("a key");
+            builder.with_client_auth_cert(chain, key).expect("they belong together")
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("all versions");
-        let builder = builder.with_root_certificates(store);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some(pair) => {
-                let chain = CertificateDer::pem_file_iter(&pair.cert).expect("certificates");
-                let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-                let key = PrivateKeyDer::from_pem_file(&pair.key).expect("a key");
-                builder.with_client_auth_cert(chain, key).expect("they belong together")
-            }
-        };
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        TlsClient { config: Arc::new(config) }
-    }
-
-    /// For other libraries that speak TLS.
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.config)
-    }
-
-    pub(crate) fn connect(&self, port: u16) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
-        let tcp = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
-        tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let name = ServerName::try_from("127.0.0.1").expect("an address");
-        let tls = ClientConnection::new(self.config.clone(), name).expect("the settings are right");
-        Ok(StreamOwned::new(tls, tcp))
-    }
-
-    /// Sends a request and returns the first bytes of the answer. The error is why there are none.
-    pub(crate) fn ask(&self, port: u16, request: &[u8]) -> Result<Vec<u8>, String> {
-        let mut stream = self.connect(port)?;
-        stream.write_all(request).map_err(|error| error.to_string())?;
-        let mut answer = vec![0; 4096];
-        let count = stream.read(&mut answer).map_err(|error| error.to_string())?;
-        answer.truncate(count);
-        if count == 0 { Err("the connection was closed".to_owned()) } else { Ok(answer) }
-    }
+    };
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    Arc::new(config)
 }

@@ -1,5 +1,8 @@
 //! TLS: who is let in, who is refused and with which words, and that files may change while the server runs.
 
+mod client;
+mod revoked;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -13,8 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::client::TlsClient;
 use crate::{
-    certificates::{Authority, Pair, Subject, TlsClient},
+    certificates::{Authority, Pair, Subject},
     raw,
     server::{Launch, PATIENCE, Server, free_port},
     tools::{Release, Seen},
@@ -109,6 +113,24 @@ impl Guarded {
 
     fn serves(&self, port: Port, trusted: &[&Authority], own: Option<&Pair>) -> Result<(), String> {
         self.ports.serves(port, trusted, own)
+    }
+
+    /// Asks the port for HTTP with `curl` and this certificate. Returns the status and the body.
+    fn curl(&self, authority: &Authority, pair: &Pair, arguments: &[&str], path: &str) -> (u16, String) {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--write-out", "\n%{http_code}", "--cacert"])
+            .arg(authority.cert())
+            .arg("--cert")
+            .arg(&pair.cert)
+            .arg("--key")
+            .arg(&pair.key)
+            .args(arguments)
+            .arg(format!("https://127.0.0.1:{}{path}", self.ports.http))
+            .output()
+            .expect("curl is installed");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').expect("the status is in a line of its own");
+        (status.parse::<u16>().unwrap_or_else(|_| panic!("{output:?}")), body.to_owned())
     }
 
     /// Waits for a line about a refused connection after the first `known` lines.
@@ -450,6 +472,85 @@ fn the_name_in_a_certificate_is_that_of_a_user() {
         let seen = run(pair, command);
         assert!(seen.code != Some(0) && seen.stderr.contains("permission denied"), "{command:?}: {seen:?}");
     }
+}
+
+/// A call in JSON is never made by the user of a certificate; as in etcd it is refused, so that nobody expects that.
+#[test]
+fn json_with_a_certificate_of_a_user_is_refused_while_authentication_is_enabled() {
+    let authority = Authority::new("ca");
+    let own = authority.issue("server");
+    let root = authority.issue("root");
+    let nameless =
+        authority.issue_for("nameless", &Subject { name: "", hosts: "DNS:localhost", valid: ("", "") });
+    let guarded = Guarded::start(&authority, &own, &[]);
+    let curl = |version: &str, pair: &Pair, arguments: &[&str], path: &str| {
+        guarded.curl(&authority, pair, &[&[version], arguments].concat(), path)
+    };
+    let token = |answer: &str| {
+        let answer: serde_json::Value = serde_json::from_str(answer).expect("it is JSON");
+        answer["token"].as_str().expect("a token").to_owned()
+    };
+    let refused = "CommonName of client sending a request against gateway will be ignored and not used as \
+                   expected\n";
+    let post = |body: &'static str| ["--data", body];
+    for (path, body) in [
+        ("/v3/auth/user/add", r#"{"name":"root","password":"canary-root"}"#),
+        ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("/v3/auth/enable", "{}"),
+    ] {
+        assert_eq!(curl("--http1.1", &root, &post(body), path).0, 200, "{path}");
+    }
+    let login = post(r#"{"name":"root","password":"canary-root"}"#);
+    let mine = token(&curl("--http1.1", &nameless, &login, "/v3/auth/authenticate").1);
+    let header = format!("Authorization: {mine}");
+    for version in ["--http1.1", "--http2"] {
+        let ask = |pair: &Pair, path: &str| {
+            curl(version, pair, &["--data", r#"{"key":"YQ=="}"#, "--header", &header], path)
+        };
+        for path in ["/v3/kv/range", "/v3beta/kv/range", "/v3/nothing", "/v3/"] {
+            assert_eq!(ask(&root, path), (400, refused.to_owned()), "{version} {path}, with a token");
+        }
+        let preflight = curl(version, &root, &["--request", "OPTIONS"], "/v3/kv/range");
+        assert_eq!(preflight, (400, refused.to_owned()), "{version}");
+        assert_eq!(ask(&nameless, "/v3/kv/range").0, 200, "{version}: a token is enough");
+        let (status, answer) = curl(version, &nameless, &post(r#"{"key":"YQ=="}"#), "/v3/kv/range");
+        assert!(status == 400 && answer.contains("user name is empty"), "{version}: {status} {answer}");
+        assert_eq!(curl(version, &root, &[], "/version").0, 200, "{version}");
+    }
+    assert_eq!(
+        curl("--http1.1", &nameless, &["--data", "{}", "--header", &header], "/v3/auth/disable").0,
+        200
+    );
+    assert_eq!(curl("--http2", &root, &post(r#"{"key":"YQ=="}"#), "/v3/kv/range").0, 200);
+}
+
+/// In the version 2 API the user that a certificate names is the user, too, unless a password says otherwise.
+#[test]
+fn the_name_in_a_certificate_is_that_of_a_user_of_version_2() {
+    let authority = Authority::new("ca");
+    let own = authority.issue("server");
+    let (root, guest) = (authority.issue("root"), authority.issue("guest"));
+    let guarded = Guarded::start(&authority, &own, &[("enable-v2", "true".to_owned())]);
+    let put = |pair: &Pair, path: &str, arguments: &[&str]| {
+        let arguments = [&["--request", "PUT"], arguments].concat();
+        guarded.curl(&authority, pair, &arguments, path).0
+    };
+    let key = |pair: &Pair, arguments: &[&str]| {
+        put(pair, "/v2/keys/a", &[&["--data", "value=1"], arguments].concat())
+    };
+    let json = ["--header", "Content-Type: application/json", "--data"];
+    let user = |name: &str| format!(r#"{{"user":"{name}","password":"canary-{name}"}}"#);
+    for name in ["root", "guest"] {
+        let user = user(name);
+        assert_eq!(put(&root, &format!("/v2/auth/users/{name}"), &[&json[..], &[&user]].concat()), 201);
+    }
+    assert_eq!(put(&root, "/v2/auth/enable", &["--user", "root:canary-root"]), 200);
+    let guests = r#"{"role":"guest","revoke":{"kv":{"read":["/*"],"write":["/*"]}}}"#;
+    assert_eq!(put(&root, "/v2/auth/roles/guest", &[&json[..], &[guests]].concat()), 200, "as root");
+    assert_eq!(key(&root, &[]), 201);
+    assert_eq!(key(&guest, &[]), 401);
+    assert_eq!(key(&root, &["--user", "guest:canary-guest"]), 401, "the password counts");
+    assert_eq!(key(&guest, &["--user", "root:canary-root"]), 200);
 }
 
 #[test]
