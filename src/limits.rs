@@ -350,9 +350,16 @@ pub(crate) const PASSWORD_BYTES_MAX: usize = 72;
 /// these threads have a lower priority than all others.
 pub(crate) const PASSWORD_THREADS_MAX: usize = 4;
 
-/// Passwords that wait for one of these threads. Further calls are refused with `too many requests`. A place
-/// takes less than 4 KiB, with what its call holds.
+/// Passwords that wait for one of these threads. When there are more, one is refused with `too many requests`: of
+/// those who were wrong most lately, of the network with the most, the last. A place takes less than 4 KiB, with what
+/// its call holds.
 pub(crate) const PASSWORDS_WAITING: usize = 256;
+
+/// Connections, and users in a network, whose password was wrong lately: they wait for others. When there are more,
+/// the first is forgotten, and waits with all others again. Each takes about 100 bytes.
+pub(crate) const PASSWORD_MISTAKES: usize = 4096;
+/// After this time they wait with all others again.
+pub(crate) const PASSWORD_MISTAKE_REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Characters of a name that are logged when a login is refused. The rest of a longer one is left out.
 pub(crate) const LOGGED_NAME_CHARS_MAX: usize = 64;

@@ -271,6 +271,11 @@ const SEAMS: &[Seam] = &[
         "the files of a directory: all that the log and the database touch",
     ),
     seam(
+        "src/node/passwords/origin.rs",
+        &["sockets"],
+        "the addresses that logins come from; no socket is opened",
+    ),
+    seam(
         "src/node/restore/snapshot_file.rs",
         &["files"],
         "reads a file that an operator names; no member runs meanwhile",

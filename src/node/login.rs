@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use tokio::time;
 
-use super::{Node, ProposeError, passwords::PasswordError};
+use super::{
+    Node, ProposeError,
+    passwords::{Origin, PasswordError},
+};
 use crate::{
     apply::{ApplyError, AuthCommand, Command},
     auth::{AuthError, SimpleTokens, TOKEN_LETTERS, TokenHash, jwt::IssueError},
@@ -23,13 +26,14 @@ impl Node {
     /// A token for a user's password, and the newest revision at that moment.
     pub(crate) async fn login(
         &self,
+        origin: Origin,
         name: &str,
         password: Secret,
     ) -> Result<(Rev, Arc<Secret>), ProposeError> {
         let logged_in = async {
             self.read_barrier().await?;
             loop {
-                let auth_rev = self.check_password(name, password.clone()).await?;
+                let auth_rev = self.check_password(origin, name, password.clone()).await?;
                 match self.login_as(name, auth_rev).await {
                     Err(ProposeError::Auth(AuthError::OldRevision)) => {}
                     logged_in => return logged_in,
@@ -40,7 +44,12 @@ impl Node {
     }
 
     /// The revision of users and roles at which this was the user's password.
-    async fn check_password(&self, name: &str, password: Secret) -> Result<u64, ProposeError> {
+    async fn check_password(
+        &self,
+        origin: Origin,
+        name: &str,
+        password: Secret,
+    ) -> Result<u64, ProposeError> {
         let (auth_rev, hash) = {
             let auth = &self.shared.replica.read().state.auth;
             if !auth.is_enabled() {
@@ -52,7 +61,7 @@ impl Node {
             }
             (auth.rev(), user.map(|user| user.password_hash.clone()))
         };
-        if self.shared.passwords.check(name, password, hash.as_deref()).await? {
+        if self.shared.passwords.check(origin, name, password, hash.as_deref()).await? {
             return Ok(auth_rev);
         }
         // Whoever knocks chooses the name.

@@ -71,7 +71,7 @@ pub(crate) use export::export;
 pub(crate) use health::MemberHealth;
 pub(crate) use identity::Credentials;
 pub(crate) use long_answer::Tail;
-pub(crate) use passwords::PasswordError;
+pub(crate) use passwords::{Origin, PasswordError};
 pub(crate) use past::ManyEvents;
 pub(crate) use peer::{Envelope, PeerRefusal};
 pub(crate) use read::Found;

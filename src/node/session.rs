@@ -15,7 +15,11 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     ChangeError, Credentials, Found, Member, MemberHealth, Memory, MoveLeaderError, Node, ProposeError,
-    ReadError, Snapshot, admin::Status, lease::LeaseInfo, passwords::PasswordError, watching::WatchStream,
+    ReadError, Snapshot,
+    admin::Status,
+    lease::LeaseInfo,
+    passwords::{Origin, PasswordError},
+    watching::WatchStream,
 };
 use crate::{
     apply::{Alarm, Command, Outcome, Request, Txn, admission::Call},
@@ -209,10 +213,11 @@ impl Session {
     /// A token for a user's password, and the newest revision at that moment. Anybody may try.
     pub(crate) async fn login(
         &self,
+        origin: Origin,
         name: &str,
         password: Secret,
     ) -> Result<(Rev, Arc<Secret>), ProposeError> {
-        self.node.login(name, password).await
+        self.node.login(origin, name, password).await
     }
 }
 

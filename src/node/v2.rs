@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::MutexGuard;
 use tokio::time;
 
-use super::{Member, Node, PasswordError, ProposeError, Session};
+use super::{Member, Node, Origin, PasswordError, ProposeError, Session};
 use crate::{
     apply::{ApplyError, Command, Outcome, Response, admission::Call},
     clock, limits,
@@ -150,6 +150,7 @@ impl Session {
     /// exist.
     pub(crate) async fn v2_check_password(
         &self,
+        origin: Origin,
         name: &str,
         password: String,
         hash: Option<&str>,
@@ -157,7 +158,7 @@ impl Session {
         self.permit(Call::V2Read)?;
         // A user of version 3 may have the same name.
         let name = format!("version 2: {name}");
-        self.node().shared.passwords.check(&name, Secret::new(password), hash).await
+        self.node().shared.passwords.check(origin, &name, Secret::new(password), hash).await
     }
 
     pub(crate) async fn v2_hash_password(&self, password: String) -> Result<String, PasswordError> {

@@ -8,7 +8,7 @@ use super::{render, session, status::Refusal, wrong_kind};
 use crate::{
     apply::{self, AuthCommand, Command, admission::Call},
     auth::{AuthStore, Permission, PermissionKind},
-    node::{Node, Session},
+    node::{Node, Origin, Session},
     pb::authpb,
     pb::etcdserverpb::{
         AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest,
@@ -93,8 +93,9 @@ impl auth_server::Auth for Auth {
         request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateResponse>, Status> {
         let session = session(&self.node, &request).await;
+        let origin = Origin::of(request.remote_addr());
         let AuthenticateRequest { name, password } = request.into_inner();
-        let (rev, token) = session.login(&name, Secret::new(password)).await?;
+        let (rev, token) = session.login(origin, &name, Secret::new(password)).await?;
         let header = Some(render::header(&self.node, rev));
         Ok(Response::new(AuthenticateResponse { header, token: token.reveal().to_owned() }))
     }

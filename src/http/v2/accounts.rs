@@ -74,7 +74,7 @@ pub(super) async fn enable(front: &Front, asked: Asked) -> Response {
             };
         }
     };
-    match front.require_root(&asked.parts.headers, asked.parts.extensions.get()).await {
+    match front.require_root(&asked.parts).await {
         Ok(who) => {
             let changed = front.session.v2_change_account(who, change).await;
             with_cluster(front, changed_to(changed, |_| reply::json(200, "")))
@@ -106,7 +106,7 @@ pub(super) async fn serve(front: &Front, asked: Asked, about: About, rest: &str)
     if let Err(response) = allow(&asked.method, allowed) {
         return response;
     }
-    let who = match front.require_root(&asked.parts.headers, asked.parts.extensions.get()).await {
+    let who = match front.require_root(&asked.parts).await {
         Ok(who) => who,
         Err(response) => return response,
     };

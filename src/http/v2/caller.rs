@@ -1,10 +1,15 @@
 //! Who asks: basic authentication, if authentication is enabled.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, header};
+use http::{header, request::Parts};
+use tonic::transport::server::TcpConnectInfo;
 
 use super::Front;
-use crate::{node::ProposeError, types::CommonName, v2::Who};
+use crate::{
+    node::{Origin, ProposeError},
+    types::CommonName,
+    v2::Who,
+};
 
 #[derive(Debug)]
 pub(super) enum NotKnown {
@@ -16,16 +21,13 @@ pub(super) enum NotKnown {
 impl Front {
     /// Who asks. Without the header this is the user that the certificate names, if there is one, or else a
     /// guest; while authentication is disabled everybody is a guest.
-    pub(super) async fn who(
-        &self,
-        headers: &HeaderMap,
-        certified: Option<&CommonName>,
-    ) -> Result<Who, NotKnown> {
+    pub(super) async fn who(&self, request: &Parts) -> Result<Who, NotKnown> {
         if !self.session.v2_ask(|store| store.auth_enabled()).map_err(NotKnown::Failed)? {
             return Ok(Who::Guest);
         }
-        let Some(given) = headers.get(header::AUTHORIZATION).filter(|value| !value.is_empty()) else {
-            let Some(CommonName(name)) = certified else { return Ok(Who::Guest) };
+        let given = request.headers.get(header::AUTHORIZATION).filter(|value| !value.is_empty());
+        let Some(given) = given else {
+            let Some(CommonName(name)) = request.extensions.get() else { return Ok(Who::Guest) };
             let is_user = self.session.v2_ask(|store| store.user(name).is_some());
             let is_user = is_user.map_err(NotKnown::Failed)?;
             return Ok(if is_user { Who::User(name.clone()) } else { Who::Guest });
@@ -33,7 +35,8 @@ impl Front {
         let (name, password) = credentials(given.as_bytes()).ok_or(NotKnown::Denied)?;
         let user = self.session.v2_ask(|store| store.user(&name)).map_err(NotKnown::Failed)?;
         let hash = user.as_ref().map(|user| user.password_hash.as_str());
-        match self.session.v2_check_password(&name, password, hash).await {
+        let remote = request.extensions.get::<TcpConnectInfo>().and_then(|info| info.remote_addr);
+        match self.session.v2_check_password(Origin::of(remote), &name, password, hash).await {
             Err(error) => Err(NotKnown::Failed(error)),
             Ok(true) => Ok(Who::User(name.into())),
             Ok(false) => {

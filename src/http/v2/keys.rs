@@ -51,7 +51,7 @@ async fn answer(front: &Front, asked: Asked, path: &str) -> Result<Response, V2E
     let at = wall_nanos();
     let question = parse(&method, &form, at)?;
     drop(form);
-    let who = match front.who(&parts.headers, parts.extensions.get()).await {
+    let who = match front.who(&parts).await {
         Ok(who) => who,
         Err(NotKnown::Denied) => {
             return Err(Refusal::of_request(Code::Unauthorized, "Insufficient credentials").into());

@@ -1,7 +1,7 @@
 //! `/v2/members` and `/v2/machines`.
 
 use axum::response::Response;
-use http::{HeaderMap, Method};
+use http::{Method, request::Parts};
 use serde::Deserialize;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     node::{Change, ChangeError, ChangeRefusal, Member, V2Error},
-    types::{CommonName, MemberId},
+    types::MemberId,
     v2::Who,
 };
 
@@ -43,7 +43,7 @@ pub(super) async fn serve(front: &Front, asked: Asked, id: &str) -> Response {
         return response;
     }
     if asked.method != Method::GET
-        && let Err(response) = front.require_root(&asked.parts.headers, asked.parts.extensions.get()).await
+        && let Err(response) = front.require_root(&asked.parts).await
     {
         return response;
     }
@@ -189,12 +189,8 @@ fn check_url(url: &str) -> Result<(), String> {
 
 impl Front {
     /// Refuses whoever is not root, while authentication is enabled.
-    pub(super) async fn require_root(
-        &self,
-        headers: &HeaderMap,
-        certified: Option<&CommonName>,
-    ) -> Result<Who, Response> {
-        let who = match self.who(headers, certified).await {
+    pub(super) async fn require_root(&self, request: &Parts) -> Result<Who, Response> {
+        let who = match self.who(request).await {
             Ok(who) => who,
             Err(NotKnown::Denied) => return Err(message(401, "Insufficient credentials")),
             Err(NotKnown::Failed(error)) => return Err(reply::internal(&error.into())),
