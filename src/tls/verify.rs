@@ -206,26 +206,37 @@ impl Base {
         }
         Ok(self.policy.check(leaf, others)?)
     }
+}
 
-    fn verify_tls12(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        exceptions::verify_handshake(message, certificate, signed, self.algorithms(), false)
-            .unwrap_or_else(|| verify_tls12_signature(message, certificate, signed, self.algorithms()))
-    }
+/// What both traits of `rustls` ask in the same way: whether the other side has the key of its certificate.
+macro_rules! check_signatures {
+    ($($provider:ident).+) => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = &self.$($provider).+.signature_verification_algorithms;
+            exceptions::verify_handshake(message, certificate, signed, algorithms, false)
+                .unwrap_or_else(|| verify_tls12_signature(message, certificate, signed, algorithms))
+        }
 
-    fn verify_tls13(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        exceptions::verify_handshake(message, certificate, signed, self.algorithms(), true)
-            .unwrap_or_else(|| verify_tls13_signature(message, certificate, signed, self.algorithms()))
-    }
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = &self.$($provider).+.signature_verification_algorithms;
+            exceptions::verify_handshake(message, certificate, signed, algorithms, true)
+                .unwrap_or_else(|| verify_tls13_signature(message, certificate, signed, algorithms))
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.$($provider).+.signature_verification_algorithms.supported_schemes()
+        }
+    };
 }
 
 /// Checks the certificate of whoever connects.
@@ -281,27 +292,7 @@ impl ClientCertVerifier for ClientVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.base.verify_tls12(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.base.verify_tls13(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.base.algorithms().supported_schemes()
-    }
+    check_signatures!(base.provider);
 }
 
 /// Checks the certificate of a member that this one has dialled.
@@ -356,27 +347,7 @@ impl ServerCertVerifier for ServerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.base.verify_tls12(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.base.verify_tls13(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.base.algorithms().supported_schemes()
-    }
+    check_signatures!(base.provider);
 }
 
 /// Takes any certificate: that of a member with `--peer-auto-tls`, which nobody but itself has signed.
@@ -408,25 +379,5 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    check_signatures!(provider);
 }
