@@ -18,11 +18,11 @@ const FLAGS: &[&str] = &[
     "--bcrypt-cost=4",
 ];
 
-const DENIED: (Code, &str) = (Code::PermissionDenied, "etcdserver: permission denied");
-const INVALID_TOKEN: (Code, &str) = (Code::Unauthenticated, "etcdserver: invalid auth token");
+pub(crate) const DENIED: (Code, &str) = (Code::PermissionDenied, "etcdserver: permission denied");
+pub(crate) const INVALID_TOKEN: (Code, &str) = (Code::Unauthenticated, "etcdserver: invalid auth token");
 const USER_EMPTY: (Code, &str) = (Code::InvalidArgument, "etcdserver: user name is empty");
 
-fn by<T>(token: &str, message: T) -> Request<T> {
+pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
     let mut request = message.into_request();
     request.metadata_mut().insert("token", token.parse().expect("a token is ASCII"));
     request
@@ -55,7 +55,7 @@ async fn get(member: &Member, token: &str, key: &str, serializable: bool) -> Res
 }
 
 #[track_caller]
-fn is<T: std::fmt::Debug>(result: Result<T, Status>, expected: (Code, &str)) {
+pub(crate) fn is<T: std::fmt::Debug>(result: Result<T, Status>, expected: (Code, &str)) {
     let status = result.expect_err("it is refused");
     assert_eq!((status.code(), status.message()), expected);
 }
@@ -195,10 +195,11 @@ async fn a_member_that_gets_a_snapshot_gets_the_users_and_no_old_tokens() {
     let mut written = 0;
     while oldest.iter().any(|file| file.exists()) {
         assert!(tokio::time::Instant::now() < patience, "the log is never let go of");
-        if written < 80 {
-            put(member, &ann, "a", &large).await.expect("a quorum is there");
-            written += 1;
-        } else {
+        // Files are deleted only while entries are written.
+        let value = if written < 80 { large.as_str() } else { "v" };
+        put(member, &ann, "a", value).await.expect("a quorum is there");
+        written += 1;
+        if written > 80 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }

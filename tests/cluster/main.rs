@@ -16,6 +16,7 @@ mod disaster;
 mod etcdctl;
 mod failover;
 mod full_disk;
+mod guarded;
 mod hostile;
 mod large;
 mod leases;
@@ -33,6 +34,8 @@ mod restored;
 mod rows;
 #[path = "../support/running.rs"]
 mod running;
+#[path = "../support/secure.rs"]
+mod secure;
 mod serving;
 #[path = "../support/small_disk.rs"]
 mod small_disk;

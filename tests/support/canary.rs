@@ -3,9 +3,6 @@
 //! Passwords and values of keys that a test wants to be looked for contain [`MARK`]. Secrets that a server makes, such as
 //! tokens, are planted when the test gets them.
 
-// No test program uses all of this file.
-#![allow(dead_code)]
-
 use std::sync::{Mutex, PoisonError};
 
 /// A word that is in planted secrets and in nothing else.

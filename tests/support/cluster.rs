@@ -47,6 +47,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const READY: &str = "ready to serve client requests";
 
+/// How a test connects to a member.
+pub(crate) type Connect = Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>;
+
 pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
 }
@@ -59,7 +62,7 @@ pub(crate) struct Plan {
     is_proxied: bool,
     is_on_unix_sockets: bool,
     has_peer_tls: bool,
-    has_client_tls: bool,
+    client_tls: Option<Connect>,
 }
 
 impl Plan {
@@ -73,7 +76,7 @@ impl Plan {
             is_proxied: false,
             is_on_unix_sockets: false,
             has_peer_tls: false,
-            has_client_tls: false,
+            client_tls: None,
         }
     }
 
@@ -121,9 +124,9 @@ impl Plan {
         self
     }
 
-    /// The client URLs are `https`. The flags have to name certificates.
-    pub(crate) fn with_client_tls(mut self) -> Plan {
-        self.has_client_tls = true;
+    /// The client URLs are `https`, and tests connect to them like this. The flags have to name certificates.
+    pub(crate) fn with_client_tls(mut self, connect: Connect) -> Plan {
+        self.client_tls = Some(connect);
         self
     }
 
@@ -143,7 +146,7 @@ impl Plan {
         }
         for member in &mut members {
             member.has_peer_tls = self.has_peer_tls;
-            member.has_client_tls = self.has_client_tls;
+            member.client_tls.clone_from(&self.client_tls);
         }
         let all: Vec<String> = members.iter().map(Member::initial_cluster_item).collect();
         for member in &mut members {
@@ -178,7 +181,7 @@ pub(crate) struct Member {
     /// The directory of the Unix socket on which it listens for peers, if it does.
     socket_dir: Option<TempDir>,
     has_peer_tls: bool,
-    has_client_tls: bool,
+    client_tls: Option<Connect>,
     pub(crate) initial_cluster: String,
     /// `--initial-cluster-state`.
     pub(crate) state: &'static str,
@@ -212,6 +215,7 @@ impl Cluster {
         let program = self.members.first().expect("a cluster has members").program.clone();
         let mut member = Member::new(name, program);
         member.has_peer_tls = self.members[0].has_peer_tls;
+        member.client_tls.clone_from(&self.members[0].client_tls);
         let all = self.members.iter().map(Member::initial_cluster_item);
         member.initial_cluster = all.chain([member.initial_cluster_item()]).collect::<Vec<_>>().join(",");
         member.state = "existing";
@@ -289,7 +293,7 @@ impl Member {
             advertised_peer_port: peer_port,
             socket_dir: None,
             has_peer_tls: false,
-            has_client_tls: false,
+            client_tls: None,
             initial_cluster: String::new(),
             state: "new",
             flags: Vec::new(),
@@ -301,6 +305,11 @@ impl Member {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client_port)
+    }
+
+    fn client_url(&self) -> String {
+        let scheme = if self.client_tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.endpoint())
     }
 
     /// The peer URL that other members know.
@@ -360,8 +369,7 @@ impl Member {
     /// Starts the process without waiting for it.
     pub(crate) fn spawn(&mut self) {
         assert!(self.running.is_none(), "the member already runs");
-        let scheme = if self.has_client_tls { "https" } else { "http" };
-        let client_url = format!("{scheme}://{}", self.endpoint());
+        let client_url = self.client_url();
         let mut program = self.wrapper.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
         let mut child = Command::new(program.next().expect("there is a program"))
             .args(program)
@@ -473,10 +481,15 @@ impl Member {
     }
 
     pub(crate) fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.endpoint()))
-            .expect("a loopback address is a URL")
-            .connect_timeout(Duration::from_secs(5))
-            .connect_lazy()
+        match &self.client_tls {
+            None => self.channel_with(&|endpoint| endpoint.connect_lazy()),
+            Some(connect) => self.channel_with(&**connect),
+        }
+    }
+
+    pub(crate) fn channel_with(&self, connect: &dyn Fn(&Endpoint) -> Channel) -> Channel {
+        let endpoint = Endpoint::from_shared(self.client_url()).expect("a loopback address is a URL");
+        connect(&endpoint.connect_timeout(Duration::from_secs(5)))
     }
 
     pub(crate) fn kv(&self) -> KvClient<Channel> {

@@ -1,30 +1,28 @@
 //! Who calls: users with different roles, and those that are none.
 
 use std::{
-    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use ring::hmac;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls::ClientConfig;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
     calls::{keys, leases},
     wire::{tell, try_tell},
 };
-use crate::certificates::{Authority, TlsClient};
-use crate::pb::{
-    authpb::{Permission, UserAddOptions},
-    etcdserverpb::*,
-    v3electionpb::CampaignRequest,
-    v3lockpb::LockRequest,
+use crate::{
+    certificates::{self, Authority},
+    pb::{
+        authpb::{Permission, UserAddOptions},
+        etcdserverpb::*,
+        v3electionpb::CampaignRequest,
+        v3lockpb::LockRequest,
+    },
+    secure,
 };
 
 pub(super) const PASSWORD: &str = "secret";
@@ -79,7 +77,7 @@ pub(super) struct Caller {
     pub(super) user: &'static str,
     pub(super) token: Option<String>,
     /// With the certificate that it shows, where there is TLS.
-    tls: Option<TlsClient>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 fn caller(name: &'static str, user: &'static str, token: Option<String>) -> Caller {
@@ -91,22 +89,9 @@ impl Caller {
     pub(super) fn connect(&self, endpoint: &Endpoint) -> Channel {
         match &self.tls {
             None => endpoint.connect_lazy(),
-            Some(tls) => connect_with(endpoint, tls),
+            Some(tls) => secure::connect(endpoint, tls),
         }
     }
-}
-
-pub(super) fn connect_with(endpoint: &Endpoint, tls: &TlsClient) -> Channel {
-    let config = tls.config();
-    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
-        let connector = TlsConnector::from(Arc::clone(&config));
-        async move {
-            let address = uri.authority().expect("an endpoint has an address").as_str();
-            let name = ServerName::try_from("127.0.0.1").expect("an address");
-            let stream = connector.connect(name, TcpStream::connect(address).await?).await?;
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        }
-    }))
 }
 
 /// The data that calls refer to, and the users but for root, so that authentication cannot be enabled yet.
@@ -224,7 +209,7 @@ async fn log_in(channel: &Channel, name: &str) -> String {
 /// With certificates, whose names are users. `root` shows the certificate of root.
 pub(super) async fn with_certificates(root: &Channel, authority: &Authority) -> Vec<Caller> {
     let certified = |name: &'static str, user: &'static str, token: Option<String>| {
-        let tls = TlsClient::new(&[authority], Some(&authority.issue(user)), "h2");
+        let tls = certificates::client(&[authority], Some(&authority.issue(user)), "h2");
         Caller { tls: Some(tls), ..caller(name, user, token) }
     };
     let token = Some(log_in(root, "reader").await);

@@ -17,7 +17,7 @@ mod wire;
 use expect_test::expect_file;
 
 use self::{
-    play::{play, play_without_certificates, what_harms_etcd_35},
+    play::{nothing_more, play, what_harms_etcd_35},
     table::Table,
 };
 use crate::{cluster::Plan, tools::Release};
@@ -40,7 +40,7 @@ fn the_matrix_is_as_large_as_promised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retcd_answers_every_caller_as_etcd_does() {
     let expected = Table::parse(ETCD_37);
-    let seen = play(Plan::new).await;
+    let seen = play(Plan::new, nothing_more).await;
     assert_eq!(differences::unexpected(&expected, &seen), [""; 0], "etcd 3.7, and ours");
 }
 
@@ -53,15 +53,13 @@ fn what_releases_of_etcd_answer_differently_is_known_and_has_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute, and changes only with the calls and the callers"]
 async fn the_table_is_what_etcd_37_answers() {
-    expect_file!["etcd37.txt"].assert_eq(&play(|size| Plan::release(Release::V37, size)).await.to_string());
+    expect_file!["etcd37.txt"]
+        .assert_eq(&play(|size| Plan::release(Release::V37, size), nothing_more).await.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute, and changes only with the calls and the callers"]
 async fn the_older_table_is_what_etcd_35_answers() {
-    expect_file!["etcd35.txt"].assert_eq(
-        &play_without_certificates(|size| Plan::release(Release::V35, size), what_harms_etcd_35)
-            .await
-            .to_string(),
-    );
+    let seen = play(|size| Plan::release(Release::V35, size), what_harms_etcd_35).await;
+    expect_file!["etcd35.txt"].assert_eq(&seen.to_string());
 }

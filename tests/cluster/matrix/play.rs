@@ -14,9 +14,10 @@ use super::{
     wire::{self, OK, tell},
 };
 use crate::{
-    certificates::{Authority, TlsClient},
-    cluster::{Member, Plan},
+    certificates::{self, Authority},
+    cluster::{Connect, Member, Plan},
     pb::etcdserverpb::{AlarmRequest, AlarmType, AuthDisableRequest, alarm_request::AlarmAction},
+    secure,
 };
 
 /// Cheap passwords, no change of leader on a busy machine, and no wait until a young cluster counts as healthy.
@@ -35,30 +36,27 @@ const ALARMS: [(&str, Option<AlarmType>); 3] =
 /// Calls that are left out, because they would end the run or change what others are answered.
 type Left = fn(&Call, &Caller, Option<AlarmType>) -> bool;
 
-fn nothing_more(_: &Call, _: &Caller, _: Option<AlarmType>) -> bool {
+pub(super) fn nothing_more(_: &Call, _: &Caller, _: Option<AlarmType>) -> bool {
     false
 }
+
+/// Tokens without a user or a revision.
+pub(super) const NAMELESS_TOKENS: [&str; 2] = ["without-a-user", "without-a-revision"];
 
 /// etcd 3.5.1 lets anybody disable authentication while there is an alarm, and grants permissions on ranges that do
 /// not exist, which raises the revision of users and roles. A token without a user or a revision ends its process.
 pub(super) fn what_harms_etcd_35(call: &Call, caller: &Caller, alarm: Option<AlarmType>) -> bool {
     call.name == AUTH_DISABLE && alarm.is_some()
         || call.name == GRANT_OF_NO_RANGE
-        || ["without-a-user", "without-a-revision"].contains(&caller.name)
+        || NAMELESS_TOKENS.contains(&caller.name)
 }
 
 /// All parts of the matrix.
-pub(super) async fn play(plan: impl Fn(usize) -> Plan) -> Table {
-    let mut table = play_without_certificates(&plan, nothing_more).await;
-    let calls = Arc::new(calls::all());
-    table.parts.push(certified(plan(1), &calls, nothing_more).await);
-    table
-}
-
-pub(super) async fn play_without_certificates(plan: impl Fn(usize) -> Plan, left: Left) -> Table {
+pub(super) async fn play(plan: impl Fn(usize) -> Plan, left: Left) -> Table {
     let calls = Arc::new(calls::all());
     let mut parts = simple(plan(3), &calls, left).await;
     parts.push(signed(plan(1), &calls, left).await);
+    parts.push(certified(plan(1), &calls, left).await);
     Table { parts }
 }
 
@@ -118,12 +116,13 @@ async fn certified(plan: Plan, calls: &Arc<Vec<Call>>, left: Left) -> Part {
         "--client-cert-auth".to_owned(),
     ];
     let flags: Vec<&str> = FLAGS.into_iter().chain(tls.iter().map(String::as_str)).collect();
-    let cluster = plan.with_client_tls().flags(&flags).found();
+    let root = certificates::client(&[&authority], Some(&authority.issue(ROOT)), "h2");
+    let connect: Connect = Arc::new(move |endpoint| secure::connect(endpoint, &root));
+    let cluster = plan.with_client_tls(connect).flags(&flags).found();
     let member = &cluster.members[0];
     let endpoint =
         Endpoint::from_shared(format!("https://{}", member.endpoint())).expect("an address is a URL");
-    let root = TlsClient::new(&[&authority], Some(&authority.issue(ROOT)), "h2");
-    let channel = callers::connect_with(&endpoint, &root);
+    let channel = member.channel();
     callers::prepare(&channel, 50).await;
     callers::enable(&channel).await;
     let callers = callers::with_certificates(&channel, &authority).await;
