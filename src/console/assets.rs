@@ -29,6 +29,7 @@ const FILES: &[(&str, &str, &str)] = &[
     file!("diff.js", SCRIPT),
     file!("dom.js", SCRIPT),
     file!("format.js", SCRIPT),
+    file!("health.js", SCRIPT),
     file!("keys.js", SCRIPT),
     file!("leases.js", SCRIPT),
     file!("listing.js", SCRIPT),

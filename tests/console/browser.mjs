@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 
-const { TOOLS, SERVER, SCREENSHOTS } = process.env;
+const { TOOLS, SERVER, SCREENSHOTS, CASES = "" } = process.env;
 const require = createRequire(path.join(TOOLS, "package.json"));
 const { chromium } = require("playwright-core");
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -85,11 +85,11 @@ export async function screenshot(page, name) {
   await page.screenshot({ path: path.join(SCREENSHOTS, `console-${name}.png`) });
 }
 
-/** Runs the cases in order. A case that fails is reported, and the others still run. */
+/** Runs the cases in order, or those with CASES in their name. One that fails is reported, and the others still run. */
 export async function run(cases) {
   const browser = await launch();
   let failures = 0;
-  for (const [name, test] of Object.entries(cases)) {
+  for (const [name, test] of Object.entries(cases).filter(([name]) => name.includes(CASES))) {
     const pages = [];
     const make = async (options) => {
       const page = await tab(browser, options);

@@ -1,6 +1,6 @@
 // The console of a single member, used as a person uses it.
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { barriers, base64, call, clear, holds, open, put, putMany, row, run, same, screenshot } from "./browser.mjs";
 
 const etcdctl = (...args) => execFileSync(process.env.ETCDCTL, ["--endpoints", process.env.ENDPOINT ?? process.env.SERVER, ...args], { encoding: "utf8" });
@@ -32,8 +32,8 @@ await run({
     await page.getByText("No keys").waitFor();
     etcdctl("put", "app/config/port", "8080");
     await open(page);
-    await row(page, "app/").click();
-    await row(page, "config/").click();
+    // Directories without siblings are open.
+    await row(page, "app/").waitFor();
     await row(page, "port").click();
     await page.locator(".value pre").waitFor();
     same(await value(page), "8080", "the value");
@@ -92,8 +92,8 @@ await run({
     await call("kv/deleterange", { key: base64("old") });
     const page = await tab();
     await open(page);
-    await page.getByLabel("Which revision to show").selectOption("revision");
-    await page.getByLabel("Revision or time").fill(String(header.revision));
+    await page.getByLabel("As of").selectOption("revision");
+    await page.getByRole("textbox", { name: "Time or revision" }).fill(String(header.revision));
     await page.getByRole("button", { name: "Show", exact: true }).click();
     await row(page, "old").click();
     await page.locator(".value pre").waitFor();
@@ -160,7 +160,7 @@ await run({
     await open(page, "#/live?prefix=orders/");
     await page.getByText("0 events").waitFor();
     // The watch has begun when an event of it arrives; what is put before may be missed.
-    for (let number = 0; (await page.locator(".event").count()) === 0; number += 1) {
+    for (let number = 0; (await page.locator(".row.event").count()) === 0; number += 1) {
       await put("orders/first", String(number));
       await page.waitForTimeout(50);
     }
@@ -173,18 +173,96 @@ await run({
     await screenshot(page, "live");
   },
 
-  async "who holds a lock is said"(tab) {
+  // The questions of somebody who sees the page for the first time, each begun at the front page. The one about a
+  // member that is down is in members.mjs.
+  async "a newcomer finds the value of a key an hour ago"(tab) {
     await clear();
-    const first = await call("lease/grant", { TTL: "300" });
-    const second = await call("lease/grant", { TTL: "300" });
-    const hex = (id) => BigInt(id).toString(16);
-    await put(`locks/deploy/${hex(first.ID)}`, "", { lease: first.ID });
-    await put(`locks/deploy/${hex(second.ID)}`, "", { lease: second.ID });
+    await put("greeting", "hello");
+    const { header } = await put("app/config/limit", "10");
+    // The member notes every few seconds which revision is current.
+    const noted = async () => {
+      const { recent } = await (await fetch(`${process.env.SERVER}/console/data/samples`)).json();
+      return recent.find(({ revision }) => revision >= Number(header.revision));
+    };
+    let sample = null;
+    while (!(sample = await noted())) await new Promise((resolve) => setTimeout(resolve, 200));
+    await put("app/config/limit", "30");
     const page = await tab();
-    await open(page, `#/keys?key=${encodeURIComponent(`locks/deploy/${hex(second.ID)}`)}`);
-    await page.getByText("Number 2 in the line").waitFor();
-    await page.locator(".note button.link").click();
-    await page.getByText("This key holds the lock").waitFor();
+    await page.clock.setFixedTime(sample.at_ms + 3_600_001);
+    await open(page);
+    await row(page, "app/").click();
+    await row(page, "limit").click();
+    await page.locator(".value pre", { hasText: "30" }).waitFor();
+    await page.getByLabel("As of").selectOption({ label: "an hour ago" });
+    await page.getByText("The keys as they were at revision").waitFor();
+    await page.getByRole("heading", { name: "app/config/limit" }).waitFor();
+    await page.locator(".value pre", { hasText: "10" }).waitFor();
+    // The directory around the open key is open.
+    await row(page, "limit").waitFor();
+  },
+
+  async "a time that the member does not know is said, and what it knows is offered"(tab) {
+    await clear();
+    await put("known", "1");
+    const page = await tab();
+    await open(page);
+    await page.getByLabel("As of").selectOption({ label: "a day ago" });
+    await page.getByText("This member does not know which revision was current").waitFor();
+    same(await page.getByLabel("As of").inputValue(), "now", "the choice that did not work");
+    await page.getByRole("button", { name: "the first time that it knows" }).click();
+    await page.getByText("The keys as they were at revision").waitFor();
+  },
+
+  async "a newcomer finds who holds a lock"(tab) {
+    await clear();
+    await put("greeting", "hello");
+    const lock = () => spawn(process.env.ETCDCTL, ["--endpoints", process.env.SERVER, "lock", "locks/deploy"], { stdio: "ignore" });
+    const contenders = async () => (await call("kv/range", { key: base64("locks/"), range_end: base64("locks0") })).kvs ?? [];
+    const clients = [];
+    try {
+      for (const number of [1, 2]) {
+        clients.push(lock());
+        while ((await contenders()).length < number) await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      const [holder, waiting] = (await contenders()).sort((a, b) => a.create_revision - b.create_revision).map(({ key }) => Buffer.from(key, "base64").toString());
+      const page = await tab();
+      await open(page);
+      await row(page, "locks/").click();
+      const name = (key) => key.split("/").at(-1);
+      await page.locator(".row", { hasText: name(holder) }).getByText("holds the lock").waitFor();
+      await page.locator(".row", { hasText: name(waiting) }).getByText("waits, number 2").click();
+      await page.getByText("Number 2 in the line").waitFor();
+      await page.locator(".note button.link").click();
+      await page.getByText("This key holds the lock").waitFor();
+      await page.getByText("One other waits for it").waitFor();
+    } finally {
+      for (const client of clients) client.kill("SIGKILL");
+    }
+  },
+
+  async "keys that only look like those of a lock are not said to hold one"(tab) {
+    await clear();
+    await put("greeting", "hello");
+    for (const name of ["0123456789abcdef", "fedcba9876543210"]) await put(`hashes/${name}`, "no lease");
+    const page = await tab();
+    await open(page);
+    await row(page, "hashes/").click();
+    await row(page, "fedcba9876543210").waitFor();
+    same(await page.locator(".tag").count(), 0, "tags");
+  },
+
+  async "a newcomer finds how full the database is"(tab) {
+    await clear();
+    const { dbSize, dbSizeQuota } = await call("maintenance/status");
+    const page = await tab();
+    await open(page);
+    await page.getByRole("link", { name: "Cluster" }).first().click();
+    const tile = page.locator(".tile", { hasText: "Database" });
+    await tile.getByText(/ % of /).waitFor();
+    const text = await tile.innerText();
+    const share = Math.round((Number(dbSize) / Number(dbSizeQuota)) * 100);
+    holds(text.includes(share ? `${share} % of` : "less than 1 % of") && text.includes("GiB"), `the share of the quota, ${share} %: ${text}`);
+    await page.getByRole("img", { name: "of the quota is used" }).waitFor();
   },
 
   async "a lease counts down and shows its keys"(tab) {

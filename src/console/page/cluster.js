@@ -1,7 +1,8 @@
 // How the cluster is: members, what is wrong and what to do about it, and the last minutes of this member.
 
-import { fill, h, trouble } from "./dom.js";
-import { count, counted, figure, size } from "./format.js";
+import { fill, h, trouble, whenVisible } from "./dom.js";
+import { count, figure, size } from "./format.js";
+import { diskErrors, judge, percent, QUOTA_ATTENTION } from "./health.js";
 import { Plot } from "./plot.js";
 import * as samples from "./samples.js";
 import * as server from "./server.js";
@@ -24,17 +25,19 @@ export class ClusterView {
 
   constructor() {
     this.verdict = h("div.verdict", { role: "status" });
+    this.tiles = h("div.tiles");
     this.table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Members" });
     this.alarms = h("div.alarms");
+    const one = (name) => [{ of: (sample) => sample[name] }];
     const plots = [
-      new Plot("puts a second", (sample) => sample.puts_per_s, figure),
-      new Plot("ranges a second", (sample) => sample.ranges_per_s, figure),
-      new Plot("sync of the log, 99th percentile", (sample) => sample.fsync_p99_ms, (ms) => `${figure(ms)} ms`),
-      new Plot("watchers", (sample) => sample.watchers, figure),
-      new Plot("database", (sample) => sample.db_bytes, size),
-      new Plot("database in use", (sample) => sample.db_in_use_bytes, size),
+      new Plot("Puts a second", one("puts_per_s"), figure),
+      new Plot("Ranges a second", one("ranges_per_s"), figure),
+      new Plot("Sync of the log, 99th percentile", one("fsync_p99_ms"), (ms) => `${figure(ms)} ms`),
+      new Plot("Revisions a second, of all members", one("revisions_per_s"), figure),
+      new Plot("Watchers", one("watchers"), figure),
+      new Plot("Database", [...one("db_bytes"), { of: (sample) => sample.db_in_use_bytes, name: "in use" }], size, 1024),
     ];
-    this.element = h("section.column.wide-column", { "aria-label": "Cluster" }, this.verdict, this.alarms, h("h2", {}, "Members"), this.table, h("h2", {}, "This member, the last 15 minutes"), h("div.plots", {}, plots.map((plot) => plot.element)));
+    this.element = h("section.column.wide-column", { "aria-label": "Cluster" }, this.verdict, this.alarms, this.tiles, h("h2", {}, "Members"), this.table, h("h2", {}, "This member, the last 15 minutes"), h("div.plots", {}, plots.map((plot) => plot.element)));
     this.stopFollowing = samples.follow((recent) => plots.forEach((plot) => plot.update(recent)));
     this.#poll();
   }
@@ -53,74 +56,99 @@ export class ClusterView {
       if (this.#abort.signal.aborted) return;
       fill(this.verdict, trouble(error));
     }
-    if (!this.#abort.signal.aborted) this.timer = setTimeout(() => this.#poll(), POLL_MS);
+    if (!this.#abort.signal.aborted) this.timer = setTimeout(() => whenVisible(this.#abort.signal, () => this.#poll()), POLL_MS);
   }
 
-  #draw({ members, alarms }) {
-    const voters = members.filter((member) => !member.is_learner);
-    const answering = voters.filter((member) => member.status);
-    const quorum = Math.floor(voters.length / 2) + 1;
-    const spare = answering.length - quorum;
-    const silent = members.filter((member) => !member.status).map((member) => member.name || member.id);
-    const leader = members.find((member) => member.status?.leader === member.id);
-    const newest = Math.max(...members.map((member) => member.status?.revision ?? 0));
+  #draw(answer) {
+    const { members, alarms } = answer;
+    const health = judge(answer);
+    const silent = health.silent.map((member) => `${member.name || member.id}${member.problem ? ` (${member.problem})` : ""}`);
     fill(
       this.verdict,
       h(
         "p",
-        { class: spare < 0 || !leader ? "bad" : silent.length || alarms.length ? "warn" : "good" },
-        verdict(voters.length, answering.length, spare, Boolean(leader)),
+        { class: health.level },
+        health.text,
         silent.length ? ` No answer from ${silent.join(", ")}: is the process running, and can this member reach its peer URL?` : "",
       ),
     );
-    fill(this.alarms, alarms.map(({ member, alarm }) => alarmBox(members.find(({ id }) => id === member)?.name ?? member, member, alarm)), members.flatMap((member) => (member.status?.errors ?? []).filter((error) => /^disk full/.test(error)).map((error) => diskBox(member.name, error))));
+    fill(
+      this.alarms,
+      alarms.map(({ member, alarm }) => alarmBox(members.find(({ id }) => id === member)?.name ?? member, member, alarm)),
+      members.flatMap((member) => diskErrors(member).map((error) => diskBox(member.name, error))),
+      alarms.length === 0 && health.fullestShare >= QUOTA_ATTENTION ? quotaBox(health.fullest) : null,
+    );
+    fill(this.tiles, tiles(health, alarms));
+    const columns = ["member", "role", "version", ["revision"], ["behind"], ["database"], ["in use"], ["term"], "client URLs"];
     fill(
       this.table,
       h(
-        "table",
+        "table.members",
         {},
-        h("thead", {}, h("tr", {}, ["member", "role", "version", "revision", "behind", "database", "in use", "term", "client URLs"].map((title) => h("th", { scope: "col" }, title)))),
-        h("tbody", {}, members.map((member) => memberRow(member, newest))),
+        h("thead", {}, h("tr", {}, columns.map((title) => h("th", { scope: "col", class: Array.isArray(title) ? "number" : "" }, title)))),
+        h("tbody", {}, members.map((member) => memberRow(member, health.newest))),
       ),
     );
   }
 }
 
-function verdict(voters, answering, spare, hasLeader) {
-  if (voters === 1) return hasLeader ? "One member, and it serves. There is no other copy of the data: add members, or take backups." : "The only member has no leader.";
-  const who = `${answering} of ${voters} voting members answer`;
-  if (spare < 0) return `${who}. That is no quorum: nothing can be written until ${counted(-spare, "more member")} answer${-spare === 1 ? "s" : ""}.`;
-  if (!hasLeader) return `${who}, but there is no leader: one is being elected.`;
-  if (answering < voters) return `${who}. The cluster serves, ${spare ? `and can lose ${counted(spare, "more member")}` : "but it cannot lose another member"}.`;
-  return `All ${voters} voting members answer. The cluster can lose ${spare === 0 ? "none" : spare} of them and still serve.`;
+/** What is to be seen from across the room. */
+function tiles({ level, voters, answering, quorum, leader, fullest, fullestShare, newest, silent }, alarms) {
+  const tile = (title, value, detail, of = "", more = null) => h("div.tile", { class: of }, h("span.label", {}, title), h("strong", {}, value), h("span.faint", {}, detail), more);
+  const { quota, db_bytes } = fullest?.status ?? {};
+  return [
+    tile("Members", voters === 1 ? "1" : `${answering} of ${voters}`, voters === 1 ? "no other copy of the data" : `answer; ${quorum} are needed`, silent.length ? (level === "bad" ? "bad" : "warn") : "good"),
+    tile("Leader", leader ? leader.name || leader.id : "none", leader ? `in term ${count(leader.status.term)}` : "nothing can be written", leader ? "good" : "bad"),
+    tile("Database", fullest ? size(db_bytes) : "?", quota ? `${percent(fullestShare)} of ${size(quota)}` : "without a quota", fullestShare >= QUOTA_ATTENTION ? "warn" : "good", quota ? bar(fullestShare, `${percent(fullestShare)} of the quota is used`) : null),
+    tile("Revision", count(newest), "newest change"),
+    tile("Alarms", alarms.length ? alarms.map(({ alarm }) => alarm).join(", ") : "none", alarms.length ? "writes are refused" : "no quota reached", alarms.length ? "bad" : "good"),
+  ];
+}
+
+/** How much of something is used. */
+function bar(share, label) {
+  const used = h("span.used", { class: share >= QUOTA_ATTENTION ? "warn" : "" });
+  used.style.width = `${Math.min(100, share * 100).toFixed(1)}%`;
+  return h("span.track", { role: "img", "aria-label": label }, used);
 }
 
 function memberRow(member, newest) {
   const { status } = member;
   const name = h("th", { scope: "row" }, member.name || "(not started)", " ", h("span.faint", {}, member.id), member.is_this ? h("span.tag", {}, "this one") : null);
-  if (!status) return h("tr.down", {}, name, h("td", {}, h("span.dot.bad"), member.is_learner ? "learner, " : "", "no answer"), h("td", { colspan: 6 }, member.problem ?? ""), h("td", {}, member.client_urls.join(", ")));
+  const cell = (title, ...children) => h("td", { "data-title": title }, children);
+  const number = (title, isWrong, ...children) => h("td.number", { "data-title": title, class: isWrong ? "warn" : "" }, children);
+  const urls = cell("client URLs", member.client_urls.join(", "));
+  if (!status) return h("tr.down", {}, name, cell("role", h("span", {}, h("span.dot.bad"), member.is_learner ? "learner, " : "", "no answer")), h("td", { colspan: 6, "data-title": "why" }, member.problem ?? ""), urls);
   const role = member.is_learner ? "learner" : status.leader === member.id ? "leader" : "follower";
   const behind = newest - status.revision;
-  const quota = status.quota ? ` of ${size(status.quota)}` : "";
   const share = status.quota ? status.db_bytes / status.quota : 0;
   return h(
     "tr",
     {},
     name,
-    h("td", {}, h("span.dot", { class: role === "leader" ? "lead" : "good" }), role),
-    h("td", {}, status.version),
-    h("td.number", {}, count(status.revision)),
-    h("td.number", { class: behind > 1000 ? "warn" : "" }, count(behind)),
-    h("td.number", { class: share > 0.8 ? "warn" : "" }, size(status.db_bytes), h("span.faint", {}, quota)),
-    h("td.number", {}, size(status.db_in_use_bytes)),
-    h("td.number", {}, count(status.term)),
-    h("td", {}, member.client_urls.join(", ")),
+    cell("role", h("span", {}, h("span.dot", { class: role === "leader" ? "lead" : "good" }), role)),
+    cell("version", status.version),
+    number("revision", false, count(status.revision)),
+    number("behind", behind > 1000, count(behind)),
+    number("database", share >= QUOTA_ATTENTION, h("span", {}, size(status.db_bytes), status.quota ? h("span.faint", {}, ` of ${size(status.quota)}`) : null)),
+    number("in use", false, size(status.db_in_use_bytes)),
+    number("term", false, count(status.term)),
+    urls,
   );
 }
 
 function alarmBox(name, member, alarm) {
   const [text, commands] = ADVICE[alarm]?.(member) ?? [`Alarm ${alarm} of member ${member}.`, "etcdctl alarm list"];
   return h("div.alarm", { role: "alert" }, h("h3", {}, `${alarm} at ${name}`), h("p", {}, text), h("pre", {}, commands));
+}
+
+function quotaBox(member) {
+  const { db_bytes, db_in_use_bytes, quota } = member.status;
+  const text =
+    db_in_use_bytes < db_bytes / 2
+      ? `Most of it is free space within the file, which defragmenting gives back:`
+      : `Compact the history and defragment, delete keys, or start the members with a larger --quota-backend-bytes:`;
+  return h("div.alarm.attention", { role: "alert" }, h("h3", {}, `The database of ${member.name} takes ${percent(db_bytes / quota)} of its quota`), h("p", {}, `At the quota, ${size(quota)}, writes that need space are refused. ${text}`), h("pre", {}, db_in_use_bytes < db_bytes / 2 ? "etcdctl defrag --cluster" : "etcdctl compact <revision>\netcdctl defrag --cluster"));
 }
 
 const diskBox = (name, error) =>

@@ -62,6 +62,12 @@ export function confirm(question, detail, action) {
   });
 }
 
+/** Calls `action` as soon as the page is in view, unless `signal` aborts it: what nobody sees is not asked for. */
+export function whenVisible(signal, action) {
+  if (!document.hidden) action();
+  else document.addEventListener("visibilitychange", () => whenVisible(signal, action), { once: true, signal });
+}
+
 /** A line that says what went wrong, in the server's words. */
 export const trouble = (error) =>
   h("p.trouble", { role: "alert" }, error instanceof TypeError ? `The member does not answer: ${error.message}` : error.message);

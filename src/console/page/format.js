@@ -25,6 +25,9 @@ export function seconds(total) {
 
 export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 
+/** A time of day without its seconds. */
+export const minute = (ms) => clock(ms).slice(0, 5);
+
 /** A time of day, with the date when it is not today's. */
 export function moment(ms) {
   const date = new Date(ms);

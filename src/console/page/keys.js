@@ -9,8 +9,10 @@ import * as samples from "./samples.js";
 import { KeyView, NewKey } from "./value.js";
 
 const AGES = [
-  ["10 minutes ago", 10],
+  ["5 minutes ago", 5],
+  ["15 minutes ago", 15],
   ["an hour ago", 60],
+  ["6 hours ago", 6 * 60],
   ["a day ago", 24 * 60],
 ];
 
@@ -31,11 +33,12 @@ export class KeysView {
       open: (index) => this.#open(index),
       key: (key, index) => this.#step(key, index),
     });
+    this.notice = h("div.notice");
     this.side = h("section.detail", { "aria-label": "Key" });
     this.element = h(
       "div.split",
       {},
-      h("section.browse", { "aria-label": "Keys" }, this.#tools(), this.#past(), this.rows.element, this.status),
+      h("section.browse", { "aria-label": "Keys" }, this.#tools(), this.notice, this.#past(), h("div.row-head", {}, h("span.name", {}, "key"), h("span.rev", {}, "changed at revision")), this.rows.frame, this.status),
       this.side,
     );
     this.#list();
@@ -77,9 +80,9 @@ export class KeysView {
       "form.tools",
       { role: "search", onsubmit: submit },
       this.input,
-      h("div.segments", { role: "group", "aria-label": "Shape of the list" }, shape("tree", "Tree"), shape("list", "List")),
       this.#when(),
-      h("button", { type: "button", onclick: () => this.#create(), title: "New key (n)" }, "New key"),
+      h("div.segments", { role: "group", "aria-label": "Shape of the list" }, shape("tree", "Tree"), shape("list", "List")),
+      h("button.last", { type: "button", onclick: () => this.#create(), title: "New key (n)" }, "New key"),
     );
   }
 
@@ -87,13 +90,13 @@ export class KeysView {
   #when() {
     const select = h(
       "select",
-      { "aria-label": "Which revision to show", onchange: () => this.#at(select.value) },
+      { "aria-label": "As of", onchange: () => this.#at(select.value) },
       h("option", { value: "now" }, "now"),
       AGES.map(([label, minutes]) => h("option", { value: String(minutes) }, label)),
-      h("option", { value: "revision" }, "at a revision or time\u2026"),
-      this.params.rev ? h("option", { value: "keep", selected: true }, `revision ${this.params.rev}`) : null,
+      h("option", { value: "revision" }, "a time or revision\u2026"),
+      this.params.rev ? h("option", { value: "keep", selected: true }, `revision ${count(this.params.rev)}`) : null,
     );
-    return select;
+    return h("div.as-of", {}, h("span", { "aria-hidden": "true" }, "As of"), select);
   }
 
   async #at(choice) {
@@ -103,15 +106,16 @@ export class KeysView {
     const wanted = Date.now() - Number(choice) * 60_000;
     const sample = samples.at(wanted);
     if (sample) return this.#to({ rev: sample.revision });
-    const since = samples.since();
+    this.#reset();
+    const oldest = samples.oldest();
     return fill(
-      this.side,
-      h("p.trouble", { role: "alert" }, `This member does not know which revision was current at ${moment(wanted)}: it has noted revisions ${since ? `since ${moment(since)}` : "for a few seconds only"}. Choose \u201cat a revision or time\u201d and enter a revision.`),
+      this.notice,
+      h("p.past", { role: "alert" }, `This member does not know which revision was current at ${moment(wanted)}, because it notes that only while it runs. `, oldest ? h("button.link", { type: "button", onclick: () => this.#to({ rev: oldest.revision }) }, `Show the keys as they were at ${moment(oldest.at_ms)}, the first time that it knows`) : null),
     );
   }
 
   #ask() {
-    const input = h("input", { placeholder: "revision, or a time such as 14:30", "aria-label": "Revision or time", autofocus: true });
+    const input = h("input", { placeholder: "14:30, or a revision such as 1200", "aria-label": "Time or revision", autofocus: true });
     const problem = h("p.trouble", { role: "alert" });
     const submit = (event) => {
       event.preventDefault();
@@ -120,13 +124,13 @@ export class KeysView {
         dialog.remove();
         this.#to({ rev: revision });
       } else {
-        fill(problem, "Enter a revision (a number), or a time of the last day that this member knows, as 14:30 or 2026-01-31 14:30.");
+        fill(problem, `Enter a time${samples.oldest() ? ` since ${moment(samples.oldest().at_ms)}` : ""}, as 14:30, 14:30:15 or 2026-01-31 14:30, or the number of a revision.`);
       }
     };
     const dialog = h(
       "dialog",
-      { "aria-label": "Show an older state", onclose: () => (dialog.remove(), this.#reset()) },
-      h("form", { onsubmit: submit }, h("h2", {}, "Show an older state"), input, problem, h("div.actions", {}, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button.primary", {}, "Show"))),
+      { "aria-label": "Show the keys as they were", onclose: () => (dialog.remove(), this.#reset()) },
+      h("form", { onsubmit: submit }, h("h2", {}, "Show the keys as they were"), input, problem, h("div.actions", {}, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button.primary", {}, "Show"))),
     );
     document.body.append(dialog);
     dialog.showModal();
@@ -146,7 +150,7 @@ export class KeysView {
     if (!this.params.rev) return null;
     const { from, to } = samples.when(this.params.rev);
     const time = to ? `, made ${from ? `between ${moment(from)} and` : "before"} ${moment(to)}` : "";
-    return h("p.past", {}, `Revision ${count(this.params.rev)}${time}. `, h("button.link", { onclick: () => this.#to({ rev: 0 }) }, "Back to now"));
+    return h("p.past", {}, `The keys as they were at revision ${count(this.params.rev)}${time}. `, h("button.link", { onclick: () => this.#to({ rev: 0 }) }, "Back to now"));
   }
 
   #to(change) {
@@ -155,7 +159,7 @@ export class KeysView {
 
   #list() {
     const Listing = this.params.shape === "list" ? Flat : Tree;
-    this.#listing = new Listing(this.prefix, this.params.rev, () => this.#changed());
+    this.#listing = new Listing(this.prefix, this.params.rev, () => this.#changed(), this.params.key === undefined ? null : parse(this.params.key));
     this.rows.count = this.#listing.length;
   }
 
@@ -164,7 +168,10 @@ export class KeysView {
     this.rows.count = listing.length;
     const nothing = listing.length === 0 || (listing.length === 1 && listing.row(0).kind === "gone");
     const where = this.prefix ? ` below ${show(this.prefix)}` : "";
-    if (nothing || listing.count === 0) fill(this.status, `No keys${where}${this.params.rev ? ` at revision ${this.params.rev}` : ""}.`);
+    if (nothing || listing.count === 0) {
+      fill(this.status, `No keys${where}${this.params.rev ? ` at revision ${count(this.params.rev)}` : ""}.`);
+      this.rows.whenEmpty = this.prefix || this.params.rev ? [] : [h("p", {}, "Nothing is stored yet. Make a key here with \u201cNew key\u201d, or in a shell with:"), h("pre", {}, "etcdctl put greeting hello")];
+    }
     else if (listing.count !== null) fill(this.status, `${count(listing.count)} key${listing.count === 1 ? "" : "s"}${where}`);
   }
 
@@ -182,7 +189,7 @@ export class KeysView {
     switch (row.kind) {
       case "key": {
         const isOpen = row.pair.key === this.key;
-        return h("div", { class: `${indent.class} ${isOpen ? "open" : ""}`, title: show(row.pair.key) }, h("span.name", {}, show(row.label) || "(the prefix itself)"), row.pair.lease !== "0" ? h("span.tag", { title: "attached to a lease" }, "lease") : null, h("span.rev", {}, row.pair.modified));
+        return h("div", { class: `${indent.class} ${isOpen ? "open" : ""}`, title: show(row.pair.key) }, this.params.shape === "tree" ? h("span.twist") : null, h("span.name", {}, show(row.label) || "(the prefix itself)"), tag(row), h("span.rev", {}, row.pair.modified));
       }
       case "directory":
         return h("div.directory", { ...indent, title: show(row.path) }, h("span.twist", { "aria-hidden": "true" }, row.isOpen ? "\u25be" : "\u25b8"), h("span.name", {}, show(row.label)));
@@ -215,9 +222,10 @@ export class KeysView {
 
   #show(key) {
     this.key = key;
+    this.params.key = key === null ? undefined : show(key);
     if (key === null) {
       this.#replace(null);
-      fill(this.side, h("div.hint", {}, h("p", {}, "Choose a key to see its value and its history."), h("p", {}, "A prefix narrows the list. Press ", h("kbd", {}, "?"), " for the keys of the keyboard.")));
+      fill(this.side, hint());
       return;
     }
     const actions = {
@@ -230,7 +238,7 @@ export class KeysView {
     };
     this.#replace(new KeyView(key, this.params.rev, actions));
     fill(this.side, this.#detail.element);
-    this.go.silently("keys", { ...this.params, key: show(key) });
+    this.go.silently("keys", this.params);
     this.rows.draw();
   }
 
@@ -240,3 +248,22 @@ export class KeysView {
     this.#detail.element.querySelector("input").focus();
   }
 }
+
+/** The turn of a key in a lock or an election. */
+function tag({ turn }) {
+  if (turn === 1) return h("span.tag.holds", { title: "the first in the line holds the lock, or is elected" }, "holds the lock");
+  return turn ? h("span.tag", { title: "this key waits for the lock, or to be elected" }, `waits, number ${turn}`) : null;
+}
+
+const hint = () =>
+  h(
+    "dl.hint",
+    {},
+    [
+      ["A value and its history", "Choose a key."],
+      ["How everything was an hour ago", "Choose another time beside \u201cAs of\u201d. A key that is open stays open."],
+      ["Who holds a lock", "Open the directory with the name of the lock. The key that holds it says so."],
+      ["How healthy the cluster is, and how full", ["Open ", h("a", { href: "#/cluster" }, "Cluster"), "."]],
+      ["All this from the keyboard", ["Press ", h("kbd", {}, "?"), "."]],
+    ].map(([question, answer]) => h("div", {}, h("dt", {}, question), h("dd", {}, answer))),
+  );

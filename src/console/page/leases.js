@@ -30,7 +30,7 @@ export class LeasesView {
       open: (index) => this.#open(this.#ids[index]),
     });
     this.side = h("section.detail", { "aria-label": "Lease" });
-    this.element = h("div.split", {}, h("section.browse", { "aria-label": "Leases" }, h("div.row-head", {}, h("span.name", {}, "Lease"), h("span", {}, "keys"), h("span.rev", {}, "time left")), this.rows.element, this.status), this.side);
+    this.element = h("div.split", {}, h("section.browse", { "aria-label": "Leases" }, h("div.row-head.lease", {}, h("span.id", {}, "lease"), h("span.name", {}, "keys"), h("span.rev", {}, "time left")), this.rows.frame, this.status), this.side);
     this.#list().then(() => params.id && this.#open(params.id));
     this.ticking = setInterval(() => (this.rows.draw(), this.#drawSide()), 1000);
     this.listing = setInterval(() => this.#list(), 10_000);
@@ -48,7 +48,8 @@ export class LeasesView {
       const found = await server.call("lease/leases", {}, this.#abort.signal);
       this.#ids = (found.leases ?? []).map((lease) => lease.ID);
       this.rows.count = this.#ids.length;
-      fill(this.status, this.#ids.length ? counted(this.#ids.length, "lease") : "There are no leases.");
+      fill(this.status, counted(this.#ids.length, "lease"));
+      this.rows.whenEmpty = [h("p", {}, "There are no leases. Locks, elections and whatever else is to vanish with its owner have one.")];
     } catch (error) {
       if (!this.#abort.signal.aborted) fill(this.status, trouble(error));
     }
@@ -89,7 +90,7 @@ export class LeasesView {
   #row(index) {
     const id = this.#ids[index];
     const known = this.#known.get(id);
-    return h("div", { class: id === this.id ? "open" : "" }, h("span.name", {}, hexId(id)), h("span.tag", {}, known ? String(known.keys.length) : ""), h("span.rev", {}, this.#left(known)));
+    return h("div.lease", { class: id === this.id ? "open" : "" }, h("span.id", {}, hexId(id)), h("span.name", {}, known ? keysOf(known) : ""), h("span.rev", {}, this.#left(known)));
   }
 
   #open(id) {
@@ -137,3 +138,6 @@ export class LeasesView {
     }
   }
 }
+
+/** The first key, and how many there are beside it. */
+const keysOf = ({ keys }) => (keys.length === 0 ? "no keys" : `${show(keys[0])}${keys.length > 1 ? ` and ${keys.length - 1} more` : ""}`);

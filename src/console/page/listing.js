@@ -4,6 +4,7 @@
 // what is in view. It calls `changed` when rows came.
 
 import { prefixEnd, successor } from "./bytes.js";
+import { hexId } from "./format.js";
 import * as server from "./server.js";
 
 const PAGE = 200;
@@ -71,6 +72,15 @@ export class Flat {
   }
 }
 
+/** The last part of the key of a lock or an election: the id of its lease. A list of keys does not say their leases. */
+export const CONTENDER = /^[0-9a-f]{8,16}$/;
+
+/** The name of the lock or election that a key is for, or null. */
+export function lockOf({ key, lease }) {
+  const slash = key.lastIndexOf("/");
+  return lease !== "0" && slash > 0 && key.slice(slash + 1) === hexId(lease) ? key.slice(0, slash) : null;
+}
+
 /**
  * Keys below a prefix with "/" as the border between levels. A directory is passed over with one request, however
  * many keys are in it.
@@ -79,8 +89,9 @@ export class Tree {
   #rows = [];
   #loading = false;
 
-  constructor(prefix, revision, changed) {
-    Object.assign(this, { prefix, revision, changed, count: null });
+  /** The directories around `revealed`, a key, are opened. */
+  constructor(prefix, revision, changed, revealed = null) {
+    Object.assign(this, { prefix, revision, changed, revealed, count: null });
     this.#rows.push(this.#more(prefix, prefix, 0));
     server.count(prefix, prefixEnd(prefix), revision).then((count) => {
       this.count = count;
@@ -113,7 +124,7 @@ export class Tree {
       const rows = await this.#level(more, signal);
       const at = this.#rows.indexOf(more);
       // The directory may have been closed while it was read.
-      if (at >= 0) this.#rows.splice(at, 1, ...rows);
+      if (at >= 0) this.#rows.splice(at, 1, ...this.#opened(rows));
     } finally {
       this.#loading = false;
     }
@@ -139,9 +150,27 @@ export class Tree {
           next = prefixEnd(path);
         }
       }
-      if (pairs.length < PAGE) return rows;
+      if (pairs.length < PAGE) return from === below ? this.#withTurns(rows, below, signal) : rows;
     }
     return [...rows, this.#more(below, next, depth)];
+  }
+
+  /** Numbers the keys of a lock or an election in the order in which they were created: the first one holds it. */
+  async #withTurns(rows, below, signal) {
+    const contenders = below.endsWith("/") ? rows.filter((row) => row.kind === "key" && CONTENDER.test(row.label)) : [];
+    contenders.sort((a, b) => a.pair.created - b.pair.created);
+    const first = contenders.length ? await server.get(contenders[0].pair.key, this.revision, signal) : null;
+    if (first && lockOf(first) !== null) contenders.forEach((row, index) => (row.turn = index + 1));
+    return rows;
+  }
+
+  /** Opens a directory that has no siblings, and the one that leads to the revealed key. */
+  #opened(rows) {
+    return rows.flatMap((row) => {
+      if (row.kind !== "directory" || !(rows.length === 1 || this.revealed?.startsWith(row.path))) return [row];
+      row.isOpen = true;
+      return [row, this.#more(row.path, row.path, row.depth + 1)];
+    });
   }
 
   /** Opens a directory, or closes it. */

@@ -2,7 +2,7 @@
 
 import { fromBase64, parse, prefixEnd, show, toBase64 } from "./bytes.js";
 import { fill, h, trouble } from "./dom.js";
-import { count, figure } from "./format.js";
+import { clock, count, figure } from "./format.js";
 import { Rows } from "./rows.js";
 import * as server from "./server.js";
 
@@ -39,7 +39,8 @@ export class LiveView {
       { "aria-label": "Live" },
       h("form.tools", { role: "search", onsubmit: submit }, this.input, h("label.check", {}, this.exact, "this key only"), h("button.primary", {}, "Watch"), this.pause, h("button", { type: "button", onclick: () => this.#clear() }, "Clear")),
       this.status,
-      this.rows.element,
+      h("div.row-head.event", {}, h("span.time", {}, "received"), h("span.rev", {}, "revision"), h("span.kind", {}, "what"), h("span.name", {}, "key"), h("span.preview", {}, "value")),
+      this.rows.frame,
     );
     this.#start();
     this.ticking = setInterval(() => this.#drawStatus(), 500);
@@ -66,6 +67,7 @@ export class LiveView {
     this.#abort = abort;
     this.#clear();
     const prefix = parse(this.input.value);
+    this.rows.whenEmpty = [h("p", {}, "Changes of ", prefix ? [this.exact.checked ? "the key " : "keys below ", h("code", {}, show(prefix))] : "any key", " appear here as they are made, the newest first.")];
     const end = this.exact.checked ? {} : { range_end: toBase64(prefixEnd(prefix)) };
     let next = null;
     // A watch that ends is resumed behind the last event, so that none is lost.
@@ -96,10 +98,10 @@ export class LiveView {
   }
 
   #take(events) {
-    const now = performance.now();
-    this.#recent.push([now, events.length]);
+    this.#recent.push([performance.now(), events.length]);
+    const at = Date.now();
     for (const event of events) {
-      this.#events[this.#total % EVENTS_KEPT] = { isDelete: event.type === "DELETE", key: event.kv.key, value: event.kv.value?.slice(0, PREVIEW) ?? "", revision: event.kv.mod_revision };
+      this.#events[this.#total % EVENTS_KEPT] = { isDelete: event.type === "DELETE", key: event.kv.key, value: event.kv.value?.slice(0, PREVIEW) ?? "", revision: event.kv.mod_revision, at };
       this.#total += 1;
     }
     if (!this.#isPaused) {
@@ -132,7 +134,7 @@ export class LiveView {
 
   #row(index) {
     const event = this.#event(index);
-    return h("div.event", {}, h("span.rev", {}, event.revision), h("span.kind", { class: event.isDelete ? "delete" : "put" }, event.isDelete ? "delete" : "put"), h("span.name", {}, show(fromBase64(event.key))), h("span.preview", {}, show(preview(event.value))));
+    return h("div.event", {}, h("span.time", {}, clock(event.at)), h("span.rev", {}, event.revision), h("span.kind", { class: event.isDelete ? "delete" : "put" }, event.isDelete ? "delete" : "put"), h("span.name", {}, show(fromBase64(event.key))), h("span.preview", {}, show(preview(event.value))));
   }
 
   #open(index) {

@@ -3,6 +3,7 @@
 import { ClusterView } from "./cluster.js";
 import { fill, h, trouble } from "./dom.js";
 import { count } from "./format.js";
+import { judge } from "./health.js";
 import { KeysView } from "./keys.js";
 import { LeasesView } from "./leases.js";
 import { LiveView } from "./live.js";
@@ -94,18 +95,19 @@ function open() {
   if (isOther) main.focus({ preventScroll: true });
 }
 
+/** How the cluster is, wherever somebody is on the page. */
 async function identify() {
+  const show = (level, short, why, revision) =>
+    fill(identity, h("a.badge", { href: "#/cluster", class: level, title: why }, h("span.dot", { class: level }), short), revision === undefined ? null : h("span.faint", {}, `revision ${count(revision)}`));
   try {
-    const status = await server.call("maintenance/status");
-    const isLeading = status.leader === status.header.member_id;
-    fill(
-      identity,
-      h("span.dot", { class: status.leader && status.leader !== "0" ? "good" : "bad" }),
-      h("span", {}, status.leader && status.leader !== "0" ? (isLeading ? "leader" : "follower") : "no leader"),
-      h("span.faint", {}, ` rev ${count(status.header.revision)}`),
-    );
+    const answer = await server.ask("members");
+    const { level, short, text, newest } = judge(answer);
+    show(level, short, text, newest);
   } catch (error) {
-    fill(identity, h("span.dot.bad"), h("span", { title: error.message }, error instanceof TypeError ? "no connection" : "refused"));
+    if (error.asksForLogin) return;
+    // Who may not see the members can still use the keys.
+    if (/permission denied/.test(error.message)) fill(identity);
+    else show("bad", error instanceof TypeError ? "no connection" : "refused", error.message);
   }
 }
 
@@ -189,5 +191,5 @@ server.login.listener = (refusal) => {
 theme(localStorage.getItem("theme") ?? "");
 frame();
 addEventListener("hashchange", () => view && open());
-setInterval(() => view && identify(), IDENTITY_POLL_MS);
+setInterval(() => view && !document.hidden && identify(), IDENTITY_POLL_MS);
 start();

@@ -15,11 +15,14 @@ export class Rows {
   #cursor = 0;
   #drawn = false;
   #body = h("div.rows-body");
+  #empty = h("div.empty");
 
   constructor(label, { row, seen = () => {}, open = () => {}, key = () => false }) {
     this.row = row;
     this.seen = seen;
     this.element = h("div.rows", { tabindex: 0, role: "listbox", "aria-label": label }, this.#body);
+    /** The list, and what is said in its place while it is empty. */
+    this.frame = h("div.rows-frame", {}, this.element, this.#empty);
     this.element.addEventListener("scroll", () => this.draw(), { passive: true });
     this.element.addEventListener("click", (event) => {
       const index = event.target.closest("[data-index]")?.dataset.index;
@@ -53,7 +56,13 @@ export class Rows {
     this.#count = count;
     this.#cursor = Math.max(0, Math.min(this.#cursor, count - 1));
     this.#body.style.height = `${count * ROW_PX}px`;
+    this.#empty.hidden = count > 0;
     this.draw();
+  }
+
+  /** What an empty list says. */
+  set whenEmpty(children) {
+    fill(this.#empty, children);
   }
 
   move(index) {

@@ -2,6 +2,9 @@
 
 import * as server from "./server.js";
 
+/** How far back the samples reach. */
+export const WINDOW_MS = 15 * 60_000;
+
 /** Samples, oldest first: `{ at_ms, revision, puts_per_s, ... }`. */
 let recent = [];
 /** `{ at_ms, revision }`, one a minute, oldest first. */
@@ -17,6 +20,10 @@ export function follow(listener) {
 
 export async function refresh() {
   ({ recent, day } = await server.ask("samples"));
+  recent.forEach((sample, index) => {
+    const before = recent[index - 1];
+    sample.revisions_per_s = before ? (sample.revision - before.revision) / ((sample.at_ms - before.at_ms) / 1000) : null;
+  });
   for (const listener of listeners) listener(recent);
   return recent;
 }
@@ -26,8 +33,8 @@ const all = () => [...day.filter((sample) => !recent.length || sample.at_ms < re
 /** The newest sample that is not after `ms`, or null if the member knows nothing of that time. */
 export const at = (ms) => all().findLast((sample) => sample.at_ms <= ms) ?? null;
 
-/** The time since when the member can say which revision was current, in milliseconds; null without samples. */
-export const since = () => all()[0]?.at_ms ?? null;
+/** The first sample that the member has, or null. */
+export const oldest = () => all()[0] ?? null;
 
 /** Between which two times `revision` was made; either may be null. */
 export function when(revision) {

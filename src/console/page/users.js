@@ -38,7 +38,9 @@ export class UsersView {
       rows.length ? h("div.scroll", { tabindex: 0, role: "region", "aria-label": titles[0] }, h("table", {}, h("thead", {}, h("tr", {}, titles.map((title) => h("th", { scope: "col" }, title)))), h("tbody", {}, rows))) : h("p.faint", {}, nothing);
     fill(
       this.body,
-      h("p.verdict-line", { class: isEnabled ? "good" : "warn" }, isEnabled ? "Authentication is on: every call needs a user, and what the roles of the user permit." : "Authentication is off: whoever reaches the client port can read and change everything. Turn it on with etcdctl user add root, then etcdctl auth enable."),
+      h("p.verdict-line", { class: isEnabled ? "good" : "warn" }, isEnabled ? "Authentication is on: every call needs a user, and what the roles of the user permit." : "Authentication is off: whoever reaches the client port can read and change everything."),
+      isEnabled ? null : h("p", {}, "To turn it on:"),
+      isEnabled ? null : h("pre", {}, "etcdctl user add root\netcdctl user grant-role root root\netcdctl auth enable"),
       h("h2", {}, "Users"),
       table(["user", "roles"], users.map(([name, names]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, names.join(", ") || "none"))), "There are no users."),
       h("h2", {}, "Roles"),

@@ -4,7 +4,8 @@
 import { fromText, hexDump, parse, prefixEnd, show, toText } from "./bytes.js";
 import { diff, LINES_MAX } from "./diff.js";
 import { confirm, fill, h, trouble } from "./dom.js";
-import { count, hexId, moment, seconds, size } from "./format.js";
+import { count, hexId, minute, moment, seconds, size } from "./format.js";
+import { CONTENDER, lockOf } from "./listing.js";
 import * as samples from "./samples.js";
 import * as server from "./server.js";
 
@@ -47,6 +48,12 @@ function time(revision) {
   return from ? `between ${moment(from)} and ${moment(to)}` : `before ${moment(to)}`;
 }
 
+/** About when a revision was made, in few letters; empty where that is not known. */
+function about(revision) {
+  const { from, to } = samples.when(revision);
+  return from && to ? minute(to) : "";
+}
+
 export class KeyView {
   #abort = new AbortController();
   #pair = null;
@@ -66,15 +73,16 @@ export class KeyView {
     this.body = h("div.value");
     this.timeline = h("div.timeline", { role: "group", "aria-label": "History" });
     this.place = h("div.place");
+    this.forms = h("div.actions.forms");
     this.buttons = h("div.actions");
     this.element = h(
       "article",
       {},
-      h("header", {}, h("button.back", { onclick: actions.back, "aria-label": "Back to the list" }, "\u2190"), h("h2.key", {}, show(key))),
-      this.facts,
+      h("header", {}, h("button.back", { onclick: actions.back, "aria-label": "Back to the list" }, "\u2190"), h("h2.key", {}, show(key)), this.buttons),
       this.place,
-      this.buttons,
+      this.facts,
       this.timeline,
+      this.forms,
       this.body,
     );
     this.#load();
@@ -154,14 +162,27 @@ export class KeyView {
     const isNow = this.#pair && !this.revision && this.#shown === this.#pair;
     fill(
       this.buttons,
-      segments("Rendering", this.#form, [["text", "Text"], ["json", "JSON"], ["hex", "Hex"]], (form) => {
-        this.#form = form;
-        this.#draw();
-      }),
       isNow ? h("button", { onclick: () => this.#edit(), title: "Edit (e)" }, "Edit") : null,
+      h("button", { onclick: () => this.actions.watch(this.key), title: "See its changes as they come (w)" }, "Watch"),
       isNow ? h("button", { onclick: () => this.#delete() }, "Delete\u2026") : null,
-      h("button", { onclick: () => this.actions.watch(this.key), title: "Watch (w)" }, "Watch"),
-      this.#shown ? h("button", { onclick: () => navigator.clipboard?.writeText(toText(this.#shown.value) ?? hexDump(this.#shown.value)) }, "Copy") : null,
+    );
+    // Browsers have a clipboard for pages on this machine, or with TLS.
+    const copy = (event) => {
+      navigator.clipboard.writeText(toText(this.#shown.value) ?? hexDump(this.#shown.value));
+      fill(event.target, "Copied");
+    };
+    fill(
+      this.forms,
+      this.#shown
+        ? [
+            h("h3", {}, this.#against ? "Difference" : "Value"),
+            segments("Rendering", this.#form, [["text", "Text"], ["json", "JSON"], ["hex", "Hex"]], (form) => {
+              this.#form = form;
+              this.#draw();
+            }),
+            navigator.clipboard ? h("button", { onclick: copy }, "Copy") : null,
+          ]
+        : null,
     );
   }
 
@@ -192,7 +213,7 @@ export class KeyView {
         else [this.#shown, this.#against] = [pair, null];
         this.#draw();
       };
-      return h("button.mark", { class: role, "aria-pressed": String(pair === this.#shown), title: time(pair.modified) ?? "", onclick: choose }, pair.modified);
+      return h("button.mark", { class: role, "aria-pressed": String(pair === this.#shown), title: time(pair.modified) ?? "", onclick: choose }, pair.modified, about(pair.modified) ? h("span.time", {}, about(pair.modified)) : null);
     };
     const previous = this.#history[this.#history.indexOf(this.#shown) + 1];
     const compare = (other) => {
@@ -204,7 +225,7 @@ export class KeyView {
       h("span.label", {}, "History"),
       this.#history.map(mark),
       this.#historyEnd ? h("span.faint", {}, this.#historyEnd) : h("button.link", { onclick: () => this.#older() }, "older"),
-      previous ? h("button", { "aria-pressed": String(this.#against === previous), onclick: () => compare(previous) }, "Compare with the one before") : null,
+      previous ? h("button.link", { "aria-pressed": String(this.#against === previous), onclick: () => compare(previous) }, "Compare with the one before") : null,
       this.#history.length > 2 ? h("span.faint.wide", {}, "Shift and click compares with any.") : null,
     );
   }
@@ -217,6 +238,10 @@ export class KeyView {
     }
     if (this.#against) {
       fill(this.body, difference(this.#against, pair, this.#form));
+      return;
+    }
+    if (pair.value === "") {
+      fill(this.body, h("p.faint", {}, "The value is empty."));
       return;
     }
     const isCut = !this.#isWhole && pair.value.length > SHOWN_BYTES && this.#form !== "json";
@@ -234,27 +259,23 @@ export class KeyView {
     );
   }
 
-  /** Locks and elections are keys whose last part is the id of their lease: says whose turn it is. */
+  /** Of the key of a lock or an election: says whose turn it is. */
   async #line() {
-    const slash = this.key.lastIndexOf("/");
-    const lease = hexId(this.#pair.lease);
-    if (this.#pair.lease === "0" || this.key.slice(slash + 1) !== lease) return;
-    const name = this.key.slice(0, slash + 1);
+    const lock = lockOf(this.#pair);
+    if (lock === null) return;
+    const name = `${lock}/`;
     const found = await server.keys(name, prefixEnd(name), 500, this.revision, this.#abort.signal);
-    const waiting = found.pairs.sort((a, b) => a.created - b.created);
-    const place = waiting.findIndex((pair) => pair.key === this.key);
-    const holder = waiting[0];
+    const contenders = found.pairs.filter((pair) => CONTENDER.test(pair.key.slice(name.length))).sort((a, b) => a.created - b.created);
+    const place = contenders.findIndex((pair) => pair.key === this.key);
+    const holder = contenders[0];
+    const since = `since revision ${count(holder.created)}${about(holder.created) ? `, about ${about(holder.created)}` : ""}`;
+    const others = contenders.length - 1;
+    const who = toText(this.#pair.value);
     fill(
       this.place,
-      h(
-        "p.note",
-        {},
-        place === 0 ? "This key holds the lock or election " : `Number ${place + 1} in the line for the lock or election `,
-        h("code", {}, show(name.slice(0, -1))),
-        place === 0 ? `, since revision ${count(holder.created)}. ` : ". It is held by ",
-        place === 0 ? null : h("button.link", { onclick: () => this.actions.open(holder.key) }, show(holder.key)),
-        place === 0 && waiting.length > 1 ? `${waiting.length - 1} more in the line.` : null,
-      ),
+      place === 0
+        ? h("p.note", {}, "This key holds the lock or election ", h("code", {}, show(lock)), `, ${since}. `, others ? `${others === 1 ? "One other waits" : `${count(others)} others wait`} for it. ` : "Nobody waits for it. ", who ? ["Its holder wrote into it: ", h("code", {}, show(fromText(who.slice(0, 100))))] : null)
+        : h("p.note", {}, `Number ${place + 1} in the line for the lock or election `, h("code", {}, show(lock)), ". It is held by ", h("button.link", { onclick: () => this.actions.open(holder.key) }, show(holder.key)), `, ${since}.`),
     );
   }
 
@@ -269,7 +290,10 @@ export class KeyView {
       this.#load();
       this.actions.changed();
     };
-    fill(this.body, editor(this.#pair, text, { done, cancel: () => this.#drawValue() }));
+    this.#against = null;
+    this.#drawTimeline();
+    fill(this.forms, h("h3", {}, "New value"));
+    fill(this.body, editor(this.#pair, text, { done, cancel: () => this.#draw() }));
     this.body.querySelector("textarea").focus();
   }
 
