@@ -17,6 +17,7 @@ await run({
     same(await barriers(page), [], "barriers");
     // Some samples, so that the plots are worth looking at.
     if (process.env.SCREENSHOTS) await page.waitForTimeout(40_000);
+    await page.getByText("2 of 3 voting members answer. The cluster serves").waitFor();
     await screenshot(page, "cluster");
 
     const narrow = await tab({ width: 400, height: 800 });

@@ -74,13 +74,14 @@ await run({
   async "the history goes back to the compaction, and two revisions are compared"(tab) {
     await clear();
     const revisions = [];
-    for (let step = 1; step <= 5; step += 1) revisions.push((await put("counter", `line\n${step}\n`)).header.revision);
-    await call("kv/compaction", { revision: revisions[1] });
+    for (let step = 1; step <= 5; step += 1) revisions.push(Number((await put("counter", `line\n${step}\n`)).header.revision));
+    await call("kv/compaction", { revision: String(revisions[1]) });
+    const shown = revisions.map((revision) => revision.toLocaleString("en-US"));
     const page = await tab();
     await open(page, "#/keys?key=counter");
     await page.getByText("older ones were compacted").waitFor();
-    same(await page.locator(".mark").allInnerTexts(), revisions.slice(1).reverse().map(String), "the revisions");
-    await page.locator(".mark", { hasText: revisions[2] }).click();
+    same(await page.locator(".mark .revision").allInnerTexts(), shown.slice(1).reverse(), "the revisions");
+    await page.locator(".mark", { hasText: shown[2] }).click();
     same(await value(page), "line\n3\n", "an older value");
     await page.getByRole("button", { name: "Compare with the one before" }).click();
     same((await page.locator(".diff span:not(.same)").allInnerTexts()).map((line) => line.trim()), ["- 2", "+ 3"], "the difference");

@@ -189,7 +189,7 @@ export class KeysView {
     switch (row.kind) {
       case "key": {
         const isOpen = row.pair.key === this.key;
-        return h("div", { class: `${indent.class} ${isOpen ? "open" : ""}`, title: show(row.pair.key) }, this.params.shape === "tree" ? h("span.twist") : null, h("span.name", {}, show(row.label) || "(the prefix itself)"), tag(row), h("span.rev", {}, row.pair.modified));
+        return h("div", { class: `${indent.class} ${isOpen ? "open" : ""}`, title: show(row.pair.key) }, this.params.shape === "tree" ? h("span.twist") : null, h("span.name", {}, show(row.label) || "(the prefix itself)"), tag(row), h("span.rev", {}, count(row.pair.modified)));
       }
       case "directory":
         return h("div.directory", { ...indent, title: show(row.path) }, h("span.twist", { "aria-hidden": "true" }, row.isOpen ? "\u25be" : "\u25b8"), h("span.name", {}, show(row.label)));

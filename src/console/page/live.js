@@ -11,6 +11,8 @@ const EVENTS_KEPT = 2000;
 /** Of a value only this much is kept, in base64. */
 const PREVIEW = 400;
 const RATE_WINDOW_MS = 2000;
+/** The list is drawn at most this often: nobody reads faster, and drawing costs more than receiving. */
+const DRAW_MS = 200;
 
 export class LiveView {
   #abort = null;
@@ -20,6 +22,7 @@ export class LiveView {
   #isPaused = false;
   #recent = [];
   #drawn = 0;
+  #drawnAt = -Infinity;
 
   constructor(params, go) {
     this.go = go;
@@ -49,6 +52,7 @@ export class LiveView {
   close() {
     this.#abort?.abort();
     clearInterval(this.ticking);
+    clearTimeout(this.drawing);
   }
 
   search() {
@@ -104,10 +108,27 @@ export class LiveView {
       this.#events[this.#total % EVENTS_KEPT] = { isDelete: event.type === "DELETE", key: event.kv.key, value: event.kv.value?.slice(0, PREVIEW) ?? "", revision: event.kv.mod_revision, at };
       this.#total += 1;
     }
-    if (!this.#isPaused) {
-      this.#drawn = this.#total;
-      this.rows.count = Math.min(this.#drawn, EVENTS_KEPT);
-    }
+    this.#drawSoon();
+  }
+
+  /** Draws the newest events, now or when the last drawing is long enough ago. */
+  #drawSoon() {
+    if (this.drawing) return;
+    const wait = this.#drawnAt + DRAW_MS - performance.now();
+    this.drawing = setTimeout(
+      () => {
+        this.drawing = null;
+        if (!this.#isPaused) this.#draw();
+      },
+      Math.max(0, wait),
+    );
+  }
+
+  #draw() {
+    this.#drawnAt = performance.now();
+    this.#drawn = this.#total;
+    this.rows.count = Math.min(this.#drawn, EVENTS_KEPT);
+    this.#drawStatus();
   }
 
   #clear() {
@@ -122,8 +143,7 @@ export class LiveView {
       this.frozen = this.#events.slice();
     } else {
       this.frozen = null;
-      this.#drawn = this.#total;
-      this.rows.count = Math.min(this.#drawn, EVENTS_KEPT);
+      this.#draw();
     }
   }
 
@@ -134,7 +154,7 @@ export class LiveView {
 
   #row(index) {
     const event = this.#event(index);
-    return h("div.event", {}, h("span.time", {}, clock(event.at)), h("span.rev", {}, event.revision), h("span.kind", { class: event.isDelete ? "delete" : "put" }, event.isDelete ? "delete" : "put"), h("span.name", {}, show(fromBase64(event.key))), h("span.preview", {}, show(preview(event.value))));
+    return h("div.event", {}, h("span.time", {}, clock(event.at)), h("span.rev", {}, count(event.revision)), h("span.kind", { class: event.isDelete ? "delete" : "put" }, event.isDelete ? "delete" : "put"), h("span.name", {}, show(fromBase64(event.key))), h("span.preview", {}, show(preview(event.value))));
   }
 
   #open(index) {

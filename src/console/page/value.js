@@ -213,7 +213,7 @@ export class KeyView {
         else [this.#shown, this.#against] = [pair, null];
         this.#draw();
       };
-      return h("button.mark", { class: role, "aria-pressed": String(pair === this.#shown), title: time(pair.modified) ?? "", onclick: choose }, pair.modified, about(pair.modified) ? h("span.time", {}, about(pair.modified)) : null);
+      return h("button.mark", { class: role, "aria-pressed": String(pair === this.#shown), title: time(pair.modified) ?? "", onclick: choose }, h("span.revision", {}, count(pair.modified)), about(pair.modified) ? h("span.time", {}, about(pair.modified)) : null);
     };
     const previous = this.#history[this.#history.indexOf(this.#shown) + 1];
     const compare = (other) => {
@@ -324,7 +324,7 @@ function difference(before, after, form) {
   const useJson = form === "json" || (isObject(before.value) && isObject(after.value));
   const [a, b] = [before, after].map((pair) => rendered(pair.value, useJson ? "json" : form));
   const lines = diff(a, b);
-  const title = h("p.faint", {}, `From revision ${before.modified} to revision ${after.modified}`);
+  const title = h("p.faint", {}, `From revision ${count(before.modified)} to revision ${count(after.modified)}`);
   if (!lines) return [title, h("p", {}, `The values have more than ${count(LINES_MAX)} lines, which is too many to compare here.`)];
   if (lines.every(({ kind }) => kind === "same")) return [title, h("p", {}, "The two values are the same.")];
   const sign = { same: " ", removed: "-", added: "+" };
