@@ -770,3 +770,46 @@ pub(crate) const REVISION_BUMP_MAX: i64 = 1 << 60;
 /// consoles are open. A member that takes longer is shown as silent.
 pub(crate) const MEMBER_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const MEMBER_STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The client of `retcd ctl`: bytes of a request, unless `--max-request-bytes` says otherwise. A larger request is
+/// not sent. The bound is that of etcd's client, and more than a server accepts by default.
+pub(crate) const CTL_REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of an answer, unless `--max-recv-bytes` says otherwise. A command fails if an answer is larger. It is the
+/// largest number that etcd's client takes: whoever asks for everything gets it.
+pub(crate) const CTL_ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+
+/// The shortest interval between two probes of a silent connection. `--keepalive-time` is raised to it, as gRPC
+/// for Go does, because servers close connections that are probed more often.
+pub(crate) const CTL_KEEPALIVE_MIN: Duration = Duration::from_secs(10);
+
+/// How often a call is made at most, and the pause after a majority of the endpoints has been asked. The last
+/// failure is then reported.
+pub(crate) const CTL_ATTEMPTS_MAX: usize = 100;
+pub(crate) const CTL_RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// How long an endpoint may take to accept a connection, and its head start before the next one is dialled as
+/// well. An endpoint that takes longer counts as one that cannot be reached.
+pub(crate) const CTL_DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const CTL_DIAL_HEAD_START: Duration = Duration::from_millis(250);
+
+/// The pause before all endpoints are dialled again, which doubles up to the second bound. A command ends when its
+/// time is over.
+pub(crate) const CTL_REDIAL_MIN: Duration = Duration::from_millis(50);
+pub(crate) const CTL_REDIAL_MAX: Duration = Duration::from_secs(1);
+
+/// A server measures the time of a call itself, and may say a little earlier than the client that it is over.
+pub(crate) const CTL_DEADLINE_SLACK: Duration = Duration::from_millis(500);
+
+/// The pause before a stream that broke is opened again.
+pub(crate) const CTL_STREAM_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the first renewal of a lease may take, because it is not known yet how long the lease lives. It counts as
+/// ended then.
+pub(crate) const CTL_FIRST_KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Keys that `make-mirror` reads at once.
+pub(crate) const CTL_MIRROR_PAGE_KEYS: i64 = 1000;
+
+/// Bytes of a server's metrics. `check datascale` fails if they are more.
+pub(crate) const CTL_METRICS_BYTES_MAX: usize = 64 * 1024 * 1024;

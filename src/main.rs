@@ -73,10 +73,15 @@ mod signals;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
+// The tools: they know the wire, and nothing of the server.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod ctl;
+
 use std::{
     env,
     ffi::OsString,
     panic,
+    path::Path,
     process::{self, ExitCode},
     sync::Arc,
     time::Duration,
@@ -113,11 +118,47 @@ const OPENING_TOLD_INTERVAL: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
-    let code = runtime.block_on(run());
+    let code = runtime.block_on(async {
+        match Tool::named() {
+            Some((tool, args)) => tool.run(&args).await,
+            None => run().await,
+        }
+    });
     // The blocking threads that may still run either read, or write files that also survive a kill
     // of the process at any moment. The exit therefore does not wait for them.
     runtime.shutdown_background();
     code
+}
+
+/// What the binary is, other than the server. A tool gets the signals that end a process: it installs no handlers
+/// for them.
+#[derive(Clone, Copy)]
+enum Tool {
+    /// `etcdctl`, under this name or as `retcd ctl`.
+    Ctl { program: &'static str },
+}
+
+impl Tool {
+    /// By the name that the binary was called under, or by its first argument; and the other arguments. Under any
+    /// other name, such as `etcd`, it is the server.
+    fn named() -> Option<(Tool, Vec<OsString>)> {
+        let mut words = env::args_os();
+        let called = words.next().unwrap_or_default();
+        let mut args: Vec<OsString> = words.collect();
+        if Path::new(&called).file_name().is_some_and(|name| name == "etcdctl") {
+            return Some((Tool::Ctl { program: "etcdctl" }, args));
+        }
+        let is_ctl = args.first().is_some_and(|word| word == "ctl");
+        is_ctl.then(|| (Tool::Ctl { program: "retcd ctl" }, args.split_off(1)))
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    async fn run(self, args: &[OsString]) -> ExitCode {
+        let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
+        match self {
+            Tool::Ctl { program } => ctl::run(program, args, &variables).await,
+        }
+    }
 }
 
 #[allow(clippy::disallowed_methods)]

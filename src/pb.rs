@@ -1,4 +1,4 @@
-//! The generated types of the wire format. Only `rpc`, `link`, and the encodings in `apply` and `raft` use
+//! The generated types of the wire format. Only `rpc`, `link`, `ctl`, and the encodings in `apply` and `raft` use
 //! them.
 
 // Generated code is not linted, and the API has messages that a server never creates.

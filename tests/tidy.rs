@@ -190,6 +190,13 @@ const ROOMS: &[Room] = &[
         &["openraft", "redb", "prost"],
     ),
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),
+    // The client on the command line: knows the wire, and nothing of a server. Of `config` it uses the names of
+    // TLS's settings, of `telemetry` how Go writes durations and sizes.
+    room(
+        "ctl",
+        &["limits", "pb", "chance", "tls", "config", "telemetry", "signals"],
+        &["openraft", "redb", "axum", "rand", "tracing", "parking_lot"],
+    ),
 ];
 
 /// Keys, leases, users and watchers do not use each other; `apply` combines them.
@@ -302,6 +309,10 @@ const RINGS: &[Ring] = &[
         "the state machine and what one kind of command does to it",
     ),
     ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
+    ring(
+        &["src/ctl/command.rs", "src/ctl/help.rs", "src/ctl/invocation.rs"],
+        "a command has the function that runs it, which is given the command line, whose usage it may have to show",
+    ),
 ];
 
 /// The files that write `Caller::Internal`, and why they may. A request of `Internal` is permitted what no

@@ -67,7 +67,7 @@ pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocatio
         ))),
         _ => Err(ConfigError::invalid(format!(
             "{command:?} is not a valid flag and not a command: the commands are `snapshot restore`, `import`, \
-             `export`, `help` and `version`. For commands of a client, such as `put` and `get`, use etcdctl"
+             `export`, `help` and `version`. Commands of a client, such as `put` and `get`, follow `retcd ctl`"
         ))),
     }
 }

@@ -36,6 +36,27 @@ pub(crate) struct TransportSecurity {
     pub(crate) cipher_suites: Vec<CipherSuite>,
 }
 
+impl TransportSecurity {
+    /// The settings of a tool that only dials.
+    pub(crate) fn of_client(
+        client_pair: Option<KeyPair>,
+        trusted_ca_file: Option<PathBuf>,
+    ) -> TransportSecurity {
+        TransportSecurity {
+            identity: Identity::None,
+            client_pair,
+            trusted_ca_file,
+            client_cert_auth: false,
+            crl_file: None,
+            allowed_cns: Vec::new(),
+            allowed_hostnames: Vec::new(),
+            skip_client_san_verification: false,
+            versions: Versions { oldest: TlsVersion::Tls12, newest: TlsVersion::Tls13 },
+            cipher_suites: Vec::new(),
+        }
+    }
+}
+
 /// The certificate that this member shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {

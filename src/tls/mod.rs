@@ -17,6 +17,7 @@ mod error;
 mod exceptions;
 mod files;
 mod generated;
+mod p521;
 mod places;
 mod reason;
 mod reload;

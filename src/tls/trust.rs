@@ -1,6 +1,6 @@
 //! The side of TLS that dials.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig,
@@ -19,6 +19,15 @@ use super::{
     verify::{AnyServer, ServerVerifier},
 };
 use crate::config::{Identity, KeyPair, TransportSecurity};
+
+/// Whose certificates are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verification {
+    /// Those that a trusted CA has signed, for the host that was dialled.
+    Full,
+    /// Any.
+    None,
+}
 
 /// A connection that this member has made.
 pub(crate) type Dialled<S> = TlsStream<S>;
@@ -49,9 +58,27 @@ impl Trust {
             files.extend([pair.cert_file.clone(), pair.key_file.clone()]);
         }
         files.extend(security.trusted_ca_file.iter().chain(&security.crl_file).cloned());
+        let verification = match security.identity {
+            Identity::Generated(_) => Verification::None,
+            Identity::None | Identity::Files(_) => Verification::Full,
+        };
         let security = security.clone();
-        let make = move || client_config(&security);
+        let make = move || client_config(&security, verification);
         Trust { config: Arc::new(Reloaded::new("connections to peers", files, make)) }
+    }
+
+    /// For a client, which shows `pair`, and trusts the CAs in `trusted_ca_file` or those that the system trusts. One
+    /// that takes any certificate does not know whom it talks to.
+    pub(crate) fn of_client(
+        pair: Option<KeyPair>,
+        trusted_ca_file: Option<PathBuf>,
+        takes_any: bool,
+    ) -> Trust {
+        let security = TransportSecurity::of_client(pair, trusted_ca_file);
+        let verification = if takes_any { Verification::None } else { Verification::Full };
+        // A command reads the files once.
+        let make = move || client_config(&security, verification);
+        Trust { config: Arc::new(Reloaded::new("connections to servers", Vec::new(), make)) }
     }
 
     /// Trusts whom the system trusts, and shows no certificate.
@@ -80,12 +107,15 @@ impl Trust {
     }
 }
 
-fn client_config(security: &TransportSecurity) -> Result<Arc<ClientConfig>, TlsError> {
+fn client_config(
+    security: &TransportSecurity,
+    verification: Verification,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = suites::provider(security);
     let own = key_pair(&security.identity)?;
-    let verifier: Arc<dyn ServerCertVerifier> = match security.identity {
-        Identity::Generated(_) => Arc::new(AnyServer::new(security, provider.clone())?),
-        Identity::None | Identity::Files(_) => Arc::new(ServerVerifier::new(security, provider.clone())?),
+    let verifier: Arc<dyn ServerCertVerifier> = match verification {
+        Verification::None => Arc::new(AnyServer::new(security, provider.clone())?),
+        Verification::Full => Arc::new(ServerVerifier::new(security, provider.clone())?),
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&suites::versions(security.versions))

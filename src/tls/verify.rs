@@ -26,7 +26,7 @@ use super::{
     certificate::{Owner, may_sign, parsed},
     error::{TlsError, What},
     exceptions::{self, Purpose},
-    files,
+    files, p521,
 };
 use crate::config::TransportSecurity;
 
@@ -350,7 +350,8 @@ impl ServerCertVerifier for ServerVerifier {
     check_signatures!(base.provider);
 }
 
-/// Takes any certificate: that of a member with `--peer-auto-tls`, which nobody but itself has signed.
+/// Takes any certificate: that of a member with `--peer-auto-tls`, which nobody but itself has signed. The ones that
+/// etcd makes with `--auto-tls` have keys on P-521, which `ring` does not know.
 #[derive(Debug)]
 pub(super) struct AnyServer {
     policy: Policy,
@@ -379,5 +380,33 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    check_signatures!(provider);
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        p521::verify_handshake(message, certificate, signed)
+            .or_else(|| exceptions::verify_handshake(message, certificate, signed, algorithms, false))
+            .unwrap_or_else(|| verify_tls12_signature(message, certificate, signed, algorithms))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        p521::verify_handshake(message, certificate, signed)
+            .or_else(|| exceptions::verify_handshake(message, certificate, signed, algorithms, true))
+            .unwrap_or_else(|| verify_tls13_signature(message, certificate, signed, algorithms))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        schemes.push(p521::SCHEME);
+        schemes
+    }
 }

@@ -107,12 +107,12 @@ impl Pair {
 }
 
 /// The log lines of `etcdctl` itself, which have times and source positions, are not compared.
-fn without_log_lines(text: &str) -> String {
+pub(crate) fn without_log_lines(text: &str) -> String {
     text.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect()
 }
 
 /// Without ports, ids and durations.
-fn blotted(text: &str, server: &Server) -> String {
+pub(crate) fn blotted(text: &str, server: &Server) -> String {
     let text = text
         .replace(&server.home().display().to_string(), "HOME")
         .replace(&format!(":{}", server.client_port), ":CLIENT")

@@ -19,6 +19,7 @@ mod clientv3;
 mod concurrency;
 mod console;
 mod crash;
+mod ctl;
 mod deadline;
 mod differential;
 mod etcdctl;
