@@ -8,7 +8,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use tokio::task::JoinError;
+use tokio::{runtime::Handle, task::JoinError};
 
 /// Starts a thread that the server cannot do without.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
@@ -37,4 +37,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
     tokio::task::spawn_blocking(work).await
+}
+
+/// Drops a value on a thread of the runtime's pool, because that takes long and nobody has to wait for it.
+pub(crate) fn drop_apart<T: Send + 'static>(value: T) {
+    // Without a runtime, or while it ends, the value is dropped here.
+    if let Ok(runtime) = Handle::try_current() {
+        drop(runtime.spawn_blocking(move || drop(value)));
+    }
 }

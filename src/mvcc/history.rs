@@ -178,8 +178,8 @@ impl BodyStride {
     /// Returns the revision after the last one if the stride is complete, and `None` if there are more than so many
     /// events.
     fn read(&mut self, events_max: usize) -> Result<Option<Rev>, StorageError> {
-        let mut events: usize = self.revs.iter().map(|(_, records)| records.len()).sum();
-        for item in self.body.records(self.from)? {
+        let before: usize = self.revs.iter().map(|(_, records)| records.len()).sum();
+        for (events, item) in (before..).zip(self.body.records(self.from)?) {
             let (revision @ Revision { main, sub }, record) = item?;
             if main >= self.until {
                 break;
@@ -196,7 +196,6 @@ impl BodyStride {
             assert!(revision >= self.from, "records are read in order");
             self.from = Revision { main, sub: sub + 1 };
             self.bytes += record.bytes().len();
-            events += 1;
         }
         Ok(Some(self.until))
     }

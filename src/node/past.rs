@@ -3,7 +3,7 @@
 //! What is not in memory is read on the blocking pool. A revision may have so many events that nobody should handle
 //! all of them in one go: these are counted as the memory of an answer, and sent a piece at a time.
 
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 use tokio::task;
 
@@ -11,6 +11,7 @@ use super::{Node, ReadError, answer_memory::Memory};
 use crate::{
     limits,
     mvcc::{History, Hold, LongHistory, RevError, Step},
+    threads,
     types::{Chunked, Event, KeyValue, Rev, Revision},
 };
 
@@ -68,7 +69,8 @@ impl ManyEvents {
     pub(crate) fn split_off(&mut self, count: usize) -> ManyEvents {
         assert!(count <= self.len(), "only events that there are can be split off");
         let end = self.rest.start + count;
-        let first = ManyEvents { rest: self.rest.start..end, ..self.clone() };
+        let mut first = self.clone();
+        first.rest.end = end;
         self.rest.start = end;
         first
     }
@@ -98,6 +100,15 @@ impl ManyEvents {
         }
         self.rest.start += some.len();
         Ok(Some(some))
+    }
+}
+
+impl Drop for ManyEvents {
+    /// Nobody on the reactor waits until a million events are dropped.
+    fn drop(&mut self) {
+        if let Some(events) = Arc::into_inner(mem::take(&mut self.events)) {
+            threads::drop_apart(events);
+        }
     }
 }
 

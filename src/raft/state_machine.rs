@@ -289,8 +289,7 @@ impl RaftStateMachine {
         }
         publication.sort();
         self.parts.hub.lock().finish(publication);
-        // To drop so many takes long, and nobody waits for it.
-        drop(tokio::spawn(threads::blocking(move || drop(events))));
+        threads::drop_apart(events);
     }
 
     /// A member that catches up applies faster than its disk takes it. What it has not applied is in
@@ -523,8 +522,7 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
         let work = move || install(&checkpointing, &replica, &logins, database, *received);
         let (rev, replaced) =
             threads::blocking(work).await.expect("installing does not panic").map_err(io::Error::other)?;
-        // Taking a large index apart takes its time, and nobody waits for it.
-        drop(tokio::spawn(threads::blocking(move || drop(replaced))));
+        threads::drop_apart(replaced);
         self.parts.metrics.snapshot_apply_inflight.set(0);
         self.parts.hub.lock().restored(rev);
         let index = self.parts.replica.read().state.v2.tree().index;

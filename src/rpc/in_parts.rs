@@ -108,8 +108,8 @@ struct Frames {
 
 impl Frames {
     fn new(rope: Rope, memory: Memory) -> Result<Frames, Status> {
-        let bytes_per_sec = bytes_per_sec_of(memory.bytes());
-        let message = LargeMessage::new(vec![rope], memory)?.given_up_when_slow(bytes_per_sec);
+        let bytes = memory.bytes();
+        let message = LargeMessage::new(vec![rope], memory)?.given_up_when_slow(bytes);
         Ok(Frames { message, is_over: false })
     }
 
@@ -224,10 +224,10 @@ impl LargeMessage {
         Ok(LargeMessage { unsent: Arc::new(Unsent::new(messages, memory)), slowness: None })
     }
 
-    /// For a message that keeps something for which others wait.
-    pub(super) fn given_up_when_slow(mut self, bytes_per_sec: u64) -> LargeMessage {
+    /// For a message that keeps something for which others wait: so many bytes, or what is as large as the message.
+    pub(super) fn given_up_when_slow(mut self, bytes: usize) -> LargeMessage {
         let unsent = Arc::downgrade(&self.unsent);
-        let slowness = give_up_when_slow(unsent, limits::LONG_ANSWER_GRACE, bytes_per_sec);
+        let slowness = give_up_when_slow(unsent, limits::LONG_ANSWER_GRACE, bytes_per_sec_of(bytes));
         self.slowness = Some(tokio::spawn(slowness).abort_handle());
         self
     }
@@ -323,9 +323,9 @@ impl Rest {
     }
 }
 
-/// How fast a client has to take an answer. Others wait for the memory of one that is kept.
-fn bytes_per_sec_of(memory_bytes: usize) -> u64 {
-    let of_memory = memory_bytes as u64 / limits::KEPT_ANSWER_MAX.as_secs();
+/// How fast a client has to take a message that keeps so many bytes.
+fn bytes_per_sec_of(bytes: usize) -> u64 {
+    let of_memory = bytes as u64 / limits::KEPT_ANSWER_MAX.as_secs();
     of_memory.max(limits::LONG_ANSWER_BYTES_PER_SEC_MIN)
 }
 

@@ -25,12 +25,14 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     in_parts::{LargeMessage, Slot},
-    render, rope, session,
+    render,
+    rope::{self, Rope},
+    session,
     status::Refusal,
 };
 use crate::{
     auth::AuthError,
-    limits::{LONG_ANSWER_BYTES_PER_SEC_MIN, REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES, WATCH_WHOLE_EVENTS},
+    limits::{REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES, WATCH_WHOLE_EVENTS},
     node::{AuthChanges, CaughtUp, ManyEvents, Memory, Node, NotCreated, Session, WatchStream},
     pb::{
         etcdserverpb::{
@@ -374,9 +376,11 @@ where
             let part = WatchResponse { fragment: number < last, ..part.clone() };
             rope::watch(&part, events.split_off(count), bytes)
         });
-        let mut message = LargeMessage::new(parts.collect(), Memory::default())?;
+        let parts: Vec<Rope> = parts.collect();
+        let bytes = parts.iter().map(Rope::len).sum();
+        let mut message = LargeMessage::new(parts, Memory::default())?;
         if is_waited_for {
-            message = message.given_up_when_slow(LONG_ANSWER_BYTES_PER_SEC_MIN);
+            message = message.given_up_when_slow(bytes);
         }
         self.outbox.push_back(Outgoing::InParts(message));
         Ok(())
