@@ -33,7 +33,7 @@ export class LeasesView {
     this.element = h("div.split", {}, h("section.browse", { "aria-label": "Leases" }, h("div.row-head.lease", {}, h("span.id", {}, "lease"), h("span.name", {}, "keys"), h("span.rev", {}, "time left")), this.rows.frame, this.status), this.side);
     this.#list().then(() => params.id && this.#open(params.id));
     this.ticking = setInterval(() => (this.rows.draw(), this.#drawSide()), 1000);
-    this.listing = setInterval(() => this.#list(), 10_000);
+    this.listing = setInterval(() => document.hidden || this.#list(), 10_000);
     fill(this.side, h("div.hint", {}, h("p", {}, "Choose a lease to see its keys. A lease that is not renewed in time is revoked, and its keys are deleted.")));
   }
 
