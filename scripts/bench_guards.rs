@@ -164,7 +164,7 @@ fn with_tls(plan: Plan) -> Secured {
     let connect: Connect = Arc::new(move |endpoint| secure::connect(endpoint, &trusting));
     let [cert, key] = [("cert", &own.cert), ("key", &own.key)]
         .map(|(name, path)| format!("--{name}-file={}", path.display()));
-    let cluster = plan.with_client_tls(connect).flags(&["--log-level=warn", &cert, &key]).found();
+    let cluster = plan.with_client_tls(connect).flags(&[&*cert, &*key]).found();
     Secured { cluster, client, _authority: authority }
 }
 
@@ -301,7 +301,7 @@ fn login(name: &str) -> AuthenticateRequest {
 }
 
 async fn logins(plan: Plan) -> Result<(), Failure> {
-    let cluster = plan.flags(&["--log-level=warn"]).found();
+    let cluster = plan.found();
     let auth = AuthClient::new(cluster.members[0].channel());
     let name = |number: usize| format!("user-{}", number % USERS);
     guarded(&cluster.members[0], &[]).await?;

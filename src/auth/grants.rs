@@ -20,12 +20,15 @@ pub(crate) enum Access {
 
 #[derive(Clone, Default)]
 pub(super) struct Grants {
+    /// Whether the user has the role root, which needs no permissions. Looked up once, because a user may have
+    /// many roles.
+    is_root: bool,
     read: Intervals,
     write: Intervals,
 }
 
 impl Grants {
-    pub(super) fn union<'p>(permissions: impl Iterator<Item = &'p Permission>) -> Grants {
+    pub(super) fn union<'p>(is_root: bool, permissions: impl Iterator<Item = &'p Permission>) -> Grants {
         let (mut read, mut write) = (Vec::new(), Vec::new());
         for Permission { kind, range } in permissions {
             let Some(interval) = Interval::of(range) else { continue };
@@ -39,7 +42,11 @@ impl Grants {
                 PermissionKind::Unknown(_) => {}
             }
         }
-        Grants { read: Intervals::merge(read), write: Intervals::merge(write) }
+        Grants { is_root, read: Intervals::merge(read), write: Intervals::merge(write) }
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.is_root
     }
 
     pub(super) fn of(&self, access: Access) -> &Intervals {
@@ -201,7 +208,7 @@ mod tests {
             asked in range(),
             access in prop_oneof![Just(Access::Read), Just(Access::Write)],
         ) {
-            let grants = Grants::union(permissions.iter());
+            let grants = Grants::union(false, permissions.iter());
             let of_range: Vec<Bytes> = keys().into_iter().filter(|key| asked.contains(key)).collect();
             let expected = of_range.iter().all(|key| permits(&permissions, access, key));
             if !of_range.is_empty() {
@@ -217,7 +224,7 @@ mod tests {
             permissions in prop::collection::vec(permission(), 0..8),
             keys in prop::collection::btree_set(key(), 0..6),
         ) {
-            let grants = Grants::union(permissions.iter());
+            let grants = Grants::union(false, permissions.iter());
             let intervals = grants.of(Access::Read);
             let keys: BTreeSet<Bytes> = keys;
             let next = |from: Bound<&[u8]>| keys.range::<[u8], _>((from, Bound::Unbounded)).next();
@@ -227,7 +234,7 @@ mod tests {
 
         #[test]
         fn merged_intervals_are_sorted_and_do_not_touch(permissions in prop::collection::vec(permission(), 0..8)) {
-            let grants = Grants::union(permissions.iter());
+            let grants = Grants::union(false, permissions.iter());
             for pair in grants.of(Access::Read).0.windows(2) {
                 prop_assert!(!pair[0].reaches(&pair[1].start), "{:?}", pair);
             }
@@ -240,7 +247,7 @@ mod tests {
             kind: PermissionKind::Read,
             range: KeyRange::parse(start.into(), end.into()),
         };
-        let grants = Grants::union([permission("a", "c")].iter());
+        let grants = Grants::union(false, [permission("a", "c")].iter());
         let covers = |start: &'static str, end: &'static str| {
             grants.of(Access::Read).covers(&KeyRange::parse(start.into(), end.into()))
         };

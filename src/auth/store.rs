@@ -345,9 +345,13 @@ impl User {
 impl AuthStore {
     /// What the roles of a user permit together. `None` for a user that never had a role.
     pub(super) fn grants(&self, name: &str) -> Option<&Grants> {
-        let roles = || self.users.get(name).into_iter().flat_map(|user| &user.roles);
-        let permissions = || roles().filter_map(|role| self.roles.get(role)).flatten();
-        Some(self.grants.get(name)?.get_or_init(|| Grants::union(permissions())))
+        let union = || {
+            let user = self.users.get(name);
+            let roles = user.into_iter().flat_map(|user| &user.roles);
+            let permissions = roles.filter_map(|role| self.roles.get(role)).flatten();
+            Grants::union(user.is_some_and(User::is_root), permissions)
+        };
+        Some(self.grants.get(name)?.get_or_init(union))
     }
 }
 

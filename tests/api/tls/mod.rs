@@ -133,6 +133,17 @@ impl Guarded {
         (status.parse::<u16>().unwrap_or_else(|_| panic!("{output:?}")), body.to_owned())
     }
 
+    /// Runs etcdctl with this certificate; it trusts the servers of the authority.
+    fn etcdctl(&self, release: Release, authority: &Authority, pair: &Pair, command: &[&str]) -> Seen {
+        let files = [("cacert", authority.cert()), ("cert", pair.cert.clone()), ("key", pair.key.clone())];
+        let files = files.map(|(name, path)| format!("--{name}={}", path.display()));
+        let endpoint = format!("--endpoints=https://127.0.0.1:{}", self.server.client_port);
+        let mut arguments = vec![&*endpoint];
+        arguments.extend(files.iter().map(String::as_str));
+        arguments.extend(command);
+        etcdctl(release, &arguments)
+    }
+
     /// Waits for a line about a refused connection after the first `known` lines.
     fn wait_for_refusal(&self, port: Port, known: usize, words: &str) {
         let endpoint = if port == Port::Peer { "peer" } else { "client" };
@@ -399,15 +410,10 @@ fn etcdctl_of_each_release_connects_with_its_certificate() {
     let own = authority.issue("server");
     let (client, foreign) = (authority.issue("client"), stranger.issue("client"));
     let guarded = Guarded::start(&authority, &own, &[]);
-    let endpoint = format!("--endpoints=https://127.0.0.1:{}", guarded.server.client_port);
     for release in Release::of_etcdctl() {
         let run = |ca: &Authority, pair: &Pair, command: &[&str]| {
-            let files = [("cacert", ca.cert()), ("cert", pair.cert.clone()), ("key", pair.key.clone())];
-            let files = files.map(|(name, path)| format!("--{name}={}", path.display()));
-            let mut arguments = vec![&*endpoint, "--dial-timeout=5s", "--command-timeout=5s"];
-            arguments.extend(files.iter().map(String::as_str));
-            arguments.extend(command);
-            etcdctl(release, &arguments)
+            let command = [&["--dial-timeout=5s", "--command-timeout=5s"], command].concat();
+            guarded.etcdctl(release, ca, pair, &command)
         };
         let put = run(&authority, &client, &["put", "key", "value"]);
         assert_eq!((put.code, &*put.stdout), (Some(0), "OK\n"), "{release:?}: {put:?}");
@@ -430,16 +436,7 @@ fn the_name_in_a_certificate_is_that_of_a_user() {
     let certificate = |name| authority.issue(name);
     let (root, guest, stranger) = (certificate("root"), certificate("guest"), certificate("stranger"));
     let guarded = Guarded::start(&authority, &own, &[]);
-    let run = |pair: &Pair, command: &[&str]| {
-        let mut arguments = vec![
-            format!("--endpoints=https://127.0.0.1:{}", guarded.server.client_port),
-            format!("--cacert={}", authority.cert().display()),
-            format!("--cert={}", pair.cert.display()),
-            format!("--key={}", pair.key.display()),
-        ];
-        arguments.extend(command.iter().map(|word| (*word).to_owned()));
-        etcdctl(Release::V35, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
-    };
+    let run = |pair: &Pair, command: &[&str]| guarded.etcdctl(Release::V35, &authority, pair, command);
     let done = |pair: &Pair, command: &[&str]| {
         let seen = run(pair, command);
         assert_eq!(seen.code, Some(0), "{command:?}: {seen:?}");
@@ -636,11 +633,20 @@ fn certificates_that_only_go_accepts_are_accepted() {
     let pair = Pair { cert: authority.file("v1.crt"), key: authority.file("v1.key") };
     for version in ["TLS1.2", "TLS1.3"] {
         let guarded = Guarded::start(&authority, &own, &[("tls-max-version", version.to_owned())]);
-        let seen = with_etcdctl(&guarded, &authority, &pair);
+        let seen = guarded.etcdctl(Release::V35, &authority, &pair, &["put", "a", "b"]);
         assert_eq!(seen.code, Some(0), "{version}: {seen:?}");
     }
     // The authority's own certificate, for the server and for its clients.
-    authority.openssl(&[
+    sign_itself(&authority, &[]);
+    let all = Pair { cert: authority.cert(), key: authority.file("ca.key") };
+    let guarded = Guarded::start(&authority, &all, &[]);
+    let seen = guarded.etcdctl(Release::V35, &authority, &all, &["put", "a", "b"]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+}
+
+/// Puts another certificate in the place of the authority's own, for this machine and signed by itself.
+fn sign_itself(authority: &Authority, more: &[&str]) {
+    let common = [
         "req",
         "-x509",
         "-newkey",
@@ -653,41 +659,19 @@ fn certificates_that_only_go_accepts_are_accepted() {
         "-days",
         "9",
         "-subj",
-        "/CN=all",
+        "/CN=itself",
         "-addext",
         "subjectAltName=IP:127.0.0.1",
-    ]);
-    let all = Pair { cert: authority.cert(), key: authority.file("ca.key") };
-    let guarded = Guarded::start(&authority, &all, &[]);
-    let seen = with_etcdctl(&guarded, &authority, &all);
-    assert_eq!(seen.code, Some(0), "{seen:?}");
+    ];
+    authority.openssl(&[&common[..], more].concat());
 }
 
 /// A certificate in the file of CAs that is not one of a CA is trusted itself, and nobody whom it has signed.
 #[test]
 fn a_trusted_certificate_that_is_no_ca_cannot_sign_others() {
     let authority = Authority::new("ca");
-    authority.openssl(&[
-        "req",
-        "-config",
-        "config",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.crt",
-        "-days",
-        "9",
-        "-subj",
-        "/CN=pinned",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ]);
+    // The configuration of the authority does not say that it is one.
+    sign_itself(&authority, &["-config", "config", "-addext", "basicConstraints=critical,CA:FALSE"]);
     let pinned = Pair { cert: authority.cert(), key: authority.file("ca.key") };
     let signed = authority.issue("signed");
     let guarded = Guarded::start(&authority, &pinned, &[]);
@@ -697,21 +681,6 @@ fn a_trusted_certificate_that_is_no_ca_cannot_sign_others() {
         assert!(guarded.serves(port, &[&authority], Some(&signed)).is_err(), "{port:?}");
         guarded.wait_for_refusal(port, known, "certificate signed by unknown authority");
     }
-}
-
-fn with_etcdctl(guarded: &Guarded, authority: &Authority, pair: &Pair) -> Seen {
-    etcdctl(
-        Release::V35,
-        &[
-            &format!("--endpoints=https://127.0.0.1:{}", guarded.server.client_port),
-            &format!("--cacert={}", authority.cert().display()),
-            &format!("--cert={}", pair.cert.display()),
-            &format!("--key={}", pair.key.display()),
-            "put",
-            "a",
-            "b",
-        ],
-    )
 }
 
 /// Certificate, key, CAs and revoked ones are replaced while clients connect all the time: none of those that are
