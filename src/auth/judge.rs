@@ -88,3 +88,33 @@ impl AuthStore {
         if permits { Ok(()) } else { Err(AuthError::PermissionDenied) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_root_counts_from_when_it_is_granted_until_it_is_revoked() {
+        let mut auth = AuthStore::default();
+        for name in ["root", "admin"] {
+            auth.user_add(name, "h", false).expect("a new user");
+        }
+        auth.user_grant_role("root", "root").expect("a role");
+        auth.enable().expect("there is a root");
+        let key = Bytes::from_static(b"k");
+        let may = |auth: &AuthStore| {
+            let caller = Caller::User { name: "admin".into(), auth_rev: auth.rev() };
+            auth.check_keys(&caller, Access::Write, Asked::Key(&key))
+        };
+        assert_eq!(may(&auth), Err(AuthError::PermissionDenied));
+        auth.user_grant_role("admin", "root").expect("a role");
+        assert_eq!(may(&auth), Ok(()));
+        auth.role_add("other").expect("a new role");
+        auth.user_grant_role("admin", "other").expect("a role");
+        assert_eq!(may(&auth), Ok(()));
+        auth.user_revoke_role("admin", "root").expect("it was granted");
+        assert_eq!(may(&auth), Err(AuthError::PermissionDenied));
+        auth.user_delete("admin").expect("it is there");
+        assert_eq!(may(&auth), Err(AuthError::PermissionDenied));
+    }
+}
