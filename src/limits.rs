@@ -679,6 +679,15 @@ pub(crate) const LONE_WRITER_BEATS: u32 = 8;
 /// ends early if no caller waits for it any more.
 pub(crate) const HASHES_WAITING: usize = 16;
 
+/// How often a member looks whether a backup is due, by the names in the directory of the backups.
+pub(crate) const BACKUP_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Pause after a backup that failed.
+pub(crate) const BACKUP_RETRY_PAUSE: Duration = Duration::from_secs(60);
+
+/// The shortest time between two backups.
+pub(crate) const BACKUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
 /// States of the database that are pinned while clients are sent them. The space that writes free in the database is
 /// not used again while an earlier state is pinned. One is laid out at a time. Clients that ask meanwhile share the next
 /// one, or the last one if nothing was written since. If all are being sent, a further client is refused, unless

@@ -91,10 +91,10 @@ use tokio::{runtime, task, time};
 
 use crate::{
     chance::Chance,
-    config::{Accepts, Config, ExportCommand, Invocation, RestoreCommand, TransportSecurity},
+    config::{Accepts, CheckCommand, Config, ExportCommand, Invocation, RestoreCommand, TransportSecurity},
     http::Protocols,
     migrate::Progress,
-    node::{End, LogEnd, RestoreError, RestoreStep, Restored, Running},
+    node::{CheckStep, End, LogEnd, RestoreError, RestoreStep, Restored, Running},
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors},
@@ -178,6 +178,7 @@ async fn run() -> ExitCode {
             return make_directory(*command, "import", node::import, signals).await;
         }
         Ok(Invocation::Export(command)) => return export(*command, signals).await,
+        Ok(Invocation::Check(command)) => return check(*command, signals).await,
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
     };
@@ -261,6 +262,35 @@ async fn export(command: ExportCommand, signals: Signals) -> ExitCode {
         }
     })
     .await
+}
+
+/// The exit code is 1 if something is damaged.
+async fn check(command: CheckCommand, signals: Signals) -> ExitCode {
+    name_damaged_files(|error| {
+        telemetry::fail("check the data directory", error);
+    });
+    unless_asked(signals, move || {
+        let mut terminal = Terminal::default();
+        let checked = node::check(&command, &mut |step| terminal.show(|| progress_of_check(step)));
+        terminal.clear();
+        match checked {
+            Ok(report) => match (telemetry::print(&report.to_string()), report.places()) {
+                (printed, 0) => printed,
+                (_, _) => ExitCode::FAILURE,
+            },
+            Err(error) => telemetry::fail("check the data directory", &error.to_string()),
+        }
+    })
+    .await
+}
+
+fn progress_of_check(step: CheckStep) -> String {
+    match step {
+        CheckStep::Log { segment, segments } => format!("read {segment} of {segments} segments of the log"),
+        CheckStep::Pages => "checking the pages of the database".to_owned(),
+        CheckStep::Records { read, total } => format!("read {read} of {total} revisions"),
+        CheckStep::Opening => "opening the member as a start would".to_owned(),
+    }
 }
 
 async fn unless_asked(mut signals: Signals, work: impl FnOnce() -> ExitCode + Send + 'static) -> ExitCode {

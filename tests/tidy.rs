@@ -288,7 +288,6 @@ const SEAMS: &[Seam] = &[
         "reads a file that an operator names; no member runs meanwhile",
     ),
     seam("src/node/restore/site.rs", &["files"], "makes and renames directories; no member runs meanwhile"),
-    seam("src/node/export.rs", &["files"], "writes a file that an operator names; no member runs meanwhile"),
 ];
 
 /// Files of one room that import each other in a circle, and why that is right.

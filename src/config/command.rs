@@ -16,6 +16,9 @@ const IMPORT_USAGE: &str = "usage: retcd import SOURCE [--data-dir DIR] [--sourc
 const EXPORT_USAGE: &str =
     "usage: retcd export --data-dir DIR [--wal-dir DIR] FILE; the member of DIR must be stopped";
 
+const CHECK_USAGE: &str = "usage: retcd check --data-dir DIR [--wal-dir DIR]; the member of DIR must be stopped, and no \
+     file is changed";
+
 /// Flags that mean the same for the server: they are checked as it checks them.
 const SERVER_FLAGS: [&str; 2] = ["data-dir", "wal-dir"];
 /// Of these, those that say which cluster the member founds.
@@ -45,6 +48,12 @@ pub(crate) struct ExportCommand {
     pub(crate) file: PathBuf,
 }
 
+/// The files of a member are to be read against their checksums.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckCommand {
+    pub(crate) config: Config,
+}
+
 /// Parses a command line that begins with the word `command`.
 pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocation, ConfigError> {
     // Every word that is compared below is UTF-8.
@@ -53,12 +62,15 @@ pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocatio
     match (command.to_str().unwrap_or_default(), words.as_slice()) {
         ("help", _) => Ok(Invocation::Print(help::help())),
         ("version", _) => Ok(Invocation::Print(help::version())),
+        ("man", []) => Ok(Invocation::Print(help::manual())),
         ("snapshot", ["help" | "-h" | "--help"] | ["restore", "-h" | "--help"]) => usage(RESTORE_USAGE),
         ("import", ["-h" | "--help"]) => usage(IMPORT_USAGE),
         ("export", ["-h" | "--help"]) => usage(EXPORT_USAGE),
+        ("check", ["-h" | "--help"]) => usage(CHECK_USAGE),
         ("snapshot", ["restore", ..]) => Ok(Invocation::Restore(Box::new(restore(&args[1..])?))),
         ("import", _) => Ok(Invocation::Import(Box::new(import(args)?))),
         ("export", _) => Ok(Invocation::Export(Box::new(export(args)?))),
+        ("check", _) => Ok(Invocation::Check(Box::new(check(args)?))),
         ("snapshot", []) => Err(ConfigError::usage(RESTORE_USAGE.to_owned())),
         ("snapshot", [..]) => Err(ConfigError::usage(format!(
             "there is no command \"snapshot {}\"; {RESTORE_USAGE}. To save a snapshot of a running server, \
@@ -67,20 +79,21 @@ pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocatio
         ))),
         _ => Err(ConfigError::invalid(format!(
             "{command:?} is not a valid flag and not a command: the commands are `snapshot restore`, `import`, \
-             `export`, `help` and `version`. Commands of a client, such as `put` and `get`, follow `retcd ctl`"
+             `export`, `check`, `help`, `man` and `version`. Commands of a client, such as `put` and `get`, follow `retcd ctl`"
         ))),
     }
 }
 
 /// `args` are the arguments after `snapshot restore`.
 fn restore(args: &[OsString]) -> Result<RestoreCommand, ConfigError> {
-    let line = Line::parse(args, RESTORE_USAGE, &["bump-revision", "initial-memory-map-size"])?;
+    let line =
+        Line::parse(args, RESTORE_USAGE, Takes::Restore(&["bump-revision", "initial-memory-map-size"]))?;
     restore_command(line, RESTORE_USAGE)
 }
 
 fn import(args: &[OsString]) -> Result<RestoreCommand, ConfigError> {
     let known = ["bump-revision", "initial-memory-map-size", "source-wal-dir"];
-    restore_command(Line::parse(args, IMPORT_USAGE, &known)?, IMPORT_USAGE)
+    restore_command(Line::parse(args, IMPORT_USAGE, Takes::Restore(&known))?, IMPORT_USAGE)
 }
 
 fn restore_command(line: Line, usage: &str) -> Result<RestoreCommand, ConfigError> {
@@ -109,13 +122,29 @@ fn restore_command(line: Line, usage: &str) -> Result<RestoreCommand, ConfigErro
 }
 
 fn export(args: &[OsString]) -> Result<ExportCommand, ConfigError> {
-    let line = Line::parse(args, EXPORT_USAGE, &[])?;
+    let line = Line::parse(args, EXPORT_USAGE, Takes::Directories)?;
     let config = line.config(false)?;
     let usage = || ConfigError::usage(EXPORT_USAGE.to_owned());
     if line.given("data-dir").is_none() {
         return Err(usage());
     }
     Ok(ExportCommand { config, file: line.file.ok_or_else(usage)? })
+}
+
+fn check(args: &[OsString]) -> Result<CheckCommand, ConfigError> {
+    let line = Line::parse(args, CHECK_USAGE, Takes::Directories)?;
+    if line.given("data-dir").is_none() || line.file.is_some() {
+        return Err(ConfigError::usage(CHECK_USAGE.to_owned()));
+    }
+    Ok(CheckCommand { config: line.config(false)? })
+}
+
+/// The flags that a command knows.
+enum Takes<'a> {
+    /// Those of the directories.
+    Directories,
+    /// Those of a restore too, and more flags with a value.
+    Restore(&'a [&'a str]),
 }
 
 /// The words of a command.
@@ -127,9 +156,11 @@ struct Line {
 }
 
 impl Line {
-    /// `known` are flags with a value, beside those of the server.
-    fn parse(args: &[OsString], usage: &str, known: &[&str]) -> Result<Line, ConfigError> {
-        let is_restore = usage != EXPORT_USAGE;
+    fn parse(args: &[OsString], usage: &str, takes: Takes<'_>) -> Result<Line, ConfigError> {
+        let (is_restore, known) = match takes {
+            Takes::Restore(known) => (true, known),
+            Takes::Directories => (false, [].as_slice()),
+        };
         let mut line = Line { file: None, values: Vec::new(), set: Vec::new() };
         let mut args = args.iter();
         while let Some(arg) = args.next() {

@@ -17,8 +17,11 @@ Usage:
   retcd import SOURCE [--data-dir DIR]           creates a data directory from that of an etcd
                                                  which is stopped, or from a snapshot of it
   retcd export --data-dir DIR FILE               writes a snapshot of a member that is stopped
+  retcd check --data-dir DIR                     reads all files of a member that is stopped
+                                                 against their checksums
   retcd version                                  prints the version, as --version does
   retcd help                                     prints this help, as --help does
+  retcd man                                      prints a manual page for man(1)
 
 Without flags, retcd runs a cluster of one member, keeps its data in ./default.etcd, and serves
 clients at http://localhost:2379. To try it, in another terminal:
@@ -49,6 +52,46 @@ const GROUPS: [(Group, &str); 10] = [
     (Group::Other, "Other"),
 ];
 
+/// A manual page for `man`, from the same table.
+pub(super) fn manual() -> String {
+    let mut page = format!(
+        ".TH RETCD 1 \"\" \"retcd {}\" \"User Commands\"\n.SH NAME\nretcd \\- a distributed key-value store that \
+         speaks etcd's v3 API\n.SH DESCRIPTION\n.nf\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    // The title is the name of the page.
+    let introduction = INTRODUCTION.split_once("\n\n").map_or(INTRODUCTION, |(_title, rest)| rest);
+    page += &roff(introduction);
+    page += ".fi\n";
+    for (group, title) in GROUPS {
+        write!(page, ".SH {}\n", title.to_uppercase()).expect("a String takes everything");
+        for flag in FLAGS.iter().filter(|flag| flag.group == group && flag.standing == Standing::Used) {
+            let name = roff(&format!("--{}", flag.name));
+            let (value, help) = (flag.kind.placeholder(), roff(flag.help));
+            let default = match flag.default {
+                "" => String::new(),
+                default => format!(" Default: {}.", roff(default)),
+            };
+            write!(page, ".TP\n.B {name}\\fR{value}\n{help}{default}\n").expect("a String takes everything");
+        }
+    }
+    page += ".SH SEE ALSO\nThe documentation in docs/ of the source, and that of etcd for its API and its clients.\n";
+    page
+}
+
+/// Text as roff reads it: a dash is a dash, and no line of it is a command.
+fn roff(text: &str) -> String {
+    let escaped = text.replace('\\', "\\e").replace('-', "\\-");
+    let lines = escaped
+        .lines()
+        .map(|line| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() });
+    let mut text = lines.collect::<Vec<_>>().join("\n");
+    if escaped.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
 pub(super) fn help() -> String {
     let mut text = INTRODUCTION.to_owned();
     for (group, title) in GROUPS {
@@ -70,15 +113,22 @@ pub(super) fn help() -> String {
     text
 }
 
+impl Kind {
+    /// What stands for the value of a flag.
+    fn placeholder(self) -> &'static str {
+        match self {
+            Kind::Bool => "",
+            Kind::Text | Kind::Choice(_) => " <text>",
+            Kind::Path => " <path>",
+            Kind::Int | Kind::Uint => " <number>",
+            Kind::Duration => " <duration>",
+            Kind::Urls => " <urls>",
+        }
+    }
+}
+
 fn write_flag(text: &mut String, flag: &Flag) {
-    let value = match flag.kind {
-        Kind::Bool => "",
-        Kind::Text | Kind::Choice(_) => " <text>",
-        Kind::Path => " <path>",
-        Kind::Int | Kind::Uint => " <number>",
-        Kind::Duration => " <duration>",
-        Kind::Urls => " <urls>",
-    };
+    let value = flag.kind.placeholder();
     let default = match flag.default {
         "" => String::new(),
         default => format!(" [{default}]"),
@@ -131,6 +181,20 @@ mod tests {
             assert!(help.contains(&format!("--{}", flag.name)), "{} is not in the help", flag.name);
         }
         assert!(help.lines().all(|line| line.len() <= 110), "a line is too long for a terminal");
+    }
+
+    #[test]
+    fn the_manual_page_has_every_flag_and_no_stray_command() {
+        let page = manual();
+        for flag in FLAGS.iter().filter(|flag| flag.standing == Standing::Used) {
+            let name = format!(".B \\-\\-{}\\fR", flag.name.replace('-', "\\-"));
+            assert!(page.contains(&name), "{name} is not in the page");
+        }
+        let commands = ["TH", "SH", "TP", "B", "nf", "fi"];
+        for line in page.lines().filter(|line| line.starts_with(['.', '\''])) {
+            let command = line[1..].split(' ').next().unwrap_or_default();
+            assert!(commands.contains(&command), "{line}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::{
 };
 
 pub(crate) use auth_token::{AuthToken, JwtOptions};
-pub(crate) use command::{ExportCommand, RestoreCommand};
+pub(crate) use command::{CheckCommand, ExportCommand, RestoreCommand};
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use security::{
     CipherSuite, Generated, Identity, KeyPair, TlsVersion, TransportSecurity, Versions,
@@ -99,6 +99,8 @@ pub(crate) struct Config {
     pub(crate) grpc_keepalive: Option<Keepalive>,
 
     pub(crate) auto_compaction: AutoCompaction,
+    /// `None`: no backups are made.
+    pub(crate) backup: Option<BackupPlan>,
     pub(crate) compaction_batch_limit: usize,
     pub(crate) compaction_sleep_interval: Duration,
     pub(crate) watch_progress_notify_interval: Duration,
@@ -148,6 +150,23 @@ pub(crate) struct Keepalive {
     pub(crate) interval: Duration,
     /// The time that the server waits for the answer to a ping.
     pub(crate) timeout: Duration,
+}
+
+/// Backups that the server makes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackupPlan {
+    pub(crate) dir: PathBuf,
+    pub(crate) interval: Duration,
+    pub(crate) retain: Retain,
+    /// The name of the member that makes them; `None`: the leader.
+    pub(crate) member: Option<String>,
+}
+
+/// Which backups are kept: those that are among the newest `count` and no older than `age`. `None`: any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retain {
+    pub(crate) count: Option<usize>,
+    pub(crate) age: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +233,7 @@ pub(crate) enum Invocation {
     Import(Box<RestoreCommand>),
     /// `export --data-dir DIR FILE`.
     Export(Box<ExportCommand>),
+    Check(Box<CheckCommand>),
     /// Print this text, the help or the version, to stdout and exit.
     Print(String),
 }

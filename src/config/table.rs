@@ -294,6 +294,28 @@ pub(super) const FLAGS: &[Flag] = &[
         Upkeep,
         "Time without events after which a watcher gets a progress notification.",
     ),
+    flag(
+        "backup-dir",
+        Path,
+        "",
+        Upkeep,
+        "Directory for snapshots that are made at intervals. Empty: none are made. (Not in etcd.)",
+    ),
+    flag("backup-interval", Duration, "1h", Upkeep, "Time between two backups. (Not in etcd.)"),
+    flag(
+        "backup-retain",
+        Text,
+        "24",
+        Upkeep,
+        "Backups to keep: a number, or a number and an age such as 24,168h. 0: any number. (Not in etcd.)",
+    ),
+    flag(
+        "backup-member",
+        Text,
+        "",
+        Upkeep,
+        "Name of the member that makes the backups. Empty: the leader. (Not in etcd.)",
+    ),
     flag("corrupt-check-time", Duration, "0s", Upkeep, "How often members compare their data.").no_effect(),
     flag("compact-hash-check-time", Duration, "1m", Upkeep, "How often members compare hashes.").no_effect(),
     flag(

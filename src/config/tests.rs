@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf, time::Du
 
 use super::{
     AutoCompaction, CipherSuite, ClusterState, Config, ConfigError, Generated, Identity, Invocation, KeyPair,
-    ListenUrl, LogFormat, LogLevel, LogOutput, MetricsMode, TlsVersion, TransportSecurity, Versions,
+    ListenUrl, LogFormat, LogLevel, LogOutput, MetricsMode, Retain, TlsVersion, TransportSecurity, Versions,
 };
 
 impl Config {
@@ -24,7 +24,7 @@ fn load(args: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
         env.iter().map(|(name, text)| (OsString::from(name), OsString::from(text))).collect();
     match Config::load(&args, &env)? {
         Invocation::Serve(config) => Ok(*config),
-        Invocation::Restore(_) | Invocation::Import(_) | Invocation::Export(_) => {
+        Invocation::Restore(_) | Invocation::Import(_) | Invocation::Export(_) | Invocation::Check(_) => {
             panic!("nobody asked for that")
         }
         Invocation::Print(text) => panic!("printed {text}"),
@@ -174,6 +174,12 @@ fn what_makes_no_sense_exits_with_1() {
             "--auto-compaction-mode=never",
             "unknown auto-compaction-mode \"never\"; want --auto-compaction-mode=periodic or revision",
         ),
+        (
+            "--backup-retain=many",
+            "--backup-retain: \"many\" is no number of backups; want a number such as 24, or a number and an age such as \
+             24,168h",
+        ),
+        ("--backup-interval=10ms", "--backup-interval must be at least 1s"),
         (
             "--auto-compaction-retention=1x",
             "--auto-compaction-retention: error parsing CompactionRetention: \"1x\"; want hours or a duration such as \
@@ -666,6 +672,24 @@ fn compaction_counts_hours_time_or_revisions() {
     );
     assert_eq!(compaction("--auto-compaction-mode revision"), AutoCompaction::Off);
     assert_eq!(refusal("--auto-compaction-mode revision --auto-compaction-retention 1h").0, 1);
+}
+
+#[test]
+fn backups_are_kept_by_count_and_by_age() {
+    assert_eq!(config("--backup-interval 5m").backup, None, "no directory, no backups");
+    let backup = |args: &str| config(&format!("--backup-dir d {args}")).backup.expect("a directory is named");
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let usual = backup("");
+    assert_eq!((usual.dir, usual.interval, usual.member), (PathBuf::from("d"), hours(1), None));
+    assert_eq!(usual.retain, Retain { count: Some(24), age: None });
+    let retain = |text: &str| backup(&format!("--backup-retain {text}")).retain;
+    assert_eq!(retain("7,168h"), Retain { count: Some(7), age: Some(hours(168)) });
+    assert_eq!(retain("0,24h"), Retain { count: None, age: Some(hours(24)) });
+    assert_eq!(retain("0"), Retain { count: None, age: None });
+    assert_eq!(backup("--backup-member m1").member.as_deref(), Some("m1"));
+    for wrong in ["-1", "1,", "1,x", "24h"] {
+        assert_eq!(refusal(&format!("--backup-retain {wrong}")).0, 1, "{wrong}");
+    }
 }
 
 #[test]

@@ -6,19 +6,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
 use crate::limits::{
-    AUTH_TOKEN_TTL_DEFAULT, AUTH_TOKEN_TTL_MAX, KEEPALIVE_INTERVAL_MIN, KEEPALIVE_MIN_TIME_DEFAULT,
-    QUOTA_BYTES_DEFAULT, REACTORS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
+    AUTH_TOKEN_TTL_DEFAULT, AUTH_TOKEN_TTL_MAX, BACKUP_INTERVAL_MIN, KEEPALIVE_INTERVAL_MIN,
+    KEEPALIVE_MIN_TIME_DEFAULT, QUOTA_BYTES_DEFAULT, REACTORS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MIN,
 };
 
 use super::{
-    AuthToken, AutoCompaction, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat, LogLevel,
-    LogOutput, MetricsMode, Notice,
+    AuthToken, AutoCompaction, BackupPlan, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat,
+    LogLevel, LogOutput, MetricsMode, Notice, Retain,
     flags::Flags,
     security::transport_security,
     table::Standing,
@@ -141,6 +141,7 @@ impl TryFrom<&Flags> for Config {
             },
             grpc_keepalive: keepalive(flags),
             auto_compaction: auto_compaction(flags)?,
+            backup: backup(flags)?,
             compaction_batch_limit: match flags.int("compaction-batch-limit") {
                 limit if limit > 0 => narrow(flags, "compaction-batch-limit")?,
                 _ => return invalid("--compaction-batch-limit must be greater than 0"),
@@ -488,6 +489,29 @@ fn auto_compaction(flags: &Flags) -> Result<AutoCompaction, ConfigError> {
             "unknown auto-compaction-mode {mode:?}; want --auto-compaction-mode=periodic or revision"
         )),
     }
+}
+
+fn backup(flags: &Flags) -> Result<Option<BackupPlan>, ConfigError> {
+    let retain = flags.text("backup-retain");
+    let parse = || {
+        let (count, age) = retain.split_once(',').map_or((retain, None), |(count, age)| (count, Some(age)));
+        let count: usize = count.trim().parse().ok()?;
+        let age = age.map(|age| parse_duration(age.trim())).transpose().ok()?;
+        Some(Retain { count: (count > 0).then_some(count), age: age.filter(|age| !age.is_zero()) })
+    };
+    let Some(retain) = parse() else {
+        return invalid(format!(
+            "--backup-retain: {retain:?} is no number of backups; want a number such as 24, or a number and an age \
+             such as 24,168h"
+        ));
+    };
+    let interval = flags.duration("backup-interval");
+    if interval < BACKUP_INTERVAL_MIN {
+        return invalid("--backup-interval must be at least 1s");
+    }
+    let dir = flags.path("backup-dir");
+    let member = Some(flags.text("backup-member")).filter(|name| !name.is_empty()).map(str::to_owned);
+    Ok((dir != Path::new("")).then(|| BackupPlan { dir: dir.to_owned(), interval, retain, member }))
 }
 
 /// `None` when the list holds `*`.

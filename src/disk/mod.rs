@@ -11,6 +11,7 @@
 mod directory;
 #[cfg(test)]
 pub(crate) mod memory;
+mod overlay;
 
 use std::{
     fmt::Debug,
@@ -20,6 +21,7 @@ use std::{
 };
 
 pub(crate) use directory::{Directory, create_directory};
+pub(crate) use overlay::Overlay;
 
 /// Whether an operation failed only because the disk, or the part of it that this user may have, is
 /// full. Then it may succeed later.

@@ -280,6 +280,6 @@ fn entries(file: &BboltFile, name: &'static str) -> Result<BTreeMap<Bytes, Bytes
     Ok(entries.collect::<Result<_, _>>()?)
 }
 
-fn unreadable(bucket: &'static str, key: &[u8]) -> IntakeError {
+pub(super) fn unreadable(bucket: &'static str, key: &[u8]) -> IntakeError {
     IntakeError::Unreadable { bucket, key: Bytes::copy_from_slice(key) }
 }

@@ -5,6 +5,7 @@
 //! intake    a bbolt file of etcd   -> a database of ours             `retcd snapshot restore`, `retcd import`
 //! EtcdWal   the log of an etcd     -> its entries                    `retcd import`
 //! replay    entries of that log    -> commands, applied to the state
+//! survey    a bbolt file of etcd   -> whether it is whole, and its hash    backups
 //! ```
 //!
 //! [`schema`] has the names of etcd's buckets and the encoding of each of their keys and values. Records need no
@@ -17,6 +18,7 @@ mod intake;
 mod internal;
 mod replay;
 mod schema;
+mod survey;
 
 #[cfg(test)]
 mod tests;
@@ -25,3 +27,4 @@ pub(crate) use etcd_wal::{EtcdWal, Tail, WalError};
 pub(crate) use image::{Image, ImagePages, LogPlace};
 pub(crate) use intake::{IntakeError, Progress, TakenIn, consistent_index, take_in};
 pub(crate) use replay::{ReplayError, replay};
+pub(crate) use survey::survey;

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Node, ProposeError, Shared, StartError,
     answer_memory::AnswerMemory,
+    backup,
     boot::{DataDir, Identity},
     cleanup::Cleanups,
     compactor, contacts,
@@ -40,6 +41,7 @@ use super::{
     v2::wall_nanos,
     waiting,
     walk::Turns,
+    watchdog,
 };
 use crate::{
     apply::Command,
@@ -402,6 +404,7 @@ impl Core {
         tokio::spawn(joined.peers.clone().keep_tunnels(queues.tunnels));
         tokio::spawn(leader::run(node.clone(), joined.leadership.clone()));
         tokio::spawn(compactor::run(node.clone()));
+        tokio::spawn(backup::run(node.clone()));
         let keep = self.config.snapshot_catchup_entries;
         tokio::spawn(release_log(joined.consensus.clone(), keep, self.marks.durable));
         tokio::spawn(scrub::report(node.clone(), self.marks.damage));
@@ -409,6 +412,7 @@ impl Core {
         tokio::spawn(members::probe(node.clone()));
         tokio::spawn(contacts::run(node.clone()));
         tokio::spawn(sampler::run(node.clone()));
+        tokio::spawn(watchdog::run(node.clone()));
         tokio::spawn(waiting::report(node.clone()));
         let Signals { ready, fail, .. } = self.signals;
         tokio::spawn(end_when_removed(node.clone(), joined.peers.clone(), give_up, ready.clone(), fail));

@@ -4,25 +4,21 @@
 //! in use, and is up to date afterwards.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{StartError, boot, snapshot, unfit};
+use super::{StartError, image_file::ImageFile, stopped::StoppedMember};
 use crate::{
     config::ExportCommand,
     disk::Directory,
     limits,
     migrate::{Image, LogPlace},
-    raft::{Replica, base, catch_up, open_log},
-    storage::{Database, StorageError, io_error},
-    telemetry::Metrics,
+    raft::base,
+    storage::StorageError,
     types::Rev,
 };
 
@@ -52,24 +48,9 @@ pub(crate) fn export(
     report: &mut dyn FnMut(u64, u64),
 ) -> Result<Exported, ExportError> {
     let config = &command.config;
-    let snap_dir = snapshot::snap_dir(&config.data_dir);
-    unfit::refuse_etcd(&config.data_dir)?;
-    if !snap_dir.join("db").is_file() {
-        return Err(ExportError::NoMember { data_dir: config.data_dir.clone() });
-    }
-    let member_dir = config.data_dir.join("member");
-    let _lock = boot::lock(&member_dir, &config.data_dir)?;
-    let disk = Arc::new(Directory::open(&snap_dir).map_err(io_error("open", &snap_dir))?);
-    let database = Arc::new(Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?);
-    let mut replica = Replica::open(database.clone())?;
-    // A member that was restored and never started has no log.
-    if boot::log_has_begun(&database)? {
-        let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
-        let wal = Directory::open(&wal_dir).map_err(io_error("open", &wal_dir))?;
-        let metrics = Arc::new(Metrics::new(config));
-        let log = open_log(Arc::new(wal), true, &replica, 0, metrics)?;
-        catch_up(&database, &mut replica, &log)?;
-    }
+    let member = StoppedMember::find(config)?
+        .ok_or_else(|| ExportError::NoMember { data_dir: config.data_dir.clone() })?;
+    let (database, replica) = member.open(config, |directory| Arc::new(directory))?;
     let store = &replica.state.mvcc;
     let (revision, keys) = (store.rev_current(), store.keys_live());
     drop(replica);
@@ -77,54 +58,27 @@ pub(crate) fn export(
     let reader = database.reader()?;
     let place = base::applied(&reader)?.map(|place| LogPlace { term: place.term, index: place.index });
     let image = Image::lay_out(reader, place, &|| true)?.expect("the image is wanted");
-    let file = NewFile::begin(&command.file)?;
-    let bytes = file.write(&image, report)?;
+    let bytes = write(&image, &command.file, report)?;
     Ok(Exported { revision, keys, bytes })
 }
 
-/// A file that gets its name when it is complete.
-struct NewFile {
-    path: PathBuf,
-    part: PathBuf,
-    file: File,
-}
-
-impl NewFile {
-    fn begin(path: &Path) -> Result<NewFile, ExportError> {
-        let part = path.with_added_extension("part");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        let file = file.map_err(|source| ExportError::File { path: part.clone(), source })?;
-        Ok(NewFile { path: path.to_owned(), part, file })
+/// `report` is told how many bytes are written of how many.
+fn write(image: &Image, path: &Path, report: &mut dyn FnMut(u64, u64)) -> Result<u64, ExportError> {
+    let failed = |source| ExportError::File { path: path.to_owned(), source };
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let directory = Arc::new(Directory::open(parent).map_err(failed)?);
+    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
+    let name = Path::new(name);
+    let total = image.file_bytes();
+    let mut file = ImageFile::begin(directory, name.with_added_extension("part"), total).map_err(failed)?;
+    let (mut pages, mut written) = (image.pages()?, 0);
+    while let Some(piece) = pages.next(limits::IMAGE_READ_BYTES)? {
+        file.write(&piece).map_err(failed)?;
+        written += piece.len() as u64;
+        report(written, total);
     }
-
-    /// Writes the pages of an image, and the SHA-256 of all of them.
-    fn write(mut self, image: &Image, report: &mut dyn FnMut(u64, u64)) -> Result<u64, ExportError> {
-        let mut digest = Sha256::new();
-        let (mut written, total) = (0, image.file_bytes());
-        let mut pages = image.pages()?;
-        let file_error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ExportError::File { path, source }
-        };
-        while let Some(piece) = pages.next(limits::IMAGE_READ_BYTES)? {
-            digest.update(&piece);
-            self.file.write_all(&piece).map_err(file_error(&self.part))?;
-            written += piece.len() as u64;
-            report(written, total);
-        }
-        assert_eq!(written, total, "a file is as long as it was laid out");
-        self.file.write_all(&digest.finalize()).map_err(file_error(&self.part))?;
-        self.file.sync_all().map_err(file_error(&self.part))?;
-        fs::rename(&self.part, &self.path).map_err(file_error(&self.path))?;
-        self.part = PathBuf::new();
-        Ok(written)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if self.part != Path::new("") {
-            let _ = fs::remove_file(&self.part);
-        }
-    }
+    assert_eq!(written, total, "a file is as long as it was laid out");
+    file.complete().map_err(failed)?;
+    file.publish(name).map_err(failed)?;
+    Ok(written)
 }

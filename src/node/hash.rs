@@ -10,7 +10,7 @@ use super::{
     lane::{Begun, LaneFull, Run},
 };
 use crate::{
-    mvcc::{HashWalk, KvHash, RevError, Step},
+    mvcc::{HashWalk, KvHash, RevError, Step, Store},
     storage::StorageError,
     types::Rev,
 };
@@ -35,6 +35,18 @@ pub(super) enum Hash {
 }
 
 type Hashed = Result<Hash, Arc<StorageError>>;
+
+/// The hash of all history in a store that nobody else uses.
+pub(super) fn newest_history(store: &Store) -> Result<KvHash, StorageError> {
+    let mut walk = HashWalk::new(0);
+    loop {
+        match walk.step(store) {
+            Ok(Step::More) => walk.settle(),
+            Ok(Step::Done) => return Ok(walk.finish_if(&|| true)?.expect("it is wanted")),
+            Err(refusal) => unreachable!("the newest revision can be hashed: {refusal}"),
+        }
+    }
+}
 
 impl Node {
     /// The hash of the key-value history up to `rev`; 0 is the newest.

@@ -11,7 +11,9 @@
 mod admin;
 mod answer_memory;
 mod assembly;
+mod backup;
 mod boot;
+mod check;
 mod cleanup;
 mod compactor;
 mod contacts;
@@ -24,6 +26,7 @@ mod forward;
 mod hash;
 mod health;
 mod identity;
+mod image_file;
 mod lane;
 mod leader;
 mod leader_search;
@@ -45,10 +48,12 @@ mod session;
 mod snapshot;
 mod space;
 mod start;
+mod stopped;
 mod unfit;
 mod v2;
 mod waiting;
 mod walk;
+mod watchdog;
 mod watching;
 mod write;
 
@@ -65,6 +70,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 pub(crate) use admin::Member;
 pub(crate) use answer_memory::Memory;
+pub(crate) use check::{CheckStep, check};
 pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use export::export;

@@ -30,6 +30,8 @@ mod state_machine;
 mod tags;
 mod typ;
 
+/// What is in the files of a log.
+pub(crate) use crate::wal::{SegmentFindings, inspect as inspect_log};
 pub(crate) use consensus::{Consensus, Leadership, MemberChange, NotProposed, Timing};
 pub(crate) use incoming::MessageError;
 pub(crate) use lease_clock::LeaseClock;

@@ -56,6 +56,17 @@ pub(crate) struct NodeState {
     pub(crate) full_disks: Vec<String>,
 }
 
+/// Of the backups that this member makes.
+pub(crate) struct BackupMetrics {
+    /// Seconds since 1970; 0 before the first.
+    pub(crate) last_success: Gauge,
+    pub(crate) last_size: IntGauge,
+    /// In seconds.
+    pub(crate) last_duration: Gauge,
+    pub(crate) successes: IntCounter,
+    pub(crate) failures: IntCounter,
+}
+
 /// The handles of all metrics.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -133,6 +144,7 @@ pub(crate) struct Metrics {
     pub(crate) backend_defrag: Histogram,
     /// 1 while defragmenting.
     pub(crate) defrag_inflight: IntGauge,
+    pub(crate) backup: BackupMetrics,
 
     scrapes: IntCounterVec,
     scrapes_inflight: IntGauge,
@@ -339,6 +351,19 @@ impl Metrics {
                 buckets(0.1, 13),
             ),
             defrag_inflight: make.gauge("etcd_disk_defrag_inflight", "1 while defragmenting."),
+            backup: BackupMetrics {
+                last_success: make.gauge_f64(
+                    "retcd_backup_last_success_timestamp_seconds",
+                    "When the newest backup was made that this member knows of, since 1970.",
+                ),
+                last_size: make.gauge("retcd_backup_last_size_bytes", "Size of the last backup."),
+                last_duration: make.gauge_f64(
+                    "retcd_backup_last_duration_seconds",
+                    "How long the last backup took, with reading it again.",
+                ),
+                successes: make.counter("retcd_backup_successes_total", "Backups that this member has made."),
+                failures: make.counter("retcd_backup_failures_total", "Backups that have failed."),
+            },
 
             scrapes: make.counters(
                 "promhttp_metric_handler_requests_total",

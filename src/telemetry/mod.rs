@@ -26,6 +26,6 @@ pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::{PeerMetrics, RoundTrips};
 pub(crate) use requests::RequestKind;
 pub(crate) use start::log_start;
-pub(crate) use supervisor::{tell_ready, tell_status, tell_stopping};
+pub(crate) use supervisor::{tell_alive, tell_ready, tell_status, tell_stopping, watchdog_interval};
 pub(crate) use terminal::Terminal;
 pub(crate) use units::{GoDuration, HumanBytes};

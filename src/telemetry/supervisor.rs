@@ -16,6 +16,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    process,
     time::Duration,
 };
 
@@ -48,9 +49,36 @@ pub(crate) fn tell_status(status: &str) {
     tell("", status, None);
 }
 
+/// How often [`tell_alive`] is to be called: twice in the time after which the service manager takes this process for
+/// hung. `None` if it does not watch this process.
+pub(crate) fn watchdog_interval() -> Option<Duration> {
+    socket()?;
+    interval_of(
+        env::var("WATCHDOG_USEC").ok().as_deref(),
+        env::var("WATCHDOG_PID").ok().as_deref(),
+        process::id(),
+    )
+}
+
+/// systemd also says which process it means, because a child may inherit the variables.
+fn interval_of(limit_us: Option<&str>, pid: Option<&str>, own_pid: u32) -> Option<Duration> {
+    let is_meant = pid.is_none_or(|pid| pid.parse() == Ok(own_pid));
+    let limit_us = limit_us?.parse().ok().filter(|limit_us| is_meant && *limit_us > 0)?;
+    Some(Duration::from_micros(limit_us) / 2)
+}
+
+/// Reports that this process is alive.
+pub(crate) fn tell_alive() {
+    tell_lines("WATCHDOG=1\n", None);
+}
+
 fn tell(assignments: &str, status: &str, patience: Option<Duration>) {
+    tell_lines(&message(assignments, status), patience);
+}
+
+fn tell_lines(lines: &str, patience: Option<Duration>) {
     if let Some(socket) = socket()
-        && let Err(error) = send(&socket, &message(assignments, status), patience)
+        && let Err(error) = send(&socket, lines, patience)
     {
         tracing::debug!(%error, socket = %socket.display(), "could not notify the service manager");
     }
@@ -101,7 +129,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("notify");
         let by_path = UnixDatagram::bind(&path).expect("the path is free");
-        let name = format!("retcd-test-{}", std::process::id());
+        let name = format!("retcd-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let by_name = UnixDatagram::bind_addr(&address).expect("the name is free");
         let message = message("READY=1\n", "two\nlines");
@@ -113,6 +141,18 @@ mod tests {
                 send(&socket, &message, patience).expect("somebody listens");
                 assert_eq!(received(&receiver), message);
             }
+        }
+    }
+
+    #[test]
+    fn the_watchdog_is_told_twice_in_its_time_by_the_process_that_it_watches() {
+        let of = |limit_us, pid| interval_of(limit_us, pid, 7);
+        assert_eq!(of(Some("3000000"), Some("7")), Some(Duration::from_millis(1500)));
+        assert_eq!(of(Some("3000000"), None), Some(Duration::from_millis(1500)));
+        for (limit_us, pid) in
+            [(None, None), (Some("3000000"), Some("8")), (Some("0"), None), (Some("x"), None)]
+        {
+            assert_eq!(of(limit_us, pid), None, "{limit_us:?} {pid:?}");
         }
     }
 

@@ -23,7 +23,7 @@ const MAGIC: u16 = 0x5752;
 const HEADER_CRC_AT: usize = 20;
 /// What a disk writes or does not write as a whole.
 pub(crate) const SECTOR: usize = 512;
-const ALIGN: usize = 8;
+pub(super) const ALIGN: usize = 8;
 
 const _: () = assert!(HEADER_CRC_AT + size_of::<u32>() == HEADER_LEN, "the header ends with its checksum");
 const _: () = assert!(

@@ -282,7 +282,7 @@ fn first_frame(hard_state: &Option<HardState>, purged: &Option<LogPosition>) -> 
 
 /// The segments on the disk, in order. The file of a segment that did not get its name is left: it
 /// becomes the next segment.
-fn sequences(disk: &dyn Disk) -> Result<Vec<u32>, StorageError> {
+pub(super) fn sequences(disk: &dyn Disk) -> Result<Vec<u32>, StorageError> {
     let mut sequences = Vec::new();
     for name in disk.list().map_err(io_error("list", disk.path()))? {
         let path = disk.path().join(&name);

@@ -9,11 +9,13 @@
 //! This module knows entries by term and index; what they mean is known in `raft::log_store`.
 
 mod frame;
+mod inspection;
 mod log;
 mod places;
 mod reader;
 mod segment;
 
 pub(crate) use frame::{EntryKind, FrameBuffer, HardState, LogPosition, Record};
+pub(crate) use inspection::{SegmentFindings, inspect};
 pub(crate) use log::{Recovered, Wal};
 pub(crate) use reader::WalReader;

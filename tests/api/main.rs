@@ -8,12 +8,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod advisories;
+mod backup;
 #[path = "../support/browser.rs"]
 mod browser;
 #[path = "../support/canary.rs"]
 mod canary;
 #[path = "../support/certificates.rs"]
 mod certificates;
+mod check;
 mod client;
 mod clientv3;
 mod concurrency;

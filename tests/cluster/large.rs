@@ -179,3 +179,39 @@ async fn urls_that_are_too_long_together_are_refused() {
     assert_eq!(refused, Err("etcdserver: request is too large".to_owned()));
     cluster.members[0].put("k", "v").await;
 }
+
+/// Without a quorum nothing leaves the queue of commands, and a member holds no more than its limit. The others
+/// are refused at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_quorum_is_bounded_in_bytes() {
+    const PUTS: usize = 20;
+    const VALUE_BYTES: usize = 30 * 1024 * 1024;
+    // 256 MiB may wait, and four batches, of one command each, are on their way to a leader.
+    const HELD_MAX: usize = 256 / 30 + 4;
+    let mut cluster = Plan::new(3).flags(&["--max-request-bytes=33554432"]).found();
+    let leader = cluster.leader().await;
+    for number in (0..3).filter(|number| *number != leader) {
+        cluster.members[number].kill();
+    }
+    let leader = &cluster.members[leader];
+    let puts: Vec<_> = (0..PUTS)
+        .map(|number| {
+            let mut kv = kv(leader);
+            tokio::spawn(async move { kv.put(put(&number.to_string(), VALUE_BYTES)).await })
+        })
+        .collect();
+    let mut refused = 0;
+    for put in puts {
+        let error = put.await.expect("no panic").expect_err("there is no quorum");
+        match (error.code(), error.message()) {
+            (Code::Unknown, "etcdserver: too many requests") => refused += 1,
+            (Code::Unavailable | Code::DeadlineExceeded, _) => {}
+            _ => panic!("{error:?}"),
+        }
+    }
+    assert!(refused >= PUTS - HELD_MAX, "{refused} of {PUTS} were refused");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", leader.process_id().expect("it runs")));
+    let status = status.expect("Linux has a page about each process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux counts it");
+    println!("{refused} of {PUTS} refused, peak memory {}", peak.trim());
+}

@@ -24,13 +24,12 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use self::{etcd_directory::EtcdDirectory, site::Site, snapshot_file::SnapshotFile};
-use super::{StartError, boot};
+use super::{StartError, boot, hash::newest_history};
 use crate::{
     config::RestoreCommand,
     disk::Directory,
     limits,
     migrate::{Progress, TakenIn, WalError},
-    mvcc::{HashWalk, Step},
     raft::{Replica, base},
     storage::{Database, StorageError, Table, io_error, meta},
     types::{Base, ClusterId, MemberId, Rev},
@@ -218,14 +217,7 @@ fn found_member(command: &RestoreCommand, snap_dir: &Path) -> Result<Restored, S
     assert!(!boot::log_has_begun(&database)?, "a restored member has no log yet");
     let base = base::of_contents(&database.reader()?)?;
     let state = Replica::open(database.clone())?.state;
-    let mut walk = HashWalk::new(0);
-    let hash = loop {
-        match walk.step(&state.mvcc) {
-            Ok(Step::More) => {}
-            Ok(Step::Done) => break walk.finish_if(&|| true)?.map_or(0, |hash| hash.hash),
-            Err(refusal) => unreachable!("the newest revision can be hashed: {refusal}"),
-        }
-    };
+    let hash = newest_history(&state.mvcc)?.hash;
     let member = match command.founds {
         true => {
             let identity = boot::found_restored(&command.config, &database, base)?;
