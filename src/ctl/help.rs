@@ -38,8 +38,14 @@ pub(super) fn usage(program: &str, found: &Found) -> String {
         push(&mut text, format_args!("  {typed} [command]\n"));
         push_commands(&mut text, command);
     }
-    let own = command.flags.iter().chain(own_inherited(found));
+    // The flags of the root are only shown by `options`.
+    let inherited_here = if found.path.len() > 1 { command.inherited } else { &[] };
+    let own = command.flags.iter().chain(inherited_here);
     push(&mut text, format_args!("\nFlags:\n{}", flags(own, Some(command.name))));
+    let mut from_above = inherited_from_groups(found).peekable();
+    if from_above.peek().is_some() {
+        push(&mut text, format_args!("\nGlobal Flags:\n{}", flags(from_above, None)));
+    }
     if !command.below.is_empty() {
         push(
             &mut text,
@@ -54,9 +60,9 @@ pub(super) fn options(root: &Command) -> String {
     format!("The following options can be passed to any command:\n\n{}", flags(root.inherited.iter(), None))
 }
 
-/// The global flags are only shown by `options`.
-fn own_inherited(found: &Found) -> impl Iterator<Item = &'static Flag> {
-    found.path.iter().skip(1).flat_map(|command| command.inherited)
+fn inherited_from_groups(found: &Found) -> impl Iterator<Item = &'static Flag> {
+    let groups = found.path.split_last().map_or(&[][..], |(_, above)| above);
+    groups.iter().skip(1).flat_map(|command| command.inherited)
 }
 
 fn push_commands(text: &mut String, command: &Command) {

@@ -25,7 +25,7 @@ pub(super) fn words(line: &str) -> Result<Vec<Vec<u8>>, BadString> {
         let (word, after) = rest.split_at(len);
         words.push(match first {
             '"' => unquote_prefix(word).map(|(bytes, _)| bytes).ok_or_else(|| BadString(word.to_owned()))?,
-            '\'' => word[1..len - 1].as_bytes().to_vec(),
+            '\'' => word.as_bytes()[1..len - 1].to_vec(),
             _ => word.as_bytes().to_vec(),
         });
         rest = after;

@@ -378,7 +378,7 @@ fn leases_are_the_same() {
         let id = granted.split_whitespace().nth(1).expect("an id").to_owned();
         [
             format!("put k1 v1 --lease {id}"),
-            format!("put k2 v2 --lease={id}"),
+            format!("put k1 v2 --lease={id}"),
             format!("lease timetolive {id}"),
             format!("lease timetolive {id} --keys"),
             format!("lease timetolive {id} --keys -w json"),

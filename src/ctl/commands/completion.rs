@@ -121,7 +121,7 @@ fn zsh(places: &[Place]) -> String {
     script += "        (*) case \"$place\" in\n";
     for place in places {
         let described =
-            |name: &str, about: &str| single_quoted(&format!("{name}:{}", about.replace(':', "\\:")));
+            |name: &str, about: &str| single_quoted(format!("{name}:{}", about.replace(':', "\\:")));
         let words = place.commands.iter().map(|(name, about)| described(name, about));
         let flags = place.flags.iter().map(|flag| described(&format!("--{}", flag.name), flag.usage));
         let words = words.chain(flags).collect::<Vec<_>>().join(" ");
@@ -152,7 +152,7 @@ fn fish(places: &[Place]) -> String {
             let value = match (flag.kind, flag.choices) {
                 (Kind::Switch, _) => String::new(),
                 (_, []) => " -r".to_owned(),
-                (_, choices) => format!(" -x -a {}", single_quoted(&choices.join(" "))),
+                (_, choices) => format!(" -x -a {}", single_quoted(choices.join(" "))),
             };
             let about = single_quoted(flag.usage);
             push(&mut script, format_args!("{condition} -l {}{short}{value} -d {about}\n", flag.name));

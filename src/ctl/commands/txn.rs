@@ -125,11 +125,12 @@ fn comparison(line: &str) -> Result<Compare, Failure> {
     let invalid = |text: String| Exit::InvalidInput.because(text);
     let (target, rest) =
         line.split_once('(').ok_or_else(|| invalid(format!("malformed comparison: {line}")))?;
-    let (key, result, value) = operands(rest).map_err(|[key, result, value]| {
+    let ([key, result, value], are_all) = operands(rest);
+    let result = String::from_utf8_lossy(&result).into_owned();
+    if !are_all {
         let [key, value] = [key, value].map(|text| quote(&text));
-        let result = String::from_utf8_lossy(&result).into_owned();
-        invalid(format!("malformed comparison: {line}; got {target}({key}) {result} {value}"))
-    })?;
+        return Err(invalid(format!("malformed comparison: {line}; got {target}({key}) {result} {value}")));
+    }
     let number = |base: u32| {
         let text = String::from_utf8_lossy(&value);
         go::parse_int(&text, base).map_err(|_| invalid(format!("invalid txn compare request: {line}")))
@@ -163,21 +164,24 @@ fn comparison(line: &str) -> Result<Compare, Failure> {
     })
 }
 
-/// The key, the sign and the value. The error has as many of them as there are.
-fn operands(text: &str) -> Result<(Vec<u8>, String, Vec<u8>), [Vec<u8>; 3]> {
+/// The key, the sign and the value, as many of them as there are, and whether that is all.
+fn operands(text: &str) -> ([Vec<u8>; 3], bool) {
     let mut got: [Vec<u8>; 3] = Default::default();
-    let Some((key, rest)) = unquote_prefix(text.trim_start()) else { return Err(got) };
-    got[0].clone_from(&key);
+    let Some((key, rest)) = unquote_prefix(text.trim_start()) else { return (got, false) };
+    got[0] = key;
     // Space has to separate the sign from both.
     let Some(rest) = rest.strip_prefix(')').filter(|rest| rest.starts_with(char::is_whitespace)) else {
-        return Err(got);
+        return (got, false);
     };
     let rest = rest.trim_start();
     let (result, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     got[1] = result.as_bytes().to_vec();
     match unquote_prefix(rest.trim_start()) {
-        Some((value, _)) => Ok((key, result.to_owned(), value)),
-        None => Err(got),
+        Some((value, _)) => {
+            got[2] = value;
+            (got, true)
+        }
+        None => (got, false),
     }
 }
 
