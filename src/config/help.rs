@@ -64,7 +64,7 @@ pub(super) fn manual() -> String {
     page += &roff(introduction);
     page += ".fi\n";
     for (group, title) in GROUPS {
-        write!(page, ".SH {}\n", title.to_uppercase()).expect("a String takes everything");
+        writeln!(page, ".SH {}", title.to_uppercase()).expect("a String takes everything");
         for flag in FLAGS.iter().filter(|flag| flag.group == group && flag.standing == Standing::Used) {
             let name = roff(&format!("--{}", flag.name));
             let (value, help) = (flag.kind.placeholder(), roff(flag.help));
@@ -72,7 +72,7 @@ pub(super) fn manual() -> String {
                 "" => String::new(),
                 default => format!(" Default: {}.", roff(default)),
             };
-            write!(page, ".TP\n.B {name}\\fR{value}\n{help}{default}\n").expect("a String takes everything");
+            writeln!(page, ".TP\n.B {name}\\fR{value}\n{help}{default}").expect("a String takes everything");
         }
     }
     page += ".SH SEE ALSO\nThe documentation in docs/ of the source, and that of etcd for its API and its clients.\n";

@@ -4,7 +4,7 @@
 //! without a change of a file, so a directory can be looked at with the very code that a start runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -195,12 +195,14 @@ impl DiskFile for OverlayFile {
         let mut written = self.0.written.lock();
         let below_len = written.below_len;
         for (number, in_span, in_block) in blocks(offset, bytes.len()) {
-            if !written.blocks.contains_key(&number) {
-                let mut block = vec![0; BLOCK_BYTES as usize].into_boxed_slice();
-                self.0.read_below(&mut block, number * BLOCK_BYTES, below_len)?;
-                written.blocks.insert(number, block);
-            }
-            let block = written.blocks.get_mut(&number).expect("it was put there");
+            let block = match written.blocks.entry(number) {
+                Entry::Occupied(block) => block.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut block = vec![0; BLOCK_BYTES as usize].into_boxed_slice();
+                    self.0.read_below(&mut block, number * BLOCK_BYTES, below_len)?;
+                    place.insert(block)
+                }
+            };
             block[in_block].copy_from_slice(&bytes[in_span]);
         }
         written.len = written.len.max(offset + bytes.len() as u64);

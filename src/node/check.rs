@@ -45,7 +45,7 @@ pub(crate) enum CheckError {
 }
 
 /// What was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct CheckReport {
     segments: Vec<SegmentFindings>,
     tables: Vec<TableFindings>,
@@ -99,12 +99,6 @@ pub(crate) fn check(
 
 fn over(directory: Directory) -> Arc<dyn Disk> {
     Arc::new(Overlay::of(Box::new(directory)))
-}
-
-impl Default for CheckReport {
-    fn default() -> CheckReport {
-        CheckReport { segments: Vec::new(), tables: Vec::new(), damaged: Vec::new(), state: None }
-    }
 }
 
 impl CheckReport {
