@@ -60,6 +60,7 @@ fn of_certificate(error: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => {
             format!("certificate is valid for {}, not {}", presented.join(", "), expected.to_str())
         }
+        CertificateError::NotValidForName => return Unwelcome::Name.to_string(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "certificate specifies an incompatible key usage".to_owned()
         }

@@ -43,7 +43,14 @@ pub(super) enum Unwelcome {
 
 impl From<Unwelcome> for Error {
     fn from(unwelcome: Unwelcome) -> Error {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(unwelcome))))
+        Error::InvalidCertificate(match unwelcome {
+            // The other side is told "bad certificate", as by etcd. The library itself says with which names such a
+            // certificate comes, so that this one is ours.
+            Unwelcome::Name => CertificateError::NotValidForName,
+            Unwelcome::Revoked(_) | Unwelcome::Unreadable => {
+                CertificateError::Other(OtherError(Arc::new(unwelcome)))
+            }
+        })
     }
 }
 

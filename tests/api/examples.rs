@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 
 use crate::{
-    server::{Launch, Server},
+    server::{Launch, Server, subject_is_retcd, subject_program},
     tools::Release,
 };
 
@@ -128,5 +128,53 @@ fn every_example_is_tested() {
         .map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned())
         .collect();
     pages.sort();
-    assert_eq!(pages, ["config-sharing.md", "service-discovery.md"]);
+    assert_eq!(pages, ["config-sharing.md", "service-discovery.md", "systemd"]);
+}
+
+/// The configuration file of the package, in another directory and at other ports.
+#[tokio::test]
+async fn a_member_serves_with_the_configuration_of_the_package() {
+    if !subject_is_retcd() {
+        eprintln!("left out: the file has settings that etcd does not know");
+        return;
+    }
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/systemd/retcd.conf.yml");
+    let example = fs::read_to_string(example).expect("the example is there");
+    let mut server = Launch::subject().bare().flag("config-file", "retcd.conf.yml").prepare();
+    let file = example
+        .replace("/var/lib/retcd", &server.data_dir().display().to_string())
+        .replace("localhost:2379", &format!("127.0.0.1:{}", server.client_port))
+        .replace("localhost:2380", &format!("127.0.0.1:{}", server.peer_port));
+    // What is set out in comments has to be right too.
+    let backups = server.home().join("backups");
+    let file =
+        file.replace("#   backup-", "backup-").replace("/var/backups/retcd", &backups.display().to_string());
+    assert!(file.contains("\nbackup-retain: "), "{file}");
+    fs::write(server.home().join("retcd.conf.yml"), file).expect("a test may write");
+    server.start();
+    server.client().put("k", "v").await;
+    assert!(server.data_dir().join("member").is_dir());
+}
+
+/// The unit starts the program with that file, and systemd takes it, where its tool is installed.
+#[test]
+fn the_unit_of_the_package_is_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/systemd");
+    let unit = fs::read_to_string(folder.join("retcd.service")).expect("the unit is there");
+    let start = "ExecStart=/usr/bin/retcd --config-file /etc/retcd/retcd.conf.yml\n";
+    assert!(unit.contains("Type=notify\n") && unit.contains(start), "{unit}");
+    let copy = tempfile::tempdir().expect("a directory");
+    let path = copy.path().join("retcd.service");
+    let program = subject_program();
+    let unit = unit
+        .replace("/usr/bin/retcd", &program.display().to_string())
+        .replace("Documentation=man:retcd(1)\n", "");
+    fs::write(&path, unit).expect("a test may write");
+    match Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&path).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !said.contains("retcd.service:"), "{said}");
+        }
+        Err(error) => eprintln!("left out: there is no systemd-analyze: {error}"),
+    }
 }

@@ -92,6 +92,11 @@ impl Guarded {
         // Each change at another member than the one before.
         guarded.add_user(0, "root", "root").await;
         guarded.admin(1).auth_enable(AuthEnableRequest {}).await.expect("there is a root");
+        // A member that has not applied this yet would hand on the next call as nobody's, as in etcd.
+        for number in 0..3 {
+            let status = guarded.admin(number).auth_status(AuthStatusRequest {}).await.expect("a status");
+            assert!(status.into_inner().enabled);
+        }
         guarded.admin(2).role_add(AuthRoleAddRequest { name: "r".into() }).await.expect("a new role");
         guarded.permit(0, "a").await;
         guarded.add_user(1, "ann", "r").await;
