@@ -12,13 +12,14 @@
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::runtime;
 
 use super::{StartError, snapshot, unfit};
@@ -278,7 +279,7 @@ pub(super) fn found_restored(
 fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
     verify_founder(config)?;
     let (cluster, member) = founder_ids(config);
-    let others = ask_others(config);
+    let others = ask_others(config, ControlFlow::Break);
     // Their cluster may be about to be replaced by this one, member by member. Until enough of them
     // are this member waits, as the members of two clusters do not speak to each other.
     if let Some(KnownCluster { id: theirs, .. }) = &others
@@ -329,15 +330,43 @@ fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
             config.data_dir.display()
         )));
     }
-    let Some(KnownCluster { id: cluster, base, members, .. }) = ask_others(config) else {
-        return Err(StartError::Refused(
+    let mut refusal = None;
+    // A member may not have applied yet that this one was added, while another has: whoever answers the operator's
+    // `member add` knows of it.
+    let identity = ask_others(config, |cluster| match admit(config, cluster) {
+        Ok(identity) => ControlFlow::Break(Ok(identity)),
+        Err(NoPlace::Started(member)) => ControlFlow::Break(Err(StartError::Refused(format!(
+            "member {member} has already been bootstrapped; if its data is lost, remove the member from the cluster \
+             and add it again"
+        )))),
+        Err(NoPlace::Unmatched(detail)) => {
+            refusal = Some(StartError::Refused(detail));
+            ControlFlow::Continue(())
+        }
+    });
+    let unanswered = || {
+        StartError::Refused(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
              --initial-cluster must name the running members too, and one of them must answer"
                 .to_owned(),
-        ));
+        )
     };
+    identity.unwrap_or_else(|| Err(refusal.unwrap_or_else(unanswered)))
+}
+
+/// Why a cluster, as one of its members describes it, has no place for this member.
+enum NoPlace {
+    /// The flags and the members differ, as the text says.
+    Unmatched(String),
+    /// This member has been part of the cluster.
+    Started(MemberId),
+}
+
+/// The identity that `cluster` has for this member.
+fn admit(config: &Config, cluster: KnownCluster) -> Result<Identity, NoPlace> {
+    let KnownCluster { id, base, members, .. } = cluster;
     let unmatched = |detail: String| {
-        StartError::Refused(format!(
+        NoPlace::Unmatched(format!(
             "error validating peerURLs {:?}: {detail}; --initial-cluster must name the members as `member list` \
              shows them",
             members.iter().flat_map(|member| &member.peer_urls).collect::<Vec<_>>()
@@ -348,13 +377,9 @@ fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
     }
     let own = match_members(config, &members).map_err(unmatched)?;
     if own.is_started {
-        return Err(StartError::Refused(format!(
-            "member {} has already been bootstrapped; if its data is lost, remove the member from the cluster and \
-             add it again",
-            MemberId(own.id)
-        )));
+        return Err(NoPlace::Started(MemberId(own.id)));
     }
-    Ok(Identity { cluster: ClusterId(cluster), member: MemberId(own.id), base })
+    Ok(Identity { cluster: ClusterId(id), member: MemberId(own.id), base })
 }
 
 /// The member that `--initial-cluster` has as this one. Each of the running members must be in there
@@ -394,8 +419,12 @@ fn match_members<'a>(config: &Config, members: &'a [KnownMember]) -> Result<&'a 
     own.ok_or_else(|| format!("none is named {}", config.name))
 }
 
-/// What the first of the other members that answers says about its cluster.
-fn ask_others(config: &Config) -> Option<KnownCluster> {
+/// Shows `judge` what the other members say about their cluster, in the order in which they answer, until it has heard
+/// enough; `None` where it never has, because they do not answer or because it goes on after each of them.
+fn ask_others<T: Send>(
+    config: &Config,
+    mut judge: impl FnMut(KnownCluster) -> ControlFlow<T> + Send,
+) -> Option<T> {
     let others = config.initial_cluster.iter();
     let others: Vec<&String> =
         others.filter(|(name, _)| *name != config.name).flat_map(|(_, urls)| urls).collect();
@@ -409,9 +438,17 @@ fn ask_others(config: &Config) -> Option<KnownCluster> {
             let connector = &GrpcConnector::new(Trust::new(&config.peer_security));
             let asked = others.iter().map(|url| {
                 let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
-                Box::pin(async move { link::members_at(connector, &peer, ASK_TIMEOUT).await })
+                async move { link::members_at(connector, &peer, ASK_TIMEOUT).await }
             });
-            future::select_ok(asked).await.ok().map(|(answer, _)| answer)
+            let mut asked: FuturesUnordered<_> = asked.collect();
+            while let Some(answer) = asked.next().await {
+                if let Ok(cluster) = answer
+                    && let ControlFlow::Break(judgement) = judge(cluster)
+                {
+                    return Some(judgement);
+                }
+            }
+            None
         })
     };
     threads::apart(ask)

@@ -6,6 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener as AsyncListener, TcpStream},
+    sync::mpsc,
+};
+
 use crate::{
     cluster::{Cluster, PATIENCE, Plan},
     pb::etcdserverpb::{DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest},
@@ -224,4 +231,60 @@ async fn a_member_joins_though_nothing_reaches_its_peer_port() {
     cluster.members[number].put("after", "v").await;
     cluster.assert_equal().await;
     drop(silent);
+}
+
+/// Forwards connections to `port`, and tells of each through which bytes came back and which the caller has closed.
+async fn forward(listener: AsyncListener, port: u16, answered: mpsc::UnboundedSender<()>) {
+    loop {
+        let (mut caller, _) = listener.accept().await.expect("the listener is open");
+        let answered = answered.clone();
+        tokio::spawn(async move {
+            let Ok(mut callee) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+            if let Ok((_, back)) = copy_bidirectional(&mut caller, &mut callee).await
+                && back > 0
+            {
+                // Nobody listens any more when the test is over.
+                let _ = answered.send(());
+            }
+        });
+    }
+}
+
+/// A member that is behind has not heard yet that another was added. If it is the first to answer the new member, the
+/// new one hears what the others say before it believes that it is not in the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_joins_though_a_member_that_is_behind_answers_first() {
+    let mut members = Plan::new(3).members();
+    let listener = AsyncListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let own = members[2].peer_port;
+    members[2].advertised_peer_port = port;
+    for member in &mut members {
+        member.initial_cluster = member.initial_cluster.replace(&format!(":{own}"), &format!(":{port}"));
+    }
+    let (answered, mut answers) = mpsc::unbounded_channel();
+    tokio::spawn(forward(listener, own, answered));
+    members.iter_mut().for_each(|member| member.spawn());
+    members.iter_mut().for_each(|member| member.wait_until_ready());
+    let mut cluster = Cluster { members };
+    cluster.members[2].kill();
+    let new = cluster.prepare("m3");
+    let url = format!("--peer-urls={}", new.peer_url());
+    etcdctl(&cluster.members[0].endpoint(), &["member", "add", "m3", &url]).expect("a member can be added");
+    for number in [0, 1] {
+        cluster.members[number].signal(Signal::STOP);
+    }
+    cluster.members[2].spawn();
+    cluster.members[2].wait_for_line("serving peer traffic");
+    while answers.try_recv().is_ok() {}
+    cluster.members[3].spawn();
+    answers.recv().await.expect("the forwarder runs");
+    for number in [0, 1] {
+        cluster.members[number].signal(Signal::CONT);
+    }
+    for number in [2, 3] {
+        cluster.members[number].wait_until_ready();
+    }
+    cluster.members[3].put("all", "here").await;
+    cluster.assert_equal().await;
 }
