@@ -1,5 +1,7 @@
 //! What answers take: clients that read much at once leave the server within a bound, and others in peace.
 
+use std::process::Command;
+
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -160,4 +162,16 @@ async fn an_answer_that_is_too_large_to_be_kept_is_refused() {
     let deleted = accepted("delete", client.try_delete(all).await);
     assert_eq!((deleted.deleted, deleted.prev_kvs.len()), (1, 1));
     assert_eq!(deleted.prev_kvs[0].value.len(), MIB);
+}
+
+/// What was freed goes back to the system within a second, or a burst of answers would take half as much again.
+#[test]
+fn the_allocator_has_its_settings() {
+    let program = Command::new(env!("CARGO_BIN_EXE_retcd"))
+        .arg("--version")
+        .env("_RJEM_MALLOC_CONF", "stats_print:true")
+        .output()
+        .expect("retcd starts");
+    let settings = String::from_utf8_lossy(&program.stderr);
+    assert!(settings.contains("opt.dirty_decay_ms: 250 "), "{settings}");
 }
