@@ -822,3 +822,10 @@ pub(crate) const CTL_MIRROR_PAGE_KEYS: i64 = 1000;
 
 /// Bytes of a server's metrics. `check datascale` fails if they are more.
 pub(crate) const CTL_METRICS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of lines that wait for the thread that writes the log to files and to the journal. Further lines are dropped and
+/// counted, and the log says how many: a slow disk holds up nobody.
+pub(crate) const LOG_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long the end of the process waits for lines that are not written yet. They are lost then.
+pub(crate) const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -87,6 +87,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::mm::MlockAllFlags;
 use tokio::{runtime, task, time};
 
 use crate::{
@@ -97,9 +98,9 @@ use crate::{
     node::{CheckStep, End, LogEnd, RestoreError, RestoreStep, Restored, Running},
     serve::{Front, Port},
     signals::{Asked, Signals},
-    sockets::{Bound, Descriptors},
+    sockets::{Bound, Descriptors, Places},
     storage::{Inside, REMEDY},
-    telemetry::{GoDuration, Metrics, Terminal},
+    telemetry::{GoDuration, LogFiles, Metrics, Terminal},
     tls::{Acceptor, Endpoint, Trust},
 };
 
@@ -111,7 +112,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The settings that jemalloc reads when it starts, under the name that it looks for. Pages that were freed stay for a
 /// quarter of a second. With its default of ten seconds, pages of answers that had long been sent were half as much again
 /// as the answers that were being sent (decision 0033).
-#[expect(unsafe_code, reason = "a name for the linker; jemalloc reads a pointer to a C string there, and so it is one")]
+#[expect(
+    unsafe_code,
+    reason = "a name for the linker; jemalloc reads a pointer to a C string there, and so it is one"
+)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static ALLOCATOR_SETTINGS: &[u8; 19] = b"dirty_decay_ms:250\0";
 
@@ -189,24 +193,45 @@ async fn run() -> ExitCode {
         Ok(Invocation::Serve(config)) => *config,
         Err(error) => return telemetry::refuse(&error),
     };
-    if let Err(message) = telemetry::init(&config) {
-        return telemetry::fail("start logging", &message);
-    }
-    name_damaged_files(|error| tracing::error!(error, "retcd stopped because of an error"));
+    let log_files = match telemetry::init(&config) {
+        Ok(log_files) => log_files,
+        Err(message) => return telemetry::fail("start logging", &message),
+    };
+    let last = log_files.clone();
+    name_damaged_files(move |error| {
+        tracing::error!(error, "retcd stopped because of an error");
+        last.flush();
+    });
+    flush_after_panics(log_files.clone());
     telemetry::log_start(&config);
-    match serve(&config, &mut signals).await {
+    let code = match serve_with(&config, &log_files, &mut signals).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             telemetry::tell_status(&message);
             tracing::error!(error = message, "retcd stopped because of an error");
             ExitCode::FAILURE
         }
+    };
+    log_files.flush();
+    code
+}
+
+/// As [`serve`], with log files that are opened again at SIGHUP.
+async fn serve_with(config: &Config, log_files: &LogFiles, signals: &mut Signals) -> Result<(), String> {
+    if log_files.exist() {
+        let log_files = log_files.clone();
+        let listening = signals::at_each_hangup(move || log_files.reopen());
+        listening.map_err(|error| format!("cannot listen for SIGHUP: {error}"))?;
     }
+    if config.memory_mlock {
+        lock_memory()?;
+    }
+    serve(config, log_files, signals).await
 }
 
 /// Turns a panic of redb into an error message that names the damaged file: redb panics when it cannot
 /// interpret its own pages. A panic of our own code stays what it is.
-fn name_damaged_files(tell: fn(&str)) {
+fn name_damaged_files(tell: impl Fn(&str) + Send + Sync + 'static) {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         let is_ours = panic.location().is_some_and(|location| location.file().starts_with("src/"));
@@ -215,6 +240,26 @@ fn name_damaged_files(tell: fn(&str)) {
         let path = path.display();
         tell(&format!("{path} is damaged: {detail}; {REMEDY}"));
         process::exit(1);
+    }));
+}
+
+/// Keeps what is in memory from being swapped out, and what will be from when it is first used.
+fn lock_memory() -> Result<(), String> {
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    rustix::mm::mlockall(flags).map_err(|error| {
+        format!(
+            "cannot lock memory for --memory-mlock: {error}; raise the limit of locked memory (`ulimit -l`, LimitMEMLOCK= in \
+             a systemd unit), or remove the flag"
+        )
+    })
+}
+
+/// A panic ends the process. What led to it may still be on its way to the log files.
+fn flush_after_panics(log_files: LogFiles) {
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        others(panic);
+        log_files.flush();
     }));
 }
 
@@ -364,7 +409,7 @@ fn summary_of(restored: &Restored, command: &RestoreCommand) -> String {
 }
 
 /// Serves until a signal arrives or the member fails. The error is a message for the operator.
-async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
+async fn serve(config: &Config, log_files: &LogFiles, signals: &mut Signals) -> Result<(), String> {
     let (ports, mut running) = tokio::select! { biased;
         asked = signals.next() => {
             // No client was served, and opening only reads the directory: there is nothing to stop.
@@ -377,7 +422,7 @@ async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
     let node = tokio::select! { biased;
         asked = signals.next() => {
             begin_to_stop(config, asked);
-            stop(config, running, None, Some(WAITING_STOP_TIMEOUT), signals).await;
+            stop(config, log_files, running, None, Some(WAITING_STOP_TIMEOUT), signals).await;
             return Ok(());
         }
         node = running.ready() => node.map_err(|error| error.to_string())?,
@@ -412,15 +457,23 @@ async fn serve(config: &Config, signals: &mut Signals) -> Result<(), String> {
         },
         _ = futures_util::future::join_all(ports.into_iter().map(|port| front.accept(port))) => {}
     }
-    stop(config, running, Some(front), None, signals).await;
+    stop(config, log_files, running, Some(front), None, signals).await;
     Ok(())
 }
 
 /// Binds all sockets, reads the data directory, and starts the member's threads.
 async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
     let descriptors = Descriptors::within(sockets::raise_limit(), config.reactors)?;
-    let ports = bind(config, &descriptors)?;
-    let peer_sockets = bind_peers(config)?;
+    let binding = {
+        let (config, descriptors) = (config.clone(), descriptors.clone());
+        task::spawn_blocking(move || Ok::<_, String>((bind(&config, &descriptors)?, bind_peers(&config)?)))
+    };
+    let (sockets, peer_sockets) = binding.await.map_err(|error| error.to_string())??;
+    let mut ports = Vec::new();
+    for (bound, protocols, places) in sockets {
+        let listener = bound.listen(places).map_err(|error| error.to_string())?;
+        ports.push(Port { listener, protocols });
+    }
     let opening = {
         let config = config.clone();
         let metrics = Arc::new(Metrics::new(&config));
@@ -470,6 +523,7 @@ fn begin_to_stop(config: &Config, asked: Asked) {
 #[allow(clippy::disallowed_methods)]
 async fn stop(
     config: &Config,
+    log_files: &LogFiles,
     running: Running,
     front: Option<Front>,
     patience: Option<Duration>,
@@ -496,6 +550,7 @@ async fn stop(
                 signal = asked.name(),
                 "received a second signal; exiting at once. No acknowledged write is lost: all of them are in the log"
             );
+            log_files.flush();
             process::exit(asked.exit_code().into());
         }
         () = out_of_time => tracing::warn!(
@@ -515,7 +570,8 @@ fn tell_closed(config: &Config) {
     );
 }
 
-fn bind(config: &Config, descriptors: &Descriptors) -> Result<Vec<Port>, String> {
+/// Binds the sockets for clients. It blocks while names are resolved.
+fn bind(config: &Config, descriptors: &Descriptors) -> Result<Vec<(Bound, Protocols, Places)>, String> {
     let split = !config.listen_client_http_urls.is_empty();
     let client = if split { Protocols::Grpc } else { Protocols::GrpcAndHttp };
     let wanted = [
@@ -525,25 +581,27 @@ fn bind(config: &Config, descriptors: &Descriptors) -> Result<Vec<Port>, String>
     ];
     let acceptor = acceptor(&config.client_security, Endpoint::Client)?;
     let of_metrics = acceptor.as_ref().map(Acceptor::with_san_check);
-    let mut ports = Vec::new();
+    let mut sockets = Vec::new();
     for (flag, urls, protocols, places) in wanted {
         let acceptor = if protocols == Protocols::Metrics { &of_metrics } else { &acceptor };
         for url in urls {
-            let listener = sockets::bind(url, flag, acceptor.as_ref())?.listen(places.clone());
-            ports.push(Port { listener: listener.map_err(|error| error.to_string())?, protocols });
+            let bound = sockets::bind(url, flag, acceptor.as_ref(), config.socket_options)?;
+            sockets.extend(bound.into_iter().map(|bound| (bound, protocols, places.clone())));
         }
     }
-    Ok(ports)
+    Ok(sockets)
 }
 
+/// Binds the sockets for peers. It blocks while names are resolved.
 fn bind_peers(config: &Config) -> Result<Vec<Bound>, String> {
     let acceptor = acceptor(&config.peer_security, Endpoint::Peer)?;
     if acceptor.is_some() {
         // What is wrong with these files is found now, and not when a peer is dialled.
         Trust::new(&config.peer_security).read().map_err(|error| error.to_string())?;
     }
-    let bind = |url| sockets::bind(url, "listen-peer-urls", acceptor.as_ref());
-    config.listen_peer_urls.iter().map(bind).collect()
+    let bind = |url| sockets::bind(url, "listen-peer-urls", acceptor.as_ref(), config.socket_options);
+    let bound = config.listen_peer_urls.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    Ok(bound.into_iter().flatten().collect())
 }
 
 /// What accepts TLS connections. The certificates are read here, or made if they are to be generated.

@@ -1,6 +1,6 @@
-//! The signals that ask the process to stop: SIGTERM and SIGINT.
+//! The signals that ask the process to stop, SIGTERM and SIGINT, and SIGHUP, which asks to open the log files again.
 //!
-//! Handlers for them are installed as soon as the process starts. The first process of a container does
+//! Handlers for the first two are installed as soon as the process starts. The first process of a container does
 //! not receive a signal without a handler, so a member that installed its handlers only when it serves
 //! could not be stopped while it waits for its peers.
 
@@ -53,6 +53,18 @@ impl Signals {
             }
         }
     }
+}
+
+/// Has `work` done at each SIGHUP, from now on. Until this is called, SIGHUP ends the process, as it does with etcd. Must
+/// be called on a tokio runtime.
+pub(crate) fn at_each_hangup(work: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            work();
+        }
+    });
+    Ok(())
 }
 
 impl Asked {

@@ -41,7 +41,7 @@ const ROOMS: &[Room] = &[
     room("config", &["types", "limits"], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "tracing"]),
     room(
         "telemetry",
-        &["types", "limits", "clock", "config"],
+        &["types", "limits", "clock", "threads", "config"],
         &["tokio", "openraft", "tonic", "prost", "redb", "axum"],
     ),
     room("pb", &[], &["tokio", "openraft", "redb", "axum", "hyper"]),
@@ -246,7 +246,17 @@ const SEAMS: &[Seam] = &[
     seam("src/threads.rs", &["threads"], "where threads are started"),
     seam("src/config/file.rs", &["files"], "the file of --config-file, read at the start"),
     seam("src/config/url.rs", &["sockets"], "addresses are parsed with std's types; no socket is opened"),
-    seam("src/telemetry/log.rs", &["clock", "files"], "the time of a line, and the file that lines go to"),
+    seam("src/telemetry/log/line.rs", &["clock"], "the time of a line"),
+    seam(
+        "src/telemetry/log/rotated.rs",
+        &["files"],
+        "the file that lines go to, and those that were put aside",
+    ),
+    seam(
+        "src/telemetry/log/journal.rs",
+        &["files", "sockets"],
+        "the socket of the journal; a long line is a file in memory",
+    ),
     seam("src/telemetry/process.rs", &["files"], "what the system says of this process"),
     seam("src/telemetry/supervisor.rs", &["sockets"], "the socket of the service manager"),
     seam(

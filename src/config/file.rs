@@ -21,12 +21,16 @@ const BLOCKS: [(&str, &str); 4] = [
     ("socket-options", "socket-"),
 ];
 
+/// Blocks within `discovery-config`, whose keys are as those beside them.
+const BLOCKS_OF_DISCOVERY: [&str; 3] = ["client", "secure", "auth"];
+
 /// Keys whose name with the prefix still differs from the name of their flag.
-const RENAMED: [(&str, &str); 4] = [
+const RENAMED: [(&str, &str); 5] = [
     ("allowed-cn", "client-cert-allowed-cn"),
     ("allowed-hostname", "client-cert-allowed-hostname"),
     ("peer-allowed-cn", "peer-cert-allowed-cn"),
     ("peer-allowed-hostname", "peer-cert-allowed-hostname"),
+    ("discovery-username", "discovery-user"),
 ];
 
 /// The flags and their values, as a user would type them.
@@ -43,17 +47,37 @@ fn parse(yaml: &str, notices: &mut Vec<Notice>) -> Result<Vec<(String, String)>,
     let mut flags = Vec::new();
     for (key, value) in settings.unwrap_or_default() {
         match (BLOCKS.iter().find(|(block, _)| *block == key), value) {
-            (Some((_, prefix)), Value::Object(block)) => {
-                for (inner, value) in block {
-                    let name = format!("{prefix}{inner}");
-                    let renamed = RENAMED.iter().find(|(from, _)| *from == name);
-                    add(renamed.map_or(name.as_str(), |(_, to)| to), &value, &mut flags, notices)?;
-                }
-            }
+            (Some((_, prefix)), Value::Object(block)) => add_block(prefix, &block, &mut flags, notices)?,
+            // As in etcd, this flag belongs to the command line alone.
+            (None, value) if key == "discovery-fallback" => notices.push(Notice {
+                warn: true,
+                message: format!("discovery-fallback={value} has no effect in a configuration file"),
+            }),
             (_, value) => add(&key, &value, &mut flags, notices)?,
         }
     }
     Ok(flags)
+}
+
+fn add_block(
+    prefix: &str,
+    block: &Map<String, Value>,
+    flags: &mut Vec<(String, String)>,
+    notices: &mut Vec<Notice>,
+) -> Result<(), ConfigError> {
+    for (key, value) in block {
+        match value {
+            Value::Object(inner) if prefix == "discovery-" && BLOCKS_OF_DISCOVERY.contains(&key.as_str()) => {
+                add_block(prefix, inner, flags, notices)?;
+            }
+            value => {
+                let name = format!("{prefix}{key}");
+                let renamed = RENAMED.iter().find(|(from, _)| *from == name);
+                add(renamed.map_or(name.as_str(), |(_, to)| to), value, flags, notices)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn add(
@@ -121,6 +145,16 @@ client-transport-security:
   auto-tls: true
 peer-transport-security:
   allowed-cn: [a]
+socket-options:
+  reuse-port: true
+discovery-config:
+  token: t
+  client:
+    endpoints: [a, b]
+    request-timeout: 5000000000
+    secure: {cert: c, insecure-transport: false}
+    auth: {username: u, password: p}
+discovery-fallback: 'proxy'
 surprise: 1
 ";
         assert_eq!(
@@ -129,12 +163,21 @@ surprise: 1
                 "--auto-compaction-retention=1",
                 "--auto-tls=true",
                 "--cert-file=path",
+                "--discovery-password=p",
+                "--discovery-user=u",
+                "--discovery-endpoints=a,b",
+                "--discovery-request-timeout=5000000000ns",
+                "--discovery-cert=c",
+                "--discovery-insecure-transport=false",
+                "--discovery-token=t",
                 "--grpc-keepalive-interval=7200000000000ns",
                 "--heartbeat-interval=200",
                 "--log-outputs=stderr,/tmp/log",
                 "--name=a",
                 "--peer-cert-allowed-cn=a",
                 "--pre-vote=false",
+                "--socket-reuse-port=true",
+                "discovery-fallback=\"proxy\" has no effect in a configuration file",
                 "ignored unknown key \"surprise\" of the configuration file",
             ]
         );

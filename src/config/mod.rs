@@ -11,6 +11,7 @@ mod file;
 mod flags;
 mod help;
 mod identity;
+mod log_rotation;
 mod security;
 mod table;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::{
 pub(crate) use auth_token::{AuthToken, JwtOptions};
 pub(crate) use command::{CheckCommand, ExportCommand, RestoreCommand};
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
+pub(crate) use log_rotation::LogRotation;
 pub(crate) use security::{
     CipherSuite, Generated, Identity, KeyPair, TlsVersion, TransportSecurity, Versions,
 };
@@ -60,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) listen_client_http_urls: Vec<ListenUrl>,
     pub(crate) listen_peer_urls: Vec<ListenUrl>,
     pub(crate) listen_metrics_urls: Vec<ListenUrl>,
+    pub(crate) socket_options: SocketOptions,
     pub(crate) advertise_client_urls: Vec<String>,
     /// Sorted, because the member id is computed from this order.
     pub(crate) initial_advertise_peer_urls: Vec<String>,
@@ -83,6 +86,8 @@ pub(crate) struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) election_timeout: Duration,
 
+    /// Whether the memory of the process must not be swapped out.
+    pub(crate) memory_mlock: bool,
     /// Threads that serve clients, never 0.
     pub(crate) reactors: usize,
     /// Whether the console is served to clients.
@@ -127,6 +132,8 @@ pub(crate) struct Config {
     /// `None`: console on a terminal, JSON elsewhere.
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) log_outputs: Vec<LogOutput>,
+    /// `None`: log files grow without end.
+    pub(crate) log_rotation: Option<LogRotation>,
     pub(crate) metrics: MetricsMode,
     /// Every feature gate, with whether it is on.
     pub(crate) features: Vec<Feature>,
@@ -135,6 +142,13 @@ pub(crate) struct Config {
     pub(crate) settings: Vec<String>,
     /// Remarks about the settings, kept until the log is set up.
     pub(crate) notices: Vec<Notice>,
+}
+
+/// How ports are bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SocketOptions {
+    /// Other processes of the same user may listen on the same port, and get a share of its connections.
+    pub(crate) reuse_port: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +213,8 @@ pub(crate) enum LogOutput {
     Stderr,
     Stdout,
     File(PathBuf),
+    /// The journal of systemd.
+    Journal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
 
+use super::table::{FLAGS, Standing};
 use super::{
     AutoCompaction, CipherSuite, ClusterState, Config, ConfigError, Generated, Identity, Invocation, KeyPair,
     ListenUrl, LogFormat, LogLevel, LogOutput, MetricsMode, Retain, TlsVersion, TransportSecurity, Versions,
@@ -153,10 +154,7 @@ fn what_makes_no_sense_exits_with_1() {
             "--advertise-client-urls is required when --listen-client-urls is set explicitly; it tells clients where \
              to reach this member, for example --advertise-client-urls http://10.0.0.1:1",
         ),
-        (
-            "--listen-peer-urls http://example.com:1",
-            "--listen-peer-urls: expected IP in URL for binding (http://example.com:1)",
-        ),
+        ("--listen-peer-urls http://:1", "--listen-peer-urls: expected IP in URL for binding (http://:1)"),
         (
             "--listen-client-http-urls http://localhost:2379",
             "--listen-client-urls and --listen-client-http-urls both listen on 127.0.0.1:2379",
@@ -219,6 +217,22 @@ fn what_is_not_built_yet_is_refused_by_name() {
         assert_eq!(refusal(args), (1, message.to_owned()), "{args}");
     }
     assert_eq!(warnings("--client-cert-auth=false --auth-token=simple --auto-tls=false"), [""; 0]);
+}
+
+/// What has no effect is in the documentation with the reason.
+#[test]
+fn what_has_no_effect_is_documented() {
+    let page = include_str!("../../docs/differences.md");
+    let (_, section) = page.split_once("## Flags without effect").expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| `--"));
+    let cells = rows.map(|row| row.split('|').nth(1).unwrap_or_default());
+    let mut documented: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    documented.sort_unstable();
+    let idle = FLAGS.iter().filter(|flag| flag.standing == Standing::NoEffect);
+    let mut names: Vec<String> = idle.map(|flag| format!("--{}", flag.name)).collect();
+    names.sort_unstable();
+    assert_eq!(documented, names);
 }
 
 #[test]

@@ -87,18 +87,17 @@ impl Url {
         Ok(Url { text: format!("{}:{rest}", scheme.as_str()), scheme, target })
     }
 
-    /// What to bind to: an IP address, or a path. As in etcd, host names other than `localhost` are refused,
-    /// because a name could resolve to another address at the next start.
+    /// What to bind to: an IP address, a name whose addresses are asked for when it is bound, or a path. As in etcd,
+    /// `localhost` is the address 127.0.0.1.
     pub(super) fn listen(&self) -> Result<ListenUrl, String> {
         let address = match &self.target {
             Target::Socket(path) => ListenAddress::Unix(path.clone()),
-            Target::Host { host, port } => {
-                let ip = match host.as_str() {
-                    "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    host => host.parse().map_err(|_| format!("expected IP in URL for binding ({self})"))?,
-                };
-                ListenAddress::Tcp(SocketAddr::new(ip, *port))
-            }
+            Target::Host { host, port } => match (host.as_str(), host.parse::<IpAddr>()) {
+                (_, Ok(ip)) => ListenAddress::Tcp(SocketAddr::new(ip, *port)),
+                ("localhost", _) => ListenAddress::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port)),
+                ("", _) => return Err(format!("expected IP in URL for binding ({self})")),
+                (host, _) => ListenAddress::Named { host: host.to_ascii_lowercase(), port: *port },
+            },
         };
         let accepts = if self.scheme.is_tls() { Accepts::Tls } else { Accepts::Plaintext };
         Ok(ListenUrl { address, accepts })
@@ -190,6 +189,11 @@ impl Accepts {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ListenAddress {
     Tcp(SocketAddr),
+    /// All addresses of a host name.
+    Named {
+        host: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
@@ -197,14 +201,18 @@ impl ListenAddress {
     /// Whether two sockets on this address would conflict. Port 0 never conflicts: it is a new port each
     /// time.
     pub(super) fn is_one_place(&self) -> bool {
-        !matches!(self, ListenAddress::Tcp(address) if address.port() == 0)
+        match self {
+            ListenAddress::Tcp(address) => address.port() != 0,
+            ListenAddress::Named { port, .. } => *port != 0,
+            ListenAddress::Unix(_) => true,
+        }
     }
 }
 
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (plaintext, tls) = match &self.address {
-            ListenAddress::Tcp(_) => (Scheme::Http, Scheme::Https),
+            ListenAddress::Tcp(_) | ListenAddress::Named { .. } => (Scheme::Http, Scheme::Https),
             ListenAddress::Unix(_) => (Scheme::Unix, Scheme::Unixs),
         };
         let mut write = |scheme: Scheme| write!(f, "{}://{}", scheme.as_str(), self.address);
@@ -224,6 +232,7 @@ impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Named { host, port } => write!(f, "{host}:{port}"),
             ListenAddress::Unix(path) => path.display().fmt(f),
         }
     }
@@ -286,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn binding_takes_addresses_only() {
+    fn binding_takes_addresses_names_and_paths() {
         let bind = |text: &str| {
             let listen = Url::parse(text).expect(text).listen();
             listen.map(|listen| listen.address.to_string())
@@ -295,9 +304,8 @@ mod tests {
         assert_eq!(bind("http://[::]:2379").expect("v6"), "[::]:2379");
         assert_eq!(bind("http://[0:0:0:0:0:0:0:1]:1").expect("v6"), "[::1]:1");
         assert_eq!(bind("unix://x").expect("a file"), "x");
-        for name in ["http://example.com:1", "http://LOCALHOST:1", "http://:1"] {
-            assert!(bind(name).expect_err(name).contains("expected IP in URL for binding"));
-        }
+        assert_eq!(bind("http://Node.example.com:1").expect("a name"), "node.example.com:1");
+        assert!(bind("http://:1").expect_err("no host").contains("expected IP in URL for binding"));
         let accepts = |text: &str| Url::parse(text).expect(text).listen().expect(text).accepts;
         assert_eq!([accepts("http://127.0.0.1:1"), accepts("unix://x")], [Accepts::Plaintext; 2]);
         assert_eq!([accepts("https://127.0.0.1:1"), accepts("unixs://x")], [Accepts::Tls; 2]);

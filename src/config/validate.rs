@@ -18,10 +18,10 @@ use crate::limits::{
 
 use super::{
     AuthToken, AutoCompaction, BackupPlan, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat,
-    LogLevel, LogOutput, MetricsMode, Notice, Retain,
+    LogLevel, LogOutput, LogRotation, MetricsMode, Notice, Retain, SocketOptions,
     flags::Flags,
     security::transport_security,
-    table::Standing,
+    table::{Flag, Kind, Standing},
     url::{ListenAddress, ListenUrl, Target, Url, parse_urls},
     value::{parse_bool, parse_duration},
 };
@@ -55,6 +55,8 @@ impl TryFrom<&Flags> for Config {
     fn try_from(flags: &Flags) -> Result<Config, ConfigError> {
         let mut notices = flags.notices.clone();
         check_standing(flags, &mut notices)?;
+
+        check_words(flags)?;
 
         let listen_client_urls = listen_urls(flags, "listen-client-urls")?;
         let listen_client_http_urls = listen_urls(flags, "listen-client-http-urls")?;
@@ -92,6 +94,7 @@ impl TryFrom<&Flags> for Config {
             transport_security(flags, &data_dir, &cluster_urls, &mut notices)?;
         let (heartbeat, election_timeout) = election_timing(flags)?;
         let max_request_bytes = max_request_bytes(flags, &mut notices)?;
+        let log_outputs = log_outputs(flags.text("log-outputs"))?;
 
         Ok(Config {
             name,
@@ -101,6 +104,7 @@ impl TryFrom<&Flags> for Config {
             listen_client_http_urls,
             listen_peer_urls,
             listen_metrics_urls,
+            socket_options: SocketOptions { reuse_port: flags.bool("socket-reuse-port") },
             advertise_client_urls,
             initial_advertise_peer_urls,
             client_security,
@@ -119,6 +123,7 @@ impl TryFrom<&Flags> for Config {
             enable_v2: flags.bool("enable-v2"),
             heartbeat,
             election_timeout,
+            memory_mlock: flags.bool("memory-mlock"),
             reactors: match narrow(flags, "reactors")? {
                 0 => thread::available_parallelism().map_or(1, usize::from).min(REACTORS_MAX),
                 reactors if reactors <= REACTORS_MAX => reactors,
@@ -177,7 +182,8 @@ impl TryFrom<&Flags> for Config {
                     ));
                 }
             },
-            log_outputs: log_outputs(flags.text("log-outputs"), &mut notices)?,
+            log_rotation: log_rotation(flags, &log_outputs)?,
+            log_outputs,
             metrics: match flags.text("metrics") {
                 "basic" => MetricsMode::Basic,
                 "extensive" => MetricsMode::Extensive,
@@ -279,7 +285,7 @@ fn join<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
 
 /// Warns about flags that have no effect, and refuses flags that ask for an unsupported feature.
 fn check_standing(flags: &Flags, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
-    for (flag, text) in flags.iter_set().filter(|(flag, text)| *text != flag.default) {
+    for (flag, text) in flags.iter_set().filter(|(flag, text)| !is_default(flag, text)) {
         match flag.standing {
             Standing::Unsupported(what) => {
                 return invalid(format!("--{} is set, but {what} is not supported yet", flag.name));
@@ -290,6 +296,28 @@ fn check_standing(flags: &Flags, notices: &mut Vec<Notice>) -> Result<(), Config
             }
             Standing::Used | Standing::Removed(_) => {}
         }
+    }
+    Ok(())
+}
+
+/// Whether a value means what the default means. In a configuration file a duration is a number of nanoseconds.
+fn is_default(flag: &Flag, text: &str) -> bool {
+    let same_time = || parse_duration(text).is_ok_and(|time| parse_duration(flag.default) == Ok(time));
+    text == flag.default || (flag.kind == Kind::Duration && same_time())
+}
+
+/// Refuses values that etcd refuses of flags that have but one useful value, or no effect.
+fn check_words(flags: &Flags) -> Result<(), ConfigError> {
+    match flags.text("logger") {
+        "zap" => {}
+        "capnslog" => return invalid("--logger=capnslog is removed in v3.5"),
+        other => return invalid(format!("unknown logger option {other:?}; --logger must be \"zap\"")),
+    }
+    if flags.text("discovery-fallback") == "proxy" {
+        return invalid("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"");
+    }
+    if flags.duration("compact-hash-check-time").is_zero() {
+        return invalid("--compact-hash-check-time must be >0 (set to 0s)");
     }
     Ok(())
 }
@@ -534,11 +562,12 @@ fn log_level(flags: &Flags) -> Result<LogLevel, ConfigError> {
     }
 }
 
-fn log_outputs(text: &str, notices: &mut Vec<Notice>) -> Result<Vec<LogOutput>, ConfigError> {
+fn log_outputs(text: &str) -> Result<Vec<LogOutput>, ConfigError> {
     let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     if items.len() > 1 && items.contains(&"default") {
         return invalid(
-            "--log-outputs: \"default\" cannot be combined with other outputs; name stderr in its place",
+            "multi logoutput for \"default\" is not supported yet: --log-outputs=default stands alone; name stderr in its \
+             place",
         );
     }
     let mut outputs: Vec<LogOutput> = Vec::new();
@@ -546,13 +575,7 @@ fn log_outputs(text: &str, notices: &mut Vec<Notice>) -> Result<Vec<LogOutput>, 
         let output = match item {
             "default" | "stderr" => LogOutput::Stderr,
             "stdout" => LogOutput::Stdout,
-            "systemd/journal" => {
-                warn(
-                    notices,
-                    "--log-outputs=systemd/journal: writing to stderr, which systemd reads".to_owned(),
-                );
-                LogOutput::Stderr
-            }
+            "systemd/journal" => LogOutput::Journal,
             path => LogOutput::File(PathBuf::from(path)),
         };
         if !outputs.contains(&output) {
@@ -560,6 +583,14 @@ fn log_outputs(text: &str, notices: &mut Vec<Notice>) -> Result<Vec<LogOutput>, 
         }
     }
     if outputs.is_empty() { invalid("--log-outputs must name at least one output") } else { Ok(outputs) }
+}
+
+fn log_rotation(flags: &Flags, outputs: &[LogOutput]) -> Result<Option<LogRotation>, ConfigError> {
+    if !flags.bool("enable-log-rotation") {
+        return Ok(None);
+    }
+    let json = flags.text("log-rotation-config-json");
+    LogRotation::parse(json, outputs).map(Some).map_err(ConfigError::invalid)
 }
 
 fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, ConfigError> {

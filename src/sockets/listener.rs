@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    net::{TcpListener as StdTcpListener, TcpStream as StdTcpStream},
+    net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream, ToSocketAddrs as _},
     os::unix::{
         fs::{FileTypeExt, MetadataExt},
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time,
@@ -25,7 +25,7 @@ use super::{
     io::Wire,
 };
 use crate::{
-    config::{Accepts, ListenAddress, ListenUrl},
+    config::{Accepts, ListenAddress, ListenUrl, SocketOptions},
     limits,
     tls::{Acceptor, Opened},
 };
@@ -54,10 +54,29 @@ enum BoundSocket {
     Unix(StdUnixListener),
 }
 
-/// Binds one URL of `--{flag}`. `acceptor` is there if the settings have a certificate. The error is a message for the
-/// operator.
-pub(crate) fn bind(url: &ListenUrl, flag: &str, acceptor: Option<&Acceptor>) -> Result<Bound, String> {
-    let address = &url.address;
+/// Resolves a host name to its addresses.
+type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
+
+/// Binds one URL of `--{flag}`: one socket, or one for each address of a host name. `acceptor` is there if the settings
+/// have a certificate. It blocks while a name is asked for. The error is a message for the operator.
+pub(crate) fn bind(
+    url: &ListenUrl,
+    flag: &str,
+    acceptor: Option<&Acceptor>,
+    options: SocketOptions,
+) -> Result<Vec<Bound>, String> {
+    bind_with(url, flag, acceptor, options, |host| {
+        Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    })
+}
+
+fn bind_with(
+    url: &ListenUrl,
+    flag: &str,
+    acceptor: Option<&Acceptor>,
+    options: SocketOptions,
+    lookup: Lookup,
+) -> Result<Vec<Bound>, String> {
     let opening = match (url.accepts, acceptor) {
         (Accepts::Plaintext, _) => Opening::Plaintext,
         (Accepts::Tls, Some(acceptor)) => Opening::Tls(acceptor.clone()),
@@ -66,45 +85,107 @@ pub(crate) fn bind(url: &ListenUrl, flag: &str, acceptor: Option<&Acceptor>) -> 
             return Err(format!("cannot listen on TLS for {url} of --{flag} without a certificate"));
         }
     };
-    let bound = match address {
-        ListenAddress::Tcp(socket) => StdTcpListener::bind(socket).and_then(|socket| {
-            rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            Ok(Bound {
-                // For port 0 this is the port that the system chose.
-                address: ListenAddress::Tcp(socket.local_addr()?),
-                socket: BoundSocket::Tcp(socket),
-                file: None,
-                opening,
-            })
-        }),
-        ListenAddress::Unix(path) => bind_file(path, opening),
-    };
-    bound.map_err(|error| {
-        let remedy = match (error.kind(), address) {
-            (io::ErrorKind::AddrInUse, ListenAddress::Tcp(_)) => {
-                format!("another process uses that port, perhaps a running etcd or retcd; stop it or set --{flag}")
-            }
-            (io::ErrorKind::AddrInUse, ListenAddress::Unix(_)) => {
-                format!("another process listens on that socket, perhaps a running etcd or retcd; stop it or set --{flag}")
-            }
-            (io::ErrorKind::PermissionDenied, ListenAddress::Tcp(_)) => {
-                format!("ports below 1024 need privileges; set --{flag}")
-            }
-            (io::ErrorKind::PermissionDenied, ListenAddress::Unix(_)) => {
-                format!("give this user write permission for that directory, or set --{flag}")
-            }
-            (io::ErrorKind::NotFound, ListenAddress::Unix(_)) => {
-                format!("create the directory of the socket, or set --{flag}")
-            }
-            (io::ErrorKind::AlreadyExists, ListenAddress::Unix(_)) => {
-                format!("move that file away, or set --{flag}")
-            }
-            (_, ListenAddress::Tcp(_)) => format!("set --{flag} to an address of this machine"),
-            (_, ListenAddress::Unix(_)) => format!("set --{flag} to a path where a socket can be created"),
-        };
-        format!("cannot listen on {address}: {error}; {remedy}")
+    match &url.address {
+        ListenAddress::Named { host, port } => bind_name(host, *port, flag, &opening, options, lookup),
+        ListenAddress::Tcp(address) => {
+            let bound = bind_tcp(*address, opening, options);
+            Ok(vec![bound.map_err(|error| refusal(&url.address, flag, &error))?])
+        }
+        ListenAddress::Unix(path) => {
+            Ok(vec![bind_file(path, opening).map_err(|error| refusal(&url.address, flag, &error))?])
+        }
+    }
+}
+
+/// Binds all addresses of a name that are addresses of this machine. A name may also lead to other machines, as that
+/// of all members does.
+fn bind_name(
+    host: &str,
+    port: u16,
+    flag: &str,
+    opening: &Opening,
+    options: SocketOptions,
+    lookup: Lookup,
+) -> Result<Vec<Bound>, String> {
+    let mut ips = lookup(host).map_err(|error| {
+        format!(
+            "--{flag}: expected IP in URL for binding, or a host name that can be resolved ({host}:{port}: {error})"
+        )
+    })?;
+    ips.sort_unstable();
+    ips.dedup();
+    let mut bound = Vec::new();
+    let mut others = Vec::new();
+    for ip in ips {
+        let address = SocketAddr::new(ip, port);
+        match bind_tcp(address, opening.clone(), options) {
+            Ok(socket) => bound.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => others.push(ip.to_string()),
+            Err(error) => return Err(refusal(&ListenAddress::Tcp(address), flag, &error)),
+        }
+    }
+    let others = others.join(" ");
+    if bound.is_empty() {
+        return Err(format!(
+            "cannot listen on {host}:{port}: the name has no address of this machine ({others}); set --{flag} to one"
+        ));
+    }
+    let listening = bound.iter().map(|bound| bound.address.to_string()).collect::<Vec<_>>().join(" ");
+    tracing::info!(host, port, listening, others, "resolved the host name of a URL to listen on");
+    Ok(bound)
+}
+
+/// As every server, it may bind a port whose former connections still wait for their end (`SO_REUSEADDR`).
+fn bind_tcp(address: SocketAddr, opening: Opening, options: SocketOptions) -> io::Result<Bound> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if options.reuse_port {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
+    let socket = StdTcpListener::from(socket);
+    Ok(Bound {
+        // For port 0 this is the port that the system chose.
+        address: ListenAddress::Tcp(socket.local_addr()?),
+        socket: BoundSocket::Tcp(socket),
+        file: None,
+        opening,
     })
+}
+
+/// Why one address cannot be listened on, and what to do about it.
+fn refusal(address: &ListenAddress, flag: &str, error: &io::Error) -> String {
+    let is_file = matches!(address, ListenAddress::Unix(_));
+    let remedy = match (error.kind(), is_file) {
+        (io::ErrorKind::AddrInUse, false) => {
+            format!(
+                "another process uses that port, perhaps a running etcd or retcd; stop it or set --{flag}"
+            )
+        }
+        (io::ErrorKind::AddrInUse, true) => {
+            format!(
+                "another process listens on that socket, perhaps a running etcd or retcd; stop it or set --{flag}"
+            )
+        }
+        (io::ErrorKind::PermissionDenied, false) => {
+            format!("ports below 1024 need privileges; set --{flag}")
+        }
+        (io::ErrorKind::PermissionDenied, true) => {
+            format!("give this user write permission for that directory, or set --{flag}")
+        }
+        (io::ErrorKind::NotFound, true) => {
+            format!("create the directory of the socket, or set --{flag}")
+        }
+        (io::ErrorKind::AlreadyExists, true) => {
+            format!("move that file away, or set --{flag}")
+        }
+        (_, false) => format!("set --{flag} to an address of this machine"),
+        (_, true) => format!("set --{flag} to a path where a socket can be created"),
+    };
+    format!("cannot listen on {address}: {error}; {remedy}")
 }
 
 /// Creates the socket file with the permissions that the umask allows, as etcd does.
@@ -294,6 +375,10 @@ mod tests {
     use super::*;
     use crate::{config::Config, sockets::Dialer, tls::Trust};
 
+    fn bind(url: &ListenUrl, flag: &str, acceptor: Option<&Acceptor>) -> Result<Bound, String> {
+        super::bind(url, flag, acceptor, SocketOptions::default()).map(|mut bound| bound.remove(0))
+    }
+
     /// The URL to listen on in a configuration.
     fn listen_url(url: &str) -> ListenUrl {
         let listen = format!("--listen-peer-urls={url}");
@@ -323,7 +408,9 @@ mod tests {
             };
             let listener = bound.listen(Places::new("tests", 1)).expect("a listener");
             let dialled = match listener.address() {
-                ListenAddress::Tcp(address) => format!("http://{address}"),
+                address @ (ListenAddress::Tcp(_) | ListenAddress::Named { .. }) => {
+                    format!("http://{address}")
+                }
                 ListenAddress::Unix(path) => format!("unix://{}", path.display()),
             };
             let dialer = Dialer::new(&[dialled], &Trust::of_the_system());
@@ -371,6 +458,39 @@ mod tests {
             }
         }
         assert!((&mut accept).now_or_never().is_none(), "it goes on trying");
+    }
+
+    #[test]
+    fn a_name_is_listened_on_at_all_of_its_addresses_on_this_machine() {
+        let lookup: Lookup = |host| {
+            let ips: &[&str] = match host {
+                "many.example" => &["127.0.0.2", "127.0.0.1", "127.0.0.2", "192.0.2.1"],
+                "other.example" => &["192.0.2.1"],
+                _ => return Err(io::Error::new(io::ErrorKind::NotFound, "no such host")),
+            };
+            Ok(ips.iter().map(|ip| ip.parse().expect("an address")).collect())
+        };
+        let bind = |url: &str| bind_with(&listen_url(url), "x", None, SocketOptions::default(), lookup);
+        let bound = bind("http://many.example:0").expect("two of them are of this machine");
+        let ips = bound.iter().map(|bound| bound.address.to_string().split(':').next().map(str::to_owned));
+        assert_eq!(ips.flatten().collect::<Vec<_>>(), ["127.0.0.1", "127.0.0.2"]);
+        let error = bind("http://other.example:0").expect_err("none is");
+        assert!(error.contains("the name has no address of this machine (192.0.2.1); set --x"), "{error}");
+        let error = bind("http://none.example:0").expect_err("it has none");
+        assert!(
+            error.contains("expected IP in URL for binding") && error.contains("no such host"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_port_is_shared_by_those_that_all_want_to() {
+        let share = SocketOptions { reuse_port: true };
+        let first = super::bind(&listen_url("http://127.0.0.1:0"), "x", None, share).expect("a port");
+        let url = listen_url(&format!("http://{}", first[0].address));
+        assert!(super::bind(&url, "x", None, share).is_ok());
+        let error = bind(&url, "x", None).expect_err("it does not want to share");
+        assert!(error.contains("another process uses that port"), "{error}");
     }
 
     #[test]

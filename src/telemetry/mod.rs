@@ -21,7 +21,7 @@ mod units;
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
 pub(crate) use history::{Counts, History, Note, Reading, SAMPLE_INTERVAL, Sample};
 pub(crate) use last_words::{fail, print, refuse};
-pub(crate) use log::{init, list};
+pub(crate) use log::{LogFiles, init, list};
 pub(crate) use metrics::{Metrics, NodeState};
 pub(crate) use peer::{PeerMetrics, RoundTrips};
 pub(crate) use requests::RequestKind;

@@ -47,8 +47,10 @@ pub(crate) struct Launch {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     default_flags: bool,
-    /// Arguments of the shell's `ulimit`, to be set before the server starts.
-    limits: Option<String>,
+    /// Commands of the shell that come before the server.
+    before: Option<String>,
+    /// Whether the server has mounts of its own.
+    own_mounts: bool,
 }
 
 /// A running server, or one between two runs on the same directory and ports.
@@ -110,7 +112,14 @@ impl Launch {
     }
 
     fn of(program: PathBuf) -> Launch {
-        Launch { program, flags: Vec::new(), environment: Vec::new(), default_flags: true, limits: None }
+        Launch {
+            program,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            default_flags: true,
+            before: None,
+            own_mounts: false,
+        }
     }
 
     /// Adds `--name=value`.
@@ -132,7 +141,13 @@ impl Launch {
 
     /// Sets a limit of the process, as `ulimit` takes it: `-n 256`.
     pub(crate) fn limits(mut self, arguments: &str) -> Launch {
-        self.limits = Some(arguments.to_owned());
+        self.before = Some(format!("ulimit {arguments}"));
+        self
+    }
+
+    /// Runs these commands of the shell before the server, which then has mounts of its own. Only root may do that.
+    pub(crate) fn mounts(mut self, commands: &str) -> Launch {
+        (self.before, self.own_mounts) = (Some(commands.to_owned()), true);
         self
     }
 
@@ -190,6 +205,11 @@ impl Server {
         self.data_dir().join("member").join("snap").join("db")
     }
 
+    /// As [`Launch::mounts`], for paths that are known only after the launch was prepared.
+    pub(crate) fn set_mounts(&mut self, commands: &str) {
+        (self.launch.before, self.launch.own_mounts) = (Some(commands.to_owned()), true);
+    }
+
     /// As [`Launch::flag`], for values that are known only after the launch was prepared.
     pub(crate) fn set_flag(&mut self, name: &str, value: impl Display) {
         self.launch.flags.push(format!("--{name}={value}"));
@@ -243,15 +263,15 @@ impl Server {
 
     fn spawn(&mut self) {
         assert!(self.running.is_none(), "the server already runs");
-        let mut command = match &self.launch.limits {
+        let mut command = match &self.launch.before {
             None => Command::new(&self.launch.program),
-            Some(limits) => {
-                let mut shell = Command::new("/bin/sh");
+            Some(before) => {
+                let mut shell = Command::new(if self.launch.own_mounts { "unshare" } else { "/bin/sh" });
+                if self.launch.own_mounts {
+                    shell.args(["--mount", "/bin/sh"]);
+                }
                 // The shell executes the server, which keeps the process id.
-                shell
-                    .arg("-c")
-                    .arg(format!("ulimit {limits} && exec \"$0\" \"$@\""))
-                    .arg(&self.launch.program);
+                shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\"")).arg(&self.launch.program);
                 shell
             }
         };
@@ -390,6 +410,18 @@ impl Server {
         Ended { status, log, took }
     }
 
+    /// Waits until the log has a line with these words.
+    pub(crate) fn wait_for_line(&self, words: &str) -> String {
+        let since = Instant::now();
+        loop {
+            if let Some(line) = self.log().into_iter().find(|line| line.contains(words)) {
+                return line;
+            }
+            assert!(since.elapsed() < PATIENCE, "no line says {words:?} within {PATIENCE:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Everything the running server has written so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.running.as_ref().map_or_else(Vec::new, |running| {
@@ -419,6 +451,12 @@ impl Drop for Server {
 fn assert_no_secret(log: &[String]) {
     let found = canary::found_in(log.iter().map(String::as_str));
     assert!(found.is_empty(), "secrets are logged:\n{}", found.join("\n"));
+}
+
+/// Whether this user may have mounts of its own.
+pub(crate) fn may_mount() -> bool {
+    let tried = Command::new("unshare").args(["--mount", "true"]).status();
+    tried.is_ok_and(|status| status.success())
 }
 
 /// A port below the kernel's range for outgoing connections, so that none can take it between

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     http,
-    server::{Launch, Server, serve_with, subject_is_retcd},
+    server::{Launch, Server, may_mount, serve_with, subject_is_retcd},
     tools::{Release, Seen},
 };
 
@@ -147,6 +147,53 @@ async fn a_url_to_listen_on_may_be_given_twice() {
     let twice = |port: u16| format!("http://127.0.0.1:{port},http://127.0.0.1:{port}");
     server.set_flag("listen-client-urls", twice(server.client_port));
     server.set_flag("listen-peer-urls", twice(server.peer_port));
+    server.start();
+    server.client().put("k", "v").await;
+}
+
+#[tokio::test]
+async fn a_host_name_is_listened_on_at_all_of_its_addresses() {
+    if !subject_is_retcd() {
+        eprintln!("left out: etcd listens on addresses only");
+        return;
+    }
+    if !may_mount() {
+        eprintln!("left out: this user cannot mount");
+        return;
+    }
+    let mut server = Launch::subject().prepare();
+    let hosts = server.home().join("hosts");
+    fs::write(&hosts, "127.0.0.1 node.test\n127.0.0.2 node.test\n192.0.2.7 node.test\n")
+        .expect("a test may write");
+    server.set_mounts(&format!("mount --bind {} /etc/hosts", hosts.display()));
+    let urls = format!("http://node.test:{}", server.client_port);
+    server.set_flag("listen-client-urls", &urls);
+    server.set_flag("advertise-client-urls", &urls);
+    server.start();
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        let client = crate::client::Client::connect(&format!("{ip}:{}", server.client_port));
+        client.put("k", ip).await;
+    }
+}
+
+/// An own listener that shares its port stands for another member.
+#[tokio::test]
+async fn a_port_is_shared_if_that_is_asked_for() {
+    let mut server = Launch::subject().prepare();
+    let other = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
+        .expect("a socket");
+    rustix::net::sockopt::set_socket_reuseport(&other, true).expect("Linux can");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.client_port));
+    rustix::net::bind(&other, &address).expect("the port is free");
+    rustix::net::listen(&other, 1).expect("it may listen");
+    let ended = server.start_refused();
+    assert!(
+        ended.log.iter().any(|line| line.to_lowercase().contains("address already in use")),
+        "{:#?}",
+        ended.log
+    );
+    server.set_flag("socket-reuse-port", true);
+    server.set_flag("socket-reuse-address", true);
     server.start();
     server.client().put("k", "v").await;
 }
