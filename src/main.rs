@@ -75,6 +75,8 @@ mod telemetry;
 
 // The tools: they know the wire, and nothing of the server.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod cli;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod ctl;
 
 use std::{
@@ -167,7 +169,7 @@ impl Tool {
     async fn run(self, args: &[OsString]) -> ExitCode {
         let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
         match self {
-            Tool::Ctl { program } => ctl::run(program, args, &variables).await,
+            Tool::Ctl { program } => cli::run(&ctl::ROOT, program, args, &variables).await,
         }
     }
 }

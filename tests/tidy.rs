@@ -190,11 +190,17 @@ const ROOMS: &[Room] = &[
         &["openraft", "redb", "prost"],
     ),
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),
+    // What the tools on the command line share. It does not know what a tool does.
+    room(
+        "cli",
+        &[],
+        &["openraft", "redb", "axum", "rand", "tracing", "parking_lot", "tonic", "prost", "hyper", "tokio"],
+    ),
     // The client on the command line: knows the wire, and nothing of a server. Of `config` it uses the names of
     // TLS's settings, of `telemetry` how Go writes durations and sizes.
     room(
         "ctl",
-        &["limits", "pb", "chance", "tls", "config", "telemetry", "signals"],
+        &["limits", "pb", "chance", "tls", "config", "telemetry", "signals", "cli"],
         &["openraft", "redb", "axum", "rand", "tracing", "parking_lot"],
     ),
 ];
@@ -319,7 +325,7 @@ const RINGS: &[Ring] = &[
     ),
     ring(&["src/http/hpack.rs", "src/http/request.rs"], "header fields are judged while they are decoded"),
     ring(
-        &["src/ctl/command.rs", "src/ctl/help.rs", "src/ctl/invocation.rs"],
+        &["src/cli/command.rs", "src/cli/help.rs", "src/cli/invocation.rs"],
         "a command has the function that runs it, which is given the command line, whose usage it may have to show",
     ),
 ];

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::task;
 
-use super::{go::quote, settings::reason};
+use crate::cli::go::{quote, reason};
 
 pub(super) struct Program {
     words: Vec<OsString>,

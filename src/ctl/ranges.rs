@@ -1,6 +1,6 @@
 //! Ranges of keys, as the flags `--prefix` and `--from-key` and a second argument describe them.
 
-use super::exit::Failure;
+use crate::cli::Failure;
 
 /// The end of a range that has none.
 pub(super) const OPEN_END: &[u8] = b"\0";

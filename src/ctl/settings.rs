@@ -2,14 +2,18 @@
 
 use std::{ffi::OsString, fmt, fs, io, path::PathBuf, time::Duration};
 
-use super::{
-    exit::{Exit, Failure},
-    flags::{Flag, Kind, Values},
-    go::quote,
-    output::notice,
-    terminal,
+use super::terminal;
+use crate::{
+    cli::{
+        Exit, Failure, Flag, Format, Kind, Values,
+        go::{quote, reason},
+        output::notice,
+    },
+    config::KeyPair,
+    limits,
+    signals::Asked,
+    tls::Trust,
 };
-use crate::{config::KeyPair, limits, signals::Asked, tls::Trust};
 
 /// The flags that every command has.
 pub(super) const GLOBAL: &[Flag] = &[
@@ -18,7 +22,7 @@ pub(super) const GLOBAL: &[Flag] = &[
     Flag::text("write-out", "the format of the output (fields, json, protobuf, simple, table)")
         .short('w')
         .or("simple")
-        .one_of(&["fields", "json", "protobuf", "simple", "table"]),
+        .one_of(Format::NAMES),
     Flag::switch("hex", "print strings of bytes in hexadecimal"),
     Flag::new(Kind::Duration, "dial-timeout", "how long a login may take").or("2s"),
     Flag::new(Kind::Duration, "command-timeout", "how long a short command may take").or("5s"),
@@ -199,14 +203,6 @@ impl Security<'_> {
         trust.read().map_err(|error| Failure::bad_args(error.to_string()))?;
         Ok(Some(trust))
     }
-}
-
-/// The words of the system for an error, as Go has them.
-pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 impl Login {

@@ -1,6 +1,6 @@
 //! The words of a line that is typed into `txn` or `watch -i`.
 
-use super::go::unquote_prefix;
+use crate::cli::go::unquote_prefix;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a string with valid escapes")]

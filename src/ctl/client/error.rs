@@ -5,6 +5,7 @@ use std::{error::Error, fmt};
 use tonic::{Code, Status};
 
 use super::connection::Broken;
+use crate::cli::{Exit, Failure};
 
 #[derive(Clone, Debug)]
 pub(in crate::ctl) enum ClientError {
@@ -39,6 +40,13 @@ impl fmt::Display for ClientError {
 }
 
 impl Error for ClientError {}
+
+/// The exit code of most commands when a cluster refuses what they ask, or cannot be reached.
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        Exit::Error.because(error)
+    }
+}
 
 impl ClientError {
     /// What a stream has ended with.

@@ -3,7 +3,7 @@
 use std::{fmt, time::SystemTime};
 
 use super::error::ClientError;
-use crate::ctl::{go::json_string, output::complain};
+use crate::cli::{go::json_string, output::complain};
 
 /// A call did not succeed, and may be made again.
 pub(super) fn failed_attempt(endpoint: &str, path: &str, attempt: usize, error: &ClientError) {

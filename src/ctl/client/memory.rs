@@ -10,11 +10,7 @@ use super::{
     connection::{Connection, Keepalive},
     endpoint::{Address, Endpoint, Security},
 };
-use crate::{
-    ctl::settings::{Dial, reason},
-    limits,
-    tls::Trust,
-};
+use crate::{cli::go::reason, ctl::settings::Dial, limits, tls::Trust};
 
 const NAME: &str = "process_resident_memory_bytes";
 

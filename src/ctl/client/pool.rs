@@ -13,7 +13,7 @@ use super::{
     connection::{Connection, Keepalive},
     endpoint::{Endpoint, Security},
 };
-use crate::{ctl::settings::reason, limits, tls::Trust};
+use crate::{cli::go::reason, limits, tls::Trust};
 
 /// Endpoints are used in turn, so that calls are spread over the members. One that did not accept a connection is
 /// left alone for a while, unless there is no other.

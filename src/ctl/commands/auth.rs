@@ -5,17 +5,13 @@ use std::io::{self, BufRead};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
+    cli::{Command, Exit, Failure, Flag, Group, Invocation, Values, output},
     ctl::{
         client::{
             AUTH_DISABLE, AUTH_ENABLE, AUTH_STATUS, ROLE_ADD, ROLE_DELETE, ROLE_GET, ROLE_GRANT_PERMISSION,
             ROLE_LIST, ROLE_REVOKE_PERMISSION, USER_ADD, USER_CHANGE_PASSWORD, USER_DELETE, USER_GET,
             USER_GRANT_ROLE, USER_LIST, USER_REVOKE_ROLE,
         },
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::{Flag, Values},
-        invocation::Invocation,
-        output,
         printer::Shown,
         ranges::{OPEN_END, prefix_end},
         settings::ask_password,

@@ -15,17 +15,13 @@ use tokio::time::{self, Instant};
 
 use crate::{
     chance::Chance,
+    cli::{Command, Exit, Failure, Flag, Group, Invocation, go::quote, output},
     ctl::{
         client::{
             COMPACT, Client, ClientError, DEFRAGMENT, DELETE_RANGE, Deadline, PUT, RANGE, resident_memory,
         },
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::Flag,
-        go::quote,
-        invocation::{Invocation, Session},
-        output,
         ranges::prefix_end,
+        session::Session,
     },
     pb::etcdserverpb::{
         CompactionRequest, DefragmentRequest, DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader,

@@ -9,19 +9,16 @@ use std::{convert::Infallible, future::Future, time::Duration};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
+    cli::{Command, Exit, Failure, Flag, Group, Invocation, output::notice},
     ctl::{
         client::{
             Client, ClientError, DELETE_RANGE, Deadline, KeepAlive, LEASE_GRANT, RANGE, TXN, Watcher,
             watch_error,
         },
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::Flag,
-        invocation::{Invocation, Session},
-        output::notice,
         printer::Shown,
         process::{Program, RunError},
         ranges::prefix_end,
+        session::Session,
     },
     pb::{
         etcdserverpb::{

@@ -9,14 +9,14 @@ use futures_util::{
 use tokio::time::Instant;
 
 use crate::{
+    cli::{
+        Command, Exit, Failure, Flag, Group, Invocation,
+        output::{self, complain},
+    },
     ctl::{
         client::{ALARM, Client, DEFRAGMENT, HASH_KV, MEMBER_LIST, RANGE, STATUS},
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::Flag,
-        invocation::{Invocation, Session},
-        output::{self, complain},
         printer::{Health, Shown},
+        session::Session,
     },
     pb::etcdserverpb::{
         AlarmRequest, AlarmType, DefragmentRequest, HashKvRequest, MemberListRequest, RangeRequest,

@@ -9,15 +9,14 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::time;
 
 use crate::{
+    cli::{
+        Command, Exit, Failure, Flag, Format, Group, Invocation, Values,
+        go::{self, quote},
+        output::notice,
+    },
     ctl::{
         client::{Client, ClientError, DELETE_RANGE, Deadline, PUT, RANGE, RANGE_STREAM},
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::{Flag, Values},
-        go::{self, quote},
-        invocation::Invocation,
-        output::notice,
-        printer::{Format, Shown},
+        printer::Shown,
         ranges::range,
         settings::is_serializable,
     },

@@ -3,15 +3,10 @@
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
+    cli::{Command, Exit, Failure, Flag, Format, Group, Invocation, go, output},
     ctl::{
         client::{ClientError, KeepAlive, LEASE_GRANT, LEASE_REVOKE, LEASE_TIME_TO_LIVE, LEASES},
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::Flag,
-        go,
-        invocation::Invocation,
-        output,
-        printer::{Format, Shown},
+        printer::Shown,
     },
     pb::etcdserverpb::{LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest},
 };

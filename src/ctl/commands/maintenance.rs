@@ -10,16 +10,14 @@ use std::{
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
+    cli::{
+        Command, Exit, Failure, Flag, Group, Invocation,
+        go::{self, Listed, reason},
+        output,
+    },
     ctl::{
         client::{ALARM, COMPACT, Client, ClientError, DOWNGRADE, Deadline, MOVE_LEADER, SNAPSHOT, STATUS},
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::Flag,
-        go::{self, Listed},
-        invocation::Invocation,
-        output,
         printer::Shown,
-        settings::reason,
     },
     pb::etcdserverpb::{
         AlarmRequest, AlarmResponse, CompactionRequest, DowngradeRequest, MoveLeaderRequest, SnapshotRequest,

@@ -3,15 +3,14 @@
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
+    cli::{
+        Command, Exit, Failure, Flag, Format, Group, Invocation,
+        go::{self, quote},
+        output,
+    },
     ctl::{
         client::{MEMBER_ADD, MEMBER_LIST, MEMBER_PROMOTE, MEMBER_REMOVE, MEMBER_UPDATE},
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::Flag,
-        go::{self, quote},
-        invocation::Invocation,
-        output,
-        printer::{Format, Shown},
+        printer::Shown,
         settings::is_serializable,
     },
     pb::etcdserverpb::{

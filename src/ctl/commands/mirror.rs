@@ -6,13 +6,9 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::time::{Instant, interval_at};
 
 use crate::{
+    cli::{Command, Failure, Flag, Group, Invocation, Kind, output},
     ctl::{
         client::{Client, ClientError, Deadline, PUT, RANGE, TXN, Watcher, watch_error},
-        command::{Command, Group},
-        exit::Failure,
-        flags::{Flag, Kind},
-        invocation::Invocation,
-        output,
         ranges::{OPEN_END, prefix_end},
         settings::{Dial, Login, Security},
     },

@@ -2,7 +2,6 @@
 
 pub(super) mod auth;
 pub(super) mod check;
-pub(super) mod completion;
 pub(super) mod concurrency;
 pub(super) mod endpoint;
 pub(super) mod kv;

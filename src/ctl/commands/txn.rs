@@ -9,17 +9,12 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use super::kv::{DEL, GET, PUT_COMMAND, delete_request, get_request, put_request, warn_of_range};
 use crate::{
-    ctl::{
-        client::TXN,
-        command::{Command, Found, Group},
-        exit::{Exit, Failure},
-        flags::{Flag, Parsed, Values},
+    cli::{
+        Command, Exit, Failure, Flag, Found, Group, Invocation, Parsed, Values,
         go::{self, quote, unquote_prefix},
-        invocation::Invocation,
         output,
-        printer::Shown,
-        words::words,
     },
+    ctl::{client::TXN, printer::Shown, words::words},
     pb::etcdserverpb::{
         Compare, RequestOp, TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},

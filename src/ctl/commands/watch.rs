@@ -6,17 +6,17 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::task::{self, JoinHandle};
 
 use crate::{
+    cli::{
+        Command, Exit, Failure, Flag, Group, Invocation, Parsed, Values,
+        go::quote,
+        output::{self, complain},
+    },
     ctl::{
         client::{ClientError, Seen, Watcher, watch_error},
-        command::{Command, Group},
-        exit::{Exit, Failure},
-        flags::{Flag, Parsed, Values},
-        go::quote,
-        invocation::{Invocation, Session},
-        output::{self, complain},
         printer::{Shown, event_type},
         process::Program,
         ranges::range,
+        session::Session,
         words::words,
     },
     pb::{

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use super::{Printer, Shown, Style, event_type, unsupported};
 use crate::{
-    ctl::{
-        exit::Failure,
+    cli::{
+        Failure,
         go::{Listed, quote},
     },
     pb::{

@@ -10,7 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{Health, Printer, Shown, Style};
 use crate::{
-    ctl::{exit::Failure, go::json_string as string},
+    cli::{Failure, go::json_string as string},
     pb::{
         authpb::Permission,
         etcdserverpb::{self as pb, response_op::Response},

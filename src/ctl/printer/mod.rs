@@ -11,8 +11,10 @@ mod table;
 
 use std::io::Write;
 
-use super::exit::{Exit, Failure};
-use crate::pb::etcdserverpb as pb;
+use crate::{
+    cli::{Exit, Failure, Format},
+    pb::etcdserverpb as pb,
+};
 
 /// An answer, with what the user asked for where the answer does not repeat it.
 #[derive(Clone, Copy, Debug)]
@@ -90,30 +92,9 @@ pub(super) trait Printer {
     fn print(&self, shown: &Shown<'_>, style: Style, out: &mut dyn Write) -> Result<(), Failure>;
 }
 
-/// The formats of `--write-out`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Simple,
-    Fields,
-    Json,
-    Table,
-    Protobuf,
-}
-
-impl Format {
-    pub(super) fn named(name: &str) -> Option<Format> {
-        Some(match name {
-            "simple" => Format::Simple,
-            "fields" => Format::Fields,
-            "json" => Format::Json,
-            "table" => Format::Table,
-            "protobuf" => Format::Protobuf,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn printer(self) -> Box<dyn Printer> {
-        match self {
+impl dyn Printer {
+    pub(super) fn of(format: Format) -> Box<dyn Printer> {
+        match format {
             Format::Simple => Box::new(simple::Simple),
             Format::Fields => Box::new(fields::Fields),
             Format::Json => Box::new(json::Json),

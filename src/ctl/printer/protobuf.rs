@@ -5,7 +5,7 @@ use std::io::Write;
 use prost::Message;
 
 use super::{Printer, Shown, Style, unsupported};
-use crate::ctl::exit::{Exit, Failure};
+use crate::cli::{Exit, Failure};
 
 pub(super) struct Protobuf;
 

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use super::{Printer, Shown, Style, event_type, table};
 use crate::{
-    ctl::{exit::Failure, go::Listed, output::complain, ranges::prefix_end},
+    cli::{Failure, go::Listed, output::complain},
+    ctl::ranges::prefix_end,
     pb::{
         authpb::{Permission, permission},
         etcdserverpb::{self as pb, downgrade_request::DowngradeAction, response_op::Response},

@@ -1,9 +1,13 @@
 //! `table`: boxes for people; and the rows of them, which `simple` shows too.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use super::{Health, Printer, Shown, Style, unsupported};
-use crate::{ctl::exit::Failure, pb::etcdserverpb as pb, telemetry::HumanBytes};
+use crate::{
+    cli::{Failure, draw},
+    pb::etcdserverpb as pb,
+    telemetry::HumanBytes,
+};
 
 pub(super) struct Table;
 
@@ -98,28 +102,4 @@ pub(super) fn hashes(list: &[(String, pb::HashKvResponse)]) -> Vec<Vec<String>> 
         vec![endpoint.clone(), response.hash.to_string(), response.hash_revision.to_string()]
     };
     list.iter().map(row).collect()
-}
-
-/// With headings in the middle of their columns, and everything else at the right.
-fn draw(headings: &[&str], rows: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
-    let len = |text: &str| text.chars().count();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| len(cell));
-        cells.chain([len(headings[column])]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let rule = |out: &mut dyn Write, [left, middle, right]: [&str; 3]| {
-        let parts: Vec<String> = widths.iter().map(|width| "\u{2500}".repeat(width + 2)).collect();
-        writeln!(out, "{left}{}{right}", parts.join(middle))
-    };
-    let line = |out: &mut dyn Write, cells: Vec<String>| {
-        writeln!(out, "\u{2502} {} \u{2502}", cells.join(" \u{2502} "))
-    };
-    rule(out, ["\u{250c}", "\u{252c}", "\u{2510}"])?;
-    line(out, headings.iter().zip(&widths).map(|(heading, width)| format!("{heading:^width$}")).collect())?;
-    rule(out, ["\u{251c}", "\u{253c}", "\u{2524}"])?;
-    for row in rows {
-        line(out, row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect())?;
-    }
-    rule(out, ["\u{2514}", "\u{2534}", "\u{2518}"])
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
-use crate::ctl::{
+use super::{
     command::{Command, Group},
     exit::Failure,
     flags::{Flag, Kind},
@@ -13,27 +13,30 @@ use crate::ctl::{
     output,
 };
 
-pub(in crate::ctl) const COMPLETION: Command =
-    Command::new("completion", "[bash|zsh|fish]", "Makes a script by which a shell completes command lines")
-        .long(
-            "Makes a script by which a shell completes command lines.\n\n  bash:  source <(etcdctl completion bash)\n  zsh:   \
-             source <(etcdctl completion zsh)\n  fish:  etcdctl completion fish | source\n\nFor every session, put the script where \
-             the shell looks for completions: /etc/bash_completion.d/etcdctl, \"${fpath[1]}/_etcdctl\", or \
-             ~/.config/fish/completions/etcdctl.fish.\n",
-        )
-        .of(Group::Utility)
-        .runs(completion);
+pub(crate) const COMPLETION: Command = Command::new(
+    "completion",
+    "[bash|zsh|fish|powershell]",
+    "Makes a script by which a shell completes command lines",
+)
+.long(
+    "Makes a script by which a shell completes command lines.\n\nWith TOOL for the name of this tool:\n\n  bash:        \
+     source <(TOOL completion bash)\n  zsh:         source <(TOOL completion zsh)\n  fish:        TOOL completion fish | \
+     source\n  PowerShell:  TOOL completion powershell | Out-String | Invoke-Expression\n\nFor every session, put the script \
+     where the shell looks for completions: /etc/bash_completion.d/TOOL, \"${fpath[1]}/_TOOL\", or \
+     ~/.config/fish/completions/TOOL.fish.\n",
+)
+.of(Group::Utility)
+.runs(completion);
 
 fn completion<'a>(call: &'a Invocation<'a>) -> LocalBoxFuture<'a, Result<(), Failure>> {
     async move {
-        if call.args.len() != 1 {
-            return Err(call.wrong_usage(format!("accepts 1 arg(s), received {}", call.args.len())));
-        }
-        let places = places(call.root);
+        call.expect_args(1)?;
+        let (tool, places) = (call.root.name, places(call.root));
         let script = match &*call.args[0] {
-            b"bash" => bash(&places),
-            b"zsh" => zsh(&places),
-            b"fish" => fish(&places),
+            b"bash" => bash(tool, &places),
+            b"zsh" => zsh(tool, &places),
+            b"fish" => fish(tool, &places),
+            b"powershell" => powershell(tool, &places),
             other => {
                 let typed = call.found.typed(call.program);
                 return Err(call.wrong_usage(format!("invalid argument {} for \"{typed}\"", quote(other))));
@@ -83,8 +86,8 @@ fn choices(places: &[Place]) -> Vec<(String, &'static [&'static str])> {
     found
 }
 
-fn bash(places: &[Place]) -> String {
-    let mut script = "# Completion of etcdctl for bash.\n_etcdctl() {\n    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n    \
+fn bash(tool: &str, places: &[Place]) -> String {
+    let mut script = "# Completion of TOOL for bash.\n_TOOL() {\n    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n    \
          local path= word offers=\n    COMPREPLY=()\n    for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n        case \"$path $word\" in\n"
         .to_owned();
     push(
@@ -102,12 +105,12 @@ fn bash(places: &[Place]) -> String {
         let words = words.chain(flags).collect::<Vec<_>>().join(" ");
         push(&mut script, format_args!("            \"{}\") offers=\"{words}\" ;;\n", place.path));
     }
-    script += "        esac ;;\n    esac\n    COMPREPLY=($(compgen -W \"$offers\" -- \"$current\"))\n}\ncomplete -o default -F _etcdctl etcdctl\n";
-    script
+    script += "        esac ;;\n    esac\n    COMPREPLY=($(compgen -W \"$offers\" -- \"$current\"))\n}\ncomplete -o default -F _TOOL TOOL\n";
+    script.replace("TOOL", tool)
 }
 
-fn zsh(places: &[Place]) -> String {
-    let mut script = "#compdef etcdctl\n# Completion of etcdctl for zsh.\n_etcdctl() {\n    local place= word previous=${words[CURRENT-1]}\n    \
+fn zsh(tool: &str, places: &[Place]) -> String {
+    let mut script = "#compdef TOOL\n# Completion of TOOL for zsh.\n_TOOL() {\n    local place= word previous=${words[CURRENT-1]}\n    \
          local -a offers\n    for word in ${words[2,CURRENT-1]}; do\n        case \"$place $word\" in\n"
         .to_owned();
     push(
@@ -127,13 +130,13 @@ fn zsh(places: &[Place]) -> String {
         let words = words.chain(flags).collect::<Vec<_>>().join(" ");
         push(&mut script, format_args!("            (\"{}\") offers=({words}) ;;\n", place.path));
     }
-    script += "        esac ;;\n    esac\n    _describe etcdctl offers || _files\n}\n\
-         if [ \"$funcstack[1]\" = _etcdctl ]; then _etcdctl \"$@\"; else compdef _etcdctl etcdctl; fi\n";
-    script
+    script += "        esac ;;\n    esac\n    _describe TOOL offers || _files\n}\n\
+         if [ \"$funcstack[1]\" = _TOOL ]; then _TOOL \"$@\"; else compdef _TOOL TOOL; fi\n";
+    script.replace("TOOL", tool)
 }
 
-fn fish(places: &[Place]) -> String {
-    let mut script = "# Completion of etcdctl for fish.\nfunction __etcdctl_place\n    set -l place ''\n    for word in (commandline -opc)[2..-1]\n        \
+fn fish(tool: &str, places: &[Place]) -> String {
+    let mut script = "# Completion of TOOL for fish.\nfunction __TOOL_place\n    set -l place ''\n    for word in (commandline -opc)[2..-1]\n        \
          switch \"$place $word\"\n"
         .to_owned();
     let paths: Vec<String> = inner_paths(places).map(single_quoted).collect();
@@ -143,7 +146,7 @@ fn fish(places: &[Place]) -> String {
     );
     script += "        end\n    end\n    test \"$place\" = \"$argv[1]\"\nend\n";
     for place in places {
-        let condition = format!("complete -c etcdctl -n '__etcdctl_place \"{}\"'", place.path);
+        let condition = format!("complete -c TOOL -n '__TOOL_place \"{}\"'", place.path);
         for (name, about) in &place.commands {
             push(&mut script, format_args!("{condition} -f -a {name} -d {}\n", single_quoted(about)));
         }
@@ -158,7 +161,33 @@ fn fish(places: &[Place]) -> String {
             push(&mut script, format_args!("{condition} -l {}{short}{value} -d {about}\n", flag.name));
         }
     }
-    script
+    script.replace("TOOL", tool)
+}
+
+/// The words of the command line are counted from the command on, and the one that is being typed is the last.
+fn powershell(tool: &str, places: &[Place]) -> String {
+    let mut script = "# Completion of TOOL for PowerShell.\nRegister-ArgumentCompleter -Native -CommandName TOOL -ScriptBlock {\n    \
+         param($current, $line, $position)\n    $place = ''; $previous = ''\n    $places = @("
+        .to_owned();
+    let paths: Vec<String> = inner_paths(places).map(powershell_quoted).collect();
+    push(&mut script, format_args!("{})\n", paths.join(", ")));
+    script += "    foreach ($element in $line.CommandElements | Select-Object -Skip 1) {\n        if ($element.Extent.EndOffset -ge \
+         $position) { break }\n        $word = $element.ToString(); $previous = $word\n        if ($places -ccontains \"$place \
+         $word\") { $place = \"$place $word\" }\n    }\n    $offers = switch -CaseSensitive ($previous) {\n";
+    for (name, choices) in choices(places) {
+        let choices: Vec<String> = choices.iter().map(powershell_quoted).collect();
+        push(&mut script, format_args!("        '{name}' {{ {} }}\n", choices.join(", ")));
+    }
+    script += "        default { switch -CaseSensitive ($place) {\n";
+    for place in places {
+        let words = place.commands.iter().map(|(name, _)| (*name).to_owned());
+        let flags = place.flags.iter().map(|flag| format!("--{}", flag.name));
+        let words: Vec<String> = words.chain(flags).map(powershell_quoted).collect();
+        push(&mut script, format_args!("            '{}' {{ {} }}\n", place.path, words.join(", ")));
+    }
+    script += "        } }\n    }\n    $offers | Where-Object { $_ -like \"$current*\" } | ForEach-Object {\n        \
+         [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)\n    }\n}\n";
+    script.replace("TOOL", tool)
 }
 
 fn inner_paths(places: &[Place]) -> impl Iterator<Item = &str> {
@@ -168,6 +197,10 @@ fn inner_paths(places: &[Place]) -> impl Iterator<Item = &str> {
 /// As the patterns of a `case`.
 fn paths(places: &[Place]) -> String {
     inner_paths(places).map(|path| format!("\"{path}\"")).collect::<Vec<_>>().join("|")
+}
+
+fn powershell_quoted(text: impl AsRef<str>) -> String {
+    format!("'{}'", text.as_ref().replace('\'', "''"))
 }
 
 fn single_quoted(text: impl AsRef<str>) -> String {

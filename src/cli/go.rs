@@ -1,23 +1,23 @@
 //! Numbers, durations and strings as Go reads and writes them: etcdctl's error texts and output are full of them.
 
-use std::{fmt, fmt::Write as _, num::IntErrorKind, time::Duration};
+use std::{fmt, fmt::Write as _, io, num::IntErrorKind, time::Duration};
 
 /// Why Go's `strconv` does not take a number. The text is Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("strconv.{function}: parsing {}: {}", quote(text.as_bytes()), if *is_range { "value out of range" } else { "invalid syntax" })]
-pub(super) struct NumberError {
+pub(crate) struct NumberError {
     function: &'static str,
     text: String,
     is_range: bool,
 }
 
 /// Go's `strconv.ParseInt`. The base 0 goes by the prefix of the number, and allows `_` between digits.
-pub(super) fn parse_int(text: &str, base: u32) -> Result<i64, NumberError> {
+pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, NumberError> {
     let (digits, radix) = digits_of(text, base);
     number(i64::from_str_radix(&digits, radix), "ParseInt", text)
 }
 
-pub(super) fn parse_uint(text: &str, base: u32) -> Result<u64, NumberError> {
+pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, NumberError> {
     let (digits, radix) = digits_of(text, base);
     if digits.starts_with(['+', '-']) {
         return Err(NumberError { function: "ParseUint", text: text.to_owned(), is_range: false });
@@ -57,7 +57,7 @@ fn digits_of(text: &str, base: u32) -> (String, u32) {
     (format!("{sign}{}", digits.replace('_', "")), radix)
 }
 
-pub(super) fn parse_bool(text: &str) -> Result<bool, NumberError> {
+pub(crate) fn parse_bool(text: &str) -> Result<bool, NumberError> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -66,7 +66,7 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, NumberError> {
 }
 
 /// Go's `time.ParseDuration`. A negative duration is none: a wait for it is over at once.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let quoted = quote(text.as_bytes());
     let invalid = || format!("time: invalid duration {quoted}");
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -106,7 +106,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Go's `%q`: in double quotes, with escapes for what cannot be printed.
-pub(super) fn quote(bytes: &[u8]) -> String {
+pub(crate) fn quote(bytes: &[u8]) -> String {
     let mut quoted = String::with_capacity(bytes.len() + 2);
     quoted.push('"');
     for chunk in bytes.utf8_chunks() {
@@ -160,7 +160,7 @@ fn is_combining(c: char) -> bool {
 }
 
 /// A string in JSON. Go escapes what would have a meaning in HTML too.
-pub(super) fn json_string(text: &str) -> String {
+pub(crate) fn json_string(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
@@ -184,7 +184,7 @@ pub(super) fn json_string(text: &str) -> String {
 }
 
 /// A string literal of Go at the start of `text`, in double quotes or backquotes, and what comes after it.
-pub(super) fn unquote_prefix(text: &str) -> Option<(Vec<u8>, &str)> {
+pub(crate) fn unquote_prefix(text: &str) -> Option<(Vec<u8>, &str)> {
     if let Some(rest) = text.strip_prefix('`') {
         let (raw, rest) = rest.split_once('`')?;
         return Some((raw.replace('\r', "").into_bytes(), rest));
@@ -237,8 +237,16 @@ fn unescape<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
     Some(rest)
 }
 
+/// The words of the system for an error, as Go has them.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
 /// Go's `%v` of a list of strings: `[a b]`.
-pub(super) struct Listed<'a, T>(pub(super) &'a [T]);
+pub(crate) struct Listed<'a, T>(pub(crate) &'a [T]);
 
 impl<T: AsRef<str>> fmt::Display for Listed<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

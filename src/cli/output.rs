@@ -8,7 +8,7 @@ use std::{
 use super::exit::Failure;
 
 /// Writes a piece of output and flushes it, so that whoever follows a watch through a pipe sees each event.
-pub(super) fn write(piece: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(crate) fn write(piece: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     piece(&mut stdout)?;
     stdout.flush()?;
@@ -16,17 +16,17 @@ pub(super) fn write(piece: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -
 }
 
 /// Writes a line.
-pub(super) fn line(text: fmt::Arguments<'_>) -> Result<(), Failure> {
+pub(crate) fn line(text: fmt::Arguments<'_>) -> Result<(), Failure> {
     write(|out| Ok(writeln!(out, "{text}")?))
 }
 
 /// A remark that does not change how the command ends.
-pub(super) fn notice(text: fmt::Arguments<'_>) {
+pub(crate) fn notice(text: fmt::Arguments<'_>) {
     complain(format_args!("Warning: {text}"));
 }
 
 /// A line on stderr.
-pub(super) fn complain(text: fmt::Arguments<'_>) {
+pub(crate) fn complain(text: fmt::Arguments<'_>) {
     // If stderr is closed, nobody can be told.
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -2,11 +2,9 @@
 
 use std::{fmt, io};
 
-use super::client::ClientError;
-
-/// The exit codes of etcdctl.
+/// The exit codes of etcdctl and etcdutl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(crate) enum Exit {
     Error = 1,
     BadConnection = 2,
     /// The text of a transaction or of an interactive watch.
@@ -21,7 +19,7 @@ pub(super) enum Exit {
 const CLOSED_PIPE: u8 = 128 + 13;
 
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Written as `Error: ...`.
     Told { exit: Exit, text: String },
     /// The command line is wrong in a way for which etcdctl shows the usage of the command.
@@ -35,22 +33,22 @@ pub(super) enum Failure {
 }
 
 impl Exit {
-    pub(super) fn because(self, cause: impl fmt::Display) -> Failure {
+    pub(crate) fn because(self, cause: impl fmt::Display) -> Failure {
         Failure::Told { exit: self, text: cause.to_string() }
     }
 }
 
 impl Failure {
-    pub(super) fn bad_args(text: impl Into<String>) -> Failure {
+    pub(crate) fn bad_args(text: impl Into<String>) -> Failure {
         Failure::Told { exit: Exit::BadArgs, text: text.into() }
     }
 
-    pub(super) fn silent(exit: Exit) -> Failure {
+    pub(crate) fn silent(exit: Exit) -> Failure {
         Failure::Silent(exit as u8)
     }
 
     /// Writes what has to be said, and returns the exit code. A reader who has closed stdout is told nothing.
-    pub(super) fn tell(self, stderr: &mut dyn io::Write) -> u8 {
+    pub(crate) fn tell(self, stderr: &mut dyn io::Write) -> u8 {
         // If stderr is closed too, nobody can be told.
         let (code, _) = match self {
             Failure::Told { exit, text } => (exit as u8, writeln!(stderr, "Error: {text}")),
@@ -63,13 +61,6 @@ impl Failure {
             }
         };
         code
-    }
-}
-
-/// The exit code of most commands when a cluster refuses what they ask, or cannot be reached.
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Failure {
-        Exit::Error.because(error)
     }
 }
 

@@ -7,6 +7,9 @@ use super::{
     flags::{Flag, Kind},
 };
 
+/// The name of the command that shows the flags of the root.
+pub(crate) const OPTIONS_NAME: &str = "options";
+
 const GROUPS: [(Group, &str); 5] = [
     (Group::KeyValue, "Key-value commands"),
     (Group::Maintenance, "Cluster maintenance commands"),
@@ -16,18 +19,23 @@ const GROUPS: [(Group, &str); 5] = [
 ];
 
 /// The answer to `--help`.
-pub(super) fn help(program: &str, found: &Found) -> String {
+pub(crate) fn help(program: &str, found: &Found) -> String {
     let command = found.command();
     let about = if command.long.is_empty() { command.short } else { command.long };
-    let usage = usage(program, found);
-    format!(
-        "{}\n\n{usage}Use \"{program} options\" for a list of global command-line options (applies to all commands).\n",
-        about.trim_end()
-    )
+    let mut text = format!("{}\n\n{}", about.trim_end(), usage(program, found));
+    if has_options(found) {
+        push(
+            &mut text,
+            format_args!(
+                "Use \"{program} {OPTIONS_NAME}\" for a list of global command-line options (applies to all commands).\n"
+            ),
+        );
+    }
+    text
 }
 
 /// How a command is used, as it is also shown after an error in its flags.
-pub(super) fn usage(program: &str, found: &Found) -> String {
+pub(crate) fn usage(program: &str, found: &Found) -> String {
     let (command, typed) = (found.command(), found.typed(program));
     let mut text = "Usage:\n".to_owned();
     if command.run.is_some() {
@@ -38,11 +46,12 @@ pub(super) fn usage(program: &str, found: &Found) -> String {
         push(&mut text, format_args!("  {typed} [command]\n"));
         push_commands(&mut text, command);
     }
-    // The flags of the root are only shown by `options`.
-    let inherited_here = if found.path.len() > 1 { command.inherited } else { &[] };
+    let of_root = if has_options(found) { 1 } else { 0 };
+    let inherited_here = if found.path.len() > of_root { command.inherited } else { &[] };
     let own = command.flags.iter().chain(inherited_here);
     push(&mut text, format_args!("\nFlags:\n{}", flags(own, Some(command.name))));
-    let mut from_above = inherited_from_groups(found).peekable();
+    let (_, above) = found.path.split_last().expect("the root is always in it");
+    let mut from_above = above.iter().skip(of_root).flat_map(|command| command.inherited).peekable();
     if from_above.peek().is_some() {
         push(&mut text, format_args!("\nGlobal Flags:\n{}", flags(from_above, None)));
     }
@@ -56,13 +65,13 @@ pub(super) fn usage(program: &str, found: &Found) -> String {
 }
 
 /// The flags that all commands take.
-pub(super) fn options(root: &Command) -> String {
+pub(crate) fn options(root: &Command) -> String {
     format!("The following options can be passed to any command:\n\n{}", flags(root.inherited.iter(), None))
 }
 
-fn inherited_from_groups(found: &Found) -> impl Iterator<Item = &'static Flag> {
-    let groups = found.path.split_last().map_or(&[][..], |(_, above)| above);
-    groups.iter().skip(1).flat_map(|command| command.inherited)
+/// Whether the flags of the root are shown by `options` alone.
+fn has_options(found: &Found) -> bool {
+    found.path.first().is_some_and(|root| root.below.iter().any(|command| command.name == OPTIONS_NAME))
 }
 
 fn push_commands(text: &mut String, command: &Command) {

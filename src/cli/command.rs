@@ -11,27 +11,27 @@ use super::{
 /// A command, or a group of commands. The tables of commands are constants; the usage, the completion and the
 /// list of options are made from them.
 #[derive(Debug)]
-pub(super) struct Command {
-    pub(super) name: &'static str,
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
     /// What follows the name in its usage.
-    pub(super) arguments: &'static str,
+    pub(crate) arguments: &'static str,
     /// One line for the list of commands.
-    pub(super) short: &'static str,
+    pub(crate) short: &'static str,
     /// What its help begins with; empty: `short`.
-    pub(super) long: &'static str,
-    pub(super) group: Group,
+    pub(crate) long: &'static str,
+    pub(crate) group: Group,
     /// The flags of this command alone.
-    pub(super) flags: &'static [Flag],
+    pub(crate) flags: &'static [Flag],
     /// The flags of this command and of those below it.
-    pub(super) inherited: &'static [Flag],
-    pub(super) below: &'static [Command],
+    pub(crate) inherited: &'static [Flag],
+    pub(crate) below: &'static [Command],
     /// `None`: the command is a group, and shows its help.
-    pub(super) run: Option<Run>,
+    pub(crate) run: Option<Run>,
 }
 
 /// Under which heading the list of commands has a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Group {
+pub(crate) enum Group {
     KeyValue,
     Maintenance,
     Concurrency,
@@ -42,10 +42,10 @@ pub(super) enum Group {
 }
 
 /// Runs a command whose flags are parsed.
-pub(super) type Run = for<'a> fn(&'a Invocation<'a>) -> LocalBoxFuture<'a, Result<(), Failure>>;
+pub(crate) type Run = for<'a> fn(&'a Invocation<'a>) -> LocalBoxFuture<'a, Result<(), Failure>>;
 
 impl Command {
-    pub(super) const fn new(name: &'static str, arguments: &'static str, short: &'static str) -> Command {
+    pub(crate) const fn new(name: &'static str, arguments: &'static str, short: &'static str) -> Command {
         Command {
             name,
             arguments,
@@ -59,27 +59,27 @@ impl Command {
         }
     }
 
-    pub(super) const fn long(self, long: &'static str) -> Command {
+    pub(crate) const fn long(self, long: &'static str) -> Command {
         Command { long, ..self }
     }
 
-    pub(super) const fn of(self, group: Group) -> Command {
+    pub(crate) const fn of(self, group: Group) -> Command {
         Command { group, ..self }
     }
 
-    pub(super) const fn flags(self, flags: &'static [Flag]) -> Command {
+    pub(crate) const fn flags(self, flags: &'static [Flag]) -> Command {
         Command { flags, ..self }
     }
 
-    pub(super) const fn inherited(self, inherited: &'static [Flag]) -> Command {
+    pub(crate) const fn inherited(self, inherited: &'static [Flag]) -> Command {
         Command { inherited, ..self }
     }
 
-    pub(super) const fn below(self, below: &'static [Command]) -> Command {
+    pub(crate) const fn below(self, below: &'static [Command]) -> Command {
         Command { below, ..self }
     }
 
-    pub(super) const fn runs(self, run: Run) -> Command {
+    pub(crate) const fn runs(self, run: Run) -> Command {
         Command { run: Some(run), ..self }
     }
 
@@ -95,16 +95,16 @@ impl Command {
 
 /// The command that a command line names.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// From the root to the command.
-    pub(super) path: Vec<&'static Command>,
+    pub(crate) path: Vec<&'static Command>,
     /// Without the names of the commands.
-    pub(super) args: Vec<Vec<u8>>,
+    pub(crate) args: Vec<Vec<u8>>,
 }
 
 impl Found {
     /// Flags may precede the name of a command, so the value of such a flag is not taken for a name.
-    pub(super) fn in_line(root: &'static Command, args: &[Vec<u8>]) -> Found {
+    pub(crate) fn in_line(root: &'static Command, args: &[Vec<u8>]) -> Found {
         let mut found = Found { path: vec![root], args: args.to_vec() };
         while let Some(at) = found.first_word() {
             let Some(below) = found.command().named(&found.args[at]) else { break };
@@ -114,12 +114,12 @@ impl Found {
         found
     }
 
-    pub(super) fn command(&self) -> &'static Command {
+    pub(crate) fn command(&self) -> &'static Command {
         self.path.last().expect("the root is always in it")
     }
 
     /// The first argument that is neither a flag nor the value of one.
-    pub(super) fn first_word(&self) -> Option<usize> {
+    pub(crate) fn first_word(&self) -> Option<usize> {
         let mut at = 0;
         while let Some(arg) = self.args.get(at) {
             if arg == b"--" {
@@ -135,24 +135,24 @@ impl Found {
     }
 
     /// All flags that the command takes.
-    pub(super) fn flags(&self) -> impl Iterator<Item = &'static Flag> {
+    pub(crate) fn flags(&self) -> impl Iterator<Item = &'static Flag> {
         self.command().flags.iter().chain(self.inherited())
     }
 
     /// Those that it has from the commands above it, and that variables of the environment may set.
-    pub(super) fn inherited(&self) -> impl Iterator<Item = &'static Flag> {
+    pub(crate) fn inherited(&self) -> impl Iterator<Item = &'static Flag> {
         self.path.iter().flat_map(|command| command.inherited)
     }
 
     /// The command as it is typed, such as `etcdctl lease grant`.
-    pub(super) fn typed(&self, program: &str) -> String {
+    pub(crate) fn typed(&self, program: &str) -> String {
         let names = self.path.iter().skip(1).map(|command| command.name);
         std::iter::once(program).chain(names).collect::<Vec<_>>().join(" ")
     }
 }
 
 /// The names that somebody who typed `word` may have meant.
-pub(super) fn suggestions(root: &Command, word: &str) -> Vec<&'static str> {
+pub(crate) fn suggestions(root: &Command, word: &str) -> Vec<&'static str> {
     let word = word.to_lowercase();
     let is_like = |name: &str| name.starts_with(&word) || distance(&word, name) <= 2;
     root.below.iter().map(|command| command.name).filter(|name| is_like(name)).collect()
@@ -176,36 +176,14 @@ fn distance(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ctl::table::ROOT;
-
-    fn found(line: &str) -> (String, Vec<String>) {
-        let args: Vec<Vec<u8>> = line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
-        let found = Found::in_line(&ROOT, &args);
-        let rest = found.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
-        (found.typed("etcdctl"), rest)
-    }
-
-    #[test]
-    fn commands_are_found_behind_flags_and_by_their_beginnings() {
-        for (line, typed, rest) in [
-            ("", "etcdctl", ""),
-            ("get a", "etcdctl get", "a"),
-            ("ge a", "etcdctl get", "a"),
-            ("--endpoints x get a b", "etcdctl get", "--endpoints x a b"),
-            ("--endpoints=x -w json get a", "etcdctl get", "--endpoints=x -w json a"),
-            ("--hex get a", "etcdctl get", "--hex a"),
-            ("--unknown get a", "etcdctl", "--unknown get a"),
-            ("-- get a", "etcdctl", "-- get a"),
-            ("get get", "etcdctl get", "get"),
-            ("l", "etcdctl", "l"),
-        ] {
-            let rest: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
-            assert_eq!(found(line), (typed.to_owned(), rest), "{line}");
-        }
-    }
 
     #[test]
     fn what_is_typed_wrong_is_guessed() {
+        const ROOT: Command = Command::new("tool", "", "").below(&[
+            Command::new("get", "", ""),
+            Command::new("put", "", ""),
+            Command::new("watch", "", ""),
+        ]);
         assert_eq!(suggestions(&ROOT, "gett"), ["get"]);
         assert!(suggestions(&ROOT, "bogus").is_empty());
         for (from, to, steps) in

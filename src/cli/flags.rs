@@ -9,19 +9,21 @@ use super::go;
 
 /// One flag. The tables of flags are constants, from which the usage and the completion are made too.
 #[derive(Debug)]
-pub(super) struct Flag {
-    pub(super) name: &'static str,
-    pub(super) short: Option<char>,
-    pub(super) kind: Kind,
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) short: Option<char>,
+    pub(crate) kind: Kind,
     /// As it would be written on a command line; empty: false, zero, or no text.
-    pub(super) default: &'static str,
-    pub(super) usage: &'static str,
+    pub(crate) default: &'static str,
+    pub(crate) usage: &'static str,
     /// The values that a shell offers.
-    pub(super) choices: &'static [&'static str],
+    pub(crate) choices: &'static [&'static str],
+    /// The command is refused without it.
+    pub(crate) is_required: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Switch,
     Int,
     Uint,
@@ -31,31 +33,31 @@ pub(super) enum Kind {
 }
 
 impl Flag {
-    pub(super) const fn new(kind: Kind, name: &'static str, usage: &'static str) -> Flag {
-        Flag { name, short: None, kind, default: "", usage, choices: &[] }
+    pub(crate) const fn new(kind: Kind, name: &'static str, usage: &'static str) -> Flag {
+        Flag { name, short: None, kind, default: "", usage, choices: &[], is_required: false }
     }
 
-    pub(super) const fn switch(name: &'static str, usage: &'static str) -> Flag {
+    pub(crate) const fn switch(name: &'static str, usage: &'static str) -> Flag {
         Flag::new(Kind::Switch, name, usage)
     }
 
-    pub(super) const fn int(name: &'static str, usage: &'static str) -> Flag {
+    pub(crate) const fn int(name: &'static str, usage: &'static str) -> Flag {
         Flag::new(Kind::Int, name, usage)
     }
 
-    pub(super) const fn text(name: &'static str, usage: &'static str) -> Flag {
+    pub(crate) const fn text(name: &'static str, usage: &'static str) -> Flag {
         Flag::new(Kind::Text, name, usage)
     }
 
-    pub(super) const fn or(self, default: &'static str) -> Flag {
+    pub(crate) const fn or(self, default: &'static str) -> Flag {
         Flag { default, ..self }
     }
 
-    pub(super) const fn short(self, short: char) -> Flag {
+    pub(crate) const fn short(self, short: char) -> Flag {
         Flag { short: Some(short), ..self }
     }
 
-    pub(super) const fn one_of(self, choices: &'static [&'static str]) -> Flag {
+    pub(crate) const fn one_of(self, choices: &'static [&'static str]) -> Flag {
         Flag { choices, ..self }
     }
 
@@ -105,7 +107,7 @@ enum Value {
 
 /// The flags that a command takes, with their values.
 #[derive(Clone, Debug)]
-pub(super) struct Values(Vec<Entry>);
+pub(crate) struct Values(Vec<Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -117,20 +119,20 @@ struct Entry {
 
 /// What a command line says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     Arguments(Vec<Vec<u8>>),
     /// Asked for by `--help` or `-h`.
     Help,
 }
 
 impl Values {
-    pub(super) fn defaults(flags: impl IntoIterator<Item = &'static Flag>) -> Values {
+    pub(crate) fn defaults(flags: impl IntoIterator<Item = &'static Flag>) -> Values {
         let entry = |flag: &'static Flag| Entry { flag, value: flag.default_value(), is_set: false };
         Values(flags.into_iter().map(entry).collect())
     }
 
     /// Takes the flags out of `args`. The error is the text that etcdctl has for it.
-    pub(super) fn parse(&mut self, args: &[Vec<u8>]) -> Result<Parsed, String> {
+    pub(crate) fn parse(&mut self, args: &[Vec<u8>]) -> Result<Parsed, String> {
         let mut arguments = Vec::new();
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -218,53 +220,64 @@ impl Values {
 
     /// Sets a flag by a variable of the environment. A value that the flag does not take is an error, and changes
     /// nothing.
-    pub(super) fn set(&mut self, flag: &Flag, text: &str) -> Result<(), String> {
+    pub(crate) fn set(&mut self, flag: &Flag, text: &str) -> Result<(), String> {
         match self.entry(|known| known.name == flag.name) {
             Some(entry) => entry.set(text),
             None => Ok(()),
         }
     }
 
-    pub(super) fn is_set(&self, name: &str) -> bool {
+    /// The error names the flags that are required and are not there.
+    pub(crate) fn require(&self) -> Result<(), String> {
+        let missing = self.0.iter().filter(|entry| entry.flag.is_required && !entry.is_set);
+        let mut missing: Vec<String> = missing.map(|entry| format!("\"{}\"", entry.flag.name)).collect();
+        missing.sort_unstable();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("required flag(s) {} not set", missing.join(", "))),
+        }
+    }
+
+    pub(crate) fn is_set(&self, name: &str) -> bool {
         self.get(name).is_set
     }
 
-    pub(super) fn switch(&self, name: &str) -> bool {
+    pub(crate) fn switch(&self, name: &str) -> bool {
         match &self.get(name).value {
             Value::Switch(value) => *value,
             other => panic!("--{name} is {other:?}"),
         }
     }
 
-    pub(super) fn int(&self, name: &str) -> i64 {
+    pub(crate) fn int(&self, name: &str) -> i64 {
         match &self.get(name).value {
             Value::Int(value) => *value,
             other => panic!("--{name} is {other:?}"),
         }
     }
 
-    pub(super) fn uint(&self, name: &str) -> u64 {
+    pub(crate) fn uint(&self, name: &str) -> u64 {
         match &self.get(name).value {
             Value::Uint(value) => *value,
             other => panic!("--{name} is {other:?}"),
         }
     }
 
-    pub(super) fn duration(&self, name: &str) -> Duration {
+    pub(crate) fn duration(&self, name: &str) -> Duration {
         match &self.get(name).value {
             Value::Duration(value) => *value,
             other => panic!("--{name} is {other:?}"),
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         match &self.get(name).value {
             Value::Text(value) => value,
             other => panic!("--{name} is {other:?}"),
         }
     }
 
-    pub(super) fn list(&self, name: &str) -> &[String] {
+    pub(crate) fn list(&self, name: &str) -> &[String] {
         match &self.get(name).value {
             Value::List(value) => value,
             other => panic!("--{name} is {other:?}"),
@@ -296,12 +309,12 @@ impl Entry {
 }
 
 /// Whether an argument is one or more flags, or the `--` that ends them. A single dash is an argument.
-pub(super) fn is_flag(arg: &[u8]) -> bool {
+pub(crate) fn is_flag(arg: &[u8]) -> bool {
     arg.len() > 1 && arg[0] == b'-'
 }
 
 /// Whether `arg` is a flag whose value is the next argument.
-pub(super) fn takes_next<'a>(arg: &str, mut flags: impl Iterator<Item = &'a Flag>) -> bool {
+pub(crate) fn takes_next<'a>(arg: &str, mut flags: impl Iterator<Item = &'a Flag>) -> bool {
     if arg.contains('=') {
         return false;
     }
