@@ -79,9 +79,13 @@ mod cli;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod ctl;
 
+// The tools that know the files, and nothing of a running server.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod utl;
+
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     panic,
     path::Path,
     process::{self, ExitCode},
@@ -96,8 +100,7 @@ use crate::{
     chance::Chance,
     config::{Accepts, CheckCommand, Config, ExportCommand, Invocation, RestoreCommand, TransportSecurity},
     http::Protocols,
-    migrate::Progress,
-    node::{CheckStep, End, LogEnd, RestoreError, RestoreStep, Restored, Running},
+    node::{CheckStep, End, RestoreError, RestoreStep, Restored, Running},
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors, Places},
@@ -149,6 +152,8 @@ fn main() -> ExitCode {
 enum Tool {
     /// `etcdctl`, under this name or as `retcd ctl`.
     Ctl { program: &'static str },
+    /// `etcdutl`, under this name or as `retcd utl`.
+    Utl { program: &'static str },
 }
 
 impl Tool {
@@ -158,11 +163,17 @@ impl Tool {
         let mut words = env::args_os();
         let called = words.next().unwrap_or_default();
         let mut args: Vec<OsString> = words.collect();
-        if Path::new(&called).file_name().is_some_and(|name| name == "etcdctl") {
-            return Some((Tool::Ctl { program: "etcdctl" }, args));
+        match Path::new(&called).file_name().and_then(OsStr::to_str) {
+            Some("etcdctl") => return Some((Tool::Ctl { program: "etcdctl" }, args)),
+            Some("etcdutl") => return Some((Tool::Utl { program: "etcdutl" }, args)),
+            _ => {}
         }
-        let is_ctl = args.first().is_some_and(|word| word == "ctl");
-        is_ctl.then(|| (Tool::Ctl { program: "retcd ctl" }, args.split_off(1)))
+        let tool = match args.first().and_then(|word| word.to_str()) {
+            Some("ctl") => Tool::Ctl { program: "retcd ctl" },
+            Some("utl") => Tool::Utl { program: "retcd utl" },
+            _ => return None,
+        };
+        Some((tool, args.split_off(1)))
     }
 
     #[allow(clippy::disallowed_methods)]
@@ -170,6 +181,12 @@ impl Tool {
         let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
         match self {
             Tool::Ctl { program } => cli::run(&ctl::ROOT, program, args, &variables).await,
+            Tool::Utl { program } => {
+                name_damaged_files(|error| {
+                    telemetry::fail("read a database", error);
+                });
+                cli::run(&utl::ROOT, program, args, &variables).await
+            }
         }
     }
 }
@@ -280,10 +297,10 @@ async fn make_directory(
     });
     unless_asked(signals, move || {
         let mut terminal = Terminal::default();
-        match make(&command, &mut |step| terminal.show(|| progress_of(step))) {
+        match make(&command, &mut |step| terminal.show(|| step.to_string())) {
             Ok(restored) => {
                 terminal.clear();
-                telemetry::print(&summary_of(&restored, &command))
+                telemetry::print(&restored.summary(&command))
             }
             Err(error) => {
                 terminal.clear();
@@ -353,61 +370,6 @@ async fn unless_asked(mut signals: Signals, work: impl FnOnce() -> ExitCode + Se
         asked = signals.next() => ExitCode::from(asked.exit_code()),
         code = working => code.expect("the work of a command does not panic"),
     }
-}
-
-fn progress_of(step: RestoreStep) -> String {
-    match step {
-        RestoreStep::Reading(Progress { records, bytes, bytes_total }) => {
-            format!("read {records} revisions, {} of at most {} MiB", bytes >> 20, bytes_total >> 20)
-        }
-        RestoreStep::Replaying { requests, entries } => {
-            format!("replayed {requests} requests; the log has {entries} entries")
-        }
-        RestoreStep::Checking => "checking the new database".to_owned(),
-    }
-}
-
-/// What an operator is told of a new data directory.
-fn summary_of(restored: &Restored, command: &RestoreCommand) -> String {
-    let Restored { revision, compacted, keys, leases, users, roles, alarms, hash, base, .. } = restored;
-    let data_dir = command.config.data_dir.display();
-    let mut text = format!("restored {keys} keys at revision {revision} into {data_dir} ({base})\n");
-    let compacted = match compacted.0 {
-        ..=0 => "not compacted".to_owned(),
-        rev => format!("compacted at revision {rev}"),
-    };
-    text += &format!("  {compacted}; {leases} leases, {users} users, {roles} roles, {alarms} alarms\n");
-    text += &format!("  HashKV {hash}, as `etcdctl endpoint hashkv --rev {revision}` shows it\n");
-    if let Some(taken) = &restored.taken {
-        let version = taken.cluster_version.as_deref().unwrap_or("unknown");
-        let members = taken.members.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        if !members.is_empty() {
-            text += &format!("  from a cluster of version {version} with the members {members}\n");
-        }
-        if taken.bumps > 0 {
-            text += "  it was restored with --bump-revision before: etcd's HashKV covers that, and retcd's does not\n";
-        }
-    }
-    if let Some(LogEnd { requests, last: (term, index), uncommitted, torn }) = &restored.log_end {
-        text += &format!(
-            "  {requests} requests were replayed from the log, which ends with entry {index} of term {term}\n"
-        );
-        if *uncommitted > 0 {
-            text += &format!(
-                "  {uncommitted} of the entries were not known to be committed. Of a cluster, import the member whose log \
-                 ends with the highest term, and of these the highest entry\n"
-            );
-        }
-        if let Some((path, offset)) = torn {
-            let path = path.display();
-            text +=
-                &format!("  {path} ends at byte {offset} with a record that was not written completely\n");
-        }
-    }
-    if let Some((cluster, member)) = restored.member {
-        text += &format!("  member {member} of cluster {cluster}: start it with the same --name\n");
-    }
-    text
 }
 
 /// Serves until a signal arrives or the member fails. The error is a message for the operator.

@@ -203,6 +203,12 @@ const ROOMS: &[Room] = &[
         &["limits", "pb", "chance", "tls", "config", "telemetry", "signals", "cli"],
         &["openraft", "redb", "axum", "rand", "tracing", "parking_lot"],
     ),
+    // The tool for files: of `node` it uses what can be done while no member runs.
+    room(
+        "utl",
+        &["clock", "disk", "bbolt", "config", "telemetry", "mvcc", "migrate", "node", "cli"],
+        &["openraft", "redb", "axum", "rand", "tracing", "parking_lot", "tonic", "prost", "hyper", "tokio"],
+    ),
 ];
 
 /// Keys, leases, users and watchers do not use each other; `apply` combines them.

@@ -174,6 +174,30 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 #[cfg(test)]
+impl Command {
+    /// What must hold for the table of every tool.
+    pub(crate) fn verify(&'static self) {
+        self.verify_below(&[]);
+    }
+
+    fn verify_below(&'static self, above: &[&'static str]) {
+        let flags = self.flags.iter().chain(self.inherited);
+        let names: Vec<&str> = flags.clone().map(|flag| flag.name).chain(above.iter().copied()).collect();
+        let mut once = names.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), names.len(), "{}: a flag is there twice: {names:?}", self.name);
+        // Fails if a default is none.
+        super::flags::Values::defaults(flags);
+        assert!(self.below.is_sorted_by_key(|below| below.name), "{} is not in order", self.name);
+        assert!(self.run.is_some() || !self.below.is_empty(), "{} does nothing", self.name);
+        let inherited: Vec<&str> =
+            self.inherited.iter().map(|flag| flag.name).chain(above.iter().copied()).collect();
+        self.below.iter().for_each(|below| below.verify_below(&inherited));
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

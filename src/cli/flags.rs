@@ -57,6 +57,10 @@ impl Flag {
         Flag { short: Some(short), ..self }
     }
 
+    pub(crate) const fn required(self) -> Flag {
+        Flag { is_required: true, ..self }
+    }
+
     pub(crate) const fn one_of(self, choices: &'static [&'static str]) -> Flag {
         Flag { choices, ..self }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{Config, ConfigError, Invocation, flags::split_value, help, value::parse_bool};
@@ -52,6 +52,13 @@ pub(crate) struct ExportCommand {
 #[derive(Clone, Debug)]
 pub(crate) struct CheckCommand {
     pub(crate) config: Config,
+}
+
+impl CheckCommand {
+    /// For a directory whose log is not elsewhere.
+    pub(crate) fn of(data_dir: &Path) -> Result<CheckCommand, ConfigError> {
+        check(&["--data-dir".into(), data_dir.into()])
+    }
 }
 
 /// Parses a command line that begins with the word `command`.

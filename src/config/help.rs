@@ -19,6 +19,8 @@ Usage:
   retcd export --data-dir DIR FILE               writes a snapshot of a member that is stopped
   retcd check --data-dir DIR                     reads all files of a member that is stopped
                                                  against their checksums
+  retcd ctl COMMAND ...                          etcdctl: asks a running cluster
+  retcd utl COMMAND ...                          etcdutl: works on files that no server uses
   retcd version                                  prints the version, as --version does
   retcd help                                     prints this help, as --help does
   retcd man                                      prints a manual page for man(1)

@@ -41,27 +41,11 @@ pub(crate) static ROOT: Command =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Found, Group, Values};
-
-    fn check(command: &'static Command, above: &[&'static str]) {
-        let flags = command.flags.iter().chain(command.inherited);
-        let names: Vec<&str> = flags.clone().map(|flag| flag.name).chain(above.iter().copied()).collect();
-        let mut once = names.clone();
-        once.sort_unstable();
-        once.dedup();
-        assert_eq!(once.len(), names.len(), "{}: a flag is there twice: {names:?}", command.name);
-        // Fails if a default is none.
-        Values::defaults(flags);
-        assert!(command.below.is_sorted_by_key(|below| below.name), "{} is not in order", command.name);
-        assert!(command.run.is_some() || !command.below.is_empty(), "{} does nothing", command.name);
-        let inherited: Vec<&str> =
-            command.inherited.iter().map(|flag| flag.name).chain(above.iter().copied()).collect();
-        command.below.iter().for_each(|below| check(below, &inherited));
-    }
+    use crate::cli::{Found, Group};
 
     #[test]
     fn the_table_is_in_order() {
-        check(&ROOT, &[]);
+        ROOT.verify();
         assert!(ROOT.below.iter().all(|command| command.group != Group::None), "each has a heading");
     }
 

@@ -12,14 +12,17 @@ use std::{
 
 use bytes::Bytes;
 
-use super::schema;
+use super::{
+    schema,
+    status::{FileStatus, LiveKeys},
+};
 use crate::{
     apply::Member,
     auth::AuthStore,
     bbolt::{Builder, Counted, Layout, Output, PAGE_BYTES, Written},
     lease::Lessor,
     limits,
-    storage::{Cells, Reader, StorageError, Stretches, Table, meta},
+    storage::{Cells, Reader, Record, StorageError, Stretches, Table, meta},
     types::{MemberId, Rev, Revision},
 };
 
@@ -51,7 +54,7 @@ pub(crate) struct ImagePages {
 }
 
 enum PagesStage {
-    Filling(Box<Filling<Written>>),
+    Filling(Box<Filling<Builder<Written>>>),
     Rest(Written),
 }
 
@@ -63,14 +66,31 @@ impl Image {
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<Option<Image>, StorageError> {
         let contents = Contents { reader: Arc::new(reader), place };
-        let mut filling = Filling::begin(Counted, contents.clone())?;
+        let mut filling = Filling::begin(Builder::new(Counted, PAGE_BYTES), contents.clone())?;
         while filling.advance()? {
             if !is_wanted() {
                 return Ok(None);
             }
         }
-        let (layout, Counted) = filling.builder.finish();
+        let (layout, Counted) = filling.sink.finish();
         Ok(Some(Image { contents, layout }))
+    }
+
+    /// What `snapshot status` shows of the file.
+    pub(crate) fn status(&self) -> Result<FileStatus, StorageError> {
+        let mut filling = Filling::begin(Hashing::default(), self.contents.clone())?;
+        while filling.advance()? {}
+        let (revision, Hashing { buckets, live, .. }) = (filling.last.main, filling.sink);
+        let hash = buckets.values().fold(0, |hash, bucket| {
+            crc32c::crc32c_combine(hash, bucket.hash, usize::try_from(bucket.bytes).unwrap_or(usize::MAX))
+        });
+        Ok(FileStatus {
+            hash,
+            revision,
+            keys: live.count(),
+            bytes: self.file_bytes(),
+            version: schema::STORAGE_VERSION_WRITTEN.to_owned(),
+        })
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
@@ -78,7 +98,7 @@ impl Image {
     }
 
     pub(crate) fn pages(&self) -> Result<ImagePages, StorageError> {
-        let filling = Filling::begin(Written::default(), self.contents.clone())?;
+        let filling = Filling::begin(Builder::new(Written::default(), PAGE_BYTES), self.contents.clone())?;
         Ok(ImagePages {
             head: self.layout.head().into(),
             stage: PagesStage::Filling(Box::new(filling)),
@@ -94,18 +114,18 @@ impl ImagePages {
             return Ok(Some(self.counted(|pages| std::mem::take(&mut pages.head))));
         }
         while let PagesStage::Filling(filling) = &mut self.stage {
-            if filling.builder.output().len() >= bytes {
+            if filling.sink.output().len() >= bytes {
                 break;
             }
             if !filling.advance()? {
                 let rest = PagesStage::Rest(Written::default());
                 if let PagesStage::Filling(filling) = std::mem::replace(&mut self.stage, rest) {
-                    self.stage = PagesStage::Rest(filling.builder.finish().1);
+                    self.stage = PagesStage::Rest(filling.sink.finish().1);
                 }
             }
         }
         let piece = self.counted(|pages| match &mut pages.stage {
-            PagesStage::Filling(filling) => filling.builder.output().take(bytes),
+            PagesStage::Filling(filling) => filling.sink.output().take(bytes),
             PagesStage::Rest(rest) => rest.take(bytes),
         });
         Ok((!piece.is_empty()).then_some(piece))
@@ -119,9 +139,94 @@ impl ImagePages {
     }
 }
 
+/// What the contents of a database are put into: buckets, each with its keys in order.
+trait Sink {
+    type Part;
+
+    fn part(bytes: Bytes) -> Self::Part;
+
+    fn begin(&mut self, bucket: &'static str);
+
+    fn put(&mut self, key: Self::Part, value: Self::Part);
+
+    fn end(&mut self);
+}
+
+impl<O: Output> Sink for Builder<O> {
+    type Part = O::Part;
+
+    fn part(bytes: Bytes) -> O::Part {
+        O::part(bytes)
+    }
+
+    fn begin(&mut self, bucket: &'static str) {
+        Builder::begin(self, bucket);
+    }
+
+    fn put(&mut self, key: O::Part, value: O::Part) {
+        Builder::put(self, key, value);
+    }
+
+    fn end(&mut self) {
+        Builder::end(self);
+    }
+}
+
+/// The hash of `snapshot status`, bucket by bucket: the file has them in the order of their names, and here they come
+/// in another one.
+#[derive(Default)]
+struct Hashing {
+    buckets: BTreeMap<&'static str, HashedBucket>,
+    open: Option<(&'static str, HashedBucket)>,
+    live: LiveKeys,
+}
+
+/// Its name, keys and values.
+#[derive(Clone, Copy, Default)]
+struct HashedBucket {
+    hash: u32,
+    bytes: u64,
+}
+
+impl HashedBucket {
+    fn add(&mut self, bytes: &[u8]) {
+        self.hash = crc32c::crc32c_append(self.hash, bytes);
+        self.bytes += bytes.len() as u64;
+    }
+}
+
+impl Sink for Hashing {
+    type Part = Bytes;
+
+    fn part(bytes: Bytes) -> Bytes {
+        bytes
+    }
+
+    fn begin(&mut self, name: &'static str) {
+        let mut bucket = HashedBucket::default();
+        bucket.add(name.as_bytes());
+        self.open = Some((name, bucket));
+    }
+
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        let (name, bucket) = self.open.as_mut().expect("a key is put into a bucket");
+        bucket.add(&key);
+        bucket.add(&value);
+        if *name == schema::KEY {
+            let found = schema::revision_of(&key).expect("it was encoded just now");
+            let record = Record::decode(found.1, value).expect("a database has records that decode");
+            self.live.add(found.0, &record);
+        }
+    }
+
+    fn end(&mut self) {
+        self.buckets.extend(self.open.take());
+    }
+}
+
 /// Puts the contents of a database into a file.
-struct Filling<O: Output> {
-    builder: Builder<O>,
+struct Filling<S: Sink> {
+    sink: S,
     contents: Contents,
     stage: Stage,
     last: Revision,
@@ -134,12 +239,11 @@ enum Stage {
     Done,
 }
 
-impl<O: Output> Filling<O> {
-    fn begin(output: O, contents: Contents) -> Result<Filling<O>, StorageError> {
-        let mut builder = Builder::new(output, PAGE_BYTES);
-        builder.begin(schema::KEY);
+impl<S: Sink> Filling<S> {
+    fn begin(mut sink: S, contents: Contents) -> Result<Filling<S>, StorageError> {
+        sink.begin(schema::KEY);
         let stage = Stage::Records(Box::new(contents.reader.stretches_of_records()?));
-        Ok(Filling { builder, contents, stage, last: Revision::default(), small: Small::default() })
+        Ok(Filling { sink, contents, stage, last: Revision::default(), small: Small::default() })
     }
 
     /// Puts the next part of the contents into the file. False at the end.
@@ -147,7 +251,7 @@ impl<O: Output> Filling<O> {
         match &mut self.stage {
             Stage::Records(stretches) => {
                 let Some(stretch) = stretches.next() else {
-                    self.builder.end();
+                    self.sink.end();
                     self.stage = Stage::Cells { tables: Table::ALL.into_iter(), cells: None };
                     return Ok(true);
                 };
@@ -159,19 +263,19 @@ impl<O: Output> Filling<O> {
                     }
                     self.last = revision;
                     let key = schema::record_key(revision, record.is_tombstone());
-                    self.builder.put(O::part(key), O::part(record.bytes().clone()));
+                    self.sink.put(S::part(key), S::part(record.bytes().clone()));
                 }
             }
             Stage::Cells { tables, cells: cells @ None } => match tables.next() {
                 Some(table) => {
                     *cells = Some((table, Box::new(self.contents.reader.cells(table)?)));
                     if let Some(bucket) = streamed(table) {
-                        self.builder.begin(bucket);
+                        self.sink.begin(bucket);
                     }
                 }
                 None => {
                     let small = std::mem::take(&mut self.small);
-                    small.put_into(&mut self.builder, &self.contents)?;
+                    small.put_into(&mut self.sink, &self.contents)?;
                     self.stage = Stage::Done;
                 }
             },
@@ -184,9 +288,9 @@ impl<O: Output> Filling<O> {
                     if table == Table::Lease {
                         let value =
                             lease(&key, &cell).ok_or_else(|| self.contents.unreadable(table, &key))?;
-                        self.builder.put(O::part(key), O::part(value));
+                        self.sink.put(S::part(key), S::part(value));
                     } else if streamed(table).is_some() {
-                        self.builder.put(O::part(key), O::part(cell));
+                        self.sink.put(S::part(key), S::part(cell));
                     } else {
                         let kept = self.small.keep(table, key.clone(), cell);
                         kept.ok_or_else(|| self.contents.unreadable(table, &key))?;
@@ -195,7 +299,7 @@ impl<O: Output> Filling<O> {
                 }
                 if count < limits::CAPTURE_STRIDE_RECORDS {
                     if streamed(table).is_some() {
-                        self.builder.end();
+                        self.sink.end();
                     }
                     *current = None;
                 }
@@ -255,11 +359,7 @@ impl Small {
         Some(())
     }
 
-    fn put_into<O: Output>(
-        mut self,
-        builder: &mut Builder<O>,
-        contents: &Contents,
-    ) -> Result<(), StorageError> {
+    fn put_into<S: Sink>(mut self, sink: &mut S, contents: &Contents) -> Result<(), StorageError> {
         let removed = self.removed.iter().map(|key| (key.clone(), Bytes::from_static(schema::REMOVED)));
         let removed: Sorted = removed.collect();
         let alarms: Sorted = self.alarms.iter().map(|key| (key.clone(), Bytes::new())).collect();
@@ -286,11 +386,11 @@ impl Small {
             (schema::MEMBERS_REMOVED, removed),
             (schema::META, meta),
         ] {
-            builder.begin(name);
+            sink.begin(name);
             for (key, value) in bucket {
-                builder.put(O::part(key), O::part(value));
+                sink.put(S::part(key), S::part(value));
             }
-            builder.end();
+            sink.end();
         }
         Ok(())
     }

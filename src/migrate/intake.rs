@@ -274,7 +274,7 @@ fn bucket(file: &BboltFile, name: &'static str) -> Result<Option<Bucket>, Intake
 }
 
 /// All of a bucket that is small; nothing of one that is not there, as in files of old versions.
-fn entries(file: &BboltFile, name: &'static str) -> Result<BTreeMap<Bytes, Bytes>, IntakeError> {
+pub(super) fn entries(file: &BboltFile, name: &'static str) -> Result<BTreeMap<Bytes, Bytes>, IntakeError> {
     let Some(bucket) = bucket(file, name)? else { return Ok(BTreeMap::new()) };
     let entries = bucket.entries()?.map(|entry| entry.map(|entry| (entry.key, entry.value)));
     Ok(entries.collect::<Result<_, _>>()?)

@@ -6,6 +6,7 @@
 //! EtcdWal   the log of an etcd     -> its entries                    `retcd import`
 //! replay    entries of that log    -> commands, applied to the state
 //! survey    a bbolt file of etcd   -> whether it is whole, and its hash    backups
+//! status    a bbolt file of etcd   -> what etcdutl shows of it             `retcd utl`
 //! ```
 //!
 //! [`schema`] has the names of etcd's buckets and the encoding of each of their keys and values. Records need no
@@ -18,6 +19,7 @@ mod intake;
 mod internal;
 mod replay;
 mod schema;
+mod status;
 mod survey;
 
 #[cfg(test)]
@@ -27,4 +29,5 @@ pub(crate) use etcd_wal::{EtcdWal, Tail, WalError};
 pub(crate) use image::{Image, ImagePages, LogPlace};
 pub(crate) use intake::{IntakeError, Progress, TakenIn, consistent_index, take_in};
 pub(crate) use replay::{ReplayError, replay};
+pub(crate) use status::{FileStatus, hash_kv, status};
 pub(crate) use survey::survey;

@@ -23,6 +23,15 @@ pub(crate) struct Survey {
 /// Reads every page that belongs to the file's state, and every record. `is_wanted` is asked now and then; `None` once
 /// it says no.
 pub(crate) fn survey(file: &BboltFile, is_wanted: &dyn Fn() -> bool) -> Result<Option<Survey>, IntakeError> {
+    walk(file, is_wanted, &mut |_, _| {})
+}
+
+/// Does so, and hands each record to `each`.
+pub(super) fn walk(
+    file: &BboltFile,
+    is_wanted: &dyn Fn() -> bool,
+    each: &mut dyn FnMut(Revision, &Record),
+) -> Result<Option<Survey>, IntakeError> {
     /// Entries between two questions.
     const STRIDE: u64 = 4096;
     let mut survey = Survey::default();
@@ -37,8 +46,10 @@ pub(crate) fn survey(file: &BboltFile, is_wanted: &dyn Fn() -> bool) -> Result<O
         for entry in entries.entries()? {
             let entry = entry?;
             if is_of_keys {
-                last = record(&entry.key, &entry.value, last)?;
-                survey.revision = last.main;
+                let (revision, record) = record(&entry.key, &entry.value, last)?;
+                each(revision, &record);
+                last = revision;
+                survey.revision = revision.main;
             }
             survey.hash = crc32c::crc32c_append(survey.hash, &entry.key);
             survey.hash = crc32c::crc32c_append(survey.hash, &entry.value);
@@ -51,13 +62,10 @@ pub(crate) fn survey(file: &BboltFile, is_wanted: &dyn Fn() -> bool) -> Result<O
     if has_keys { Ok(Some(survey)) } else { Err(IntakeError::NotOfEtcd) }
 }
 
-/// The revision of a record that can be read and comes after `last`.
-fn record(key: &Bytes, value: &Bytes, last: Revision) -> Result<Revision, IntakeError> {
+/// A record that can be read and comes after `last`. An empty value only raises the revision.
+fn record(key: &Bytes, value: &Bytes, last: Revision) -> Result<(Revision, Record), IntakeError> {
     let unreadable = || unreadable(schema::KEY, key);
     let (revision, is_tombstone) = schema::revision_of(key).ok_or_else(unreadable)?;
-    // An empty value only raises the revision.
-    let is_readable =
-        (value.is_empty() && !is_tombstone) || Record::decode(is_tombstone, value.clone()).is_some();
-    let is_in_place = is_of_a_change(revision) && revision > last;
-    if is_readable && is_in_place { Ok(revision) } else { Err(unreadable()) }
+    let record = Record::decode(is_tombstone, value.clone()).ok_or_else(unreadable)?;
+    if is_of_a_change(revision) && revision > last { Ok((revision, record)) } else { Err(unreadable()) }
 }

@@ -16,13 +16,13 @@ pub(crate) struct KvHash {
 }
 
 /// The hash before the first record.
-pub(super) fn of_nothing() -> u32 {
+pub(crate) fn of_nothing() -> u32 {
     crc32c::crc32c(b"key")
 }
 
 /// Adds a record to the hash of a history that is compacted up to `compacted`. A tombstone of exactly
 /// that revision is left out, because some releases of etcd keep it and others remove it.
-pub(super) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record) -> u32 {
+pub(crate) fn add(hash: u32, compacted: Rev, revision: Revision, record: &Record) -> u32 {
     if record.is_tombstone() && revision.main == compacted {
         return hash;
     }

@@ -21,7 +21,7 @@ mod history;
 mod hold;
 mod index;
 mod key_index;
-mod kv_hash;
+pub(crate) mod kv_hash;
 mod range;
 mod ranked;
 mod recent;

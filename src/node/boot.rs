@@ -192,10 +192,7 @@ pub(super) fn lock(member_dir: &Path, data_dir: &Path) -> Result<Box<dyn DiskFil
     let file = opened.map_err(io_error("open", &member_dir.join(name)))?;
     match file.try_lock() {
         Ok(true) => Ok(file),
-        Ok(false) | Err(_) => Err(StartError::Refused(format!(
-            "the data directory {} is in use by another process; stop it, or choose another --data-dir",
-            data_dir.display()
-        ))),
+        Ok(false) | Err(_) => Err(StartError::InUse { data_dir: data_dir.to_owned() }),
     }
 }
 

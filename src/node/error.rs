@@ -3,7 +3,7 @@
 //! An [`ApplyError`](crate::apply::ApplyError) is not here: it is an answer on which all replicas
 //! agree. The errors here are of this member alone.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
@@ -123,4 +123,9 @@ pub(crate) enum StartError {
     TokenKeys(#[from] TokenKeyError),
     #[error("{0}")]
     Refused(String),
+    #[error(
+        "the data directory {} is in use by another process; stop it, or choose another --data-dir",
+        data_dir.display()
+    )]
+    InUse { data_dir: PathBuf },
 }

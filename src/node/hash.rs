@@ -38,12 +38,17 @@ type Hashed = Result<Hash, Arc<StorageError>>;
 
 /// The hash of all history in a store that nobody else uses.
 pub(super) fn newest_history(store: &Store) -> Result<KvHash, StorageError> {
-    let mut walk = HashWalk::new(0);
+    Ok(history(store, 0)?.expect("the newest revision can be hashed"))
+}
+
+/// The hash of the history up to a revision, 0 for the newest, in a store that nobody else uses.
+pub(super) fn history(store: &Store, rev: i64) -> Result<Result<KvHash, RevError>, StorageError> {
+    let mut walk = HashWalk::new(rev);
     loop {
         match walk.step(store) {
             Ok(Step::More) => walk.settle(),
-            Ok(Step::Done) => return Ok(walk.finish_if(&|| true)?.expect("it is wanted")),
-            Err(refusal) => unreachable!("the newest revision can be hashed: {refusal}"),
+            Ok(Step::Done) => return Ok(Ok(walk.finish_if(&|| true)?.expect("it is wanted"))),
+            Err(refusal) => return Ok(Err(refusal)),
         }
     }
 }

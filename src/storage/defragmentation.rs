@@ -48,8 +48,7 @@ impl Database {
         })
     }
 
-    /// The whole way at once.
-    #[cfg(test)]
+    /// The whole way at once, for whoever has the database alone.
     pub(crate) fn defragment(&self) -> Result<(), StorageError> {
         let mut copy = Defragmentation::begin(self)?;
         while copy.step()? == Copied::More {}

@@ -853,9 +853,9 @@ fn the_memory_for_data_is_checked() {
 
 /// What is shown of a command in a help: its flags with their types and defaults, and the commands below it.
 #[derive(Debug, PartialEq)]
-struct Interface {
+pub(crate) struct Interface {
     flags: Vec<String>,
-    commands: Vec<String>,
+    pub(crate) commands: Vec<String>,
 }
 
 #[test]
@@ -882,14 +882,14 @@ fn every_command_has_the_flags_of_etcdctl() {
     assert!(compared > 50, "only {compared} commands were compared");
 }
 
-fn interface(help: &str) -> Interface {
+pub(crate) fn interface(help: &str) -> Interface {
     let mut found = Interface { flags: Vec::new(), commands: Vec::new() };
     // The words before are ours.
     let help = help.split_once("Usage:\n").map_or(help, |(_, usage)| usage);
     for line in help.lines() {
         let Some(line) = line.strip_prefix("  ") else { continue };
         // A line of the usage, or of an example.
-        if ["etcdctl", "#"].iter().any(|begin| line.trim_start().starts_with(begin)) {
+        if ["etcdctl", "etcdutl", "#"].iter().any(|begin| line.trim_start().starts_with(begin)) {
             continue;
         }
         let words = line.trim_start();

@@ -68,5 +68,6 @@ mod tls;
 mod tools;
 mod transport;
 mod txn;
+mod utl;
 mod v2;
 mod watch;

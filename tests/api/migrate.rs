@@ -36,7 +36,7 @@ fn succeed(program: &Path, words: &[&str]) -> String {
     said
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path of a test is text")
 }
 
@@ -47,7 +47,7 @@ fn retcd(words: &[&str]) -> String {
 
 /// A history with everything in it: several revisions of keys, deletions, transactions that change several keys, leases,
 /// users and roles, a compaction in the middle. The numbers are not random, but look so.
-async fn write_history(client: &Client, seed: u64) {
+pub(crate) async fn write_history(client: &Client, seed: u64) {
     let mut state = seed;
     let mut next = |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -181,7 +181,7 @@ async fn picture(client: &Client) -> Picture {
 }
 
 /// A snapshot as `etcdctl snapshot save` writes it.
-fn save(release: Release, server: &Server, file: &Path) {
+pub(crate) fn save(release: Release, server: &Server, file: &Path) {
     succeed(&release.etcdctl(), &["--endpoints", &server.endpoint(), "snapshot", "save", text(file)]);
 }
 

@@ -15,7 +15,7 @@ mod site;
 mod snapshot_file;
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -75,6 +75,66 @@ pub(crate) enum RestoreStep {
     Reading(Progress),
     Replaying { requests: u64, entries: usize },
     Checking,
+}
+
+impl fmt::Display for RestoreStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            RestoreStep::Reading(Progress { records, bytes, bytes_total }) => {
+                write!(f, "read {records} revisions, {} of at most {} MiB", bytes >> 20, bytes_total >> 20)
+            }
+            RestoreStep::Replaying { requests, entries } => {
+                write!(f, "replayed {requests} requests; the log has {entries} entries")
+            }
+            RestoreStep::Checking => f.write_str("checking the new database"),
+        }
+    }
+}
+
+impl Restored {
+    /// What an operator is told of a new data directory.
+    pub(crate) fn summary(&self, command: &RestoreCommand) -> String {
+        let Restored { revision, compacted, keys, leases, users, roles, alarms, hash, base, .. } = self;
+        let data_dir = command.config.data_dir.display();
+        let mut text = format!("restored {keys} keys at revision {revision} into {data_dir} ({base})\n");
+        let compacted = match compacted.0 {
+            ..=0 => "not compacted".to_owned(),
+            rev => format!("compacted at revision {rev}"),
+        };
+        text += &format!("  {compacted}; {leases} leases, {users} users, {roles} roles, {alarms} alarms\n");
+        text += &format!("  HashKV {hash}, as `etcdctl endpoint hashkv --rev {revision}` shows it\n");
+        if let Some(taken) = &self.taken {
+            let version = taken.cluster_version.as_deref().unwrap_or("unknown");
+            let members = taken.members.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            if !members.is_empty() {
+                text += &format!("  from a cluster of version {version} with the members {members}\n");
+            }
+            if taken.bumps > 0 {
+                text += "  it was restored with --bump-revision before: etcd's HashKV covers that, and retcd's does not\n";
+            }
+        }
+        if let Some(LogEnd { requests, last: (term, index), uncommitted, torn }) = &self.log_end {
+            text += &format!(
+                "  {requests} requests were replayed from the log, which ends with entry {index} of term {term}\n"
+            );
+            if *uncommitted > 0 {
+                text += &format!(
+                    "  {uncommitted} of the entries were not known to be committed. Of a cluster, import the member whose log \
+                     ends with the highest term, and of these the highest entry\n"
+                );
+            }
+            if let Some((path, offset)) = torn {
+                let path = path.display();
+                text += &format!(
+                    "  {path} ends at byte {offset} with a record that was not written completely\n"
+                );
+            }
+        }
+        if let Some((cluster, member)) = self.member {
+            text += &format!("  member {member} of cluster {cluster}: start it with the same --name\n");
+        }
+        text
+    }
 }
 
 /// Nothing was restored, and the data directory is as it was.
