@@ -8,22 +8,20 @@
 mod client;
 #[path = "../support/cluster.rs"]
 mod cluster;
-mod history;
 mod judge;
-mod linearize;
+#[path = "../judges/mod.rs"]
+mod judges;
 mod load;
-mod model;
 mod nemesis;
 #[path = "../support/pb.rs"]
 mod pb;
 mod planted;
 mod proxy;
-mod replay;
 mod run;
 mod shim;
 mod simulated;
 #[path = "../support/tools.rs"]
 mod tools;
 mod watcher;
-mod watches;
-mod wire;
+
+use judges::{history, linearize, model, replay, watches, wire};

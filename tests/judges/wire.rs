@@ -2,25 +2,30 @@
 
 use std::error::Error;
 
-use tonic::{Code, Status, transport::Channel};
+use bytes::Bytes;
+use http_body::Body as HttpBody;
+use tonic::{Code, Status, body::Body, client::GrpcService};
 
-use crate::{
-    history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Write},
-    pb::{
-        etcdserverpb::{
-            Compare as WireCompare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader,
-            TxnRequest, compare::CompareResult, compare::CompareTarget, compare::TargetUnion,
-            kv_client::KvClient, request_op, response_op,
-        },
-        mvccpb::{Event, KeyValue, event::EventType},
+use super::super::pb::{
+    etcdserverpb::{
+        Compare as WireCompare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader,
+        TxnRequest, compare::CompareResult, compare::CompareTarget, compare::TargetUnion,
+        kv_client::KvClient, request_op, response_op,
     },
+    mvccpb::{Event, KeyValue, event::EventType},
 };
+use super::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Write};
 
 /// Sends the request, and waits for the answer without a timeout.
-pub(crate) async fn ask(
-    client: &mut KvClient<Channel>,
+pub(crate) async fn ask<C>(
+    client: &mut KvClient<C>,
     request: &Request,
-) -> Result<(ResponseHeader, Answer), Status> {
+) -> Result<(ResponseHeader, Answer), Status>
+where
+    C: GrpcService<Body>,
+    C::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <C::ResponseBody as HttpBody>::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+{
     let (header, answer) = match request {
         Request::Get { key, serializable } => {
             let got = client.range(range(key, *serializable)).await?.into_inner();

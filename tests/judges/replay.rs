@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
+use super::{
     history::{
         All, Answer, Batch, Change, ChangeKind, History, Operation, Outcome, Request, Response, Stored,
         Violation, Witness, Write,

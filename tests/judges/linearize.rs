@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use crate::history::{Compare, History, Operation, Outcome, Request, Response, Stored, Violation, Write};
+use super::history::{Compare, History, Operation, Outcome, Request, Response, Stored, Violation, Write};
 
 /// Maximum number of situations examined for one group of keys. A search that needs more fails.
 const STEPS_MAX: usize = 500_000;

@@ -6,7 +6,7 @@
 //!
 //! The replay checks that no event is sent before its write was called.
 
-use crate::{
+use super::{
     history::{Batch, Change, History, Violation, Watched},
     replay::Replayed,
 };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Write};
+use super::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Write};
 
 pub(crate) struct Model {
     pub(crate) revision: i64,
