@@ -24,7 +24,23 @@ pub(crate) fn pause(time: Duration) {
 /// The time of day, as the time since 1970, for what people and other programs read. It may jump,
 /// so no deadline depends on it.
 pub(crate) fn wall() -> Duration {
+    #[cfg(test)]
+    if let Some(simulated) = SIMULATED_WALL.get() {
+        return simulated;
+    }
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+thread_local! {
+    static SIMULATED_WALL: std::cell::Cell<Option<Duration>> = const { std::cell::Cell::new(None) };
+}
+
+/// Sets the time of day of this thread, which runs simulated members. tokio can pause its own clock, but not
+/// the system's.
+#[cfg(test)]
+pub(crate) fn simulate_wall(time: Duration) {
+    SIMULATED_WALL.set(Some(time));
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Every bound, its reason, and what happens when it is reached.
 
+mod knobs;
+
 use std::time::Duration;
+
+pub(crate) use knobs::Knob;
 
 /// Depth of nested transactions. A deeper request is refused; `--max-txn-ops` (default 128) usually
 /// refuses it earlier, because each level uses at least one operation of that budget. Code that

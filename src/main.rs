@@ -7,6 +7,9 @@
 // Vocabulary: types, bounds, the wire.
 mod limits;
 mod pb;
+#[cfg(test)]
+mod planted;
+mod sync;
 mod turn;
 mod types;
 
@@ -82,6 +85,10 @@ mod ctl;
 // The tools that know the files, and nothing of a running server.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod utl;
+// The world that a simulator puts members into.
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod sim;
 
 use std::{
     env,
@@ -97,10 +104,9 @@ use rustix::mm::MlockAllFlags;
 use tokio::{runtime, task, time};
 
 use crate::{
-    chance::Chance,
     config::{Accepts, CheckCommand, Config, ExportCommand, Invocation, RestoreCommand, TransportSecurity},
     http::Protocols,
-    node::{CheckStep, End, RestoreError, RestoreStep, Restored, Running},
+    node::{CheckStep, End, Outside, RestoreError, RestoreStep, Restored, Running},
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors, Places},
@@ -443,14 +449,15 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
         let metrics = Arc::new(Metrics::new(&config));
         // On another thread: opening takes time in proportion to the data, and this thread has to
         // handle signals meanwhile.
-        task::spawn_blocking(move || node::open(config, metrics))
+        task::spawn_blocking(move || {
+            let outside = Outside::of_process(&config);
+            threads::wait(node::open(config, metrics, outside))
+        })
     };
     let opened = tell_while(opening).await.map_err(|error| error.to_string())?;
     let opened = opened.map_err(|error| error.to_string())?;
-    Ok((
-        ports,
-        opened.run(Chance::from_system(), |node| serve::serve_peers(node, peer_sockets, descriptors.peers)),
-    ))
+    let running = opened.run(|node| serve::serve_peers(node, peer_sockets, descriptors.peers));
+    Ok((ports, running))
 }
 
 /// Logs at intervals that a large directory is still being opened, so that the server does not look as

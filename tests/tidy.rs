@@ -26,7 +26,9 @@ const fn room(name: &'static str, may: &'static [&'static str], never: &'static 
 const ROOMS: &[Room] = &[
     room("types", &[], OUTSIDE),
     room("limits", &[], OUTSIDE),
+    room("planted", &[], OUTSIDE),
     room("turn", &[], OUTSIDE),
+    room("sync", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("clock", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("threads", &[], &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("chance", &[], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "hyper", "tracing"]),
@@ -60,7 +62,11 @@ const ROOMS: &[Room] = &[
     room("lease", CORE, OUTSIDE),
     room("auth", CORE, OUTSIDE),
     // The tree of version 2. Its hub has bounded senders, on which it only calls `try_send`.
-    room("v2", CORE, &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
+    room(
+        "v2",
+        &["types", "limits", "sync", "storage"],
+        &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"],
+    ),
     // Has bounded senders, on which it only calls `try_send`.
     room("watch", CORE, &["openraft", "tonic", "prost", "redb", "axum", "hyper", "rand", "tracing"]),
     room("apply", &["types", "limits", "storage", "mvcc", "lease", "auth", "v2", "watch"], OUTSIDE),
@@ -86,7 +92,7 @@ const ROOMS: &[Room] = &[
     // Does not know consensus: messages are bytes.
     room(
         "link",
-        &["types", "limits", "pb", "clock", "tls", "sockets", "telemetry"],
+        &["types", "limits", "pb", "sync", "clock", "tls", "sockets", "telemetry"],
         &["openraft", "redb", "axum", "rand", "prost"],
     ),
     room(
@@ -107,6 +113,7 @@ const ROOMS: &[Room] = &[
             "clock",
             "chance",
             "turn",
+            "sync",
             "threads",
             "disk",
             "config",
@@ -135,6 +142,7 @@ const ROOMS: &[Room] = &[
             "clock",
             "chance",
             "turn",
+            "sync",
             "threads",
             "disk",
             "config",
@@ -156,6 +164,8 @@ const ROOMS: &[Room] = &[
             "apply",
             "node",
             "sockets",
+            "clock",
+            "chance",
             "config",
             "telemetry",
         ],
@@ -209,7 +219,29 @@ const ROOMS: &[Room] = &[
         &["clock", "disk", "bbolt", "config", "telemetry", "mvcc", "migrate", "node", "cli"],
         &["openraft", "redb", "axum", "rand", "tracing", "parking_lot", "tonic", "prost", "hyper", "tokio"],
     ),
+    // The world that a simulator puts members into; no build of the server has it.
+    room(
+        "sim",
+        &[
+            "limits",
+            "planted",
+            "sync",
+            "clock",
+            "threads",
+            "chance",
+            "disk",
+            "config",
+            "telemetry",
+            "link",
+            "node",
+            "rpc",
+        ],
+        &["openraft", "redb"],
+    ),
 ];
+
+/// Rooms that any other may use: only `#[cfg(test)]` leads there, so no build of the server has them.
+const TESTS_ONLY: &[&str] = &["planted"];
 
 /// Keys, leases, users and watchers do not use each other; `apply` combines them.
 const CORE: &[&str] = &["types", "limits", "storage"];
@@ -239,7 +271,7 @@ const OUTSIDES: &[(&str, &[&str])] = &[
     ("sockets", &["net::"]),
 ];
 
-/// A file in `node` or below it that touches the outside, and why it may.
+/// A file in `rpc` or below it that touches the outside, and why it may.
 struct Seam {
     path: &'static str,
     touches: &'static [&'static str],
@@ -290,6 +322,8 @@ const SEAMS: &[Seam] = &[
         &["chance", "files"],
         "the source of what signatures draw, and the files of keys, which an operator names",
     ),
+    seam("src/rpc/health.rs", &["chance"], "names the type of a message with a map; it has one entry"),
+    seam("src/rpc/slow.rs", &["sockets"], "the address of a client, for a line; no socket is opened"),
     seam("src/sockets/dialer.rs", &["sockets"], "outgoing connections"),
     seam("src/sockets/io.rs", &["sockets"], "what is read from and written to"),
     seam("src/sockets/listener.rs", &["sockets", "files"], "incoming connections; a Unix socket is a file"),
@@ -384,6 +418,7 @@ fn the_tree_is_tidy() {
     assert!(sources.iter().any(|source| source.path == "src/main.rs"), "the server's sources are there");
     for source in &sources {
         problems.extend(check_layers(source));
+        problems.extend(check_wakes(source));
         problems.extend(check_header(source));
         problems.extend(check_ascii(source));
         problems.extend(check_words(source));
@@ -420,6 +455,12 @@ impl Source {
         Some(path.split('/').next()?.trim_end_matches(".rs"))
     }
 
+    /// Whether a simulation runs it: see `src/sim`.
+    fn is_simulated(&self) -> bool {
+        let end = ROOMS.iter().position(|room| room.name == "rpc").expect("a room");
+        self.room().is_some_and(|own| ROOMS[..=end].iter().any(|room| room.name == own))
+    }
+
     /// The code of the server, without its tests, for which the rules do not hold.
     fn without_tests(&self) -> Option<&str> {
         let is_test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
@@ -436,7 +477,7 @@ fn check_layers(source: &Source) -> Vec<String> {
     let exempt: &[&str] = if PROTOBUF.contains(&source.path.as_str()) { &["pb", "prost"] } else { &[] };
     let ours = used_of_ours(code).into_iter().filter(|used| {
         let used = used.as_str();
-        used != name && !room.may.contains(&used) && !exempt.contains(&used)
+        used != name && !room.may.contains(&used) && !exempt.contains(&used) && !TESTS_ONLY.contains(&used)
     });
     let theirs = room.never.iter().filter(|used| !exempt.contains(used) && uses_crate(code, used));
     ours.chain(theirs.map(|used| (*used).to_owned()))
@@ -494,15 +535,10 @@ fn ends_in_name(code: &str) -> bool {
     code.ends_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// In `node` and below it, only the seams touch the outside, and each seam does.
+/// In the rooms that a simulation runs, only the seams touch the outside, and each seam does.
 fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
-    let end = ROOMS.iter().position(|room| room.name == "node").expect("a room");
-    let below = |source: &&Source| {
-        let is_room = |name| ROOMS[..=end].iter().any(|room| room.name == name);
-        source.room().is_some_and(is_room)
-    };
     let mut problems = Vec::new();
-    for source in sources.iter().filter(below) {
+    for source in sources.iter().filter(|source| source.is_simulated()) {
         let Some(code) = source.without_tests() else { continue };
         let seam = seams.iter().find(|seam| seam.path == source.path);
         for (outside, written) in OUTSIDES {
@@ -526,6 +562,26 @@ fn check_outside(sources: &[Source], seams: &[Seam]) -> Vec<String> {
         seam.why.is_empty() || seam.touches.iter().any(|known| OUTSIDES.iter().all(|(name, _)| name != known))
     };
     problems.extend(seams.iter().filter(unknown).map(|seam| format!("{}: a seam without reason", seam.path)));
+    problems
+}
+
+/// In the rooms that a simulation runs, who is woken first follows from what happened before.
+fn check_wakes(source: &Source) -> Vec<String> {
+    let Some(code) = source.without_tests().filter(|_| source.is_simulated()) else { return Vec::new() };
+    let mut problems = Vec::new();
+    let is_watch = |used: &Use| used.parts.starts_with(&["tokio", "sync", "watch"].map(str::to_owned));
+    if source.room() != Some("sync") && uses_of(code).iter().any(is_watch) {
+        problems.push(format!(
+            "{}: tokio's watch wakes its receivers in an order of chance: use crate::sync",
+            source.path
+        ));
+    }
+    let is_biased =
+        |branches: &str| branches.trim_start().trim_start_matches('{').trim_start().starts_with("biased;");
+    if code.split("select!").skip(1).any(|branches| !is_biased(branches)) {
+        problems
+            .push(format!("{}: a select! that is not biased begins with a branch of chance", source.path));
+    }
     problems
 }
 
@@ -825,10 +881,10 @@ fn check_orphans(sources: &[Source]) -> Vec<String> {
         for name in modules(&source.code) {
             let (file, nested) = (format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs"));
             // The shared files of test programs are in a folder beside them.
-            let shared = format!("tests/support/{name}.rs");
+            let shared = [format!("tests/support/{name}.rs"), format!("tests/{name}/mod.rs")];
             let of_tests = source.path.starts_with("tests/");
             waiting.extend(sources.iter().filter(|other| {
-                other.path == file || other.path == nested || (of_tests && other.path == shared)
+                other.path == file || other.path == nested || (of_tests && shared.contains(&other.path))
             }));
         }
     }
@@ -1049,12 +1105,24 @@ mod the_checks_themselves {
             "use tokio::net::TcpStream;",
         ] {
             assert_eq!(check("src/node/a.rs", text, &[]), 1, "{text}");
-            assert_eq!(check("src/rpc/a.rs", text, &[]), 0, "above node: {text}");
+            assert_eq!(check("src/http/a.rs", text, &[]), 0, "not simulated: {text}");
             assert_eq!(check("src/node/tests.rs", text, &[]), 0, "a test: {text}");
         }
         for text in ["clock::now()", "// fs::File", "\"net::\"", "strand::x", "let now = since.elapsed;"] {
             assert_eq!(check("src/node/a.rs", text, &[]), 0, "{text}");
         }
+    }
+
+    #[test]
+    fn wakes_in_an_order_of_chance_are_found() {
+        let count = |path: &str, text: &str| check_wakes(&Source::new(path, text)).len();
+        assert_eq!(count("src/node/a.rs", "use tokio::sync::watch;"), 1);
+        assert_eq!(count("src/node/a.rs", "use tokio::{sync::{mpsc, watch}, time};"), 1);
+        assert_eq!(count("src/node/a.rs", "use tokio::sync::mpsc; use crate::sync::watch;"), 0);
+        assert_eq!(count("src/sync/mod.rs", "pub(crate) use tokio::sync::watch;"), 0);
+        assert_eq!(count("src/serve.rs", "use tokio::sync::watch;"), 0, "not simulated");
+        assert_eq!(count("src/rpc/a.rs", "tokio::select! { a = b => c }"), 1);
+        assert_eq!(count("src/rpc/a.rs", "tokio::select! { biased; a = b => c }"), 0);
     }
 
     #[test]

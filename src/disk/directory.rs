@@ -7,6 +7,7 @@ use std::{
     ops::Range,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -14,7 +15,25 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Disk, DiskFile, FileIdentity};
+use super::{Disk, DiskFile, Disks, FileIdentity};
+
+/// The directories of the file system.
+#[derive(Debug)]
+pub(crate) struct FileSystem;
+
+impl Disks for FileSystem {
+    fn make(&self, path: &Path) -> io::Result<()> {
+        create_directory(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>> {
+        Ok(Arc::new(Directory::open(path)?))
+    }
+
+    fn holds(&self, path: &Path) -> bool {
+        path.exists()
+    }
+}
 
 /// A directory that is open, so that making a change of its names durable takes no descriptor and
 /// no right that may be gone by then.

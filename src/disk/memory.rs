@@ -19,10 +19,114 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Disk, DiskFile, FileIdentity};
+use super::{Disk, DiskFile, Disks, FileIdentity};
 
 /// What a disk writes as a whole.
 const SECTOR: usize = 512;
+
+/// Directories on one disk in memory. Cheap to clone; the clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryDisks {
+    directories: Arc<Mutex<BTreeMap<PathBuf, MemoryDisk>>>,
+    power: Arc<Mutex<Power>>,
+}
+
+impl MemoryDisks {
+    /// Refuses everything from so many operations on.
+    pub(crate) fn fail_after(&self, operations: u64) {
+        let mut power = self.power.lock();
+        power.fails_at = Some(power.operations + operations);
+    }
+
+    /// Has one sync fail after so many others, and every further one.
+    pub(crate) fn fail_sync_after(&self, syncs: u64) {
+        self.power.lock().syncs_left = Some(syncs);
+    }
+
+    /// Whether an operation was refused because the power has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        let power = self.power.lock();
+        power.fails_at.is_some_and(|fails_at| power.operations > fails_at)
+    }
+
+    /// How many operations were asked for.
+    pub(crate) fn operations(&self) -> u64 {
+        self.power.lock().operations
+    }
+
+    /// What is found when the power comes back: see [`MemoryDisk::after_power_loss`].
+    pub(crate) fn after_power_loss(&self, mut is_kept: impl FnMut() -> bool) -> MemoryDisks {
+        let power: Arc<Mutex<Power>> = Arc::default();
+        let directories = self.directories.lock();
+        let kept = directories.iter().map(|(path, directory)| {
+            let found = MemoryDisk { power: power.clone(), ..directory.after_power_loss(&mut is_kept) };
+            (path.clone(), found)
+        });
+        let directories = Arc::new(Mutex::new(kept.collect()));
+        MemoryDisks { directories, power }
+    }
+
+    /// Inverts a bit of a file, as a disk that decays. The bit is among those that were written.
+    pub(crate) fn flip_bit(&self, path: &Path, choose: impl FnOnce(usize) -> usize) {
+        let (directory, name) = (path.parent(), path.file_name().map(Path::new));
+        let directories = self.directories.lock();
+        let directory = directory.and_then(|directory| directories.get(directory));
+        if let (Some(directory), Some(name)) = (directory, name)
+            && let Some(contents) = directory.names.lock().now.get(name)
+        {
+            let mut contents = contents.lock();
+            let bits = contents.durable.bytes.len() * 8;
+            if bits > 0 {
+                let bit = choose(bits);
+                let Contents { now, durable, .. } = &mut *contents;
+                for extent in [now, durable] {
+                    if let Some(byte) = extent.bytes.get_mut(bit / 8) {
+                        *byte ^= 1 << (bit % 8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The paths of all files.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let directories = self.directories.lock();
+        let files = directories.iter().flat_map(|(path, directory)| {
+            directory.names.lock().now.keys().map(|name| path.join(name)).collect::<Vec<_>>()
+        });
+        files.collect()
+    }
+}
+
+/// The directories themselves are there at once, and no crash removes them.
+impl Disks for MemoryDisks {
+    fn make(&self, path: &Path) -> io::Result<()> {
+        self.power.lock().operate()?;
+        for above in path.ancestors() {
+            self.directories.lock().entry(above.to_owned()).or_insert_with(|| MemoryDisk {
+                path: above.to_owned(),
+                names: Arc::default(),
+                power: self.power.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>> {
+        self.power.lock().operate()?;
+        let directory = self.directories.lock().get(path).cloned();
+        Ok(Arc::new(directory.ok_or(io::ErrorKind::NotFound)?))
+    }
+
+    fn holds(&self, path: &Path) -> bool {
+        let directories = self.directories.lock();
+        let parent = path.parent().and_then(|parent| directories.get(parent));
+        let is_file = parent.is_some_and(|parent| {
+            path.file_name().is_some_and(|name| parent.names.lock().now.contains_key(Path::new(name)))
+        });
+        is_file || directories.contains_key(path)
+    }
+}
 
 /// Cheap to clone; the clones are the same disk.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +149,8 @@ struct Names {
 struct Power {
     operations: u64,
     fails_at: Option<u64>,
+    /// The number of syncs until one fails.
+    syncs_left: Option<u64>,
     fails_directory_sync: bool,
     /// Bytes that may be added to the files.
     room: Option<u64>,
@@ -65,6 +171,14 @@ struct Contents {
     is_locked: bool,
     /// Up to where the file has space that was reserved for it.
     reserved: usize,
+}
+
+impl Contents {
+    /// All of it is durable.
+    fn settle(&mut self) {
+        let Contents { durable, unsynced, .. } = self;
+        unsynced.drain(..).for_each(|change| change.keep_some(durable, &mut || true));
+    }
 }
 
 #[derive(Debug)]
@@ -138,6 +252,18 @@ impl Power {
         Ok(())
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        self.operate()?;
+        match &mut self.syncs_left {
+            Some(0) => Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn operate(&mut self) -> io::Result<()> {
         let operation = self.operations;
         self.operations += 1;
@@ -197,7 +323,7 @@ impl Disk for MemoryDisk {
 
     fn sync(&self) -> io::Result<()> {
         let mut power = self.power.lock();
-        power.operate()?;
+        power.sync()?;
         if power.fails_directory_sync {
             return Err(io::Error::other("the directory cannot be synced"));
         }
@@ -306,10 +432,9 @@ impl DiskFile for MemoryFile {
     fn start_writing(&self, _: Range<u64>) {}
 
     fn sync_data(&self) -> io::Result<()> {
-        self.power.lock().operate()?;
+        self.power.lock().sync()?;
         let mut contents = self.contents.lock();
-        contents.durable = contents.now.clone();
-        contents.unsynced.clear();
+        contents.settle();
         Ok(())
     }
 

@@ -18,15 +18,28 @@ use std::{
     io,
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-pub(crate) use directory::{Directory, create_directory};
+pub(crate) use directory::{Directory, FileSystem, create_directory};
 pub(crate) use overlay::Overlay;
 
 /// Whether an operation failed only because the disk, or the part of it that this user may have, is
 /// full. Then it may succeed later.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Where directories are, of which each is a [`Disk`].
+pub(crate) trait Disks: Debug + Send + Sync {
+    /// Makes a directory that only its owner can look into, and those above it that are missing.
+    fn make(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens a directory.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>>;
+
+    /// Whether there is something of this name.
+    fn holds(&self, path: &Path) -> bool;
 }
 
 /// A directory whose files are read and written.

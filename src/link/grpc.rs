@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream::BoxStream};
+use http_body::Body as HttpBody;
 use hyper_util::rt::TokioIo;
 use tonic::{
     Code, Response, Status,
+    body::Body,
+    client::GrpcService,
     codegen::http::Uri,
     transport::{Channel, Endpoint},
 };
@@ -59,7 +63,7 @@ impl Connector for GrpcConnector {
             let dialer = dialer.clone();
             async move { dialer.dial().await.map(TokioIo::new) }
         });
-        Ok(link(endpoint.connect_with_connector_lazy(connector)))
+        Ok(link::<Channel>(endpoint.connect_with_connector_lazy(connector)))
     }
 
     fn reach(&self, way: Arc<Way>, peer: &Peer) -> Result<Arc<dyn Link>, CallError> {
@@ -72,7 +76,7 @@ impl Connector for GrpcConnector {
             let (dialer, way) = (dialer.clone(), way.clone());
             async move { way.dial(&dialer).await.map(TokioIo::new) }
         });
-        Ok(link(endpoint.connect_with_connector_lazy(connector)))
+        Ok(link::<Channel>(endpoint.connect_with_connector_lazy(connector)))
     }
 }
 
@@ -91,7 +95,14 @@ fn endpoint(dialer: &Dialer, interval: Duration, timeout: Duration) -> Result<En
         .http2_max_local_error_reset_streams(None))
 }
 
-fn link(channel: Channel) -> Arc<dyn Link> {
+/// The connection that `channel` is.
+pub(crate) fn link<C>(channel: C) -> Arc<dyn Link>
+where
+    C: Transport,
+    C::Future: Send,
+    C::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <C::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
+{
     let client = PeerClient::new(channel)
         .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
@@ -99,7 +110,15 @@ fn link(channel: Channel) -> Arc<dyn Link> {
 }
 
 /// Cheap to clone: the clones share the connection.
-struct GrpcLink(PeerClient<Channel>);
+struct GrpcLink<C>(PeerClient<C>);
+
+/// What calls are made over: in production a [`Channel`], in a simulation something that hands requests to other
+/// members.
+pub(crate) trait Transport: GrpcService<Body> + Clone + Send + Sync + 'static {}
+
+impl<C: GrpcService<Body> + Clone + Send + Sync + 'static> Transport for C {}
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A stream of requests under a name of its own: the compiler cannot show that a future that holds a
 /// boxed one may move to another thread.
@@ -122,7 +141,13 @@ macro_rules! call {
     }};
 }
 
-impl Link for GrpcLink {
+impl<C> Link for GrpcLink<C>
+where
+    C: Transport,
+    C::Future: Send,
+    C::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <C::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
+{
     fn raft(&self, request: RaftRequest) -> Call<RaftReply> {
         call!(self, raft, request)
     }

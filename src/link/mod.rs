@@ -24,9 +24,17 @@ pub(crate) use calls::{
     BaseMismatch, Change, ChangeRefusal, Contacts, Forwarded, KnownCluster, KnownMember, LeaseAnswer,
     LeaseQuery, MemberStatus, MessageKind, PROTOCOL_VERSION, PeerError, REMOVED,
 };
+pub(crate) use connection::Connector;
 pub(crate) use dedicated::DedicatedLink;
 pub(crate) use grpc::GrpcConnector;
 pub(crate) use peer::Peer;
 pub(crate) use peers::Peers;
 pub(crate) use piece::Piece;
+// For a network that is simulated.
+#[cfg(test)]
+pub(crate) use connection::{CallError, Link};
+#[cfg(test)]
+pub(crate) use grpc::link;
 pub(crate) use reach::members_at;
+#[cfg(test)]
+pub(crate) use way::Way;

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::{
     calls::{
@@ -38,6 +38,7 @@ use crate::{
         AddMember, ChangeRequest, Envelope, LeaseRequest, MembersRequest, ProposeRequest, RaftKind,
         RaftRequest, ReadIndexRequest, SnapshotPiece, UpdateMember, change_request as pb,
     },
+    sync::watch,
     telemetry::{Metrics, PeerMetrics},
     types::{Base, MemberId},
 };

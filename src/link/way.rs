@@ -24,13 +24,13 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::watch,
     time,
 };
 
 use crate::{
     clock, limits,
     sockets::{Dialer, Io},
+    sync::watch,
 };
 
 /// An attempt to connect to a peer port has one part in so many of the longest silence. Then a tunnel is

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    limits::{ANSWER_PIECE_BYTES, RANGE_STRIDE_KEYS, READ_STRIDE_BYTES, READ_STRIDE_RECORDS},
+    limits::{ANSWER_PIECE_BYTES, Knob, RANGE_STRIDE_KEYS, READ_STRIDE_BYTES, READ_STRIDE_RECORDS},
     mvcc::{
         Hold, Range, RangeResult, RevBounds, RevError, SortOrder, SortTarget, Step, Store,
         key_index::Live,
@@ -162,7 +162,7 @@ impl<'a> RangeWalk<'a> {
     /// Visits the next keys, [`RANGE_STRIDE_KEYS`] at most. [`RangeWalk::digest`] is to be called after each
     /// stride.
     pub(crate) fn step(&mut self, store: &Store) -> Result<Step, RevError> {
-        self.step_of(store, RANGE_STRIDE_KEYS)
+        self.step_of(store, Knob::RangeStrideKeys.or(RANGE_STRIDE_KEYS))
     }
 
     pub(super) fn step_of(&mut self, store: &Store, keys_max: usize) -> Result<Step, RevError> {

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot},
     time,
 };
 
@@ -31,6 +31,7 @@ use super::{
     long_answer::LongAnswers,
     mailbox::{Confirmed, Mailbox, Ticket},
     members,
+    outside::Outside,
     passwords::Passwords,
     patience::Patience,
     peer::{AskingBack, ToldRefusals},
@@ -48,15 +49,15 @@ use crate::{
     chance::Chance,
     config::{Config, ETCD_CLUSTER_VERSION},
     limits,
-    link::{GrpcConnector, Peer, Peers, REMOVED},
+    link::{Connector, Peer, Peers, REMOVED},
     raft::{
         Consensus, Leadership, LeaseClock, LogStore, Logins, Parts, RaftStateMachine, Replica, ReplicaLock,
         Tags, Timing, Tokens,
     },
     sockets::Io,
     storage::{Database, Reserve},
+    sync::watch,
     telemetry::{GoDuration, Metrics},
-    tls::Trust,
     types::Rev,
     v2::Hub as V2Hub,
     watch::WatchHub,
@@ -170,6 +171,7 @@ pub(super) struct Signals {
 /// What the core thread begins with.
 pub(super) struct Core {
     config: Config,
+    connector: Arc<dyn Connector>,
     chance: Chance,
     identity: Identity,
     founders: BTreeMap<u64, Peer>,
@@ -204,7 +206,7 @@ impl Core {
     /// With the mark that it moves, and those that it sees.
     pub(super) fn new(
         config: Config,
-        chance: Chance,
+        outside: Outside,
         data_dir: &DataDir,
         state: State,
         tokens: Tokens,
@@ -218,7 +220,8 @@ impl Core {
         Core {
             logins: Arc::new(logins),
             config,
-            chance,
+            connector: outside.connector,
+            chance: outside.chance,
             identity: data_dir.identity,
             founders: data_dir.founders.clone(),
             own_cells: data_dir.own_cells.clone(),
@@ -252,9 +255,8 @@ impl Core {
     async fn start_consensus(&self, giving_up: watch::Receiver<bool>) -> Option<Joined> {
         let Identity { cluster, member, base } = self.identity;
         let metrics = self.state.metrics.clone();
-        let connector = Arc::new(GrpcConnector::new(Trust::new(&self.config.peer_security)));
-        let peers =
-            Arc::new(Peers::new(cluster.0, member.0, base, connector, self.config.election_timeout, metrics));
+        let (connector, election_timeout) = (self.connector.clone(), self.config.election_timeout);
+        let peers = Arc::new(Peers::new(cluster.0, member.0, base, connector, election_timeout, metrics));
         let timing = Timing {
             heartbeat: self.config.heartbeat,
             election_timeout: self.config.election_timeout,

@@ -20,20 +20,17 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::runtime;
 
-use super::{StartError, snapshot, unfit};
+use super::{StartError, outside::Outside, snapshot, unfit};
 use crate::{
     config::{self, ClusterState, Config},
-    disk::{self, Directory, Disk, DiskFile},
+    disk::{DiskFile, Disks},
     limits,
-    link::{self, GrpcConnector, KnownCluster, KnownMember, Peer},
+    link::{self, KnownCluster, KnownMember, Peer},
     raft::{self, LogStore, Replica, base},
     sockets::{self, Resolver},
     storage::{Checkpoint, Database, StorageError, Table, io_error},
     telemetry::list,
-    threads,
-    tls::Trust,
     types::{Base, ClusterId, MemberId},
 };
 
@@ -121,17 +118,18 @@ pub(crate) struct Identity {
     pub(crate) base: Option<Base>,
 }
 
-pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
+pub(crate) async fn open(config: &Config, outside: &Outside) -> Result<DataDir, StartError> {
+    let disks = &*outside.disks;
     let member_dir = config.data_dir.join("member");
-    unfit::refuse_etcd(&config.data_dir)?;
-    unfit::refuse_unfinished(&config.data_dir)?;
+    unfit::refuse_etcd(disks, &config.data_dir)?;
+    unfit::refuse_unfinished(disks, &config.data_dir)?;
     let snap_dir = snapshot::snap_dir(&config.data_dir);
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     for dir in [&snap_dir, &wal_dir] {
-        create_dir(dir)?;
+        create_dir(disks, dir)?;
     }
-    let lock = lock(&member_dir, &config.data_dir)?;
-    let disk = Arc::new(Directory::open(&snap_dir).map_err(io_error("open", &snap_dir))?);
+    let lock = lock(disks, &member_dir, &config.data_dir)?;
+    let disk = disks.open(&snap_dir).map_err(io_error("open", &snap_dir))?;
     snapshot::remove_leftovers(&*disk);
     let database = Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?;
     let database = Arc::new(database);
@@ -142,10 +140,10 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
             let reader = database.reader()?;
             let contents = base::of_contents(&reader)?;
             let (identity, mut cells) = if joined {
-                let identity = join(config, contents)?;
+                let identity = join(config, contents, outside).await?;
                 (identity, base::joining_cells(&reader, identity.base)?)
             } else {
-                let identity = found(config, contents)?;
+                let identity = found(config, contents, outside).await?;
                 (identity, base::founding_cells(&reader, contents, &founders(config, identity))?)
             };
             if contents != Base::EMPTY {
@@ -170,8 +168,8 @@ pub(crate) fn open(config: &Config) -> Result<DataDir, StartError> {
     Ok(DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock })
 }
 
-fn create_dir(dir: &Path) -> Result<(), StartError> {
-    disk::create_directory(dir).map_err(|error| {
+fn create_dir(disks: &dyn Disks, dir: &Path) -> Result<(), StartError> {
+    disks.make(dir).map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => {
                 "give this user write permission for that directory, or choose another --data-dir"
@@ -183,9 +181,13 @@ fn create_dir(dir: &Path) -> Result<(), StartError> {
     })
 }
 
-pub(super) fn lock(member_dir: &Path, data_dir: &Path) -> Result<Box<dyn DiskFile>, StartError> {
+pub(super) fn lock(
+    disks: &dyn Disks,
+    member_dir: &Path,
+    data_dir: &Path,
+) -> Result<Box<dyn DiskFile>, StartError> {
     let name = Path::new("lock");
-    let opened = Directory::open(member_dir).and_then(|disk| match disk.open(name) {
+    let opened = disks.open(member_dir).and_then(|disk| match disk.open(name) {
         Err(error) if error.kind() == ErrorKind::NotFound => disk.create(name),
         opened => opened,
     });
@@ -273,10 +275,10 @@ pub(super) fn found_restored(
 }
 
 /// The identity of a first member that begins with `base`.
-fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
+async fn found(config: &Config, base: Base, outside: &Outside) -> Result<Identity, StartError> {
     verify_founder(config)?;
     let (cluster, member) = founder_ids(config);
-    let others = ask_others(config, ControlFlow::Break);
+    let others = ask_others(config, outside, ControlFlow::Break).await;
     // Their cluster may be about to be replaced by this one, member by member. Until enough of them
     // are this member waits, as the members of two clusters do not speak to each other.
     if let Some(KnownCluster { id: theirs, .. }) = &others
@@ -317,7 +319,7 @@ fn found(config: &Config, base: Base) -> Result<Identity, StartError> {
 
 /// The identity that the cluster has given to whoever comes with this member's peer URLs. `contents`
 /// is what the data directory holds before.
-fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
+async fn join(config: &Config, contents: Base, outside: &Outside) -> Result<Identity, StartError> {
     config.verify_join().map_err(|error| StartError::Refused(error.to_string()))?;
     if contents != Base::EMPTY {
         return Err(StartError::Refused(format!(
@@ -330,7 +332,7 @@ fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
     let mut refusal = None;
     // A member may not have applied yet that this one was added, while another has: whoever answers the operator's
     // `member add` knows of it.
-    let identity = ask_others(config, |cluster| match admit(config, cluster) {
+    let identity = ask_others(config, outside, |cluster| match admit(config, cluster) {
         Ok(identity) => ControlFlow::Break(Ok(identity)),
         Err(NoPlace::Started(member)) => ControlFlow::Break(Err(StartError::Refused(format!(
             "member {member} has already been bootstrapped; if its data is lost, remove the member from the cluster \
@@ -340,7 +342,8 @@ fn join(config: &Config, contents: Base) -> Result<Identity, StartError> {
             refusal = Some(StartError::Refused(detail));
             ControlFlow::Continue(())
         }
-    });
+    })
+    .await;
     let unanswered = || {
         StartError::Refused(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
@@ -418,9 +421,10 @@ fn match_members<'a>(config: &Config, members: &'a [KnownMember]) -> Result<&'a 
 
 /// Shows `judge` what the other members say about their cluster, in the order in which they answer, until it has heard
 /// enough; `None` where it never has, because they do not answer or because it goes on after each of them.
-fn ask_others<T: Send>(
+async fn ask_others<T>(
     config: &Config,
-    mut judge: impl FnMut(KnownCluster) -> ControlFlow<T> + Send,
+    outside: &Outside,
+    mut judge: impl FnMut(KnownCluster) -> ControlFlow<T>,
 ) -> Option<T> {
     let others = config.initial_cluster.iter();
     let others: Vec<&String> =
@@ -428,25 +432,18 @@ fn ask_others<T: Send>(
     if others.is_empty() {
         return None;
     }
-    let ask = || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
-        runtime.block_on(async {
-            let connector = &GrpcConnector::new(Trust::new(&config.peer_security));
-            let asked = others.iter().map(|url| {
-                let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
-                async move { link::members_at(connector, &peer, ASK_TIMEOUT).await }
-            });
-            let mut asked: FuturesUnordered<_> = asked.collect();
-            while let Some(answer) = asked.next().await {
-                if let Ok(cluster) = answer
-                    && let ControlFlow::Break(judgement) = judge(cluster)
-                {
-                    return Some(judgement);
-                }
-            }
-            None
-        })
-    };
-    threads::apart(ask)
+    let connector = &*outside.connector;
+    let asked = others.iter().map(|url| {
+        let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
+        async move { link::members_at(connector, &peer, ASK_TIMEOUT).await }
+    });
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    while let Some(answer) = asked.next().await {
+        if let Ok(cluster) = answer
+            && let ControlFlow::Break(judgement) = judge(cluster)
+        {
+            return Some(judgement);
+        }
+    }
+    None
 }

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
+use tokio::{runtime::Handle, task::JoinHandle, time};
 
 use super::{Node, ProposeError, mailbox::Mailbox};
-use crate::{apply::Command, limits, types::LeaseId};
+use crate::{apply::Command, limits, sync::watch, types::LeaseId};
 
 /// Pause before a clean-up is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

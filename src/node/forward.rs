@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
     ProposeError,
@@ -27,6 +27,7 @@ use crate::{
     clock,
     link::{Forwarded, Peers},
     raft::{Began, Consensus, Fate, Leadership, NotProposed, Tags},
+    sync::watch,
 };
 
 /// Pause before a leader that refused a batch is asked again, unless leadership changes earlier.
@@ -139,6 +140,11 @@ impl Forwarder {
                         Ok(Forwarded::Applied | Forwarded::Unknown) => None,
                         Err(error) => {
                             self.patience.connection_lost();
+                            #[cfg(test)]
+                            let error = match crate::planted::is(crate::planted::Bug::ProposedTwice) {
+                                true => return Some(Attempt::Refused),
+                                false => error,
+                            };
                             if !error.was_sent {
                                 return Some(Attempt::Refused);
                             }

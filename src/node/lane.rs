@@ -5,10 +5,10 @@
 //! that run, so the cost does not grow with the number of callers. A waiting run does not begin once all
 //! its callers have gone, and a run under way can see that and end early.
 
+use crate::sync::watch;
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 /// See the module. `K` is what a caller asks for, `T` is the result.
 pub(super) struct Lane<K, T> {

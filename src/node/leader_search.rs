@@ -7,11 +7,12 @@
 
 use std::{future, mem, time::Duration};
 
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use crate::{
     link::Peer,
     raft::{Consensus, Leadership},
+    sync::watch,
 };
 
 /// The leader of a term.

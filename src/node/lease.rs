@@ -227,7 +227,11 @@ impl Node {
                 }
             }
         }
-        if !self.confirm_leadership(term).await {
+        #[cfg(test)]
+        let asks = !crate::planted::is(crate::planted::Bug::RenewOnDemotedLeader);
+        #[cfg(not(test))]
+        let asks = true;
+        if asks && !self.confirm_leadership(term).await {
             return None;
         }
         if kept == Kept::Ended {
@@ -309,9 +313,24 @@ impl Node {
     pub(super) fn promote_leases(&self, term: u64) {
         let replica = self.shared.replica.read();
         let leases = replica.state.lessor.leases().map(|(id, lease)| (id, lease.remaining()));
+        #[cfg(test)]
+        let leases = leases.map(|(id, remaining)| {
+            (
+                id,
+                if crate::planted::is(crate::planted::Bug::LeasesCutShort) {
+                    remaining / 8
+                } else {
+                    remaining
+                },
+            )
+        });
         let mut expiry = self.expiry();
         assert_eq!(expiry.term(), None, "the deadlines of one term are gone before those of the next");
-        expiry.promote(term, clock::now(), self.shared.config.election_timeout, leases);
+        let extension = self.shared.config.election_timeout;
+        #[cfg(test)]
+        let extension =
+            if crate::planted::is(crate::planted::Bug::LeasesCutShort) { Duration::ZERO } else { extension };
+        expiry.promote(term, clock::now(), extension, leases);
     }
 
     /// Notes in the log what is left of leases that nobody has renewed for long.

@@ -24,6 +24,8 @@ mod end;
 mod error;
 mod export;
 mod forward;
+#[cfg(test)]
+mod glance;
 mod hash;
 mod health;
 mod identity;
@@ -36,6 +38,7 @@ mod login;
 mod long_answer;
 mod mailbox;
 mod members;
+mod outside;
 mod passwords;
 mod past;
 mod patience;
@@ -67,7 +70,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use admin::Member;
 pub(crate) use answer_memory::Memory;
@@ -79,6 +82,7 @@ pub(crate) use export::export;
 pub(crate) use health::MemberHealth;
 pub(crate) use identity::Credentials;
 pub(crate) use long_answer::Tail;
+pub(crate) use outside::Outside;
 pub(crate) use passwords::{Origin, PasswordError};
 pub(crate) use past::ManyEvents;
 pub(crate) use peer::{Envelope, PeerRefusal};
@@ -124,6 +128,7 @@ use crate::{
     raft::{Consensus, Leadership, LeaseClock, Logins, ReplicaLock},
     sockets::Io,
     storage::Database,
+    sync::watch,
     telemetry::Metrics,
     threads,
     types::{ClusterId, MemberId, Rev},
@@ -203,6 +208,10 @@ impl Node {
 
     pub(crate) fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    pub(crate) fn chance(&self) -> &Chance {
+        &self.shared.chance
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {

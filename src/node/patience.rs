@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::ProposeError;
-use crate::{clock, raft::Leadership};
+use crate::{clock, raft::Leadership, sync::watch};
 
 /// How long a request may take, and what is remembered of trouble on the way to the leader.
 pub(super) struct Patience {

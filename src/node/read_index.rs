@@ -7,7 +7,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{
     ProposeError,
@@ -19,6 +19,7 @@ use crate::{
     clock, limits,
     link::Peers,
     raft::{Consensus, Leadership},
+    sync::watch,
     telemetry::Metrics,
 };
 
@@ -65,6 +66,10 @@ impl ReadIndex {
 
     /// After this, this member has applied everything that was committed before the call.
     async fn round(&self) -> Result<Confirmed, ProposeError> {
+        #[cfg(test)]
+        if crate::planted::is(crate::planted::Bug::ReadWithoutBarrier) {
+            return Ok(Confirmed::ByAnotherLeader);
+        }
         let mut search = LeaderSearch::new(&self.consensus, &self.leadership, self.own, RETRY_PAUSE);
         loop {
             let leader = match search.next(self.patience.limit).await {

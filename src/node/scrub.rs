@@ -13,13 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::{Node, ProposeError};
 use crate::{
     apply::{Alarm, AlarmKind, Command},
     limits,
     storage::{Database, StorageError},
+    sync::watch,
     types::Revision,
 };
 

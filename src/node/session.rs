@@ -11,7 +11,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::{
     ChangeError, Credentials, Found, Member, MemberHealth, Memory, MoveLeaderError, Node, ProposeError,
@@ -26,6 +26,7 @@ use crate::{
     auth::{AuthError, AuthStore},
     link::Change,
     mvcc::{KvHash, Range, RangeResult},
+    sync::watch,
     types::{Caller, LeaseId, MemberId, Rev, Secret},
 };
 

@@ -5,12 +5,9 @@
 //! thread, and last the disk thread, which makes one more checkpoint, so that the next start has
 //! nothing to replay.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::sync::Arc;
 
-use tokio::{
-    runtime,
-    sync::{mpsc, oneshot, watch},
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Node, StartError,
@@ -18,21 +15,22 @@ use super::{
     boot::{self, DataDir},
     disk_thread::{DiskThread, Orders},
     end::End,
+    outside::Outside,
 };
 use crate::{
-    chance::Chance,
     config::Config,
-    disk::Directory,
     raft::{LogStore, Replica, Tokens, base, open_log},
-    storage::io_error,
+    storage::{StorageError, io_error},
+    sync::watch,
     telemetry::Metrics,
-    threads,
+    threads::{self, Thread},
 };
 
 /// A data directory that has been read. No thread of the member runs yet, and nothing is written:
 /// a process that ends now loses nothing.
 pub(crate) struct Opened {
     config: Config,
+    outside: Outside,
     metrics: Arc<Metrics>,
     data_dir: DataDir,
     replica: Replica,
@@ -45,23 +43,28 @@ pub(crate) struct Running {
     stopping: watch::Sender<bool>,
     /// Ends the core.
     end_core: oneshot::Sender<()>,
-    core: JoinHandle<()>,
+    core: Thread,
     orders: Arc<Orders>,
-    disk_thread: JoinHandle<()>,
+    disk_thread: Thread,
     ready: mpsc::Receiver<Result<Node, StartError>>,
     end: mpsc::Receiver<End>,
     _data_dir: DataDir,
 }
 
-/// Opens the data directory, and reads the database and the log.
-pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, StartError> {
+/// Opens the data directory, and reads the database and the log. A new member also asks the others, and waits for
+/// their answer; everything else waits for the disk.
+pub(crate) async fn open(
+    config: Config,
+    metrics: Arc<Metrics>,
+    outside: Outside,
+) -> Result<Opened, StartError> {
     let tokens = Tokens::open(&config.auth_token, config.auth_token_ttl)?;
-    let data_dir = boot::open(&config)?;
+    let data_dir = boot::open(&config, &outside).await?;
     let replica = Replica::open(data_dir.database.clone())?;
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
-    let wal_dir = Directory::open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
+    let wal_dir = outside.disks.open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
     let founders = data_dir.founders.len();
-    let log = open_log(Arc::new(wal_dir), log_has_begun, &replica, founders, metrics.clone())?;
+    let log = open_log(wal_dir, log_has_begun, &replica, founders, metrics.clone())?;
     if !log_has_begun {
         boot::note_log_begun(&data_dir.database)?;
     }
@@ -72,17 +75,12 @@ pub(crate) fn open(config: Config, metrics: Arc<Metrics>) -> Result<Opened, Star
     if config.force_new_cluster {
         boot::force_new_cluster(&config, data_dir.identity, &replica, &log)?;
     }
-    Ok(Opened { config, metrics, data_dir, replica, log, tokens })
+    Ok(Opened { config, outside, metrics, data_dir, replica, log, tokens })
 }
 
 impl Opened {
-    /// Starts the member's threads. What the member does by chance comes from `chance`.
-    /// `serve_peers` runs on the core thread, from before the first election.
-    pub(crate) fn run<F>(
-        self,
-        chance: Chance,
-        serve_peers: impl FnOnce(Node) -> F + Send + 'static,
-    ) -> Running
+    /// Starts the member's threads. `serve_peers` runs on the core thread, from before the first election.
+    pub(crate) fn run<F>(self, serve_peers: impl FnOnce(Node) -> F + Send + 'static) -> Running
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -106,42 +104,45 @@ impl Opened {
         let disk_thread = start_disk_thread(disk_thread, signals.fail.clone());
         let orders = state.orders.clone();
         let marks = (applied, marks_seen);
-        let core = Core::new(self.config, chance, &self.data_dir, state, self.tokens, marks, signals);
+        let core = Core::new(self.config, self.outside, &self.data_dir, state, self.tokens, marks, signals);
         let core = start_core_thread(core, serve_peers, core_ends);
         Running { stopping, end_core, core, orders, disk_thread, ready, end, _data_dir: self.data_dir }
     }
 }
 
-fn start_disk_thread(disk_thread: DiskThread, fail: mpsc::Sender<End>) -> JoinHandle<()> {
-    threads::spawn("retcd-disk", move || {
-        if let Err(error) = disk_thread.run() {
+fn start_disk_thread(disk_thread: DiskThread, fail: mpsc::Sender<End>) -> Thread {
+    let ended = move |result: Result<(), StorageError>| {
+        if let Err(error) = result {
             let _ = fail.try_send(End::Failed(format!("checkpoint failed: {error}")));
         }
-    })
+    };
+    #[cfg(test)]
+    if threads::is_simulated() {
+        let work = async move { ended(disk_thread.run_as_task().await) };
+        return threads::try_host("retcd-disk", work).expect("a task can be started");
+    }
+    threads::begin("retcd-disk", move || ended(disk_thread.run()))
 }
 
 fn start_core_thread<F>(
     core: Core,
     serve_peers: impl FnOnce(Node) -> F + Send + 'static,
     core_ends: oneshot::Receiver<()>,
-) -> JoinHandle<()>
+) -> Thread
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    threads::spawn("retcd-core", move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime needs nothing but memory and a few descriptors");
-        runtime.block_on(core.run(serve_peers, core_ends));
-    })
+    let thread = threads::try_host("retcd-core", core.run(serve_peers, core_ends));
+    thread.expect("the system can start a thread with a runtime")
 }
 
 /// The whole way at once, for a member that is alone.
 #[cfg(test)]
 pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> (Running, Node) {
-    let mut running =
-        open(config, metrics).expect("the directory can be opened").run(Chance::from_system(), |_| async {});
-    let ready = threads::apart(|| running.ready.blocking_recv());
-    let node = ready.expect("the core runs").expect("the member starts");
+    let outside = Outside::of_process(&config);
+    let opened = threads::wait(open(config, metrics, outside));
+    let mut running = opened.expect("the directory can be opened").run(|_| async {});
+    let node = threads::wait(running.ready()).expect("the member starts");
     (running, node)
 }
 
@@ -165,13 +166,18 @@ impl Running {
         }
     }
 
-    /// Ends the member: everything applied is in the database afterwards.
+    /// Ends the member and blocks until it has ended.
     pub(crate) fn stop(self) {
+        threads::wait(self.stopped());
+    }
+
+    /// Ends the member: everything applied is in the database afterwards.
+    pub(crate) async fn stopped(self) {
         self.announce_stop();
         // The core thread may have ended already, and then nothing receives this.
         let _ = self.end_core.send(());
-        threads::join(self.core);
+        self.core.ended().await;
         self.orders.stop();
-        threads::join(self.disk_thread);
+        self.disk_thread.ended().await;
     }
 }

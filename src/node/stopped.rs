@@ -8,7 +8,7 @@ use std::{
 use super::{StartError, boot, snapshot, unfit};
 use crate::{
     config::Config,
-    disk::{Directory, Disk, DiskFile},
+    disk::{Directory, Disk, DiskFile, FileSystem},
     limits,
     raft::{Replica, catch_up, open_log},
     storage::{Database, StorageError, io_error},
@@ -25,12 +25,12 @@ pub(super) struct StoppedMember {
 impl StoppedMember {
     /// `None` where there is no member.
     pub(super) fn find(config: &Config) -> Result<Option<StoppedMember>, StartError> {
-        unfit::refuse_etcd(&config.data_dir)?;
+        unfit::refuse_etcd(&FileSystem, &config.data_dir)?;
         let (snap_dir, member_dir) = (snapshot::snap_dir(&config.data_dir), config.data_dir.join("member"));
         if !snap_dir.join("db").is_file() {
             return Ok(None);
         }
-        let lock = boot::lock(&member_dir, &config.data_dir)?;
+        let lock = boot::lock(&FileSystem, &member_dir, &config.data_dir)?;
         let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
         Ok(Some(StoppedMember { snap_dir, wal_dir, _lock: lock }))
     }

@@ -6,19 +6,16 @@
 use std::path::Path;
 
 use super::StartError;
-use crate::{
-    bbolt::is_bbolt,
-    disk::{Directory, Disk},
-};
+use crate::{bbolt::is_bbolt, disk::Disks};
 
 /// Where `retcd snapshot restore` makes the directory of a member, until it is complete.
 pub(super) const UNFINISHED: &str = "member.restoring";
 
 /// Refuses a data directory in which a restore was interrupted, because it would be taken for an empty
 /// one.
-pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), StartError> {
+pub(super) fn refuse_unfinished(disks: &dyn Disks, data_dir: &Path) -> Result<(), StartError> {
     let unfinished = data_dir.join(UNFINISHED);
-    if !unfinished.exists() {
+    if !disks.holds(&unfinished) {
         return Ok(());
     }
     Err(StartError::Refused(format!(
@@ -30,14 +27,14 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), StartError> {
 }
 
 /// A directory of real etcd has the same names in it: a bbolt file, and its own log segments.
-pub(super) fn refuse_etcd(data_dir: &Path) -> Result<(), StartError> {
+pub(super) fn refuse_etcd(disks: &dyn Disks, data_dir: &Path) -> Result<(), StartError> {
     let member_dir = data_dir.join("member");
     let is_etcd_segment =
         |name: &str| name.ends_with(".wal") && name.len() == "0000000000000000-0000000000000000.wal".len();
-    let names = Directory::open(&member_dir.join("wal")).and_then(|wal| wal.list()).unwrap_or_default();
+    let names = disks.open(&member_dir.join("wal")).and_then(|wal| wal.list()).unwrap_or_default();
     let is_of_etcd = names.iter().any(|name| is_etcd_segment(&name.to_string_lossy()))
         // The log may be elsewhere.
-        || is_database_of_etcd(&member_dir.join("snap"));
+        || is_database_of_etcd(disks, &member_dir.join("snap"));
     if !is_of_etcd {
         return Ok(());
     }
@@ -51,8 +48,8 @@ pub(super) fn refuse_etcd(data_dir: &Path) -> Result<(), StartError> {
 
 /// Whether the database in this directory is one of etcd. A file that cannot be read is not: opening
 /// it will fail, and say why.
-fn is_database_of_etcd(snap_dir: &Path) -> bool {
+fn is_database_of_etcd(disks: &dyn Disks, snap_dir: &Path) -> bool {
     let mut head = [0; 64];
-    let file = Directory::open(snap_dir).and_then(|snap| snap.open_to_read(Path::new("db")));
+    let file = disks.open(snap_dir).and_then(|snap| snap.open_to_read(Path::new("db")));
     file.is_ok_and(|file| file.read_at(&mut head, 0).is_ok()) && is_bbolt(&head)
 }

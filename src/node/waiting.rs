@@ -12,13 +12,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::{Node, members::quorum};
 use crate::{
     clock,
     link::Peer,
     raft::Leadership,
+    sync::watch,
     telemetry::{self, GoDuration, list},
     types::{ClusterId, MemberId},
 };

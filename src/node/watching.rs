@@ -18,8 +18,8 @@ use crate::{
     apply::admission::Call,
     auth::AuthError,
     limits::{
-        HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, WATCH_BATCH_REVS, WATCH_QUEUE, WATCH_WHOLE_EVENTS,
-        WATCHERS_JUDGED_AT_ONCE,
+        HISTORY_BYTES_MAX, HISTORY_BYTES_PER_WATCHER, Knob, WATCH_BATCH_REVS, WATCH_QUEUE,
+        WATCH_WHOLE_EVENTS, WATCHERS_JUDGED_AT_ONCE,
     },
     mvcc::{History, LongHistory, RevError},
     types::{Caller, Chunked, Event, Rev},
@@ -81,7 +81,7 @@ pub(crate) enum NotCreated {
 
 impl WatchStream {
     pub(super) fn open(node: Node, credentials: Credentials) -> WatchStream {
-        let feed = node.watch_hub().open_stream(WATCH_QUEUE);
+        let feed = node.watch_hub().open_stream(Knob::WatchQueue.or(WATCH_QUEUE));
         WatchStream {
             node,
             credentials,

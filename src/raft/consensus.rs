@@ -17,10 +17,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::{
-    sync::{oneshot, watch},
-    time,
-};
+use tokio::{sync::oneshot, time};
 
 use super::{
     expected_log::ExpectedLog,
@@ -39,6 +36,7 @@ use crate::{
     chance::Chance,
     clock, limits,
     link::{Peer, Peers},
+    sync::watch,
 };
 
 type Raft = openraft::Raft<TypeConfig, RaftStateMachine>;
@@ -211,6 +209,11 @@ impl Consensus {
     /// The index that a read has to wait for, confirmed by a quorum after this call. `None` if
     /// this member does not lead, or cannot reach a quorum. Comes with the term that it led then.
     pub(crate) async fn read_index(&self) -> Option<(u64, u64)> {
+        #[cfg(test)]
+        if crate::planted::is(crate::planted::Bug::LeaderReadsAlone) {
+            let now = self.leadership();
+            return now.is_leader.then_some((0, now.term));
+        }
         let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
         read.ok().map(|(read, _)| (read.index(), read.committed_leader_id().term))
     }

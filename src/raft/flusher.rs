@@ -16,14 +16,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-        mpsc,
     },
     time::Duration,
 };
 
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{stages::SlowSyncs, typ::TypeConfig};
 use crate::{
@@ -57,7 +56,7 @@ pub(super) struct Flusher {
     flushed: Mutex<u64>,
     advanced: Condvar,
     /// Started with the first job.
-    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,
     metrics: Arc<Metrics>,
     pub(super) slow_syncs: Arc<SlowSyncs>,
 }
@@ -230,13 +229,11 @@ impl Flusher {
         flusher.pending.fetch_add(1, Ordering::AcqRel);
         let mut queue = flusher.queue.lock();
         let queue = queue.get_or_insert_with(|| {
-            let (queue, jobs) = mpsc::channel();
-            let flusher = flusher.clone();
-            let thread = LogThread { flusher, jobs, next: None };
-            threads::spawn("retcd-log", move || thread.run());
+            let (queue, jobs) = mpsc::unbounded_channel();
+            LogThread { flusher: flusher.clone(), jobs, next: None }.start();
             queue
         });
-        queue.send(job).expect("the thread lives as long as its queue");
+        assert!(queue.send(job).is_ok(), "the thread lives as long as its queue");
     }
 
     fn flush(&self, mut jobs: Vec<Job>) {
@@ -269,17 +266,38 @@ impl Flusher {
 /// The state of the thread.
 struct LogThread {
     flusher: Arc<Flusher>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::UnboundedReceiver<Job>,
     /// The job that ended the wait for one.
     next: Option<Job>,
 }
 
 impl LogThread {
+    fn start(self) {
+        #[cfg(test)]
+        if threads::is_simulated() {
+            drop(tokio::spawn(self.run_as_task()));
+            return;
+        }
+        threads::spawn("retcd-log", move || self.run());
+    }
+
+    /// The same as [`LogThread::run`] for a simulated member, whose threads are tasks.
+    #[cfg(test)]
+    async fn run_as_task(mut self) {
+        loop {
+            if !self.turn() {
+                let Some(job) = self.jobs.recv().await else { return };
+                self.next = Some(job);
+                threads::disk_pause().await;
+            }
+        }
+    }
+
     /// Takes turns for as long as the process runs: the flusher holds the other end of the queue.
     fn run(mut self) {
         loop {
             if !self.turn() {
-                let Ok(job) = self.jobs.recv() else { return };
+                let Some(job) = self.jobs.blocking_recv() else { return };
                 self.next = Some(job);
             }
         }

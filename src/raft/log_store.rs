@@ -267,6 +267,17 @@ impl LogStore {
         flusher.wait_for(index);
     }
 
+    /// Whether a wait for entry `index` would be over at once.
+    #[cfg(test)]
+    pub(crate) fn is_on_disk(&self, index: u64) -> bool {
+        self.flusher().flushed() >= index
+    }
+
+    #[cfg(test)]
+    pub(super) fn read_vote_now(&self) -> Option<Vote> {
+        self.inner.lock().hard_state.map(codec::vote)
+    }
+
     /// The directory of the log.
     pub(crate) fn dir(&self) -> PathBuf {
         self.flusher().reader().dir().to_owned()
@@ -507,6 +518,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let state = codec::hard_state(vote);
             inner.frame.push(&Record::HardState(state));
             inner.hard_state = Some(state);
+            #[cfg(test)]
+            if crate::planted::is(crate::planted::Bug::VoteNotSynced) {
+                return Ok(());
+            }
             inner.write_waited(None, Effect::HardState(state))
         };
         written.wait().await
@@ -592,7 +607,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let last = last_log_id.as_ref().map(codec::position);
             assert!(last <= inner.last, "the log is cut where it has entries");
             assert!(last >= inner.purged, "entries that were released cannot be cut off");
-            inner.frame.push(&Record::Truncate { last });
+            #[cfg(test)]
+            let logs = !crate::planted::is(crate::planted::Bug::TruncateNotLogged);
+            #[cfg(not(test))]
+            let logs = true;
+            if logs {
+                inner.frame.push(&Record::Truncate { last });
+            }
             inner.forget_after(last);
             inner.write_waited(Some(last.map_or(0, |last| last.index)), Effect::None)
         };

@@ -12,7 +12,6 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
 use super::signed_tokens::{SignedTokens, TokenKeyError};
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     auth::{AuthStore, SimpleTokens, TokenHash, jwt::IssueError},
     clock,
     config::AuthToken,
+    sync::watch,
     types::Secret,
 };
 

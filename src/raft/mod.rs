@@ -28,7 +28,10 @@ mod stages;
 mod start_up;
 mod state_machine;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod typ;
+mod watched;
 
 /// What is in the files of a log.
 pub(crate) use crate::wal::{SegmentFindings, inspect as inspect_log};

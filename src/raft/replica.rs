@@ -118,7 +118,12 @@ impl Replica {
             return None;
         }
         let mut cells = Vec::new();
-        if let Some(applied) = &self.applied {
+        #[cfg(test)]
+        let notes = !crate::planted::is(crate::planted::Bug::ForgetAppliedId)
+            || self.applied.is_none_or(|applied| applied.index % 4 == 0);
+        #[cfg(not(test))]
+        let notes = true;
+        if let Some(applied) = self.applied.as_ref().filter(|_| notes) {
             cells.push((APPLIED_CELL.into(), codec::encode_log_id(applied)));
         }
         if meta.last_membership != self.durable.last_membership {
@@ -154,6 +159,8 @@ pub(super) fn admit_members(state: &mut StateMachine, membership: &Membership) {
         .map(|(id, _)| id)
         .filter(|id| membership.get_node(&id.0).is_none() && membership.nodes().next().is_some())
         .collect();
+    #[cfg(test)]
+    let gone = if crate::planted::is(crate::planted::Bug::MemberNotForgotten) { Vec::new() } else { gone };
     for id in gone {
         state.remove_member(id);
     }

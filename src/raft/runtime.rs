@@ -16,6 +16,7 @@ use openraft::{OptionalSend, impls::TokioRuntime, rt::AsyncRuntime};
 use rand::TryRng;
 use tokio::time;
 
+use super::watched::Watched;
 use crate::{chance::Chance, clock};
 
 thread_local! {
@@ -102,7 +103,7 @@ impl Sub<Moment> for Moment {
     }
 }
 
-/// tokio's runtime, except for the times and for `thread_rng`.
+/// tokio's runtime, except for the times, `thread_rng`, and the order in which a watched value wakes who waits for it.
 #[derive(Debug)]
 pub(crate) struct Runtime(TokioRuntime);
 
@@ -115,7 +116,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = Drawn;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = Watched;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 

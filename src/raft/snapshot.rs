@@ -40,6 +40,7 @@ use crate::{
     disk::Disk,
     storage::{Database, Reader},
     telemetry::GoDuration,
+    threads,
 };
 
 pub(super) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotImage>;
@@ -109,7 +110,7 @@ pub(super) fn pinned(reader: Reader, meta: SnapshotMeta) -> Snapshot {
 
 /// Lowers the priority of the calling thread.
 fn give_way() {
-    if let Err(error) = rustix::process::nice(NICENESS) {
+    if let Err(error) = threads::give_way(NICENESS) {
         tracing::warn!(%error, "a snapshot is transferred at full priority");
     }
 }

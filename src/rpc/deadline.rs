@@ -17,6 +17,8 @@ use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
+use crate::clock;
+
 const HEADER: &str = "grpc-timeout";
 
 /// The time at which a call ends at the latest.
@@ -41,7 +43,7 @@ impl Deadline {
     /// Ready once the deadline has passed. Timers fire up to a millisecond late, so the clock is read as
     /// well: a call that arrives without any time left must not be executed.
     pub(crate) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at { Poll::Ready(()) } else { self.timer.as_mut().poll(cx) }
+        if clock::now() >= self.at { Poll::Ready(()) } else { self.timer.as_mut().poll(cx) }
     }
 }
 

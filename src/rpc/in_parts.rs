@@ -31,14 +31,11 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use parking_lot::Mutex;
 use prost::Message;
-use tokio::{
-    task::AbortHandle,
-    time::{self, Instant},
-};
+use tokio::{task::AbortHandle, time};
 use tonic::{Response, Status, body::Body};
 
 use super::rope::Rope;
-use crate::{limits, node::Memory};
+use crate::{clock, limits, node::Memory};
 
 /// The largest message that etcd sends.
 const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
@@ -332,11 +329,11 @@ fn bytes_per_sec_of(bytes: usize) -> u64 {
 /// Drops an answer that the client takes too slowly. The body cannot do that itself, because it is polled only when
 /// the client has taken what came before.
 async fn give_up_when_slow(unsent: Weak<Unsent>, grace: Duration, bytes_per_sec: u64) {
-    let start = Instant::now();
+    let start = clock::now();
     loop {
         time::sleep(grace).await;
         let Some(unsent) = unsent.upgrade() else { return };
-        let since = start.elapsed().saturating_sub(grace);
+        let since = clock::since(start).saturating_sub(grace);
         let is_slow = unsent.taken_bytes.load(Ordering::Relaxed) <= bytes_due(since, bytes_per_sec);
         // While a part is being read, the message is not here: then it is dropped the next time.
         if is_slow && unsent.rest.lock().take().is_some() {

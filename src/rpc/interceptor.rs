@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
-use tokio::time::{self, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{
@@ -32,6 +32,7 @@ use super::{
     status::{self, Refusal},
 };
 use crate::{
+    clock,
     limits::CLIENT_VERSIONS_MAX,
     node::Node,
     telemetry::{GrpcKind, GrpcMethod, Metrics},
@@ -88,7 +89,7 @@ struct LeaderWatch {
 impl LeaderWatch {
     fn new(node: &Node) -> LeaderWatch {
         let period = node.config().election_timeout;
-        let mut ticks = interval_at(time::Instant::now() + period, period);
+        let mut ticks = interval_at((clock::now() + period).into(), period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         LeaderWatch { node: node.clone(), ticks, leaderless: 0 }
     }
@@ -198,7 +199,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Call<S::Future> {
-        let start = Instant::now();
+        let start = clock::now();
         let deadline = match Deadline::parse(request.headers(), start) {
             Ok(deadline) => deadline,
             Err(error) => return Call { state: State::Malformed(error), open: None, deadline: None },
@@ -328,7 +329,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let took = self.start.elapsed();
+        let took = clock::since(self.start);
         let method = self.method();
         method.counters.handled(self.code as i32, took);
         let slow_after = self.table.interceptor.slow_after;

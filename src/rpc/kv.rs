@@ -4,10 +4,7 @@
 //! serializable read. Every request that may write goes through the log, and is answered with its outcome
 //! on this member.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Duration};
 
 use futures_util::stream::{self, BoxStream};
 use prost::Message;
@@ -23,6 +20,7 @@ use super::{
 };
 use crate::{
     apply::{self, Command, Outcome},
+    clock,
     limits::ANSWER_FRAME_BYTES,
     mvcc::Range,
     node::{Found, Memory, Node, Session},
@@ -153,9 +151,9 @@ impl Kv {
         kind: RequestKind,
         read: impl Future<Output = Result<A, Status>>,
     ) -> Result<A, Status> {
-        let start = Instant::now();
+        let start = clock::now();
         let answer = read.await;
-        self.node.metrics().observe_request(kind, answer.is_ok(), start.elapsed());
+        self.node.metrics().observe_request(kind, answer.is_ok(), clock::since(start));
         answer
     }
 

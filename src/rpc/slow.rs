@@ -13,6 +13,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, transport::server::TcpConnectInfo};
 
 use crate::{
+    clock,
     pb::etcdserverpb::{
         DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request as PbOp,
     },
@@ -78,7 +79,7 @@ impl fmt::Display for Remote {
 
 impl Timer {
     pub(crate) fn start<T>(request: &Request<T>, slow_after: Duration) -> Timer {
-        Timer { start: Instant::now(), remote: Remote::of(request.extensions()), slow_after }
+        Timer { start: clock::now(), remote: Remote::of(request.extensions()), slow_after }
     }
 
     /// Logs the request if it is worth a line, and returns the answer. `stats` is called only in that case.
@@ -88,7 +89,7 @@ impl Timer {
         answer: Result<A, Status>,
         stats: impl FnOnce(&A) -> Stats,
     ) -> Result<Response<A>, Status> {
-        let spent = self.start.elapsed();
+        let spent = clock::since(self.start);
         if is_worth_a_line(spent, self.slow_after) {
             let stats = answer.as_ref().map_or(Stats::NONE, stats);
             log(method, self.remote, spent, self.slow_after, &stats);
@@ -103,7 +104,7 @@ pub(crate) fn is_worth_a_line(spent: Duration, slow_after: Duration) -> bool {
 }
 
 pub(crate) fn log(method: &str, remote: Remote, spent: Duration, slow_after: Duration, stats: &Stats) {
-    let start = SystemTime::now().checked_sub(spent).unwrap_or(SystemTime::UNIX_EPOCH);
+    let start = SystemTime::UNIX_EPOCH + clock::wall().saturating_sub(spent);
     let start = humantime::format_rfc3339_micros(start);
     macro_rules! line {
         ($level:ident) => {

@@ -8,7 +8,12 @@
 //! Published events come through a [`WatchStream`], which also reads history for unsynced watchers. While
 //! there are unsynced watchers, every second turn reads history.
 
-use std::{collections::VecDeque, mem, pin::Pin, time::Duration};
+use std::{
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::{
@@ -19,7 +24,7 @@ use futures_util::{
 use prost::Message;
 use tokio::{
     task::{self, coop},
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Interval, MissedTickBehavior, interval_at},
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -32,6 +37,8 @@ use super::{
 };
 use crate::{
     auth::AuthError,
+    chance::Chance,
+    clock,
     limits::{REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES, WATCH_WHOLE_EVENTS},
     node::{AuthChanges, CaughtUp, ManyEvents, Memory, Node, NotCreated, Session, WatchStream},
     pb::{
@@ -155,11 +162,11 @@ where
                 return Ok(response);
             }
             let wake = self.wake().await;
-            let start = Instant::now();
+            let start = clock::now();
             match wake {
                 Wake::Request(request) => {
                     self.request(request);
-                    self.node.metrics().observe_watch_control(start.elapsed());
+                    self.node.metrics().observe_watch_control(clock::since(start));
                 }
                 Wake::AuthChanged => self.judge_again().await,
                 Wake::HalfClosed => self.requests = None,
@@ -176,7 +183,7 @@ where
                 }
                 Wake::ProgressTick => {
                     self.stream.tick();
-                    self.node.metrics().observe_watch_progress(start.elapsed());
+                    self.node.metrics().observe_watch_progress(clock::since(start));
                 }
                 Wake::Stopping => return Err(Refusal::Stopped.into()),
                 Wake::Stride => {
@@ -193,7 +200,7 @@ where
     fn observe_send(&mut self, start: Instant) {
         let events = mem::take(&mut self.events);
         if events > 0 {
-            self.node.metrics().observe_watch_send(start.elapsed(), events);
+            self.node.metrics().observe_watch_send(clock::since(start), events);
         }
     }
 
@@ -243,7 +250,10 @@ where
         let response = match created {
             Ok(id) => {
                 if create.progress_notify && self.progress.is_none() {
-                    self.progress = Some(progress_ticker(self.node.config().watch_progress_notify_interval));
+                    self.progress = Some(progress_ticker(
+                        self.node.config().watch_progress_notify_interval,
+                        self.node.chance(),
+                    ));
                 }
                 self.response(id, published)
             }
@@ -449,15 +459,15 @@ fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
     parts
 }
 
-fn progress_ticker(interval: Duration) -> Interval {
+fn progress_ticker(interval: Duration, chance: &Chance) -> Interval {
     let interval = interval.max(PROGRESS_INTERVAL_MIN);
     // A random offset, because watchers that are created together need not be notified together.
-    ticker(interval + rand::random_range(Duration::ZERO..interval / 10))
+    ticker(chance.part_of(interval, 1.0..1.1))
 }
 
 /// An interval whose first tick comes after a whole period.
 fn ticker(period: Duration) -> Interval {
-    let mut ticker = interval_at(Instant::now() + period, period);
+    let mut ticker = interval_at((clock::now() + period).into(), period);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
 }

@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    watch,
-};
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{Action, Answer, Event, Happened, Key};
-use crate::limits::{V2_WATCHER_QUEUE, V2_WATCHERS_MAX};
+use crate::{
+    limits::{V2_WATCHER_QUEUE, V2_WATCHERS_MAX},
+    sync::watch,
+};
 
 #[derive(Debug)]
 pub(crate) struct Hub {

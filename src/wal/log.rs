@@ -14,6 +14,7 @@ use super::{
 use crate::{
     clock,
     disk::Disk,
+    limits::Knob,
     storage::{StorageError, io_error},
 };
 
@@ -53,7 +54,7 @@ impl Wal {
     /// Opens the log on `disk`. Makes an empty one if there is none and it has not begun yet. A frame
     /// that was being written when the machine stopped is cut off; any other damage is refused.
     pub(crate) fn open(disk: Arc<dyn Disk>, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
-        Wal::open_with_segments_of(SEGMENT_LEN, disk, has_begun)
+        Wal::open_with_segments_of(Knob::SegmentBytes.or(SEGMENT_LEN as usize) as u32, disk, has_begun)
     }
 
     fn open_with_segments_of(
@@ -160,7 +161,13 @@ impl Wal {
         let start = self.head.write(buffer)?;
         assert_eq!(start, end_before, "a frame begins where the one before it ends");
         let written = clock::now();
-        self.head.sync()?;
+        #[cfg(test)]
+        let syncs = !crate::planted::is(crate::planted::Bug::AckBeforeSync);
+        #[cfg(not(test))]
+        let syncs = true;
+        if syncs {
+            self.head.sync()?;
+        }
         self.places.lock().wrote(buffer.reach(), self.head.sequence, start, self.head.end());
         buffer.clear();
         self.head_last_index = last_index.unwrap_or(self.head_last_index);

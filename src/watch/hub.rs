@@ -322,7 +322,14 @@ impl WatchHub {
         for (id, watcher) in &mut entry.watchers {
             if watcher.spec.progress_notify {
                 let heard = mem::replace(&mut watcher.heard, false);
-                if !heard && watcher.may_hear_progress(rev) {
+                #[cfg(test)]
+                let heard = heard && !crate::planted::is(crate::planted::Bug::ProgressAhead);
+                #[cfg(test)]
+                let may_hear =
+                    watcher.may_hear_progress(rev) || crate::planted::is(crate::planted::Bug::ProgressAhead);
+                #[cfg(not(test))]
+                let may_hear = watcher.may_hear_progress(rev);
+                if !heard && may_hear {
                     due.push(*id);
                 }
             }
@@ -397,7 +404,14 @@ impl WatchHub {
             let Some(watcher) = entry.watchers.get_mut(&id).filter(|watcher| watcher.is_due(rev)) else {
                 continue;
             };
-            watcher.state = State::Unsynced { next_rev: rev };
+            let next_rev = rev;
+            #[cfg(test)]
+            let next_rev = if crate::planted::is(crate::planted::Bug::CursorMovedOnFullQueue) {
+                rev.next()
+            } else {
+                next_rev
+            };
+            watcher.state = State::Unsynced { next_rev };
             self.synced.remove(&watcher.spec.range, (stream, id));
             fallen.push(id);
         }

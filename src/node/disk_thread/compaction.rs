@@ -5,14 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
-
 use super::Checkpointer;
 use crate::{
     clock,
     mvcc::CompactionStep,
     node::scrub,
     storage::StorageError,
+    sync::watch,
     telemetry::{GoDuration, HumanBytes},
     types::Rev,
 };

@@ -20,14 +20,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
-
 pub(crate) use checkpoint::Checkpointer;
 pub(crate) use orders::Orders;
 
 use self::{compaction::Compaction, defragmentation::Defragmenter};
 use super::scrub::Scrubber;
-use crate::{clock, limits, storage::StorageError, turn::Wait};
+use crate::{clock, limits, storage::StorageError, sync::watch, turn::Wait};
 
 /// The state of the thread.
 pub(crate) struct DiskThread {
@@ -72,6 +70,21 @@ impl DiskThread {
             match self.turn(clock::now())? {
                 Wait::No => {}
                 Wait::Until(time) => self.orders.wait_until(time),
+                Wait::Ended => return Ok(()),
+            }
+        }
+    }
+
+    /// The same for a simulated member, whose threads are tasks and must not block.
+    #[cfg(test)]
+    pub(crate) async fn run_as_task(mut self) -> Result<(), StorageError> {
+        loop {
+            while !self.checkpointer.is_free() {
+                tokio::time::sleep(crate::threads::SIMULATED_PAUSE).await;
+            }
+            match self.turn(clock::now())? {
+                Wait::No => tokio::time::sleep(crate::threads::SIMULATED_PAUSE).await,
+                Wait::Until(time) => self.orders.given_until(time).await,
                 Wait::Ended => return Ok(()),
             }
         }

@@ -75,6 +75,15 @@ impl Orders {
         }
     }
 
+    /// The same for a simulated thread, which looks now and then.
+    #[cfg(test)]
+    pub(super) async fn given_until(self: &Arc<Self>, time: Instant) {
+        while *self.given.lock() == Ordered::default() && !self.is_abandoned() && clock::now() < time {
+            let next = clock::now() + crate::threads::SIMULATED_PAUSE;
+            tokio::time::sleep_until(next.min(time).into()).await;
+        }
+    }
+
     /// Whether nobody is left who could order anything.
     pub(super) fn is_abandoned(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1

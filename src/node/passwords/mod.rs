@@ -188,7 +188,7 @@ fn start(desk: &Arc<Desk>, cost: u32) {
     for number in 0..cores.min(PASSWORD_THREADS_MAX) {
         let desk = Arc::clone(desk);
         threads::spawn(&format!("retcd-password-{number}"), move || {
-            if let Err(error) = rustix::process::nice(NICENESS) {
+            if let Err(error) = threads::give_way(NICENESS) {
                 tracing::debug!(%error, "cannot lower the priority of a thread that hashes passwords");
             }
             while let Some(job) = desk.next() {

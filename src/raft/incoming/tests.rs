@@ -20,7 +20,7 @@ use futures_util::{FutureExt, future::join_all};
 use openraft::storage::RaftLogStorage;
 use prost::Message;
 use tempfile::TempDir;
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::*;
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     pb::retcd::raft as pb,
     raft::{LeaseClock, LogStore, Parts, RaftStateMachine, Replica, ReplicaLock, Tags, Timing},
     storage::Database,
+    sync::watch,
     telemetry::Metrics,
     v2,
     watch::WatchHub,

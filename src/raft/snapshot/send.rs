@@ -13,7 +13,7 @@ use openraft::{
     raft::SnapshotResponse,
 };
 use parking_lot::Mutex;
-use tokio::{runtime, sync::oneshot, time};
+use tokio::{sync::oneshot, time};
 
 use super::{Progress, Snapshot, SnapshotImage, give_way, part::Parts};
 use crate::{
@@ -109,12 +109,13 @@ impl Outgoing {
         let (_wanted, unwanted) = oneshot::channel::<()>();
         let work = {
             let (peers, peer, vote) = (peers.clone(), peer.clone(), *vote);
-            move || tell.send(send_blocking(&peers, target, &peer, &vote, snapshot, unwanted))
+            async move {
+                // The receiver is gone if the transfer was cancelled.
+                drop(tell.send(send_wanted(&peers, target, &peer, &vote, snapshot, unwanted).await));
+            }
         };
         let unreachable = |reason: String| StreamingError::Unreachable(Unreachable::from_string(reason));
-        // The receiver is gone if the transfer was cancelled.
-        threads::try_spawn("retcd-snapshot", move || drop(work()))
-            .map_err(|error| unreachable(error.to_string()))?;
+        threads::try_host("retcd-snapshot", work).map_err(|error| unreachable(error.to_string()))?;
         let sent = tokio::select! { biased;
             closed = &mut cancel => {
                 tracing::info!(to = format_args!("{target:x}"), reason = %closed, "gave up sending a snapshot");
@@ -190,7 +191,8 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-fn send_blocking(
+/// Runs on a thread of its own.
+async fn send_wanted(
     peers: &Arc<Peers>,
     target: u64,
     peer: &Peer,
@@ -202,14 +204,10 @@ fn send_blocking(
         return Err(Failure::Absent("a received snapshot is not sent on".to_owned()));
     };
     give_way();
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Absent(error.to_string()))?;
-    runtime.block_on(async {
-        tokio::select! { biased;
-            _ = unwanted => Err(Failure::Absent("the snapshot is not needed any more".to_owned())),
-            reply = transfer(peers, target, peer, vote, &snapshot.meta, reader) => reply,
-        }
-    })
+    tokio::select! { biased;
+        _ = unwanted => Err(Failure::Absent("the snapshot is not needed any more".to_owned())),
+        reply = transfer(peers, target, peer, vote, &snapshot.meta, reader) => reply,
+    }
 }
 
 async fn transfer(

@@ -12,7 +12,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     part::{Part, Parts},
@@ -32,6 +32,7 @@ use crate::{
         typ::{Batch, Entry, LogId, Vote},
     },
     storage::Table,
+    sync::watch,
     telemetry::Metrics,
     types::{Caller, LeaseId, Rev},
     v2,

@@ -1,0 +1,33 @@
+//! What a member touches of the world outside of it: directories, the other members, and chance.
+//!
+//! The process has a file system, a network and the system's randomness. A simulator passes others of each.
+//! Time is not here: see `clock`.
+
+use std::sync::Arc;
+
+use crate::{
+    chance::Chance,
+    config::Config,
+    disk::{Disks, FileSystem},
+    link::{Connector, GrpcConnector},
+    tls::Trust,
+};
+
+#[derive(Clone)]
+pub(crate) struct Outside {
+    pub(crate) disks: Arc<dyn Disks>,
+    pub(crate) connector: Arc<dyn Connector>,
+    /// What the member does by chance comes from it.
+    pub(crate) chance: Chance,
+}
+
+impl Outside {
+    /// What a process has.
+    pub(crate) fn of_process(config: &Config) -> Outside {
+        Outside {
+            disks: Arc::new(FileSystem),
+            connector: Arc::new(GrpcConnector::new(Trust::new(&config.peer_security))),
+            chance: Chance::from_system(),
+        }
+    }
+}

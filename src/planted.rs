@@ -1,0 +1,81 @@
+//! Bugs that a simulation plants, to see that its judges find them: the table of them is in `docs/simulation.md`.
+//!
+//! A place where a bug can be planted has `#[cfg(test)]` before it, so no other build knows of it.
+
+use std::cell::Cell;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// The events of some entries are not published.
+    SkipPublish,
+    /// The log reports what it has not synced.
+    AckBeforeSync,
+    /// A vote is given before it is on the disk.
+    VoteNotSynced,
+    /// Some checkpoints store data without the id of the entry that they reach to.
+    ForgetAppliedId,
+    /// A checkpoint stores that id in a transaction of its own, before the data.
+    AppliedIdBeforeData,
+    /// A lease is renewed without asking the quorum whether this member still leads.
+    RenewOnDemotedLeader,
+    /// A linearizable read does not wait for anything.
+    ReadWithoutBarrier,
+    /// The leader confirms a read without asking the quorum.
+    LeaderReadsAlone,
+    /// Some leases that end are not revoked.
+    DropRevoke,
+    /// A new leader gives leases less than was promised.
+    LeasesCutShort,
+    /// A snapshot is installed without its leases.
+    SnapshotWithoutLeases,
+    /// Some records that a compaction has to keep are removed.
+    CompactionEatsKept,
+    /// Watchers that have events to come are told of progress beyond these.
+    ProgressAhead,
+    /// A watcher whose queue is full goes on behind the revision that had no room.
+    CursorMovedOnFullQueue,
+    /// A member that was removed stays in the list of members.
+    MemberNotForgotten,
+    /// The log does not note that entries were cut off.
+    TruncateNotLogged,
+    /// A batch counts as lost when its own term begins, and is proposed again.
+    LostTooEarly,
+    /// A batch whose leader has not answered is proposed again.
+    ProposedTwice,
+}
+
+impl Bug {
+    pub(crate) const ALL: [Bug; 18] = [
+        Bug::SkipPublish,
+        Bug::AckBeforeSync,
+        Bug::VoteNotSynced,
+        Bug::ForgetAppliedId,
+        Bug::AppliedIdBeforeData,
+        Bug::RenewOnDemotedLeader,
+        Bug::ReadWithoutBarrier,
+        Bug::LeaderReadsAlone,
+        Bug::DropRevoke,
+        Bug::LeasesCutShort,
+        Bug::SnapshotWithoutLeases,
+        Bug::CompactionEatsKept,
+        Bug::ProgressAhead,
+        Bug::CursorMovedOnFullQueue,
+        Bug::MemberNotForgotten,
+        Bug::TruncateNotLogged,
+        Bug::LostTooEarly,
+        Bug::ProposedTwice,
+    ];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// From now on the members of this thread have this bug, or none.
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}

@@ -1,0 +1,470 @@
+//! Clients that write and read, and record their requests and answers.
+//!
+//! Some keep to a member, the others use all in turn. All use the same few keys, so that they affect each other.
+//! Every value is written once, so a value identifies its write. A client has one request in progress; after a
+//! write without an answer it first reads, because unknown outcomes multiply the work of the judges.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time;
+use tonic::{Code, Status};
+
+use super::{
+    dice::Dice,
+    judges::{
+        history::{Answer, Compaction, Compare, Operation, Outcome, Request, Stored, Write},
+        wire,
+    },
+    network::{Network, Port, Wire},
+    pb::etcdserverpb::{
+        CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, kv_client::KvClient,
+        lease_client::LeaseClient,
+    },
+};
+use crate::sync::watch;
+
+const GROUPS: [char; 4] = ['a', 'b', 'c', 'd'];
+const GROUP_KEYS: u64 = 4;
+
+/// How long a client waits for an answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// What all clients of a world share.
+pub(super) struct Shared {
+    network: Network,
+    /// Where the clients are.
+    host: usize,
+    pub(super) members: usize,
+    clock: Box<dyn Fn() -> Duration + Send + Sync>,
+    is_over: AtomicBool,
+    next_value: AtomicU64,
+    pub(super) answered: AtomicU64,
+    /// The newest revision in any answer.
+    revision: AtomicI64,
+    /// The revision that watchers must reach before they end, once it is known.
+    pub(super) last_revision: watch::Sender<Option<i64>>,
+    pub(super) operations: Mutex<Vec<Operation>>,
+    pub(super) compactions: Mutex<Vec<Compaction>>,
+    pub(super) violations: Mutex<Vec<String>>,
+    /// Who holds the lock, and until when.
+    holder: Mutex<Option<(usize, Duration)>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        network: Network,
+        host: usize,
+        members: usize,
+        clock: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            network,
+            host,
+            members,
+            clock: Box::new(clock),
+            is_over: AtomicBool::new(false),
+            next_value: AtomicU64::new(1),
+            answered: AtomicU64::new(0),
+            revision: AtomicI64::new(0),
+            last_revision: watch::Sender::new(None),
+            operations: Mutex::default(),
+            compactions: Mutex::default(),
+            violations: Mutex::default(),
+            holder: Mutex::default(),
+        })
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Relaxed);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Relaxed)
+    }
+
+    pub(super) fn wire(&self, member: usize) -> Wire {
+        self.network.wire(self.host, member, Port::Client)
+    }
+
+    pub(super) fn new_value(&self) -> u64 {
+        self.next_value.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn violated(&self, what: String) {
+        self.violations.lock().push(what);
+    }
+
+    /// A client has got the lock, until then at the latest.
+    fn holds(&self, client: usize, until: Duration) {
+        let now = self.now();
+        let mut holder = self.holder.lock();
+        if let Some((other, others)) = holder.filter(|(other, others)| *other != client && *others > now) {
+            self.violated(format!(
+                "client {client} has got the lock at {now:?}, which client {other} holds until {others:?}"
+            ));
+        }
+        *holder = Some((client, until));
+    }
+
+    fn releases(&self, client: usize) {
+        let mut holder = self.holder.lock();
+        if holder.is_some_and(|(other, _)| other == client) {
+            *holder = None;
+        }
+    }
+
+    fn record(&self, operation: Operation) {
+        self.operations.lock().push(operation);
+    }
+}
+
+pub(super) struct Client {
+    number: usize,
+    /// The member that is asked next.
+    member: usize,
+    keeps_to_member: bool,
+    dice: Dice,
+    shared: Arc<Shared>,
+    /// The last values of keys that this client saw, for comparisons.
+    known: BTreeMap<String, Stored>,
+    /// A key of the last write, if its outcome is unknown.
+    doubt: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(number: usize, dice: Dice, shared: Arc<Shared>) -> Client {
+        Client {
+            number,
+            member: number % shared.members,
+            keeps_to_member: number % 3 != 2,
+            dice,
+            shared,
+            known: BTreeMap::new(),
+            doubt: None,
+        }
+    }
+
+    /// Sends requests until the load is over.
+    pub(super) async fn run(mut self, pause: Duration) {
+        while !self.shared.is_over() {
+            time::sleep(self.dice.between(Duration::ZERO, pause * 2)).await;
+            let request = self.choose();
+            let operation = ask(&self.shared, self.number, self.member, request).await;
+            self.learn(&operation);
+            self.shared.record(operation);
+            if !self.keeps_to_member {
+                self.member = (self.member + 1) % self.shared.members;
+            }
+        }
+    }
+
+    fn choose(&self) -> Request {
+        if let Some(key) = &self.doubt {
+            return Request::Get { key: key.clone(), serializable: false };
+        }
+        let group = self.dice.one_of(&GROUPS);
+        let number = self.dice.below(GROUP_KEYS);
+        let key = format!("{group}/{number}");
+        let prefix = format!("{group}/");
+        match self.dice.below(100) {
+            0..25 => Request::Put { key, value: self.shared.new_value() },
+            25..33 => Request::Delete { key },
+            33..51 => Request::Get { key, serializable: false },
+            51..61 => Request::Get { key, serializable: true },
+            61..69 => Request::List { prefix, serializable: false },
+            69..73 => Request::List { prefix, serializable: true },
+            _ => {
+                let another = (number + self.dice.within(1..GROUP_KEYS)) % GROUP_KEYS;
+                self.exchange(key, format!("{group}/{another}"))
+            }
+        }
+    }
+
+    /// Writes two keys if the first has the value that this client last saw.
+    fn exchange(&self, key: String, another: String) -> Request {
+        let of = key.clone();
+        let known = self.known.get(&key);
+        let number = |of: fn(&Stored) -> i64| known.map_or(0, of);
+        let compare = match (self.dice.below(4), known) {
+            (0, Some(known)) => Compare::Value { key: of, equal: known.value },
+            (1, _) => Compare::Version { key: of, equal: number(|known| known.version) },
+            (2, _) => Compare::CreateRevision { key: of, equal: number(|known| known.create_revision) },
+            _ => Compare::ModRevision { key: of, equal: number(|known| known.mod_revision) },
+        };
+        let success = vec![
+            Write::Put { key: key.clone(), value: self.shared.new_value() },
+            Write::Put { key: another.clone(), value: self.shared.new_value() },
+            Write::Get { key: key.clone() },
+        ];
+        let otherwise = if self.dice.below(4) == 0 {
+            Write::Delete { key: another }
+        } else {
+            Write::Get { key: another }
+        };
+        Request::Txn { compares: vec![compare], success, failure: vec![Write::Get { key }, otherwise] }
+    }
+
+    fn learn(&mut self, operation: &Operation) {
+        let written = operation.request.writes();
+        match &operation.outcome {
+            Outcome::Ok(answer) => {
+                self.doubt = None;
+                for (key, _) in written {
+                    self.known.remove(key);
+                }
+                self.known.extend(answer.seen().map(|stored| (stored.key.clone(), stored.clone())));
+            }
+            Outcome::Unknown => self.doubt = written.first().map(|(key, _)| (*key).to_owned()),
+            Outcome::Refused => {}
+        }
+    }
+}
+
+/// Asks a member, for as long as a client waits.
+async fn ask(shared: &Shared, client: usize, member: usize, request: Request) -> Operation {
+    let mut connection = KvClient::new(shared.wire(member));
+    let is_write = !request.writes().is_empty();
+    let called = shared.now();
+    let asked = time::timeout(REQUEST_TIMEOUT, wire::ask(&mut connection, &request)).await;
+    let mut returned = Some(shared.now());
+    let outcome = match asked {
+        Ok(Ok((header, answer))) => {
+            shared.answered.fetch_add(1, Relaxed);
+            shared.revision.fetch_max(header.revision, Relaxed);
+            Outcome::Ok(answer)
+        }
+        // A read without an answer changes nothing, neither now nor later.
+        Ok(Err(status)) if !is_write || wire::is_refusal(&status) => Outcome::Refused,
+        Err(_) if !is_write => Outcome::Refused,
+        Ok(Err(_)) | Err(_) => {
+            returned = None;
+            Outcome::Unknown
+        }
+    };
+    Operation { client, member, called, returned, request, outcome }
+}
+
+/// A client with leases: it puts a key with a lease, keeps the lease alive for a while, and then lets it expire.
+///
+/// For the judges of the history, the expiry is a deletion whose outcome is unknown from the put on.
+pub(super) struct Tenant {
+    pub(super) number: usize,
+    pub(super) dice: Dice,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// By how much a clock may differ from the world's within the life of a lease, in thousandths of it.
+const DRIFT: u32 = 60;
+
+impl Tenant {
+    pub(super) async fn run(self) {
+        for round in 0.. {
+            if self.shared.is_over() {
+                return;
+            }
+            let key = format!("lease/{}/{round}", self.number);
+            // What fails is tried again with another key and another lease.
+            let _ = self.live(&key).await;
+            time::sleep(self.dice.between(Duration::ZERO, Duration::from_millis(500))).await;
+        }
+    }
+
+    async fn live(&self, key: &str) -> Result<(), Status> {
+        let member = self.dice.below(self.shared.members as u64) as usize;
+        let ttl = self.dice.within(2..5) as i64;
+        let mut leases = LeaseClient::new(self.shared.wire(member));
+        let asked_at = self.shared.now();
+        let request = LeaseGrantRequest { ttl, id: 0 };
+        let granted = within(leases.lease_grant(request)).await?.into_inner();
+        let ttl = Duration::from_secs(granted.ttl as u64);
+        let put = put_leased(&self.shared, 100 + self.number, key, granted.id, member).await;
+        // The lease is not renewed before it has a key, so it may end from the grant on.
+        let mut lives_until = asked_at + ttl;
+        if put.is_ok() {
+            for _ in 0..self.dice.below(4) {
+                time::sleep(self.dice.between(ttl / 4, ttl / 2)).await;
+                let asked_at = self.shared.now();
+                let member = self.dice.below(self.shared.members as u64) as usize;
+                let mut leases = LeaseClient::new(self.shared.wire(member));
+                let request = LeaseKeepAliveRequest { id: granted.id };
+                let kept = within(async {
+                    let stream = futures_util::stream::iter([request]);
+                    leases.lease_keep_alive(stream).await?.into_inner().message().await
+                });
+                let Ok(Some(kept)) = kept.await else { break };
+                if kept.ttl <= 0 {
+                    if self.shared.now() < early(lives_until, ttl) {
+                        self.shared.violated(format!(
+                            "lease {:x} has expired at {:?}, and was to live until {lives_until:?}",
+                            granted.id,
+                            self.shared.now()
+                        ));
+                    }
+                    return Ok(());
+                }
+                lives_until = asked_at + Duration::from_secs(kept.ttl as u64);
+            }
+            // Whoever has taken time from the lease is found shortly before its end.
+            let left = early(lives_until, ttl).saturating_sub(self.shared.now());
+            let lead = self.dice.between(Duration::from_millis(20), Duration::from_millis(500));
+            time::sleep(left.saturating_sub(lead)).await;
+            self.check_alive(key, granted.id, lives_until, ttl).await;
+        }
+        Ok(())
+    }
+
+    /// The key of a lease is there as long as the lease was promised to live.
+    async fn check_alive(&self, key: &str, id: i64, lives_until: Duration, ttl: Duration) {
+        let member = self.dice.below(self.shared.members as u64) as usize;
+        let asked_at = self.shared.now();
+        let mut client = KvClient::new(self.shared.wire(member));
+        let request = Request::Get { key: key.to_owned(), serializable: false };
+        if let Ok(Ok((_, answer))) = time::timeout(REQUEST_TIMEOUT, wire::ask(&mut client, &request)).await {
+            let returned = self.shared.now();
+            if answer.kvs.is_empty() && returned < early(lives_until, ttl) {
+                self.shared.violated(format!(
+                    "{key} of lease {id:x} is gone at {returned:?}; the lease was to live until {lives_until:?}"
+                ));
+            }
+            self.shared.record(Operation {
+                client: 100 + self.number,
+                member,
+                called: asked_at,
+                returned: Some(returned),
+                request,
+                outcome: Outcome::Ok(answer),
+            });
+        }
+    }
+}
+
+/// A put of a key with a lease. For the judges, the end of the lease is a deletion whose outcome is unknown.
+async fn put_leased(
+    shared: &Shared,
+    client: usize,
+    key: &str,
+    lease: i64,
+    member: usize,
+) -> Result<(), Status> {
+    let value = shared.new_value();
+    let request = PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_string().into(),
+        lease,
+        ..PutRequest::default()
+    };
+    let called = shared.now();
+    let put = within(KvClient::new(shared.wire(member)).put(request)).await;
+    let (returned, outcome) = match &put {
+        Ok(done) => {
+            let revision = done.get_ref().header.as_ref().map_or(0, |header| header.revision);
+            (Some(shared.now()), Outcome::Ok(Answer { revision, ..Answer::default() }))
+        }
+        Err(status) if wire::is_refusal(status) || status.code() == Code::NotFound => {
+            (Some(shared.now()), Outcome::Refused)
+        }
+        Err(_) => (None, Outcome::Unknown),
+    };
+    let is_refused = matches!(outcome, Outcome::Refused);
+    let put_request = Request::Put { key: key.to_owned(), value };
+    shared.record(Operation { client, member, called, returned, request: put_request, outcome });
+    if !is_refused {
+        let request = Request::Delete { key: key.to_owned() };
+        let outcome = Outcome::Unknown;
+        shared.record(Operation { client, member, called, returned: None, request, outcome });
+    }
+    put.map(drop)
+}
+
+/// A client that wants a lock, as etcd's recipe has it: a key with a lease below the name of the lock, and the lock
+/// belongs to the key that was created first.
+///
+/// Judge: "a lock is held by at most one client whose lease is alive" (etcd's concurrency API; reliability of leases
+/// across leaders).
+pub(super) struct Locker {
+    pub(super) number: usize,
+    pub(super) dice: Dice,
+    pub(super) shared: Arc<Shared>,
+}
+
+const LOCK: &str = "lease/lock/";
+
+impl Locker {
+    pub(super) async fn run(self) {
+        for round in 0.. {
+            if self.shared.is_over() {
+                return;
+            }
+            let key = format!("{LOCK}{}-{round}", self.number);
+            let _ = self.lock(&key).await;
+            time::sleep(self.dice.between(Duration::ZERO, Duration::from_millis(300))).await;
+        }
+    }
+
+    async fn lock(&self, key: &str) -> Result<(), Status> {
+        let member = self.any_member();
+        let asked_at = self.shared.now();
+        let request = LeaseGrantRequest { ttl: 3, id: 0 };
+        let granted = within(LeaseClient::new(self.shared.wire(member)).lease_grant(request)).await?;
+        let ttl = Duration::from_secs(granted.get_ref().ttl as u64);
+        let lives_until = early(asked_at + ttl, ttl);
+        put_leased(&self.shared, self.number, key, granted.get_ref().id, member).await?;
+        while self.shared.now() < lives_until {
+            let request = Request::List { prefix: LOCK.to_owned(), serializable: false };
+            // Not recorded: a list connects all keys that it names, which the judges would have to search together.
+            let listed = ask(&self.shared, self.number, self.any_member(), request).await;
+            let Some(Answer { kvs, .. }) = listed.answer() else { continue };
+            let first = kvs.iter().min_by_key(|stored| stored.create_revision);
+            if first.is_some_and(|first| first.key == key) {
+                self.shared.holds(self.number, lives_until);
+                time::sleep(self.dice.between(Duration::ZERO, Duration::from_millis(400))).await;
+                self.shared.releases(self.number);
+                break;
+            }
+            time::sleep(self.dice.between(Duration::from_millis(10), Duration::from_millis(100))).await;
+        }
+        let request = Request::Delete { key: key.to_owned() };
+        let unlocked = ask(&self.shared, self.number, self.any_member(), request).await;
+        self.shared.record(unlocked);
+        Ok(())
+    }
+
+    fn any_member(&self) -> usize {
+        self.dice.below(self.shared.members as u64) as usize
+    }
+}
+
+/// Until when a lease certainly lives, whatever the clocks do.
+fn early(lives_until: Duration, ttl: Duration) -> Duration {
+    lives_until.saturating_sub(ttl * DRIFT / 1000)
+}
+
+/// The answer to a call, for as long as a client waits.
+pub(super) async fn within<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded("the client has given up");
+    time::timeout(REQUEST_TIMEOUT, call).await.map_err(late)?
+}
+
+/// Compacts history up to the newest revision that a client has seen, less a few.
+pub(super) async fn compact(shared: Arc<Shared>, member: usize, kept: i64) {
+    let revision = shared.revision.load(Relaxed) - kept;
+    if revision <= 0 {
+        return;
+    }
+    shared.compactions.lock().push(Compaction { called: shared.now(), revision });
+    let mut client = KvClient::new(shared.wire(member));
+    // The outcome does not matter.
+    let _ = within(client.compact(CompactionRequest { revision, physical: false })).await;
+}
