@@ -81,7 +81,7 @@ const KEYS: usize = 100_000;
 const VALUE_BYTES: usize = 1024;
 /// Puts of one transaction while the server is filled: etcd's default for `--max-txn-ops`.
 const FILL_OPS: usize = 100;
-const FILL_CLIENTS: usize = 8;
+const FILL_CLIENTS: usize = 64;
 /// For what the fill left to be written.
 const REST: Duration = Duration::from_secs(3);
 /// Of the quiet client, each of puts and of gets.
@@ -198,7 +198,9 @@ async fn measure(
     if let Some(group) = group {
         group.enter(leader.process_id().ok_or("the member has ended")?);
     }
-    fill(leader, "key", KEYS, VALUE_BYTES).await?;
+    // A revision is sent whole, so what a stream holds shows where revisions are small.
+    let ops = if noise == Noise::DeafWatch { 1 } else { FILL_OPS };
+    fill(leader, "key", KEYS, VALUE_BYTES, ops).await?;
     time::sleep(REST).await;
     let endpoint = format!("http://{}", leader.endpoint());
     let is_login_storm = matches!(noise, Noise::LoginStorm { .. });
@@ -453,8 +455,14 @@ async fn time_logins(member: &Member) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes `count` keys below `prefix`, many in a transaction.
-async fn fill(member: &Member, prefix: &str, count: usize, value_bytes: usize) -> Result<(), Status> {
+/// Writes `count` keys below `prefix`, `ops` of them in a transaction.
+async fn fill(
+    member: &Member,
+    prefix: &str,
+    count: usize,
+    value_bytes: usize,
+    ops: usize,
+) -> Result<(), Status> {
     let put = |number: usize| {
         // Values in another order than keys.
         let mut value = format!("{:08}", number.wrapping_mul(2_654_435_761) % 100_000_000).into_bytes();
@@ -463,12 +471,12 @@ async fn fill(member: &Member, prefix: &str, count: usize, value_bytes: usize) -
         let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
         RequestOp { request: Some(request_op::Request::RequestPut(put)) }
     };
-    let transactions = count.div_ceil(FILL_OPS);
+    let transactions = count.div_ceil(ops);
     let fillers = (0..FILL_CLIENTS).map(|first| {
         let mut client = member.kv();
         async move {
             for transaction in (first..transactions).step_by(FILL_CLIENTS) {
-                let numbers = transaction * FILL_OPS..count.min((transaction + 1) * FILL_OPS);
+                let numbers = transaction * ops..count.min((transaction + 1) * ops);
                 let success = numbers.map(put).collect();
                 client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
             }
@@ -517,7 +525,7 @@ async fn make(noise: Noise, member: &Member, done: &Arc<AtomicU64>) -> Result<Ma
             }
         }
         Noise::BigDelete | Noise::BigDeleteWatched => {
-            fill(member, "doomed", BIG_DELETE_KEYS, 8).await?;
+            fill(member, "doomed", BIG_DELETE_KEYS, 8, FILL_OPS).await?;
             if noise == Noise::BigDeleteWatched {
                 for _ in 0..DELETE_WATCHERS {
                     tasks.push(watch_doomed(member, done));
