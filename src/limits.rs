@@ -302,6 +302,11 @@ pub(crate) const COMPACTION_HASHES: usize = if cfg!(test) { 3 } else { 10 };
 /// wait for a thousand large values. The record that reaches the bound is still read.
 pub(crate) const READ_STRIDE_BYTES: usize = 1024 * 1024;
 
+/// A compaction pauses after each stride for so many times as long as the stride took, and no longer than
+/// `--compaction-sleep-interval`: the disk thread, its processor and the state's lock are others' for most of the time.
+pub(crate) const COMPACTION_PAUSE_FACTOR: u32 = 3;
+pub(crate) const COMPACTION_PAUSE_MIN: Duration = Duration::from_millis(1);
+
 /// Records that one checkpoint removes, so that a large compaction does not delay the durability of
 /// concurrent writes. Further removals wait for the next checkpoint.
 pub(crate) const CHECKPOINT_REMOVALS_MAX: usize = 50_000;
@@ -482,10 +487,20 @@ pub(crate) const PREFETCH_BYTES: u64 = 1024 * 1024;
 const _: () = assert!(PREFETCH_BYTES >= STRETCH_BYTES as u64);
 
 /// Memory for the pages of a database that is written as a whole. Half of it may be pages that are not in
-/// the file yet, and one stretch has to fit into that half.
+/// the file yet, and one transaction with what is added to it last has to fit into that half.
 pub(crate) const DRAFT_CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-const _: () = assert!(DRAFT_CACHE_BYTES / 2 > REQUEST_BYTES_MAX + 2 * STRETCH_BYTES);
+/// Bytes of pages that wait to be written to its file in their order. When there are more, they are written at once.
+pub(crate) const DRAFT_UNWRITTEN_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 2 * 1024 * 1024 };
+
+/// Bytes that are added to such a database in one transaction. It is written at the end of the transaction, so a log on
+/// the same disk waits for no more than this.
+pub(crate) const DRAFT_TRANSACTION_BYTES: usize = 512 * 1024;
+
+const _: () = assert!(
+    DRAFT_CACHE_BYTES / 2
+        > DRAFT_TRANSACTION_BYTES + INTAKE_STRETCH_BYTES + REQUEST_BYTES_MAX + 2 * STRETCH_BYTES
+);
 
 /// Approximate size of the network buffer that a command in memory keeps alive.
 pub(crate) const COMMAND_BUFFER_BYTES: usize = 2 * 1024;

@@ -298,7 +298,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "History to keep: hours or a duration (periodic), or a number of revisions (revision). 0: off.",
     ),
     flag("compaction-batch-limit", Int, "1000", Upkeep, "Revisions removed in one batch of a compaction."),
-    flag("compaction-sleep-interval", Duration, "10ms", Upkeep, "Pause between two batches of a compaction."),
+    flag(
+        "compaction-sleep-interval",
+        Duration,
+        "10ms",
+        Upkeep,
+        "Pause between two batches of a compaction, at most.",
+    ),
     flag(
         "watch-progress-notify-interval",
         Duration,

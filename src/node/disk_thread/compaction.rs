@@ -8,6 +8,7 @@ use std::{
 use super::Checkpointer;
 use crate::{
     clock,
+    limits::{COMPACTION_PAUSE_FACTOR, COMPACTION_PAUSE_MIN},
     mvcc::CompactionStep,
     node::scrub,
     storage::StorageError,
@@ -18,7 +19,9 @@ use crate::{
 
 pub(super) struct Compaction {
     stride_keys: usize,
-    /// Between two strides.
+    /// Between two strides, at most.
+    pause_max: Duration,
+    /// Before the next stride.
     pause: Duration,
     /// There may be something that has been compacted and not freed.
     is_ordered: bool,
@@ -29,10 +32,17 @@ pub(super) struct Compaction {
 }
 
 impl Compaction {
-    pub(super) fn new(stride_keys: usize, pause: Duration) -> Compaction {
+    pub(super) fn new(stride_keys: usize, pause_max: Duration) -> Compaction {
         assert!(stride_keys > 0, "a stride of a compaction takes at least one key");
         // A compaction that a crash interrupted goes on where it can.
-        Compaction { stride_keys, pause, is_ordered: true, is_awaited: false, began: None }
+        Compaction {
+            stride_keys,
+            pause_max,
+            pause: pause_max,
+            is_ordered: true,
+            is_awaited: false,
+            began: None,
+        }
     }
 
     pub(super) fn order(&mut self, compaction: bool, is_awaited: bool) {
@@ -61,6 +71,7 @@ impl Compaction {
         if !matches!(step, CompactionStep::Idle) {
             self.began.get_or_insert(now);
         }
+        self.pause = self.pause_max;
         match step {
             CompactionStep::Idle => {
                 self.is_ordered = false;
@@ -74,7 +85,10 @@ impl Compaction {
             // Readers are done sooner or later, and it is tried again after the pause.
             CompactionStep::AwaitsReaders => {}
             CompactionStep::More | CompactionStep::Read(_) => {
-                checkpointer.metrics.observe_compaction_pause(clock::since(start));
+                let took = clock::since(start);
+                checkpointer.metrics.observe_compaction_pause(took);
+                let pause = COMPACTION_PAUSE_MIN.max(took * COMPACTION_PAUSE_FACTOR);
+                self.pause = self.pause_max.min(pause);
             }
             CompactionStep::Finished(rev) => self.finished(checkpointer, rev, now),
         }
