@@ -53,7 +53,7 @@ pub(crate) struct TakenIn {
 /// Adds all that a database of etcd holds to `draft`. Members are not taken over: they belong to another cluster.
 pub(crate) fn take_in(
     file: &BboltFile,
-    draft: &Draft,
+    draft: &mut Draft,
     report: &mut dyn FnMut(Progress),
 ) -> Result<TakenIn, IntakeError> {
     let mut taken = TakenIn::default();
@@ -102,7 +102,7 @@ struct Records {
 
 fn add_records(
     keys: &Bucket,
-    draft: &Draft,
+    draft: &mut Draft,
     mut progress: Progress,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Records, IntakeError> {
@@ -141,7 +141,7 @@ fn add_records(
     Ok(found)
 }
 
-fn add_leases(leases: Option<Bucket>, draft: &Draft) -> Result<(), IntakeError> {
+fn add_leases(leases: Option<Bucket>, draft: &mut Draft) -> Result<(), IntakeError> {
     let Some(leases) = leases else { return Ok(()) };
     let mut cells = Vec::new();
     for entry in leases.entries()? {
@@ -158,7 +158,7 @@ fn add_leases(leases: Option<Bucket>, draft: &Draft) -> Result<(), IntakeError> 
 }
 
 /// Adds the cells of a table that only retcd has.
-fn add_own(table: Table, cells: Option<Bucket>, draft: &Draft) -> Result<(), IntakeError> {
+fn add_own(table: Table, cells: Option<Bucket>, draft: &mut Draft) -> Result<(), IntakeError> {
     let Some(bucket) = cells else { return Ok(()) };
     let mut cells = Vec::new();
     let mut bytes = 0;

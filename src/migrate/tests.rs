@@ -68,8 +68,8 @@ fn taken_in(home: &TempDir, file: &[u8], name: &str) -> Result<(Arc<Database>, T
     source.write_at(file, 0).expect("there is room");
     let source = BboltFile::open(source.into(), file.len() as u64)?;
     let disk: Arc<dyn Disk> = Arc::new(Directory::open(home.path()).expect("a directory"));
-    let draft = Draft::begin(&disk, Path::new(name)).expect("a draft");
-    let taken = take_in(&source, &draft, &mut |_| {})?;
+    let mut draft = Draft::begin(&disk, Path::new(name)).expect("a draft");
+    let taken = take_in(&source, &mut draft, &mut |_| {})?;
     draft.finish().expect("there is room");
     Ok((database(home, name), taken))
 }

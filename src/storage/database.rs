@@ -149,7 +149,7 @@ impl Database {
     /// Writes what the last commit left to the file `name` beside this one.
     #[cfg(test)]
     pub(crate) fn copy_to(&self, name: &Path) -> Result<(), StorageError> {
-        let draft = Draft::begin(&self.place.disk, name)?;
+        let mut draft = Draft::begin(&self.place.disk, name)?;
         for stretch in self.reader()?.into_stretches()? {
             draft.add(&stretch?)?;
         }
@@ -311,7 +311,7 @@ pub(crate) struct Verified {
 
 /// An empty database.
 fn empty(disk: &Arc<dyn Disk>, name: &Path) -> Result<Complete, StorageError> {
-    let draft = Draft::begin(disk, name)?;
+    let mut draft = Draft::begin(disk, name)?;
     draft.add_numbers(0)?;
     draft.complete()
 }
@@ -511,7 +511,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (database, all) = filled(&directory);
         let Place { disk, path, .. } = &database.place;
-        let draft = database.draft().expect("a draft");
+        let mut draft = database.draft().expect("a draft");
         assert_eq!(after_a_crash(&directory), all, "nothing is in the new file yet");
         let stretches = database.reader().and_then(Reader::into_stretches).expect("a reader");
         stretches.for_each(|stretch| draft.add(&stretch.expect("sound")).expect("there is room"));

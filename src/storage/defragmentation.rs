@@ -99,7 +99,7 @@ impl Defragmentation {
     }
 
     /// Waits until what has been copied is on the disk, so that the end is short.
-    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+    pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
         self.draft.sync()
     }
 

@@ -9,6 +9,7 @@
 //! syncing it every few moments, would delay the syncs of the log on the same disk.
 
 use std::{
+    collections::BTreeMap,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -35,6 +36,8 @@ use crate::{
 /// See the module.
 pub(crate) struct Draft {
     name: PathBuf,
+    /// What was added and is not in the file yet, and its bytes.
+    pending: Option<(redb::WriteTransaction, usize)>,
     redb: redb::Database,
     /// The path that the file has until it is given its name.
     path: Arc<Path>,
@@ -60,25 +63,42 @@ impl Draft {
         let transaction = begin_write(&redb)?;
         create_tables(&transaction)?;
         transaction.commit()?;
-        Ok(Draft { name: name.to_owned(), redb, path, file, unfinished })
+        Ok(Draft { name: name.to_owned(), pending: None, redb, path, file, unfinished })
     }
 
     /// Adds a stretch: records that are newer than all before them, and cells. Nothing is removed
     /// from a draft.
-    pub(crate) fn add(&self, stretch: &Checkpoint) -> Result<(), StorageError> {
+    pub(crate) fn add(&mut self, stretch: &Checkpoint) -> Result<(), StorageError> {
         assert!(stretch.removed.is_empty(), "a draft has only what was added to it: nothing is removed");
-        // Pages that are in the file before their transaction ends are written a second time at
-        // its end. So each stretch is one, and fits into the cache.
         let _inside = Inside::of(&self.path);
-        let transaction = self.redb.begin_write()?;
+        let (transaction, bytes) = match self.pending.take() {
+            Some(pending) => pending,
+            None => (self.redb.begin_write()?, 0),
+        };
         put_records(&transaction, &stretch.records)?;
         put_cells(&transaction, &stretch.cells)?;
-        Ok(transaction.commit()?)
+        let records = stretch.records.iter().map(|(_, record)| record.bytes().len());
+        let cells =
+            stretch.cells.iter().map(|(_, key, cell)| key.len() + cell.as_ref().map_or(0, Bytes::len));
+        let bytes = bytes + records.chain(cells).sum::<usize>();
+        // A transaction writes pages that all of them need, so it takes several small stretches. Pages that are in the
+        // file before their transaction ends are written a second time at its end, so all of it fits into the cache.
+        if bytes >= limits::DRAFT_TRANSACTION_BYTES {
+            transaction.commit()?;
+        } else {
+            self.pending = Some((transaction, bytes));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StorageError> {
+        let _inside = Inside::of(&self.path);
+        Ok(self.pending.take().map_or(Ok(()), |(transaction, _)| transaction.commit())?)
     }
 
     /// Adds what every database says of itself. To be called once, with the number of records that were added, for a
     /// database that is not a copy of another one.
-    pub(crate) fn add_numbers(&self, records: u64) -> Result<(), StorageError> {
+    pub(crate) fn add_numbers(&mut self, records: u64) -> Result<(), StorageError> {
         let number = |key: &'static [u8], number: u64| {
             (Table::Meta, Bytes::from_static(key), Some(Bytes::copy_from_slice(&number.to_be_bytes())))
         };
@@ -87,7 +107,8 @@ impl Draft {
     }
 
     /// Waits until what was added is on the disk.
-    pub(super) fn sync(&self) -> Result<(), StorageError> {
+    pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        self.commit()?;
         self.file.sync_data().map_err(io_error("sync", &self.unfinished.path()))
     }
 
@@ -100,8 +121,9 @@ impl Draft {
     }
 
     /// Makes the file durable. It does not have its name yet.
-    pub(super) fn complete(self) -> Result<Complete, StorageError> {
-        let Draft { name: _, redb, path, file, unfinished } = self;
+    pub(super) fn complete(mut self) -> Result<Complete, StorageError> {
+        self.commit()?;
+        let Draft { name: _, pending: _, redb, path, file, unfinished } = self;
         let _inside = Inside::of(&path);
         begin_write(&redb)?.commit()?;
         drop(redb);
@@ -160,18 +182,60 @@ pub(super) fn sweep(disk: &dyn Disk, name: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// A file whose syncs do not wait for the disk, but have the kernel begin to write what is new.
+/// A file that gets the pages of a transaction in the order of the file and many at once, when redb syncs it. Its syncs
+/// do not wait for the disk, but have the kernel begin to write what is new.
 #[derive(Debug)]
 struct SteadyFile {
     file: Arc<dyn DiskFile>,
-    /// What was written since the kernel was last asked to begin.
-    unasked: Mutex<Vec<Range<u64>>>,
+    unwritten: Mutex<Unwritten>,
+}
+
+/// Pages that redb has written and the file does not have yet.
+#[derive(Debug, Default)]
+struct Unwritten {
+    pages: BTreeMap<u64, Box<[u8]>>,
+    bytes: usize,
 }
 
 impl SteadyFile {
     fn new(file: Arc<dyn DiskFile>) -> SteadyFile {
-        SteadyFile { file, unasked: Mutex::default() }
+        SteadyFile { file, unwritten: Mutex::default() }
     }
+}
+
+impl Unwritten {
+    /// Whether a part of the span is here.
+    fn overlaps(&self, span: &Range<u64>) -> bool {
+        let before_end = self.pages.range(..span.end).next_back();
+        before_end.is_some_and(|(offset, page)| offset + page.len() as u64 > span.start)
+    }
+
+    /// Writes all of it, neighbouring pages at once.
+    fn write_to(&mut self, file: &dyn DiskFile) -> io::Result<()> {
+        let mut run = Vec::with_capacity(self.bytes);
+        let mut start = 0;
+        for (offset, page) in std::mem::take(&mut self.pages) {
+            if start + run.len() as u64 != offset {
+                write_run(file, start, &run)?;
+                run.clear();
+                start = offset;
+            }
+            run.extend_from_slice(&page);
+        }
+        self.bytes = 0;
+        write_run(file, start, &run)
+    }
+}
+
+/// The span is only what is written here, because the other pages of the file should stay in memory: all of the file is
+/// read when it is opened.
+fn write_run(file: &dyn DiskFile, start: u64, run: &[u8]) -> io::Result<()> {
+    if run.is_empty() {
+        return Ok(());
+    }
+    file.write_at(run, start)?;
+    file.start_writing(start..start + run.len() as u64);
+    Ok(())
 }
 
 impl StorageBackend for SteadyFile {
@@ -180,34 +244,43 @@ impl StorageBackend for SteadyFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut unwritten = self.unwritten.lock();
+        if unwritten.overlaps(&(offset..offset + out.len() as u64)) {
+            unwritten.write_to(&*self.file)?;
+        }
+        drop(unwritten);
         self.file.read_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.unwritten.lock().write_to(&*self.file)?;
         self.file.set_len(len)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_at(data, offset)?;
-        self.unasked.lock().push(offset..offset + data.len() as u64);
+        let mut unwritten = self.unwritten.lock();
+        let replaced = unwritten.pages.get(&offset).is_some_and(|page| page.len() == data.len());
+        if !replaced && unwritten.overlaps(&(offset..offset + data.len() as u64)) {
+            unwritten.write_to(&*self.file)?;
+        }
+        unwritten.bytes += if replaced { 0 } else { data.len() };
+        unwritten.pages.insert(offset, data.into());
+        if unwritten.bytes > limits::DRAFT_UNWRITTEN_BYTES {
+            unwritten.write_to(&*self.file)?;
+        }
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut unasked = std::mem::take(&mut *self.unasked.lock());
-        unasked.sort_unstable_by_key(|span| span.start);
-        for run in unasked.chunk_by(|span, next| span.end == next.start) {
-            // The span is only what was just written, because the other pages of the file should stay
-            // in memory: all of the file is read when it is opened.
-            self.file.start_writing(run[0].start..run[run.len() - 1].end);
-        }
-        Ok(())
+        self.unwritten.lock().write_to(&*self.file)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::{
@@ -240,7 +313,7 @@ mod tests {
     fn a_finished_draft_has_all_that_was_added_and_is_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("db");
-        let draft = Draft::begin(&disk(&directory), Path::new("db")).expect("a draft");
+        let mut draft = Draft::begin(&disk(&directory), Path::new("db")).expect("a draft");
         for stretch in 0..40 {
             let records = (0..50).map(|at| record(2 + stretch * 50 + at)).collect();
             draft.add(&Checkpoint { records, ..Checkpoint::default() }).expect("there is room");
@@ -262,9 +335,38 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("db");
         fs::write(path.with_added_extension("unfinished"), "of an earlier attempt").expect("a file");
-        let draft = Draft::begin(&disk(&directory), Path::new("db")).expect("a draft");
+        let mut draft = Draft::begin(&disk(&directory), Path::new("db")).expect("a draft");
         draft.add(&Checkpoint { records: vec![record(2)], ..Checkpoint::default() }).expect("there is room");
         drop(draft);
         assert!(names(directory.path()).is_empty());
+    }
+
+    proptest! {
+        /// Whatever is written in whatever pieces is read back, before and after a sync.
+        #[test]
+        fn what_was_written_is_read(
+            steps in prop::collection::vec((0..64_u64, 1..12_usize, any::<u8>(), any::<bool>()), 1..60)
+        ) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let file: Arc<dyn DiskFile> = disk(&directory).create(Path::new("f")).expect("a file").into();
+            let steady = SteadyFile::new(file.clone());
+            steady.set_len(80).expect("there is room");
+            let mut expected = vec![0; 80];
+            for (offset, len, byte, is_synced) in steps {
+                let data = vec![byte; len];
+                steady.write(offset, &data).expect("there is room");
+                expected[offset as usize..][..len].copy_from_slice(&data);
+                if is_synced {
+                    steady.sync_data().expect("there is room");
+                    let mut stored = vec![0; 80];
+                    file.read_at(&mut stored, 0).expect("the file is as long");
+                    prop_assert_eq!(&stored, &expected);
+                } else {
+                    let mut read = vec![0; len + 2];
+                    steady.read(offset.saturating_sub(1), &mut read).expect("the file is as long");
+                    prop_assert_eq!(&read[..], &expected[offset.saturating_sub(1) as usize..][..len + 2]);
+                }
+            }
+        }
     }
 }

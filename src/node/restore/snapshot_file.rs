@@ -181,8 +181,8 @@ pub(super) fn take_in_file(
     };
     let source = BboltFile::open(file, len).map_err(|error| unusable(error.into()))?;
     let disk: Arc<dyn Disk> = Arc::new(Directory::open(snap_dir).map_err(io_error("open", snap_dir))?);
-    let draft = Draft::begin(&disk, Path::new("db"))?;
-    let taken = take_in(&source, &draft, &mut |progress| report(RestoreStep::Reading(progress)));
+    let mut draft = Draft::begin(&disk, Path::new("db"))?;
+    let taken = take_in(&source, &mut draft, &mut |progress| report(RestoreStep::Reading(progress)));
     let taken = taken.map_err(unusable)?;
     draft.finish()?;
     Ok(taken)

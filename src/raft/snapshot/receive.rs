@@ -176,7 +176,7 @@ async fn make(
         )
     };
     let mut progress = Progress::new("receiving a snapshot", header.vote.leader_id.voted_for, header.records);
-    let draft = Draft::begin(&disk, &file.name).map_err(|error| failed(&error))?;
+    let mut draft = Draft::begin(&disk, &file.name).map_err(|error| failed(&error))?;
     loop {
         let data = receive_part(&mut pieces, &mut progress).await?;
         let part = Part::decode(data).map_err(|error| error.to_string())?;
