@@ -63,6 +63,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_fds(api)?;
     // A member is both to its peers.
     tonic_prost_build::configure().bytes(".").compile_fds(peer)?;
+    // The server is for the tests, which are collectors.
+    let otlp = protox::compile(["otlp.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(otlp)?;
+    let profile = protox::compile(["profile.proto"], ["proto"])?;
+    prost_build::Config::new().compile_fds(profile)?;
     // The log encoding refers to messages of the API: reuse the types generated above.
     prost_build::Config::new()
         .bytes(["."])

@@ -848,3 +848,34 @@ pub(crate) const LOG_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long the end of the process waits for lines that are not written yet. They are lost then.
 pub(crate) const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Members of a cluster whose members find each other through a discovery service. A larger size is refused, and further
+/// members are left out: a cluster of more votes slowly.
+pub(crate) const DISCOVERY_MEMBERS_MAX: usize = 100;
+
+/// The pause before a discovery service that did not answer is asked again, which doubles up to the second bound. A member
+/// asks until somebody stops it.
+pub(crate) const DISCOVERY_BACKOFF_MIN: Duration = Duration::from_millis(500);
+pub(crate) const DISCOVERY_BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Traces: spans that wait for the exporter. Further ones are dropped and counted. They take a few megabytes.
+pub(crate) const TRACE_SPANS_QUEUED: usize = 8192;
+
+/// Entries of the log whose stages are remembered for the calls that wait for them. A call that finds its entry forgotten has
+/// no stages in its trace.
+pub(crate) const TRACE_ENTRIES_KEPT: usize = 1024;
+
+/// Stages of one call. A call that writes more often has only the first.
+pub(crate) const TRACE_STAGES_MAX: usize = 64;
+
+/// How often spans are sent, how many at once, and how long a collector may take. Spans that it does not take are dropped and
+/// counted.
+pub(crate) const TRACE_EXPORT_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const TRACE_BATCH_SPANS: usize = 512;
+pub(crate) const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the end of the process waits for the collector. What it has not taken by then is lost.
+pub(crate) const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a profile of the CPU may take. A request for a longer one is refused. One is made at a time.
+pub(crate) const PROFILE_TIME_MAX: Duration = Duration::from_secs(600);

@@ -66,6 +66,10 @@ mod http;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod rpc;
 
+// What the process does, for those who look into it.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod profile;
+
 // The process: listeners, signals; and what every layer may use: settings, log lines, metrics.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod config;
@@ -76,11 +80,23 @@ mod signals;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod telemetry;
 
+// Spans on their way to a collector.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod otlp;
+
+// SRV records.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod dns;
+
 // The tools: they know the wire, and nothing of the server.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod cli;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod ctl;
+
+// Who founds a new cluster: asked as a client asks.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod discovery;
 
 // The tools that know the files, and nothing of a running server.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -107,6 +123,7 @@ use crate::{
     config::{Accepts, CheckCommand, Config, ExportCommand, Invocation, RestoreCommand, TransportSecurity},
     http::Protocols,
     node::{CheckStep, End, Outside, RestoreError, RestoreStep, Restored, Running},
+    otlp::Exporter,
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors, Places},
@@ -397,6 +414,10 @@ async fn serve(config: &Config, log_files: &LogFiles, signals: &mut Signals) -> 
         }
         node = running.ready() => node.map_err(|error| error.to_string())?,
     };
+    let exporter = match (&config.tracing, &node.metrics().tracer) {
+        (Some(settings), Some(tracer)) => Some(Exporter::start(settings, tracer.clone())?),
+        _ => None,
+    };
     let front = Front::start(&node);
 
     tracing::info!("ready to serve client requests");
@@ -428,6 +449,9 @@ async fn serve(config: &Config, log_files: &LogFiles, signals: &mut Signals) -> 
         _ = futures_util::future::join_all(ports.into_iter().map(|port| front.accept(port))) => {}
     }
     stop(config, log_files, running, Some(front), None, signals).await;
+    if let Some(exporter) = exporter {
+        exporter.stop().await;
+    }
     Ok(())
 }
 
@@ -450,7 +474,7 @@ async fn open(config: &Config) -> Result<(Vec<Port>, Running), String> {
         // On another thread: opening takes time in proportion to the data, and this thread has to
         // handle signals meanwhile.
         task::spawn_blocking(move || {
-            let outside = Outside::of_process(&config);
+            let outside = Outside::of_process(&config, discovery::find);
             threads::wait(node::open(config, metrics, outside))
         })
     };

@@ -26,6 +26,14 @@ pub(crate) mod grpc {
         tonic::include_proto!("grpc.health.v1");
     }
 }
+/// What collectors of traces take.
+pub(crate) mod otlp {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+}
+/// What `go tool pprof` reads.
+pub(crate) mod profile {
+    include!(concat!(env!("OUT_DIR"), "/perftools.profiles.rs"));
+}
 pub(crate) mod retcd {
     /// The log encoding.
     pub(crate) mod log {

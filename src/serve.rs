@@ -28,7 +28,7 @@ use crate::{
     http::{self, Load, Methods, PeerServices, Protocols, V2Gate},
     limits,
     node::Node,
-    rpc,
+    profile, rpc,
     sockets::{Accepted, Bound, Listener, Places, Registered},
     threads,
 };
@@ -220,6 +220,9 @@ fn reactor(
         let mut more = http::v2_routes(&node, v2).merge(json);
         if node.config().console {
             more = more.merge(console::router(&node));
+        }
+        if node.config().pprof {
+            more = more.merge(profile::router());
         }
         let services = http::Services::new(&node, grpc, methods, more, load);
         let graceful = GracefulShutdown::new();

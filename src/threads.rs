@@ -70,7 +70,7 @@ impl Thread {
 }
 
 /// Runs work on a thread of its own and waits for it, for a caller that may be on a runtime already.
-fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 

@@ -43,7 +43,7 @@ const ROOMS: &[Room] = &[
     room("config", &["types", "limits"], &["tokio", "openraft", "tonic", "prost", "redb", "axum", "tracing"]),
     room(
         "telemetry",
-        &["types", "limits", "clock", "threads", "config"],
+        &["types", "limits", "clock", "chance", "threads", "config"],
         &["tokio", "openraft", "tonic", "prost", "redb", "axum"],
     ),
     room("pb", &[], &["tokio", "openraft", "redb", "axum", "hyper"]),
@@ -194,11 +194,29 @@ const ROOMS: &[Room] = &[
     // Knows the wire by tables, and calls the services as any client does.
     room("gateway", &["limits", "http", "config"], &["openraft", "redb"]),
     room("console", &["node", "rpc", "telemetry"], &["openraft", "redb", "prost"]),
+    // Looks at the process, and knows nothing of what the process is.
+    room("profile", &["limits", "clock", "threads", "pb"], &["openraft", "redb", "tonic", "hyper"]),
     room(
         "serve",
-        &["limits", "threads", "node", "rpc", "http", "gateway", "console", "sockets", "config", "telemetry"],
+        &[
+            "limits",
+            "threads",
+            "node",
+            "rpc",
+            "http",
+            "gateway",
+            "console",
+            "profile",
+            "sockets",
+            "config",
+            "telemetry",
+        ],
         &["openraft", "redb", "prost"],
     ),
+    // Sends what `telemetry` has recorded to a collector.
+    room("otlp", &["limits", "config", "pb", "telemetry"], &["openraft", "redb", "axum", "hyper"]),
+    // Asks name servers; knows nothing of members.
+    room("dns", &["threads"], &["openraft", "redb", "prost", "tonic", "hyper", "axum", "tracing"]),
     room("signals", &[], &["openraft", "redb", "prost", "tonic", "hyper"]),
     // What the tools on the command line share. It does not know what a tool does.
     room(
@@ -207,11 +225,18 @@ const ROOMS: &[Room] = &[
         &["openraft", "redb", "axum", "rand", "tracing", "parking_lot", "tonic", "prost", "hyper", "tokio"],
     ),
     // The client on the command line: knows the wire, and nothing of a server. Of `config` it uses the names of
-    // TLS's settings, of `telemetry` how Go writes durations and sizes.
+    // TLS's settings, of `telemetry` how Go writes durations and sizes. What a member does as a client before it is one
+    // (`registry.rs`) is logged.
     room(
         "ctl",
-        &["limits", "pb", "chance", "tls", "config", "telemetry", "signals", "cli"],
-        &["openraft", "redb", "axum", "rand", "tracing", "parking_lot"],
+        &["limits", "pb", "chance", "dns", "tls", "config", "telemetry", "signals", "cli"],
+        &["openraft", "redb", "axum", "rand", "parking_lot"],
+    ),
+    // Who founds a new cluster: asks as a client does, before there is a member.
+    room(
+        "discovery",
+        &["threads", "config", "dns", "ctl", "telemetry"],
+        &["openraft", "redb", "prost", "tonic", "hyper", "axum"],
     ),
     // The tool for files: of `node` it uses what can be done while no member runs.
     room(

@@ -147,10 +147,10 @@ impl Flags {
     /// `name=value (flag)` of everything that was set, by the names that were used.
     pub(super) fn settings(&self) -> Vec<String> {
         let settings = self.settings.iter();
-        let shown = |(name, (value, origin)): (&String, &(OsString, Origin))| {
-            format!("{name}={} ({})", value.display(), origin.as_str())
+        let setting = |(name, (value, origin)): (&String, &(OsString, Origin))| {
+            format!("{name}={} ({})", shown(name, value), origin.as_str())
         };
-        settings.map(shown).collect()
+        settings.map(setting).collect()
     }
 
     /// Returns the names as they were typed.
@@ -215,7 +215,8 @@ impl Flags {
             if !value.is_empty() {
                 self.set(&name, value.clone(), Origin::Environment)
                     .map_err(|error| error.in_variable(variable))?;
-                self.tell(format!("recognized and used environment variable {variable}={}", value.display()));
+                let value = shown(&name, value);
+                self.tell(format!("recognized and used environment variable {variable}={value}"));
             }
         }
         Ok(())
@@ -248,6 +249,13 @@ impl Flags {
     fn tell(&mut self, message: String) {
         self.notices.push(Notice { warn: false, message });
     }
+}
+
+/// Flags whose values are not for the log.
+const SECRETS: [&str; 2] = ["discovery-password", "discovery-user"];
+
+fn shown<'a>(name: &str, value: &'a OsStr) -> Cow<'a, str> {
+    if SECRETS.contains(&name) { "***".into() } else { value.to_string_lossy() }
 }
 
 /// The kind of value that a flag takes; an unknown name is an error.

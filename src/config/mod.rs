@@ -7,6 +7,7 @@
 
 mod auth_token;
 mod command;
+mod discovery;
 mod file;
 mod flags;
 mod help;
@@ -29,6 +30,7 @@ use std::{
 
 pub(crate) use auth_token::{AuthToken, JwtOptions};
 pub(crate) use command::{CheckCommand, ExportCommand, RestoreCommand};
+pub(crate) use discovery::{DiscoveryService, Founding};
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use log_rotation::LogRotation;
 pub(crate) use security::{
@@ -70,7 +72,8 @@ pub(crate) struct Config {
     pub(crate) client_security: TransportSecurity,
     pub(crate) peer_security: TransportSecurity,
 
-    /// Sorted by name; the URLs of a member are sorted too.
+    pub(crate) founding: Founding,
+    /// Sorted by name; the URLs of a member are sorted too. This member alone where others are to be asked for it.
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
     pub(crate) initial_cluster_state: ClusterState,
     pub(crate) initial_cluster_token: String,
@@ -135,6 +138,10 @@ pub(crate) struct Config {
     /// `None`: log files grow without end.
     pub(crate) log_rotation: Option<LogRotation>,
     pub(crate) metrics: MetricsMode,
+    /// Whether profiles are served to clients.
+    pub(crate) pprof: bool,
+    /// `None`: nothing is traced.
+    pub(crate) tracing: Option<TraceSettings>,
     /// Every feature gate, with whether it is on.
     pub(crate) features: Vec<Feature>,
 
@@ -224,6 +231,18 @@ pub(crate) enum MetricsMode {
     Extensive,
 }
 
+/// Where spans are sent, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TraceSettings {
+    /// `host:port` of the collector.
+    pub(crate) address: String,
+    pub(crate) service_name: String,
+    /// Empty: none is said.
+    pub(crate) instance_id: String,
+    /// Of the calls that their clients do not trace.
+    pub(crate) sampled_per_million: u32,
+}
+
 /// A feature gate, as the metric `etcd_server_feature_enabled` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Feature {
@@ -277,6 +296,11 @@ impl Config {
             return Ok(Invocation::Print(help::version()));
         }
         Ok(Invocation::Serve(Box::new(Config::try_from(&flags)?)))
+    }
+
+    /// The same, for a cluster that is founded by these members, as `--initial-cluster` names them.
+    pub(crate) fn founded_by(&self, members: &str) -> Result<Config, ConfigError> {
+        Ok(Config { initial_cluster: validate::initial_cluster(members)?, ..self.clone() })
     }
 
     /// How long a request waits for the cluster: five seconds plus two election timeouts.

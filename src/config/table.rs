@@ -209,28 +209,49 @@ pub(super) const FLAGS: &[Flag] = &[
         "Ask the other members before starting an election (Raft Pre-Vote).",
     ),
     flag("max-learners", Uint, "1", Clustering, "Maximum number of learners."),
-    flag("discovery-token", Text, "", Clustering, "Discovery: token of the cluster.")
-        .unsupported("discovery"),
-    flag("discovery-endpoints", Text, "", Clustering, "Discovery: endpoints of the discovery service.")
-        .unsupported("discovery"),
-    flag("discovery-dial-timeout", Duration, "2s", Clustering, "Discovery: dial timeout.").no_effect(),
-    flag("discovery-request-timeout", Duration, "5s", Clustering, "Discovery: request timeout.").no_effect(),
-    flag("discovery-keepalive-time", Duration, "2s", Clustering, "Discovery: keepalive time.").no_effect(),
-    flag("discovery-keepalive-timeout", Duration, "6s", Clustering, "Discovery: keepalive timeout.")
-        .no_effect(),
-    flag("discovery-insecure-transport", Bool, "true", Clustering, "Discovery: without TLS.").no_effect(),
-    flag("discovery-insecure-skip-tls-verify", Bool, "false", Clustering, "Discovery: trust anyone.")
-        .no_effect(),
-    flag("discovery-cert", Text, "", Clustering, "Discovery: client certificate.")
-        .no_effect_without("--discovery-endpoints"),
-    flag("discovery-key", Text, "", Clustering, "Discovery: client key.")
-        .no_effect_without("--discovery-endpoints"),
-    flag("discovery-cacert", Text, "", Clustering, "Discovery: CA certificate.")
-        .no_effect_without("--discovery-endpoints"),
-    flag("discovery-user", Text, "", Clustering, "Discovery: user.")
-        .no_effect_without("--discovery-endpoints"),
-    flag("discovery-password", Text, "", Clustering, "Discovery: password.")
-        .no_effect_without("--discovery-endpoints"),
+    flag("discovery-token", Text, "", Clustering, "Token of the new cluster in the discovery service."),
+    flag(
+        "discovery-endpoints",
+        Text,
+        "",
+        Clustering,
+        "Endpoints of an etcd through which the members of a new cluster find each other.",
+    ),
+    flag("discovery-dial-timeout", Duration, "2s", Clustering, "How long a login there may take."),
+    flag("discovery-request-timeout", Duration, "5s", Clustering, "How long a request there may take."),
+    flag(
+        "discovery-keepalive-time",
+        Duration,
+        "2s",
+        Clustering,
+        "Silence after which a connection to it is probed; at least 10s.",
+    ),
+    flag(
+        "discovery-keepalive-timeout",
+        Duration,
+        "6s",
+        Clustering,
+        "How long the answer to a probe may take.",
+    ),
+    flag(
+        "discovery-insecure-transport",
+        Bool,
+        "true",
+        Clustering,
+        "No TLS with it, unless an endpoint or another flag asks for it.",
+    ),
+    flag(
+        "discovery-insecure-skip-tls-verify",
+        Bool,
+        "false",
+        Clustering,
+        "Take any certificate of it. For tests only.",
+    ),
+    flag("discovery-cert", Path, "", Clustering, "Certificate to show to it (PEM)."),
+    flag("discovery-key", Path, "", Clustering, "Key of that certificate (PEM)."),
+    flag("discovery-cacert", Path, "", Clustering, "CAs of its certificates (PEM)."),
+    flag("discovery-user", Text, "", Clustering, "User of it: name[:password]."),
+    flag("discovery-password", Text, "", Clustering, "Password of that user."),
     flag(
         "discovery-fallback",
         Choice(&["exit", "proxy"]),
@@ -238,12 +259,18 @@ pub(super) const FLAGS: &[Flag] = &[
         Clustering,
         "Discovery: what to do when it fails. Always \"exit\".",
     ),
-    flag("discovery", Text, "", Clustering, "Version 2 discovery.").unsupported("discovery"),
+    flag("discovery", Text, "", Clustering, "Version 2 discovery, which etcd has dropped.")
+        .unsupported("version 2 discovery"),
     flag("discovery-proxy", Text, "", Clustering, "Proxy for version 2 discovery.")
         .no_effect_without("--discovery"),
-    flag("discovery-srv", Text, "", Clustering, "DNS domain for discovery.").unsupported("discovery"),
-    flag("discovery-srv-name", Text, "", Clustering, "Suffix of the SRV name.")
-        .no_effect_without("--discovery-srv"),
+    flag(
+        "discovery-srv",
+        Text,
+        "",
+        Clustering,
+        "Domain whose SRV records name the members of a new cluster.",
+    ),
+    flag("discovery-srv-name", Text, "", Clustering, "Suffix of the service's name in these records."),
     //
     flag(
         "quota-backend-bytes",
@@ -472,14 +499,24 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     //
     flag("metrics", Text, "basic", Metrics, "\"extensive\" adds a histogram for each gRPC method."),
-    flag("enable-pprof", Bool, "false", Metrics, "Serve Go profiles.").no_effect(),
-    flag("enable-distributed-tracing", Bool, "false", Metrics, "Send traces.")
-        .unsupported("distributed tracing"),
-    flag("distributed-tracing-address", Text, "localhost:4317", Metrics, "Address to send traces to.")
-        .no_effect(),
-    flag("distributed-tracing-service-name", Text, "etcd", Metrics, "Service name in traces.").no_effect(),
-    flag("distributed-tracing-instance-id", Text, "", Metrics, "Instance id in traces.").no_effect(),
-    flag("distributed-tracing-sampling-rate", Int, "0", Metrics, "Sampled traces, per million.").no_effect(),
+    flag("enable-pprof", Bool, "false", Metrics, "Serve profiles under /debug/pprof/ on the client port."),
+    flag("enable-distributed-tracing", Bool, "false", Metrics, "Send traces to an OpenTelemetry collector."),
+    flag(
+        "distributed-tracing-address",
+        Text,
+        "localhost:4317",
+        Metrics,
+        "host:port of the collector (OTLP over gRPC).",
+    ),
+    flag("distributed-tracing-service-name", Text, "etcd", Metrics, "Name of the service in traces."),
+    flag("distributed-tracing-instance-id", Text, "", Metrics, "Name of this member in traces."),
+    flag(
+        "distributed-tracing-sampling-rate",
+        Int,
+        "0",
+        Metrics,
+        "Traces that begin here, per million calls. Calls that their clients trace are traced always.",
+    ),
     //
     flag(
         "force-new-cluster",

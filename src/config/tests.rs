@@ -4,8 +4,9 @@ use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf, time::Du
 
 use super::table::{FLAGS, Standing};
 use super::{
-    AutoCompaction, CipherSuite, ClusterState, Config, ConfigError, Generated, Identity, Invocation, KeyPair,
-    ListenUrl, LogFormat, LogLevel, LogOutput, MetricsMode, Retain, TlsVersion, TransportSecurity, Versions,
+    AutoCompaction, CipherSuite, ClusterState, Config, ConfigError, Founding, Generated, Identity,
+    Invocation, KeyPair, ListenUrl, LogFormat, LogLevel, LogOutput, MetricsMode, Retain, TlsVersion,
+    TransportSecurity, Versions,
 };
 
 impl Config {
@@ -206,17 +207,44 @@ fn what_makes_no_sense_exits_with_1() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let cases = [
-        ("--discovery-srv example.com", "--discovery-srv is set, but discovery is not supported yet"),
-        (
-            "--experimental-enable-distributed-tracing",
-            "--enable-distributed-tracing is set, but distributed tracing is not supported yet",
-        ),
-    ];
+    let cases = [(
+        "--discovery http://a.example",
+        "--discovery is set, but version 2 discovery is not supported yet",
+    )];
     for (args, message) in cases {
         assert_eq!(refusal(args), (1, message.to_owned()), "{args}");
     }
     assert_eq!(warnings("--client-cert-auth=false --auth-token=simple --auto-tls=false"), [""; 0]);
+}
+
+#[test]
+fn who_founds_a_cluster_is_said_in_one_way() {
+    let service = "--discovery-endpoints http://a:1,http://b:1 --discovery-token t";
+    let config = config(&format!("{service} --name n --initial-cluster-token other --discovery-user u:p"));
+    assert_eq!((config.initial_cluster_token.as_str(), config.initial_cluster.len()), ("t", 1));
+    let Founding::Service(found) = &config.founding else { panic!("{:?}", config.founding) };
+    assert_eq!(found.endpoints, ["http://a:1", "http://b:1"]);
+    assert!(!format!("{config:?}").contains("u:p"), "a password is not shown");
+    assert!(config.settings.contains(&"discovery-user=*** (flag)".to_owned()), "{:?}", config.settings);
+    let founded = config.founded_by("n=http://localhost:2380,m=http://m:1").expect("a cluster");
+    assert_eq!(founded.initial_cluster_text(), "m=http://m:1,n=http://localhost:2380");
+    let several = "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \
+                   \"discovery-srv\"";
+    let both = "both --discovery-token and --discovery-endpoints must be set";
+    let domain = "--discovery-srv example.com --initial-cluster default=http://a:1";
+    for (args, message) in [
+        (domain.to_owned(), several),
+        (format!("{service} --discovery-srv example.com"), several),
+        (format!("{service} --initial-cluster default=http://a:1"), several),
+        ("--discovery-token t".to_owned(), both),
+        ("--discovery-endpoints http://a:1".to_owned(), both),
+        (
+            "--discovery-endpoints http://a:1, --discovery-token t".to_owned(),
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+    ] {
+        assert_eq!(refusal(&args), (1, message.to_owned()), "{args}");
+    }
 }
 
 /// What has no effect is in the documentation with the reason.
@@ -233,6 +261,24 @@ fn what_has_no_effect_is_documented() {
     let mut names: Vec<String> = idle.map(|flag| format!("--{}", flag.name)).collect();
     names.sort_unstable();
     assert_eq!(documented, names);
+}
+
+#[test]
+fn traces_are_configured_as_in_etcd() {
+    assert_eq!(config("--distributed-tracing-sampling-rate 5").tracing, None);
+    let settings =
+        config("--experimental-enable-distributed-tracing --distributed-tracing-sampling-rate 5").tracing;
+    let settings = settings.expect("it is on");
+    assert_eq!((settings.address.as_str(), settings.service_name.as_str()), ("localhost:4317", "etcd"));
+    assert_eq!((settings.instance_id.as_str(), settings.sampled_per_million), ("", 5));
+    for (flag, words) in [
+        ("--distributed-tracing-sampling-rate=-1", "(tracing sampling rate must be positive)"),
+        ("--distributed-tracing-sampling-rate=1000001", "(tracing sampling rate must be less than 1000000)"),
+        ("--distributed-tracing-address=nowhere", "must be \"host:port\""),
+    ] {
+        let (code, message) = refusal(&format!("--enable-distributed-tracing {flag}"));
+        assert!(code == 1 && message.contains(words), "{message}");
+    }
 }
 
 #[test]
@@ -278,8 +324,7 @@ fn what_only_tls_or_discovery_would_use_is_told_and_does_not_stop_the_start() {
         let flag = args.split(' ').next().expect("a flag");
         assert_eq!(warnings(args), ignored(flag, tls), "{args}");
     }
-    assert_eq!(warnings("--discovery-user a"), ignored("--discovery-user", "--discovery-endpoints"));
-    assert_eq!(warnings("--discovery-srv-name a"), ignored("--discovery-srv-name", "--discovery-srv"));
+    assert_eq!(warnings("--discovery-proxy a"), ignored("--discovery-proxy", "--discovery"));
 }
 
 const HTTPS: &str = "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://127.0.0.1:1";

@@ -17,8 +17,8 @@ use crate::limits::{
 };
 
 use super::{
-    AuthToken, AutoCompaction, BackupPlan, ClusterState, Config, ConfigError, Feature, Keepalive, LogFormat,
-    LogLevel, LogOutput, LogRotation, MetricsMode, Notice, Retain, SocketOptions,
+    AuthToken, AutoCompaction, BackupPlan, ClusterState, Config, ConfigError, Feature, Founding, Keepalive,
+    LogFormat, LogLevel, LogOutput, LogRotation, MetricsMode, Notice, Retain, SocketOptions, TraceSettings,
     flags::Flags,
     security::transport_security,
     table::{Flag, Kind, Standing},
@@ -85,6 +85,7 @@ impl TryFrom<&Flags> for Config {
             dir if dir.as_os_str().is_empty() => PathBuf::from(format!("{name}.etcd")),
             dir => dir.to_owned(),
         };
+        let founding = Founding::of(flags)?;
         let initial_cluster = match flags.text("initial-cluster") {
             "" => vec![(name.clone(), initial_advertise_peer_urls.clone())],
             text => initial_cluster(text)?,
@@ -109,12 +110,16 @@ impl TryFrom<&Flags> for Config {
             initial_advertise_peer_urls,
             client_security,
             peer_security,
+            initial_cluster_token: match &founding {
+                Founding::Service(service) => service.token.clone(),
+                Founding::Listed | Founding::Dns { .. } => flags.text("initial-cluster-token").to_owned(),
+            },
+            founding,
             initial_cluster,
             initial_cluster_state: match flags.text("initial-cluster-state") {
                 "existing" => ClusterState::Existing,
                 _ => ClusterState::New,
             },
-            initial_cluster_token: flags.text("initial-cluster-token").to_owned(),
             force_new_cluster: flags.bool("force-new-cluster"),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
             max_learners: narrow(flags, "max-learners")?,
@@ -193,6 +198,9 @@ impl TryFrom<&Flags> for Config {
                     ));
                 }
             },
+            tracing: tracing(flags)?,
+            // As in etcd.
+            pprof: flags.bool("enable-pprof") || flags.text("log-level") == "debug",
             lease_checkpoint: features
                 .iter()
                 .any(|feature| feature.name == LEASE_CHECKPOINT && feature.enabled),
@@ -400,7 +408,7 @@ fn advertised(
     Ok(urls.iter().map(Url::to_string).collect())
 }
 
-fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, ConfigError> {
+pub(super) fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, ConfigError> {
     let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let (name, url) = item.split_once('=').unwrap_or(("", item));
@@ -591,6 +599,30 @@ fn log_rotation(flags: &Flags, outputs: &[LogOutput]) -> Result<Option<LogRotati
     }
     let json = flags.text("log-rotation-config-json");
     LogRotation::parse(json, outputs).map(Some).map_err(ConfigError::invalid)
+}
+
+fn tracing(flags: &Flags) -> Result<Option<TraceSettings>, ConfigError> {
+    if !flags.bool("enable-distributed-tracing") {
+        return Ok(None);
+    }
+    let sampled_per_million = match flags.int("distributed-tracing-sampling-rate") {
+        ..0 => Err("tracing sampling rate must be positive"),
+        1_000_001.. => Err("tracing sampling rate must be less than 1000000"),
+        rate => Ok(rate as u32),
+    };
+    let sampled_per_million = sampled_per_million.map_err(|why| {
+        ConfigError::invalid(format!("distributed tracing configurition is not valid: ({why})"))
+    })?;
+    let address = flags.text("distributed-tracing-address").to_owned();
+    if address.parse::<http::uri::Authority>().map_or(true, |authority| authority.port_u16().is_none()) {
+        return invalid(format!("--distributed-tracing-address {address:?} must be \"host:port\""));
+    }
+    Ok(Some(TraceSettings {
+        address,
+        service_name: flags.text("distributed-tracing-service-name").to_owned(),
+        instance_id: flags.text("distributed-tracing-instance-id").to_owned(),
+        sampled_per_million,
+    }))
 }
 
 fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, ConfigError> {

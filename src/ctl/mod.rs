@@ -21,10 +21,11 @@ mod commands;
 mod printer;
 mod process;
 mod ranges;
+mod registry;
 mod session;
 mod settings;
 mod table;
 mod terminal;
 mod words;
 
-pub(crate) use self::table::ROOT;
+pub(crate) use self::{registry::join_cluster, table::ROOT};

@@ -10,7 +10,7 @@ use crate::{
         output::notice,
     },
     config::KeyPair,
-    limits,
+    dns, limits,
     signals::Asked,
     tls::Trust,
 };
@@ -125,10 +125,8 @@ fn variable(flag: &Flag) -> String {
 impl Dial {
     pub(super) fn of(values: &Values) -> Result<Dial, Failure> {
         let given = values.list("endpoints").iter().map(|endpoint| endpoint.trim().to_owned());
-        if !values.text("discovery-srv").is_empty() {
-            return Err(Exit::Error
-                .because("--discovery-srv is not supported yet: name the endpoints in --endpoints"));
-        }
+        let discovered = discovered(values)?;
+        let endpoints = if discovered.is_empty() { given.collect() } else { discovered };
         let security = Security {
             cert: given_file(values, "cert")?,
             key: given_file(values, "key")?,
@@ -145,7 +143,7 @@ impl Dial {
             Ok(bytes) => bytes,
         };
         Ok(Dial {
-            endpoints: given.collect(),
+            endpoints,
             dial_timeout: values.duration("dial-timeout"),
             keepalive_interval: values.duration("keepalive-time").max(limits::CTL_KEEPALIVE_MIN),
             keepalive_timeout: values.duration("keepalive-timeout"),
@@ -160,6 +158,30 @@ impl Dial {
     pub(super) fn only(&self, endpoint: &str) -> Dial {
         Dial { endpoints: vec![endpoint.to_owned()], ..self.clone() }
     }
+}
+
+/// The endpoints by SRV records, if a domain is given.
+fn discovered(values: &Values) -> Result<Vec<String>, Failure> {
+    let (domain, suffix) = (values.text("discovery-srv"), values.text("discovery-srv-name"));
+    if domain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lookup = |is_tls| dns::srv_records(&dns::service_name("etcd-client", is_tls, suffix), domain);
+    let (with_tls, without) = match (lookup(true), lookup(false)) {
+        (Err(with_tls), Err(without)) => {
+            return Err(Exit::Error.because(format_args!("dns lookup errors: {with_tls} and {without}")));
+        }
+        (with_tls, without) => (with_tls.unwrap_or_default(), without.unwrap_or_default()),
+    };
+    let mut endpoints: Vec<String> = with_tls.iter().map(|target| target.url("https")).collect();
+    for endpoint in without.iter().map(|target| target.url("http")) {
+        if values.switch("insecure-discovery") {
+            endpoints.push(endpoint);
+        } else {
+            notice(format_args!("ignoring discovered insecure endpoint {}", quote(endpoint.as_bytes())));
+        }
+    }
+    Ok(endpoints)
 }
 
 /// The flags of TLS.

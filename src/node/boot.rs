@@ -118,7 +118,8 @@ pub(crate) struct Identity {
     pub(crate) base: Option<Base>,
 }
 
-pub(crate) async fn open(config: &Config, outside: &Outside) -> Result<DataDir, StartError> {
+/// Returns the settings too, with the members that found the cluster, if this is the first start.
+pub(crate) async fn open(config: Config, outside: &Outside) -> Result<(Config, DataDir), StartError> {
     let disks = &*outside.disks;
     let member_dir = config.data_dir.join("member");
     unfit::refuse_etcd(disks, &config.data_dir)?;
@@ -133,18 +134,22 @@ pub(crate) async fn open(config: &Config, outside: &Outside) -> Result<DataDir, 
     snapshot::remove_leftovers(&*disk);
     let database = Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?;
     let database = Arc::new(database);
-    let (identity, joined) = match stored_identity(&database)? {
+    let stored = stored_identity(&database)?;
+    // A member without a log has not told anybody yet who it is.
+    let is_first_start = stored.is_none() || !log_has_begun(&database)?;
+    let config = if is_first_start { (outside.find)(&config).map_err(StartError::Refused)? } else { config };
+    let (identity, joined) = match stored {
         Some(stored) => stored,
         None => {
             let joined = config.initial_cluster_state == ClusterState::Existing;
             let reader = database.reader()?;
             let contents = base::of_contents(&reader)?;
             let (identity, mut cells) = if joined {
-                let identity = join(config, contents, outside).await?;
+                let identity = join(&config, contents, outside).await?;
                 (identity, base::joining_cells(&reader, identity.base)?)
             } else {
-                let identity = found(config, contents, outside).await?;
-                (identity, base::founding_cells(&reader, contents, &founders(config, identity))?)
+                let identity = found(&config, contents, outside).await?;
+                (identity, base::founding_cells(&reader, contents, &founders(&config, identity))?)
             };
             if contents != Base::EMPTY {
                 tracing::info!(base = %contents, "starting a new cluster from the restored data");
@@ -163,9 +168,9 @@ pub(crate) async fn open(config: &Config, outside: &Outside) -> Result<DataDir, 
             (identity, joined)
         }
     };
-    let founders = if joined { BTreeMap::new() } else { founders(config, identity) };
+    let founders = if joined { BTreeMap::new() } else { founders(&config, identity) };
     let own_cells = own_cells(identity, joined);
-    Ok(DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock })
+    Ok((config, DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock }))
 }
 
 fn create_dir(disks: &dyn Disks, dir: &Path) -> Result<(), StartError> {

@@ -19,15 +19,21 @@ pub(crate) struct Outside {
     pub(crate) connector: Arc<dyn Connector>,
     /// What the member does by chance comes from it.
     pub(crate) chance: Chance,
+    pub(crate) find: Find,
 }
+
+/// Finds out who founds the cluster of the settings, at the first start of a member, and returns the settings with these
+/// members. It may block until all of them are there. The error is a message for the operator.
+pub(crate) type Find = fn(&Config) -> Result<Config, String>;
 
 impl Outside {
     /// What a process has.
-    pub(crate) fn of_process(config: &Config) -> Outside {
+    pub(crate) fn of_process(config: &Config, find: Find) -> Outside {
         Outside {
             disks: Arc::new(FileSystem),
             connector: Arc::new(GrpcConnector::new(Trust::new(&config.peer_security))),
             chance: Chance::from_system(),
+            find,
         }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) async fn open(
     outside: Outside,
 ) -> Result<Opened, StartError> {
     let tokens = Tokens::open(&config.auth_token, config.auth_token_ttl)?;
-    let data_dir = boot::open(&config, &outside).await?;
+    let (config, data_dir) = boot::open(config, &outside).await?;
     let replica = Replica::open(data_dir.database.clone())?;
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
     let wal_dir = outside.disks.open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
@@ -139,7 +139,7 @@ where
 /// The whole way at once, for a member that is alone.
 #[cfg(test)]
 pub(crate) fn start(config: Config, metrics: Arc<Metrics>) -> (Running, Node) {
-    let outside = Outside::of_process(&config);
+    let outside = Outside::of_process(&config, |config| Ok(config.clone()));
     let opened = threads::wait(open(config, metrics, outside));
     let mut running = opened.expect("the directory can be opened").run(|_| async {});
     let node = threads::wait(running.ready()).expect("the member starts");

@@ -105,6 +105,9 @@ impl Node {
             "an answer is whole when it is given"
         );
         timed.has_answer = outcome.is_ok();
+        if let (Some(tracer), Ok((outcome, _))) = (&self.metrics().tracer, &outcome) {
+            tracer.wrote(outcome.rev.0, timed.start);
+        }
         outcome
     }
 

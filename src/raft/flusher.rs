@@ -205,7 +205,7 @@ impl Flusher {
         let end = clock::now();
         let took = end - start;
         if let Some(last) = last_index {
-            if took > SlowSyncs::SLOW {
+            if took > SlowSyncs::SLOW || self.metrics.tracer.is_some() {
                 self.slow_syncs.note(last, end);
             }
             // After an error no entry gets to the disk any more and this member stops, so waiting for an

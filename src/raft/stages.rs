@@ -86,7 +86,7 @@ impl Warnings {
     }
 }
 
-/// The last syncs that were slow: up to which entry, and when each was through.
+/// The last syncs that were slow, or all of the last ones if spans are recorded: up to which entry, and when each was through.
 #[derive(Debug, Default)]
 pub(crate) struct SlowSyncs(Mutex<VecDeque<(u64, Instant)>>);
 

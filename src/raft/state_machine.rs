@@ -42,7 +42,7 @@ use crate::{
     mvcc::Step,
     storage::{Database, StorageError},
     sync::watch,
-    telemetry::{GoDuration, Metrics, RequestKind, list},
+    telemetry::{EntryStages, GoDuration, Metrics, RequestKind, list},
     threads,
     types::{Chunked, Event, Rev},
     v2::{Answer, Hub as V2Hub},
@@ -491,6 +491,17 @@ impl RaftStateMachineTrait<TypeConfig> for RaftStateMachine {
                 self.warn(log_id.index, began, committed, done, commands);
             }
             start = done;
+            if let Some(tracer) = &self.parts.metrics.tracer
+                && let Some(last) = outcomes.0.last()
+            {
+                tracer.applied(EntryStages {
+                    revision: last.rev.0,
+                    taken: began.map(|began| began.taken),
+                    synced: began.and_then(|began| self.parts.slow_syncs.of(log_id.index, began.taken)),
+                    committed,
+                    applied: done,
+                });
+            }
             self.parts.applied.send_replace(log_id.index);
             if let Some(serial) = own_serial {
                 self.parts.tags.applied(serial, outcomes);

@@ -35,7 +35,7 @@ use crate::{
     clock,
     limits::CLIENT_VERSIONS_MAX,
     node::Node,
-    telemetry::{GrpcKind, GrpcMethod, Metrics},
+    telemetry::{Active, Attribute, GrpcKind, GrpcMethod, Metrics, Tracer},
 };
 
 /// What all services of one reactor share.
@@ -43,6 +43,8 @@ pub(crate) struct Interceptor {
     node: Node,
     slow_after: Duration,
     client_versions: Mutex<ClientVersions>,
+    /// `None`: nothing is traced.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// The methods that a learner serves. Of the ranges it only serves serializable ones.
@@ -56,7 +58,13 @@ impl Interceptor {
     pub(crate) fn new(node: Node) -> Interceptor {
         let slow_after = node.config().warning_unary_request_duration;
         let client_versions = Mutex::new(ClientVersions::new(node.metrics()));
-        Interceptor { node, slow_after, client_versions }
+        let tracer = node.metrics().tracer.clone();
+        Interceptor { node, slow_after, client_versions, tracer }
+    }
+
+    /// The span of a call, if it is to be traced.
+    fn trace(&self, headers: &HeaderMap) -> Option<Box<Active>> {
+        self.tracer.as_ref()?.begin(headers.get("traceparent").map(HeaderValue::as_bytes))
     }
 
     fn check(&self, path: &str, headers: &HeaderMap, kind: GrpcKind) -> Result<(), Refusal> {
@@ -212,7 +220,8 @@ where
         let table = Arc::clone(&self.table);
         let requires_leader = requires_leader(request.headers());
         let remote = Remote::of(request.extensions());
-        let open = Open { table, number, start, remote, code: Code::Cancelled, requires_leader };
+        let trace = table.interceptor.trace(request.headers());
+        let open = Open { table, number, start, remote, code: Code::Cancelled, requires_leader, trace };
         let counters = &open.method().counters;
         counters.started.inc();
         match counters.kind {
@@ -263,10 +272,16 @@ where
         let response = match &mut this.state {
             State::Malformed(error) => error.clone().into_http(),
             State::Refused(refusal) => Status::from(*refusal).into_http(),
-            State::Running(call) => match Pin::new(call).poll(cx) {
-                Poll::Ready(Ok(response)) => response,
-                Poll::Pending => return Poll::Pending,
-            },
+            State::Running(call) => {
+                let polled = match this.open.as_mut().and_then(|open| open.trace.as_mut()) {
+                    Some(trace) => trace.during(|| Pin::new(call).poll(cx)),
+                    None => Pin::new(call).poll(cx),
+                };
+                match polled {
+                    Poll::Ready(Ok(response)) => response,
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
         };
         let Some(open) = this.open.take() else { return Poll::Ready(Ok(response)) };
         Poll::Ready(Ok(open.answered(response, this.deadline.take())))
@@ -282,11 +297,41 @@ struct Open {
     /// The code with which the call ends if it ends now.
     code: Code,
     requires_leader: bool,
+    trace: Option<Box<Active>>,
 }
 
 impl Open {
     fn method(&self) -> &Method {
         &self.table.methods[self.number]
+    }
+
+    /// The names are those of OpenTelemetry for gRPC.
+    fn end_trace(&self, trace: Active) {
+        let Some(tracer) = &self.table.interceptor.tracer else { return };
+        let name = self.method().path.trim_start_matches('/');
+        let (service, method) = name.split_once('/').unwrap_or((name, ""));
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        let mut attributes = vec![
+            ("rpc.system", text("grpc")),
+            ("rpc.service", text(service)),
+            ("rpc.method", text(method)),
+            ("rpc.grpc.status_code", Attribute::Number(i64::from(self.code as i32))),
+        ];
+        if let Remote::Tcp(address) = self.remote {
+            attributes.push(("network.peer.address", Attribute::Text(address.ip().to_string())));
+            attributes.push(("network.peer.port", Attribute::Number(i64::from(address.port()))));
+        }
+        // Other codes say what the client did wrong.
+        let is_ours = matches!(
+            self.code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        );
+        trace.end(tracer, name.to_owned(), attributes, is_ours.then(|| self.code.description().to_owned()));
     }
 
     /// To be called with the answer, or with the beginning of a stream of answers.
@@ -329,6 +374,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if let Some(trace) = self.trace.take() {
+            self.end_trace(*trace);
+        }
         let took = clock::since(self.start);
         let method = self.method();
         method.counters.handled(self.code as i32, took);

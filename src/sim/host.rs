@@ -115,6 +115,7 @@ impl Host {
             disks: Arc::new(self.disks.clone()),
             connector: Arc::new(Wires::new(self.network.clone(), self.number)),
             chance: self.chance.clone(),
+            find: |config| Ok(config.clone()),
         };
         let life =
             live(self.number, self.config.clone(), outside, self.network.clone(), status.clone(), stopped);

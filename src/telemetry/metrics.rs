@@ -20,6 +20,7 @@ use super::{
     peer::{PeerFamilies, PeerMetrics},
     process::Process,
     requests::{DurationsByKind, RequestKind},
+    trace::{TraceMetrics, Tracer},
 };
 
 /// The state of the node at the time of a scrape.
@@ -145,6 +146,8 @@ pub(crate) struct Metrics {
     /// 1 while defragmenting.
     pub(crate) defrag_inflight: IntGauge,
     pub(crate) backup: BackupMetrics,
+    /// `None`: nothing is traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 
     scrapes: IntCounterVec,
     scrapes_inflight: IntGauge,
@@ -162,7 +165,9 @@ impl Metrics {
             apply(),
             &["success"],
         );
+        let traced = TraceMetrics::new(&make);
         let metrics = Metrics {
+            tracer: config.tracing.as_ref().map(|settings| Arc::new(Tracer::new(settings, traced))),
             state: StateGauges::new(&make),
             process: ProcessGauges::new(&make),
             grpc: grpc::methods(&registry, config.metrics == MetricsMode::Extensive),

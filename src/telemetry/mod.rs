@@ -16,6 +16,7 @@ mod requests;
 mod start;
 mod supervisor;
 mod terminal;
+mod trace;
 mod units;
 
 pub(crate) use grpc::{GrpcKind, GrpcMethod};
@@ -28,4 +29,5 @@ pub(crate) use requests::RequestKind;
 pub(crate) use start::log_start;
 pub(crate) use supervisor::{tell_alive, tell_ready, tell_status, tell_stopping, watchdog_interval};
 pub(crate) use terminal::Terminal;
+pub(crate) use trace::{Active, Attribute, EntryStages, Span, Tracer};
 pub(crate) use units::{GoDuration, HumanBytes};

@@ -48,6 +48,7 @@ mod metrics;
 mod migrate;
 #[path = "../support/pb.rs"]
 mod pb;
+mod profiles;
 mod quota;
 #[path = "../support/raw.rs"]
 mod raw;
@@ -66,6 +67,7 @@ mod startup;
 mod tls;
 #[path = "../support/tools.rs"]
 mod tools;
+mod traces;
 mod transport;
 mod txn;
 mod utl;

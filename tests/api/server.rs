@@ -122,6 +122,10 @@ impl Launch {
         }
     }
 
+    pub(crate) fn is_reference(&self) -> bool {
+        self.program == tools::reference().etcd
+    }
+
     /// Adds `--name=value`.
     pub(crate) fn flag(mut self, name: &str, value: impl Display) -> Launch {
         self.flags.push(format!("--{name}={value}"));

@@ -13,6 +13,7 @@ mod cluster;
 mod console;
 mod deadline;
 mod disaster;
+mod discovery;
 mod etcdctl;
 mod failover;
 mod full_disk;
@@ -23,6 +24,8 @@ mod leases;
 mod logins;
 mod matrix;
 mod membership;
+#[path = "../support/name_server.rs"]
+mod name_server;
 #[path = "../support/pb.rs"]
 mod pb;
 mod peers;

@@ -24,6 +24,10 @@ pub(crate) mod v3lockpb {
 pub(crate) mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/client/v3electionpb.rs"));
 }
+/// What collectors of traces take.
+pub(crate) mod otlp {
+    include!(concat!(env!("OUT_DIR"), "/opentelemetry.proto.collector.trace.v1.rs"));
+}
 /// What members say to each other.
 pub(crate) mod retcd {
     pub(crate) mod peer {
