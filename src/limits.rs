@@ -836,8 +836,19 @@ pub(crate) const CTL_STREAM_PAUSE: Duration = Duration::from_millis(100);
 /// ended then.
 pub(crate) const CTL_FIRST_KEEP_ALIVE: Duration = Duration::from_secs(3);
 
-/// Keys that `make-mirror` reads at once.
-pub(crate) const CTL_MIRROR_PAGE_KEYS: i64 = 1000;
+/// Keys of the first page that `make-mirror` and `follow` read, and of a later one; and about how many bytes a later
+/// one has, if its keys are like those before. A page is longer when its values are larger than theirs.
+pub(crate) const CTL_FIRST_PAGE_KEYS: i64 = 16;
+pub(crate) const CTL_PAGE_KEYS: i64 = 1000;
+pub(crate) const CTL_PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Requests in a transaction of `retcd follow`, and about their bytes. Both are less than a server takes by default. A
+/// revision that is larger is written in several transactions.
+pub(crate) const CTL_FOLLOW_TXN_OPS: usize = 128;
+pub(crate) const CTL_FOLLOW_TXN_BYTES: usize = 1024 * 1024;
+
+/// The pause before `retcd follow` makes a call again that may succeed later.
+pub(crate) const CTL_FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes of a server's metrics. `check datascale` fails if they are more.
 pub(crate) const CTL_METRICS_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -177,6 +177,8 @@ enum Tool {
     Ctl { program: &'static str },
     /// `etcdutl`, under this name or as `retcd utl`.
     Utl { program: &'static str },
+    /// `retcd follow`.
+    Follow,
 }
 
 impl Tool {
@@ -194,6 +196,7 @@ impl Tool {
         let tool = match args.first().and_then(|word| word.to_str()) {
             Some("ctl") => Tool::Ctl { program: "retcd ctl" },
             Some("utl") => Tool::Utl { program: "retcd utl" },
+            Some("follow") => Tool::Follow,
             _ => return None,
         };
         Some((tool, args.split_off(1)))
@@ -204,6 +207,7 @@ impl Tool {
         let variables: Vec<(OsString, OsString)> = env::vars_os().collect();
         match self {
             Tool::Ctl { program } => cli::run(&ctl::ROOT, program, args, &variables).await,
+            Tool::Follow => cli::run(&ctl::FOLLOW, "retcd follow", args, &variables).await,
             Tool::Utl { program } => {
                 name_damaged_files(|error| {
                     telemetry::fail("read a database", error);

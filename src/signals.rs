@@ -20,6 +20,23 @@ pub(crate) struct Signals {
     interrupt: Signal,
 }
 
+/// SIGUSR1, which a tool may give a meaning.
+pub(crate) struct UserSignal(Signal);
+
+impl UserSignal {
+    /// Installs the handler. Must be called on a tokio runtime.
+    pub(crate) fn listen() -> io::Result<UserSignal> {
+        Ok(UserSignal(signal(SignalKind::user_defined1())?))
+    }
+
+    /// Waits for the next one. If the future is dropped, none is lost.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// The signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {

@@ -58,7 +58,9 @@ async fn command_line(
     variables: &[(OsString, OsString)],
 ) -> Result<(), Failure> {
     let found = Found::in_line(root, args);
+    // A tool of one command has arguments.
     if found.path.len() == 1
+        && root.run.is_none()
         && let Some(at) = found.first_word()
     {
         return Err(unknown_command(root, program, &String::from_utf8_lossy(&found.args[at])));

@@ -86,7 +86,8 @@ pub(super) fn invocation(command: &OsStr, args: &[OsString]) -> Result<Invocatio
         ))),
         _ => Err(ConfigError::invalid(format!(
             "{command:?} is not a valid flag and not a command: the commands are `snapshot restore`, `import`, \
-             `export`, `check`, `help`, `man` and `version`. Commands of a client, such as `put` and `get`, follow `retcd ctl`"
+             `export`, `check`, `follow`, `ctl`, `utl`, `help`, `man` and `version`. Commands of a client, such as `put` and \
+             `get`, come behind `retcd ctl`"
         ))),
     }
 }

@@ -21,6 +21,8 @@ Usage:
                                                  against their checksums
   retcd ctl COMMAND ...                          etcdctl: asks a running cluster
   retcd utl COMMAND ...                          etcdutl: works on files that no server uses
+  retcd follow --from URLS [--to URLS]           copies the keys of a running etcd, and goes on
+                                                 until it is told to cut over
   retcd version                                  prints the version, as --version does
   retcd help                                     prints this help, as --help does
   retcd man                                      prints a manual page for man(1)

@@ -10,6 +10,8 @@
 //! depend on them. The words of the help and of remarks on stderr are our own. This room knows the wire, and nothing
 //! of the server.
 //!
+//! `retcd follow` is a tool of its own on the same client: it has two clusters, and is nothing of etcdctl.
+//!
 //! To add a command: a `const` of [`crate::cli::Command`] and a function in a file of `commands/`, one line in `table.rs`,
 //! the methods it calls in `client/methods.rs`, and, if its answer is shown in the five formats, a variant of
 //! [`printer::Shown`], for which the compiler asks each printer. The function judges its arguments first, then calls
@@ -18,6 +20,8 @@
 
 mod client;
 mod commands;
+mod follow;
+mod pages;
 mod printer;
 mod process;
 mod ranges;
@@ -28,4 +32,4 @@ mod table;
 mod terminal;
 mod words;
 
-pub(crate) use self::{registry::join_cluster, table::ROOT};
+pub(crate) use self::{follow::FOLLOW, registry::join_cluster, table::ROOT};

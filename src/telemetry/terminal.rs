@@ -10,6 +10,11 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
+    /// Whether somebody may be watching.
+    pub(crate) fn is_there() -> bool {
+        io::stderr().is_terminal()
+    }
+
     pub(crate) fn show(&mut self, text: impl FnOnce() -> String) {
         let mut stderr = io::stderr().lock();
         if !stderr.is_terminal() {

@@ -122,6 +122,11 @@ pub(crate) fn blotted(text: &str, server: &Server) -> String {
     while let Some(first) = rest.chars().next() {
         let hex = rest.find(|digit: char| !digit.is_ascii_hexdigit()).unwrap_or(rest.len());
         if hex >= 12 {
+            // In some places a short one is padded to 16 digits.
+            let padding = " ".repeat(16_usize.saturating_sub(hex) + 1);
+            if out.ends_with(&padding) {
+                out.truncate(out.len() - padding.len() + 1);
+            }
             out.push_str("ID");
             rest = &rest[hex..];
         } else if let Some((word, after)) = ["took = ", "took "]

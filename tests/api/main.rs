@@ -27,6 +27,7 @@ mod deadline;
 mod differential;
 mod etcdctl;
 mod examples;
+mod follow;
 mod full_disk;
 mod fuzz;
 mod gateway;
@@ -46,6 +47,7 @@ mod memory;
 mod memory_group;
 mod metrics;
 mod migrate;
+mod migrating;
 #[path = "../support/pb.rs"]
 mod pb;
 mod profiles;

@@ -107,9 +107,9 @@ pub(crate) async fn write_history(client: &Client, seed: u64) {
 
 /// Everything that a client can see of the data.
 #[derive(Debug, PartialEq)]
-struct Picture {
-    revision: i64,
-    hash: u32,
+pub(crate) struct Picture {
+    pub(crate) revision: i64,
+    pub(crate) hash: u32,
     compacted: i64,
     /// What there is at each revision that is not compacted: a digest of the answer to a range.
     at_revisions: Vec<(i64, i64, u64)>,
@@ -130,7 +130,7 @@ fn digest(kvs: &[crate::pb::mvccpb::KeyValue]) -> u64 {
     u64::from_be_bytes(hash.finalize()[..8].try_into().expect("eight bytes"))
 }
 
-async fn picture(client: &Client) -> Picture {
+pub(crate) async fn picture(client: &Client) -> Picture {
     let hash = client.try_hash_kv(0).await.expect("a hash");
     let (revision, compacted) = (hash.header.expect("a header").revision, hash.compact_revision);
     let everything = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..RangeRequest::default() };
@@ -321,6 +321,98 @@ async fn a_killed_etcd_is_imported_with_every_acknowledged_write() {
         etcd.start();
         let (ours, theirs) = (picture(&client).await, picture(&etcd.client()).await);
         assert_eq!(ours, theirs, "{release:?}");
+    }
+}
+
+/// A member that was killed exports what it has acknowledged, and a snapshot of its next run has the same.
+#[tokio::test]
+async fn a_killed_member_exports_every_acknowledged_write() {
+    if !subject_is_retcd() {
+        eprintln!("left out: etcd does not export");
+        return;
+    }
+    let mut server = Launch::subject().start();
+    let client = server.client();
+    write_history(&client, 13).await;
+    let before = server.home().join("before.db");
+    save(Release::V35, &server, &before);
+    // None of these waits for a checkpoint.
+    for number in 0..200 {
+        client.put(format!("late{number:03}"), "value").await;
+    }
+    let expected = picture(&client).await;
+    server.kill();
+    let exported = server.home().join("exported.db");
+    let said = retcd(&["export", "--data-dir", text(&server.data_dir()), text(&exported)]);
+    assert!(said.contains(&format!("at revision {}", expected.revision)), "{said}");
+    server.start();
+    let again = server.home().join("again.db");
+    save(Release::V35, &server, &again);
+    for (snapshot, has_all) in [(before, false), (exported, true), (again, true)] {
+        let mut restored = Launch::subject().prepare();
+        retcd(&["snapshot", "restore", text(&snapshot), "--data-dir", text(&restored.data_dir())]);
+        restored.start();
+        let found = picture(&restored.client()).await;
+        assert_eq!(found == expected, has_all, "{}", snapshot.display());
+    }
+}
+
+/// Whatever is flipped or cut off in a file of etcd: it is refused with the name of the file, or does no harm.
+/// `RETCD_DAMAGES` says how many of each are tried.
+#[tokio::test]
+async fn damaged_files_of_etcd_are_refused_or_do_no_harm() {
+    if !subject_is_retcd() {
+        eprintln!("left out: etcd does not import");
+        return;
+    }
+    let count = std::env::var("RETCD_DAMAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(24);
+    let mut etcd = Launch::reference().start();
+    write_history(&etcd.client(), 17).await;
+    etcd.kill();
+    let wal = fs::read_dir(etcd.wal_dir()).expect("a log").flatten().map(|entry| entry.path());
+    let wal = wal.filter(|path| path.extension().is_some_and(|extension| extension == "wal"));
+    let wal = wal.min().expect("a segment");
+    let target = etcd.home().join("target");
+    for path in [etcd.database(), wal] {
+        let sound = fs::read(&path).expect("it is there");
+        // A segment ends with zeros that nobody reads.
+        let used = sound.iter().rposition(|byte| *byte != 0).expect("it has content") + 1;
+        for number in 0..count {
+            // Spread over the file; every fourth is cut off there.
+            let at = (number * 7919 + used * number / count) % used;
+            let mut damaged = sound.clone();
+            if number % 4 == 3 {
+                damaged.truncate(at);
+            } else {
+                damaged[at] ^= 1 << (number % 8);
+            }
+            fs::write(&path, damaged).expect("it is writable");
+            // A process that wants more memory than this ends.
+            let limited = "ulimit -v 1572864 && exec \"$0\" \"$@\"";
+            let output = Command::new("bash")
+                .args([
+                    "-c",
+                    limited,
+                    text(&subject_program()),
+                    "import",
+                    text(&etcd.data_dir()),
+                    "--data-dir",
+                    text(&target),
+                ])
+                .output()
+                .expect("it runs");
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            let place = format!("{} at byte {at}, attempt {number}: {said}", path.display());
+            match output.status.code() {
+                Some(0) => fs::remove_dir_all(&target).expect("it was made"),
+                Some(1) => {
+                    assert!(said.contains(text(&etcd.data_dir())), "the file is not named: {place}");
+                    assert!(!target.exists() && !said.contains("panicked"), "{place}");
+                }
+                other => panic!("it ended with {other:?}: {place}"),
+            }
+        }
+        fs::write(&path, sound).expect("it is writable");
     }
 }
 

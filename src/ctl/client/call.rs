@@ -237,7 +237,7 @@ impl Client {
                 Ok(true)
             }
             LEARNER => Ok(self.pool.len() > 1),
-            _ => Ok(retry == Retry::Always && status.code() == Code::Unavailable),
+            _ => Ok(retry == Retry::Always && shown(status.clone()).code() == Code::Unavailable),
         }
     }
 

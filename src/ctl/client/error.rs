@@ -55,9 +55,14 @@ impl ClientError {
     }
 
     /// Whether another attempt may succeed although nothing but time has changed.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(in crate::ctl) fn is_passing(&self) -> bool {
         let passes = |status: &Status| matches!(status.code(), Code::Unavailable | Code::Internal);
         matches!(self, ClientError::Status(status) if passes(status))
+    }
+
+    /// Whether the server is too old for the method.
+    pub(in crate::ctl) fn is_unimplemented(&self) -> bool {
+        matches!(self, ClientError::Status(status) if status.code() == Code::Unimplemented)
     }
 
     /// A status with its code.
@@ -78,10 +83,22 @@ pub(super) fn is_etcds(status: &Status) -> bool {
 
 /// A connection that broke has no code of its own. To whoever called, the server is not available.
 pub(super) fn shown(status: Status) -> Status {
-    match broken(&status) {
-        Some(_) => Status::unavailable("error reading from server: EOF"),
-        None => status,
+    match broken(&status).is_some() || is_cut_off(&status) {
+        true => Status::unavailable("error reading from server: EOF"),
+        false => status,
     }
+}
+
+/// The connection has broken in the middle of an answer.
+fn is_cut_off(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<hyper::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// The connection that has failed a request, if that is what became of it.

@@ -8,16 +8,14 @@ use tokio::time::{Instant, interval_at};
 use crate::{
     cli::{Command, Failure, Flag, Group, Invocation, Kind, output},
     ctl::{
-        client::{Client, ClientError, Deadline, PUT, RANGE, TXN, Watcher, watch_error},
+        client::{Client, ClientError, Deadline, PUT, TXN, Watcher, watch_error},
+        pages::{At, Pages},
         ranges::{OPEN_END, prefix_end},
         settings::{Dial, Login, Security},
     },
-    limits,
     pb::{
         etcdserverpb::{
-            DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
-            range_request::{SortOrder, SortTarget},
-            request_op::Request,
+            DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCreateRequest, request_op::Request,
         },
         mvccpb::{Event, event::EventType},
     },
@@ -135,38 +133,14 @@ impl<'a> Mirror<'a> {
 
     /// Copies the keys as they are at one revision, which is returned.
     async fn copy_keys(&self) -> Result<i64, ClientError> {
-        let (mut key, range_end) = self.range();
-        let mut revision = 0;
-        loop {
-            let request = RangeRequest {
-                key: key.clone().into(),
-                range_end: range_end.clone().into(),
-                limit: limits::CTL_MIRROR_PAGE_KEYS,
-                revision,
-                sort_order: SortOrder::Ascend.into(),
-                sort_target: SortTarget::Key.into(),
-                ..RangeRequest::default()
-            };
-            let page = self.source.call(&RANGE, &request, Deadline::never()).await?;
-            if revision == 0 {
-                revision = page.header.map_or(0, |header| header.revision);
-            }
-            let last = page.kvs.last().map(|kv| kv.key.clone());
-            for kv in page.kvs {
-                let put = PutRequest {
-                    key: self.renamed(&kv.key).into(),
-                    value: kv.value,
-                    ..PutRequest::default()
-                };
-                self.destination.call(&PUT, &put, Deadline::never()).await?;
-                self.count();
-            }
-            match last.filter(|_| page.more) {
-                // The next key behind it.
-                Some(last) => key = [&last[..], b"\0"].concat(),
-                None => return Ok(revision),
-            }
+        let mut pages = Pages::new(self.source, self.range(), At::One(0));
+        while let Some(kv) = pages.next().await? {
+            let put =
+                PutRequest { key: self.renamed(&kv.key).into(), value: kv.value, ..PutRequest::default() };
+            self.destination.call(&PUT, &put, Deadline::never()).await?;
+            self.count();
         }
+        pages.begun_at().await
     }
 
     /// Copies what happens from a revision on. Each revision is a transaction, so that whoever reads the destination
