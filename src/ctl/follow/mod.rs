@@ -18,7 +18,10 @@ mod patience;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::LocalBoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, join},
+};
 use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 
 use self::{
@@ -387,13 +390,15 @@ impl Follower<'_> {
         };
         self.leases.compare().await?;
         self.leases.renew_all().await;
-        let theirs = match Totals::of(self.source, target).await {
+        let both = join(Totals::of(self.source, target), Totals::of(self.destination, 0));
+        let (theirs, ours) = both.await;
+        let theirs = match theirs {
             Ok((_, totals)) => totals,
             // Nothing behind it could have been compacted otherwise.
             Err(error) if error.says(COMPACTED) => return Err(still_written(self.source_revision().await?)),
             Err(error) => return Err(error.into()),
         };
-        let (revision, ours) = Totals::of(self.destination, 0).await?;
+        let (revision, ours) = ours?;
         output::line(format_args!("old cluster: {theirs}, at revision {target}"))?;
         output::line(format_args!("new cluster: {ours}, at revision {revision}"))?;
         if ours != theirs {
