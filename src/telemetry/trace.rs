@@ -353,7 +353,8 @@ mod tests {
             committed: at(from + 6),
             applied: at(from + 10),
         };
-        tracer.applied(entry(6, 0));
+        // Applied before the write was queued, so it is another one, which had the same revision after it.
+        tracer.applied(entry(9, 0));
         tracer.applied(entry(9, 20));
         tracer.wrote(9, at(20));
         assert!(tracer.take().is_empty(), "this thread serves no traced call");
