@@ -123,6 +123,13 @@ pub(crate) struct Config {
     /// Whether the leader records the remaining TTL of leases in the log.
     pub(crate) lease_checkpoint: bool,
 
+    /// Whether a member compares its history with that of the others before it serves.
+    pub(crate) checks_history_at_start: bool,
+    /// How often a leader compares the newest history of all members; `None`: never.
+    pub(crate) corrupt_check_interval: Option<Duration>,
+    /// How often a leader compares the hashes of compactions; `None`: never.
+    pub(crate) compact_hash_check_interval: Option<Duration>,
+
     pub(crate) auth_token: AuthToken,
     /// How long a simple token is valid after its last use.
     pub(crate) auth_token_ttl: Duration,

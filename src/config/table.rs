@@ -361,8 +361,20 @@ pub(super) const FLAGS: &[Flag] = &[
         Upkeep,
         "Name of the member that makes the backups. Empty: the leader. (Not in etcd.)",
     ),
-    flag("corrupt-check-time", Duration, "0s", Upkeep, "How often members compare their data.").no_effect(),
-    flag("compact-hash-check-time", Duration, "1m", Upkeep, "How often members compare hashes.").no_effect(),
+    flag(
+        "corrupt-check-time",
+        Duration,
+        "0s",
+        Upkeep,
+        "How often the leader compares the data of all members. 0: never.",
+    ),
+    flag(
+        "compact-hash-check-time",
+        Duration,
+        "1m",
+        Upkeep,
+        "How often the leader compares the hashes that compactions leave.",
+    ),
     flag(
         "bootstrap-defrag-threshold-megabytes",
         Uint,

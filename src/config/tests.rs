@@ -301,8 +301,8 @@ fn what_changes_nothing_is_told() {
         ["--experimental-enable-lease-checkpoint is deprecated; use --feature-gates=LeaseCheckpoint=true"]
     );
     assert_eq!(
-        warnings("--feature-gates=CompactHashCheck=true"),
-        ["feature gate CompactHashCheck=true has no effect in retcd"]
+        warnings("--feature-gates=PriorityRequest=true"),
+        ["feature gate PriorityRequest=true has no effect in retcd"]
     );
 }
 
@@ -769,6 +769,7 @@ fn values_arrive_in_the_types_they_are_used_in() {
     assert_eq!(config.metrics, MetricsMode::Extensive);
     let enabled = config.features.iter().filter(|feature| feature.enabled).map(|feature| feature.name);
     assert!(enabled.eq([
+        "CompactHashCheck",
         "TxnModeWriteWithSharedBuffer",
         "LeaseCheckpoint",
         "LeaseCheckpointPersist",

@@ -34,13 +34,15 @@ const REQUEST_BYTES_MAX: u64 = i32::MAX as u64;
 /// A shorter interval would keep the server busy with progress notifications.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The only feature gate that changes what retcd does. It is on by default, unlike in etcd.
+/// The feature gates that change what retcd does. Those that cost nothing are on by default, unlike in etcd.
 const LEASE_CHECKPOINT: &str = "LeaseCheckpoint";
+const COMPACT_HASH_CHECK: &str = "CompactHashCheck";
+const INITIAL_CORRUPT_CHECK: &str = "InitialCorruptCheck";
 
 const FEATURES: &[(&str, &str, bool)] = &[
     ("StopGRPCServiceOnDefrag", "ALPHA", false),
-    ("InitialCorruptCheck", "ALPHA", false),
-    ("CompactHashCheck", "ALPHA", false),
+    (INITIAL_CORRUPT_CHECK, "ALPHA", false),
+    (COMPACT_HASH_CHECK, "ALPHA", true),
     ("TxnModeWriteWithSharedBuffer", "BETA", true),
     (LEASE_CHECKPOINT, "ALPHA", true),
     ("LeaseCheckpointPersist", "ALPHA", true),
@@ -70,6 +72,7 @@ impl TryFrom<&Flags> for Config {
         ])?;
 
         let features = features(flags, &mut notices)?;
+        let is_on = |name: &str| features.iter().any(|feature| feature.name == name && feature.enabled);
         let advertise_client_urls = advertised(flags, "advertise-client-urls", &mut notices)?;
         let initial_advertise_peer_urls = advertised(flags, "initial-advertise-peer-urls", &mut notices)?;
         if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
@@ -201,9 +204,12 @@ impl TryFrom<&Flags> for Config {
             tracing: tracing(flags)?,
             // As in etcd.
             pprof: flags.bool("enable-pprof") || flags.text("log-level") == "debug",
-            lease_checkpoint: features
-                .iter()
-                .any(|feature| feature.name == LEASE_CHECKPOINT && feature.enabled),
+            lease_checkpoint: is_on(LEASE_CHECKPOINT),
+            checks_history_at_start: is_on(INITIAL_CORRUPT_CHECK),
+            corrupt_check_interval: Some(flags.duration("corrupt-check-time"))
+                .filter(|interval| !interval.is_zero()),
+            compact_hash_check_interval: is_on(COMPACT_HASH_CHECK)
+                .then(|| flags.duration("compact-hash-check-time")),
             features,
             settings: flags.settings(),
             notices,
@@ -647,7 +653,7 @@ fn features(flags: &Flags, notices: &mut Vec<Notice>) -> Result<Vec<Feature>, Co
                 known = true;
                 if feature.enabled != on {
                     feature.enabled = on;
-                    if feature.name == LEASE_CHECKPOINT {
+                    if [LEASE_CHECKPOINT, COMPACT_HASH_CHECK, INITIAL_CORRUPT_CHECK].contains(&feature.name) {
                         continue;
                     }
                     warn(notices, format!("feature gate {}={on} has no effect in retcd", feature.name));

@@ -6,8 +6,11 @@ use bytes::Bytes;
 
 use super::peer::Peer;
 use crate::{
-    pb::retcd::peer::{Changed, ContactsReply, MembersReply, Proposed, RaftKind, StatusReply},
-    types::{Base, MemberId},
+    pb::retcd::peer::{
+        self as pb, Changed, ContactsReply, HistoryReply, MembersReply, Proposed, RaftKind, StatusReply,
+        history_reply::Answer,
+    },
+    types::{Base, MemberId, Rev},
 };
 
 /// Of the protocol between members.
@@ -146,6 +149,50 @@ pub(crate) struct Contacts {
     pub(crate) answering: BTreeSet<u64>,
     /// Those of them that reach the member that was asked about.
     pub(crate) reaching: BTreeSet<u64>,
+}
+
+/// What a member says of its history up to a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistoryAnswer {
+    Hash(HistoryHash),
+    /// It does not have that revision any more.
+    IsCompacted,
+    /// It does not have that revision yet.
+    IsBehind,
+}
+
+/// Two hashes of the same revision can be compared if both histories are compacted to the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HistoryHash {
+    pub(crate) hash: u32,
+    pub(crate) compacted: Rev,
+    /// The newest revision of the member.
+    pub(crate) current: Rev,
+}
+
+impl From<HistoryAnswer> for HistoryReply {
+    fn from(answer: HistoryAnswer) -> HistoryReply {
+        let answer = match answer {
+            HistoryAnswer::Hash(HistoryHash { hash, compacted, current }) => {
+                Answer::Hash(pb::HistoryHash { hash, compacted: compacted.0, current: current.0 })
+            }
+            HistoryAnswer::IsCompacted => Answer::IsCompacted(true),
+            HistoryAnswer::IsBehind => Answer::IsBehind(true),
+        };
+        HistoryReply { answer: Some(answer) }
+    }
+}
+
+impl From<HistoryReply> for Option<HistoryAnswer> {
+    fn from(HistoryReply { answer }: HistoryReply) -> Option<HistoryAnswer> {
+        Some(match answer? {
+            Answer::Hash(pb::HistoryHash { hash, compacted, current }) => {
+                HistoryAnswer::Hash(HistoryHash { hash, compacted: Rev(compacted), current: Rev(current) })
+            }
+            Answer::IsCompacted(_) => HistoryAnswer::IsCompacted,
+            Answer::IsBehind(_) => HistoryAnswer::IsBehind,
+        })
+    }
 }
 
 impl From<ContactsReply> for Contacts {

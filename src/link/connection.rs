@@ -15,8 +15,9 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use super::{peer::Peer, way::Way};
 use crate::pb::retcd::peer::{
     AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
-    LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply,
-    RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
+    HistoryReply, HistoryRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply,
+    ProposeRequest, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply,
+    StatusRequest, TunnelPiece,
 };
 
 /// Makes connections to peers.
@@ -46,6 +47,7 @@ pub(crate) trait Link: Send + Sync {
     fn hello(&self, request: HelloRequest) -> Call<HelloReply>;
     fn contacts(&self, request: ContactsRequest) -> Call<ContactsReply>;
     fn status(&self, request: StatusRequest) -> Call<StatusReply>;
+    fn history(&self, request: HistoryRequest) -> Call<HistoryReply>;
 }
 
 /// A call under way. It owns all that it needs, so the connection may be used meanwhile.

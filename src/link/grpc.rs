@@ -31,9 +31,9 @@ use crate::{
     limits,
     pb::retcd::peer::{
         AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
-        LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply,
-        RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest,
-        TunnelPiece, peer_client::PeerClient,
+        HistoryReply, HistoryRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply,
+        ProposeRequest, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply,
+        StatusRequest, TunnelPiece, peer_client::PeerClient,
     },
     sockets::Dialer,
     tls::Trust,
@@ -206,6 +206,10 @@ where
 
     fn status(&self, request: StatusRequest) -> Call<StatusReply> {
         call!(self, status, request)
+    }
+
+    fn history(&self, request: HistoryRequest) -> Call<HistoryReply> {
+        call!(self, history, request)
     }
 }
 

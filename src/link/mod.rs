@@ -21,8 +21,8 @@ mod way;
 
 pub(crate) use appends::Appends;
 pub(crate) use calls::{
-    BaseMismatch, Change, ChangeRefusal, Contacts, Forwarded, KnownCluster, KnownMember, LeaseAnswer,
-    LeaseQuery, MemberStatus, MessageKind, PROTOCOL_VERSION, PeerError, REMOVED,
+    BaseMismatch, Change, ChangeRefusal, Contacts, Forwarded, HistoryAnswer, HistoryHash, KnownCluster,
+    KnownMember, LeaseAnswer, LeaseQuery, MemberStatus, MessageKind, PROTOCOL_VERSION, PeerError, REMOVED,
 };
 pub(crate) use connection::Connector;
 pub(crate) use dedicated::DedicatedLink;

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time;
 
 use super::{
-    calls::{Contacts, KnownCluster, MemberStatus, PROTOCOL_VERSION, PeerError},
+    calls::{Contacts, HistoryAnswer, KnownCluster, MemberStatus, PROTOCOL_VERSION, PeerError},
     connection::{Call, CallError, Connector, Link},
     peer::Peer,
     peers::Peers,
 };
-use crate::pb::retcd::peer::{ContactsRequest, HelloRequest, MembersRequest, StatusRequest};
+use crate::pb::retcd::peer::{ContactsRequest, HelloRequest, HistoryRequest, MembersRequest, StatusRequest};
 
 /// The cluster of the member that listens at one of `peer`'s URLs.
 pub(crate) async fn members_at(
@@ -62,6 +62,20 @@ impl Peers {
     ) -> Result<MemberStatus, PeerError> {
         let request = StatusRequest { envelope: Some(self.envelope(target)) };
         self.call(target, peer, patience, |link| link.status(request)).await.map(MemberStatus::from)
+    }
+
+    /// The history of `target` up to a revision.
+    pub(crate) async fn ask_history(
+        &self,
+        target: u64,
+        peer: &Peer,
+        patience: Duration,
+        revision: i64,
+    ) -> Result<HistoryAnswer, PeerError> {
+        let request = HistoryRequest { envelope: Some(self.envelope(target)), revision };
+        let answer = self.call(target, peer, patience, |link| link.history(request)).await?;
+        let nothing = || PeerError::new(target, peer, "an answer without content".to_owned(), true);
+        Option::<HistoryAnswer>::from(answer).ok_or_else(nothing)
     }
 
     /// Whether this very member answers at `urls`, as seen from here.

@@ -22,9 +22,9 @@ use crate::{
     limits,
     pb::retcd::peer::{
         AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
-        LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply, ProposeRequest, RaftReply,
-        RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest,
-        TunnelPiece,
+        HistoryReply, HistoryRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply,
+        ProposeRequest, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply,
+        StatusRequest, TunnelPiece,
     },
     sockets::Dialer,
     telemetry::Metrics,
@@ -105,6 +105,10 @@ impl Link for InMemory {
     }
 
     fn status(&self, _: StatusRequest) -> Call<StatusReply> {
+        not_asked()
+    }
+
+    fn history(&self, _: HistoryRequest) -> Call<HistoryReply> {
         not_asked()
     }
 }

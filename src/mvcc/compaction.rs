@@ -178,6 +178,11 @@ impl Store {
         self.compaction.hashes.at(rev, self.rev_current)
     }
 
+    /// The hashes of the last compactions, from the oldest on.
+    pub(crate) fn compaction_hashes(&self) -> Vec<KvHash> {
+        self.compaction.hashes.all(self.rev_current)
+    }
+
     /// Takes over the hashes of the store that this one replaces.
     pub(crate) fn remember_hashes_of(&mut self, before: &Store) {
         self.compaction.hashes = before.compaction.hashes.clone();

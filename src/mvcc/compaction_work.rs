@@ -151,6 +151,13 @@ impl Compaction {
     }
 }
 
+impl CompactionHash {
+    fn kv_hash(self, rev_current: Rev) -> KvHash {
+        let CompactionHash { prev: rev_compacted, rev: rev_hashed, hash } = self;
+        KvHash { hash, rev_compacted, rev_hashed, rev_current }
+    }
+}
+
 impl CompactionHashes {
     pub(super) fn remember(&mut self, found: CompactionHash) {
         let newest = self.0.back().map_or(Rev::NEVER_COMPACTED, |last| last.rev);
@@ -162,8 +169,10 @@ impl CompactionHashes {
     }
 
     pub(super) fn at(&self, rev: Rev, rev_current: Rev) -> Option<KvHash> {
-        let found = self.0.iter().find(|found| found.rev == rev)?;
-        let CompactionHash { prev: rev_compacted, rev: rev_hashed, hash } = *found;
-        Some(KvHash { hash, rev_compacted, rev_hashed, rev_current })
+        self.0.iter().find(|found| found.rev == rev).map(|found| found.kv_hash(rev_current))
+    }
+
+    pub(super) fn all(&self, rev_current: Rev) -> Vec<KvHash> {
+        self.0.iter().map(|found| found.kv_hash(rev_current)).collect()
     }
 }

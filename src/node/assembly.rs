@@ -23,6 +23,7 @@ use super::{
     compactor, contacts,
     core::{self, Proposal},
     disk_thread::{Checkpointer, Orders},
+    divergence,
     end::End,
     forward::Forwarder,
     health::LastHealth,
@@ -413,6 +414,8 @@ impl Core {
         tokio::spawn(members::promote(node.clone()));
         tokio::spawn(members::probe(node.clone()));
         tokio::spawn(contacts::run(node.clone()));
+        tokio::spawn(divergence::run_periodic(node.clone()));
+        tokio::spawn(divergence::run_compactions(node.clone()));
         tokio::spawn(sampler::run(node.clone()));
         tokio::spawn(watchdog::run(node.clone()));
         tokio::spawn(waiting::report(node.clone()));

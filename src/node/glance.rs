@@ -2,10 +2,18 @@
 
 use super::Node;
 
+/// What a member has.
+pub(crate) struct Glance {
+    /// The number of entries that were applied.
+    pub(crate) applied: u64,
+    /// What every member has after them.
+    pub(crate) state: String,
+    pub(crate) has_alarm: bool,
+}
+
 impl Node {
-    /// The number of entries that were applied, and what every member has after them, as text. `None` in the middle
-    /// of an entry.
-    pub(crate) fn glance(&self) -> Option<(u64, String)> {
+    /// `None` in the middle of an entry.
+    pub(crate) fn glance(&self) -> Option<Glance> {
         let replica = self.shared.replica.read();
         if replica.is_half_applied() {
             return None;
@@ -19,10 +27,11 @@ impl Node {
         let alarms: Vec<_> = state.alarms.active().collect();
         let (mvcc, users) = (&state.mvcc, state.auth.rev());
         let (rev, compacted, keys) = (mvcc.rev_current(), mvcc.rev_compacted(), mvcc.keys_live());
-        let text = format!(
+        let has_alarm = !alarms.is_empty();
+        let state = format!(
             "revision {rev}, compacted {compacted}, {keys} keys, leases {leases:?}, members {members:?}, alarms {alarms:?}, \
              users {users}"
         );
-        Some((replica.applied_index(), text))
+        Some(Glance { applied: replica.applied_index(), state, has_alarm })
     }
 }

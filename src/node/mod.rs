@@ -20,6 +20,7 @@ mod contacts;
 mod contents;
 mod core;
 mod disk_thread;
+mod divergence;
 mod end;
 mod error;
 mod export;
@@ -79,6 +80,8 @@ pub(crate) use contents::{Contents, ContentsError};
 pub(crate) use end::End;
 pub(crate) use error::{MoveLeaderError, ProposeError, ReadError, StartError, StorageError};
 pub(crate) use export::export;
+#[cfg(test)]
+pub(crate) use glance::Glance;
 pub(crate) use health::MemberHealth;
 pub(crate) use identity::Credentials;
 pub(crate) use long_answer::Tail;

@@ -58,7 +58,7 @@ impl Node {
 
     /// Where this member is the only voter its own log is the quorum, and whatever was answered
     /// has been applied here: there is nobody to ask and nothing to wait for.
-    async fn barrier(&self) -> Result<Confirmed, ProposeError> {
+    pub(super) async fn barrier(&self) -> Result<Confirmed, ProposeError> {
         let leadership = self.leadership();
         if leadership.is_leader && leadership.is_sole_voter {
             return Ok(Confirmed::ByThisLeader { term: leadership.term });

@@ -14,6 +14,7 @@ use super::{
     assembly::{Core, Marks, Signals, State, marks},
     boot::{self, DataDir},
     disk_thread::{DiskThread, Orders},
+    divergence,
     end::End,
     outside::Outside,
 };
@@ -65,6 +66,10 @@ pub(crate) async fn open(
     let wal_dir = outside.disks.open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
     let founders = data_dir.founders.len();
     let log = open_log(wal_dir, log_has_begun, &replica, founders, metrics.clone())?;
+    if log_has_begun && config.checks_history_at_start {
+        let state = &replica.state;
+        divergence::check_at_start(&config, data_dir.identity, state, &outside, metrics.clone()).await?;
+    }
     if !log_has_begun {
         boot::note_log_begun(&data_dir.database)?;
     }

@@ -10,9 +10,10 @@ use crate::{
     node::{Change, Envelope, Forwarded, KnownCluster, LeaseAnswer, LeaseQuery, Node, PeerRefusal, Piece},
     pb::retcd::peer::{
         self as pb, AddMember, AppendPiece, ChangeReply, ChangeRequest, Changed, ContactsReply,
-        ContactsRequest, HelloReply, HelloRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest,
-        ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest,
-        SnapshotPiece, StatusReply, StatusRequest, TunnelPiece, UpdateMember,
+        ContactsRequest, HelloReply, HelloRequest, HistoryReply, HistoryRequest, LeaseReply, LeaseRequest,
+        MembersReply, MembersRequest, ProposeReply, ProposeRequest, Proposed, RaftReply, RaftRequest,
+        ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
+        UpdateMember,
         change_request::Change as Wanted,
         peer_server::{self, PeerServer},
     },
@@ -205,6 +206,12 @@ impl peer_server::Peer for Peer {
         let (_, call, request) = request.into_parts();
         self.check(&call, request.envelope)?;
         Ok(Response::new(self.node.peer_status().into()))
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
+        let (_, call, request) = request.into_parts();
+        self.check(&call, request.envelope)?;
+        Ok(Response::new(self.node.peer_history(request.revision).await?.into()))
     }
 
     async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

@@ -426,6 +426,10 @@ impl Locker {
             // Not recorded: a list connects all keys that it names, which the judges would have to search together.
             let listed = ask(&self.shared, self.number, self.any_member(), request).await;
             let Some(Answer { kvs, .. }) = listed.answer() else { continue };
+            // An answer that was under way for longer than the lease lives says nothing any more.
+            if self.shared.now() >= lives_until {
+                break;
+            }
             let first = kvs.iter().min_by_key(|stored| stored.create_revision);
             if first.is_some_and(|first| first.key == key) {
                 self.shared.holds(self.number, lives_until);

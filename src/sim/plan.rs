@@ -203,6 +203,10 @@ fn flags(dice: &Dice) -> Vec<String> {
     if dice.below(4) == 0 {
         flags.push("--pre-vote=false".to_owned());
     }
+    if dice.flip() {
+        flags.push(format!("--compact-hash-check-time={}ms", dice.one_of(&[100, 500])));
+        flags.push(format!("--corrupt-check-time={}ms", dice.one_of(&[200, 700])));
+    }
     flags.push(format!("--watch-progress-notify-interval={}ms", dice.one_of(&[200, 1000, 3000])));
     flags
 }

@@ -149,7 +149,6 @@ async fn a_file_with_all_keys_of_etcd_starts_a_member() {
         "--max-wals=4 has no effect",
         "--cipher-suites is ignored: it has no effect without an https://",
         "--tls-max-version is ignored: it has no effect without an https://",
-        "feature gate CompactHashCheck=true has no effect",
     ];
     for words in expected {
         assert!(warnings.iter().any(|warning| warning.contains(words)), "{words}: {warnings:#?}");

@@ -14,6 +14,7 @@ mod console;
 mod deadline;
 mod disaster;
 mod discovery;
+mod divergence;
 mod etcdctl;
 mod failover;
 mod full_disk;
