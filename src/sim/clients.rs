@@ -282,7 +282,13 @@ impl Tenant {
     }
 
     async fn live(&self, key: &str) -> Result<(), Status> {
-        let member = self.dice.below(self.shared.members as u64) as usize;
+        let home = self.dice.below(self.shared.members as u64) as usize;
+        // Some keep their connection, whatever becomes of the member behind it.
+        let any_member = || match self.number % 2 {
+            0 => home,
+            _ => self.dice.below(self.shared.members as u64) as usize,
+        };
+        let member = any_member();
         let ttl = self.dice.within(2..5) as i64;
         let mut leases = LeaseClient::new(self.shared.wire(member));
         let asked_at = self.shared.now();
@@ -296,7 +302,7 @@ impl Tenant {
             for _ in 0..self.dice.below(4) {
                 time::sleep(self.dice.between(ttl / 4, ttl / 2)).await;
                 let asked_at = self.shared.now();
-                let member = self.dice.below(self.shared.members as u64) as usize;
+                let member = any_member();
                 let mut leases = LeaseClient::new(self.shared.wire(member));
                 let request = LeaseKeepAliveRequest { id: granted.id };
                 let kept = within(async {
