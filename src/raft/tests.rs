@@ -365,7 +365,11 @@ fn a_flipped_bit_is_never_served() {
                     assert!(found == promised || (kind == WAL && lost), "flip {flip} of {file:?}: {found:?}");
                     let state = &stores.replica.state.mvcc;
                     assert_eq!((state.rev_current(), state.keys_live()), served, "flip {flip} of {file:?}");
-                    harmless += 1;
+                    // redb writes when it closes a file, and may find only then that a page makes no sense.
+                    match panic::catch_unwind(panic::AssertUnwindSafe(|| drop(stores))) {
+                        Ok(()) => harmless += 1,
+                        Err(_) => panicked += 1,
+                    }
                 }
             }
         }
