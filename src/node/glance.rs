@@ -1,6 +1,7 @@
 //! What a simulation compares of members that have applied the same entries. Only in tests.
 
 use super::Node;
+use crate::types::MemberId;
 
 /// What a member has.
 pub(crate) struct Glance {
@@ -9,6 +10,8 @@ pub(crate) struct Glance {
     /// What every member has after them.
     pub(crate) state: String,
     pub(crate) has_alarm: bool,
+    /// The state has members that do not belong to the cluster any more.
+    pub(crate) has_strangers: bool,
 }
 
 impl Node {
@@ -24,6 +27,8 @@ impl Node {
         });
         let leases: Vec<String> = leases.collect();
         let members: Vec<_> = state.members.iter().map(|(id, _)| id).collect();
+        let known: Vec<_> = replica.peers().map(|(id, _)| MemberId(id)).collect();
+        let has_strangers = !known.is_empty() && members.iter().any(|id| !known.contains(id));
         let alarms: Vec<_> = state.alarms.active().collect();
         let (mvcc, users) = (&state.mvcc, state.auth.rev());
         let (rev, compacted, keys) = (mvcc.rev_current(), mvcc.rev_compacted(), mvcc.keys_live());
@@ -32,6 +37,6 @@ impl Node {
             "revision {rev}, compacted {compacted}, {keys} keys, leases {leases:?}, members {members:?}, alarms {alarms:?}, \
              users {users}"
         );
-        Some(Glance { applied: replica.applied_index(), state, has_alarm })
+        Some(Glance { applied: replica.applied_index(), state, has_alarm, has_strangers })
     }
 }

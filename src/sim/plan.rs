@@ -235,6 +235,11 @@ fn faults(dice: &Dice, members: usize, chaos: Duration) -> Vec<Planned> {
     if dice.below(3) == 0 {
         faults.extend(contested(dice, members, chaos));
     }
+    if dice.below(3) == 0 {
+        let at = millis(dice, 1_500..chaos.as_millis() as u64 - 4_000);
+        faults.push(Planned { at, fault: Fault::AddMember });
+        faults.push(Planned { at: at + millis(dice, 1_500..4_000), fault: Fault::RemoveMember });
+    }
     faults.sort_by_key(|planned| planned.at);
     faults
 }

@@ -23,13 +23,18 @@ impl Replicas {
     /// Looks at all members. An error is a violation.
     pub(super) fn see(&mut self, members: impl Iterator<Item = (usize, Node)>) -> Result<(), String> {
         for (member, node) in members {
-            let Some(Glance { applied: index, state, has_alarm }) = node.glance() else { continue };
+            let Some(Glance { applied: index, state, has_alarm, has_strangers }) = node.glance() else {
+                continue;
+            };
             if self.last.insert(member, index) == Some(index) {
                 continue;
             }
             // Nothing of what happens in a world damages data, and the quota is out of reach.
             if has_alarm {
                 return Err(format!("after entry {index}, m{member} has an alarm: {state}"));
+            }
+            if has_strangers {
+                return Err(format!("after entry {index}, m{member} has members that were removed: {state}"));
             }
             let (other, others) = self.seen.entry(index).or_insert_with(|| (member, state.clone()));
             if *others != state {
