@@ -11,7 +11,7 @@ use crate::limits;
 const RESTORE_USAGE: &str = "usage: retcd snapshot restore FILE [--data-dir DIR] [--wal-dir DIR] [--name NAME] \
      [--initial-cluster MEMBERS] [--initial-cluster-token TOKEN] [--initial-advertise-peer-urls URLS] \
      [--bump-revision NUMBER --mark-compacted] [--skip-hash-check]; the default of --data-dir is default.etcd";
-const IMPORT_USAGE: &str = "usage: retcd import SOURCE [--data-dir DIR] [--source-wal-dir DIR], and the other flags \
+const IMPORT_USAGE: &str = "usage: retcd import SOURCE [--data-dir DIR] [--source-wal-dir DIR] [--keep-membership], and the other flags \
      of `retcd snapshot restore`; SOURCE is a snapshot file, or the data directory of an etcd that is stopped";
 const EXPORT_USAGE: &str =
     "usage: retcd export --data-dir DIR [--wal-dir DIR] FILE; the member of DIR must be stopped";
@@ -39,6 +39,8 @@ pub(crate) struct RestoreCommand {
     pub(crate) skip_hash_check: bool,
     /// Where the log of the imported directory is, if it is elsewhere.
     pub(crate) source_wal_dir: Option<PathBuf>,
+    /// Whether the member keeps its ids, and its cluster the members.
+    pub(crate) keep_membership: bool,
 }
 
 /// A snapshot of a data directory is to be made.
@@ -100,7 +102,7 @@ fn restore(args: &[OsString]) -> Result<RestoreCommand, ConfigError> {
 }
 
 fn import(args: &[OsString]) -> Result<RestoreCommand, ConfigError> {
-    let known = ["bump-revision", "initial-memory-map-size", "source-wal-dir"];
+    let known = ["bump-revision", "initial-memory-map-size", "source-wal-dir", "keep-membership"];
     restore_command(Line::parse(args, IMPORT_USAGE, Takes::Restore(&known))?, IMPORT_USAGE)
 }
 
@@ -123,10 +125,26 @@ fn restore_command(line: Line, usage: &str) -> Result<RestoreCommand, ConfigErro
     }
     let founds = CLUSTER_FLAGS.into_iter().any(|flag| line.given(flag).is_some());
     let skip_hash_check = line.is_set("skip-hash-check");
+    let keep_membership = line.is_set("keep-membership");
+    if keep_membership && founds {
+        return Err(ConfigError::usage(
+            "--keep-membership keeps the cluster as it is, and the flags of the cluster describe another one: leave one of both \
+             out"
+            .to_owned(),
+        ));
+    }
     let source_wal_dir = line.given("source-wal-dir").map(PathBuf::from);
     let config = line.config(true)?;
     let source = line.file.ok_or_else(|| ConfigError::usage(usage.to_owned()))?;
-    Ok(RestoreCommand { source, config, founds, bump_revision, skip_hash_check, source_wal_dir })
+    Ok(RestoreCommand {
+        source,
+        config,
+        founds,
+        bump_revision,
+        skip_hash_check,
+        source_wal_dir,
+        keep_membership,
+    })
 }
 
 fn export(args: &[OsString]) -> Result<ExportCommand, ConfigError> {
@@ -179,7 +197,9 @@ impl Line {
             }
             let (head, given) = split_value(arg);
             let name = head.strip_prefix("--").or_else(|| head.strip_prefix('-')).ok_or_else(unexpected)?;
-            if is_restore && matches!(name, "mark-compacted" | "skip-hash-check") {
+            let is_switch = matches!(name, "mark-compacted" | "skip-hash-check")
+                || name == "keep-membership" && known.contains(&name);
+            if is_restore && is_switch {
                 let value = given.map_or(Some("true"), OsStr::to_str).ok_or_else(unexpected)?;
                 if parse_bool(value).map_err(|_| unexpected())? {
                     line.set.push(name.to_owned());
@@ -261,6 +281,7 @@ mod tests {
             "a.db --bump-revision -1 --mark-compacted",
             "a.db --bump-revision 9223372036854775807 --mark-compacted",
             "a.db --source-wal-dir w",
+            "a.db --keep-membership",
             "a.db --initial-cluster nonsense",
         ] {
             assert_eq!(parse(line), None, "{line}");
@@ -284,6 +305,9 @@ mod tests {
         assert!(!command.founds && command.bump_revision == 0);
         let command = import(&words("d --source-wal-dir w --data-dir n")).expect("a command");
         assert_eq!(command.source_wal_dir, Some(PathBuf::from("w")));
+        assert!(!command.keep_membership);
+        assert!(import(&words("d --data-dir n --keep-membership")).expect("a command").keep_membership);
+        assert!(import(&words("d --data-dir n --keep-membership --name m")).is_err());
     }
 
     #[test]

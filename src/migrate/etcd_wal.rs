@@ -22,11 +22,12 @@ use thiserror::Error;
 
 use super::{
     image::LogPlace,
-    internal::{Entry, HardState, WalRecord, WalSnapshot},
+    internal::{Entry, HardState, WalMetadata, WalRecord, WalSnapshot},
 };
 use crate::{
     disk::{Disk, DiskFile},
     limits,
+    types::{ClusterId, MemberId},
 };
 
 const METADATA: i64 = 1;
@@ -96,6 +97,8 @@ pub(crate) struct Tail {
     /// The last entry of the log, if there is one beyond.
     pub(crate) last: Option<LogPlace>,
     snapshot: Option<LogPlace>,
+    /// Whose log it is.
+    pub(crate) ids: Option<(ClusterId, MemberId)>,
     /// Where the log ends with a record that was not written completely.
     pub(crate) torn: Option<(PathBuf, u64)>,
 }
@@ -263,7 +266,13 @@ impl Scan<'_> {
         let (wal, Place { segment, offset, .. }) = (self.wal, place);
         let malformed = |_| wal.damaged(segment, offset, WalFlaw::Malformed);
         match record.kind {
-            METADATA | CRC => {}
+            CRC => {}
+            METADATA => {
+                // Its checksum matches. Only --keep-membership needs to know whose log it is.
+                let metadata = WalMetadata::decode(record.data).ok();
+                let ids = |metadata: WalMetadata| (ClusterId(metadata.cluster), MemberId(metadata.member));
+                self.tail.ids = metadata.map(ids);
+            }
             STATE => self.tail.commit = HardState::decode(record.data).map_err(malformed)?.commit,
             SNAPSHOT => {
                 let WalSnapshot { index, term } = WalSnapshot::decode(record.data).map_err(malformed)?;

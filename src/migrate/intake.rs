@@ -12,7 +12,7 @@ use crate::{
     lease::Lessor,
     limits,
     storage::{Checkpoint, Draft, Record, StorageError, Table, is_of_a_change, meta},
-    types::{Rev, Revision},
+    types::{MemberId, Rev, Revision},
 };
 
 /// Why a database of etcd cannot be taken over.
@@ -44,10 +44,18 @@ pub(crate) struct TakenIn {
     pub(crate) consistent_index: u64,
     pub(crate) term: u64,
     pub(crate) cluster_version: Option<String>,
-    /// The names of the members.
-    pub(crate) members: Vec<String>,
+    pub(crate) members: Vec<TakenMember>,
     /// Records that only raise the revision, which a restore with `--bump-revision` leaves.
     pub(crate) bumps: u64,
+}
+
+/// A member of the cluster that a database of etcd is from.
+#[derive(Clone, Debug)]
+pub(crate) struct TakenMember {
+    pub(crate) id: MemberId,
+    pub(crate) name: String,
+    pub(crate) peer_urls: Vec<String>,
+    pub(crate) is_learner: bool,
 }
 
 /// Adds all that a database of etcd holds to `draft`. Members are not taken over: they belong to another cluster.
@@ -78,8 +86,9 @@ pub(crate) fn take_in(
     for (key, value) in entries(file, schema::MEMBERS)? {
         let value: Option<schema::MemberValue> = serde_json::from_slice(&value).ok();
         let member = schema::member_of(&key).zip(value);
-        let (_, value) = member.ok_or_else(|| unreadable(schema::MEMBERS, &key))?;
-        taken.members.push(value.name);
+        let (id, value) = member.ok_or_else(|| unreadable(schema::MEMBERS, &key))?;
+        let schema::MemberValue { peer_urls, is_learner, name, .. } = value;
+        taken.members.push(TakenMember { id, name, peer_urls: peer_urls.unwrap_or_default(), is_learner });
     }
     Ok(taken)
 }

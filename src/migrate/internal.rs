@@ -56,6 +56,15 @@ pub(super) struct HardState {
     pub(super) commit: u64,
 }
 
+/// `etcdserverpb.Metadata`: whose log it is.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WalMetadata {
+    #[prost(uint64, tag = "1")]
+    pub(super) member: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) cluster: u64,
+}
+
 /// `walpb.Snapshot`: the state up to an entry is in a file of its own.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WalSnapshot {

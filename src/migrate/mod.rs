@@ -27,7 +27,7 @@ mod tests;
 
 pub(crate) use etcd_wal::{EtcdWal, Tail, WalError};
 pub(crate) use image::{Image, ImagePages, LogPlace};
-pub(crate) use intake::{IntakeError, Progress, TakenIn, consistent_index, take_in};
+pub(crate) use intake::{IntakeError, Progress, TakenIn, TakenMember, consistent_index, take_in};
 pub(crate) use replay::{ReplayError, replay};
 pub(crate) use status::{FileStatus, hash_kv, status};
 pub(crate) use survey::survey;

@@ -31,6 +31,8 @@ pub(crate) struct Replayed {
     pub(crate) requests: u64,
     /// Those that were refused, as etcd refused them.
     pub(crate) refused: u64,
+    /// Changes of members, which were left out.
+    pub(crate) member_changes: u64,
 }
 
 /// Applies the entries of `tail` to the state in `database`, and stores the result there.
@@ -45,8 +47,9 @@ pub(crate) fn replay(
     for entry in wal.entries(tail) {
         let entry = entry?;
         let index = entry.index;
-        // Of a change of members nothing remains: they belong to the old cluster.
+        // A change of members belongs to the old cluster.
         if entry.kind != 0 {
+            replayed.member_changes += 1;
             continue;
         }
         let request = internal::request(entry.data).map_err(|error| ReplayError::Entry { index, error })?;

@@ -153,9 +153,9 @@ pub(super) fn member_of(key: &[u8]) -> Option<MemberId> {
 pub(super) struct MemberValue {
     id: u64,
     #[serde(rename = "peerURLs", default)]
-    peer_urls: Option<Vec<String>>,
+    pub(super) peer_urls: Option<Vec<String>>,
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
-    is_learner: bool,
+    pub(super) is_learner: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) name: String,
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]

@@ -270,8 +270,19 @@ pub(super) fn found_restored(
 ) -> Result<Identity, StorageError> {
     let (cluster, member) = founder_ids(config);
     let identity = Identity { cluster, member, base: Some(base) };
+    keep_restored((cluster, member), &founders(config, identity), database, base)
+}
+
+/// Makes a restored database that of a member of a cluster that is known.
+pub(super) fn keep_restored(
+    (cluster, member): (ClusterId, MemberId),
+    members: &BTreeMap<u64, Peer>,
+    database: &Database,
+    base: Base,
+) -> Result<Identity, StorageError> {
+    let identity = Identity { cluster, member, base: Some(base) };
     let reader = database.reader()?;
-    let mut cells = base::restored_cells(&reader, base, &founders(config, identity))?;
+    let mut cells = base::restored_cells(&reader, base, members)?;
     drop(reader);
     cells.extend(own_cells(identity, false).into_iter().map(|(key, cell)| (Table::Meta, key, cell)));
     database.commit(&Checkpoint { cells, ..Checkpoint::default() })?;

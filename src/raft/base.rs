@@ -136,7 +136,8 @@ pub(crate) fn restored_cells(
     founders: &BTreeMap<u64, Peer>,
 ) -> Result<Vec<Cell>, StorageError> {
     let mut cells = joining_cells(reader, Some(base))?;
-    let voters: BTreeSet<u64> = founders.keys().copied().collect();
+    let voters: BTreeSet<u64> =
+        founders.iter().filter(|(_, peer)| !peer.is_learner).map(|(id, _)| *id).collect();
     let membership = Membership::new(vec![voters], founders.clone()).expect("every voter is a node");
     cells.extend(applied_cells(LogPosition { term: 0, index: BASE_INDEX }, membership));
     Ok(cells)

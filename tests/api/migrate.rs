@@ -324,6 +324,53 @@ async fn a_killed_etcd_is_imported_with_every_acknowledged_write() {
     }
 }
 
+/// With `--keep-membership` clients and tools find the members with the ids that they had.
+#[tokio::test]
+async fn members_are_kept_where_that_is_asked_for() {
+    if !subject_is_retcd() {
+        eprintln!("left out: etcd does not import");
+        return;
+    }
+    for release in releases() {
+        let mut etcd = Launch::etcd(release).flag("initial-cluster-token", "of-the-old-one").start();
+        write_history(&etcd.client(), 19).await;
+        let identity = async |server: &Server| {
+            let list = MemberListRequest { linearizable: false };
+            let members = server.client().cluster().member_list(list).await.expect("members").into_inner();
+            let header = members.header.expect("a header");
+            let ids: Vec<(u64, String)> =
+                members.members.into_iter().map(|member| (member.id, member.name)).collect();
+            (header.cluster_id, header.member_id, ids)
+        };
+        let (before, data) = (identity(&etcd).await, picture(&etcd.client()).await);
+        etcd.stop();
+        let import = |server: &Server, more: &[&str]| {
+            let (source, target) = (etcd.data_dir(), server.data_dir());
+            retcd(&[&["import", text(&source), "--data-dir", text(&target)], more].concat())
+        };
+        let mut server = Launch::subject().prepare();
+        let said = import(&server, &["--keep-membership"]);
+        assert!(said.contains(&format!("of cluster {:x}", before.0)), "{said}");
+        server.start();
+        assert_eq!(identity(&server).await, before, "{release:?}");
+        assert_eq!(picture(&server.client()).await, data, "{release:?}");
+        server.client().put("k", "v").await;
+        server.restart();
+        assert_eq!(identity(&server).await, before, "{release:?}: started again");
+
+        let mut another = Launch::subject().prepare();
+        import(&another, &[]);
+        another.start();
+        assert_ne!(identity(&another).await.0, before.0, "it is a new cluster otherwise");
+        let file = etcd.home().join("file.db");
+        fs::copy(etcd.database(), &file).expect("it can be copied");
+        let target = etcd.home().join("no");
+        let words = ["import", text(&file), "--data-dir", text(&target), "--keep-membership"];
+        let (code, said) = run(&subject_program(), &words);
+        assert!(code == Some(1) && said.contains("leave --keep-membership out"), "{said}");
+    }
+}
+
 /// A member that was killed exports what it has acknowledged, and a snapshot of its next run has the same.
 #[tokio::test]
 async fn a_killed_member_exports_every_acknowledged_write() {

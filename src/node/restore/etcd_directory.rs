@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     LogEnd, RestoreError, RestoreStep,
+    membership::Kept,
     snapshot_file::{REDB_MAGIC, open_file, take_in_file},
 };
 use crate::{
@@ -78,12 +79,12 @@ impl EtcdDirectory {
         Ok(of(database, lock.clone(), len, wal, tail?))
     }
 
-    /// Makes the database `db`.
+    /// Makes the database `db`. Returns also what is known of the cluster, if that is the newest.
     pub(super) fn fill(
         &self,
         snap_dir: &Path,
         report: &mut dyn FnMut(RestoreStep),
-    ) -> Result<(TakenIn, LogEnd), RestoreError> {
+    ) -> Result<(TakenIn, LogEnd, Option<Kept>), RestoreError> {
         let taken = take_in_file(self.file.clone(), self.len, &self.database, snap_dir, report)?;
         let disk = Arc::new(Directory::open(snap_dir).map_err(io_error("open", snap_dir))?);
         let database = Arc::new(Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?);
@@ -103,7 +104,9 @@ impl EtcdDirectory {
             uncommitted: self.tail.uncommitted(),
             torn: self.tail.torn.clone(),
         };
-        Ok((taken, end))
+        let ids = self.tail.ids.filter(|_| replayed.member_changes == 0);
+        let kept = ids.and_then(|(cluster, member)| Kept::of(cluster, member, &taken.members));
+        Ok((taken, end, kept))
     }
 }
 

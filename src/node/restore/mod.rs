@@ -11,6 +11,7 @@
 //! the flags of the command, or, if these do not say it, from those of the first start.
 
 mod etcd_directory;
+mod membership;
 mod site;
 mod snapshot_file;
 
@@ -23,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use thiserror::Error;
 
-use self::{etcd_directory::EtcdDirectory, site::Site, snapshot_file::SnapshotFile};
+use self::{etcd_directory::EtcdDirectory, membership::Kept, site::Site, snapshot_file::SnapshotFile};
 use super::{StartError, boot, hash::newest_history};
 use crate::{
     config::RestoreCommand,
@@ -105,7 +106,7 @@ impl Restored {
         text += &format!("  HashKV {hash}, as `etcdctl endpoint hashkv --rev {revision}` shows it\n");
         if let Some(taken) = &self.taken {
             let version = taken.cluster_version.as_deref().unwrap_or("unknown");
-            let members = taken.members.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let members = taken.members.iter().map(|member| &*member.name).collect::<Vec<_>>().join(", ");
             if !members.is_empty() {
                 text += &format!("  from a cluster of version {version} with the members {members}\n");
             }
@@ -189,6 +190,17 @@ pub(crate) enum RestoreError {
     Log(WalError),
     #[error("the directory {} of --wal-dir is not empty; choose another one", wal_dir.display())]
     WalDirNotEmpty { wal_dir: PathBuf },
+    #[error(
+        "{} is no data directory, and only one says which member of which cluster it is of: leave --keep-membership out",
+        file.display()
+    )]
+    NoMembership { file: PathBuf },
+    #[error(
+        "the members of the cluster cannot be kept: the database of {} lacks the newest changes of members, or this member was \
+         removed. Start etcd with it once more, stop it and try again; or leave --keep-membership out",
+        directory.display()
+    )]
+    OldMembership { directory: PathBuf },
     #[error("{0}")]
     Cluster(StartError),
     #[error("{} is not a directory; choose another --data-dir", data_dir.display())]
@@ -222,7 +234,7 @@ pub(crate) fn restore(
     let snapshot = SnapshotFile::open(file, command.skip_hash_check)?;
     let site = begin(command)?;
     let taken = snapshot.fill(&site.snap_dir(), command.skip_hash_check, report)?;
-    let restored = make_member(command, &site, report)?;
+    let restored = make_member(command, None, &site, report)?;
     site.finish()?;
     Ok(Restored { taken, ..restored })
 }
@@ -233,12 +245,19 @@ pub(crate) fn import(
     report: &mut dyn FnMut(RestoreStep),
 ) -> Result<Restored, RestoreError> {
     if !command.source.is_dir() {
-        return restore(command, report);
+        return match command.keep_membership {
+            true => Err(RestoreError::NoMembership { file: command.source.clone() }),
+            false => restore(command, report),
+        };
     }
     let directory = EtcdDirectory::open(&command.source, command.source_wal_dir.as_deref())?;
     let site = begin(command)?;
-    let (taken, log_end) = directory.fill(&site.snap_dir(), report)?;
-    let restored = make_member(command, &site, report)?;
+    let (taken, log_end, kept) = directory.fill(&site.snap_dir(), report)?;
+    let kept = match command.keep_membership {
+        true => Some(kept.ok_or_else(|| RestoreError::OldMembership { directory: command.source.clone() })?),
+        false => None,
+    };
+    let restored = make_member(command, kept.as_ref(), &site, report)?;
     site.finish()?;
     Ok(Restored { taken: Some(taken), log_end: Some(log_end), ..restored })
 }
@@ -253,11 +272,12 @@ fn begin(command: &RestoreCommand) -> Result<Site, RestoreError> {
 /// Takes the identity of the old member out of the database, and reads all of it, as a start does.
 fn make_member(
     command: &RestoreCommand,
+    kept: Option<&Kept>,
     site: &Site,
     report: &mut dyn FnMut(RestoreStep),
 ) -> Result<Restored, RestoreError> {
     report(RestoreStep::Checking);
-    found_member(command, &site.snap_dir()).map_err(|error| match error {
+    found_member(command, kept, &site.snap_dir()).map_err(|error| match error {
         // It is the copy that was looked at; the user knows the original.
         StorageError::Foreign { detail, .. } | StorageError::Corrupted { detail, .. } => {
             RestoreError::Unusable { file: command.source.clone(), detail }
@@ -266,7 +286,11 @@ fn make_member(
     })
 }
 
-fn found_member(command: &RestoreCommand, snap_dir: &Path) -> Result<Restored, StorageError> {
+fn found_member(
+    command: &RestoreCommand,
+    kept: Option<&Kept>,
+    snap_dir: &Path,
+) -> Result<Restored, StorageError> {
     let disk = Arc::new(Directory::open(snap_dir).map_err(io_error("open", snap_dir))?);
     let database = Arc::new(Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?);
     let mut checkpoint = Replica::forget();
@@ -278,13 +302,14 @@ fn found_member(command: &RestoreCommand, snap_dir: &Path) -> Result<Restored, S
     let base = base::of_contents(&database.reader()?)?;
     let state = Replica::open(database.clone())?.state;
     let hash = newest_history(&state.mvcc)?.hash;
-    let member = match command.founds {
-        true => {
-            let identity = boot::found_restored(&command.config, &database, base)?;
-            Some((identity.cluster, identity.member))
+    let identity = match kept {
+        Some(Kept { cluster, member, peers }) => {
+            Some(boot::keep_restored((*cluster, *member), peers, &database, base)?)
         }
-        false => None,
+        None if command.founds => Some(boot::found_restored(&command.config, &database, base)?),
+        None => None,
     };
+    let member = identity.map(|identity| (identity.cluster, identity.member));
     Ok(Restored {
         revision: state.mvcc.rev_current(),
         compacted: state.mvcc.rev_compacted(),
