@@ -392,7 +392,10 @@ mod tests {
         KvHash { hash, rev_compacted: Rev(5), rev_hashed: Rev(9), rev_current: Rev(9) }
     }
 
-    fn heard(of: &[(u64, Option<(u32, i64, i64)>)]) -> Vec<Heard> {
+    /// A hash, the compacted and the newest revision of a member.
+    type Said = (u64, Option<(u32, i64, i64)>);
+
+    fn heard(of: &[Said]) -> Vec<Heard> {
         let answer = |(hash, compacted, current)| {
             HistoryAnswer::Hash(HistoryHash { hash, compacted: Rev(compacted), current: Rev(current) })
         };
@@ -401,7 +404,7 @@ mod tests {
 
     #[test]
     fn the_minority_at_a_compaction_is_named_and_without_a_majority_nobody_is() {
-        let judged = |of: &[(u64, Option<(u32, i64, i64)>)]| of_compaction(MemberId(1), &own(7), &heard(of));
+        let judged = |of: &[Said]| of_compaction(MemberId(1), &own(7), &heard(of));
         assert_eq!(judged(&[(2, Some((7, 5, 9))), (3, Some((7, 5, 9)))]), OfCompaction::Same);
         assert_eq!(judged(&[(2, Some((7, 5, 9))), (3, None)]), OfCompaction::Unheard { answers: 1 });
         let compacted_elsewhere = judged(&[(2, Some((7, 5, 9))), (3, Some((8, 4, 9)))]);
