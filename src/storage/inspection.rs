@@ -11,7 +11,7 @@ use super::{
     inside::Inside,
     tables::RECORDS,
 };
-use crate::{disk::Disk, types::Revision};
+use crate::{disk::Disk, limits, types::Revision};
 
 /// What one table holds.
 #[derive(Debug)]
@@ -28,7 +28,9 @@ pub(crate) fn pages_are_sound(disk: &dyn Disk, name: &Path) -> Result<bool, Stor
     let path: Arc<Path> = disk.path().join(name).into();
     let _inside = Inside::of(&path);
     let file = disk.open(name).map_err(io_error("open", &path))?;
-    let opened = redb::Builder::new().create_with_backend(FileBackend::new(file.into()));
+    let opened = redb::Builder::new()
+        .set_cache_size(limits::DATABASE_CACHE_BYTES)
+        .create_with_backend(FileBackend::new(file.into()));
     let mut redb = opened.map_err(|error| not_opened(error, &path))?;
     redb.check_integrity().map_err(|error| not_opened(error, &path))
 }
