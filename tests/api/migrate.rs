@@ -46,7 +46,8 @@ fn retcd(words: &[&str]) -> String {
 }
 
 /// A history with everything in it: several revisions of keys, deletions, transactions that change several keys, leases,
-/// users and roles, a compaction in the middle. The numbers are not random, but look so.
+/// users and roles, a compaction in the middle. The numbers are not random, but look so. `RETCD_HISTORY=200000` makes it
+/// as long as that.
 pub(crate) async fn write_history(client: &Client, seed: u64) {
     let mut state = seed;
     let mut next = |below: u64| {
@@ -57,7 +58,8 @@ pub(crate) async fn write_history(client: &Client, seed: u64) {
         client.grant(1000 + id, id * 7).await;
     }
     let mut compacted = 0;
-    for number in 0..400 {
+    let operations = std::env::var("RETCD_HISTORY").map_or(400, |count| count.parse().expect("a number"));
+    for number in 0..operations {
         let key = format!("k{:02}", next(40));
         let value = "v".repeat(next(3000) as usize);
         match next(10) {
@@ -79,7 +81,7 @@ pub(crate) async fn write_history(client: &Client, seed: u64) {
             }
             _ => drop(client.put(key, value).await),
         }
-        if number == 200 {
+        if number == operations / 2 {
             compacted = client.status().await.header.expect("a header").revision;
             client.compact(compacted).await;
         }
@@ -111,7 +113,7 @@ pub(crate) struct Picture {
     pub(crate) revision: i64,
     pub(crate) hash: u32,
     compacted: i64,
-    /// What there is at each revision that is not compacted: a digest of the answer to a range.
+    /// What there is at revisions that are not compacted: a digest of the answer to a range.
     at_revisions: Vec<(i64, i64, u64)>,
     /// Everything after the compaction.
     events: Vec<(i64, Bytes, i32, Bytes)>,
@@ -135,7 +137,9 @@ pub(crate) async fn picture(client: &Client) -> Picture {
     let (revision, compacted) = (hash.header.expect("a header").revision, hash.compact_revision);
     let everything = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..RangeRequest::default() };
     let mut at_revisions = Vec::new();
-    for at in compacted.max(1)..=revision {
+    // Of a long history, some revisions in equal distances.
+    let distance = 1 + (revision - compacted) / 2000;
+    for at in (compacted.max(1)..=revision).rev().step_by(distance as usize) {
         let answer = client.range(RangeRequest { revision: at, ..everything.clone() }).await;
         at_revisions.push((at, answer.count, digest(&answer.kvs)));
     }
