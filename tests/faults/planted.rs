@@ -143,6 +143,16 @@ fn a_member_that_was_restarted_may_go_back() {
     let restart = |operation: &Operation| Restart { at: operation.called, member: operation.member };
     history.restarts = history.operations.iter().map(restart).collect();
     assert!(replay::check(&history).is_ok());
+    // The call that goes back waited while its member was started again.
+    let mut calls: Vec<_> = history.operations.iter().map(|call| (call.called, call.member)).collect();
+    calls.sort();
+    let mut excused_by = |at, member| {
+        history.restarts = vec![Restart { at, member }];
+        replay::check(&history).is_ok()
+    };
+    let last = calls.into_iter().rfind(|(called, member)| excused_by(*called, *member));
+    let (called, member) = last.expect("some call is the one that goes back");
+    assert!(excused_by(called + Duration::from_nanos(1), member));
 }
 
 #[test]
