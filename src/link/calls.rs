@@ -320,6 +320,8 @@ pub(crate) struct KnownCluster {
     pub(crate) members: Vec<KnownMember>,
     /// The disk of the member that describes it is full.
     pub(crate) is_disk_full: bool,
+    /// The log index that this is at least as new as: of two descriptions, the one with the higher index counts.
+    pub(crate) applied_index: u64,
 }
 
 impl From<MembersReply> for KnownCluster {
@@ -334,6 +336,7 @@ impl From<MembersReply> for KnownCluster {
             base: reply.base.map(Base),
             members: members.collect(),
             is_disk_full: reply.is_disk_full,
+            applied_index: reply.applied_index,
         }
     }
 }

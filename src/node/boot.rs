@@ -11,8 +11,8 @@
 
 use std::{
     collections::BTreeMap,
+    future::ready,
     io::ErrorKind,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -294,12 +294,11 @@ pub(super) fn keep_restored(
 async fn found(config: &Config, base: Base, outside: &Outside) -> Result<Identity, StartError> {
     verify_founder(config)?;
     let (cluster, member) = founder_ids(config);
-    let others = ask_others(config, outside, ControlFlow::Break).await;
+    let (ours, others): (Vec<_>, Vec<_>) =
+        ask_others(config, outside).await.into_iter().partition(|known| known.id == cluster.0);
     // Their cluster may be about to be replaced by this one, member by member. Until enough of them
     // are this member waits, as the members of two clusters do not speak to each other.
-    if let Some(KnownCluster { id: theirs, .. }) = &others
-        && *theirs != cluster.0
-    {
+    if let (None, Some(KnownCluster { id: theirs, .. })) = (newest(&ours), newest(&others)) {
         tracing::warn!(
             "cluster ID mismatch: the other members of --initial-cluster belong to cluster {}, but the flags of this \
              member are for cluster {cluster}: this member waits until enough of the others are restarted with the same \
@@ -309,17 +308,15 @@ async fn found(config: &Config, base: Base, outside: &Outside) -> Result<Identit
             ClusterId(*theirs)
         );
     }
-    let others = others.filter(|others| others.id == cluster.0);
+    let Some(known) = newest(&ours) else { return Ok(Identity { cluster, member, base: Some(base) }) };
     // A member that lost its data has lost its votes too: under its old id it could vote twice.
-    if let Some(KnownCluster { members, .. }) = &others
-        && members.iter().any(|known| known.id == member.0 && known.is_started)
-    {
+    if known.members.iter().any(|known| known.id == member.0 && known.is_started) {
         return Err(StartError::Refused(format!(
             "member {member} has already been bootstrapped; if its data is lost, remove the member from the \
              cluster, add it again, and start it with --initial-cluster-state=existing"
         )));
     }
-    if let Some(KnownCluster { base: Some(theirs), .. }) = others
+    if let Some(theirs) = known.base
         && theirs != base
     {
         return Err(StartError::Refused(format!(
@@ -345,44 +342,21 @@ async fn join(config: &Config, contents: Base, outside: &Outside) -> Result<Iden
             config.data_dir.display()
         )));
     }
-    let mut refusal = None;
-    // A member may not have applied yet that this one was added, while another has: whoever answers the operator's
-    // `member add` knows of it.
-    let identity = ask_others(config, outside, |cluster| match admit(config, cluster) {
-        Ok(identity) => ControlFlow::Break(Ok(identity)),
-        Err(NoPlace::Started(member)) => ControlFlow::Break(Err(StartError::Refused(format!(
-            "member {member} has already been bootstrapped; if its data is lost, remove the member from the cluster \
-             and add it again"
-        )))),
-        Err(NoPlace::Unmatched(detail)) => {
-            refusal = Some(StartError::Refused(detail));
-            ControlFlow::Continue(())
-        }
-    })
-    .await;
-    let unanswered = || {
-        StartError::Refused(
+    match newest(&ask_others(config, outside).await) {
+        Some(cluster) => admit(config, cluster),
+        None => Err(StartError::Refused(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs; \
              --initial-cluster must name the running members too, and one of them must answer"
                 .to_owned(),
-        )
-    };
-    identity.unwrap_or_else(|| Err(refusal.unwrap_or_else(unanswered)))
-}
-
-/// Why a cluster, as one of its members describes it, has no place for this member.
-enum NoPlace {
-    /// The flags and the members differ, as the text says.
-    Unmatched(String),
-    /// This member has been part of the cluster.
-    Started(MemberId),
+        )),
+    }
 }
 
 /// The identity that `cluster` has for this member.
-fn admit(config: &Config, cluster: KnownCluster) -> Result<Identity, NoPlace> {
+fn admit(config: &Config, cluster: &KnownCluster) -> Result<Identity, StartError> {
     let KnownCluster { id, base, members, .. } = cluster;
     let unmatched = |detail: String| {
-        NoPlace::Unmatched(format!(
+        StartError::Refused(format!(
             "error validating peerURLs {:?}: {detail}; --initial-cluster must name the members as `member list` \
              shows them",
             members.iter().flat_map(|member| &member.peer_urls).collect::<Vec<_>>()
@@ -391,11 +365,15 @@ fn admit(config: &Config, cluster: KnownCluster) -> Result<Identity, NoPlace> {
     if members.len() != config.initial_cluster.len() {
         return Err(unmatched("member count is unequal".to_owned()));
     }
-    let own = match_members(config, &members).map_err(unmatched)?;
+    let own = match_members(config, members).map_err(unmatched)?;
+    let member = MemberId(own.id);
     if own.is_started {
-        return Err(NoPlace::Started(MemberId(own.id)));
+        return Err(StartError::Refused(format!(
+            "member {member} has already been bootstrapped; if its data is lost, remove the member from the cluster \
+             and add it again"
+        )));
     }
-    Ok(Identity { cluster: ClusterId(id), member: MemberId(own.id), base })
+    Ok(Identity { cluster: ClusterId(*id), member, base: *base })
 }
 
 /// The member that `--initial-cluster` has as this one. Each of the running members must be in there
@@ -435,31 +413,21 @@ fn match_members<'a>(config: &Config, members: &'a [KnownMember]) -> Result<&'a 
     own.ok_or_else(|| format!("none is named {}", config.name))
 }
 
-/// Shows `judge` what the other members say about their cluster, in the order in which they answer, until it has heard
-/// enough; `None` where it never has, because they do not answer or because it goes on after each of them.
-async fn ask_others<T>(
-    config: &Config,
-    outside: &Outside,
-    mut judge: impl FnMut(KnownCluster) -> ControlFlow<T>,
-) -> Option<T> {
-    let others = config.initial_cluster.iter();
-    let others: Vec<&String> =
-        others.filter(|(name, _)| *name != config.name).flat_map(|(_, urls)| urls).collect();
-    if others.is_empty() {
-        return None;
-    }
+/// What the other members say about their cluster, in the order in which they answer. All of them are heard, because one
+/// that is behind may not have applied yet that this member was added, or that it has started.
+async fn ask_others(config: &Config, outside: &Outside) -> Vec<KnownCluster> {
+    let others = config.initial_cluster.iter().filter(|(name, _)| *name != config.name);
     let connector = &*outside.connector;
-    let asked = others.iter().map(|url| {
-        let peer = Peer { peer_urls: vec![(*url).clone()], is_learner: false };
+    let asked = others.flat_map(|(_, urls)| urls).map(|url| {
+        let peer = Peer { peer_urls: vec![url.clone()], is_learner: false };
         async move { link::members_at(connector, &peer, ASK_TIMEOUT).await }
     });
-    let mut asked: FuturesUnordered<_> = asked.collect();
-    while let Some(answer) = asked.next().await {
-        if let Ok(cluster) = answer
-            && let ControlFlow::Break(judgement) = judge(cluster)
-        {
-            return Some(judgement);
-        }
-    }
-    None
+    let asked: FuturesUnordered<_> = asked.collect();
+    asked.filter_map(|answer| ready(answer.ok())).collect().await
+}
+
+/// The description of a member that has applied more than the others. Among equals, who answered first counts: versions
+/// before this one do not say what they have applied.
+fn newest(described: &[KnownCluster]) -> Option<&KnownCluster> {
+    described.first()
 }

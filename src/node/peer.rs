@@ -363,6 +363,8 @@ impl Node {
 
     /// The cluster and its members, for a process that is not a member yet.
     pub(crate) fn peer_cluster(&self) -> KnownCluster {
+        // First, so that the members are of this index or a later one.
+        let applied_index = self.shared.replica.read().applied_index();
         let members = self.members().into_iter().map(|member| KnownMember {
             id: member.id.0,
             is_started: !member.name.is_empty(),
@@ -370,7 +372,8 @@ impl Node {
         });
         let Identity { cluster, base, .. } = self.shared.identity;
         let is_disk_full = self.shared.space.is_full();
-        KnownCluster { id: cluster.0, base, members: members.collect(), is_disk_full }
+        let members = members.collect();
+        KnownCluster { id: cluster.0, base, members, is_disk_full, applied_index }
     }
 }
 

@@ -215,13 +215,14 @@ impl peer_server::Peer for Peer {
     }
 
     async fn members(&self, _request: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
-        let KnownCluster { id, base, members, is_disk_full } = self.node.peer_cluster();
+        let KnownCluster { id, base, members, is_disk_full, applied_index } = self.node.peer_cluster();
         let members = members.into_iter().map(|member| pb::Member {
             id: member.id,
             peer_urls: member.peer_urls,
             is_started: member.is_started,
         });
         let base = base.map(|base| base.0);
-        Ok(Response::new(MembersReply { cluster: id, members: members.collect(), base, is_disk_full }))
+        let members = members.collect();
+        Ok(Response::new(MembersReply { cluster: id, members, base, is_disk_full, applied_index }))
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Plan},
+    cluster::{Cluster, Member, PATIENCE, Plan},
     pb::etcdserverpb::{DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest},
     tools::etcdctl,
 };
@@ -250,10 +250,8 @@ async fn forward(listener: AsyncListener, port: u16, answered: mpsc::UnboundedSe
     }
 }
 
-/// A member that is behind has not heard yet that another was added. If it is the first to answer the new member, the
-/// new one hears what the others say before it believes that it is not in the cluster.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_joins_though_a_member_that_is_behind_answers_first() {
+/// Three members of which nobody runs yet. Peers reach the last one through a forwarder that tells of each of its answers.
+async fn last_of_three_is_watched() -> (Vec<Member>, mpsc::UnboundedReceiver<()>) {
     let mut members = Plan::new(3).members();
     let listener = AsyncListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("bound").port();
@@ -262,8 +260,16 @@ async fn a_member_joins_though_a_member_that_is_behind_answers_first() {
     for member in &mut members {
         member.initial_cluster = member.initial_cluster.replace(&format!(":{own}"), &format!(":{port}"));
     }
-    let (answered, mut answers) = mpsc::unbounded_channel();
+    let (answered, answers) = mpsc::unbounded_channel();
     tokio::spawn(forward(listener, own, answered));
+    (members, answers)
+}
+
+/// A member that is behind has not heard yet that another was added. If it is the first to answer the new member, the
+/// new one hears what the others say before it believes that it is not in the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_joins_though_a_member_that_is_behind_answers_first() {
+    let (mut members, mut answers) = last_of_three_is_watched().await;
     members.iter_mut().for_each(|member| member.spawn());
     members.iter_mut().for_each(|member| member.wait_until_ready());
     let mut cluster = Cluster { members };
@@ -287,4 +293,30 @@ async fn a_member_joins_though_a_member_that_is_behind_answers_first() {
     }
     cluster.members[3].put("all", "here").await;
     cluster.assert_equal().await;
+}
+
+/// A member that is behind has not heard yet that another one has started. If that one loses its data, and its votes with
+/// it, the answer of the member that is behind does not let it come back under its old id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_member_stays_out_though_a_member_that_is_behind_answers_first() {
+    let (mut members, mut answers) = last_of_three_is_watched().await;
+    for number in [0, 2] {
+        members[number].spawn();
+    }
+    for number in [0, 2] {
+        members[number].wait_until_ready();
+    }
+    members[2].kill();
+    members[1].start();
+    members[1].kill();
+    fs::remove_dir_all(members[1].data_dir()).expect("it is there");
+    members[0].signal(Signal::STOP);
+    members[2].spawn();
+    members[2].wait_for_line("serving peer traffic");
+    while answers.try_recv().is_ok() {}
+    members[1].spawn();
+    answers.recv().await.expect("the forwarder runs");
+    members[0].signal(Signal::CONT);
+    let (status, log) = members[1].wait_for_end();
+    assert!(!status.success() && log.contains("has already been bootstrapped"), "{log}");
 }
