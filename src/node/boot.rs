@@ -429,5 +429,5 @@ async fn ask_others(config: &Config, outside: &Outside) -> Vec<KnownCluster> {
 /// The description of a member that has applied more than the others. Among equals, who answered first counts: versions
 /// before this one do not say what they have applied.
 fn newest(described: &[KnownCluster]) -> Option<&KnownCluster> {
-    described.first()
+    described.iter().rev().max_by_key(|known| known.applied_index)
 }
