@@ -888,5 +888,6 @@ pub(crate) const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for the collector. What it has not taken by then is lost.
 pub(crate) const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a profile of the CPU may take. A request for a longer one is refused. One is made at a time.
+/// How long a profile of the CPU, or of what changes in the heap, may take. A request for a longer one is refused. One of
+/// each is made at a time.
 pub(crate) const PROFILE_TIME_MAX: Duration = Duration::from_secs(600);

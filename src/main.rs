@@ -139,13 +139,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The settings that jemalloc reads when it starts, under the name that it looks for. Pages that were freed stay for a
 /// quarter of a second. With its default of ten seconds, pages of answers that had long been sent were half as much again
-/// as the answers that were being sent (decision 0033).
+/// as the answers that were being sent (decision 0033). Samples for heap profiles are not taken until a server with
+/// `--enable-pprof` asks for them; that they can be has to be said here, before the first allocation (decision 0062).
 #[expect(
     unsafe_code,
     reason = "a name for the linker; jemalloc reads a pointer to a C string there, and so it is one"
 )]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 19] = b"dirty_decay_ms:250\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 81] =
+    b"dirty_decay_ms:250,prof:true,prof_active:false,prof_accum:true,lg_prof_sample:19\0";
 
 /// How long a member that has not served a client yet may take to stop. After that the process exits
 /// without waiting: everything the member has accepted is in its log, and the next start replays it.
@@ -271,6 +273,9 @@ async fn serve_with(config: &Config, log_files: &LogFiles, signals: &mut Signals
     }
     if config.memory_mlock {
         lock_memory()?;
+    }
+    if config.pprof {
+        profile::sample_allocations().await;
     }
     serve(config, log_files, signals).await
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use pprof::ProfilerGuardBuilder;
 use tokio::sync::oneshot;
 
-use super::encode;
+use super::encode::{Encoder, Shape};
 use crate::{clock, threads};
 
 /// Samples in a second of CPU time, as Go takes them.
 const FREQUENCY: i32 = 100;
+const PERIOD_NANOS: i64 = 1_000_000_000 / FREQUENCY as i64;
 
 /// How often the thread looks whether somebody still waits for the profile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -50,5 +51,19 @@ fn make(time: Duration, is_given_up: &dyn Fn() -> bool) -> Result<Vec<u8>, Strin
     let took = clock::since(start);
     let report = guard.report().build().map_err(|error| error.to_string())?;
     drop(guard);
-    encode::profile(&report, began, took, FREQUENCY).map_err(|error| error.to_string())
+    let mut encoder = Encoder::new();
+    for (stack, count) in &report.data {
+        let locations = stack.frames.iter().map(|symbols| encoder.location(symbols)).collect();
+        let count = *count as i64;
+        encoder.sample(locations, vec![count, count * PERIOD_NANOS], Some(&stack.thread_name));
+    }
+    let shape = Shape {
+        values: &[("samples", "count"), ("cpu", "nanoseconds")],
+        shown: None,
+        period: (("cpu", "nanoseconds"), PERIOD_NANOS),
+        left_out: None,
+        began,
+        took,
+    };
+    encoder.finish(&shape).map_err(|error| error.to_string())
 }

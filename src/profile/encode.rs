@@ -7,45 +7,76 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use pprof::{Report, Symbol};
+use pprof::Symbol;
 use prost::Message;
 
 use crate::pb::profile::{Function, Label, Line, Location, Profile, Sample, ValueType};
 
-/// `frequency` is that of the samples in a second of CPU time.
-pub(super) fn profile(
-    report: &Report,
-    began: Duration,
-    took: Duration,
-    frequency: i32,
-) -> io::Result<Vec<u8>> {
-    let period = 1_000_000_000 / i64::from(frequency);
-    let mut tables = Tables::new();
-    let mut samples = Vec::new();
-    for (stack, count) in &report.data {
-        let location_id = stack.frames.iter().map(|symbols| tables.location(symbols)).collect();
-        let count = *count as i64;
-        let label = Label { key: tables.text("thread"), str: tables.text(&stack.thread_name) };
-        samples.push(Sample { location_id, value: vec![count, count * period], label: vec![label] });
+/// What a number is, and in which unit.
+pub(super) type Kind = (&'static str, &'static str);
+
+/// What the numbers of a profile are.
+pub(super) struct Shape {
+    /// One for each value of a sample.
+    pub(super) values: &'static [Kind],
+    /// Which of the values is shown first. The last one unless said otherwise.
+    pub(super) shown: Option<&'static str>,
+    /// What lies between two samples, and how much of it.
+    pub(super) period: (Kind, i64),
+    /// Functions that are left out, together with what they call: an expression for the whole name.
+    pub(super) left_out: Option<&'static str>,
+    /// When the first sample was taken, as the time since 1970, and how long after it the last one was.
+    pub(super) began: Duration,
+    pub(super) took: Duration,
+}
+
+/// A profile to which samples are added.
+pub(super) struct Encoder {
+    tables: Tables,
+    samples: Vec<Sample>,
+}
+
+impl Encoder {
+    pub(super) fn new() -> Encoder {
+        Encoder { tables: Tables::new(), samples: Vec::new() }
     }
-    let mut kind = |name, unit| ValueType { r#type: tables.text(name), unit: tables.text(unit) };
-    let sample_type = vec![kind("samples", "count"), kind("cpu", "nanoseconds")];
-    let period_type = Some(kind("cpu", "nanoseconds"));
-    let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
-    let profile = Profile {
-        sample_type,
-        sample: samples,
-        location: tables.locations,
-        function: tables.functions,
-        string_table: tables.texts,
-        time_nanos: nanos(began),
-        duration_nanos: nanos(took),
-        period_type,
-        period,
-    };
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&profile.encode_to_vec())?;
-    encoder.finish()
+
+    /// A place in the code. Functions that were inlined there come first, the innermost before the others.
+    pub(super) fn location(&mut self, symbols: &[Symbol]) -> u64 {
+        self.tables.location(symbols)
+    }
+
+    /// The innermost location first.
+    pub(super) fn sample(&mut self, location_id: Vec<u64>, value: Vec<i64>, thread: Option<&str>) {
+        let tables = &mut self.tables;
+        let label = thread.map(|name| Label { key: tables.text("thread"), str: tables.text(name) });
+        self.samples.push(Sample { location_id, value, label: label.into_iter().collect() });
+    }
+
+    /// The compressed profile.
+    pub(super) fn finish(self, shape: &Shape) -> io::Result<Vec<u8>> {
+        let Encoder { mut tables, samples } = self;
+        let mut kind = |(name, unit): Kind| ValueType { r#type: tables.text(name), unit: tables.text(unit) };
+        let sample_type = shape.values.iter().copied().map(&mut kind).collect();
+        let (period_type, period) = (Some(kind(shape.period.0)), shape.period.1);
+        let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        let profile = Profile {
+            sample_type,
+            sample: samples,
+            drop_frames: tables.text(shape.left_out.unwrap_or_default()),
+            default_sample_type: tables.text(shape.shown.unwrap_or_default()),
+            location: tables.locations,
+            function: tables.functions,
+            string_table: tables.texts,
+            time_nanos: nanos(shape.began),
+            duration_nanos: nanos(shape.took),
+            period_type,
+            period,
+        };
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&profile.encode_to_vec())?;
+        encoder.finish()
+    }
 }
 
 /// Texts, functions and locations, each once. Ids of functions and locations begin with 1.
@@ -91,7 +122,6 @@ impl Tables {
         id
     }
 
-    /// Functions that were inlined are at one location, the innermost first.
     fn location(&mut self, symbols: &[Symbol]) -> u64 {
         let lines: Vec<(u64, i64)> =
             symbols.iter().map(|symbol| (self.function(symbol), i64::from(symbol.lineno()))).collect();

@@ -1,10 +1,12 @@
 //! `/debug/pprof/`, with `--enable-pprof`: what the process does, for `go tool pprof` and for people.
 //!
-//! The paths are Go's. Profiles of the CPU are in pprof's format; what Go's runtime has and this process has not is
-//! answered with 501 and the reason.
+//! The paths are Go's. Profiles of the CPU and of the heap are in pprof's format; what Go's runtime has and this process
+//! has not is answered with 501 and the reason.
 
 mod cpu;
+mod dump;
 mod encode;
+mod heap;
 mod tasks;
 
 use std::time::Duration;
@@ -19,6 +21,8 @@ use axum::{
 };
 use serde::Deserialize;
 
+use self::heap::Shown;
+pub(crate) use self::heap::begin as sample_allocations;
 use crate::limits;
 
 /// How long a profile of the CPU takes unless the request says otherwise, as in Go.
@@ -29,6 +33,8 @@ const INDEX: &str = "<!DOCTYPE html>
 <p>/debug/pprof/</p>
 <ul>
 <li><a href=\"profile?seconds=10\">profile</a>: where the CPU time of the next seconds goes, for <code>go tool pprof</code></li>
+<li><a href=\"heap?debug=1\">heap</a>: which functions have allocated the memory that is in use, for <code>go tool pprof</code></li>
+<li><a href=\"allocs?debug=1\">allocs</a>: the same, with all that was ever allocated shown first</li>
 <li><a href=\"goroutine?debug=2\">goroutine</a>: the threads, what they do, and the CPU time that each has taken</li>
 <li><a href=\"cmdline\">cmdline</a>: the command line</li>
 </ul>
@@ -48,13 +54,10 @@ pub(crate) fn router() -> Router {
                 plain(String::new())
             }),
         )
-        .route("/debug/pprof/profile", get(profile));
+        .route("/debug/pprof/profile", get(profile))
+        .route("/debug/pprof/heap", get(async |options| heap("heap", Shown::InUse, options).await))
+        .route("/debug/pprof/allocs", get(async |options| heap("allocs", Shown::Allocated, options).await));
     for (path, why) in [
-        (
-            "heap",
-            "the allocator is built without sampling; the metric process_resident_memory_bytes says how much is used",
-        ),
-        ("allocs", "the allocator is built without sampling"),
         ("block", "waits are not recorded; /debug/pprof/profile shows what runs"),
         ("mutex", "waits are not recorded; /debug/pprof/profile shows what runs"),
         ("threadcreate", "threads are listed in /debug/pprof/goroutine"),
@@ -69,6 +72,7 @@ pub(crate) fn router() -> Router {
 #[derive(Deserialize)]
 struct Options {
     seconds: Option<String>,
+    debug: Option<String>,
 }
 
 /// Go answers a `seconds` that is no number as if it were not there.
@@ -76,23 +80,56 @@ async fn profile(Query(options): Query<Options>) -> Response {
     let asked = options.seconds.and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
     let time = Duration::from_secs(asked.unwrap_or(SECONDS_DEFAULT));
     if time > limits::PROFILE_TIME_MAX {
-        let most = limits::PROFILE_TIME_MAX.as_secs();
-        return (StatusCode::BAD_REQUEST, format!("a profile takes at most {most} seconds\n"))
-            .into_response();
+        return too_long();
     }
     match cpu::profile(time).await {
-        Ok(bytes) => {
-            let headers = [
-                (header::CONTENT_TYPE, "application/octet-stream"),
-                (header::CONTENT_DISPOSITION, "attachment; filename=\"profile\""),
-            ];
-            (headers, Body::from(bytes)).into_response()
-        }
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("Could not enable CPU profiling: {error}\n"))
-                .into_response()
-        }
+        Ok(bytes) => attachment("profile", bytes),
+        Err(error) => failure(format!("Could not enable CPU profiling: {error}\n")),
     }
+}
+
+/// With `seconds` it is what has changed within them; with `debug`, text.
+async fn heap(name: &str, shown: Shown, Query(options): Query<Options>) -> Response {
+    let bad = |why: &str| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
+    let as_text = options.debug.and_then(|debug| debug.parse::<i64>().ok()).is_some_and(|debug| debug != 0);
+    let seconds = options.seconds.filter(|seconds| !seconds.is_empty());
+    let Some(seconds) = seconds else {
+        let answer = match as_text {
+            true => heap::text().await.map(plain),
+            false => heap::profile(shown, None).await.map(|bytes| attachment(name, bytes)),
+        };
+        return answer.unwrap_or_else(|error| failure(format!("Could not profile the heap: {error}\n")));
+    };
+    let Some(period) = seconds.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs) else {
+        return bad("invalid value for \"seconds\" - must be a positive integer");
+    };
+    if as_text {
+        return bad("seconds and debug params are incompatible");
+    }
+    if period > limits::PROFILE_TIME_MAX {
+        return too_long();
+    }
+    match heap::profile(shown, Some(period)).await {
+        Ok(bytes) => attachment(&format!("{name}-delta"), bytes),
+        Err(error) => failure(format!("Could not profile the heap: {error}\n")),
+    }
+}
+
+fn too_long() -> Response {
+    let most = limits::PROFILE_TIME_MAX.as_secs();
+    (StatusCode::BAD_REQUEST, format!("a profile takes at most {most} seconds\n")).into_response()
+}
+
+fn attachment(name: &str, bytes: Vec<u8>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
+    ];
+    (headers, Body::from(bytes)).into_response()
+}
+
+fn failure(text: String) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 
 fn plain(text: String) -> Response {
