@@ -159,6 +159,7 @@ async fn a_running_etcd_moves_with_all_of_its_keys() {
         let (code, said) = follow.end();
         assert_eq!(code, Some(0), "{release:?}: {said}");
         assert!(said.contains("verified"), "{said}");
+        assert!(said.contains("not copied: 2 roles and 2 users."), "{said}");
 
         let after = destination.client();
         assert_eq!(keys(&after).await, keys(&client).await, "{release:?}");
@@ -306,6 +307,60 @@ async fn what_went_wrong_with_a_cutover_is_in_the_exit_code() {
         (&["--bogus"], 1),
     ] {
         assert_eq!(Follow::start(&source, &destination, flags).end().0, Some(code), "{flags:?}");
+    }
+}
+
+/// Roles come with their permissions, and users with their roles. Then a password is set, and it is as it was.
+#[tokio::test]
+async fn users_move_with_everything_but_their_passwords() {
+    for release in sources() {
+        let source = Launch::etcd(release).flag("bcrypt-cost", 4).start();
+        let destination = Launch::subject().flag("bcrypt-cost", 4).start();
+        write_history(&source.client(), 23).await;
+        source.client().auth().auth_enable(AuthEnableRequest {}).await.expect("there is a root");
+        // What an earlier run has left, which is not so at the source any more.
+        let mut auth = destination.client().auth();
+        auth.role_add(AuthRoleAddRequest { name: "readers".to_owned() }).await.expect("a role");
+        let perm = crate::pb::authpb::Permission { perm_type: 2, key: "old".into(), range_end: Bytes::new() };
+        let grant = AuthRoleGrantPermissionRequest { name: "readers".to_owned(), perm: Some(perm) };
+        auth.role_grant_permission(grant).await.expect("a permission");
+
+        let flags = ["--from-user", "root:secret of root", "--users", "--cutover-at-lag", "0"];
+        let follow = Follow::start(&source, &destination, &flags);
+        follow.until("verified");
+        let (code, said) = follow.end();
+        assert_eq!(code, Some(0), "{release:?}: {said}");
+        let ctl = format!("retcd ctl --endpoints {}", destination.endpoint());
+        for words in ["user passwd root", "user passwd reader", "auth enable"] {
+            assert!(said.contains(&format!("\n  {ctl} {words}\n")), "{words}: {said}");
+        }
+        // The commands do what they say.
+        let endpoint = destination.endpoint();
+        let ctl = |words: &[&str], input: &str| {
+            let mut child = Command::new(subject_program())
+                .args(["ctl", "--endpoints", &endpoint])
+                .args(words)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("it starts");
+            child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+            let output = child.wait_with_output().expect("it ends");
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+        };
+        for name in ["root", "reader"] {
+            let said = ctl(&["user", "passwd", name, "--interactive=false"], &format!("new-of-{name}\n"));
+            assert!(said.contains("Password updated"), "{said}");
+        }
+        assert!(ctl(&["auth", "enable"], "").contains("Authentication Enabled"));
+        let denied = "etcdserver: permission denied";
+        let reader = "--user=reader:new-of-reader";
+        assert!(!ctl(&[reader, "get", "k01"], "").contains(denied), "{release:?}");
+        for words in [&["get", "old"][..], &["get", "other"], &["put", "k01", "value"]] {
+            let said = ctl(&[&[reader], words].concat(), "");
+            assert!(said.contains(denied), "{release:?} {words:?}: {said}");
+        }
     }
 }
 

@@ -7,14 +7,15 @@
 //! ```
 //!
 //! The first comparison with an empty destination copies everything; after an interruption it writes what differs. Keys
-//! are written with their leases. Revisions are those of the destination, and its history begins with the copy; users
-//! and roles are not copied.
+//! are written with their leases. Revisions are those of the destination, and its history begins with the copy. Roles and
+//! users are copied at the end where that is asked for, without passwords.
 
 mod batch;
 mod compare;
 mod leases;
 mod order;
 mod patience;
+mod users;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use self::{
     leases::Leases,
     order::Orders,
     patience::{passes, patiently},
+    users::{Accounts, Remaining},
 };
 use super::{
     client::{Client, ClientError, Deadline, RANGE, TXN, Watcher, watch_error},
@@ -57,8 +59,9 @@ pub(crate) static FOLLOW: Command = Command::new(
      over. So a move costs a pause of seconds:\n\n  1. Start `retcd follow`, and wait for \"caught up\".\n  2. Stop the clients of the old \
      cluster.\n  3. Type `cutover`, or send SIGUSR1 to this process. It follows to the end, and compares both clusters.\n  4. Start the clients \
      with the endpoints of the new cluster.\n\nRevisions differ then: they are those of the new cluster, whose history begins with the copy. \
-     Leases have their ids and whole TTLs, and are renewed for as long as the old cluster has them. Users and roles are not copied, and nothing else may \
-     write to the new cluster meanwhile.\n\nThe exit code is 0 after a cutover that was verified; 1 if something failed; 2 if nobody could log in; 3 if \
+     Leases have their ids and whole TTLs, and are renewed for as long as the old cluster has them. Nothing else may write to the new \
+     cluster meanwhile. With --users, roles and users are copied after the keys, but for the passwords, which etcd tells nobody: the commands that \
+     set them are listed at the end.\n\nThe exit code is 0 after a cutover that was verified; 1 if something failed; 2 if nobody could log in; 3 if \
      the clusters differ; 4 if the old cluster was still written to after the cutover. After any but 0, start it again with --reconcile.",
 )
 .flags(&[
@@ -79,6 +82,10 @@ pub(crate) static FOLLOW: Command = Command::new(
     Flag::switch(
         "reconcile",
         "the new cluster may have keys: those that differ are written, and those that the old one does not have are removed",
+    ),
+    Flag::switch(
+        "users",
+        "copy roles with their permissions too, and users with their roles; their passwords have to be set anew",
     ),
     Flag::new(
         Kind::Uint,
@@ -120,6 +127,8 @@ fn follow<'a>(call: &'a Invocation<'a>) -> LocalBoxFuture<'a, Result<(), Failure
             leases: Leases::new(&source, &destination),
             orders: Orders::listen()?,
             at_lag: at_lag.map(|lag| i64::try_from(lag).unwrap_or(i64::MAX)),
+            copies_users: call.values.switch("users"),
+            new_endpoints: to.endpoints.clone(),
             is_ordered: false,
             batch: Batch::default(),
             written: 0,
@@ -160,6 +169,9 @@ struct Follower<'a> {
     orders: Orders,
     /// Cut over once it is behind by so many revisions.
     at_lag: Option<i64>,
+    copies_users: bool,
+    /// Of the destination, for the commands that are left to the operator.
+    new_endpoints: Vec<String>,
     /// It was told to cut over.
     is_ordered: bool,
     batch: Batch,
@@ -409,14 +421,41 @@ impl Follower<'_> {
                     .to_owned(),
             });
         }
+        let accounts = self.copy_accounts().await?;
         match self.source_revision().await? {
-            now if now > target => Err(still_written(now)),
+            now if now > target => return Err(still_written(now)),
             _ => output::line(format_args!(
                 "verified. {} leases have their whole TTL from now on. Start the clients with the endpoints of the new cluster, whose \
                  revisions are other ones",
                 self.leases.count()
+            ))?,
+        }
+        match accounts {
+            Some(accounts) if accounts.is_empty() => Ok(()),
+            Some(accounts) => output::line(format_args!(
+                "{}",
+                Remaining {
+                    accounts: &accounts,
+                    endpoints: &self.new_endpoints,
+                    are_copied: self.copies_users
+                }
+            )),
+            None => output::line(format_args!(
+                "not copied: roles and users, if there are any, which the user of --from may not list"
             )),
         }
+    }
+
+    /// `None` if they are not to be copied, and whoever was logged in as may not know them.
+    async fn copy_accounts(&self) -> Result<Option<Accounts>, Failure> {
+        let accounts = match Accounts::of(self.source).await {
+            Err(_) if !self.copies_users => return Ok(None),
+            accounts => accounts?,
+        };
+        if self.copies_users {
+            accounts.copy(self.source, self.destination).await?;
+        }
+        Ok(Some(accounts))
     }
 }
 
