@@ -20,6 +20,7 @@ mod failover;
 mod full_disk;
 mod guarded;
 mod hostile;
+mod imported;
 mod large;
 mod leases;
 mod logins;

@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
+    fs,
     io::{BufRead, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -353,6 +354,16 @@ impl Member {
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
+    }
+
+    /// From the next start on the member is one of retcd, with the same name, ports and URLs, and an empty data
+    /// directory. Returns where its old directory is now.
+    pub(crate) fn become_retcd(&mut self) -> PathBuf {
+        assert!(self.running.is_none(), "a member that runs stays what it is");
+        let old = self.home.path().join("old");
+        fs::rename(self.data_dir(), &old).expect("it can be renamed");
+        self.program = PathBuf::from(env!("CARGO_BIN_EXE_retcd"));
+        old
     }
 
     /// Starts the member's program with `command`, which gets the program's name and arguments after its own.
