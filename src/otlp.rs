@@ -3,10 +3,15 @@
 //! A collector that does not answer costs spans, and nothing else: they are sent once, and those that are not taken are
 //! counted as dropped.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, task::JoinHandle, time};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request,
+    codec::CompressionEncoding,
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     config::TraceSettings,
@@ -32,13 +37,18 @@ impl Exporter {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
             format!("--distributed-tracing-address {address:?} is not \"host:port\": {error}")
         })?;
-        let channel = endpoint
-            .connect_timeout(limits::TRACE_EXPORT_TIMEOUT)
-            .timeout(limits::TRACE_EXPORT_TIMEOUT)
-            .connect_lazy();
+        let sending = &settings.sending;
+        let timeout = sending.timeout.unwrap_or(limits::TRACE_EXPORT_TIMEOUT);
+        let channel = endpoint.connect_timeout(timeout).timeout(timeout).connect_lazy();
+        let client = TraceServiceClient::new(channel);
         let (stop, stopping) = oneshot::channel();
         let sender = Sender {
-            client: TraceServiceClient::new(channel),
+            client: match sending.is_compressed {
+                true => client.send_compressed(CompressionEncoding::Gzip),
+                false => client,
+            },
+            headers: MetadataMap::from_headers(sending.headers.clone()),
+            interval: sending.interval.unwrap_or(limits::TRACE_EXPORT_INTERVAL),
             resource: resource(settings),
             address: address.clone(),
             tracer,
@@ -59,6 +69,8 @@ impl Exporter {
 
 struct Sender {
     client: TraceServiceClient<Channel>,
+    headers: MetadataMap,
+    interval: Duration,
     resource: Resource,
     address: String,
     tracer: Arc<Tracer>,
@@ -70,7 +82,7 @@ impl Sender {
         loop {
             let is_last = tokio::select! { biased;
                 _ = &mut stopping => true,
-                () = time::sleep(limits::TRACE_EXPORT_INTERVAL) => false,
+                () = time::sleep(self.interval) => false,
             };
             let spans = self.tracer.take();
             let mut spans = spans.into_iter().peekable();
@@ -99,6 +111,8 @@ impl Sender {
                 scope_spans: vec![scope_spans],
             }],
         };
+        let mut request = Request::new(request);
+        *request.metadata_mut() = self.headers.clone();
         let metrics = self.tracer.metrics();
         match self.client.export(request).await {
             Ok(answer) => {
@@ -128,11 +142,14 @@ impl Sender {
 
 /// Whose spans they are.
 fn resource(settings: &TraceSettings) -> Resource {
-    let mut attributes = vec![text("service.name", settings.service_name.clone())];
+    // The flags come before the environment.
+    let mut attributes: BTreeMap<&str, &str> = BTreeMap::new();
+    attributes.extend(settings.sending.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    attributes.insert("service.name", &settings.service_name);
     if !settings.instance_id.is_empty() {
-        attributes.push(text("service.instance.id", settings.instance_id.clone()));
+        attributes.insert("service.instance.id", &settings.instance_id);
     }
-    Resource { attributes }
+    Resource { attributes: attributes.into_iter().map(|(key, value)| text(key, value.to_owned())).collect() }
 }
 
 fn encode(span: Span) -> PbSpan {

@@ -13,6 +13,7 @@ mod flags;
 mod help;
 mod identity;
 mod log_rotation;
+mod otel;
 mod security;
 mod table;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub(crate) use command::{CheckCommand, ExportCommand, RestoreCommand};
 pub(crate) use discovery::{DiscoveryService, Founding};
 pub(crate) use identity::{added_member_id, cluster_id, member_id};
 pub(crate) use log_rotation::LogRotation;
+pub(crate) use otel::Sending;
 pub(crate) use security::{
     CipherSuite, Generated, Identity, KeyPair, TlsVersion, TransportSecurity, Versions,
 };
@@ -248,6 +250,7 @@ pub(crate) struct TraceSettings {
     pub(crate) instance_id: String,
     /// Of the calls that their clients do not trace.
     pub(crate) sampled_per_million: u32,
+    pub(crate) sending: Sending,
 }
 
 /// A feature gate, as the metric `etcd_server_feature_enabled` shows it.
@@ -302,12 +305,27 @@ impl Config {
         if flags.bool("version") {
             return Ok(Invocation::Print(help::version()));
         }
-        Ok(Invocation::Serve(Box::new(Config::try_from(&flags)?)))
+        let mut config = Config::try_from(&flags)?;
+        if let Some(tracing) = &mut config.tracing {
+            tracing.sending = Sending::of(env, &mut config.notices);
+        }
+        Ok(Invocation::Serve(Box::new(config)))
     }
 
     /// The same, for a cluster that is founded by these members, as `--initial-cluster` names them.
     pub(crate) fn founded_by(&self, members: &str) -> Result<Config, ConfigError> {
         Ok(Config { initial_cluster: validate::initial_cluster(members)?, ..self.clone() })
+    }
+
+    /// The same, with members that are expected to have certificates for their domain, if they use TLS and no CA is named
+    /// that signs for nobody else. So does etcd, when SRV records say who founds a cluster.
+    pub(crate) fn found_in_domain(mut self, domain: &str) -> Config {
+        let mut urls = self.initial_cluster.iter().flat_map(|(_, urls)| urls);
+        let has_tls = urls.any(|url| url.starts_with("https://"));
+        if has_tls && self.peer_security.trusted_ca_file.is_none() {
+            self.peer_security.server_name = Some(domain.to_owned());
+        }
+        self
     }
 
     /// How long a request waits for the cluster: five seconds plus two election timeouts.

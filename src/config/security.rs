@@ -27,6 +27,8 @@ pub(crate) struct TransportSecurity {
     pub(crate) crl_file: Option<PathBuf>,
     /// The common names of which a certificate must have one; empty: any.
     pub(crate) allowed_cns: Vec<String>,
+    /// The name that the certificate of a member that is dialled must have. `None`: the host that is dialled.
+    pub(crate) server_name: Option<String>,
     /// The host names of which a certificate must have one; empty: any.
     pub(crate) allowed_hostnames: Vec<String>,
     /// The addresses and names in the certificate of a peer need not be those that it connects from.
@@ -49,6 +51,7 @@ impl TransportSecurity {
             client_cert_auth: false,
             crl_file: None,
             allowed_cns: Vec::new(),
+            server_name: None,
             allowed_hostnames: Vec::new(),
             skip_client_san_verification: false,
             versions: Versions { oldest: TlsVersion::Tls12, newest: TlsVersion::Tls13 },
@@ -259,6 +262,7 @@ impl TransportSecurity {
             client_cert_auth: false,
             crl_file: None,
             allowed_cns: Vec::new(),
+            server_name: None,
             allowed_hostnames: Vec::new(),
             skip_client_san_verification: false,
             versions,
@@ -328,6 +332,7 @@ impl Names {
             client_cert_auth: flags.bool(self.client_cert_auth),
             crl_file: path(self.crl),
             allowed_cns,
+            server_name: None,
             allowed_hostnames,
             skip_client_san_verification: self.skip_san.is_some_and(|name| flags.bool(name)),
             versions,

@@ -18,7 +18,8 @@ use crate::limits::{
 
 use super::{
     AuthToken, AutoCompaction, BackupPlan, ClusterState, Config, ConfigError, Feature, Founding, Keepalive,
-    LogFormat, LogLevel, LogOutput, LogRotation, MetricsMode, Notice, Retain, SocketOptions, TraceSettings,
+    LogFormat, LogLevel, LogOutput, LogRotation, MetricsMode, Notice, Retain, Sending, SocketOptions,
+    TraceSettings,
     flags::Flags,
     security::transport_security,
     table::{Flag, Kind, Standing},
@@ -628,6 +629,7 @@ fn tracing(flags: &Flags) -> Result<Option<TraceSettings>, ConfigError> {
         service_name: flags.text("distributed-tracing-service-name").to_owned(),
         instance_id: flags.text("distributed-tracing-instance-id").to_owned(),
         sampled_per_million,
+        sending: Sending::default(),
     }))
 }
 

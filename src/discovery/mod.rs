@@ -36,5 +36,10 @@ pub(crate) fn find(config: &Config) -> Result<Config, String> {
             members.map_err(|error| format!("discovery failed: {error}"))?
         }
     };
-    config.founded_by(&members).map_err(|error| format!("discovery found no cluster: {error}"))
+    let founded = config.founded_by(&members);
+    let founded = founded.map_err(|error| format!("discovery found no cluster: {error}"))?;
+    Ok(match &config.founding {
+        Founding::Dns { domain, .. } => founded.found_in_domain(domain),
+        Founding::Listed | Founding::Service(_) => founded,
+    })
 }

@@ -118,9 +118,11 @@ pub(crate) struct Identity {
     pub(crate) base: Option<Base>,
 }
 
-/// Returns the settings too, with the members that found the cluster, if this is the first start.
-pub(crate) async fn open(config: Config, outside: &Outside) -> Result<(Config, DataDir), StartError> {
-    let disks = &*outside.disks;
+/// Returns the settings too, with the members that found the cluster, if this is the first start, and what these
+/// settings make of the outside.
+pub(crate) async fn open(config: Config, outside: Outside) -> Result<(Config, Outside, DataDir), StartError> {
+    let disks = outside.disks.clone();
+    let disks = &*disks;
     let member_dir = config.data_dir.join("member");
     unfit::refuse_etcd(disks, &config.data_dir)?;
     unfit::refuse_unfinished(disks, &config.data_dir)?;
@@ -137,7 +139,14 @@ pub(crate) async fn open(config: Config, outside: &Outside) -> Result<(Config, D
     let stored = stored_identity(&database)?;
     // A member without a log has not told anybody yet who it is.
     let is_first_start = stored.is_none() || !log_has_begun(&database)?;
-    let config = if is_first_start { (outside.find)(&config).map_err(StartError::Refused)? } else { config };
+    let (config, outside) = match is_first_start {
+        true => {
+            let founded = (outside.find)(&config).map_err(StartError::Refused)?;
+            let outside = outside.changed(&config, &founded);
+            (founded, outside)
+        }
+        false => (config, outside),
+    };
     let (identity, joined) = match stored {
         Some(stored) => stored,
         None => {
@@ -145,10 +154,10 @@ pub(crate) async fn open(config: Config, outside: &Outside) -> Result<(Config, D
             let reader = database.reader()?;
             let contents = base::of_contents(&reader)?;
             let (identity, mut cells) = if joined {
-                let identity = join(&config, contents, outside).await?;
+                let identity = join(&config, contents, &outside).await?;
                 (identity, base::joining_cells(&reader, identity.base)?)
             } else {
-                let identity = found(&config, contents, outside).await?;
+                let identity = found(&config, contents, &outside).await?;
                 (identity, base::founding_cells(&reader, contents, &founders(&config, identity))?)
             };
             if contents != Base::EMPTY {
@@ -170,7 +179,7 @@ pub(crate) async fn open(config: Config, outside: &Outside) -> Result<(Config, D
     };
     let founders = if joined { BTreeMap::new() } else { founders(&config, identity) };
     let own_cells = own_cells(identity, joined);
-    Ok((config, DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock }))
+    Ok((config, outside, DataDir { database, wal_dir, identity, founders, own_cells, _lock: lock }))
 }
 
 fn create_dir(disks: &dyn Disks, dir: &Path) -> Result<(), StartError> {

@@ -31,9 +31,21 @@ impl Outside {
     pub(crate) fn of_process(config: &Config, find: Find) -> Outside {
         Outside {
             disks: Arc::new(FileSystem),
-            connector: Arc::new(GrpcConnector::new(Trust::new(&config.peer_security))),
+            connector: connector(config),
             chance: Chance::from_system(),
             find,
         }
     }
+
+    /// With other settings, which may expect other names in the certificates of the members.
+    pub(super) fn changed(self, before: &Config, after: &Config) -> Outside {
+        if before.peer_security == after.peer_security {
+            return self;
+        }
+        Outside { connector: connector(after), ..self }
+    }
+}
+
+fn connector(config: &Config) -> Arc<dyn Connector> {
+    Arc::new(GrpcConnector::new(Trust::new(&config.peer_security)))
 }

@@ -60,7 +60,7 @@ pub(crate) async fn open(
     outside: Outside,
 ) -> Result<Opened, StartError> {
     let tokens = Tokens::open(&config.auth_token, config.auth_token_ttl)?;
-    let (config, data_dir) = boot::open(config, &outside).await?;
+    let (config, outside, data_dir) = boot::open(config, outside).await?;
     let replica = Replica::open(data_dir.database.clone())?;
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
     let wal_dir = outside.disks.open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;

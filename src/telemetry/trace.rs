@@ -303,6 +303,7 @@ mod tests {
     use prometheus::Registry;
 
     use super::*;
+    use crate::config::Sending;
 
     fn tracer(sampled_per_million: u32) -> Tracer {
         let registry = Registry::new();
@@ -312,6 +313,7 @@ mod tests {
             service_name: String::new(),
             instance_id: String::new(),
             sampled_per_million,
+            sending: Sending::default(),
         };
         Tracer::new(&settings, metrics)
     }

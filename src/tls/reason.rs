@@ -41,6 +41,12 @@ fn of_tls(error: &rustls::Error) -> String {
     }
 }
 
+/// A name in a certificate, which rustls writes as `DnsName("host")`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
+}
+
 fn of_certificate(error: &CertificateError) -> String {
     let why = match error {
         CertificateError::ExpiredContext { time, not_after } => format!(
@@ -58,6 +64,7 @@ fn of_certificate(error: &CertificateError) -> String {
         }
         CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => {
+            let presented: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
             format!("certificate is valid for {}, not {}", presented.join(", "), expected.to_str())
         }
         CertificateError::NotValidForName => return Unwelcome::Name.to_string(),

@@ -37,6 +37,8 @@ pub(crate) type Dialled<S> = TlsStream<S>;
 #[derive(Clone)]
 pub(crate) struct Trust {
     config: Arc<Reloaded<Arc<ClientConfig>>>,
+    /// What to look for in a certificate in the place of the host that was dialled.
+    server_name: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Trust {
@@ -62,9 +64,10 @@ impl Trust {
             Identity::Generated(_) => Verification::None,
             Identity::None | Identity::Files(_) => Verification::Full,
         };
+        let server_name = security.server_name.as_deref().map(Arc::from);
         let security = security.clone();
         let make = move || client_config(&security, verification);
-        Trust { config: Arc::new(Reloaded::new("connections to peers", files, make)) }
+        Trust { config: Arc::new(Reloaded::new("connections to peers", files, make)), server_name }
     }
 
     /// For a client, which shows `pair`, and trusts the CAs in `trusted_ca_file` or those that the system trusts. One
@@ -78,7 +81,8 @@ impl Trust {
         let verification = if takes_any { Verification::None } else { Verification::Full };
         // A command reads the files once.
         let make = move || client_config(&security, verification);
-        Trust { config: Arc::new(Reloaded::new("connections to servers", Vec::new(), make)) }
+        let config = Arc::new(Reloaded::new("connections to servers", Vec::new(), make));
+        Trust { config, server_name: None }
     }
 
     /// Trusts whom the system trusts, and shows no certificate.
@@ -98,6 +102,7 @@ impl Trust {
         host: &str,
         stream: S,
     ) -> io::Result<Dialled<S>> {
+        let host = self.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{host:?} is not the name of a host"))
         })?;

@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Server as Transport};
+use tonic::{
+    Request, Response, Status,
+    codec::CompressionEncoding,
+    metadata::{MetadataMap, MetadataValue},
+    transport::Server as Transport,
+};
 
 use crate::{
     client::soon,
@@ -23,6 +28,8 @@ use crate::{
 /// Keeps what it gets.
 struct Collector {
     got: mpsc::UnboundedSender<ExportTraceServiceRequest>,
+    /// What the calls say beside the spans.
+    metadata: mpsc::UnboundedSender<MetadataMap>,
 }
 
 #[tonic::async_trait]
@@ -31,6 +38,7 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.metadata.send(request.metadata().clone()).ok();
         self.got.send(request.into_inner()).ok();
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
@@ -38,14 +46,22 @@ impl TraceService for Collector {
 
 /// A collector, and its address.
 async fn collect() -> (mpsc::UnboundedReceiver<ExportTraceServiceRequest>, String) {
+    let (arrived, _, address) = collect_with_metadata().await;
+    (arrived, address)
+}
+
+async fn collect_with_metadata()
+-> (mpsc::UnboundedReceiver<ExportTraceServiceRequest>, mpsc::UnboundedReceiver<MetadataMap>, String) {
     let (got, arrived) = mpsc::unbounded_channel();
+    let (metadata, told) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
-    let service = TraceServiceServer::new(Collector { got });
+    let service = TraceServiceServer::new(Collector { got, metadata });
+    let service = service.accept_compressed(CompressionEncoding::Gzip);
     tokio::spawn(
         Transport::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
     );
-    (arrived, address)
+    (arrived, told, address)
 }
 
 fn traced(launch: Launch, address: &str, rate: u32) -> Launch {
@@ -123,6 +139,31 @@ async fn a_call_that_its_client_traces_has_a_span_with_the_stages_of_its_write()
             assert!(stage.start_time_unix_nano >= put.start_time_unix_nano, "{stage:?} of {put:?}");
             assert!(stage.end_time_unix_nano <= put.end_time_unix_nano, "{stage:?} of {put:?}");
         }
+    }
+}
+
+/// etcd takes these variables because its library does. What its flags say comes before them.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_spans_are_sent_is_said_by_variables_of_opentelemetry() {
+    for launch in [Launch::subject(), Launch::reference()] {
+        let is_reference = launch.is_reference();
+        let (mut arrived, mut told, address) = collect_with_metadata().await;
+        let launch = launch
+            .environment("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+            .environment("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc,tenant=one")
+            .environment("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+            .environment("OTEL_BSP_SCHEDULE_DELAY", "100")
+            .environment("OTEL_SERVICE_NAME", "not this")
+            .environment("OTEL_RESOURCE_ATTRIBUTES", "zone=eu%2Cwest,service.name=not this");
+        let server = traced(launch, &address, 0).start();
+        put(&server, "traced", "01").await;
+        let (_, resource) = spans_until(&mut arrived, "etcdserverpb.KV/Put").await;
+        let metadata = told.recv().await.expect("a call was made");
+        let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(text("authorization"), Some("Bearer abc"), "etcd: {is_reference}: {metadata:?}");
+        assert_eq!((text("tenant"), text("grpc-encoding")), (Some("one"), Some("gzip")), "{metadata:?}");
+        assert_eq!(resource.get("zone").map(String::as_str), Some("eu,west"), "{resource:?}");
+        assert_eq!(resource.get("service.name").map(String::as_str), Some("store"), "{resource:?}");
     }
 }
 

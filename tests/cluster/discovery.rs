@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::{
+    certificates::{Authority, Subject},
     cluster::{Cluster, Member, Plan},
     name_server::{NameServer, Records},
     tools::etcdctl,
@@ -85,6 +86,48 @@ async fn members_find_each_other_by_srv_records() {
         cluster.members[1].start();
         works(&cluster).await;
         assert!(!cluster.members[1].log().contains("get cluster for"), "{}", cluster.members[1].log());
+    }
+}
+
+/// Without a CA of its own, which signs for nobody else, a founding member looks for its domain in the certificates of the
+/// others, and not for their hosts.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_with_certificates_for_their_domain_find_each_other() {
+    let authority = Authority::new("everybody's");
+    let of = |label: &str, hosts: &str| {
+        authority.issue_for(label, &Subject { name: label, hosts, valid: ("", "") })
+    };
+    let of_domain = of("domain", "DNS:cluster.test");
+    let of_hosts = of("hosts", "DNS:m0.cluster.test,DNS:m1.cluster.test,DNS:m2.cluster.test");
+    for (plan, pair, is_right) in [
+        (Plan::new(3), &of_domain, true),
+        (Plan::reference(3), &of_domain, true),
+        (Plan::new(3), &of_hosts, false),
+        (Plan::reference(3), &of_hosts, false),
+    ] {
+        let mut members = plan.with_peer_tls().members();
+        let Some(server) = NameServer::start(records_of(&members, "_etcd-server-ssl._tcp.cluster.test"))
+        else {
+            return;
+        };
+        let flags = [
+            "--discovery-srv=cluster.test".to_owned(),
+            format!("--peer-cert-file={}", pair.cert.display()),
+            format!("--peer-key-file={}", pair.key.display()),
+        ];
+        with_domain(&mut members, &server, &flags.each_ref().map(String::as_str));
+        for member in &mut members {
+            let url = format!("https://{}.cluster.test:{}", member.name, member.peer_port);
+            member.flags.push(format!("--initial-advertise-peer-urls={url}"));
+            // What the system trusts.
+            member.environment.push(("SSL_CERT_FILE".to_owned(), authority.cert().display().to_string()));
+        }
+        if is_right {
+            works(&found(members)).await;
+            continue;
+        }
+        members.iter_mut().for_each(Member::spawn);
+        members[0].wait_for_line("2.cluster.test, not cluster.test");
     }
 }
 
