@@ -1,0 +1,47 @@
+//! From the start of a process to its first linearizable read.
+
+use std::time::Instant;
+
+use super::{Row, Turn, VALUE_BYTES, key, verify};
+use crate::{
+    Failure,
+    client::RANGE,
+    figures::{CPU_MILLIS, Figure, MILLIS, figure},
+    pb::etcdserverpb::RangeRequest,
+};
+
+pub(crate) struct Restart {
+    pub(crate) keys: usize,
+}
+
+impl Row for Restart {
+    fn name(&self) -> String {
+        format!("restart with {} keys, to the first linearizable read", self.keys)
+    }
+
+    fn measure(&self, turn: &mut Turn<'_>) -> Result<Vec<Figure>, Failure> {
+        turn.fill(self.keys, VALUE_BYTES)?;
+        let before = turn.revision()?;
+        turn.server.stop()?;
+        let start = Instant::now();
+        turn.server.start_again()?;
+        let connection = turn.connect()?;
+        let took = start.elapsed();
+        let cpu = turn.server.usage()?.cpu;
+        let all = RangeRequest {
+            key: key(0),
+            range_end: key(self.keys),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let count = turn.runtime.block_on(connection.call(&RANGE, &all))?.count;
+        let after = turn.revision()?;
+        verify(count == self.keys as i64 && after == before, || {
+            format!(
+                "after the restart there are {count} keys at revision {after}, and there were {} at {before}",
+                self.keys
+            )
+        })?;
+        Ok(vec![figure(MILLIS, took.as_secs_f64() * 1e3), figure(CPU_MILLIS, cpu.as_secs_f64() * 1e3)])
+    }
+}
