@@ -15,6 +15,7 @@ use std::{
 use crate::{
     client::Client,
     migrate::{picture, text, write_history},
+    pb::etcdserverpb::MemberListRequest,
     server::{free_port, subject_is_retcd, subject_program},
     tools::Release,
 };
@@ -297,6 +298,39 @@ async fn three_members_move_as_the_page_says() {
         for (at, host) in site.hosts.iter().enumerate() {
             site.run(host, WAIT);
             assert_eq!(picture(&site.client(at)).await, before, "{release:?}: {}", host.name);
+        }
+    }
+}
+
+/// The ids of the cluster and of its members, with their names.
+async fn ids(client: &Client) -> (u64, Vec<(u64, String)>) {
+    let request = MemberListRequest { linearizable: true };
+    let list = client.cluster().member_list(request).await.expect("the members are listed").into_inner();
+    let mut members: Vec<_> = list.members.into_iter().map(|member| (member.id, member.name)).collect();
+    members.sort();
+    (list.header.expect("a header").cluster_id, members)
+}
+
+#[tokio::test]
+async fn three_members_keep_their_ids_as_the_page_says() {
+    for release in releases() {
+        let site = Site::of(release, 3);
+        for host in &site.hosts {
+            site.run(host, "systemctl start etcd");
+        }
+        site.run(&site.hosts[0], WAIT);
+        write_history(&site.client(0), 43).await;
+        let before = (picture(&site.client(0)).await, ids(&site.client(0)).await);
+        for block in blocks("Three members with their ids") {
+            assert!(block.on_every_member);
+            for host in &site.hosts {
+                site.run(host, &block.script);
+            }
+        }
+        for (at, host) in site.hosts.iter().enumerate() {
+            site.run(host, WAIT);
+            let now = (picture(&site.client(at)).await, ids(&site.client(at)).await);
+            assert_eq!(now, before, "{release:?}: {}", host.name);
         }
     }
 }
