@@ -42,10 +42,28 @@ pub(crate) enum Bug {
     LostTooEarly,
     /// A batch whose leader has not answered is proposed again.
     ProposedTwice,
+    /// What a user may do is not worked out anew when a permission of its role changes.
+    PermissionsKept,
+    /// While an alarm is active, nobody asks what a user may do.
+    AlarmForgetsUsers,
+    /// A compaction removes a deletion of its own revision.
+    DeletionEaten,
+    /// A watcher of a revision to come gets events before it.
+    FutureIsNow,
+    /// A leader revokes leases without asking the quorum whether it still leads.
+    RevokeOnDemotedLeader,
+    /// After a snapshot, watchers get events again that they had.
+    WatchersThrownBack,
+    /// A defragmented database lacks what was stored while it was made.
+    DefragmentationForgets,
+    /// A start takes the newest record's revision for the newest one, though a compaction may have removed that.
+    RevisionOfRecords,
+    /// A file that takes the place of another one may lose its name.
+    SwapNotSynced,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Bug; 18] = [
+    pub(crate) const ALL: [Bug; 27] = [
         Bug::SkipPublish,
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
@@ -64,6 +82,15 @@ impl Bug {
         Bug::TruncateNotLogged,
         Bug::LostTooEarly,
         Bug::ProposedTwice,
+        Bug::PermissionsKept,
+        Bug::AlarmForgetsUsers,
+        Bug::DeletionEaten,
+        Bug::FutureIsNow,
+        Bug::RevokeOnDemotedLeader,
+        Bug::WatchersThrownBack,
+        Bug::DefragmentationForgets,
+        Bug::RevisionOfRecords,
+        Bug::SwapNotSynced,
     ];
 }
 

@@ -274,6 +274,11 @@ impl StateMachine {
 
     /// Whether the caller may make a call, by the users and roles of this state.
     pub(crate) fn permit(&self, caller: &Caller, call: Call<'_>) -> Result<(), AuthError> {
+        #[cfg(test)]
+        if crate::planted::is(crate::planted::Bug::AlarmForgetsUsers) && self.alarms.active().next().is_some()
+        {
+            return Ok(());
+        }
         admission::permit(&self.auth, &self.lessor, caller, call)
     }
 

@@ -329,6 +329,10 @@ impl AuthStore {
 
     /// The permissions of a role have changed.
     fn regrant_all_with(&mut self, role: &str) {
+        #[cfg(test)]
+        if crate::planted::is(crate::planted::Bug::PermissionsKept) {
+            return;
+        }
         for (name, _) in self.users.iter().filter(|(_, user)| user.roles.contains(role)) {
             self.grants.insert(name.clone(), OnceLock::new());
         }

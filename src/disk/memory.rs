@@ -43,6 +43,16 @@ impl MemoryDisks {
         self.power.lock().syncs_left = Some(syncs);
     }
 
+    /// From now on files can grow by so many bytes together, and by what is removed; without a number by any.
+    pub(crate) fn limit_room(&self, room: Option<u64>) {
+        self.power.lock().room = room;
+    }
+
+    /// How often there was no room for what was to be written.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.power.lock().refusals
+    }
+
     /// Whether an operation was refused because the power has failed.
     pub(crate) fn has_failed(&self) -> bool {
         let power = self.power.lock();
@@ -56,7 +66,10 @@ impl MemoryDisks {
 
     /// What is found when the power comes back: see [`MemoryDisk::after_power_loss`].
     pub(crate) fn after_power_loss(&self, mut is_kept: impl FnMut() -> bool) -> MemoryDisks {
-        let power: Arc<Mutex<Power>> = Arc::default();
+        let before = self.power.lock();
+        let power = Power { room: before.room, refusals: before.refusals, ..Power::default() };
+        drop(before);
+        let power = Arc::new(Mutex::new(power));
         let directories = self.directories.lock();
         let kept = directories.iter().map(|(path, directory)| {
             let found = MemoryDisk { power: power.clone(), ..directory.after_power_loss(&mut is_kept) };
@@ -154,6 +167,8 @@ struct Power {
     fails_directory_sync: bool,
     /// Bytes that may be added to the files.
     room: Option<u64>,
+    /// How often there was no room.
+    refusals: u64,
 }
 
 /// What is in a file: `bytes`, and zeros behind them up to `len`.
@@ -218,7 +233,8 @@ impl MemoryDisk {
             let contents = contents.lock();
             let mut found = contents.durable.clone();
             contents.unsynced.iter().for_each(|change| change.keep_some(&mut found, &mut is_kept));
-            let file = Contents { now: found.clone(), durable: found, ..Contents::default() };
+            let reserved = contents.reserved.min(found.len);
+            let file = Contents { now: found.clone(), durable: found, reserved, ..Contents::default() };
             (name.clone(), Arc::new(Mutex::new(file)))
         });
         let now: Listing = files.collect();
@@ -238,6 +254,16 @@ impl MemoryDisk {
         Ok(result)
     }
 
+    /// A file has no name any more. (That somebody may still have it open makes no difference here.)
+    fn give_back(&self, removed: Option<Arc<Mutex<Contents>>>) {
+        let Some(contents) = removed else { return };
+        let taken = {
+            let contents = contents.lock();
+            contents.reserved.max(contents.now.bytes.len())
+        };
+        self.power.lock().shrink(taken as u64);
+    }
+
     fn file(&self, contents: Arc<Mutex<Contents>>) -> Box<dyn DiskFile> {
         let holds_lock = AtomicBool::new(false);
         Box::new(MemoryFile { contents, power: self.power.clone(), holds_lock })
@@ -248,8 +274,21 @@ impl Power {
     /// Takes space that a file grows by.
     fn grow(&mut self, bytes: u64) -> io::Result<()> {
         let Some(room) = &mut self.room else { return Ok(()) };
-        *room = room.checked_sub(bytes).ok_or(io::ErrorKind::StorageFull)?;
+        match room.checked_sub(bytes) {
+            Some(left) => *room = left,
+            None => {
+                self.refusals += 1;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         Ok(())
+    }
+
+    /// Gives back what a file that is removed took.
+    fn shrink(&mut self, bytes: u64) {
+        if let Some(room) = &mut self.room {
+            *room += bytes;
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -303,16 +342,15 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change_names(|names| {
             let contents = names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-            names.insert(to.to_owned(), contents);
-            Ok(())
+            Ok(names.insert(to.to_owned(), contents))
         })
+        .map(|replaced| self.give_back(replaced))
     }
 
     fn remove(&self, name: &Path) -> io::Result<()> {
-        self.change_names(|names| match names.remove(name) {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        })
+        let removed = self.change_names(|names| names.remove(name).ok_or(io::ErrorKind::NotFound.into()))?;
+        self.give_back(Some(removed));
+        Ok(())
     }
 
     fn identity(&self, name: &Path) -> io::Result<FileIdentity> {

@@ -131,6 +131,11 @@ impl Store {
             #[cfg(test)]
             let is_kept = is_kept
                 && !(crate::planted::is(crate::planted::Bug::CompactionEatsKept) && revision.main.0 % 8 == 3);
+            #[cfg(test)]
+            let is_kept = is_kept
+                && !(crate::planted::is(crate::planted::Bug::DeletionEaten)
+                    && record.is_tombstone()
+                    && revision.main == span.rev);
             // As in etcd: if the compaction keeps nothing at all, every record is hashed.
             let is_compacted_before = revision.main <= span.prev && any_kept && !is_kept;
             if !is_compacted_before {

@@ -1,7 +1,7 @@
 //! What a simulation compares of members that have applied the same entries. Only in tests.
 
 use super::Node;
-use crate::types::MemberId;
+use crate::{apply::AlarmKind, auth::AuthStore, types::MemberId};
 
 /// What a member has.
 pub(crate) struct Glance {
@@ -9,16 +9,19 @@ pub(crate) struct Glance {
     pub(crate) applied: u64,
     /// What every member has after them.
     pub(crate) state: String,
-    pub(crate) has_alarm: bool,
+    /// The members whose data an alarm says is corrupt.
+    pub(crate) corrupt: Vec<MemberId>,
+    /// An alarm says that a database is full.
+    pub(crate) lacks_space: bool,
     /// The state has members that do not belong to the cluster any more.
     pub(crate) has_strangers: bool,
 }
 
 impl Node {
-    /// `None` in the middle of an entry.
-    pub(crate) fn glance(&self) -> Option<Glance> {
+    /// `None` in the middle of an entry, and if no entry was applied since `before`.
+    pub(crate) fn glance(&self, before: Option<u64>) -> Option<Glance> {
         let replica = self.shared.replica.read();
-        if replica.is_half_applied() {
+        if replica.is_half_applied() || before == Some(replica.applied_index()) {
             return None;
         }
         let state = &replica.state;
@@ -30,13 +33,26 @@ impl Node {
         let known: Vec<_> = replica.peers().map(|(id, _)| MemberId(id)).collect();
         let has_strangers = !known.is_empty() && members.iter().any(|id| !known.contains(id));
         let alarms: Vec<_> = state.alarms.active().collect();
-        let (mvcc, users) = (&state.mvcc, state.auth.rev());
+        let (mvcc, users) = (&state.mvcc, digest_of(&state.auth));
         let (rev, compacted, keys) = (mvcc.rev_current(), mvcc.rev_compacted(), mvcc.keys_live());
-        let has_alarm = !alarms.is_empty();
+        let corrupt = alarms.iter().filter(|alarm| alarm.kind == AlarmKind::Corrupt);
+        let corrupt = corrupt.map(|alarm| alarm.member).collect();
+        let lacks_space = state.alarms.any(AlarmKind::NoSpace);
         let state = format!(
             "revision {rev}, compacted {compacted}, {keys} keys, leases {leases:?}, members {members:?}, alarms {alarms:?}, \
              users {users}"
         );
-        Some(Glance { applied: replica.applied_index(), state, has_alarm, has_strangers })
+        Some(Glance { applied: replica.applied_index(), state, corrupt, lacks_space, has_strangers })
     }
+}
+
+/// All users and roles, as far as they were ever changed.
+fn digest_of(auth: &AuthStore) -> String {
+    if auth.rev() <= 1 {
+        return String::new();
+    }
+    let users = auth.users().filter_map(|(name, _)| auth.user_cell(name));
+    let cells = users.chain(auth.roles().filter_map(|name| auth.role_cell(name)));
+    let digest = cells.fold(0, |digest, cell| crc32c::crc32c_append(digest, &cell));
+    format!("{} {} {digest:08x}", auth.rev(), auth.is_enabled())
 }

@@ -193,7 +193,11 @@ async fn sleep_until(time: Option<Instant>) {
 /// knowing it. So it has a quorum confirm its leadership first, and it proposes the revokes for its own
 /// term only: what an old leader thinks the time is never reaches the log of its successor.
 async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
-    if !node.confirm_leadership(term).await {
+    #[cfg(test)]
+    let asks = !crate::planted::is(crate::planted::Bug::RevokeOnDemotedLeader);
+    #[cfg(not(test))]
+    let asks = true;
+    if asks && !node.confirm_leadership(term).await {
         return limits::LEASE_ROUND_PAUSE;
     }
     let expired = {
@@ -212,6 +216,16 @@ async fn revoke_expired(node: Node, term: u64, now: Instant) -> Duration {
     let is_full_round = expired.len() == limits::LEASE_REVOKES_PER_ROUND;
     if !expired.is_empty() {
         let count = expired.len() as u64;
+        #[cfg(test)]
+        if !asks {
+            for id in expired {
+                drop(tokio::spawn({
+                    let node = node.clone();
+                    async move { node.propose_own(Command::LeaseRevoke { id }).await.is_ok() }
+                }));
+            }
+            return limits::LEASE_ROUND_PAUSE;
+        }
         let revokes = expired.into_iter().map(|id| Command::LeaseRevoke { id }).collect();
         match node.propose_in_term(term, revokes).await {
             Ok(()) => node.metrics().leases_expired.inc_by(count),

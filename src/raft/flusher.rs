@@ -133,6 +133,19 @@ impl Flusher {
         Ok(is_reserved)
     }
 
+    /// Whether these jobs can be written without a wait for space, which would block a simulated member.
+    #[cfg(test)]
+    fn has_space_for(&self, jobs: &[Job]) -> bool {
+        let frame_len: usize = jobs.iter().map(|job| job.frame.len()).sum();
+        let mut state = self.wal.lock();
+        // Another error is that of the write.
+        let has_space = state.is_broken || state.wal.has_space_for(frame_len).unwrap_or(true);
+        if !has_space {
+            self.lacks_space.store(true, Ordering::Relaxed);
+        }
+        has_space
+    }
+
     /// The last entry of each sealed segment, oldest first. Does not wait for the disk.
     pub(super) fn sealed(&self) -> Vec<u64> {
         self.sealed.lock().clone()
@@ -285,27 +298,36 @@ impl LogThread {
     #[cfg(test)]
     async fn run_as_task(mut self) {
         loop {
-            if !self.turn() {
+            let gathered = self.gather();
+            if gathered.is_empty() {
                 let Some(job) = self.jobs.recv().await else { return };
                 self.next = Some(job);
                 threads::disk_pause().await;
+                continue;
             }
+            while !self.flusher.has_space_for(&gathered) {
+                tokio::time::sleep(threads::SIMULATED_PAUSE).await;
+            }
+            self.flusher.flush(gathered);
         }
     }
 
-    /// Takes turns for as long as the process runs: the flusher holds the other end of the queue.
+    /// Takes turns for as long as the process runs: the flusher holds the other end of the queue. Each turn writes and
+    /// syncs what has gathered, as one frame.
     fn run(mut self) {
         loop {
-            if !self.turn() {
+            let gathered = self.gather();
+            if gathered.is_empty() {
                 let Some(job) = self.jobs.blocking_recv() else { return };
                 self.next = Some(job);
+            } else {
+                self.flusher.flush(gathered);
             }
         }
     }
 
-    /// Writes and syncs what has gathered, as one frame. Returns false if no job was there; it does
-    /// not wait for one.
-    fn turn(&mut self) -> bool {
+    /// The jobs that are there now.
+    fn gather(&mut self) -> Vec<Job> {
         let mut gathered = Vec::new();
         let mut bytes = 0;
         while bytes < GATHER_BYTES_MAX
@@ -314,10 +336,6 @@ impl LogThread {
             bytes += job.frame.len();
             gathered.push(job);
         }
-        let is_work = !gathered.is_empty();
-        if is_work {
-            self.flusher.flush(gathered);
-        }
-        is_work
+        gathered
     }
 }

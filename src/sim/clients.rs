@@ -28,6 +28,7 @@ use super::{
         CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, kv_client::KvClient,
         lease_client::LeaseClient,
     },
+    users::{DOUBT, Permitted, Tokens, User},
 };
 use crate::sync::watch;
 
@@ -56,6 +57,20 @@ pub(super) struct Shared {
     pub(super) violations: Mutex<Vec<String>>,
     /// Who holds the lock, and until when.
     holder: Mutex<Option<(usize, Duration)>>,
+    /// Whether calls are of users, and their tokens.
+    needs_users: bool,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) permitted: Mutex<Permitted>,
+    pub(super) logins: AtomicU64,
+    pub(super) user_changes: AtomicU64,
+    pub(super) permissions_judged: AtomicU64,
+    /// How often the alarm for a full database was changed or about to be changed, and whether it is active, if that is
+    /// known.
+    alarm: Mutex<(u64, Option<bool>)>,
+    /// A change of the alarm without an answer may still come until then.
+    alarm_doubtful_until: Mutex<Duration>,
+    /// Writes that were refused because of the alarm.
+    pub(super) alarm_refusals: AtomicU64,
 }
 
 impl Shared {
@@ -63,6 +78,7 @@ impl Shared {
         network: Network,
         host: usize,
         members: usize,
+        needs_users: bool,
         clock: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Arc<Shared> {
         Arc::new(Shared {
@@ -79,6 +95,15 @@ impl Shared {
             compactions: Mutex::default(),
             violations: Mutex::default(),
             holder: Mutex::default(),
+            needs_users,
+            tokens: Arc::default(),
+            permitted: Mutex::default(),
+            logins: AtomicU64::new(0),
+            user_changes: AtomicU64::new(0),
+            permissions_judged: AtomicU64::new(0),
+            alarm: Mutex::new((0, Some(false))),
+            alarm_doubtful_until: Mutex::default(),
+            alarm_refusals: AtomicU64::new(0),
         })
     }
 
@@ -94,8 +119,33 @@ impl Shared {
         self.is_over.load(Relaxed)
     }
 
+    /// For calls of the load.
     pub(super) fn wire(&self, member: usize) -> Wire {
+        self.wire_of(member, User::Load)
+    }
+
+    /// For calls that only an administrator may make.
+    pub(super) fn admin_wire(&self, member: usize) -> Wire {
+        self.wire_of(member, User::Root)
+    }
+
+    pub(super) fn wire_of(&self, member: usize, user: User) -> Wire {
+        let wire = self.plain_wire(member);
+        if self.needs_users { wire.by(self.tokens.clone(), user) } else { wire }
+    }
+
+    /// For calls of nobody.
+    pub(super) fn plain_wire(&self, member: usize) -> Wire {
         self.network.wire(self.host, member, Port::Client)
+    }
+
+    pub(super) fn alarm(&self) -> (u64, Option<bool>) {
+        *self.alarm.lock()
+    }
+
+    pub(super) fn alarm_is(&self, is_active: Option<bool>) {
+        let mut alarm = self.alarm.lock();
+        *alarm = (alarm.0 + 1, is_active);
     }
 
     pub(super) fn new_value(&self) -> u64 {
@@ -104,6 +154,15 @@ impl Shared {
 
     pub(super) fn violated(&self, what: String) {
         self.violations.lock().push(what);
+    }
+
+    pub(super) fn alarm_doubtful_until(&self) -> Duration {
+        *self.alarm_doubtful_until.lock()
+    }
+
+    /// The alarm was to be changed, and there was no answer.
+    pub(super) fn doubt_alarm(&self) {
+        *self.alarm_doubtful_until.lock() = self.now() + DOUBT;
     }
 
     /// A client has got the lock, until then at the latest.
@@ -125,7 +184,7 @@ impl Shared {
         }
     }
 
-    fn record(&self, operation: Operation) {
+    pub(super) fn record(&self, operation: Operation) {
         self.operations.lock().push(operation);
     }
 }
@@ -237,8 +296,21 @@ async fn ask(shared: &Shared, client: usize, member: usize, request: Request) ->
     let mut connection = KvClient::new(shared.wire(member));
     let is_write = !request.writes().is_empty();
     let called = shared.now();
+    let alarm = shared.alarm();
     let asked = time::timeout(REQUEST_TIMEOUT, wire::ask(&mut connection, &request)).await;
     let mut returned = Some(shared.now());
+    if alarm == shared.alarm() && matches!(request, Request::Put { .. }) {
+        match &asked {
+            Ok(Ok(_)) if alarm.1 == Some(true) => {
+                let now = shared.now();
+                shared.violated(format!("{request} was done before {now:?}, although the alarm is active"));
+            }
+            Ok(Err(status)) if status.code() == Code::ResourceExhausted => {
+                shared.alarm_refusals.fetch_add(1, Relaxed);
+            }
+            _ => {}
+        }
+    }
     let outcome = match asked {
         Ok(Ok((header, answer))) => {
             shared.answered.fetch_add(1, Relaxed);
@@ -267,6 +339,9 @@ pub(super) struct Tenant {
 
 /// By how much a clock may differ from the world's within the life of a lease, in thousandths of it.
 const DRIFT: u32 = 60;
+
+/// A renewal that took longer may be that of a leader which was just replaced.
+const LONG: Duration = Duration::from_millis(500);
 
 impl Tenant {
     pub(super) async fn run(self) {
@@ -299,8 +374,8 @@ impl Tenant {
         // The lease is not renewed before it has a key, so it may end from the grant on.
         let mut lives_until = asked_at + ttl;
         if put.is_ok() {
-            for _ in 0..self.dice.below(4) {
-                time::sleep(self.dice.between(ttl / 4, ttl / 2)).await;
+            for _ in 0..self.dice.below(6) {
+                time::sleep(self.dice.between(ttl / 8, ttl / 2)).await;
                 let asked_at = self.shared.now();
                 let member = any_member();
                 let mut leases = LeaseClient::new(self.shared.wire(member));
@@ -309,7 +384,15 @@ impl Tenant {
                     let stream = futures_util::stream::iter([request]);
                     leases.lease_keep_alive(stream).await?.into_inner().message().await
                 });
-                let Ok(Some(kept)) = kept.await else { break };
+                let kept = kept.await;
+                let took = self.shared.now() - asked_at;
+                let Ok(Some(kept)) = kept else {
+                    // Who keeps to a member asks it again: it may be paused, and still believe that it leads.
+                    if self.number.is_multiple_of(2) && self.shared.now() < lives_until {
+                        continue;
+                    }
+                    break;
+                };
                 if kept.ttl <= 0 {
                     if self.shared.now() < early(lives_until, ttl) {
                         self.shared.violated(format!(
@@ -321,6 +404,10 @@ impl Tenant {
                     return Ok(());
                 }
                 lives_until = asked_at + Duration::from_secs(kept.ttl as u64);
+                if took > LONG {
+                    // Whatever made it slow, the next renewal might make up for it.
+                    break;
+                }
             }
             // Whoever has taken time from the lease is found shortly before its end.
             let left = early(lives_until, ttl).saturating_sub(self.shared.now());

@@ -13,6 +13,8 @@
 
 mod clients;
 mod dice;
+mod errands;
+mod flips;
 mod host;
 #[path = "../../tests/judges/mod.rs"]
 mod judges;
@@ -27,6 +29,7 @@ mod replicas;
 mod run;
 mod tests;
 mod trace;
+mod users;
 mod watchers;
 mod wires;
 mod world;

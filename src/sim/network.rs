@@ -32,7 +32,11 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::Service;
 
-use super::{dice::Dice, trace::Trace};
+use super::{
+    dice::Dice,
+    trace::Trace,
+    users::{Tokens, User},
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>;
@@ -42,6 +46,10 @@ const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How late a packet is that was lost and sent again.
 const RETRANSMISSION: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(1200));
+
+/// The header of an answer that is an error.
+const GRPC_STATUS: &str = "grpc-status";
+const UNAUTHENTICATED: &str = "16";
 
 /// Which of the services of a host is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,7 +233,7 @@ impl Network {
 
     /// A channel for calls of `from` to `to`.
     pub(super) fn wire(&self, from: usize, to: usize, port: Port) -> Wire {
-        Wire { network: self.clone(), from, to, port }
+        Wire { network: self.clone(), from, to, port, login: None }
     }
 
     fn open(&self, from: usize, to: usize, port: Port, head: request::Parts) -> (u64, Opened) {
@@ -437,6 +445,14 @@ pub(super) struct Wire {
     from: usize,
     to: usize,
     port: Port,
+    login: Option<(Arc<Tokens>, User)>,
+}
+
+impl Wire {
+    /// For calls of this user.
+    pub(super) fn by(self, tokens: Arc<Tokens>, user: User) -> Wire {
+        Wire { login: Some((tokens, user)), ..self }
+    }
 }
 
 /// Closes a call when its client does not wait any more.
@@ -460,9 +476,13 @@ impl Service<Request<Body>> for Wire {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Wire { network, from, to, port } = self.clone();
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Wire { network, from, to, port, login } = self.clone();
         Box::pin(async move {
+            let token = login.as_ref().and_then(|(tokens, user)| tokens.of(*user));
+            if let Some(token) = token.clone() {
+                request.headers_mut().insert("token", token);
+            }
             let (head, body) = request.into_parts();
             let (call, opened) = network.open(from, to, port, head);
             let guard = Guard { network: network.clone(), call };
@@ -475,6 +495,11 @@ impl Service<Request<Body>> for Wire {
                     Broken::Refused => BoxError::from(tonic::ConnectError(Box::new(broken))),
                     Broken::Reset => BoxError::from(broken),
                 })?;
+            if let (Some((tokens, user)), Some(token)) = (login, token)
+                && head.headers.get(GRPC_STATUS).is_some_and(|status| status == UNAUTHENTICATED)
+            {
+                tokens.forget(user, &token);
+            }
             Ok(Response::from_parts(head, body_of(opened.frames, Some(guard))))
         })
     }

@@ -1,11 +1,17 @@
 //! Panics of simulated members: tokio catches them, and a run has to fail all the same.
 
-use std::{cell::RefCell, panic, sync::Once};
+use std::{cell::RefCell, panic, path::PathBuf, sync::Once};
 
-use crate::threads;
+use crate::{storage::Inside, threads};
 
 thread_local! {
-    static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+    static FIRST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+}
+
+/// A panic, and the file that makes no sense if it is one of redb's: there the process ends with the name of the file.
+pub(super) struct Panic {
+    pub(super) what: String,
+    pub(super) file: Option<PathBuf>,
 }
 
 /// From now on panics of threads with simulated members are noted there.
@@ -15,15 +21,19 @@ pub(super) fn note() {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if threads::is_simulated() {
-                LAST.set(Some(info.to_string()));
+                let is_ours = info.location().is_some_and(|location| location.file().starts_with("src/"));
+                let file = Inside::file().filter(|_| !is_ours).map(|path| path.to_path_buf());
+                let panic = Panic { what: info.to_string(), file };
+                // Others may follow from the first one.
+                FIRST.with_borrow_mut(|first| *first = first.take().or(Some(panic)));
             }
             before(info);
         }));
     });
-    LAST.set(None);
+    FIRST.set(None);
 }
 
-/// The last panic of this thread.
-pub(super) fn take() -> Option<String> {
-    LAST.take()
+/// The first panic of this thread since the last time.
+pub(super) fn take() -> Option<Panic> {
+    FIRST.take()
 }

@@ -16,6 +16,8 @@ pub(super) struct Plan {
     /// Of all clients together.
     pub(super) pause: Duration,
     pub(super) faults: Vec<Planned>,
+    /// Every call has to be of a user.
+    pub(super) has_users: bool,
     /// Bounds of the members that are made small.
     pub(super) knobs: Vec<(Knob, usize)>,
     pub(super) planted: Option<Bug>,
@@ -108,10 +110,29 @@ pub(super) enum Fault {
     },
     AddMember,
     RemoveMember,
+    /// A disk has only so many bytes left.
+    FullDisk {
+        target: Target,
+        room: u64,
+        time: Duration,
+    },
+    /// A process ends, and a few bits of its log or its database are not what was written when it starts again. One
+    /// member has such a disk at a time, until it was replaced.
+    Flip {
+        target: Target,
+        is_log: bool,
+        down: Duration,
+    },
+    /// The alarm for a full database is raised by hand, and disarmed later.
+    Alarm {
+        time: Duration,
+    },
+    /// Many leases, which all end at once.
+    LeaseStorm,
 }
 
 impl Fault {
-    pub(super) const KINDS: [&str; 17] = [
+    pub(super) const KINDS: [&str; 21] = [
         "kill",
         "power loss",
         "power loss at an operation",
@@ -129,6 +150,10 @@ impl Fault {
         "defragmentation",
         "member added",
         "member removed",
+        "full disk",
+        "flipped bits",
+        "alarm",
+        "lease storm",
     ];
 
     /// The name of its kind, for the summary.
@@ -151,6 +176,10 @@ impl Fault {
             Fault::Defragment { .. } => "defragmentation",
             Fault::AddMember => "member added",
             Fault::RemoveMember => "member removed",
+            Fault::FullDisk { .. } => "full disk",
+            Fault::Flip { .. } => "flipped bits",
+            Fault::Alarm { .. } => "alarm",
+            Fault::LeaseStorm => "lease storm",
         }
     }
 }
@@ -186,7 +215,9 @@ impl Plan {
         let faults = faults(&dice, members, chaos);
         let clients = dice.within(3..9) as usize;
         let pause = millis(&dice, 2..20);
-        Plan { setting, chaos, clients, pause, faults, knobs: knobs(&dice), planted: None }
+        let knobs = knobs(&dice);
+        let has_users = dice.below(3) == 0;
+        Plan { setting, chaos, clients, pause, faults, has_users, knobs, planted: None }
     }
 }
 
@@ -236,6 +267,12 @@ fn faults(dice: &Dice, members: usize, chaos: Duration) -> Vec<Planned> {
         faults.extend(contested(dice, members, chaos));
     }
     if dice.below(3) == 0 {
+        // Long enough for another one to lead, and for its leases to be older than a renewal that this one answers.
+        let at = millis(dice, 1_500..chaos.as_millis() as u64 - 4_000);
+        let time = millis(dice, 2_600..5_000);
+        faults.push(Planned { at, fault: Fault::Pause { target: Target::Leader, time } });
+    }
+    if dice.below(3) == 0 {
         let at = millis(dice, 1_500..chaos.as_millis() as u64 - 4_000);
         faults.push(Planned { at, fault: Fault::AddMember });
         faults.push(Planned { at: at + millis(dice, 1_500..4_000), fault: Fault::RemoveMember });
@@ -269,7 +306,7 @@ fn fault(dice: &Dice, members: usize) -> Fault {
     let target = target(dice, members);
     let down = millis(dice, 100..4_000);
     let time = millis(dice, 300..5_000);
-    match dice.below(24) {
+    match dice.below(30) {
         0 | 1 => Fault::Kill { target, down },
         2 | 3 => Fault::PowerLoss { target, down },
         4..=7 => Fault::PowerLossAtOperation { target, operations: dice.below(60), down },
@@ -289,6 +326,13 @@ fn fault(dice: &Dice, members: usize) -> Fault {
         19 => Fault::MoveLeader,
         20 | 21 => Fault::Compact,
         22 => Fault::Defragment { target },
+        23 | 24 => {
+            let room = *dice.one_of(&[0, 30_000, 300_000]);
+            Fault::FullDisk { target, room, time: millis(dice, 1_000..8_000) }
+        }
+        25 | 26 => Fault::Flip { target, is_log: dice.flip(), down },
+        27 => Fault::Alarm { time: millis(dice, 200..2_000) },
+        28 => Fault::LeaseStorm,
         _ => {
             if dice.flip() {
                 Fault::AddMember

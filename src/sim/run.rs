@@ -7,26 +7,26 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinHandle, time};
+use tokio::task::JoinHandle;
 
 use super::{
     clients::{self, Client, Locker, Shared, Tenant, within},
     dice::Dice,
+    errands::{self, State},
+    flips,
     host::Ended,
     judges::{
         history::{Change, History, Restart, Stored, Watched},
-        linearize, replay, watches, wire,
+        linearize, replay, watches,
     },
     leaders::Leaders,
     network::Counts,
+    panics::Panic,
     past,
-    pb::etcdserverpb::{
-        DefragmentRequest, HashKvRequest, MemberAddRequest, MemberListRequest, MemberRemoveRequest,
-        MoveLeaderRequest, RangeRequest, cluster_client::ClusterClient, kv_client::KvClient,
-        maintenance_client::MaintenanceClient,
-    },
+    pb::etcdserverpb::{AlarmType, DefragmentRequest, maintenance_client::MaintenanceClient},
     plan::{Fault, Plan, Planned, Target},
     replicas::Replicas,
+    users::{self, Guest, Operator},
     watchers,
     wires::peer_url,
     world::{self, World},
@@ -54,7 +54,28 @@ pub(super) struct Report {
     pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) network: Counts,
     pub(super) disk_operations: u64,
+    /// How often a disk had no room.
+    pub(super) disk_refusals: u64,
+    pub(super) damage: Damages,
+    pub(super) logins: u64,
+    pub(super) user_changes: u64,
+    /// How often it was known what a user may do.
+    pub(super) permissions_judged: u64,
+    pub(super) alarm_refusals: u64,
     pub(super) digest: u32,
+}
+
+/// What became of disks with flipped bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Damages {
+    /// A member ended, or did not start, with the name of the file.
+    pub(super) refused: u64,
+    /// redb could not parse a page; production ends with the name of the file.
+    pub(super) stopped_redb: u64,
+    /// A member that ran found the damage, and raised the alarm.
+    pub(super) alarms: u64,
+    /// Nobody noticed until the disk was replaced.
+    pub(super) unnoticed: u64,
 }
 
 impl fmt::Display for Report {
@@ -74,6 +95,21 @@ impl fmt::Display for Report {
             self.network.snapshots,
             self.disk_operations
         )?;
+        let Damages { refused, stopped_redb, alarms, unnoticed } = self.damage;
+        let further = [
+            ("writes without room on the disk", self.disk_refusals),
+            ("damage refused", refused),
+            ("damage that stopped redb", stopped_redb),
+            ("damage with an alarm", alarms),
+            ("damage without an effect", unnoticed),
+            ("logins", self.logins),
+            ("changes of users", self.user_changes),
+            ("permissions judged", self.permissions_judged),
+            ("writes refused by an alarm", self.alarm_refusals),
+        ];
+        for (what, count) in further.into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, " [{what} {count}]")?;
+        }
         for (kind, count) in faults {
             write!(f, " [{kind} {count}]")?;
         }
@@ -123,6 +159,14 @@ enum Later {
     Uncut(usize, usize),
     Unlossy,
     Undelay(usize),
+    Room(usize),
+}
+
+/// A member whose disk has flipped bits. There is one at a time.
+struct Damaged {
+    host: usize,
+    id: u64,
+    replacement: Option<JoinHandle<Vec<usize>>>,
 }
 
 struct Run<'a> {
@@ -144,12 +188,21 @@ struct Run<'a> {
     /// The cluster has said that the spare member is removed, and nobody has asked for another one since.
     is_spare_removed: bool,
     errands: Vec<JoinHandle<()>>,
+    /// The hosts of members that have taken the place of others, and have not served yet: they ask the others at their
+    /// start, who may not answer.
+    joining: BTreeSet<usize>,
+    /// The hosts whose disks are full.
+    full: BTreeSet<usize>,
+    damaged: Option<Damaged>,
+    damages: Damages,
+    /// The errand that raises the alarm for a full database, and disarms it.
+    alarm: Option<JoinHandle<()>>,
 }
 
 /// The host where a member is added and removed.
 enum Spare {
     Free,
-    Adding(JoinHandle<Option<Vec<(usize, String)>>>),
+    Adding(JoinHandle<Option<Vec<usize>>>),
     Member,
     Removing(JoinHandle<bool>),
 }
@@ -160,7 +213,14 @@ impl<'a> Run<'a> {
         planted::plant(plan.planted);
         let world = World::new(&plan.setting);
         let members = plan.setting.members;
-        let shared = Shared::new(world.network.clone(), world.clients_host(), members, world.clients_clock());
+        let shared = Shared::new(
+            world.network.clone(),
+            world.clients_host(),
+            members,
+            plan.has_users,
+            world.clients_clock(),
+        );
+        let may_lack_space = plan.faults.iter().any(|planned| matches!(planned.fault, Fault::Alarm { .. }));
         Run {
             plan,
             shared,
@@ -170,13 +230,18 @@ impl<'a> Run<'a> {
             serial: 0,
             may_fail: BTreeSet::new(),
             leaders: Leaders::default(),
-            replicas: Replicas::default(),
+            replicas: Replicas::new(may_lack_space),
             restarts: Vec::new(),
             faults: BTreeMap::new(),
             disk_operations: 0,
             spare: Spare::Free,
             is_spare_removed: false,
             errands: Vec::new(),
+            joining: BTreeSet::new(),
+            full: BTreeSet::new(),
+            damaged: None,
+            damages: Damages::default(),
+            alarm: None,
         }
     }
 
@@ -186,9 +251,18 @@ impl<'a> Run<'a> {
             self.world.hosts[host].start(now);
         }
         self.until(START_PATIENCE, Run::all_serve, "liveness: the members of a new cluster serve")?;
-        let shared = &self.shared;
         let seed = self.plan.setting.seed;
         let mut load: Vec<JoinHandle<()>> = Vec::new();
+        if self.plan.has_users {
+            self.begin_users()?;
+            let operator = Operator::new(Dice::new(seed, 300), self.shared.clone());
+            load.push(self.world.spawn(operator.run()));
+            for number in 301..303 {
+                let dice = Dice::new(seed, number as u64);
+                load.push(self.world.spawn(Guest { number, dice, shared: self.shared.clone() }.run()));
+            }
+        }
+        let shared = &self.shared;
         for number in 0..self.plan.clients {
             let client = Client::new(number, Dice::new(seed, 100 + number as u64), shared.clone());
             load.push(self.world.spawn(client.run(self.plan.pause * self.plan.clients as u32)));
@@ -220,6 +294,16 @@ impl<'a> Run<'a> {
         self.judge(watched, final_state, final_revision)
     }
 
+    /// From here on every call is of a user.
+    fn begin_users(&mut self) -> Verdict {
+        let enabling = self.world.spawn(users::enable(self.shared.clone()));
+        self.until(START_PATIENCE, |_| enabling.is_finished(), "liveness: users are added")?;
+        let enabled = self.world.result(enabling);
+        enabled.map_err(|status| ("liveness", format!("authentication cannot be enabled: {status}")))?;
+        self.world.spawn(users::log_in(self.shared.clone()));
+        Ok(())
+    }
+
     fn break_things(&mut self) -> Verdict {
         let began = self.world.now;
         for Planned { at, fault } in self.plan.faults.clone() {
@@ -246,18 +330,37 @@ impl<'a> Run<'a> {
         for host in &mut self.world.hosts {
             host.paused_until = now;
             host.clock_rate = 1_000_000;
+            host.disks.limit_room(None);
+        }
+        self.full.clear();
+        // Nobody may have noticed anything.
+        let is_running = |damaged: &Damaged| damaged.replacement.is_none();
+        if let Some(host) =
+            self.damaged.as_ref().filter(|damaged| is_running(damaged)).map(|damaged| damaged.host)
+        {
+            self.damages.unnoticed += 1;
+            self.replace(host);
         }
         for host in 0..self.world.hosts.len() {
             // A failure that was to come does not come any more.
             if self.may_fail.contains(&host) && self.world.hosts[host].is_up() {
                 self.power_loss(host);
             }
-            if !self.world.hosts[host].is_up() && self.is_member(host) {
+            if !self.world.hosts[host].is_up() && self.is_member(host) && !self.is_damaged(host) {
                 self.start(host);
             }
         }
         self.may_fail.clear();
-        self.until(HEAL_PATIENCE, Run::all_serve, "liveness: after the healing all members serve")
+        self.until(HEAL_PATIENCE, Run::all_serve, "liveness: after the healing all members serve")?;
+        let raised = self.alarm.take();
+        let is_over = |_: &mut Run<'_>| raised.as_ref().is_none_or(JoinHandle::is_finished);
+        self.until(HEAL_PATIENCE, is_over, "liveness: an alarm is raised and disarmed")?;
+        let disarming = self.world.spawn(errands::disarm(self.shared.clone(), None));
+        self.until(HEAL_PATIENCE, |_| disarming.is_finished(), "liveness: alarms are disarmed")
+    }
+
+    fn is_damaged(&self, host: usize) -> bool {
+        self.damaged.as_ref().is_some_and(|damaged| damaged.host == host)
     }
 
     fn is_member(&self, host: usize) -> bool {
@@ -265,10 +368,11 @@ impl<'a> Run<'a> {
     }
 
     fn all_serve(&mut self) -> bool {
-        (0..self.plan.setting.members).all(|host| {
-            let node = self.world.hosts[host].node();
-            node.is_some_and(|node| node.leadership().leader.is_some())
-        })
+        self.damaged.is_none()
+            && (0..self.plan.setting.members).all(|host| {
+                let node = self.world.hosts[host].node();
+                node.is_some_and(|node| node.leadership().leader.is_some())
+            })
     }
 
     fn until(
@@ -318,16 +422,22 @@ impl<'a> Run<'a> {
                 }
                 Later::Unlossy => self.each_road(|road| (road.lost, road.broken) = (0, 0)),
                 Later::Undelay(host) => self.each_road_of(host, |road| road.delay = Duration::ZERO),
+                Later::Room(host) => {
+                    self.world.hosts[host].disks.limit_room(None);
+                    self.full.remove(&host);
+                }
             }
         }
         self.watch_over_hosts()?;
         self.watch_over_spare();
         let members = self.world.hosts.iter().filter_map(|host| Some((host.number, host.node()?)));
         let members: Vec<_> = members.collect();
+        self.joining.retain(|host| !members.iter().any(|(number, _)| number == host));
         self.leaders.see(members.iter().cloned()).map_err(|what| ("one leader a term", what))?;
         self.replicas.see(members.into_iter()).map_err(|what| ("replicas are equal", what))?;
+        self.watch_over_damage();
         if let Some(panic) = super::panics::take() {
-            return Err(("no panic", panic));
+            self.end_of_panic(panic)?;
         }
         if let Some(what) = self.shared.violations.lock().pop() {
             return Err(("leases and locks", what));
@@ -346,13 +456,26 @@ impl<'a> Run<'a> {
                 Ended::Stopped => true,
                 Ended::Removed => host >= self.plan.setting.members,
                 // A new member asks the others, who may not be there.
-                Ended::Refused(_) => self.may_fail.contains(&host) || host >= self.plan.setting.members,
-                Ended::Failed(_) => self.may_fail.contains(&host),
+                Ended::Refused(reason) => {
+                    self.may_fail.contains(&host)
+                        || host >= self.plan.setting.members
+                        || self.joining.contains(&host)
+                        || self.full.contains(&host) && reason.contains("no space")
+                        || self.is_of_damage(host, reason)
+                }
+                Ended::Failed(reason) => self.may_fail.contains(&host) || self.is_of_damage(host, reason),
             };
             if !is_expected {
                 return Err(("no member ends by itself", format!("m{host}: {ended:?}")));
             }
             self.world.trace.line(self.world.now, format_args!("m{host} has ended: {ended:?}"));
+            if let Ended::Refused(reason) | Ended::Failed(reason) = &ended
+                && self.is_of_damage(host, reason)
+            {
+                self.damages.refused += 1;
+                self.replace(host);
+                continue;
+            }
             self.disk_operations += self.world.hosts[host].disks.operations();
             match ended {
                 Ended::Stopped => self.world.hosts[host].bury(),
@@ -369,6 +492,69 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// A member with a damaged disk says which file it is.
+    fn is_of_damage(&self, host: usize, reason: &str) -> bool {
+        self.is_damaged(host) && reason.contains(&directory(host, ""))
+    }
+
+    /// redb cannot parse a page of a damaged file. In production the process ends there.
+    fn end_of_panic(&mut self, panic: Panic) -> Verdict {
+        let host = self.damaged.as_ref().map(|damaged| damaged.host);
+        match (host, panic.file) {
+            (Some(host), Some(file)) if file.starts_with(directory(host, "snap")) => {
+                self.world.trace.line(self.world.now, format_args!("redb stops m{host}"));
+                self.damages.stopped_redb += 1;
+                self.replace(host);
+                Ok(())
+            }
+            _ => Err(("no panic", panic.what)),
+        }
+    }
+
+    /// Ends the member at a host with a damaged disk, and has another one take its place.
+    fn replace(&mut self, host: usize) {
+        if self.world.hosts[host].is_up() {
+            self.disk_operations += self.world.hosts[host].disks.operations();
+            self.world.hosts[host].kill();
+        }
+        // What redb does when it closes such a file does not matter.
+        super::panics::take();
+        self.may_fail.remove(&host);
+        let (shared, hosts) = (self.shared.clone(), self.world.hosts.len());
+        if let Some(damaged) = self.damaged.as_mut().filter(|damaged| damaged.replacement.is_none()) {
+            self.world.trace.line(self.world.now, format_args!("m{host} is replaced"));
+            let replacement = errands::replace_member(shared, host, hosts, damaged.id);
+            damaged.replacement = Some(self.world.spawn(replacement));
+        }
+    }
+
+    /// Replaces a member whose alarm says that its disk is damaged, and starts the member that takes its place.
+    fn watch_over_damage(&mut self) {
+        let Some(mut damaged) = self.damaged.take() else { return };
+        let host = damaged.host;
+        match damaged.replacement.take() {
+            Some(replacement) if replacement.is_finished() => {
+                let founders = self.world.result(replacement);
+                self.world.hosts[host].config =
+                    world::config(host, founders, "existing", &self.plan.setting.flags);
+                self.world.hosts[host].disks = Default::default();
+                self.later.retain(|_, later| !matches!(later, Later::Start(other) if *other == host));
+                self.joining.insert(host);
+                self.start(host);
+                let disarming = errands::disarm(self.shared.clone(), Some(AlarmType::Corrupt));
+                self.errands.push(self.world.spawn(disarming));
+                return;
+            }
+            replacement => damaged.replacement = replacement,
+        }
+        let is_found = damaged.replacement.is_none() && self.replicas.has_found_damage;
+        self.damaged = Some(damaged);
+        if is_found {
+            self.damages.alarms += 1;
+            self.replace(host);
+        }
+    }
+
     fn starts_later(&self, host: usize) -> bool {
         self.later.values().any(|later| matches!(later, Later::Start(other) if *other == host))
     }
@@ -379,7 +565,9 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, host: usize) {
-        if !self.world.hosts[host].is_up() {
+        let is_replaced = self.is_damaged(host)
+            && self.damaged.as_ref().is_some_and(|damaged| damaged.replacement.is_some());
+        if !self.world.hosts[host].is_up() && !is_replaced {
             let now = self.world.now;
             self.world.trace.line(now, format_args!("m{host} starts"));
             self.restarts.push(Restart { at: now, member: host });
@@ -492,7 +680,7 @@ impl<'a> Run<'a> {
             Fault::MoveLeader => {
                 let Some(host) = self.host_of(Target::Leader) else { return false };
                 let (shared, dice) = (self.shared.clone(), self.dice.clone());
-                let task = self.world.spawn(async move { move_leader(&shared, host, &dice).await });
+                let task = self.world.spawn(async move { errands::move_leader(&shared, host, &dice).await });
                 self.errands.push(task);
             }
             Fault::Compact => {
@@ -505,7 +693,7 @@ impl<'a> Run<'a> {
                 let Some(host) = of(target) else { return false };
                 let shared = self.shared.clone();
                 let task = self.world.spawn(async move {
-                    let mut client = MaintenanceClient::new(shared.wire(host));
+                    let mut client = MaintenanceClient::new(shared.admin_wire(host));
                     let _ = within(client.defragment(DefragmentRequest {})).await;
                 });
                 self.errands.push(task);
@@ -517,7 +705,9 @@ impl<'a> Run<'a> {
                 let host = self.plan.setting.members;
                 let (shared, member) = (self.shared.clone(), self.dice.below(host as u64) as usize);
                 self.is_spare_removed = false;
-                self.spare = Spare::Adding(self.world.spawn(add_member(shared, member, host)));
+                let hosts = self.world.hosts.len();
+                self.spare =
+                    Spare::Adding(self.world.spawn(errands::add_member(shared, member, host, hosts)));
             }
             Fault::RemoveMember => {
                 if !matches!(self.spare, Spare::Member) {
@@ -525,7 +715,44 @@ impl<'a> Run<'a> {
                 }
                 let host = self.plan.setting.members;
                 let (shared, member) = (self.shared.clone(), self.dice.below(host as u64) as usize);
-                self.spare = Spare::Removing(self.world.spawn(remove_member(shared, member, host)));
+                self.spare = Spare::Removing(self.world.spawn(errands::remove_member(shared, member, host)));
+            }
+            Fault::FullDisk { target, room, time } => {
+                let Some(host) = of(target) else { return false };
+                self.world.hosts[host].disks.limit_room(Some(*room));
+                self.full.insert(host);
+                self.later(*time, Later::Room(host));
+            }
+            Fault::Flip { target, is_log, down } => {
+                let is_free = self.damaged.is_none();
+                let host = of(target).filter(|host| is_free && *host < self.plan.setting.members);
+                let Some(host) = host else { return false };
+                let Some(node) = self.world.hosts[host].node() else { return false };
+                let id = node.ids().1.0;
+                drop(node);
+                self.disk_operations += self.world.hosts[host].disks.operations();
+                self.world.hosts[host].kill();
+                self.may_fail.remove(&host);
+                self.later(*down, Later::Start(host));
+                let directory = directory(host, if *is_log { "wal" } else { "snap" });
+                if !flips::flip(&self.world.hosts[host].disks, &directory, *is_log, &self.dice) {
+                    return false;
+                }
+                self.replicas.damaged.insert(id);
+                self.replicas.has_found_damage = false;
+                self.damaged = Some(Damaged { host, id, replacement: None });
+            }
+            Fault::Alarm { time } => {
+                if self.alarm.as_ref().is_some_and(|alarm| !alarm.is_finished()) {
+                    return false;
+                }
+                let member = self.dice.below(self.plan.setting.members as u64) as usize;
+                let alarm = errands::alarm(self.shared.clone(), member, *time);
+                self.alarm = Some(self.world.spawn(alarm));
+            }
+            Fault::LeaseStorm => {
+                let storm = errands::lease_storm(self.shared.clone(), self.dice.clone());
+                self.errands.push(self.world.spawn(storm));
             }
         }
         true
@@ -541,8 +768,7 @@ impl<'a> Run<'a> {
         let host = self.plan.setting.members;
         match std::mem::replace(&mut self.spare, Spare::Free) {
             Spare::Adding(task) if task.is_finished() => {
-                if let Some(members) = self.world.result(task) {
-                    let founders = members.into_iter().map(|(host, _)| host);
+                if let Some(founders) = self.world.result(task) {
                     let config = world::config(host, founders, "existing", &self.plan.setting.flags);
                     self.world.hosts[host].config = config;
                     self.world.hosts[host].disks = Default::default();
@@ -569,21 +795,23 @@ impl<'a> Run<'a> {
         let mut before = None;
         loop {
             let members = self.plan.setting.members;
-            let states: Vec<_> =
-                (0..members).map(|member| self.world.spawn(state_of(self.shared.clone(), member))).collect();
+            let states: Vec<_> = (0..members)
+                .map(|member| self.world.spawn(errands::state_of(self.shared.clone(), member)))
+                .collect();
             let is_over = |_: &mut Run<'_>| states.iter().all(JoinHandle::is_finished);
             self.until(HEAL_PATIENCE, is_over, "liveness: every member answers a read")?;
             let mut states: Vec<_> = states.into_iter().map(|state| self.world.result(state)).collect();
             let are_equal = states.windows(2).all(|pair| pair[0] == pair[1]);
             let first = states.swap_remove(0);
-            if let Some(state) = first.clone().filter(|_| are_equal)
-                && !state.0.iter().any(|stored| stored.key.starts_with("lease/"))
+            if let Some(State { kvs, revision, peer_urls, leases, .. }) = first.clone().filter(|_| are_equal)
+                && leases.is_empty()
+                && !kvs.iter().any(|stored| stored.key.starts_with("lease/"))
                 && before == Some(first.clone())
             {
-                if self.is_spare_removed && state.3.contains(&peer_url(members)) {
-                    return Err(("members", format!("the member that was removed is listed: {:?}", state.3)));
+                if self.is_spare_removed && peer_urls.contains(&peer_url(members)) {
+                    return Err(("members", format!("the member that was removed is listed: {peer_urls:?}")));
                 }
-                return Ok((state.0, state.1));
+                return Ok((kvs, revision));
             }
             if self.world.now > end {
                 states.insert(0, first);
@@ -654,62 +882,18 @@ impl<'a> Run<'a> {
             faults: self.faults.clone(),
             network: self.world.network.counts(),
             disk_operations: self.disk_operations + disks,
+            disk_refusals: self.world.hosts.iter().map(|host| host.disks.refusals()).sum(),
+            damage: self.damages,
+            logins: self.shared.logins.load(Relaxed),
+            user_changes: self.shared.user_changes.load(Relaxed),
+            permissions_judged: self.shared.permissions_judged.load(Relaxed),
+            alarm_refusals: self.shared.alarm_refusals.load(Relaxed),
             digest: self.world.trace.digest(),
         })
     }
 }
 
-/// The keys that a member has, their revision, the hash of all history, and the members that it knows. `None` if it
-/// did not answer.
-async fn state_of(shared: Arc<Shared>, member: usize) -> Option<(Vec<Stored>, i64, u32, Vec<String>)> {
-    let mut client = KvClient::new(shared.wire(member));
-    let request = RangeRequest {
-        key: wire::start_of("").into(),
-        range_end: wire::end_of("").into(),
-        ..RangeRequest::default()
-    };
-    let state = within(client.range(request)).await.ok()?.into_inner();
-    let revision = state.header?.revision;
-    let mut client = MaintenanceClient::new(shared.wire(member));
-    let hash = within(client.hash_kv(HashKvRequest { revision })).await.ok()?.into_inner();
-    let mut client = ClusterClient::new(shared.wire(member));
-    let listed =
-        within(client.member_list(MemberListRequest { linearizable: false })).await.ok()?.into_inner();
-    let urls = listed.members.into_iter().flat_map(|member| member.peer_ur_ls).collect();
-    Some((wire::all(state.kvs), revision, hash.hash, urls))
-}
-
-async fn move_leader(shared: &Shared, leader: usize, dice: &Dice) {
-    let mut client = ClusterClient::new(shared.wire(leader));
-    let listed = within(client.member_list(MemberListRequest { linearizable: false })).await;
-    let Ok(listed) = listed else { return };
-    let members = listed.into_inner().members;
-    let target = dice.one_of(&members).id;
-    let mut client = MaintenanceClient::new(shared.wire(leader));
-    let _ = within(client.move_leader(MoveLeaderRequest { target_id: target })).await;
-}
-
-/// The members, with the one that was added.
-async fn add_member(shared: Arc<Shared>, member: usize, host: usize) -> Option<Vec<(usize, String)>> {
-    let mut client = ClusterClient::new(shared.wire(member));
-    let request = MemberAddRequest { peer_ur_ls: vec![peer_url(host)], ..MemberAddRequest::default() };
-    let added =
-        time::timeout(Duration::from_secs(10), client.member_add(request)).await.ok()?.ok()?.into_inner();
-    let members = added.members.into_iter().filter_map(|member| {
-        let url = member.peer_ur_ls.first()?.clone();
-        let host = (0..=host).find(|host| peer_url(*host) == url)?;
-        Some((host, url))
-    });
-    Some(members.collect())
-}
-
-async fn remove_member(shared: Arc<Shared>, member: usize, host: usize) -> bool {
-    let mut client = ClusterClient::new(shared.wire(member));
-    let listed = within(client.member_list(MemberListRequest { linearizable: true })).await;
-    let Ok(listed) = listed else { return false };
-    let is_it = |url: &String| *url == peer_url(host);
-    let found = listed.into_inner().members.into_iter().find(|member| member.peer_ur_ls.iter().any(is_it));
-    let Some(found) = found else { return false };
-    let removed = client.member_remove(MemberRemoveRequest { id: found.id });
-    matches!(time::timeout(Duration::from_secs(10), removed).await, Ok(Ok(_)))
+/// A directory of the member at a host.
+fn directory(host: usize, name: &str) -> String {
+    format!("/m{host}/member/{name}")
 }

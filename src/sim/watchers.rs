@@ -39,7 +39,11 @@ pub(super) struct Watcher {
     records: Vec<Watched>,
 }
 
-/// One of all keys from the first revision on, which the judges need, one for each member, and one that moves.
+/// A revision that does not exist when its watcher begins.
+const FUTURE: i64 = 150;
+
+/// One of all keys from the first revision on, which the judges need, one for each member, one that moves, and one that
+/// waits for a revision to come.
 pub(super) fn all(shared: &Arc<Shared>) -> Vec<Watcher> {
     let watcher = |number: usize, keeps_to_member, prefix| Watcher {
         number,
@@ -56,6 +60,9 @@ pub(super) fn all(shared: &Arc<Shared>) -> Vec<Watcher> {
     for watcher in &mut watchers {
         watcher.begin(2);
     }
+    let mut patient = watcher(watchers.len(), true, "");
+    patient.begin(FUTURE);
+    watchers.push(patient);
     watchers
 }
 

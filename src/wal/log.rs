@@ -220,6 +220,21 @@ impl Wal {
         }
     }
 
+    /// Whether a frame can be written now, after its space was reserved if need be. For a simulated member, which must
+    /// not block until it can.
+    #[cfg(test)]
+    pub(crate) fn has_space_for(&mut self, frame_len: usize) -> Result<bool, StorageError> {
+        if self.head.room() >= frame_len as u64 {
+            return Ok(true);
+        }
+        let first = first_frame(&self.hard_state, &self.purged);
+        match self.take_space(Segment::len_for(first.len() + frame_len)) {
+            Ok(()) => Ok(true),
+            Err(StorageError::NoSpace { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How long the longest frame is for which no space has to be reserved.
     pub(crate) fn room(&self) -> u64 {
         let behind = self.next.as_ref().map_or(0, |_| u64::from(self.segment_len) / 2);

@@ -172,6 +172,11 @@ impl WatchHub {
         let entry = self.streams.get_mut(&stream).expect("the stream is open");
         let id = entry.claim(spec.id)?;
         let next_rev = if spec.start_rev == 0 { published.next() } else { Rev(spec.start_rev) };
+        #[cfg(test)]
+        let next_rev = match crate::planted::is(crate::planted::Bug::FutureIsNow) {
+            true => next_rev.min(published.next()),
+            false => next_rev,
+        };
         let state = match next_rev > self.begun {
             true => State::Synced { next_rev },
             false => State::Unsynced { next_rev },
@@ -351,6 +356,11 @@ impl WatchHub {
             for (id, watcher) in &mut entry.watchers {
                 let State::Synced { next_rev } = watcher.state else { continue };
                 let next_rev = next_rev.max(published.next());
+                #[cfg(test)]
+                let next_rev = match crate::planted::is(crate::planted::Bug::WatchersThrownBack) {
+                    true => Rev(next_rev.0 - 3).max(Rev(watcher.spec.start_rev)).max(Rev(1)),
+                    false => next_rev,
+                };
                 if next_rev <= rev {
                     watcher.state = State::Unsynced { next_rev };
                     self.synced.remove(&watcher.spec.range, (*stream, *id));

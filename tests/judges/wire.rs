@@ -73,8 +73,8 @@ where
     Ok((header, Answer { revision, ..answer }))
 }
 
-/// Whether a write was certainly not executed and never will be: it did not reach the member, or the member's
-/// queue was full. After any other error the outcome is unknown.
+/// Whether a write was certainly not executed and never will be: it did not reach the member, the member's queue or
+/// its disk was full, or the caller was not permitted to make it. After any other error the outcome is unknown.
 pub(crate) fn is_refusal(status: &Status) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = status.source();
     while let Some(error) = cause {
@@ -83,7 +83,16 @@ pub(crate) fn is_refusal(status: &Status) -> bool {
         }
         cause = error.source();
     }
-    status.code() == Code::Unknown && status.message() == "etcdserver: too many requests"
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => true,
+        Code::Unknown => status.message() == "etcdserver: too many requests",
+        Code::ResourceExhausted => status.message() == "etcdserver: mvcc: database space exceeded",
+        Code::InvalidArgument => {
+            ["etcdserver: user name is empty", "etcdserver: revision of auth store is old"]
+                .contains(&status.message())
+        }
+        _ => false,
+    }
 }
 
 pub(crate) fn change(event: Event) -> Change {

@@ -45,6 +45,8 @@ const NICENESS: i32 = 15;
 
 pub(super) struct Passwords {
     cost: u32,
+    /// For salts.
+    chance: Chance,
     /// The key of the digests.
     key: Key,
     verified: Mutex<Lately<String, Fingerprint>>,
@@ -77,7 +79,7 @@ struct Job {
 }
 
 enum Work {
-    Hash(oneshot::Sender<Result<String, PasswordError>>),
+    Hash { salt: [u64; 2], answer: oneshot::Sender<Result<String, PasswordError>> },
     Check { hash: String, source: Source, answer: oneshot::Sender<Result<bool, ProposeError>> },
 }
 
@@ -94,6 +96,7 @@ impl Passwords {
         let state = State { queue: Queue::new(), mistakes: Mistakes::new(), is_over: false };
         Passwords {
             cost,
+            chance: chance.clone(),
             key: std::array::from_fn(|_| chance.number()),
             verified: Mutex::new(Lately::new(PASSWORDS_REMEMBERED, PASSWORD_REMEMBERED)),
             threads_are_started: Once::new(),
@@ -107,7 +110,8 @@ impl Passwords {
             return Err(PasswordError::TooLong);
         }
         let (answer, hashed) = oneshot::channel();
-        self.queue(Job { password, work: Work::Hash(answer) });
+        let salt = [self.chance.number(), self.chance.number()];
+        self.queue(Job { password, work: Work::Hash { salt, answer } });
         hashed.await.unwrap_or(Err(ProposeError::Stopped.into()))
     }
 
@@ -142,7 +146,9 @@ impl Passwords {
     }
 
     fn queue(&self, job: Job) {
-        self.threads_are_started.call_once(|| start(&self.desk, self.cost));
+        if !threads::is_simulated() {
+            self.threads_are_started.call_once(|| start(&self.desk, self.cost));
+        }
         let now = clock::now();
         let mut state = self.desk.state.lock();
         let (network, rank) = (job.origin().network, state.mistakes.rank(&job, now));
@@ -151,6 +157,12 @@ impl Passwords {
         }
         drop(state);
         self.desk.news.notify_one();
+        // A simulated member has no threads.
+        while threads::is_simulated()
+            && let Some(job) = self.desk.try_next()
+        {
+            self.desk.work(job, self.cost);
+        }
     }
 }
 
@@ -202,24 +214,25 @@ impl Desk {
     /// Waits for a job. `None` once there will be none any more.
     fn next(&self) -> Option<Job> {
         let mut state = self.state.lock();
-        loop {
-            if state.is_over {
-                return None;
+        while !state.is_over {
+            if let Some(job) = state.next() {
+                return Some(job);
             }
-            let State { queue, mistakes, .. } = &mut *state;
-            let now = clock::now();
-            match queue.pop(|job| mistakes.rank(job, now)) {
-                Some(job) if job.is_over() => {}
-                Some(job) => return Some(job),
-                None => self.news.wait(&mut state),
-            }
+            self.news.wait(&mut state);
         }
+        None
+    }
+
+    /// A job that waits.
+    fn try_next(&self) -> Option<Job> {
+        self.state.lock().next()
     }
 
     fn work(&self, Job { password, work }: Job, cost: u32) {
         match work {
-            Work::Hash(answer) => {
-                let hash = bcrypt::hash_with_result(password.reveal(), cost);
+            Work::Hash { salt: [high, low], answer } => {
+                let salt = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
+                let hash = bcrypt::hash_with_salt(password.reveal(), cost, salt);
                 let hash = hash.map(|hash| hash.format_for_version(bcrypt::Version::TwoA));
                 let _ = answer.send(hash.map_err(|error| PasswordError::Failed(error.to_string())));
             }
@@ -232,25 +245,39 @@ impl Desk {
     }
 }
 
+impl State {
+    /// The next job that somebody still waits for.
+    fn next(&mut self) -> Option<Job> {
+        let State { queue, mistakes, .. } = self;
+        let now = clock::now();
+        loop {
+            let job = queue.pop(|job| mistakes.rank(job, now))?;
+            if !job.is_over() {
+                return Some(job);
+            }
+        }
+    }
+}
+
 impl Job {
     fn origin(&self) -> Origin {
         match &self.work {
             // Its caller was permitted to change users.
-            Work::Hash(_) => Origin::LOCAL,
+            Work::Hash { .. } => Origin::LOCAL,
             Work::Check { source, .. } => source.origin,
         }
     }
 
     fn is_over(&self) -> bool {
         match &self.work {
-            Work::Hash(answer) => answer.is_closed(),
+            Work::Hash { answer, .. } => answer.is_closed(),
             Work::Check { answer, .. } => answer.is_closed(),
         }
     }
 
     fn refuse(self, error: ProposeError) {
         match self.work {
-            Work::Hash(answer) => drop(answer.send(Err(error.into()))),
+            Work::Hash { answer, .. } => drop(answer.send(Err(error.into()))),
             Work::Check { answer, .. } => drop(answer.send(Err(error))),
         }
     }

@@ -1,7 +1,15 @@
 //! A leader and a member behind it, in one process and without consensus: what is on the disk at
 //! each step of an install, and what becomes of transfers that break.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{self, Write as _},
+    panic,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -11,6 +19,7 @@ use openraft::{
     vote::leader_id_std::LeaderId,
 };
 use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 
@@ -22,10 +31,14 @@ use super::{
 use crate::{
     apply::{Command, Put, Request},
     config::{Config, Invocation},
-    disk::{Directory, memory::MemoryDisk},
+    disk::{
+        Directory, Disks,
+        memory::{MemoryDisk, MemoryDisks},
+    },
     limits,
     link::Piece,
     mvcc::Step,
+    planted::{self, Bug},
     raft::{
         LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, ReplicaLock, Tags, codec,
         message,
@@ -40,12 +53,16 @@ use crate::{
     watch::WatchHub,
 };
 
+const SNAP: &str = "/member/snap";
+const WAL: &str = "/member/wal";
+
 const IDENTITY: &[u8] = b"identity";
 const JOINED: &[u8] = b"joined";
 
 /// A member's files and what it makes of them.
 struct Member {
-    home: TempDir,
+    /// `None` on a disk in memory.
+    home: Option<TempDir>,
     database: Arc<Database>,
     replica: Arc<ReplicaLock>,
     machine: RaftStateMachine,
@@ -86,18 +103,34 @@ impl Member {
         let has_begun = wal.exists();
         fs::create_dir_all(&snap).expect("a directory");
         fs::create_dir_all(&wal).expect("a directory");
-        let database = Arc::new(Database::at(&snap.join("db"), 1 << 20).expect("a database"));
+        let disk = |path: &Path| -> Arc<dyn Disk> { Arc::new(Directory::open(path).expect("a directory")) };
+        let member = Member::on(disk(&snap), disk(&wal), has_begun, own);
+        Member { home: Some(home), ..member.expect("a member whose log fits its database") }
+    }
+
+    /// The same on a disk in memory.
+    fn in_memory(disks: &MemoryDisks, has_begun: bool) -> Result<Member, String> {
+        let disk = |path: &str| {
+            disks.make(Path::new(path)).map_err(|error| error.to_string())?;
+            disks.open(Path::new(path)).map_err(|error| error.to_string())
+        };
+        Member::on(disk(SNAP)?, disk(WAL)?, has_begun, "behind")
+    }
+
+    fn on(
+        snap: Arc<dyn Disk>,
+        wal: Arc<dyn Disk>,
+        has_begun: bool,
+        own: &'static str,
+    ) -> Result<Member, String> {
+        let text = |error: &dyn fmt::Display| error.to_string();
+        let database = Database::open(snap, Path::new("db"), 1 << 20).map_err(|error| text(&error))?;
+        let database = Arc::new(database);
         let own_cells = vec![(IDENTITY.into(), Some(own.into())), (JOINED.into(), None)];
-        let replica = Replica::open(database.clone()).expect("a replica");
-        let log = LogStore::open(
-            Arc::new(Directory::open(&wal).expect("a directory")),
-            has_begun,
-            replica.applied(),
-            replica.installed(),
-            3,
-            metrics(),
-        );
-        let log = log.expect("a log that fits the database");
+        let replica = Replica::open(database.clone()).map_err(|error| text(&error))?;
+        let (applied, installed) = (replica.applied(), replica.installed());
+        let log = LogStore::open(wal, has_begun, applied, installed, 3, metrics());
+        let log = log.map_err(|error| text(&error))?;
         let rev = replica.state.mvcc.rev_current();
         let replica = Arc::new(ReplicaLock::new(replica));
         let (ask, asked) = mpsc::unbounded_channel();
@@ -124,11 +157,15 @@ impl Member {
                 warning_write_duration: Duration::MAX,
             },
         );
-        Member { home, database, replica, machine, log, asked, durable }
+        Ok(Member { home: None, database, replica, machine, log, asked, durable })
     }
 
     fn new(own: &'static str) -> Member {
         Member::open(tempfile::tempdir().expect("a directory"), own)
+    }
+
+    fn home(&self) -> &Path {
+        self.home.as_ref().expect("it is not in memory").path()
     }
 
     /// Appends, applies and checkpoints these entries.
@@ -172,9 +209,9 @@ impl Member {
         let copy = tempfile::tempdir().expect("a directory");
         for dir in ["snap", "wal"] {
             fs::create_dir(copy.path().join(dir)).expect("a directory");
-            for file in files(&self.home.path().join(dir)) {
+            for file in files(&self.home().join(dir)) {
                 let file = Path::new(dir).join(file);
-                fs::copy(self.home.path().join(&file), copy.path().join(&file)).expect("a copy");
+                fs::copy(self.home().join(&file), copy.path().join(&file)).expect("a copy");
             }
         }
         Member::open(copy, "of nobody")
@@ -233,11 +270,11 @@ async fn a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one()
     assert!(pieces.len() > 3, "it travels in several pieces");
     let received = behind.receive(&header, pieces).await.expect("it is complete");
     assert_eq!(behind.summary().await, old, "a snapshot that was received changes nothing");
-    assert_eq!(files(&behind.home.path().join("snap")).len(), 2);
+    assert_eq!(files(&behind.home().join("snap")).len(), 2);
     assert_eq!(behind.crashed().summary().await, old);
 
     behind.machine.install_snapshot(&received.meta, received.snapshot).await.expect("it can be installed");
-    assert_eq!(files(&behind.home.path().join("snap")), ["db"]);
+    assert_eq!(files(&behind.home().join("snap")), ["db"]);
     // The log has not been told yet.
     assert_eq!(behind.summary().await, (500, rev, hash, (0, 3)));
     let mut crashed = behind.crashed();
@@ -255,6 +292,158 @@ async fn a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one()
     leader.write((501..=510).map(|index| entry(index, 10))).await;
     let (applied, rev, hash, _) = leader.summary().await;
     assert_eq!(behind.crashed().summary().await, (applied, rev, hash, (500, 510)));
+}
+
+/// How many bits are flipped, and how many images are looked at of each power loss; `scripts/sim --contract` asks for more.
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A line for whoever runs the test with `--nocapture`.
+macro_rules! tell {
+    ($($what:tt)*) => {
+        // Nobody is harmed if it cannot be written.
+        let _ = writeln!(io::stdout(), $($what)*);
+    };
+}
+
+/// A small snapshot, and a disk with a member that is behind it.
+async fn small() -> ((Bytes, Vec<Piece>), Member, MemoryDisks) {
+    let mut leader = Member::new("leader");
+    leader.write((0..=40).map(|index| entry(index, 300))).await;
+    let (header, pieces) = leader.pieces().await;
+    let pieces = pieces.into_iter().map(|piece| piece.expect("a sound piece")).collect();
+    let disks = MemoryDisks::default();
+    let mut behind = Member::in_memory(&disks, false).expect("the power is on");
+    behind.write((0..=3).map(|index| entry(index, 10))).await;
+    ((header, pieces), leader, disks)
+}
+
+/// Receives a snapshot and installs it, as far as the disk allows it.
+async fn install(member: &mut Member, (header, pieces): &(Bytes, Vec<Piece>)) -> Result<(), String> {
+    let received = member.receive(header, pieces.iter().cloned().map(Ok).collect()).await?;
+    let meta = received.meta.clone();
+    member.machine.install_snapshot(&meta, received.snapshot).await.map_err(|error| error.to_string())?;
+    member.log.purge(at(40)).await.map_err(|error| error.to_string())
+}
+
+/// What was found after power losses in operations of an install.
+#[derive(Default)]
+struct Images {
+    checked: u64,
+    /// With the new state.
+    installed: u64,
+    /// With neither the old state nor the new one, or with the old one after the install was done.
+    wrong: Vec<String>,
+}
+
+/// Installs a snapshot again and again, with a power failure in another operation of the disk each time, which may lose and
+/// tear what was not synced.
+async fn power_losses(planted: Option<Bug>) -> Images {
+    let (stride, images) = (number("RETCD_CONTRACT_STRIDE", 5), number("RETCD_CONTRACT_IMAGES", 3));
+    let (snapshot, mut leader, disks) = small().await;
+    let (applied, rev, hash, _) = leader.summary().await;
+    let new = (applied, rev, hash, (40, 40));
+    let begin = || disks.after_power_loss(|| true);
+    let old = Member::in_memory(&begin(), true).expect("no damage").summary().await;
+    assert_eq!((old.0, old.3), (3, (0, 3)));
+    if planted.is_some() {
+        // A bug is one of this thread.
+        threads::simulate(|| Duration::ZERO);
+        planted::plant(planted);
+    }
+    let mut seen = Images::default();
+    for operation in (0..).step_by(stride as usize) {
+        let disks = begin();
+        let mut behind = Member::in_memory(&disks, true).expect("no damage");
+        disks.fail_after(operation);
+        let is_done = install(&mut behind, &snapshot).await.is_ok();
+        for image in 0..images {
+            let mut dice = StdRng::seed_from_u64(operation << 16 ^ image);
+            let found = match image {
+                0 => disks.after_power_loss(|| false),
+                1 => disks.after_power_loss(|| true),
+                _ => disks.after_power_loss(|| dice.random_bool(0.5)),
+            };
+            seen.checked += 1;
+            let found = match Member::in_memory(&found, true) {
+                Ok(mut found) => found.summary().await,
+                Err(error) => {
+                    seen.wrong.push(format!("operation {operation}, image {image}: {error}"));
+                    continue;
+                }
+            };
+            seen.installed += u64::from(found == new);
+            if found != new && (found != old || is_done) {
+                seen.wrong
+                    .push(format!("operation {operation}, image {image}: {found:?}; {old:?} or {new:?}"));
+            }
+        }
+        if is_done {
+            return seen;
+        }
+    }
+    unreachable!("an install has an end")
+}
+
+#[tokio::test]
+async fn a_power_loss_in_any_operation_of_an_install_leaves_the_old_state_or_the_new_one() {
+    let Images { checked, installed, wrong } = power_losses(None).await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    tell!("contract: {checked} images of an install, {installed} of them after it, nothing lost");
+    assert!(installed > 0 && installed < checked, "the power fails before and after the install");
+}
+
+#[test]
+fn a_power_loss_finds_a_name_that_was_not_synced() {
+    let Images { checked, wrong, .. } = threads::wait(power_losses(Some(Bug::SwapNotSynced)));
+    tell!("contract: SwapNotSynced found in {} of {checked} images", wrong.len());
+    assert!(!wrong.is_empty());
+}
+
+/// A bit of the file changes between the receipt of a snapshot and its install, or after it.
+#[tokio::test]
+async fn a_flipped_bit_of_a_received_snapshot_is_never_served() {
+    let flips = number("RETCD_CONTRACT_FLIPS", 40);
+    let (snapshot, mut leader, disks) = small().await;
+    let (applied, rev, hash, _) = leader.summary().await;
+    let (mut refused, mut harmless, mut stopped) = (0, 0, 0);
+    for flip in 0..flips {
+        let mut dice = StdRng::seed_from_u64(flip);
+        let disks = disks.after_power_loss(|| true);
+        let mut behind = Member::in_memory(&disks, true).expect("no damage");
+        let (header, pieces) = &snapshot;
+        let received = behind.receive(header, pieces.iter().cloned().map(Ok).collect()).await;
+        let received = received.expect("it is complete");
+        let image = disks.files().into_iter().find(|path| path.starts_with(SNAP) && !path.ends_with("db"));
+        let image = image.expect("a file beside the database");
+        disks.flip_bit(&image, |bits| dice.random_range(0..bits));
+        let meta = received.meta.clone();
+        let installed = behind.machine.install_snapshot(&meta, received.snapshot).await;
+        installed.expect("nobody reads what is in the file");
+        drop(behind);
+        let found = disks.after_power_loss(|| true);
+        let opened = panic::catch_unwind(panic::AssertUnwindSafe(|| Member::in_memory(&found, true)));
+        match opened {
+            Err(_) => stopped += 1,
+            Ok(Err(error)) => {
+                assert!(error.contains(SNAP), "flip {flip}: {error:?} does not name the file");
+                refused += 1;
+            }
+            Ok(Ok(mut member)) => {
+                let found = member.summary().await;
+                assert_eq!((found.0, found.1, found.2), (applied, rev, hash), "flip {flip}");
+                // redb writes when it closes a file, and may find only then that a page makes no sense.
+                match panic::catch_unwind(panic::AssertUnwindSafe(|| drop(member))) {
+                    Ok(()) => harmless += 1,
+                    Err(_) => stopped += 1,
+                }
+            }
+        }
+    }
+    tell!(
+        "contract: {flips} flips in a received snapshot: {refused} refused, {stopped} stopped redb, {harmless} harmless"
+    );
 }
 
 /// A member that catches up applies faster than its disk takes it.
@@ -313,7 +502,7 @@ async fn what_breaks_off_on_the_way_changes_nothing() {
             let error = behind.receive(&header, pieces).await.expect_err("it is not complete");
             assert!(error.contains(reason), "{error}");
             // The thread may be about to end.
-            while files(&behind.home.path().join("snap")) != ["db"] {
+            while files(&behind.home().join("snap")) != ["db"] {
                 tokio::task::yield_now().await;
             }
         }
