@@ -79,26 +79,41 @@ impl MemoryDisks {
         MemoryDisks { directories, power }
     }
 
-    /// Inverts a bit of a file, as a disk that decays. The bit is among those that were written.
-    pub(crate) fn flip_bit(&self, path: &Path, choose: impl FnOnce(usize) -> usize) {
-        let (directory, name) = (path.parent(), path.file_name().map(Path::new));
-        let directories = self.directories.lock();
-        let directory = directory.and_then(|directory| directories.get(directory));
-        if let (Some(directory), Some(name)) = (directory, name)
-            && let Some(contents) = directory.names.lock().now.get(name)
-        {
-            let mut contents = contents.lock();
-            let bits = contents.durable.bytes.len() * 8;
-            if bits > 0 {
-                let bit = choose(bits);
-                let Contents { now, durable, .. } = &mut *contents;
-                for extent in [now, durable] {
-                    if let Some(byte) = extent.bytes.get_mut(bit / 8) {
-                        *byte ^= 1 << (bit % 8);
-                    }
-                }
+    /// Inverts a bit of a file, as a disk that decays. `choose` is told how many bits there are in bytes that are not zero.
+    /// The result is which bit of the file it was.
+    pub(crate) fn flip_bit(&self, path: &Path, choose: impl FnOnce(usize) -> usize) -> Option<usize> {
+        let contents = self.contents(path)?;
+        let bit = {
+            let contents = contents.lock();
+            let bytes = contents.durable.bytes.iter().enumerate();
+            let written: Vec<usize> = bytes.filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect();
+            if written.is_empty() {
+                return None;
+            }
+            let chosen = choose(written.len() * 8);
+            written[chosen / 8] * 8 + chosen % 8
+        };
+        self.invert_bit(path, bit);
+        Some(bit)
+    }
+
+    /// Inverts this bit of a file.
+    pub(crate) fn invert_bit(&self, path: &Path, bit: usize) {
+        let Some(contents) = self.contents(path) else { return };
+        let mut contents = contents.lock();
+        let Contents { now, durable, .. } = &mut *contents;
+        for extent in [now, durable] {
+            if let Some(byte) = extent.bytes.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
             }
         }
+    }
+
+    fn contents(&self, path: &Path) -> Option<Arc<Mutex<Contents>>> {
+        let directories = self.directories.lock();
+        let directory = directories.get(path.parent()?)?;
+        let names = directory.names.lock();
+        names.now.get(Path::new(path.file_name()?)).cloned()
     }
 
     /// The paths of all files.

@@ -46,6 +46,14 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Whether there are so many members, and each has a vote.
+    pub(crate) fn has_voters(&self, members: usize) -> bool {
+        let replica = self.shared.replica.read();
+        replica.voters().count() == members && replica.peers().count() == members
+    }
+}
+
 /// All users and roles, as far as they were ever changed.
 fn digest_of(auth: &AuthStore) -> String {
     if auth.rev() <= 1 {

@@ -17,6 +17,12 @@ use super::{
     wires::peer_url,
 };
 
+/// The pause before an operator tries again what has failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long an operator waits for the answer to a change of the members.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a member has in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
@@ -60,18 +66,30 @@ pub(super) async fn move_leader(shared: &Shared, leader: usize, dice: &Dice) {
     let _ = within(client.move_leader(MoveLeaderRequest { target_id: target })).await;
 }
 
-/// The hosts of the members, with the one that was added.
-pub(super) async fn add_member(
-    shared: Arc<Shared>,
-    member: usize,
-    host: usize,
-    hosts: usize,
-) -> Option<Vec<usize>> {
-    let mut client = ClusterClient::new(shared.admin_wire(member));
-    let request = MemberAddRequest { peer_ur_ls: vec![peer_url(host)], ..MemberAddRequest::default() };
-    let added =
-        time::timeout(Duration::from_secs(10), client.member_add(request)).await.ok()?.ok()?.into_inner();
-    Some(hosts_of(&added.members, hosts))
+/// Adds a member at a host, and tries again until it is one. The result are the hosts of all members.
+pub(super) async fn add_member(shared: Arc<Shared>, host: usize, hosts: usize) -> Vec<usize> {
+    let mut member = host;
+    loop {
+        member = (member + 1) % shared.members;
+        if member == host {
+            continue;
+        }
+        let mut client = ClusterClient::new(shared.admin_wire(member));
+        let listed = within(client.member_list(MemberListRequest { linearizable: true })).await;
+        if let Ok(listed) = listed {
+            let members = listed.into_inner().members;
+            // An earlier attempt may have had no answer.
+            if members.iter().any(|member| is_at(member, host)) {
+                return hosts_of(&members, hosts);
+            }
+            let request =
+                MemberAddRequest { peer_ur_ls: vec![peer_url(host)], ..MemberAddRequest::default() };
+            if let Ok(Ok(added)) = time::timeout(CHANGE_PATIENCE, client.member_add(request)).await {
+                return hosts_of(&added.into_inner().members, hosts);
+            }
+        }
+        time::sleep(RETRY_PAUSE).await;
+    }
 }
 
 fn hosts_of(members: &[Member], hosts: usize) -> Vec<usize> {
@@ -89,11 +107,8 @@ pub(super) async fn remove_member(shared: Arc<Shared>, member: usize, host: usiz
     let found = listed.into_inner().members.into_iter().find(|member| is_at(member, host));
     let Some(found) = found else { return false };
     let removed = client.member_remove(MemberRemoveRequest { id: found.id });
-    matches!(time::timeout(Duration::from_secs(10), removed).await, Ok(Ok(_)))
+    matches!(time::timeout(CHANGE_PATIENCE, removed).await, Ok(Ok(_)))
 }
-
-/// The pause before an operator tries again what has failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Removes the member `old` at a host, whose disk is damaged, and adds a new one in its place. The result are the hosts of
 /// all members.
@@ -106,22 +121,13 @@ pub(super) async fn replace_member(shared: Arc<Shared>, host: usize, hosts: usiz
             continue;
         }
         let mut client = ClusterClient::new(shared.admin_wire(member));
-        let Ok(listed) = within(client.member_list(MemberListRequest { linearizable: true })).await else {
-            continue;
-        };
-        let members = listed.into_inner().members;
-        match members.iter().find(|member| is_at(member, host)) {
-            // The outcome is seen in the next list.
-            Some(found) if found.id == old => {
-                let _ = within(client.member_remove(MemberRemoveRequest { id: old })).await;
-            }
-            Some(_) => return hosts_of(&members, hosts),
-            None => {
-                if let Some(members) = add_member(shared.clone(), member, host, hosts).await {
-                    return members;
-                }
-            }
+        let listed = within(client.member_list(MemberListRequest { linearizable: true })).await;
+        let Ok(listed) = listed else { continue };
+        if listed.into_inner().members.iter().all(|member| member.id != old) {
+            return add_member(shared, host, hosts).await;
         }
+        // The outcome is seen in the next list.
+        let _ = within(client.member_remove(MemberRemoveRequest { id: old })).await;
     }
 }
 

@@ -4,10 +4,7 @@
 //! power failure, and the member has lost what it had promised to keep. No log of its kind can tell the two apart, and the
 //! cluster is safe as long as a quorum keeps its promise. So such flips are not made here.
 
-use std::{
-    cell::Cell,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::dice::Dice;
 use crate::{
@@ -15,8 +12,8 @@ use crate::{
     wal::{self, SegmentFindings},
 };
 
-/// How many bits of a database are flipped: most of its file holds nothing.
-const DATABASE_BITS: u64 = 8;
+/// How many bits of a database are flipped: much of its file is of no use any more.
+const DATABASE_BITS: u64 = 3;
 
 /// How many bits of a log are tried until one is not in the last frame.
 const LOG_TRIES: u64 = 20;
@@ -27,28 +24,19 @@ pub(super) fn flip(disks: &MemoryDisks, directory: &str, is_log: bool, dice: &Di
     if files.is_empty() {
         return false;
     }
-    let chosen: Cell<Option<usize>> = Cell::new(None);
-    let choose = |bits: usize| {
-        let bit = dice.below(bits as u64) as usize;
-        chosen.set(Some(bit));
-        bit
-    };
+    let flip_one = |path: &PathBuf| disks.flip_bit(path, |bits| dice.below(bits as u64) as usize);
     if !is_log {
-        for _ in 0..DATABASE_BITS {
-            disks.flip_bit(dice.one_of::<PathBuf>(&files), choose);
-        }
-        return chosen.get().is_some();
+        let flipped = (0..DATABASE_BITS).filter_map(|_| flip_one(dice.one_of(&files)));
+        return flipped.count() > 0;
     }
     let Some(before) = findings(disks, directory) else { return false };
     for _ in 0..LOG_TRIES {
-        chosen.set(None);
-        let file: &PathBuf = dice.one_of(&files);
-        disks.flip_bit(file, choose);
-        let Some(bit) = chosen.get() else { continue };
+        let file = dice.one_of(&files);
+        let Some(bit) = flip_one(file) else { continue };
         if findings(disks, directory).is_some_and(|after| is_told(&before, &after)) {
             return true;
         }
-        disks.flip_bit(file, |_| bit);
+        disks.invert_bit(file, bit);
     }
     false
 }

@@ -202,7 +202,7 @@ struct Run<'a> {
 /// The host where a member is added and removed.
 enum Spare {
     Free,
-    Adding(JoinHandle<Option<Vec<usize>>>),
+    Adding(JoinHandle<Vec<usize>>),
     Member,
     Removing(JoinHandle<bool>),
 }
@@ -357,6 +357,14 @@ impl<'a> Run<'a> {
         self.until(HEAL_PATIENCE, is_over, "liveness: an alarm is raised and disarmed")?;
         let disarming = self.world.spawn(errands::disarm(self.shared.clone(), None));
         self.until(HEAL_PATIENCE, |_| disarming.is_finished(), "liveness: alarms are disarmed")
+    }
+
+    /// Whether all members have a vote and run, or will soon: only then one of them can be lost for good.
+    fn is_settled(&self) -> bool {
+        let leader = self.host_of(Target::Leader).and_then(|host| self.world.hosts[host].node());
+        let members = self.plan.setting.members + usize::from(matches!(self.spare, Spare::Member));
+        !matches!(self.spare, Spare::Adding(_) | Spare::Removing(_))
+            && leader.is_some_and(|leader| leader.has_voters(members))
     }
 
     fn is_damaged(&self, host: usize) -> bool {
@@ -699,15 +707,14 @@ impl<'a> Run<'a> {
                 self.errands.push(task);
             }
             Fault::AddMember => {
-                if !matches!(self.spare, Spare::Free) || self.plan.setting.spares == 0 {
+                // With a damaged member, a new one may be one too many that does not run.
+                if !matches!(self.spare, Spare::Free) || self.damaged.is_some() {
                     return false;
                 }
-                let host = self.plan.setting.members;
-                let (shared, member) = (self.shared.clone(), self.dice.below(host as u64) as usize);
+                let (host, hosts) = (self.plan.setting.members, self.world.hosts.len());
                 self.is_spare_removed = false;
-                let hosts = self.world.hosts.len();
-                self.spare =
-                    Spare::Adding(self.world.spawn(errands::add_member(shared, member, host, hosts)));
+                let adding = errands::add_member(self.shared.clone(), host, hosts);
+                self.spare = Spare::Adding(self.world.spawn(adding));
             }
             Fault::RemoveMember => {
                 if !matches!(self.spare, Spare::Member) {
@@ -724,7 +731,7 @@ impl<'a> Run<'a> {
                 self.later(*time, Later::Room(host));
             }
             Fault::Flip { target, is_log, down } => {
-                let is_free = self.damaged.is_none();
+                let is_free = self.damaged.is_none() && self.is_settled();
                 let host = of(target).filter(|host| is_free && *host < self.plan.setting.members);
                 let Some(host) = host else { return false };
                 let Some(node) = self.world.hosts[host].node() else { return false };
@@ -768,13 +775,12 @@ impl<'a> Run<'a> {
         let host = self.plan.setting.members;
         match std::mem::replace(&mut self.spare, Spare::Free) {
             Spare::Adding(task) if task.is_finished() => {
-                if let Some(founders) = self.world.result(task) {
-                    let config = world::config(host, founders, "existing", &self.plan.setting.flags);
-                    self.world.hosts[host].config = config;
-                    self.world.hosts[host].disks = Default::default();
-                    self.spare = Spare::Member;
-                    self.start(host);
-                }
+                let founders = self.world.result(task);
+                self.world.hosts[host].config =
+                    world::config(host, founders, "existing", &self.plan.setting.flags);
+                self.world.hosts[host].disks = Default::default();
+                self.spare = Spare::Member;
+                self.start(host);
             }
             Spare::Removing(task) if task.is_finished() => {
                 if self.world.result(task) {
