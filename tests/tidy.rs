@@ -249,6 +249,8 @@ const ROOMS: &[Room] = &[
         "sim",
         &[
             "limits",
+            "storage",
+            "wal",
             "planted",
             "sync",
             "clock",

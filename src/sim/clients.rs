@@ -23,12 +23,12 @@ use super::{
         history::{Answer, Compaction, Compare, Operation, Outcome, Request, Stored, Write},
         wire,
     },
+    logins::{DOUBT, Permitted, Tokens, User},
     network::{Network, Port, Wire},
     pb::etcdserverpb::{
         CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, kv_client::KvClient,
         lease_client::LeaseClient,
     },
-    users::{DOUBT, Permitted, Tokens, User},
 };
 use crate::sync::watch;
 

@@ -19,6 +19,7 @@ mod host;
 #[path = "../../tests/judges/mod.rs"]
 mod judges;
 mod leaders;
+mod logins;
 mod network;
 mod panics;
 mod past;

@@ -34,8 +34,8 @@ use tower::Service;
 
 use super::{
     dice::Dice,
+    logins::{Tokens, User},
     trace::Trace,
-    users::{Tokens, User},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

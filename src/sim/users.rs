@@ -5,13 +5,10 @@
 //! revision of users and roles travels with a request, and one that is old is refused).
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use http::HeaderValue;
-use parking_lot::Mutex;
 use tokio::time;
 use tonic::{Code, Status};
 
@@ -22,6 +19,7 @@ use super::{
         history::{Operation, Outcome, Request},
         wire,
     },
+    logins::{DOUBT, Permitted, User},
     pb::{
         authpb::{Permission, permission},
         etcdserverpb::{
@@ -32,54 +30,6 @@ use super::{
         },
     },
 };
-
-/// Who calls. `Guest` is the one whose permissions change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum User {
-    Root,
-    Load,
-    Guest,
-}
-
-impl User {
-    const ALL: [User; 3] = [User::Root, User::Load, User::Guest];
-
-    /// The name of the user, of its role, and its password.
-    fn name(self) -> &'static str {
-        match self {
-            User::Root => "root",
-            User::Load => "load",
-            User::Guest => "guest",
-        }
-    }
-}
-
-/// The tokens of all users, in a world where calls need one.
-#[derive(Default)]
-pub(super) struct Tokens(Mutex<BTreeMap<User, HeaderValue>>);
-
-impl Tokens {
-    pub(super) fn of(&self, user: User) -> Option<HeaderValue> {
-        self.0.lock().get(&user).cloned()
-    }
-
-    /// A member does not accept the token: the user has to log in again.
-    pub(super) fn forget(&self, user: User, refused: &HeaderValue) {
-        let mut tokens = self.0.lock();
-        if tokens.get(&user) == Some(refused) {
-            tokens.remove(&user);
-        }
-    }
-}
-
-/// What the guest may do, as far as it is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Permitted {
-    /// How often it was changed or about to be changed.
-    change: u64,
-    /// `None` while a change is under way, and after one whose outcome is unknown.
-    is_granted: Option<bool>,
-}
 
 /// The keys that the guest asks for.
 const GUARDED: &str = "guarded/";
@@ -118,7 +68,7 @@ pub(super) async fn log_in(shared: Arc<Shared>) {
             let answer = within(AuthClient::new(shared.plain_wire(member)).authenticate(request)).await;
             let token = answer.ok().and_then(|answer| answer.into_inner().token.parse().ok());
             if let Some(token) = token {
-                shared.tokens.0.lock().insert(user, token);
+                shared.tokens.keep(user, token);
                 shared.logins.fetch_add(1, Relaxed);
             }
         }
@@ -133,9 +83,6 @@ pub(super) struct Operator {
     /// A change without an answer may still come, so until then nobody knows what the guest may do.
     doubtful_until: Duration,
 }
-
-/// For how long a change without an answer may still be carried out: a member may be paused with it.
-pub(super) const DOUBT: Duration = Duration::from_secs(20);
 
 impl Operator {
     pub(super) fn new(dice: Dice, shared: Arc<Shared>) -> Operator {
