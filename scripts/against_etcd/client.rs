@@ -22,8 +22,8 @@ use crate::{
     pb::etcdserverpb::{
         CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse, HashKvRequest,
         HashKvResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-        PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchRequest,
-        WatchResponse,
+        PutRequest, PutResponse, RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, TxnRequest,
+        TxnResponse, WatchRequest, WatchResponse,
     },
 };
 
@@ -54,6 +54,8 @@ pub(crate) const KEEP_ALIVE: Method<LeaseKeepAliveRequest, LeaseKeepAliveRespons
 pub(crate) const WATCH: Method<WatchRequest, WatchResponse> = method("/etcdserverpb.Watch/Watch");
 pub(crate) const DEFRAGMENT: Method<DefragmentRequest, DefragmentResponse> =
     method("/etcdserverpb.Maintenance/Defragment");
+pub(crate) const SNAPSHOT: Method<SnapshotRequest, SnapshotResponse> =
+    method("/etcdserverpb.Maintenance/Snapshot");
 pub(crate) const HASH_KV: Method<HashKvRequest, HashKvResponse> = method("/etcdserverpb.Maintenance/HashKV");
 
 /// Many calls at once are made on one.
@@ -134,6 +136,11 @@ impl<Q: Message> Sender<Q> {
     pub(crate) fn send(&mut self, request: &Q) -> Result<(), Failure> {
         Ok(self.body.send_data(framed(request), false)?)
     }
+
+    /// There are no more requests.
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        Ok(self.body.send_data(Bytes::new(), true)?)
+    }
 }
 
 pub(crate) struct Receiver<A> {
@@ -148,17 +155,19 @@ enum State {
 }
 
 impl<A: Message + Default> Receiver<A> {
-    /// The next message. That there is none is a failure: no stream of a benchmark is ended by the server.
+    /// The next message of a stream that the server does not end.
     pub(crate) async fn next(&mut self) -> Result<A, Failure> {
+        self.next_or_end().await?.ok_or_else(|| "the server has ended a stream".into())
+    }
+
+    pub(crate) async fn next_or_end(&mut self) -> Result<Option<A>, Failure> {
         loop {
             match &mut self.state {
                 State::Waiting(response) => {
                     let body = accepted(response.await?)?;
                     self.state = State::Open(Answers { body, bytes: BytesMut::new() });
                 }
-                State::Open(answers) => {
-                    return answers.next().await?.ok_or_else(|| "the server has ended a stream".into());
-                }
+                State::Open(answers) => return answers.next().await,
             }
         }
     }

@@ -10,6 +10,9 @@ pub(crate) struct Figure {
 pub(crate) const PER_SEC: &str = "per second";
 pub(crate) const P50: &str = "p50 us";
 pub(crate) const P99: &str = "p99 us";
+pub(crate) const P99_BEFORE: &str = "p99 us before";
+pub(crate) const P99_DURING: &str = "p99 us during it";
+pub(crate) const LONGEST_DURING: &str = "longest us during it";
 pub(crate) const CPU: &str = "server CPU us each";
 pub(crate) const WRITTEN: &str = "bytes written each";
 pub(crate) const MILLIS: &str = "ms";

@@ -92,20 +92,20 @@ pub(crate) fn closed<W: Work>(addresses: &[SocketAddr], work: &W, crowd: Crowd) 
     Ok(Done::new(latencies, took))
 }
 
-/// Operations begin at a fixed rate, whether or not those before them are answered, and are counted from when they were
-/// due: so a pause is seen by everything that falls into it.
+/// Operations begin at a fixed rate for as long as it `goes_on`, whether or not those before them are answered, and are
+/// counted from when they were due: so a pause is seen by everything that falls into it.
 pub(crate) fn open<W: Work>(
     addresses: &[SocketAddr],
     work: &W,
-    crowd: Crowd,
     per_sec: u32,
+    goes_on: impl Fn(Duration) -> bool,
 ) -> Result<Done, Failure> {
+    const CONNECTIONS: usize = 8;
     let interval = Duration::from_secs(1) / per_sec;
-    let count = u32::try_from(crowd.length.as_nanos() / interval.as_nanos())?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut connections = Vec::new();
-        for number in 0..crowd.connections {
+        for number in 0..CONNECTIONS {
             connections.push(Connection::open(addresses[number % addresses.len()]).await?);
         }
         // Each operation takes the memory of a client that is idle, as a pool of clients would.
@@ -113,26 +113,27 @@ pub(crate) fn open<W: Work>(
         let mut latencies = Vec::new();
         let mut running = FuturesUnordered::new();
         let start = Instant::now();
-        let mut next = 0;
-        while next < count || !running.is_empty() {
+        let (mut next, mut is_over) = (0, false);
+        while !is_over || !running.is_empty() {
             tokio::select! { biased;
                 Some(done) = running.next() => {
                     let (memory, latency) = done?;
                     idle.push(memory);
                     latencies.push(latency);
                 }
-                () = time::sleep_until((start + interval * next).into()), if next < count => {
+                () = time::sleep_until((start + interval * next).into()), if !is_over => {
                     // A timer has milliseconds; what has become due meanwhile begins together.
-                    while next < count && start + interval * next <= Instant::now() {
+                    while start + interval * next <= Instant::now() {
                         let due = start + interval * next;
                         let mut memory = idle.pop().unwrap_or_else(|| work.begin(running.len()));
-                        let connection = &connections[next as usize % connections.len()];
+                        let connection = &connections[next as usize % CONNECTIONS];
                         running.push(async move {
                             work.operate(connection, &mut memory).await?;
                             Ok::<_, Failure>((memory, due.elapsed()))
                         });
                         next += 1;
                     }
+                    is_over = !goes_on(start.elapsed());
                 }
             }
         }

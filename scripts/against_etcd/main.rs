@@ -14,7 +14,8 @@
 //! uses the same cores, for the same time for each operation.
 //!
 //! `--seconds N` is how long each load takes (3), `--rounds N` how often each row is measured (3). `--only WORDS` measures the
-//! rows whose names have these words, `--list` names all. `--disk DIR` is where the servers have their directories (the
+//! rows whose names have these words, `--list` names all. `--doublings` adds rows with twice and four times as many keys,
+//! watchers and connections. `--disk DIR` is where the servers have their directories (the
 //! build directory), and `--plots DIR` where the plots go, of the rows that were measured. `--program PATH` measures
 //! another retcd, and `RETCD_REFERENCE=3.5` compares with etcd 3.5.1.
 
@@ -63,6 +64,9 @@ fn main() -> Result<(), Failure> {
     }
     let only = arguments.value("--only").unwrap_or_default();
     let mut rows = rows::all();
+    if has("--doublings") {
+        rows.extend(rows::doublings());
+    }
     rows.retain(|row| row.name().contains(only));
     let mut out = io::stdout();
     if has("--list") {

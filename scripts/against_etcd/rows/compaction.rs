@@ -70,7 +70,7 @@ impl Row for Defragment {
 }
 
 /// Writes so many revisions of the same keys. Returns the last one.
-fn overwrite(turn: &mut Turn<'_>, revisions: usize) -> Result<i64, Failure> {
+pub(super) fn overwrite(turn: &mut Turn<'_>, revisions: usize) -> Result<i64, Failure> {
     let mut left = revisions;
     while left > 0 {
         let keys = left.min(KEYS);

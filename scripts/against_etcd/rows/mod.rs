@@ -2,6 +2,7 @@
 //!
 //! A new row is a type that implements [`Row`], in the file of its kind, and a line in [`all`].
 
+mod beside;
 mod compaction;
 mod connections;
 mod keep_alive;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
+use self::beside::Upkeep;
 use crate::{
     Failure,
     client::{Connection, PUT, RANGE},
@@ -91,9 +93,29 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
     rows.push(Box::new(connections::Idle { count: 500 }));
     rows.push(Box::new(memory::Idle));
     rows.push(Box::new(memory::Filled { keys: 50_000 }));
-    rows.push(Box::new(restart::Restart { keys: 50_000 }));
+    rows.push(Box::new(restart::Restart { keys: 50_000, value_bytes: VALUE_BYTES }));
+    rows.push(Box::new(restart::Restart { keys: 20_000, value_bytes: LARGE_VALUE_BYTES }));
     rows.push(Box::new(compaction::Compaction { revisions: 25_000 }));
     rows.push(Box::new(compaction::Defragment { revisions: 100_000 }));
+    for upkeep in [Upkeep::Compaction, Upkeep::Defragmentation, Upkeep::Snapshot] {
+        rows.push(Box::new(beside::Beside { upkeep, revisions: 100_000 }));
+    }
+    rows
+}
+
+/// Rows of which each has twice as much of something as the one before: what one costs must not grow with it.
+pub(crate) fn doublings() -> Vec<Box<dyn Row>> {
+    let mut rows: Vec<Box<dyn Row>> = Vec::new();
+    for keys in [125_000, 250_000, 500_000] {
+        rows.push(Box::new(memory::Filled { keys }));
+        rows.push(Box::new(restart::Restart { keys, value_bytes: VALUE_BYTES }));
+    }
+    for watchers in [500, 2000] {
+        rows.push(Box::new(watch::FanOut { watchers }));
+    }
+    for count in [1000, 2000] {
+        rows.push(Box::new(connections::Idle { count }));
+    }
     rows
 }
 

@@ -7,7 +7,7 @@ use crate::{
     Failure,
     client::{Connection, PUT},
     figures::Figure,
-    load::{self, Crowd, Work},
+    load::{self, Work},
 };
 
 /// Each client puts when its last put is answered.
@@ -58,9 +58,10 @@ impl Row for Paced {
 
     fn measure(&self, turn: &mut Turn<'_>) -> Result<Vec<Figure>, Failure> {
         turn.fill(KEYS, VALUE_BYTES)?;
-        let crowd = Crowd { clients: 0, connections: 8, length: turn.length };
-        let puts = Puts::of(VALUE_BYTES);
-        turn.loaded(Writes::Each, |turn| load::open(&turn.server.addresses(), &puts, crowd, self.per_sec))
+        let (puts, length) = (Puts::of(VALUE_BYTES), turn.length);
+        turn.loaded(Writes::Each, |turn| {
+            load::open(&turn.server.addresses(), &puts, self.per_sec, |elapsed| elapsed < length)
+        })
     }
 
     fn has_floor(&self) -> bool {
@@ -69,13 +70,13 @@ impl Row for Paced {
 }
 
 /// All keys in turn, over all clients.
-struct Puts {
+pub(super) struct Puts {
     value_bytes: usize,
     next: AtomicUsize,
 }
 
 impl Puts {
-    fn of(value_bytes: usize) -> Puts {
+    pub(super) fn of(value_bytes: usize) -> Puts {
         Puts { value_bytes, next: AtomicUsize::new(0) }
     }
 }

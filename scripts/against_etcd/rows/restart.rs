@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Row, Turn, VALUE_BYTES, key, verify};
+use super::{Row, Turn, key, verify};
 use crate::{
     Failure,
     client::RANGE,
@@ -12,15 +12,19 @@ use crate::{
 
 pub(crate) struct Restart {
     pub(crate) keys: usize,
+    pub(crate) value_bytes: usize,
 }
 
 impl Row for Restart {
     fn name(&self) -> String {
-        format!("restart with {} keys, to the first linearizable read", self.keys)
+        format!(
+            "restart with {} keys of {} bytes, to the first linearizable read",
+            self.keys, self.value_bytes
+        )
     }
 
     fn measure(&self, turn: &mut Turn<'_>) -> Result<Vec<Figure>, Failure> {
-        turn.fill(self.keys, VALUE_BYTES)?;
+        turn.fill(self.keys, self.value_bytes)?;
         let before = turn.revision()?;
         turn.server.stop()?;
         let start = Instant::now();
