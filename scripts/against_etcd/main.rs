@@ -17,7 +17,7 @@
 //! rows whose names have these words, `--list` names all. `--doublings` adds rows with twice and four times as many keys,
 //! watchers and connections. `--disk DIR` is where the servers have their directories (the
 //! build directory), and `--plots DIR` where the plots go, of the rows that were measured. `--program PATH` measures
-//! another retcd, and `RETCD_REFERENCE=3.5` compares with etcd 3.5.1.
+//! another retcd, `--both` measures etcd 3.5.1 beside 3.7, and `RETCD_REFERENCE=3.5` in its place.
 
 #![allow(clippy::disallowed_methods, reason = "a load generator lives by the clock")]
 
@@ -78,7 +78,7 @@ fn main() -> Result<(), Failure> {
     let length = Duration::from_secs(arguments.number("--seconds", 3)? as u64);
     let rounds = arguments.number("--rounds", 3)?;
     let disk = arguments.value("--disk").unwrap_or(env!("CARGO_TARGET_TMPDIR"));
-    let contenders = contenders(arguments.program()?)?;
+    let contenders = contenders(arguments.program()?, has("--both"))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut measured = Vec::new();
     for row in &rows {
@@ -98,16 +98,21 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// etcd comes first: the others are compared with it.
-fn contenders(program: Option<PathBuf>) -> Result<[Contender; 3], Failure> {
+/// etcd comes first: the others are compared with it. Beside etcd 3.7 there may be etcd 3.5.1 too.
+fn contenders(program: Option<PathBuf>, with_both: bool) -> Result<Vec<Contender>, Failure> {
     let etcd = tools::brought_reference()?;
     let (major, minor, patch) = etcd.version;
     let retcd = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_retcd").into());
-    Ok([
+    let mut contenders = vec![
         Contender::Member { name: format!("etcd {major}.{minor}.{patch}"), program: etcd.etcd.clone() },
         Contender::Member { name: "retcd".to_owned(), program: retcd },
-        Contender::Floor,
-    ])
+    ];
+    if with_both && etcd.has((3, 7, 0)) {
+        let program = tools::Release::V35.etcd();
+        contenders.push(Contender::Member { name: "etcd 3.5.1".to_owned(), program });
+    }
+    contenders.push(Contender::Floor);
+    Ok(contenders)
 }
 
 fn measure(

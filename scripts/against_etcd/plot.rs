@@ -15,8 +15,8 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 50.0;
 /// One for each contender. They can be told apart also without colours: each has strokes of its own.
-const COLORS: [&str; 3] = ["#c0392b", "#1f6fb4", "#7f8c8d"];
-const DASHES: [&str; 3] = ["6 4", "", "2 3"];
+const COLORS: [&str; 4] = ["#c0392b", "#1f6fb4", "#7f8c8d", "#8e5ea2"];
+const DASHES: [&str; 4] = ["6 4", "", "2 3", "8 3 2 3"];
 /// Lines across a plot, at round numbers.
 const LINES_ABOUT: f64 = 5.0;
 
@@ -92,7 +92,7 @@ fn draw(title: &str, names: &[&str], curves: &[Curve]) -> String {
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
             path.join(" ")
         ));
-        let (legend_x, legend_y) = (LEFT + 150.0 * place as f64, TOP - 22.0);
+        let (legend_x, legend_y) = (LEFT + 135.0 * place as f64, TOP - 22.0);
         add(format!(
             "<line x1=\"{legend_x}\" y1=\"{legend_y}\" x2=\"{}\" y2=\"{legend_y}\" stroke=\"{color}\" stroke-width=\"2\" \
              stroke-dasharray=\"{dashes}\"/>",

@@ -5,6 +5,7 @@
 mod beside;
 mod compaction;
 mod connections;
+mod gateway;
 mod keep_alive;
 mod memory;
 mod mix;
@@ -81,9 +82,14 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
     rows.push(Box::new(range::Prefix { keys: 100, clients: 32 }));
     rows.push(Box::new(range::Prefix { keys: 1000, clients: 8 }));
     rows.push(Box::new(txn::Cas { keys: 64, clients: 64 }));
+    rows.push(Box::new(txn::Bulk { puts: 100, clients: 8 }));
     rows.push(Box::new(mix::Kubernetes { clients: 64, members: 1 }));
     rows.push(Box::new(keep_alive::KeepAlive { leases: 1000 }));
     rows.push(Box::new(watch::FanOut { watchers: 1000 }));
+    rows.push(Box::new(watch::CatchUp { watchers: 20, revisions: 20_000 }));
+    for op in [gateway::Op::Put, gateway::Op::Range] {
+        rows.push(Box::new(gateway::Gateway { op, clients: 32 }));
+    }
     for clients in [1, 64] {
         rows.push(Box::new(put::Closed { clients, members: 3, value_bytes: VALUE_BYTES }));
     }

@@ -1,6 +1,6 @@
 //! Transactions that compare and then write.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -46,6 +46,61 @@ impl Row for Cas {
 
     fn has_floor(&self) -> bool {
         true
+    }
+}
+
+/// Transactions of many puts, as a store is filled.
+pub(crate) struct Bulk {
+    pub(crate) puts: usize,
+    pub(crate) clients: usize,
+}
+
+impl Row for Bulk {
+    fn name(&self) -> String {
+        format!("transactions of {} puts, {} clients", self.puts, self.clients)
+    }
+
+    fn measure(&self, turn: &mut Turn<'_>) -> Result<Vec<Figure>, Failure> {
+        let fill = Fill { puts: self.puts, next: AtomicUsize::new(0) };
+        let figures = turn.load(&fill, (self.clients, connections_for(self.clients)), Writes::Each)?;
+        if !turn.server.is_floor() {
+            let put = fill.next.load(Ordering::Relaxed) * self.puts;
+            let connection = turn.connect()?;
+            let all = RangeRequest {
+                key: key(0),
+                range_end: key(put),
+                count_only: true,
+                ..RangeRequest::default()
+            };
+            let count = turn.runtime.block_on(connection.call(&RANGE, &all))?.count;
+            verify(count == put as i64, || format!("{put} keys were put, and there are {count}"))?;
+        }
+        Ok(figures)
+    }
+
+    fn has_floor(&self) -> bool {
+        true
+    }
+}
+
+/// New keys, over all clients.
+struct Fill {
+    puts: usize,
+    next: AtomicUsize,
+}
+
+impl Work for Fill {
+    type Memory = ();
+
+    fn begin(&self, _: usize) {}
+
+    async fn operate(&self, connection: &Connection, (): &mut ()) -> Result<(), Failure> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed) * self.puts;
+        let put = |number| request_op::Request::RequestPut(put(key(number), VALUE_BYTES));
+        let success = (first..first + self.puts).map(|number| RequestOp { request: Some(put(number)) });
+        let request = TxnRequest { success: success.collect(), ..TxnRequest::default() };
+        let answer = connection.call(&TXN, &request).await?;
+        verify(answer.succeeded, || "a transaction without a condition succeeds".to_owned())
     }
 }
 

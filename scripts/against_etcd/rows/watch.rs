@@ -74,6 +74,48 @@ impl Row for FanOut {
     }
 }
 
+/// Watchers that begin in the past, and get the whole history.
+pub(crate) struct CatchUp {
+    pub(crate) watchers: usize,
+    pub(crate) revisions: usize,
+}
+
+impl Row for CatchUp {
+    fn name(&self) -> String {
+        format!("watch catch-up, {} watchers of {} revisions, events", self.watchers, self.revisions)
+    }
+
+    fn measure(&self, turn: &mut Turn<'_>) -> Result<Vec<Figure>, Failure> {
+        let first = turn.revision()? + 1;
+        let mut left = self.revisions;
+        while left > 0 {
+            let keys = left.min(KEYS);
+            turn.fill(keys, VALUE_BYTES)?;
+            left -= keys;
+        }
+        let address = turn.server.addresses()[0];
+        let server = &turn.server;
+        let (took, cpu) = turn.runtime.block_on(async {
+            let before = server.usage()?;
+            let start = Instant::now();
+            let streams = (0..self.watchers).map(async |_| {
+                let mut stream = Stream::open_at(Connection::open(address).await?, 1, first).await?;
+                let (_all, puts) = watch::channel(Some(self.revisions));
+                let events = stream.read(puts).await?;
+                // They come in order, so none is missing.
+                let last = events.last().map_or(0, |(revision, _)| *revision);
+                verify(last == first - 1 + self.revisions as i64, || {
+                    format!("the last event is that of {last}")
+                })
+            });
+            try_join_all(streams).await?;
+            Ok::<_, Failure>((start.elapsed(), server.usage()?.cpu - before.cpu))
+        })?;
+        let events = (self.watchers * self.revisions) as f64;
+        Ok(vec![figure(PER_SEC, events / took.as_secs_f64()), figure(CPU, cpu.as_secs_f64() * 1e6 / events)])
+    }
+}
+
 /// When the put with each revision was sent.
 async fn write(connection: Connection, end: Instant) -> Result<HashMap<i64, Instant>, Failure> {
     let writers = (0..WRITERS).map(async |writer| {
@@ -101,12 +143,22 @@ struct Stream {
 
 impl Stream {
     async fn open(connection: Connection, watchers: usize) -> Result<Stream, Failure> {
+        Stream::open_at(connection, watchers, 0).await
+    }
+
+    /// With the events from this revision on; 0: from now on.
+    async fn open_at(
+        connection: Connection,
+        watchers: usize,
+        start_revision: i64,
+    ) -> Result<Stream, Failure> {
         let (mut sender, mut receiver) = connection.stream(&WATCH).await?;
         let mut created = HashMap::new();
         for _ in 0..watchers {
             let create = WatchCreateRequest {
                 key: key(FIRST),
                 range_end: key(FIRST + KEYS),
+                start_revision,
                 ..WatchCreateRequest::default()
             };
             sender.send(&WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) })?;
@@ -127,7 +179,7 @@ impl Stream {
     ) -> Result<Vec<(i64, Instant)>, Failure> {
         const SILENCE: Duration = Duration::from_secs(30);
         let mut events = Vec::new();
-        let mut known = None;
+        let mut known = *puts.borrow_and_update();
         loop {
             if known.is_some_and(|puts: usize| events.len() >= puts * self.watchers.len()) {
                 return Ok(events);
