@@ -650,11 +650,31 @@ pub(crate) const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The pause after a connection could not be accepted.
 pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// File descriptors that are not available to clients' connections, as many as etcd reserves. They are for
-/// files (logs, database, log segments, snapshots, a defragmentation: 40), listeners and the threads' event
+/// Bytes of a value from which on it is stored once, in the log, and not in the database as well. Smaller ones share
+/// pages of the database with others, and are read with fewer system calls.
+pub(crate) const VALUE_APART_BYTES: usize = 2 * 1024;
+
+/// Files of values that are open to be read. Beyond it, one is closed, and opened again when it is needed.
+pub(crate) const VALUE_FILES_OPEN: usize = 64;
+
+/// Bytes of a file that values are moved to. The next values begin another one.
+pub(crate) const VALUE_FILE_BYTES: u32 = 64 * 1024 * 1024;
+
+/// Records that are looked at, and bytes of values that are moved, in a slice of the disk thread. It writes no checkpoint
+/// meanwhile.
+pub(crate) const VALUE_MOVE_RECORDS: usize = 20_000;
+pub(crate) const VALUE_MOVE_BYTES: usize = 1024 * 1024;
+
+/// How often it is looked whether files of values have become useless, and between two slices, as a multiple of what the
+/// last one took.
+pub(crate) const VALUE_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const VALUE_MOVE_PAUSE_FACTOR: u32 = 3;
+
+/// File descriptors that are not available to clients' connections; etcd reserves 150. They are for
+/// files (logs, database, log segments, snapshots, a defragmentation: 40; values: 64), listeners and the threads' event
 /// queues (20), connections to peers (26), and the two kinds of connections below. A member whose limit
 /// leaves fewer does not start.
-pub(crate) const DESCRIPTORS_RESERVED: u64 = 150;
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 216;
 /// File descriptors that each reactor needs.
 pub(crate) const DESCRIPTORS_PER_REACTOR: u64 = 4;
 /// Minimum number of connections to the peer ports. Each peer opens at most five: for single calls,
@@ -665,7 +685,9 @@ pub(crate) const METRICS_CONNECTIONS: usize = 16;
 /// One in this many of the descriptors that are not reserved is for peers, and as many for metrics.
 pub(crate) const CONNECTIONS_SHARE: usize = 8;
 
-const _: () = assert!(40 + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= DESCRIPTORS_RESERVED as usize);
+const _: () = assert!(
+    40 + VALUE_FILES_OPEN + 20 + 26 + PEER_CONNECTIONS + METRICS_CONNECTIONS <= DESCRIPTORS_RESERVED as usize
+);
 
 /// Concurrent clean-ups after calls that were cancelled. Each clean-up is a proposal that waits for a
 /// leader. Beyond this number, the keys that a call left behind are deleted when its lease ends.

@@ -100,12 +100,8 @@ fn put() -> impl Strategy<Value = Put> {
         4 => lease().prop_map(Some),
         1 => Just(None),
     ];
-    (key(), value, lease, any::<bool>()).prop_map(|(key, value, lease, prev_kv)| Put {
-        key,
-        value,
-        lease,
-        prev_kv,
-    })
+    (key(), value, lease, any::<bool>())
+        .prop_map(|(key, value, lease, prev_kv)| Put::new(key, value, lease, prev_kv))
 }
 
 fn delete_range() -> impl Strategy<Value = DeleteRange> {

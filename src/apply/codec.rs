@@ -460,12 +460,12 @@ fn put_to_pb(put: &Put) -> PutRequest {
 }
 
 fn put_from_pb(put: PutRequest) -> Put {
-    Put {
-        key: put.key,
-        value: (!put.ignore_value).then_some(put.value),
-        lease: (!put.ignore_lease).then_some(LeaseId(put.lease)),
-        prev_kv: put.prev_kv,
-    }
+    Put::new(
+        put.key,
+        (!put.ignore_value).then_some(put.value),
+        (!put.ignore_lease).then_some(LeaseId(put.lease)),
+        put.prev_kv,
+    )
 }
 
 fn delete_to_pb(delete: &DeleteRange) -> DeleteRangeRequest {
@@ -725,8 +725,7 @@ mod tests {
     /// bytes as in such a log.
     #[test]
     fn nobody_takes_no_bytes() {
-        let put =
-            Put { key: "k".into(), value: Some("v".into()), lease: Some(LeaseId::NONE), prev_kv: false };
+        let put = Put::new("k".into(), Some("v".into()), Some(LeaseId::NONE), false);
         let put = Command::Put(put).by(Caller::Nobody);
         let before_callers = Bytes::from_static(b"\x0a\x08\x0a\x06\x0a\x01k\x12\x01v");
         assert_eq!(encoded(std::slice::from_ref(&put)), before_callers);
@@ -800,12 +799,7 @@ mod tests {
 
     #[test]
     fn decoded_values_are_not_copied() {
-        let put = Put {
-            key: Bytes::from_static(b"key"),
-            value: Some(Bytes::from_static(b"value")),
-            lease: None,
-            prev_kv: false,
-        };
+        let put = Put::new(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")), None, false);
         let bytes = encoded(&[Command::Put(put).by(Caller::Nobody)]);
         let within = bytes.as_ptr_range();
         match &decode(bytes.clone()).expect("it was just encoded")[..] {

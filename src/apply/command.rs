@@ -9,8 +9,9 @@ use thiserror::Error;
 
 use crate::{
     auth::{AuthError, Permission, TokenHash},
+    limits::{self, Knob},
     mvcc::{Hold, Range, RangeResult},
-    types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev, Revision},
+    types::{Caller, KeyRange, KeyValue, LeaseId, MemberId, Rev, Revision, Whereabouts},
     v2::{Answer, V2Command},
 };
 
@@ -108,6 +109,8 @@ pub(crate) struct Put {
     /// `None` keeps the lease that the key has (`ignore_lease`).
     pub(crate) lease: Option<LeaseId>,
     pub(crate) prev_kv: bool,
+    /// Where the log of this member has the value, if that is large.
+    pub(crate) whereabouts: Whereabouts,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -218,6 +221,17 @@ impl AuthCommand {
 }
 
 impl Put {
+    /// Whether the value is large enough to be stored once, where the log has it.
+    pub(crate) fn is_apart(value: &[u8]) -> bool {
+        value.len() >= Knob::ValueApartBytes.or(limits::VALUE_APART_BYTES)
+    }
+
+    pub(crate) fn new(key: Bytes, value: Option<Bytes>, lease: Option<LeaseId>, prev_kv: bool) -> Put {
+        let is_apart = value.as_deref().is_some_and(Put::is_apart);
+        let whereabouts = if is_apart { Whereabouts::expected() } else { Whereabouts::default() };
+        Put { key, value, lease, prev_kv, whereabouts }
+    }
+
     fn size(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }

@@ -15,7 +15,7 @@ use crate::{
     lease::Lessor,
     mvcc::{Committed, Deletion, Located, Place, Step, Store, Write},
     storage::StorageError,
-    types::{LeaseId, Revision},
+    types::{LeaseId, Revision, Whereabouts},
 };
 
 /// A Put command that is being applied.
@@ -152,7 +152,9 @@ pub(super) fn put(
         Some(lease) => lease,
         None => store.lookup(&put.key).map_or(LeaseId::NONE, |meta| meta.lease),
     };
-    let done = write.put(store, put.key.clone(), value, lease, want_prev_events);
+    // A value that the key keeps is not in the entry of this put.
+    let whereabouts = if put.value.is_some() { put.whereabouts.clone() } else { Whereabouts::default() };
+    let done = write.put(store, put.key.clone(), value, whereabouts, lease, want_prev_events);
     let prev_lease = done.prev_lease.unwrap_or(LeaseId::NONE);
     if prev_lease != lease {
         detach(lessor, &put.key, prev_lease);

@@ -31,6 +31,7 @@ mod tests;
 mod txn;
 mod unread;
 mod v2;
+mod values_apart;
 
 pub(crate) use command::{
     Alarm, AlarmKind, ApplyError, AuthCommand, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
@@ -40,6 +41,7 @@ pub(crate) use members::Member;
 pub(crate) use state::{Application, Applied, Captured, Progress, StateMachine};
 pub(crate) use txn::ReadTxn;
 pub(crate) use unread::Missing;
+pub(crate) use values_apart::values_apart;
 
 use crate::{
     mvcc::RevError,

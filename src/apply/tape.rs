@@ -256,7 +256,7 @@ impl<'s> Words<'s> {
             true => Some(self.lease()),
             false => Some(LeaseId::NONE),
         };
-        Put { key, value, lease, prev_kv: self.skip("prev") }
+        Put::new(key, value, lease, self.skip("prev"))
     }
 
     fn delete(&mut self) -> DeleteRange {

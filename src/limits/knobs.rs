@@ -13,6 +13,8 @@ pub(crate) enum Knob {
     WatchQueue,
     /// Bytes of a segment of the log.
     SegmentBytes,
+    /// Bytes of a value from which on the database refers to the log for it.
+    ValueApartBytes,
     /// Keys that apply visits before it lets others go on.
     ApplyStrideKeys,
     /// Keys that a read visits before it lets others go on.

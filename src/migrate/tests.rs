@@ -200,7 +200,7 @@ fn a_log_is_replayed_to_its_end_and_later_entries_replace_earlier_ones() {
     assert_eq!((replayed.requests, replayed.refused), (3, 0));
     let mut state = StateMachine::open(Arc::clone(&expected)).expect("a state");
     for (key, value) in [("a", Bytes::from("1")), ("b", vec![7; 700].into()), ("d", "4".into())] {
-        let put = Put { key: key.into(), value: Some(value), lease: Some(LeaseId::NONE), prev_kv: false };
+        let put = Put::new(key.into(), Some(value), Some(LeaseId::NONE), false);
         state.execute(&Command::Put(put).by(Caller::Nobody)).expect("a state");
     }
     replay::store(&mut state, &expected).expect("there is room");

@@ -93,6 +93,13 @@ impl Store {
         trimmed
     }
 
+    /// To be called after values were moved, which changes nothing that can be read. `body` sees where they are now. Returns
+    /// the body before it, as [`Store::checkpointed`] does.
+    #[must_use]
+    pub(crate) fn values_moved(&mut self, body: Reader) -> Arc<Reader> {
+        std::mem::replace(&mut self.body, Arc::new(body))
+    }
+
     /// To be called after a defragmentation has replaced the database file by a copy without free space, which
     /// `body` reads. Returns the body before it, as [`Store::checkpointed`] does.
     #[must_use]

@@ -17,7 +17,7 @@ use crate::{
         compaction_work::{CompactionHash, NextWalk, Walk},
         kv_hash,
     },
-    storage::{Reader, Record, StorageError},
+    storage::{Reader, StorageError, StoredRecord},
     types::{Rev, Revision},
 };
 
@@ -51,7 +51,7 @@ pub(crate) struct CompactionStride {
 
 /// The records of a stride.
 pub(crate) struct CompactionRecords {
-    records: Vec<(Revision, Record)>,
+    records: Vec<(Revision, StoredRecord)>,
     /// The first damaged record. Damaged records are not removed, and the compaction gets no hash.
     pub(crate) damage: Option<StorageError>,
     /// Where the walk continues; `None` at its end.
@@ -139,7 +139,7 @@ impl Store {
             // As in etcd: if the compaction keeps nothing at all, every record is hashed.
             let is_compacted_before = revision.main <= span.prev && any_kept && !is_kept;
             if !is_compacted_before {
-                hash = kv_hash::add(hash, span.prev, revision, &record);
+                hash = kv_hash::add_stored(hash, span.prev, revision, &record);
             }
             if !is_kept {
                 removed.push(revision);
@@ -205,7 +205,7 @@ impl CompactionStride {
         let CompactionStride { body, from, upto, records_max } = self;
         let mut stride = CompactionRecords { records: Vec::new(), damage: None, next: None };
         let mut bytes = 0;
-        for item in body.records(from)? {
+        for item in body.stored_records(from)? {
             let (revision, record) = match item {
                 Ok(item) => item,
                 Err(damage @ StorageError::Corrupted { .. }) => {
@@ -221,7 +221,7 @@ impl CompactionStride {
                 stride.next = Some(revision);
                 break;
             }
-            bytes += record.bytes().len();
+            bytes += record.stored_len();
             stride.records.push((revision, record));
         }
         Ok(stride)

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     mvcc::key_index::{Kept, KeyIndex, Live},
-    storage::Record,
+    storage::StoredRecord,
     types::{KeyRange, LeaseId, Rev, Revision},
 };
 
@@ -152,7 +152,7 @@ impl Index {
     /// Adds a stored record while the store is opened. Records come in order; one that cannot follow
     /// the records before it is damage, and is returned as an error. After the last record
     /// [`Index::restored`] is called.
-    pub(super) fn restore(&mut self, revision: Revision, record: &Record) -> Result<(), String> {
+    pub(super) fn restore(&mut self, revision: Revision, record: &StoredRecord) -> Result<(), String> {
         let parts = record.parts();
         let put = Live { revision, create_rev: parts.create_rev, version: parts.version };
         if !record.is_tombstone() && !could_be(put, parts.mod_rev) {

@@ -3,7 +3,7 @@
 //! Quotas and alarms need a size that is cheap to read and that is the same on every member. The size
 //! is therefore counted from the data, and not taken from the length of the file.
 
-use crate::storage::{self, Record};
+use crate::storage;
 
 /// The size of an empty store, for the tables themselves.
 const EMPTY_BYTES: i64 = 20 * 1024;
@@ -21,8 +21,9 @@ pub(crate) struct Size {
 impl Size {
     pub(super) const EMPTY: Size = Size { total: EMPTY_BYTES, in_use: EMPTY_BYTES };
 
-    pub(super) fn add(&mut self, record: &Record) {
-        self.in_use += storage::footprint(record.bytes().len()) as i64;
+    /// A record whose encoded `mvccpb.KeyValue` has so many bytes.
+    pub(super) fn add(&mut self, key_value_len: usize) {
+        self.in_use += storage::footprint(key_value_len) as i64;
         self.total = self.total.max(self.in_use);
         debug_assert!(self.in_use > EMPTY_BYTES, "a record takes space");
     }

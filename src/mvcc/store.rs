@@ -14,7 +14,7 @@ use crate::{
         key_index::{KeyIndex, Live},
         recent::Recent,
     },
-    storage::{Database, Reader, Record, StorageError},
+    storage::{Database, Occupancy, Reader, Record, StorageError},
     types::{KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
@@ -67,7 +67,7 @@ pub(crate) struct KeyMeta {
 }
 
 impl Store {
-    /// Builds the index from all records in the database, and resumes a compaction that had not finished.
+    /// Builds the index from all records in the database, without reading values that lie apart, and resumes a compaction that had not finished.
     pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
         let body = Arc::new(database.reader()?);
         let cells = StoredCells::read(&body)?;
@@ -84,7 +84,8 @@ impl Store {
         let mut index = Index::new();
         let mut size = Size::EMPTY;
         let mut record_count = 0;
-        for item in body.records(Revision::default())? {
+        let mut occupancy = Occupancy::default();
+        for item in body.stored_records(Revision::default())? {
             let (revision, record) = item?;
             if revision.main > cells.rev_current {
                 return Err(body.corrupted(format!(
@@ -93,10 +94,14 @@ impl Store {
                 )));
             }
             index.restore(revision, &record).map_err(|detail| body.corrupted(detail))?;
-            size.add(&record);
+            size.add(record.key_value_len());
+            if let Some(place) = record.place() {
+                occupancy.add(revision.main, place);
+            }
             record_count += 1;
         }
         index.restored();
+        body.occupies(occupancy)?;
         let expected = body.record_count()?;
         if record_count != expected {
             return Err(body.corrupted(format!("it has {record_count} records instead of {expected}")));

@@ -10,7 +10,7 @@ use crate::{
     limits::APPLY_STRIDE_KEYS,
     mvcc::{Step, Store, key_index::Live, recent::Recent},
     storage::Record,
-    types::{Chunked, Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+    types::{Chunked, Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision, Whereabouts},
 };
 
 /// The changes of one request. They all get the same revision, and sub-revisions in the order in which
@@ -57,29 +57,31 @@ impl Store {
 }
 
 impl Write {
-    /// With `want_prev`, the event contains the previous key-value pair if that is in memory, as do the
+    /// `whereabouts` is where the log has the value. With `want_prev`, the event contains the previous key-value pair if that is in memory, as do the
     /// first [`APPLY_STRIDE_KEYS`] events of a deletion.
     pub(crate) fn put(
         &mut self,
         store: &mut Store,
         key: Bytes,
         value: Bytes,
+        whereabouts: Whereabouts,
         lease: LeaseId,
         want_prev: bool,
     ) -> PutDone {
         let revision = self.next_revision(store);
         let prev = store.index.put(&key, revision, lease);
         let prev_kv = prev.and_then(|(live, _)| prev_kv(&store.recent, live, revision, want_prev));
-        let record = Record::put(&KeyValue {
+        let kv = KeyValue {
             key,
             value,
             create_rev: prev.map_or(revision.main, |(live, _)| live.create_rev),
             mod_rev: revision.main,
             version: prev.map_or(1, |(live, _)| live.version + 1),
             lease,
-        });
+        };
+        let record = Record::put_found(&kv, whereabouts);
         let kv = record.key_value();
-        store.size.add(&record);
+        store.size.add(record.bytes().len());
         store.recent.push(revision, record);
         self.events.push(Event { kind: EventKind::Put, kv, prev_kv });
         PutDone {
@@ -108,7 +110,7 @@ impl Write {
                 let prev_kv = prev_kv(recent, live, revision, want_prev);
                 let record = Record::tombstone(key);
                 let kv = record.deleted_key_value(revision.main);
-                size.add(&record);
+                size.add(record.bytes().len());
                 recent.push(revision, record);
                 show(key, lease);
                 deletion.deleted += 1;

@@ -29,7 +29,7 @@ use crate::{
     link::{self, KnownCluster, KnownMember, Peer},
     raft::{self, LogStore, Replica, base},
     sockets::{self, Resolver},
-    storage::{Checkpoint, Database, StorageError, Table, io_error},
+    storage::{Checkpoint, Database, StorageError, Table, Values, io_error},
     telemetry::list,
     types::{Base, ClusterId, MemberId},
 };
@@ -134,7 +134,9 @@ pub(crate) async fn open(config: Config, outside: Outside) -> Result<(Config, Ou
     let lock = lock(disks, &member_dir, &config.data_dir)?;
     let disk = disks.open(&snap_dir).map_err(io_error("open", &snap_dir))?;
     snapshot::remove_leftovers(&*disk);
-    let database = Database::open(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES)?;
+    let log_disk = disks.open(&wal_dir).map_err(io_error("open", &wal_dir))?;
+    let values = Arc::new(Values::open(log_disk)?);
+    let database = Database::open_with(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES, Some(values))?;
     let database = Arc::new(database);
     let stored = stored_identity(&database)?;
     // A member without a log has not told anybody yet who it is.

@@ -16,10 +16,9 @@ use super::{StartError, hash::newest_history, stopped::StoppedMember};
 use crate::{
     config::CheckCommand,
     disk::{Directory, Disk, Overlay},
-    limits,
     mvcc::KvHash,
     raft::{SegmentFindings, inspect_log},
-    storage::{Database, REMEDY, StorageError, TableFindings, io_error, pages_are_sound},
+    storage::{REMEDY, StorageError, TableFindings, io_error, pages_are_sound},
     telemetry::HumanBytes,
     types::Rev,
 };
@@ -121,7 +120,8 @@ impl CheckReport {
             Err(error) => self.damaged.push(error),
         }
         // Which cells are concerned is known to our checksums.
-        let database = Database::open(disk()?, name, limits::DATABASE_CACHE_BYTES);
+        let database =
+            member.database(disk()?, |dir| Directory::open(dir).map(over).map_err(io_error("open", dir)));
         let mut step = |read, total| report(CheckStep::Records { read, total });
         match database.and_then(|database| database.inspect(&mut step)) {
             Ok(tables) => self.tables = tables,

@@ -252,7 +252,7 @@ mod tests {
 
     fn put(key: &'static str) -> Request {
         let key = key.into();
-        Command::Put(Put { key, value: Some("v".into()), lease: None, prev_kv: false }).by(Caller::Nobody)
+        Command::Put(Put::new(key, Some("v".into()), None, false)).by(Caller::Nobody)
     }
 
     #[test]

@@ -65,7 +65,8 @@ pub(crate) async fn open(
     let log_has_begun = boot::log_has_begun(&data_dir.database)?;
     let wal_dir = outside.disks.open(&data_dir.wal_dir).map_err(io_error("open", &data_dir.wal_dir))?;
     let founders = data_dir.founders.len();
-    let log = open_log(wal_dir, log_has_begun, &replica, founders, metrics.clone())?;
+    let values = data_dir.database.values().cloned();
+    let log = open_log(wal_dir, log_has_begun, &replica, founders, values, metrics.clone())?;
     if log_has_begun && config.checks_history_at_start {
         let state = &replica.state;
         divergence::check_at_start(&config, data_dir.identity, state, &outside, metrics.clone()).await?;

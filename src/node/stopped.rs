@@ -11,7 +11,7 @@ use crate::{
     disk::{Directory, Disk, DiskFile, FileSystem},
     limits,
     raft::{Replica, catch_up, open_log},
-    storage::{Database, StorageError, io_error},
+    storage::{Database, StorageError, Values, io_error},
     telemetry::Metrics,
 };
 
@@ -43,14 +43,26 @@ impl StoppedMember {
     ) -> Result<(Arc<Database>, Replica), StorageError> {
         let disk = |dir: &Path| Directory::open(dir).map(&over).map_err(io_error("open", dir));
         let snap = disk(&self.snap_dir)?;
-        let database = Arc::new(Database::open(snap, Path::new("db"), limits::DATABASE_CACHE_BYTES)?);
+        let database = Arc::new(self.database(snap, &disk)?);
         let mut replica = Replica::open(database.clone())?;
         // A member that was restored and never started has no log.
         if boot::log_has_begun(&database)? {
             let metrics = Arc::new(Metrics::new(config));
-            let log = open_log(disk(&self.wal_dir)?, true, &replica, 0, metrics)?;
+            let values = database.values().cloned();
+            let log = open_log(disk(&self.wal_dir)?, true, &replica, 0, values, metrics)?;
             catch_up(&database, &mut replica, &log)?;
         }
         Ok((database, replica))
+    }
+
+    /// Opens the database on the disk `snap`, with the large values that it leaves to the log. `disk` opens a directory.
+    pub(super) fn database(
+        &self,
+        snap: Arc<dyn Disk>,
+        disk: impl Fn(&Path) -> Result<Arc<dyn Disk>, StorageError>,
+    ) -> Result<Database, StorageError> {
+        let has_log = self.wal_dir.exists();
+        let values = has_log.then(|| Values::open(disk(&self.wal_dir)?).map(Arc::new)).transpose()?;
+        Database::open_with(snap, Path::new("db"), limits::DATABASE_CACHE_BYTES, values)
     }
 }

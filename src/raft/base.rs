@@ -270,6 +270,7 @@ mod tests {
             replica.applied(),
             replica.installed(),
             2,
+            None,
             metrics,
         )
         .expect("a log that fits the database")
@@ -370,12 +371,7 @@ mod tests {
                 let log_id = codec::log_id(LogPosition { term: index.min(1), index });
                 Entry { log_id, payload }
             };
-            let put = Put {
-                key: "later".into(),
-                value: Some("v".into()),
-                lease: Some(LeaseId::NONE),
-                prev_kv: false,
-            };
+            let put = Put::new("later".into(), Some("v".into()), Some(LeaseId::NONE), false);
             let commands: Arc<[Request]> = vec![Command::Put(put).by(Caller::Nobody)].into();
             let entries = [
                 entry(0, EntryPayload::Membership(membership.clone())),

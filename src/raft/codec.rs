@@ -1,6 +1,9 @@
 //! openraft's values as they stand on the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bytes::{Buf, BufMut, Bytes};
 use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
@@ -8,12 +11,16 @@ use prost::{Message, encoding};
 
 use super::typ::{Batch, Entry, LogId, Membership, StoredMembership, Tag, Vote};
 use crate::{
-    apply::codec,
+    apply::{self, codec},
     limits,
     link::Peer,
     pb::retcd::raft as pb,
-    wal::{EntryKind, FrameBuffer, HardState, LogPosition},
+    types::{ValuePlace, Whereabouts},
+    wal::{EntryKind, FoundEntry, FrameBuffer, HardState, LogPosition},
 };
+
+/// Before the commands of a batch that has a tag: member and serial.
+const TAG_BYTES: usize = 16;
 
 /// What an entry says.
 type Payload = EntryPayload<Batch, u64, Peer>;
@@ -38,7 +45,18 @@ pub(crate) fn vote(state: HardState) -> Vote {
 /// Adds an entry to a frame of the log.
 pub(crate) fn push_entry(frame: &mut FrameBuffer, entry: &Entry) {
     let at = position(&entry.log_id);
-    frame.push_entry(at, kind(&entry.payload), |bytes| encode_payload(&entry.payload, bytes));
+    let start = frame.push_entry(at, kind(&entry.payload), |bytes| encode_payload(&entry.payload, bytes));
+    for (value, whereabouts) in values_apart(&entry.payload, frame.added_from(start)) {
+        frame.tell_place(start + value.start..start + value.end, whereabouts);
+    }
+}
+
+/// The values in the payload of an entry that the database is not to store again, and where they stand in its encoding.
+fn values_apart(payload: &Payload, encoded: &[u8]) -> Vec<(Range<usize>, Whereabouts)> {
+    let EntryPayload::Normal(batch) = payload else { return Vec::new() };
+    let tag_len = if batch.tag.is_some() { TAG_BYTES } else { 0 };
+    let values = apply::values_apart(&batch.commands, &encoded[tag_len..]);
+    values.into_iter().map(|(value, found)| (value.start + tag_len..value.end + tag_len, found)).collect()
 }
 
 pub(super) fn kind(payload: &Payload) -> EntryKind {
@@ -66,6 +84,18 @@ pub(super) fn encode_payload(payload: &Payload, bytes: &mut Vec<u8>) {
     }
 }
 
+/// An entry that was read back from the log. `None` if this version cannot decode it.
+pub(crate) fn found_entry(found: &FoundEntry) -> Option<Entry> {
+    // A copy of its own, or one entry in memory would keep all that was read with it.
+    let payload = Bytes::copy_from_slice(&found.payload);
+    let entry = entry(found.at, found.kind, payload.clone())?;
+    for (value, whereabouts) in values_apart(&entry.payload, &payload) {
+        let (offset, len) = (found.offset + value.start as u32, value.len() as u32);
+        whereabouts.found(ValuePlace { file: found.sequence, offset, len });
+    }
+    Some(entry)
+}
+
 /// An entry of the log. `None` if this version cannot decode it.
 pub(crate) fn entry(at: LogPosition, kind: EntryKind, mut payload: Bytes) -> Option<Entry> {
     let payload = match kind {
@@ -88,7 +118,7 @@ pub(super) fn is_payload_bounded(kind: EntryKind, payload: &Bytes) -> bool {
         EntryKind::Blank | EntryKind::Membership => Some(0),
         EntryKind::Batch => count_commands(payload.clone()),
         EntryKind::TaggedBatch => {
-            payload.len().checked_sub(16).and_then(|_| count_commands(payload.slice(16..)))
+            payload.len().checked_sub(TAG_BYTES).and_then(|_| count_commands(payload.slice(TAG_BYTES..)))
         }
     };
     payload.len() <= limits::ENTRY_BYTES_MAX

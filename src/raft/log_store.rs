@@ -22,7 +22,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::{
     EntryPayload, OptionalSend, RaftLogReader,
@@ -43,10 +42,10 @@ use crate::{
     disk::Disk,
     limits,
     link::Peer,
-    storage::StorageError,
+    storage::{StorageError, Values},
     telemetry::Metrics,
     threads,
-    wal::{FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
+    wal::{FoundEntry, FrameBuffer, HardState, LogPosition, Record, Recovered, Wal, WalReader},
 };
 
 /// What a record of the log says beside its entry, and what aligns it.
@@ -77,17 +76,18 @@ impl LogStore {
     /// Opens the log on `disk`, which has to be there if it `has_begun`. `applied` is the last entry
     /// whose effects the database holds: a log that ends before it has lost entries, unless they
     /// came `installed`, with a snapshot that the log had not been told of when the process ended.
-    /// `members` is how many nodes the database knows of.
+    /// `members` is how many nodes the database knows of. `values` are those that the database leaves to the log.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         has_begun: bool,
         applied: Option<&LogId>,
         installed: Option<&LogId>,
         members: usize,
+        values: Option<Arc<Values>>,
         metrics: Arc<Metrics>,
     ) -> Result<LogStore, StorageError> {
         let dir = disk.path().to_owned();
-        let (wal, recovered) = Wal::open(disk, has_begun)?;
+        let (wal, recovered) = Wal::open(disk, has_begun, values)?;
         let Recovered { hard_state, mut purged, committed, mut entries, repaired } = recovered;
         // A start that was cut short leaves a log that says at most what it begins behind.
         let is_untouched = hard_state.is_none()
@@ -110,7 +110,7 @@ impl LogStore {
         }
         let mut missing = None;
         if let Some(applied) = applied
-            && entries.last().map(|(at, ..)| *at).or(purged).is_none_or(|last| last.index < applied.index)
+            && entries.last().map(|entry| entry.at).or(purged).is_none_or(|last| last.index < applied.index)
         {
             if installed == Some(applied) {
                 entries.clear();
@@ -129,15 +129,12 @@ impl LogStore {
         }
         let mut cache = VecDeque::with_capacity(entries.len());
         let mut cache_bytes = 0;
-        for (at, kind, payload) in entries {
-            let bytes = payload.len();
-            // A copy of its own, or one entry in the cache would keep a whole segment in memory.
-            let payload = Bytes::copy_from_slice(&payload);
-            let entry = codec::entry(at, kind, payload).ok_or_else(|| StorageError::Foreign {
+        for found in entries {
+            let entry = codec::found_entry(&found).ok_or_else(|| StorageError::Foreign {
                 path: dir.clone(),
-                detail: format!("log entry {} was written by a newer version of retcd", at.index),
+                detail: format!("log entry {} was written by a newer version of retcd", found.at.index),
             })?;
-            let bytes = weight(&entry, bytes);
+            let bytes = weight(&entry, found.payload.len());
             cache_bytes += bytes;
             cache.push_back((entry, bytes));
             // What the database holds is asked for by peers only, if at all.
@@ -667,12 +664,11 @@ impl Written {
 async fn read_back(reader: WalReader, from: u64, until: u64, bytes: usize) -> io::Result<Vec<Entry>> {
     let work = move || {
         let entries = reader.read(from, until, bytes).map_err(io::Error::other)?;
-        let decode = |(at, kind, payload): (LogPosition, _, Bytes)| {
-            // A copy of its own, or one entry would keep whatever was read with it.
-            codec::entry(at, kind, Bytes::copy_from_slice(&payload))
-                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", at.index)))
+        let decode = |found: &FoundEntry| {
+            codec::found_entry(found)
+                .ok_or_else(|| io::Error::other(format!("log entry {} cannot be decoded", found.at.index)))
         };
-        entries.into_iter().map(decode).collect()
+        entries.iter().map(decode).collect()
     };
     threads::blocking(work).await.map_err(io::Error::other)?
 }
@@ -701,7 +697,7 @@ mod tests {
         let applied = applied.map(|index| codec::log_id(LogPosition { term: 1, index }));
         let metrics = Arc::new(Metrics::new(&config));
         let wal = Directory::open(&home.path().join("wal")).expect("a directory");
-        let log = LogStore::open(Arc::new(wal), has_begun, applied.as_ref(), None, 3, metrics);
+        let log = LogStore::open(Arc::new(wal), has_begun, applied.as_ref(), None, 3, None, metrics);
         log.expect("a sound log")
     }
 
@@ -710,12 +706,7 @@ mod tests {
     }
 
     fn large_entry(index: u64, bytes: usize) -> Entry {
-        let put = Put {
-            key: "k".into(),
-            value: Some(vec![index as u8; bytes].into()),
-            lease: Some(LeaseId::NONE),
-            prev_kv: false,
-        };
+        let put = Put::new("k".into(), Some(vec![index as u8; bytes].into()), Some(LeaseId::NONE), false);
         let commands: Arc<[Request]> = vec![Command::Put(put).by(Caller::Nobody)].into();
         let log_id = codec::log_id(LogPosition { term: 1, index });
         Entry { log_id, payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }

@@ -13,22 +13,23 @@ use crate::{
     disk::Disk,
     limits,
     mvcc::Step,
-    storage::{Database, StorageError},
+    storage::{Database, StorageError, Values},
     telemetry::Metrics,
 };
 
 /// Opens the log on `disk`, which has to be there if it `has_begun`, and refuses one that ends before
 /// the state of `replica`. `founders` is how many members found the cluster, if the database does
-/// not know of any yet.
+/// not know of any yet. `values` are those that the database leaves to the log.
 pub(crate) fn open_log(
     disk: Arc<dyn Disk>,
     has_begun: bool,
     replica: &Replica,
     founders: usize,
+    values: Option<Arc<Values>>,
     metrics: Arc<Metrics>,
 ) -> Result<LogStore, StorageError> {
     let members = replica.peers().count().max(founders);
-    LogStore::open(disk, has_begun, replica.applied(), replica.installed(), members, metrics)
+    LogStore::open(disk, has_begun, replica.applied(), replica.installed(), members, values, metrics)
 }
 
 /// Makes `own` the only member, whoever else the log and `replica` name: see

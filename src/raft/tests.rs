@@ -1,7 +1,8 @@
 //! The contract of a member's stores: what a method has promised is there after the power was lost, and damage is not
 //! served.
 //!
-//! A script of a member's work (votes, entries, entries cut off, checkpoints, entries let go of, defragmentation) is
+//! A script of a member's work (votes, entries, entries cut off, checkpoints, entries let go of, values moved,
+//! defragmentation) is
 //! run again and again, and the power fails at each of its disk operations in turn. Of what was not synced, nothing,
 //! all, or a random part survives. The next start must find the state before the action that failed, or the one
 //! after it.
@@ -15,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::{
     EntryPayload,
@@ -35,9 +37,9 @@ use crate::{
     disk::{Disks, memory::MemoryDisks},
     limits::Knob,
     planted::{self, Bug},
-    storage::Database,
+    storage::{Database, StorageError, Values},
     telemetry::Metrics,
-    types::{Caller, LeaseId},
+    types::{Caller, LeaseId, Revision},
     wal::LogPosition,
 };
 
@@ -85,16 +87,19 @@ enum Action {
         kept: u64,
     },
     Defragment,
+    /// Moves values out of files of which little is needed, and removes the files that are not.
+    MoveValues,
 }
 
 fn script(seed: u64, length: usize) -> Vec<Action> {
     let mut dice = StdRng::seed_from_u64(seed);
-    let action = |_| match dice.random_range(0..12) {
+    let action = |_| match dice.random_range(0..13) {
         0 | 1 => Action::Vote,
         2..=6 => Action::Append { count: dice.random_range(1..6) },
         7 => Action::Truncate { count: dice.random_range(1..4) },
         8 | 9 => Action::Checkpoint,
         10 => Action::Purge { kept: dice.random_range(0..5) },
+        11 => Action::MoveValues,
         _ => Action::Defragment,
     };
     (0..length).map(action).collect()
@@ -113,11 +118,20 @@ impl Stores {
     fn open(disks: &MemoryDisks, has_begun: bool) -> Result<Stores, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let open = |path: &str| disks.open(Path::new(path)).map_err(|error| text(&error));
-        let database = Database::open(open(SNAP)?, Path::new("db"), 1024 * 1024);
+        let values = Arc::new(Values::open(open(WAL)?).map_err(|error| text(&error))?);
+        let database = Database::open_with(open(SNAP)?, Path::new("db"), 1024 * 1024, Some(values));
         let database = Arc::new(database.map_err(|error| text(&error))?);
         let replica = Replica::open(database.clone()).map_err(|error| text(&error))?;
         let metrics = Arc::new(Metrics::new(&Config::of_flags(&[])));
-        let log = LogStore::open(open(WAL)?, has_begun, replica.applied(), replica.installed(), 1, metrics);
+        let log = LogStore::open(
+            open(WAL)?,
+            has_begun,
+            replica.applied(),
+            replica.installed(),
+            1,
+            database.values().cloned(),
+            metrics,
+        );
         Ok(Stores { database, replica, log: log.map_err(|error| text(&error))? })
     }
 
@@ -170,8 +184,16 @@ impl Stores {
                     self.now(|log| log.purge(upto).now_or_never())
                 }
                 Action::Defragment => self.database.defragment().is_ok(),
+                Action::MoveValues => self.move_values().is_ok(),
             };
         (after, is_done)
+    }
+
+    fn move_values(&self) -> Result<(), StorageError> {
+        while let Some(mut moving) = self.database.begin_moving(&|_| false) {
+            while !self.database.move_some(&mut moving)?.is_done {}
+        }
+        self.database.sweep_values().map(drop)
     }
 
     /// A log of a sole member writes at once.
@@ -204,15 +226,15 @@ fn vote(term: u64, committed: bool) -> Vote {
 }
 
 fn entry(term: u64, index: u64) -> Entry {
-    let put = Put {
-        key: format!("k{}", index % 17).into(),
-        value: Some(vec![index as u8; 200 + (index as usize * 37) % 900].into()),
-        lease: Some(LeaseId::NONE),
-        prev_kv: false,
-    };
+    let put = Put::new(format!("k{}", index % 17).into(), Some(value(index)), Some(LeaseId::NONE), false);
     let commands = vec![Command::Put(put).by(Caller::Nobody)].into();
     let log_id = codec::log_id(LogPosition { term, index });
     Entry { log_id, payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
+}
+
+/// Some of them are large enough to be left to the log.
+fn value(index: u64) -> Bytes {
+    vec![index as u8; 200 + (index as usize * 37) % 900].into()
 }
 
 /// Directories, and the stores that were begun there.
@@ -240,6 +262,18 @@ fn check(image: &MemoryDisks, allowed: [&Promised; 2], what: &str) {
     catch_up(database, replica, log).unwrap_or_else(|error| panic!("{what}: {error}"));
     let revisions = found.last().map_or(0, |last| last + 1);
     assert_eq!(replica.state.mvcc.rev_current().0 as u64, 1 + revisions, "{what}: {found:?}");
+    let reader = database.reader().expect("the power is on");
+    for item in reader.records(Revision::default()).expect("the power is on") {
+        let (revision, record) = item.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let expected = value(revision.main.0 as u64 - 2);
+        assert_eq!(record.key_value().value, expected, "{what}: revision {revision}");
+    }
+}
+
+/// Small, so that much happens in a short script.
+fn set_knobs() {
+    Knob::SegmentBytes.set(64 * 1024);
+    Knob::ValueApartBytes.set(800);
 }
 
 /// Runs the script with a power that fails at `operation`, and checks `images` of what is found then. False if the
@@ -279,7 +313,7 @@ fn what_was_promised_is_there_after_a_power_loss() {
         number("RETCD_CONTRACT_STRIDE", 7),
         number("RETCD_CONTRACT_IMAGES", 3),
     );
-    Knob::SegmentBytes.set(64 * 1024);
+    set_knobs();
     let (mut checked, mut operations) = (0, 0);
     for seed in 0..seeds {
         let actions = script(seed, 60);
@@ -298,7 +332,7 @@ fn what_was_promised_is_there_after_a_power_loss() {
 /// ever suffers from, such as a vote that is forgotten: somebody has to ask for the same vote again.
 #[test]
 fn the_contract_finds_planted_bugs() {
-    Knob::SegmentBytes.set(64 * 1024);
+    set_knobs();
     for bug in [Bug::AckBeforeSync, Bug::VoteNotSynced, Bug::TruncateNotLogged, Bug::ForgetAppliedId] {
         planted::plant(Some(bug));
         let mut images = 0;
@@ -325,7 +359,7 @@ fn the_contract_finds_planted_bugs() {
 #[test]
 fn a_flipped_bit_is_never_served() {
     let flips = env::var("RETCD_CONTRACT_FLIPS").map_or(60, |text| text.parse().expect("a number"));
-    Knob::SegmentBytes.set(64 * 1024);
+    set_knobs();
     let (disks, mut stores) = begun();
     let mut promised = Promised::default();
     for action in script(5, 60).into_iter().chain([Action::Checkpoint, Action::Append { count: 5 }]) {

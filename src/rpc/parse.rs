@@ -82,12 +82,12 @@ pub(crate) fn put(request: &pb::PutRequest) -> Result<Put, Refusal> {
     if request.ignore_lease && request.lease != 0 {
         return Err(Refusal::LeaseProvided);
     }
-    Ok(Put {
-        key: request.key.clone(),
-        value: (!request.ignore_value).then(|| request.value.clone()),
-        lease: (!request.ignore_lease).then_some(LeaseId(request.lease)),
-        prev_kv: request.prev_kv,
-    })
+    Ok(Put::new(
+        request.key.clone(),
+        (!request.ignore_value).then(|| request.value.clone()),
+        (!request.ignore_lease).then_some(LeaseId(request.lease)),
+        request.prev_kv,
+    ))
 }
 
 pub(crate) fn delete_range(request: &pb::DeleteRangeRequest) -> Result<DeleteRange, Refusal> {
@@ -497,12 +497,11 @@ mod tests {
     #[test]
     fn a_put_keeps_what_it_is_told_to_ignore() {
         let plain = PutRequest { value: bytes("v"), lease: 7, prev_kv: true, ..put_of("k") };
-        let expected =
-            Put { key: bytes("k"), value: Some(bytes("v")), lease: Some(LeaseId(7)), prev_kv: true };
+        let expected = Put::new(bytes("k"), Some(bytes("v")), Some(LeaseId(7)), true);
         assert_eq!(put(&plain), Ok(expected));
 
         let ignoring = PutRequest { ignore_value: true, ignore_lease: true, ..put_of("k") };
-        assert_eq!(put(&ignoring), Ok(Put { key: bytes("k"), value: None, lease: None, prev_kv: false }));
+        assert_eq!(put(&ignoring), Ok(Put::new(bytes("k"), None, None, false)));
         // An empty value is a value, and lease 0 means that the key has no lease.
         let empty = put(&put_of("k")).expect("a put of nothing is a put");
         assert_eq!((empty.value, empty.lease), (Some(Bytes::new()), Some(LeaseId::NONE)));
@@ -655,12 +654,7 @@ mod tests {
             let mut ops = Vec::new();
             while let Some(word) = words.next_if(|word| *word != "|" && *word != ")") {
                 ops.push(match word {
-                    "p" => Op::Put(Put {
-                        key: key(words.next().expect("a key")),
-                        value: None,
-                        lease: None,
-                        prev_kv: false,
-                    }),
+                    "p" => Op::Put(Put::new(key(words.next().expect("a key")), None, None, false)),
                     "d" | "span" => {
                         let start = key(words.next().expect("a key"));
                         let end = if word == "d" { Bytes::new() } else { key(words.next().expect("an end")) };
@@ -777,7 +771,7 @@ mod tests {
     fn any_ops() -> impl Strategy<Value = Vec<Op>> {
         let end = prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"\0")), any_key()];
         let leaf = prop_oneof![
-            3 => any_key().prop_map(|key| Op::Put(Put { key, value: None, lease: None, prev_kv: false })),
+            3 => any_key().prop_map(|key| Op::Put(Put::new(key, None, None, false))),
             1 => (any_key(), end).prop_map(|(key, end)| {
                 Op::DeleteRange(DeleteRange { range: KeyRange::parse(key, end), prev_kv: false })
             }),

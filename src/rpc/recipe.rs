@@ -107,7 +107,7 @@ pub(crate) fn get(key: &Bytes) -> Op {
 }
 
 pub(crate) fn put(key: &Bytes, value: Bytes, lease: LeaseId) -> Op {
-    Op::Put(Put { key: key.clone(), value: Some(value), lease: Some(lease), prev_kv: false })
+    Op::Put(Put::new(key.clone(), Some(value), Some(lease), false))
 }
 
 pub(crate) fn delete(key: &Bytes) -> Op {

@@ -249,6 +249,7 @@ fn knobs(dice: &Dice) -> Vec<(Knob, usize)> {
         (Knob::SegmentBytes, [8 * 1024, 32 * 1024]),
         (Knob::ApplyStrideKeys, [1, 3]),
         (Knob::RangeStrideKeys, [1, 2]),
+        (Knob::ValueApartBytes, [1, 8]),
     ];
     let is_small = |knob: Knob| if knob == Knob::SegmentBytes { dice.below(4) > 0 } else { dice.flip() };
     choices

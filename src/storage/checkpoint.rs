@@ -4,23 +4,38 @@ use bytes::Bytes;
 use redb::{ReadableTableMetadata, WriteTransaction};
 
 use super::{
-    Record, StorageError, Table, meta,
+    Record, StorageError, StoredRecord, Table, meta,
     tables::{self, RECORDS, RecordKey},
 };
-use crate::types::Revision;
+use crate::types::{Revision, ValuePlace};
 
 /// Revisions between two removals that are worth looking at to do both at once.
 const REMOVAL_GAP_MAX: i64 = 32;
 
 /// Everything that changed since the checkpoint before, from all owners of state.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoint {
+#[derive(Debug)]
+pub(crate) struct Checkpoint<R = Record> {
     /// In order, and newer than all that is stored.
-    pub(crate) records: Vec<(Revision, Record)>,
+    pub(crate) records: Vec<(Revision, R)>,
     /// In order; stored before, or among `records`.
     pub(crate) removed: Vec<Revision>,
     /// Table, key, and the new bytes or `None` to remove the cell.
     pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
+}
+
+impl<R> Default for Checkpoint<R> {
+    fn default() -> Checkpoint<R> {
+        Checkpoint { records: Vec::new(), removed: Vec::new(), cells: Vec::new() }
+    }
+}
+
+/// What removals from the database give back.
+#[derive(Debug, Default)]
+pub(super) struct Freed {
+    /// The footprint of the records.
+    pub(super) bytes: u64,
+    /// Values of theirs that lie apart.
+    pub(super) values: Vec<ValuePlace>,
 }
 
 /// Every commit saves what is needed to open the file at once after a crash, instead of after a
@@ -39,16 +54,16 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), Storag
     Ok(())
 }
 
-/// Stores records that are newer than all that is stored.
+/// Stores records that are newer than all that is stored, or in the place of what is stored.
 pub(super) fn put_records(
     transaction: &WriteTransaction,
-    records: &[(Revision, Record)],
+    records: impl IntoIterator<Item = (Revision, StoredRecord)>,
 ) -> Result<(), StorageError> {
     let mut table = transaction.open_table(RECORDS)?;
     let mut stored = Vec::new();
     for (revision, record) in records {
-        let key = tables::record_key(*revision);
-        tables::seal_record(&key, record.is_tombstone(), record.bytes(), &mut stored);
+        let key = tables::record_key(revision);
+        record.seal(&key, &mut stored);
         table.insert(&key, stored.as_slice())?;
     }
     Ok(())
@@ -81,16 +96,16 @@ pub(super) fn put_cells(
     Ok(())
 }
 
-/// Removes what is listed, in order, and returns its footprint, or the revision that is missing.
+/// Removes what is listed, in order, or returns the revision that is missing.
 ///
 /// redb removes many neighbours at once far faster than one by one, but has to look at all that
 /// lies between. So the list is cut where the gaps are wide.
 pub(super) fn remove_records(
     transaction: &WriteTransaction,
     removed: &[Revision],
-) -> Result<Result<u64, Revision>, StorageError> {
+) -> Result<Result<Freed, Revision>, StorageError> {
     let mut records = transaction.open_table(RECORDS)?;
-    let mut bytes = 0;
+    let mut freed = Freed::default();
     for run in removed.chunk_by(|a, b| b.main.0 - a.main.0 <= REMOVAL_GAP_MAX) {
         let (first, last) = (tables::record_key(run[0]), tables::record_key(run[run.len() - 1]));
         assert!(first <= last, "the keys of records are in the order of their revisions");
@@ -98,7 +113,9 @@ pub(super) fn remove_records(
         records.retain_in::<&RecordKey, _>(&first..=&last, |key, stored| {
             let is_removed = rest.next_if_eq(key).is_some();
             if is_removed {
-                bytes += tables::stored_footprint(stored.len());
+                let (bytes, value) = tables::stored_footprint(stored);
+                freed.bytes += bytes;
+                freed.values.extend(value);
             }
             !is_removed
         })?;
@@ -106,7 +123,7 @@ pub(super) fn remove_records(
             return Ok(Err(tables::revision(&key)));
         }
     }
-    Ok(Ok(bytes))
+    Ok(Ok(freed))
 }
 
 /// How many records there must be: damage to the tree itself can make some invisible, and those

@@ -4,6 +4,8 @@
 //! empty ones left out. It is written by hand because it is on the path of every write and every
 //! read, where it costs one allocation to encode and none to decode.
 
+use std::ops::Range;
+
 use crate::types::{KeyValue, LeaseId, Rev};
 
 // Field number << 3 | wire type: 2 for bytes, 0 for integers.
@@ -42,23 +44,58 @@ impl<'a> Parts<'a> {
 pub(super) fn encoded_len(parts: Parts<'_>) -> usize {
     let integers = [parts.create_rev.0, parts.mod_rev.0, parts.version, parts.lease.0];
     let integers: usize = integers.into_iter().map(integer_length).sum();
-    bytes_length(parts.key) + bytes_length(parts.value) + integers
+    bytes_field_len(parts.key.len()) + bytes_field_len(parts.value.len()) + integers
 }
 
 /// The encoding, in an allocation of exactly its size.
 pub(super) fn encode(parts: Parts<'_>) -> Vec<u8> {
-    let integers =
-        [(CREATE_REVISION, parts.create_rev.0), (MOD_REVISION, parts.mod_rev.0), (VERSION, parts.version)];
     let length = encoded_len(parts);
     let mut out = Vec::with_capacity(length);
-    put_bytes(&mut out, KEY, parts.key);
-    for (tag, value) in integers {
-        put_integer(&mut out, tag, value);
-    }
+    put_head(&mut out, parts);
     put_bytes(&mut out, VALUE, parts.value);
     put_integer(&mut out, LEASE, parts.lease.0);
     assert_eq!(out.len(), length, "the encoding has the length that was counted for it");
     out
+}
+
+/// As [`encode`], with zeros in the place of a value of `value_len` bytes; and that place.
+pub(super) fn encode_around(parts: Parts<'_>, value_len: usize) -> (Vec<u8>, Range<usize>) {
+    assert!(parts.value.is_empty(), "one value is encoded");
+    let length = encoded_len(parts) + bytes_field_len(value_len);
+    let mut out = Vec::with_capacity(length);
+    put_before_value(&mut out, parts, value_len);
+    let place = out.len()..out.len() + value_len;
+    out.resize(place.end, 0);
+    put_integer(&mut out, LEASE, parts.lease.0);
+    assert_eq!(out.len(), length, "the encoding has the length that was counted for it");
+    (out, place)
+}
+
+/// What comes before and behind a value of `value_len` bytes in an encoding.
+pub(super) fn encode_without(parts: Parts<'_>, value_len: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut before, mut behind) = (Vec::new(), Vec::new());
+    put_before_value(&mut before, parts, value_len);
+    put_integer(&mut behind, LEASE, parts.lease.0);
+    (before, behind)
+}
+
+fn put_before_value(out: &mut Vec<u8>, parts: Parts<'_>, value_len: usize) {
+    put_head(out, parts);
+    out.push(VALUE);
+    put_varint(out, value_len as u64);
+}
+
+/// The bytes that a key or a value of so many bytes adds to the encoding.
+pub(super) fn bytes_field_len(len: usize) -> usize {
+    if len == 0 { 0 } else { 1 + varint_length(len as u64) + len }
+}
+
+/// What comes before the value.
+fn put_head(out: &mut Vec<u8>, parts: Parts<'_>) {
+    put_bytes(out, KEY, parts.key);
+    put_integer(out, CREATE_REVISION, parts.create_rev.0);
+    put_integer(out, MOD_REVISION, parts.mod_rev.0);
+    put_integer(out, VERSION, parts.version);
 }
 
 /// `None` if the bytes are not an encoding that we could have written.
@@ -77,10 +114,6 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Parts<'_>> {
         }
     }
     Some(parts)
-}
-
-fn bytes_length(bytes: &[u8]) -> usize {
-    if bytes.is_empty() { 0 } else { 1 + varint_length(bytes.len() as u64) + bytes.len() }
 }
 
 fn integer_length(value: i64) -> usize {
@@ -178,6 +211,15 @@ mod tests {
             prop_assert_eq!(record.bytes(), &message.encode_to_vec());
             prop_assert_eq!(Record::len_of(&kv), record.bytes().len());
             prop_assert_eq!(record.key_value(), kv.clone());
+
+            let parts = Parts { value: &[], ..record.parts() };
+            if !kv.value.is_empty() {
+                let (mut around, value) = encode_around(parts, kv.value.len());
+                around[value].copy_from_slice(&kv.value);
+                prop_assert_eq!(record.bytes(), &around);
+                let (before, behind) = encode_without(parts, kv.value.len());
+                prop_assert_eq!(record.bytes(), &[&before[..], &kv.value, &behind].concat());
+            }
 
             let tombstone = Record::tombstone(&kv.key);
             let message = mvccpb::KeyValue { key: kv.key, ..mvccpb::KeyValue::default() };

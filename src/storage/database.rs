@@ -10,12 +10,13 @@
 
 use std::{path::Path, sync::Arc};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::{
     disk::Disk,
     storage::{
-        StorageError, Table,
+        StorageError, StoredRecord, Table, Values,
         checkpoint::{Checkpoint, begin_write, put_cells, put_record_count, put_records, remove_records},
         draft::{self, Complete, Draft},
         error::{corrupted, io_error},
@@ -30,6 +31,8 @@ use crate::{
 
 pub(crate) struct Database {
     place: Place,
+    /// Large values that are not in the file; `None` where there is no log that has them.
+    values: Option<Arc<Values>>,
     cache_bytes: usize,
     /// Replaced when the file is.
     opened: RwLock<Arc<Opened>>,
@@ -39,17 +42,27 @@ pub(crate) struct Database {
 
 /// Whether the file may be written to.
 #[derive(Debug, Default)]
-struct Writing {
+pub(super) struct Writing {
     /// Why not: a swap that may or may not have happened.
     unsettled: Option<String>,
 }
 
 impl Database {
-    /// Opens the file `name`, or creates it.
+    /// Opens the file `name`, or creates it. It refers to no values outside, and never will.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         name: &Path,
         cache_bytes: usize,
+    ) -> Result<Database, StorageError> {
+        Database::open_with(disk, name, cache_bytes, None)
+    }
+
+    /// Opens the file `name`, or creates it. Large values may be in `values` instead.
+    pub(crate) fn open_with(
+        disk: Arc<dyn Disk>,
+        name: &Path,
+        cache_bytes: usize,
+        values: Option<Arc<Values>>,
     ) -> Result<Database, StorageError> {
         let place = Place::of(disk, name);
         let _inside = Inside::of(&place.path);
@@ -62,8 +75,13 @@ impl Database {
             place.give_to(empty).map_err(|error| error.about(&place.path))?;
         }
         let opened = Opened::at(&*place.disk, name, &place.path, cache_bytes)?;
-        let database =
-            Database { place, cache_bytes, opened: RwLock::new(Arc::new(opened)), writing: Mutex::default() };
+        let database = Database {
+            place,
+            values,
+            cache_bytes,
+            opened: RwLock::new(Arc::new(opened)),
+            writing: Mutex::default(),
+        };
         if !is_new {
             database.check_format()?;
         }
@@ -73,7 +91,12 @@ impl Database {
     /// A snapshot of what the last commit left.
     pub(crate) fn reader(&self) -> Result<Reader, StorageError> {
         let opened = Arc::clone(&self.opened.read());
-        Reader::of(opened, Arc::clone(&self.place.path))
+        Reader::of(opened, Arc::clone(&self.place.path), self.values.clone())
+    }
+
+    /// The files of the values that lie apart.
+    pub(crate) fn values(&self) -> Option<&Arc<Values>> {
+        self.values.as_ref()
     }
 
     /// Makes a checkpoint durable, all of it or nothing. Returns the footprint of the records
@@ -97,13 +120,28 @@ impl Database {
         assert!(!opened.holds_back(), "a checkpoint begins in a file that holds all before it");
         let _inside = Inside::of(&self.place.path);
         let transaction = begin_write(opened.redb())?;
-        put_records(&transaction, &checkpoint.records)?;
-        let removed_bytes = remove_records(&transaction, &checkpoint.removed)?
+        let mut added = Vec::new();
+        let records = checkpoint.records.iter().map(|(revision, record)| {
+            let stored = match &self.values {
+                Some(_) => StoredRecord::without_value(record),
+                None => StoredRecord::whole(record),
+            };
+            added.extend(stored.place().map(|place| (revision.main, place)));
+            (*revision, stored)
+        });
+        put_records(&transaction, records)?;
+        let freed = remove_records(&transaction, &checkpoint.removed)?
             .map_err(|revision| self.corrupted(missing(revision)))?;
         put_record_count(&transaction)?;
         put_cells(&transaction, &checkpoint.cells)?;
+        if !added.is_empty() {
+            put_cells(&transaction, &[format_cell()])?;
+        }
         transaction.commit()?;
-        Ok(removed_bytes)
+        if let Some(values) = &self.values {
+            values.committed(&added, &freed.values);
+        }
+        Ok(freed.bytes)
     }
 
     /// Whether a checkpoint is held back.
@@ -118,7 +156,12 @@ impl Database {
         opened.settle()
     }
 
-    fn no_space(&self) -> StorageError {
+    /// For a thread that is about to use redb.
+    pub(super) fn inside(&self) -> Inside {
+        Inside::of(&self.place.path)
+    }
+
+    pub(super) fn no_space(&self) -> StorageError {
         StorageError::NoSpace { what: "a checkpoint", path: self.place.path.to_path_buf() }
     }
 
@@ -164,10 +207,14 @@ impl Database {
         let mut writing = self.begin_writing()?;
         let next = Arc::clone(&image.opened.read());
         // All that can fail comes first.
-        let reader = Reader::of(Arc::clone(&next), Arc::clone(&self.place.path))?;
+        let reader = Reader::of(Arc::clone(&next), Arc::clone(&self.place.path), self.values.clone())?;
         assert_eq!(self.dir(), image.dir(), "one sync of the directory makes the rename durable");
+        assert!(image.values.is_none(), "a file that was received has all of its values");
         self.note_swap(&mut writing, self.place.give_to_file(&image.place.name, &*next.file))?;
         self.go_on_in(next);
+        if let Some(values) = &self.values {
+            values.forget_all();
+        }
         Ok(reader)
     }
 
@@ -181,7 +228,7 @@ impl Database {
     }
 
     /// The file may be written to for as long as this is held.
-    fn begin_writing(&self) -> Result<MutexGuard<'_, Writing>, StorageError> {
+    pub(super) fn begin_writing(&self) -> Result<MutexGuard<'_, Writing>, StorageError> {
         let writing = self.writing.lock();
         match &writing.unsettled {
             None => Ok(writing),
@@ -291,9 +338,9 @@ impl Database {
         };
         let version = reader.cell(Table::Meta, meta::FORMAT_VERSION)?;
         match version.as_deref().and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?))) {
-            Some(FORMAT_VERSION) => Ok(()),
+            Some(1..=FORMAT_VERSION) => Ok(()),
             Some(other) => Err(foreign(format!(
-                "it has format {other} and this version reads format {FORMAT_VERSION}; run the version that wrote it"
+                "it has format {other} and this version reads formats up to {FORMAT_VERSION}; run the version that wrote it"
             ))),
             None => Err(foreign("it does not say what format it has".to_owned())),
         }
@@ -307,6 +354,12 @@ pub(crate) struct Verified {
     pub(crate) next: Option<Revision>,
     /// What is not what was written.
     pub(crate) damaged: Vec<(Revision, StorageError)>,
+}
+
+/// What says that values may lie apart.
+fn format_cell() -> (Table, Bytes, Option<Bytes>) {
+    let version = Bytes::copy_from_slice(&FORMAT_VERSION.to_be_bytes());
+    (Table::Meta, Bytes::from_static(meta::FORMAT_VERSION), Some(version))
 }
 
 /// An empty database.
@@ -324,7 +377,6 @@ mod tests {
         panic::{AssertUnwindSafe, catch_unwind},
     };
 
-    use bytes::Bytes;
     use proptest::prelude::*;
     use tempfile::TempDir;
 
@@ -438,13 +490,13 @@ mod tests {
         let newer = (
             Table::Meta,
             Bytes::from_static(meta::FORMAT_VERSION),
-            Some(Bytes::copy_from_slice(&2_u64.to_be_bytes())),
+            Some(Bytes::copy_from_slice(&3_u64.to_be_bytes())),
         );
         database.commit(&Checkpoint { cells: vec![newer], ..Checkpoint::default() }).expect("a commit");
         drop(database);
         assert_eq!(
             refusal(),
-            "it has format 2 and this version reads format 1; run the version that wrote it"
+            "it has format 3 and this version reads formats up to 2; run the version that wrote it"
         );
     }
 
@@ -752,7 +804,7 @@ mod tests {
             let (database, all) = filled(&directory);
             let revision = Revision::new(main, sub);
             let mut stored = Vec::new();
-            tables::seal_record(&tables::place(revision), false, put(5, vec![]).1.bytes(), &mut stored);
+            tables::seal_record(&tables::place(revision), false, None, put(5, vec![]).1.bytes(), &mut stored);
             {
                 let opened = Arc::clone(&database.opened.read());
                 let transaction = opened.redb().begin_write().expect("a transaction");

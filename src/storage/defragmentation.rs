@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Checkpoint, Database, Draft, Reader, StorageError, Stretches, Table, reader::Opened};
+use super::{
+    Checkpoint, Database, Draft, Reader, StorageError, StoredRecord, Table, reader::Opened,
+    stretches::StoredStretches,
+};
 use crate::{limits, types::Revision};
 
 /// See the module.
@@ -19,7 +22,7 @@ pub(crate) struct Defragmentation {
     draft: Draft,
     /// The file that is copied.
     source: Arc<Opened>,
-    pass: Stretches,
+    pass: StoredStretches,
     pass_bytes: usize,
     /// Where the next pass begins: all records before it are in the draft.
     next: Revision,
@@ -62,7 +65,7 @@ impl Defragmentation {
         Ok(Defragmentation {
             draft: database.draft()?,
             source: Arc::clone(reader.opened()),
-            pass: reader.into_stretches()?,
+            pass: reader.into_stored_stretches()?,
             pass_bytes: 0,
             next: Revision::default(),
             changed: BTreeSet::new(),
@@ -80,14 +83,14 @@ impl Defragmentation {
         let Some(stretch) = self.pass.next().transpose()? else {
             return Ok(Copied::Pass { bytes: self.pass_bytes });
         };
-        self.add(&stretch)?;
+        self.add(stretch)?;
         Ok(Copied::More)
     }
 
     /// Goes on with what was committed meanwhile.
     pub(crate) fn next_pass(&mut self, database: &Database) -> Result<(), StorageError> {
         assert!(self.is_of(database), "what is copied is the database's own file");
-        self.pass = database.reader()?.into_stretches_of_records(self.next)?;
+        self.pass = database.reader()?.into_stored_stretches_of_records(self.next)?;
         self.pass_bytes = 0;
         Ok(())
     }
@@ -117,25 +120,24 @@ impl Defragmentation {
             bytes += key.len() + cell.as_ref().map_or(0, Bytes::len);
             stretch.cells.push((table, key, cell));
             if bytes >= limits::STRETCH_BYTES {
-                self.add(&std::mem::take(&mut stretch))?;
+                self.add(std::mem::take(&mut stretch))?;
                 bytes = 0;
             }
         }
-        self.add(&stretch)?;
-        for stretch in reader.into_stretches_of_records(self.next)? {
-            self.add(&stretch?)?;
+        self.add(stretch)?;
+        for stretch in reader.into_stored_stretches_of_records(self.next)? {
+            self.add(stretch?)?;
         }
         Ok(self.draft)
     }
 
-    fn add(&mut self, stretch: &Checkpoint) -> Result<(), StorageError> {
-        self.draft.add(stretch)?;
+    fn add(&mut self, stretch: Checkpoint<StoredRecord>) -> Result<(), StorageError> {
         if let Some((last, _)) = stretch.records.last() {
             assert!(*last >= self.next, "records are copied in order");
             self.next = Revision { main: last.main, sub: last.sub + 1 };
         }
-        self.pass_bytes += stretch.records.iter().map(|(_, record)| record.bytes().len()).sum::<usize>();
-        Ok(())
+        self.pass_bytes += stretch.records.iter().map(|(_, record)| record.stored_len()).sum::<usize>();
+        self.draft.copy(stretch)
     }
 }
 

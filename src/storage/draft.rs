@@ -24,7 +24,7 @@ use crate::{
     disk::{Disk, DiskFile},
     limits,
     storage::{
-        StorageError, Table,
+        StorageError, StoredRecord, Table,
         checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
         error::{io_error, not_opened},
         inside::Inside,
@@ -69,18 +69,26 @@ impl Draft {
     /// Adds a stretch: records that are newer than all before them, and cells. Nothing is removed
     /// from a draft.
     pub(crate) fn add(&mut self, stretch: &Checkpoint) -> Result<(), StorageError> {
+        let records =
+            stretch.records.iter().map(|(revision, record)| (*revision, StoredRecord::whole(record)));
+        let records = records.collect();
+        self.copy(Checkpoint { records, removed: Vec::new(), cells: stretch.cells.clone() })
+    }
+
+    /// As [`Draft::add`], for records as another database has them.
+    pub(super) fn copy(&mut self, stretch: Checkpoint<StoredRecord>) -> Result<(), StorageError> {
         assert!(stretch.removed.is_empty(), "a draft has only what was added to it: nothing is removed");
         let _inside = Inside::of(&self.path);
         let (transaction, bytes) = match self.pending.take() {
             Some(pending) => pending,
             None => (self.redb.begin_write()?, 0),
         };
-        put_records(&transaction, &stretch.records)?;
+        let records: usize = stretch.records.iter().map(|(_, record)| record.stored_len()).sum();
+        put_records(&transaction, stretch.records)?;
         put_cells(&transaction, &stretch.cells)?;
-        let records = stretch.records.iter().map(|(_, record)| record.bytes().len());
         let cells =
             stretch.cells.iter().map(|(_, key, cell)| key.len() + cell.as_ref().map_or(0, Bytes::len));
-        let bytes = bytes + records.chain(cells).sum::<usize>();
+        let bytes = bytes + records + cells.sum::<usize>();
         // A transaction writes pages that all of them need, so it takes several small stretches. Pages that are in the
         // file before their transaction ends are written a second time at its end, so all of it fits into the cache.
         if bytes >= limits::DRAFT_TRANSACTION_BYTES {

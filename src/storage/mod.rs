@@ -21,8 +21,10 @@ mod place;
 mod reader;
 mod record;
 mod reserve;
+mod stored;
 mod stretches;
 mod tables;
+mod values;
 
 pub(crate) use apart::Apart;
 pub(crate) use checkpoint::Checkpoint;
@@ -35,5 +37,7 @@ pub(crate) use inspection::{TableFindings, pages_are_sound};
 pub(crate) use reader::{Cells, Reader};
 pub(crate) use record::Record;
 pub(crate) use reserve::Reserve;
+pub(crate) use stored::StoredRecord;
 pub(crate) use stretches::Stretches;
 pub(crate) use tables::{Table, cell_footprint, footprint, is_of_a_change, meta};
+pub(crate) use values::{Moving, Occupancy, Values};

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableError};
 
 use super::{
-    Record, StorageError, Table,
+    Occupancy, Record, StorageError, StoredRecord, Table, Values,
     backend::{FileBackend, HeldBack},
     error::{corrupted, io_error, not_opened},
     inside::Inside,
     meta,
     tables::{self, RECORDS, RecordKey},
+    values::Era,
 };
 use crate::{
     disk::{Disk, DiskFile},
@@ -82,25 +83,71 @@ pub(crate) struct Reader {
     // In this order: the table and the transaction end before their database does.
     records: ReadOnlyTable<&'static RecordKey, &'static [u8]>,
     transaction: ReadTransaction,
+    apart: ApartValues,
     path: Arc<Path>,
     opened: Arc<Opened>,
 }
 
+/// Where the values are that a snapshot of the file refers to. They stay for as long as this is held.
+#[derive(Clone)]
+struct ApartValues {
+    values: Option<Arc<Values>>,
+    _era: Option<Arc<Era>>,
+}
+
+impl ApartValues {
+    fn of(values: Option<Arc<Values>>) -> ApartValues {
+        ApartValues { _era: values.as_ref().map(|values| values.enter()), values }
+    }
+
+    fn load(&self, stored: StoredRecord, path: &Path) -> Result<Record, StorageError> {
+        stored.load(|value, out| match &self.values {
+            Some(values) => values.read(value, out),
+            None => Err(corrupted(path, REFERS.to_owned())),
+        })
+    }
+}
+
+const REFERS: &str = "it refers to values in files of a log, and was opened without a log";
+
 impl Reader {
-    pub(super) fn of(opened: Arc<Opened>, path: Arc<Path>) -> Result<Reader, StorageError> {
+    pub(super) fn of(
+        opened: Arc<Opened>,
+        path: Arc<Path>,
+        values: Option<Arc<Values>>,
+    ) -> Result<Reader, StorageError> {
+        // First, so that nothing goes that the snapshot refers to.
+        let apart = ApartValues::of(values);
         let _inside = Inside::of(&path);
         let transaction = opened.redb().begin_read()?;
         let records = transaction.open_table(RECORDS)?;
-        Ok(Reader { records, transaction, path, opened })
+        Ok(Reader { records, transaction, apart, path, opened })
     }
 
     /// The record of a revision that is known to be stored.
     pub(crate) fn record(&self, revision: Revision) -> Result<Record, StorageError> {
         let key = tables::record_key(revision);
-        let _inside = Inside::of(&self.path);
-        match self.records.get(&key)? {
-            Some(stored) => unseal_record(&self.path, &key, stored.value()),
-            None => Err(corrupted(&self.path, missing(revision))),
+        let stored = {
+            let _inside = Inside::of(&self.path);
+            match self.records.get(&key)? {
+                Some(stored) => unseal_record(&self.path, &key, stored.value())?,
+                None => return Err(corrupted(&self.path, missing(revision))),
+            }
+        };
+        self.apart.load(stored, &self.path)
+    }
+
+    /// A record with its value.
+    pub(super) fn load(&self, stored: StoredRecord) -> Result<Record, StorageError> {
+        self.apart.load(stored, &self.path)
+    }
+
+    /// Tells the files of values what is referred to in them, once all records were looked at.
+    pub(crate) fn occupies(&self, occupancy: Occupancy) -> Result<(), StorageError> {
+        match &self.apart.values {
+            Some(values) => values.occupied(occupancy),
+            None if occupancy.files().next().is_none() => Ok(()),
+            None => Err(self.corrupted(REFERS.to_owned())),
         }
     }
 
@@ -113,9 +160,14 @@ impl Reader {
 
     /// All records from `from` on, in order.
     pub(crate) fn records(&self, from: Revision) -> Result<Records, StorageError> {
+        Ok(Records { stored: self.stored_records(from)?, apart: self.apart.clone() })
+    }
+
+    /// As [`Reader::records`], without the values that lie apart.
+    pub(crate) fn stored_records(&self, from: Revision) -> Result<StoredRecords, StorageError> {
         let _inside = Inside::of(&self.path);
         let range = self.records.range::<&RecordKey>(&tables::place(from)..)?;
-        Ok(Records { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
+        Ok(StoredRecords { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
 
     pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
@@ -166,6 +218,12 @@ impl Reader {
 
 /// See [`Reader::records`]. It keeps its snapshot alive by itself.
 pub(crate) struct Records {
+    stored: StoredRecords,
+    apart: ApartValues,
+}
+
+/// See [`Reader::stored_records`]. It keeps its snapshot alive by itself.
+pub(crate) struct StoredRecords {
     // In this order: the range ends before its database does, which may have been replaced meanwhile.
     range: redb::Range<'static, &'static RecordKey, &'static [u8]>,
     path: Arc<Path>,
@@ -173,11 +231,20 @@ pub(crate) struct Records {
 }
 
 /// Where a record is, and what it says if it is not damaged.
-type Placed = (Revision, Result<Record, StorageError>);
+type Placed<R> = (Revision, Result<R, StorageError>);
 
 impl Records {
     /// The next record, and where it is even if it is damaged.
-    pub(super) fn next_with_place(&mut self) -> Option<Result<Placed, StorageError>> {
+    pub(super) fn next_with_place(&mut self) -> Option<Result<Placed<Record>, StorageError>> {
+        let item = self.stored.next_with_place()?;
+        Some(item.map(|(revision, stored)| {
+            (revision, stored.and_then(|stored| self.apart.load(stored, &self.stored.path)))
+        }))
+    }
+}
+
+impl StoredRecords {
+    fn next_with_place(&mut self) -> Option<Result<Placed<StoredRecord>, StorageError>> {
         let _inside = Inside::of(&self.path);
         let item = self.range.next()?;
         Some(item.map_err(StorageError::from).map(|(key, stored)| {
@@ -193,6 +260,15 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.next_with_place()?;
         Some(item.and_then(|(revision, record)| Ok((revision, record?))))
+    }
+}
+
+impl Iterator for StoredRecords {
+    type Item = Result<(Revision, StoredRecord), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.next_with_place()?;
+        Some(item.and_then(|(revision, stored)| Ok((revision, stored?))))
     }
 }
 
@@ -218,7 +294,7 @@ impl Iterator for Cells {
     }
 }
 
-fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, StorageError> {
+fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<StoredRecord, StorageError> {
     let revision = tables::revision(key);
     if !tables::is_of_a_change(revision) {
         return Err(corrupted(
@@ -227,7 +303,9 @@ fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<Record, 
         ));
     }
     tables::unseal_record(key, stored)
-        .and_then(|(tombstone, bytes)| Record::decode(tombstone, Bytes::copy_from_slice(bytes)))
+        .and_then(|(tombstone, apart, key_value)| {
+            StoredRecord::decode(tombstone, apart, Bytes::copy_from_slice(key_value))
+        })
         .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not match")))
 }
 

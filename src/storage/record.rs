@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     storage::codec::{self, Parts},
-    types::{KeyValue, LeaseId, Rev},
+    types::{KeyValue, LeaseId, Rev, Whereabouts},
 };
 
 /// An encoded `mvccpb.KeyValue` that is known to decode. Clones share the bytes, and so do the
@@ -13,11 +13,18 @@ use crate::{
 pub(crate) struct Record {
     tombstone: bool,
     bytes: Bytes,
+    whereabouts: Whereabouts,
 }
 
 impl Record {
+    #[cfg(test)]
     pub(crate) fn put(kv: &KeyValue) -> Record {
-        Record { tombstone: false, bytes: codec::encode(Parts::of(kv)).into() }
+        Record::put_found(kv, Whereabouts::default())
+    }
+
+    /// A put whose value is to be found in the log.
+    pub(crate) fn put_found(kv: &KeyValue, whereabouts: Whereabouts) -> Record {
+        Record { tombstone: false, bytes: codec::encode(Parts::of(kv)).into(), whereabouts }
     }
 
     /// The length of the encoded `mvccpb.KeyValue`, without encoding it.
@@ -28,16 +35,22 @@ impl Record {
     /// The end of `key`: only the key is stored.
     pub(crate) fn tombstone(key: &[u8]) -> Record {
         let parts = Parts { key, ..Parts::default() };
-        Record { tombstone: true, bytes: codec::encode(parts).into() }
+        Record { tombstone: true, bytes: codec::encode(parts).into(), whereabouts: Whereabouts::default() }
     }
 
     /// `None` if the bytes do not decode.
     pub(crate) fn decode(tombstone: bool, bytes: Bytes) -> Option<Record> {
-        codec::decode(&bytes).is_some().then_some(Record { tombstone, bytes })
+        let whereabouts = Whereabouts::default();
+        codec::decode(&bytes).is_some().then_some(Record { tombstone, bytes, whereabouts })
     }
 
     pub(crate) fn is_tombstone(&self) -> bool {
         self.tombstone
+    }
+
+    /// Where the log has the value.
+    pub(super) fn whereabouts(&self) -> &Whereabouts {
+        &self.whereabouts
     }
 
     /// The encoded `mvccpb.KeyValue`.

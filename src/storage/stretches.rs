@@ -3,19 +3,42 @@
 use std::sync::Arc;
 
 use super::{
-    Checkpoint, StorageError, Table,
-    reader::{Cells, Reader, Records},
+    Checkpoint, Record, StorageError, StoredRecord, Table,
+    reader::{Cells, Reader, Records, StoredRecords},
 };
 use crate::{limits, types::Revision};
 
 /// See [`Reader::into_stretches`]. A stretch has about [`limits::STRETCH_BYTES`]; a single larger
 /// record is one of its own.
-pub(crate) struct Stretches {
+pub(crate) type Stretches = StretchesOf<Records>;
+
+/// As [`Stretches`], without the values that lie apart.
+pub(super) type StoredStretches = StretchesOf<StoredRecords>;
+
+pub(crate) struct StretchesOf<I> {
     reader: Arc<Reader>,
-    records: Records,
+    records: I,
     tables: Tables,
     cells: Option<(Table, Cells)>,
     ahead: Ahead,
+}
+
+/// A record as it is read in stretches.
+pub(crate) trait Measured {
+    /// Bytes that it takes in memory.
+    fn len(&self) -> usize;
+}
+
+impl Measured for Record {
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+impl Measured for StoredRecord {
+    fn len(&self) -> usize {
+        self.stored_len()
+    }
 }
 
 type Tables = std::array::IntoIter<Table, { Table::ALL.len() }>;
@@ -29,44 +52,53 @@ fn no_tables() -> Tables {
 impl Reader {
     /// All there is: records in the order of their revisions, then the cells of every table.
     pub(crate) fn into_stretches(self) -> Result<Stretches, StorageError> {
-        Stretches::of(Arc::new(self), Table::ALL.into_iter())
+        let records = self.records(Revision::default())?;
+        Stretches::of(Arc::new(self), records, Table::ALL.into_iter())
+    }
+
+    /// As [`Reader::into_stretches`], without the values that lie apart.
+    pub(super) fn into_stored_stretches(self) -> Result<StoredStretches, StorageError> {
+        let records = self.stored_records(Revision::default())?;
+        StoredStretches::of(Arc::new(self), records, Table::ALL.into_iter())
     }
 
     /// All records, in the order of their revisions. Readers may share a snapshot of the database.
     pub(crate) fn stretches_of_records(self: &Arc<Reader>) -> Result<Stretches, StorageError> {
-        Stretches::of(Arc::clone(self), no_tables())
+        Stretches::of(Arc::clone(self), self.records(Revision::default())?, no_tables())
     }
 
-    /// The records from `from` on.
-    pub(super) fn into_stretches_of_records(self, from: Revision) -> Result<Stretches, StorageError> {
-        Stretches::of_newest(Arc::new(self), from)
+    /// The records from `from` on, without the values that lie apart, and nothing else: what was written last, which is
+    /// in memory.
+    pub(super) fn into_stored_stretches_of_records(
+        self,
+        from: Revision,
+    ) -> Result<StoredStretches, StorageError> {
+        let records = self.stored_records(from)?;
+        let ahead = Ahead { file_bytes: 0, records: 0, passed: 0, asked: 0 };
+        Ok(StretchesOf { reader: Arc::new(self), records, tables: no_tables(), cells: None, ahead })
     }
 }
 
-impl Stretches {
-    fn of(reader: Arc<Reader>, tables: Tables) -> Result<Stretches, StorageError> {
-        let records = reader.records(Revision::default())?;
+impl<I, R> StretchesOf<I>
+where
+    I: Iterator<Item = Result<(Revision, R), StorageError>>,
+    R: Measured,
+{
+    fn of(reader: Arc<Reader>, records: I, tables: Tables) -> Result<StretchesOf<I>, StorageError> {
         let ahead =
             Ahead { file_bytes: reader.file_bytes()?, records: reader.record_count()?, passed: 0, asked: 0 };
-        Ok(Stretches { reader, records, tables, cells: None, ahead })
-    }
-
-    /// The records from `from` on, and nothing else: what was written last, which is in memory.
-    fn of_newest(reader: Arc<Reader>, from: Revision) -> Result<Stretches, StorageError> {
-        let records = reader.records(from)?;
-        let ahead = Ahead { file_bytes: 0, records: 0, passed: 0, asked: 0 };
-        Ok(Stretches { reader, records, tables: no_tables(), cells: None, ahead })
+        Ok(StretchesOf { reader, records, tables, cells: None, ahead })
     }
 
     /// Empty at the end.
-    fn stretch(&mut self) -> Result<Checkpoint, StorageError> {
+    fn stretch(&mut self) -> Result<Checkpoint<R>, StorageError> {
         self.ahead.ask(&self.reader);
         let mut content = Checkpoint::default();
         let mut bytes = 0;
         while bytes < limits::STRETCH_BYTES {
             if let Some(item) = self.records.next() {
                 let (revision, record) = item?;
-                bytes += record.bytes().len();
+                bytes += record.len();
                 content.records.push((revision, record));
             } else if let Some((table, cells)) = &mut self.cells
                 && let Some(cell) = cells.next()
@@ -85,12 +117,16 @@ impl Stretches {
     }
 }
 
-impl Iterator for Stretches {
-    type Item = Result<Checkpoint, StorageError>;
+impl<I, R> Iterator for StretchesOf<I>
+where
+    I: Iterator<Item = Result<(Revision, R), StorageError>>,
+    R: Measured,
+{
+    type Item = Result<Checkpoint<R>, StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let stretch = self.stretch();
-        let is_end = |content: &Checkpoint| content.records.is_empty() && content.cells.is_empty();
+        let is_end = |content: &Checkpoint<R>| content.records.is_empty() && content.cells.is_empty();
         (!stretch.as_ref().is_ok_and(is_end)).then_some(stretch)
     }
 }

@@ -2,19 +2,21 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `rev` | main, then sub: big-endian i64 each | crc32c: little-endian u32, flags: u8, `mvccpb.KeyValue` |
+//! | `rev` | main, then sub: big-endian i64 each | crc32c: little-endian u32, flags: u8, place, `mvccpb.KeyValue` |
 //! | every [`Table`] | bytes | crc32c: little-endian u32, bytes |
 //!
-//! Bit 0 of the flags marks a tombstone, whose `KeyValue` has only the key. A checksum covers
-//! the storage key and all that follows the checksum itself, so that a record found in another
+//! Bit 0 of the flags marks a tombstone, whose `KeyValue` has only the key. Bit 1 says that the value lies apart
+//! ([`Values`](super::Values)): then the `KeyValue` has none, and the place of it comes first: file, offset, length,
+//! and the crc32c of the value, little-endian u32 each. A checksum covers the storage key and all that follows the checksum itself, so that a record found in another
 //! record's place does not pass either.
 
 use redb::TableDefinition;
 
-use crate::types::{Rev, Revision};
+use super::codec;
+use crate::types::{Rev, Revision, ValuePlace};
 
-/// Of this schema. A file that says more was written by a newer version.
-pub(super) const FORMAT_VERSION: u64 = 1;
+/// Of this schema. A file that says more was written by a newer version. In files of format 1 no value lies apart.
+pub(super) const FORMAT_VERSION: u64 = 2;
 
 pub(super) type RecordKey = [u8; 16];
 pub(super) type RecordsDefinition = TableDefinition<'static, &'static RecordKey, &'static [u8]>;
@@ -52,8 +54,11 @@ pub(crate) mod meta {
 }
 
 const TOMBSTONE: u8 = 1;
+const APART: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 const RECORD_HEADER_BYTES: usize = CHECKSUM_BYTES + 1;
+/// Of a value that lies apart: file, offset, length, checksum.
+const PLACE_BYTES: usize = 4 * size_of::<u32>();
 /// What redb keeps for an entry in a page beside its key and value.
 const ENTRY_OVERHEAD_BYTES: usize = 8;
 
@@ -133,28 +138,72 @@ pub(crate) fn cell_footprint(key: &[u8], bytes: &[u8]) -> u64 {
     (key.len() + CHECKSUM_BYTES + bytes.len() + ENTRY_OVERHEAD_BYTES) as u64
 }
 
-/// The same as [`footprint`], given the length of the stored value.
-pub(super) fn stored_footprint(stored_bytes: usize) -> u64 {
-    footprint(stored_bytes.saturating_sub(RECORD_HEADER_BYTES))
+/// A value that is not in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ApartValue {
+    pub(super) place: ValuePlace,
+    /// CRC32C of the value.
+    pub(super) checksum: u32,
 }
+
+/// What a stored record consists of: whether it is a tombstone, where its value lies if not in it, and the `KeyValue`.
+pub(super) type RecordFields<'a> = (bool, Option<ApartValue>, &'a [u8]);
 
 /// Writes the stored value of a record over whatever is in `out`.
-pub(super) fn seal_record(key: &RecordKey, tombstone: bool, key_value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn seal_record(
+    key: &RecordKey,
+    tombstone: bool,
+    apart: Option<ApartValue>,
+    key_value: &[u8],
+    out: &mut Vec<u8>,
+) {
     out.clear();
     out.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    out.push(if tombstone { TOMBSTONE } else { 0 });
+    out.push(u8::from(tombstone) * TOMBSTONE | u8::from(apart.is_some()) * APART);
+    if let Some(ApartValue { place, checksum }) = apart {
+        for number in [place.file, place.offset, place.len, checksum] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
     out.extend_from_slice(key_value);
     seal(key, out);
-    debug_assert_eq!(unseal_record(key, out), Some((tombstone, key_value)), "a sealed record can be read");
+    debug_assert_eq!(
+        unseal_record(key, out),
+        Some((tombstone, apart, key_value)),
+        "a sealed record can be read"
+    );
 }
 
-/// The tombstone flag and the `KeyValue`, or `None` if they are not what was written.
-pub(super) fn unseal_record<'a>(key: &RecordKey, stored: &'a [u8]) -> Option<(bool, &'a [u8])> {
-    let (flags, key_value) = unseal(key, stored)?.split_first()?;
+/// `None` if the record is not what was written.
+pub(super) fn unseal_record<'a>(key: &RecordKey, stored: &'a [u8]) -> Option<RecordFields<'a>> {
+    fields_of_record(unseal(key, stored)?)
+}
+
+/// `covered` is what the checksum covers beside the key.
+fn fields_of_record(covered: &[u8]) -> Option<RecordFields<'_>> {
+    let (flags, rest) = covered.split_first()?;
     match *flags {
-        0 => Some((false, key_value)),
-        TOMBSTONE => Some((true, key_value)),
+        0 => Some((false, None, rest)),
+        TOMBSTONE => Some((true, None, rest)),
+        APART => {
+            let (place, key_value) = rest.split_first_chunk::<PLACE_BYTES>()?;
+            let number = |at: usize| u32::from_le_bytes(place[at..at + 4].try_into().expect("four bytes"));
+            let place = ValuePlace { file: number(0), offset: number(4), len: number(8) };
+            Some((false, Some(ApartValue { place, checksum: number(12) }), key_value))
+        }
         _ => None,
+    }
+}
+
+/// What is counted for a stored record, as [`footprint`] does it, and where its value lies if not in it. The checksum
+/// is not looked at.
+pub(super) fn stored_footprint(stored: &[u8]) -> (u64, Option<ValuePlace>) {
+    let fields = stored.get(CHECKSUM_BYTES..).and_then(fields_of_record);
+    match fields {
+        Some((_, Some(ApartValue { place, .. }), key_value)) => {
+            (footprint(key_value.len() + codec::bytes_field_len(place.len as usize)), Some(place))
+        }
+        _ => (footprint(stored.len().saturating_sub(RECORD_HEADER_BYTES)), None),
     }
 }
 
@@ -228,7 +277,7 @@ mod tests {
         };
         let key = record_key(Revision::new(2, 0));
         let mut stored = Vec::new();
-        seal_record(&key, false, Record::put(&kv).bytes(), &mut stored);
+        seal_record(&key, false, None, Record::put(&kv).bytes(), &mut stored);
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let shown = format!("key    {}\nvalue  {}\n", hex(&key), hex(&stored));
         assert!(PAGE.contains(&shown), "the page should say:\n{shown}");

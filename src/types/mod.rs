@@ -10,6 +10,7 @@ mod key_value;
 mod revision;
 mod secret;
 mod sign_method;
+mod whereabouts;
 
 pub(crate) use caller::{Caller, CommonName};
 pub(crate) use chunked::Chunked;
@@ -19,3 +20,4 @@ pub(crate) use key_value::{Event, EventKind, KeyValue};
 pub(crate) use revision::{Rev, Revision};
 pub(crate) use secret::Secret;
 pub(crate) use sign_method::SignMethod;
+pub(crate) use whereabouts::{ValuePlace, Whereabouts};

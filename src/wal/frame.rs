@@ -14,9 +14,12 @@
 //! place only. `zero_sectors` lets recovery tell a sector that never reached the disk (it reads
 //! as zeros, for segments are preallocated) from one that was written as zeros.
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes};
 
 use super::places::Reach;
+use crate::types::{ValuePlace, Whereabouts};
 
 pub(crate) const HEADER_LEN: usize = 24;
 const MAGIC: u16 = 0x5752;
@@ -112,16 +115,30 @@ const KIND_PURGE: u8 = 4;
 const KIND_COMMITTED: u8 = 5;
 const KIND_SEAL: u8 = 6;
 
+/// An entry that was read back, and where its payload begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FoundEntry {
+    pub(crate) at: LogPosition,
+    pub(crate) kind: EntryKind,
+    pub(crate) payload: Bytes,
+    /// Of the segment.
+    pub(crate) sequence: u32,
+    /// In the file of the segment.
+    pub(crate) offset: u32,
+}
+
 /// A frame under construction. Its allocation is kept from one frame to the next.
 #[derive(Debug)]
 pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
     reach: Reach,
+    /// Values in it whose places somebody wants to know, and where they stand.
+    values: Vec<(Range<usize>, Whereabouts)>,
 }
 
 impl FrameBuffer {
     pub(crate) fn new() -> FrameBuffer {
-        FrameBuffer { bytes: vec![0; HEADER_LEN], reach: Reach::default() }
+        FrameBuffer { bytes: vec![0; HEADER_LEN], reach: Reach::default(), values: Vec::new() }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -129,6 +146,7 @@ impl FrameBuffer {
         // Otherwise the buffer of one huge batch would keep its memory until the process ends.
         self.bytes.shrink_to(1024 * 1024);
         self.reach = Reach::default();
+        self.values.clear();
     }
 
     pub(crate) fn reach(&self) -> Reach {
@@ -143,7 +161,10 @@ impl FrameBuffer {
     /// Adds the records of another frame, which is empty afterwards.
     pub(crate) fn absorb(&mut self, other: &mut FrameBuffer) {
         assert!(other.bytes.len() >= HEADER_LEN, "a frame begins with space for its header");
-        let len = self.bytes.len() + other.bytes.len() - HEADER_LEN;
+        let shift = self.bytes.len() - HEADER_LEN;
+        let len = shift + other.bytes.len();
+        let values = other.values.drain(..);
+        self.values.extend(values.map(|(span, found)| (span.start + shift..span.end + shift, found)));
         self.bytes.extend_from_slice(&other.bytes[HEADER_LEN..]);
         assert_eq!(self.bytes.len(), len, "no record is lost when frames are joined");
         self.reach.absorb(other.reach);
@@ -180,14 +201,13 @@ impl FrameBuffer {
     }
 
     /// Adds an entry whose payload `encode` appends in place. Returns where in the frame the
-    /// record begins.
+    /// payload begins.
     pub(crate) fn push_entry(
         &mut self,
         at: LogPosition,
         kind: EntryKind,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
-        let start = self.bytes.len();
         self.reach.to(at.index);
         self.bytes.put_u8(KIND_ENTRY);
         self.put_position(at);
@@ -198,7 +218,27 @@ impl FrameBuffer {
         let len =
             u32::try_from(self.bytes.len() - len_at - 4).expect("an entry is bounded by the request size");
         self.bytes[len_at..len_at + 4].copy_from_slice(&len.to_le_bytes());
-        start
+        len_at + 4
+    }
+
+    /// What was added from a place in the frame on.
+    pub(crate) fn added_from(&self, start: usize) -> &[u8] {
+        &self.bytes[start..]
+    }
+
+    /// Once the frame is on the disk, `found` is told where the value is that stands there in the frame.
+    pub(crate) fn tell_place(&mut self, value: Range<usize>, found: Whereabouts) {
+        assert!(HEADER_LEN <= value.start && value.end <= self.bytes.len(), "the value is in the frame");
+        self.values.push((value, found));
+    }
+
+    /// The frame is on the disk, at `offset` of a segment.
+    pub(super) fn tell_places(&mut self, sequence: u32, offset: u32) {
+        for (value, found) in self.values.drain(..) {
+            let len = u32::try_from(value.len()).expect("a value is smaller than a frame");
+            let place = ValuePlace { file: sequence, offset: offset + value.start as u32, len };
+            found.found(place);
+        }
     }
 
     fn put_position(&mut self, at: LogPosition) {
@@ -257,7 +297,7 @@ pub(crate) fn count_zero_sectors(frame: &[u8], offset: usize) -> u16 {
 pub(crate) enum Found {
     /// A frame whose payload lies at `payload` in the file, and where the next one begins.
     Frame {
-        payload: std::ops::Range<usize>,
+        payload: Range<usize>,
         next: usize,
     },
     /// Nothing has been written from here on.
@@ -364,6 +404,16 @@ pub(crate) fn reach(records: &[Record]) -> Reach {
 
 fn first_after(last: Option<LogPosition>) -> u64 {
     last.map_or(0, |last| last.index + 1)
+}
+
+/// Where in `whole` its part begins.
+pub(super) fn offset_in(whole: &Bytes, part: &Bytes) -> usize {
+    if part.is_empty() {
+        return 0;
+    }
+    let offset = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize);
+    let offset = offset.filter(|offset| offset + part.len() <= whole.len());
+    offset.expect("it is a slice of the whole")
 }
 
 /// The records of a frame's payload. `None` if they cannot be what this version wrote.

@@ -117,7 +117,7 @@ mod tests {
     /// A log of five entries, each in a frame of its own.
     fn log(dir: &Path) {
         let disk: Arc<dyn Disk> = Arc::new(Directory::open(dir).expect("a directory"));
-        let (mut wal, _) = Wal::open(disk, false).expect("open");
+        let (mut wal, _) = Wal::open(disk, false, None).expect("open");
         for index in 0..5 {
             let mut buffer = FrameBuffer::new();
             let payload = Bytes::from(vec![index as u8 + 1; 3000]);

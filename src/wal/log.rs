@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    frame::{self, EntryKind, Found, FrameBuffer, HardState, LogPosition, Record},
+    frame::{self, Found, FoundEntry, FrameBuffer, HardState, LogPosition, Record},
     places::Places,
     reader::WalReader,
     segment::{Blank, SEGMENT_LEN, Segment, cut_behind_seal, damaged, file_name, read_written},
@@ -15,7 +15,7 @@ use crate::{
     clock,
     disk::Disk,
     limits::Knob,
-    storage::{StorageError, io_error},
+    storage::{StorageError, Values, io_error},
 };
 
 /// The log as it can be written to.
@@ -36,6 +36,8 @@ pub(crate) struct Wal {
     hard_state: Option<HardState>,
     purged: Option<LogPosition>,
     places: Arc<Mutex<Places>>,
+    /// Who needs values of segments that the log does not need any more.
+    values: Option<Arc<Values>>,
 }
 
 /// What the log said when it was opened.
@@ -45,22 +47,29 @@ pub(crate) struct Recovered {
     pub(crate) purged: Option<LogPosition>,
     pub(crate) committed: Option<LogPosition>,
     /// Contiguous, in order.
-    pub(crate) entries: Vec<(LogPosition, EntryKind, Bytes)>,
+    pub(crate) entries: Vec<FoundEntry>,
     /// Where a torn frame was cut off, if there was one.
     pub(crate) repaired: Option<(PathBuf, u32)>,
 }
 
 impl Wal {
     /// Opens the log on `disk`. Makes an empty one if there is none and it has not begun yet. A frame
-    /// that was being written when the machine stopped is cut off; any other damage is refused.
-    pub(crate) fn open(disk: Arc<dyn Disk>, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
-        Wal::open_with_segments_of(Knob::SegmentBytes.or(SEGMENT_LEN as usize) as u32, disk, has_begun)
+    /// that was being written when the machine stopped is cut off; any other damage is refused. `values` keeps segments
+    /// that the database refers to.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        has_begun: bool,
+        values: Option<Arc<Values>>,
+    ) -> Result<(Wal, Recovered), StorageError> {
+        let segment_len = Knob::SegmentBytes.or(SEGMENT_LEN as usize) as u32;
+        Wal::open_with_segments_of(segment_len, disk, has_begun, values)
     }
 
     fn open_with_segments_of(
         segment_len: u32,
         disk: Arc<dyn Disk>,
         has_begun: bool,
+        values: Option<Arc<Values>>,
     ) -> Result<(Wal, Recovered), StorageError> {
         let mut recovered = Recovered::default();
         let mut places = Places::default();
@@ -82,7 +91,7 @@ impl Wal {
                 return Err(damaged(&path, 0, "the segment before it is missing"));
             }
             let (end, is_sealed) = replay(&*disk, sequence, is_last, &mut recovered, &mut places)?;
-            let last_index = recovered.entries.last().map_or(0, |(at, ..)| at.index);
+            let last_index = recovered.entries.last().map_or(0, |entry| entry.at.index);
             if is_sealed {
                 sealed.push_back((sequence, last_index));
                 ends.push((sequence, end));
@@ -93,10 +102,10 @@ impl Wal {
             }
         }
         let first_needed = recovered.purged.map_or(0, |purged| purged.index + 1);
-        if recovered.entries.first().is_some_and(|(first, ..)| first.index != first_needed) {
+        if recovered.entries.first().is_some_and(|first| first.at.index != first_needed) {
             return Err(damaged(disk.path(), 0, "the oldest entries are missing"));
         }
-        let last_index = recovered.entries.last().map(|(at, ..)| at.index);
+        let last_index = recovered.entries.last().map(|entry| entry.at.index);
         if let Some(last) = last_index {
             let count = recovered.entries.len() as u64;
             assert_eq!(last + 1 - first_needed, count, "the entries that were read are contiguous");
@@ -134,6 +143,7 @@ impl Wal {
             hard_state,
             purged,
             places,
+            values,
         };
         wal.assert_chain();
         Ok((wal, recovered))
@@ -169,6 +179,7 @@ impl Wal {
             self.head.sync()?;
         }
         self.places.lock().wrote(buffer.reach(), self.head.sequence, start, self.head.end());
+        buffer.tell_places(self.head.sequence, start);
         buffer.clear();
         self.head_last_index = last_index.unwrap_or(self.head_last_index);
         self.last_index = last_index.or(self.last_index);
@@ -182,8 +193,8 @@ impl Wal {
         self.hard_state = Some(state);
     }
 
-    /// Notes that entries up to `upto` are not needed, and deletes the segments that hold nothing
-    /// else. A frame that says so is on the disk already.
+    /// Notes that entries up to `upto` are not needed, and lets go of the segments that hold nothing
+    /// else: they are deleted, unless the database refers to values in them. A frame that says so is on the disk already.
     pub(crate) fn purge(&mut self, upto: LogPosition) -> Result<(), StorageError> {
         assert!(self.last_index >= Some(upto.index), "entry {} is released before it is durable", upto.index);
         assert!(
@@ -198,7 +209,13 @@ impl Wal {
             assert!(sequence < self.head.sequence, "the segment that is written to is not removed");
             let name = file_name(sequence);
             self.places.lock().removed(sequence);
-            self.disk.remove(&name).map_err(io_error("remove", &self.disk.path().join(&name)))?;
+            let is_kept = match &self.values {
+                Some(values) => values.keep_segment(sequence)?,
+                None => false,
+            };
+            if !is_kept {
+                self.disk.remove(&name).map_err(io_error("remove", &self.disk.path().join(&name)))?;
+            }
             // One by one: a power loss must not bring back an older segment without a newer one.
             self.disk.sync().map_err(io_error("sync", self.disk.path()))?;
             self.sealed.pop_front();
@@ -349,7 +366,8 @@ fn replay(
                 places.wrote(frame::reach(&records), sequence, offset as u32, next as u32);
                 for record in records {
                     is_sealed |= record == Record::Seal;
-                    recovered.apply(record).map_err(|detail| damaged(path, offset as u32, detail))?;
+                    let applied = recovered.apply(record, sequence, &file);
+                    applied.map_err(|detail| damaged(path, offset as u32, detail))?;
                 }
                 assert!(next > offset, "each frame that is read brings the reader further");
                 offset = next;
@@ -368,25 +386,27 @@ fn replay(
 }
 
 impl Recovered {
-    fn apply(&mut self, record: Record) -> Result<(), &'static str> {
+    /// The record is from `file`, which the segment is read into.
+    fn apply(&mut self, record: Record, sequence: u32, file: &Bytes) -> Result<(), &'static str> {
         match record {
             Record::HardState(state) => self.hard_state = Some(state),
             Record::Entry { at, kind, payload } => {
-                if self.entries.last().is_some_and(|(last, ..)| last.index + 1 != at.index) {
+                if self.entries.last().is_some_and(|last| last.at.index + 1 != at.index) {
                     return Err("an entry is missing before this one");
                 }
-                if self.entries.last().is_some_and(|(last, ..)| last.term > at.term) {
+                if self.entries.last().is_some_and(|last| last.at.term > at.term) {
                     return Err("the term of this entry is lower than the term of the entry before it");
                 }
-                self.entries.push((at, kind, payload));
+                let offset = frame::offset_in(file, &payload) as u32;
+                self.entries.push(FoundEntry { at, kind, payload, sequence, offset });
             }
             Record::Truncate { last } => {
                 let keep = last.map_or(0, |last| last.index);
-                self.entries.retain(|(at, ..)| last.is_some() && at.index <= keep);
+                self.entries.retain(|entry| last.is_some() && entry.at.index <= keep);
             }
             Record::Purge { upto } => {
                 self.purged = self.purged.max(Some(upto));
-                self.entries.retain(|(at, ..)| at.index > upto.index);
+                self.entries.retain(|entry| entry.at.index > upto.index);
             }
             Record::Committed { at } => self.committed = Some(at),
             Record::Seal => {}

@@ -15,7 +15,7 @@ mod places;
 mod reader;
 mod segment;
 
-pub(crate) use frame::{EntryKind, FrameBuffer, HardState, LogPosition, Record};
+pub(crate) use frame::{EntryKind, FoundEntry, FrameBuffer, HardState, LogPosition, Record};
 pub(crate) use inspection::{SegmentFindings, inspect};
 pub(crate) use log::{Recovered, Wal};
 pub(crate) use reader::WalReader;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    frame::{self, EntryKind, Found, LogPosition, Record},
+    frame::{self, Found, FoundEntry, Record},
     places::{Places, Stretch},
     segment::{damaged, file_name},
 };
@@ -18,8 +18,6 @@ use crate::{
     disk::{Disk, DiskFile},
     storage::{StorageError, io_error},
 };
-
-type Entry = (LogPosition, EntryKind, Bytes);
 
 /// A stretch, and the file that it is in.
 type OpenStretch = (Stretch, Box<dyn DiskFile>);
@@ -43,22 +41,22 @@ impl WalReader {
 
     /// The entries from `from` on that are on the disk, before `until`: as many as have no more than
     /// `bytes` together, and one in any case. None if the log does not have `from`.
-    pub(crate) fn read(&self, from: u64, until: u64, bytes: usize) -> Result<Vec<Entry>, StorageError> {
-        let mut entries: Vec<Entry> = Vec::new();
+    pub(crate) fn read(&self, from: u64, until: u64, bytes: usize) -> Result<Vec<FoundEntry>, StorageError> {
+        let mut entries: Vec<FoundEntry> = Vec::new();
         let mut next = from;
         let mut read = 0;
         while next < until {
             let Some((stretch, file)) = self.find(next)? else { break };
             let found = self.entries_in(stretch, &*file)?;
             let before = next;
-            for entry in found.into_iter().filter(|(at, ..)| (from..until).contains(&at.index)) {
-                if entry.0.index != next {
+            for entry in found.into_iter().filter(|entry| (from..until).contains(&entry.at.index)) {
+                if entry.at.index != next {
                     continue;
                 }
-                if !entries.is_empty() && entry.2.len() > bytes.saturating_sub(read) {
+                if !entries.is_empty() && entry.payload.len() > bytes.saturating_sub(read) {
                     return Ok(entries);
                 }
-                read += entry.2.len();
+                read += entry.payload.len();
                 entries.push(entry);
                 next += 1;
                 debug_assert_eq!(next - from, entries.len() as u64, "the entries are contiguous");
@@ -81,13 +79,13 @@ impl WalReader {
     }
 
     /// The entries of a stretch that the log still has.
-    fn entries_in(&self, stretch: Stretch, file: &dyn DiskFile) -> Result<Vec<Entry>, StorageError> {
+    fn entries_in(&self, stretch: Stretch, file: &dyn DiskFile) -> Result<Vec<FoundEntry>, StorageError> {
         let path = self.disk.path().join(file_name(stretch.sequence));
         assert!(stretch.start < stretch.end, "a stretch holds the frame of its first entry");
         let mut bytes = vec![0; (stretch.end - stretch.start) as usize];
         file.read_at(&mut bytes, u64::from(stretch.start)).map_err(io_error("read", &path))?;
         let bytes = Bytes::from(bytes);
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<FoundEntry> = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
             let place = stretch.start as usize + at;
@@ -98,9 +96,13 @@ impl WalReader {
             let unknown = "a record is of a kind that this version does not know";
             for record in records.ok_or_else(|| damaged(&path, place as u32, unknown))? {
                 match record {
-                    Record::Entry { at, kind, payload } => entries.push((at, kind, payload)),
+                    Record::Entry { at, kind, payload } => {
+                        let offset = stretch.start + frame::offset_in(&bytes, &payload) as u32;
+                        let sequence = stretch.sequence;
+                        entries.push(FoundEntry { at, kind, payload, sequence, offset });
+                    }
                     Record::Truncate { last } => {
-                        entries.retain(|(at, ..)| last.is_some_and(|last| at.index <= last.index));
+                        entries.retain(|entry| last.is_some_and(|last| entry.at.index <= last.index));
                     }
                     Record::HardState(_) | Record::Purge { .. } | Record::Committed { .. } | Record::Seal => {
                     }
@@ -109,7 +111,7 @@ impl WalReader {
             assert!(next > 0, "each frame brings the reader further");
             at += next;
         }
-        entries.retain(|(at, ..)| stretch.until.is_none_or(|until| at.index < until));
+        entries.retain(|entry| stretch.until.is_none_or(|until| entry.at.index < until));
         Ok(entries)
     }
 }

@@ -35,6 +35,7 @@ mod guarded;
 mod http;
 mod jwt;
 mod kv;
+mod large_values;
 mod lease;
 mod log;
 mod log_files;

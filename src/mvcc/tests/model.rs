@@ -22,7 +22,7 @@ use crate::{
     },
     pb::{etcdserverpb::RangeResponse, mvccpb},
     storage::{self, Checkpoint, Record},
-    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision, Whereabouts},
 };
 
 /// All changes that were ever made, including those that are compacted.
@@ -476,7 +476,14 @@ impl<'a> Trial<'a> {
             match change {
                 Change::Put { key, value, lease, want_prev } => {
                     let prev = model.get(key);
-                    let done = write.put(store, key.clone(), value.clone(), *lease, *want_prev);
+                    let done = write.put(
+                        store,
+                        key.clone(),
+                        value.clone(),
+                        Whereabouts::default(),
+                        *lease,
+                        *want_prev,
+                    );
                     let prev_kv = prev.clone().filter(|kv| *want_prev && kv.mod_rev >= head);
                     let prev_lease = prev.as_ref().map(|kv| kv.lease).filter(|lease| lease.is_some());
                     assert_eq!(done, PutDone { prev_lease, existed: prev.is_some() });

@@ -19,7 +19,7 @@ use crate::{
         write::PutDone,
     },
     storage::{Checkpoint, Database, Record, StorageError},
-    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision},
+    types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Rev, Revision, Whereabouts},
 };
 
 /// A store and the database under it.
@@ -125,11 +125,11 @@ fn apply(store: &mut Store, write: &mut Write, change: &str) {
     let words: Vec<&str> = change.split_whitespace().collect();
     match words[..] {
         ["put", key, value] => {
-            write.put(store, bytes(key), bytes(value), LeaseId::NONE, false);
+            write.put(store, bytes(key), bytes(value), Whereabouts::default(), LeaseId::NONE, false);
         }
         ["put", key, value, lease] => {
             let lease = LeaseId(lease.parse().expect("a lease"));
-            write.put(store, bytes(key), bytes(value), lease, false);
+            write.put(store, bytes(key), bytes(value), Whereabouts::default(), lease, false);
         }
         ["del", keys] => drop(delete(store, write, &range(keys), false)),
         _ => panic!("no such change: {change}"),
@@ -528,7 +528,7 @@ fn a_write_sees_its_own_changes_and_so_does_a_later_reader_with_a_hold() {
     let mut write = store.begin();
     let mut moments = vec![write.now()];
     assert_eq!(write.rev(), Rev(3));
-    let put = write.put(store, bytes("a"), bytes("2"), LeaseId(5), true);
+    let put = write.put(store, bytes("a"), bytes("2"), Whereabouts::default(), LeaseId(5), true);
     assert_eq!(put, PutDone { existed: true, prev_lease: None });
     assert_eq!(write.rev(), Rev(4));
     moments.push(write.now());
@@ -537,7 +537,7 @@ fn a_write_sees_its_own_changes_and_so_does_a_later_reader_with_a_hold() {
     assert_eq!(deleted, [(bytes("a"), LeaseId(5)), (bytes("b"), LeaseId::NONE)]);
     moments.push(write.now());
     assert_eq!(store.lookup(b"a"), None);
-    let put = write.put(store, bytes("a"), bytes("3"), LeaseId::NONE, true);
+    let put = write.put(store, bytes("a"), bytes("3"), Whereabouts::default(), LeaseId::NONE, true);
     assert_eq!(put, PutDone { existed: false, prev_lease: None });
     moments.push(write.now());
 
@@ -654,7 +654,7 @@ fn a_piece_of_history_ends_at_a_bound_of_bytes() {
     for _ in 0..5 {
         let mut write = bench.store.begin();
         let value = Bytes::from(vec![7; 400_000]);
-        write.put(&mut bench.store, bytes("a"), value, LeaseId::NONE, false);
+        write.put(&mut bench.store, bytes("a"), value, Whereabouts::default(), LeaseId::NONE, false);
         write.commit(&mut bench.store);
     }
     let next = |store: &Store| history(store, 2, 100).expect("a sound database").next;
@@ -751,7 +751,7 @@ fn put_many(bench: &mut Bench, value: &str) {
     let mut write = bench.store.begin();
     for number in 0..3000 {
         let key = Bytes::from(format!("{number:05}"));
-        write.put(&mut bench.store, key, bytes(value), LeaseId::NONE, false);
+        write.put(&mut bench.store, key, bytes(value), Whereabouts::default(), LeaseId::NONE, false);
     }
     write.commit(&mut bench.store);
 }
@@ -939,7 +939,7 @@ fn removals_do_not_gather() {
     let count = CHECKPOINT_REMOVALS_MAX + 10;
     for number in 0..count {
         let key = Bytes::from(number.to_string());
-        write.put(&mut bench.store, key, bytes("old"), LeaseId::NONE, false);
+        write.put(&mut bench.store, key, bytes("old"), Whereabouts::default(), LeaseId::NONE, false);
     }
     delete(&mut bench.store, &mut write, &KeyRange::all(), false);
     write.commit(&mut bench.store);
@@ -1057,7 +1057,7 @@ fn compaction_is_finished_with_its_last_removal() {
         let mut write = bench.store.begin();
         for number in 0..=CHECKPOINT_REMOVALS_MAX {
             let key = Bytes::from(number.to_string());
-            write.put(&mut bench.store, key, bytes(value), LeaseId::NONE, false);
+            write.put(&mut bench.store, key, bytes(value), Whereabouts::default(), LeaseId::NONE, false);
         }
         write.commit(&mut bench.store);
     }

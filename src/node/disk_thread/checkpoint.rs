@@ -113,16 +113,16 @@ impl Checkpointer {
 
     /// Stores a checkpoint that was held back. False if the disk still has no room for it.
     fn settle(&mut self) -> Result<bool, StorageError> {
-        let Some(committed) = self.held_back.take() else { return Ok(true) };
-        if !self.database.holds_back() {
-            // A snapshot took the place of the database, and with it of this checkpoint.
-            return Ok(true);
-        }
-        if !self.database.settle()? {
-            self.held_back = Some(committed);
+        let was_held_back = self.database.holds_back();
+        if was_held_back && !self.database.settle()? {
             return Ok(false);
         }
-        self.stored(committed)?;
+        // Values that were moved may be held back too, and are no checkpoint.
+        let Some(committed) = self.held_back.take() else { return Ok(true) };
+        // Otherwise a snapshot took the place of the database, and with it of this checkpoint.
+        if was_held_back {
+            self.stored(committed)?;
+        }
         Ok(true)
     }
 
@@ -150,7 +150,7 @@ impl Checkpointer {
         if !self.log.reserve_next_segment()? {
             full.push(self.log.dir());
         }
-        if self.held_back.is_some() || !self.reserve.fill()? {
+        if self.database.holds_back() || !self.reserve.fill()? {
             full.push(self.database.dir().to_owned());
         }
         self.space.note(full);
@@ -159,9 +159,9 @@ impl Checkpointer {
 
     /// A database that holds something back has not the file that a copy of it would replace.
     pub(super) fn verify_settled(&self) -> Result<(), StorageError> {
-        match self.held_back {
-            None => Ok(()),
-            Some(_) => Err(StorageError::NoSpace { what: "a checkpoint", path: self.path() }),
+        match self.database.holds_back() {
+            false => Ok(()),
+            true => Err(StorageError::NoSpace { what: "a checkpoint", path: self.path() }),
         }
     }
 

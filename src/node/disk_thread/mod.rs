@@ -1,4 +1,4 @@
-//! The disk thread: checkpoints, compaction, defragmentation, scrubbing.
+//! The disk thread: checkpoints, compaction, values that are moved, defragmentation, scrubbing.
 //!
 //! This thread alone writes the database, and it is a thread of its own because it waits for the
 //! disk. A checkpoint takes what was applied since the one before, with the log index that this
@@ -14,6 +14,7 @@ mod defragmentation;
 mod orders;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::{
     sync::Arc,
@@ -23,7 +24,7 @@ use std::{
 pub(crate) use checkpoint::Checkpointer;
 pub(crate) use orders::Orders;
 
-use self::{compaction::Compaction, defragmentation::Defragmenter};
+use self::{compaction::Compaction, defragmentation::Defragmenter, values::ValueKeeper};
 use super::scrub::Scrubber;
 use crate::{clock, limits, storage::StorageError, sync::watch, turn::Wait};
 
@@ -33,6 +34,7 @@ pub(crate) struct DiskThread {
     checkpointer: Checkpointer,
     compaction: Compaction,
     defragmenter: Defragmenter,
+    values: ValueKeeper,
     scrubber: Scrubber,
     checkpoint_due: Instant,
     scrub_due: Instant,
@@ -55,6 +57,7 @@ impl DiskThread {
             checkpointer,
             compaction: Compaction::new(compaction_stride_keys, compaction_pause),
             defragmenter: Defragmenter::default(),
+            values: ValueKeeper::new(now),
             scrubber: Scrubber::new(now),
             checkpoint_due: now + limits::CHECKPOINT_INTERVAL,
             scrub_due: now + limits::SCRUB_INTERVAL,
@@ -114,6 +117,7 @@ impl DiskThread {
         }
         if !self.defragmenter.is_copying() {
             self.compaction.turn(&mut self.checkpointer, &self.damage, now)?;
+            self.values.turn(&self.checkpointer, &self.damage, now)?;
         }
         self.defragmenter.turn(&self.orders, &mut self.checkpointer, &mut self.compaction, now)?;
         if now >= self.scrub_due {
@@ -129,10 +133,11 @@ impl DiskThread {
         if self.defragmenter.is_busy() {
             return Wait::No;
         }
-        match self.compaction.next_stride_after() {
-            Some(pause) => Wait::Until(clock::now() + pause),
-            None => Wait::Until(self.checkpoint_due),
-        }
+        let due = match self.compaction.next_stride_after() {
+            Some(pause) => clock::now() + pause,
+            None => self.checkpoint_due,
+        };
+        Wait::Until(self.values.next_slice().map_or(due, |slice| slice.min(due)))
     }
 
     fn checkpoint(&mut self, now: Instant) -> Result<(), StorageError> {

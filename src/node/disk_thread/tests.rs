@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use crate::{
-    apply::{Command, Put},
+    apply::{Command, Op, Put, Txn},
     config::Config,
     node::{self, Node, Running},
     telemetry::Metrics,
@@ -24,19 +24,20 @@ async fn member_with(megabytes: u32) -> (Running, Node, TempDir) {
     let config = Config::of_flags(&[&format!("--data-dir={}", data_dir.path().display())]);
     let metrics = std::sync::Arc::new(Metrics::new(&config));
     let (running, node) = node::start(config, metrics);
-    for number in 0..megabytes {
-        put(&node, number, vec![7; 1_000_000]).await;
+    // Larger values would not be in the database.
+    for megabyte in 0..megabytes {
+        let puts = (0..500).map(|number| {
+            let key = format!("key {megabyte} {number}").into();
+            Op::Put(Put::new(key, Some(vec![7; 2000].into()), Some(LeaseId::NONE), false))
+        });
+        let txn = Txn { success: puts.collect(), ..Txn::default() };
+        node.propose(Command::Txn(txn).by(Caller::Nobody)).await.expect("there is room");
     }
     (running, node, data_dir)
 }
 
 async fn put(node: &Node, number: u32, value: Vec<u8>) {
-    let put = Put {
-        key: format!("key {number}").into(),
-        value: Some(Bytes::from(value)),
-        lease: Some(LeaseId::NONE),
-        prev_kv: false,
-    };
+    let put = Put::new(format!("key {number}").into(), Some(Bytes::from(value)), Some(LeaseId::NONE), false);
     node.propose(Command::Put(put).by(Caller::Nobody)).await.expect("there is room");
 }
 

@@ -59,7 +59,7 @@ struct Follower {
 
 fn open_log(disk: &MemoryDisk, has_begun: bool, replica: &Replica, metrics: Arc<Metrics>) -> LogStore {
     let disk = Arc::new(disk.clone());
-    let log = LogStore::open(disk, has_begun, replica.applied(), replica.installed(), 3, metrics);
+    let log = LogStore::open(disk, has_begun, replica.applied(), replica.installed(), 3, None, metrics);
     log.expect("the log can be opened")
 }
 

@@ -229,10 +229,10 @@ fn a_log_beyond_reach_is_named() {
 async fn a_start_names_the_term_that_the_log_has_come_to() {
     let disk = Arc::new(MemoryDisk::default());
     let metrics = || Arc::new(Metrics::new(&Config::of_flags(&[])));
-    let mut log = LogStore::open(disk.clone(), false, None, None, 3, metrics()).expect("a new log");
+    let mut log = LogStore::open(disk.clone(), false, None, None, 3, None, metrics()).expect("a new log");
     log.save_vote(&vote(u64::MAX, LEADER, true)).await.expect("it is stored");
     drop(log);
-    let refused = LogStore::open(disk, true, None, None, 3, metrics());
+    let refused = LogStore::open(disk, true, None, None, 3, None, metrics());
     let error = refused.err().expect("the start is refused").to_string();
     assert!(error.contains("damaged: the log has come to term 18446744073709551615"), "{error}");
 }

@@ -170,7 +170,7 @@ fn a_state_with_a_part_of_an_entry_is_known_as_such() {
     let open = || Database::open(Arc::new(disk.clone()), std::path::Path::new("db"), 0).expect("a database");
     let apply = |replica: &mut Replica, number: u64, value| {
         let key = Bytes::from(format!("k{number}"));
-        let put = Put { key, value, lease: Some(LeaseId::NONE), prev_kv: false };
+        let put = Put::new(key, value, Some(LeaseId::NONE), false);
         let request = Command::Put(put).by(Caller::Nobody);
         let log_id = codec::log_id(LogPosition { term: 1, index: replica.applied_index() + 1 });
         replica.begin_entry(log_id);

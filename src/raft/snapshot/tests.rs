@@ -44,7 +44,7 @@ use crate::{
         message,
         typ::{Batch, Entry, LogId, Vote},
     },
-    storage::Table,
+    storage::{Table, Values},
     sync::watch,
     telemetry::Metrics,
     types::{Caller, LeaseId, Rev},
@@ -81,12 +81,12 @@ fn leader_vote() -> Vote {
 }
 
 fn entry(index: u64, value: usize) -> Entry {
-    let put = Put {
-        key: format!("k{:04}", index % 97).into(),
-        value: Some(vec![index as u8; value].into()),
-        lease: Some(LeaseId::NONE),
-        prev_kv: false,
-    };
+    let put = Put::new(
+        format!("k{:04}", index % 97).into(),
+        Some(vec![index as u8; value].into()),
+        Some(LeaseId::NONE),
+        false,
+    );
     let commands: Arc<[Request]> = vec![Command::Put(put).by(Caller::Nobody)].into();
     Entry { log_id: at(index), payload: EntryPayload::Normal(Batch { commands, tag: None, began: None }) }
 }
@@ -124,12 +124,15 @@ impl Member {
         own: &'static str,
     ) -> Result<Member, String> {
         let text = |error: &dyn fmt::Display| error.to_string();
-        let database = Database::open(snap, Path::new("db"), 1 << 20).map_err(|error| text(&error))?;
+        let values = Arc::new(Values::open(wal.clone()).map_err(|error| text(&error))?);
+        let database = Database::open_with(snap, Path::new("db"), 1 << 20, Some(values));
+        let database = database.map_err(|error| text(&error))?;
         let database = Arc::new(database);
         let own_cells = vec![(IDENTITY.into(), Some(own.into())), (JOINED.into(), None)];
         let replica = Replica::open(database.clone()).map_err(|error| text(&error))?;
         let (applied, installed) = (replica.applied(), replica.installed());
-        let log = LogStore::open(wal, has_begun, applied, installed, 3, metrics());
+        let log =
+            LogStore::open(wal, has_begun, applied, installed, 3, database.values().cloned(), metrics());
         let log = log.map_err(|error| text(&error))?;
         let rev = replica.state.mvcc.rev_current();
         let replica = Arc::new(ReplicaLock::new(replica));

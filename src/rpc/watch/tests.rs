@@ -171,9 +171,7 @@ impl Drop for Stage {
 fn change(key: &str, value: &Option<Bytes>) -> Op {
     let key = Bytes::copy_from_slice(key.as_bytes());
     match value {
-        Some(value) => {
-            Op::Put(Put { key, value: Some(value.clone()), lease: Some(LeaseId::NONE), prev_kv: false })
-        }
+        Some(value) => Op::Put(Put::new(key, Some(value.clone()), Some(LeaseId::NONE), false)),
         None => Op::DeleteRange(DeleteRange { range: KeyRange::Point(key), prev_kv: false }),
     }
 }

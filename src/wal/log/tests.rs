@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     disk::{Directory, memory::MemoryDisk},
-    wal::frame::SECTOR,
+    wal::frame::{EntryKind, SECTOR},
 };
 
 fn disk(dir: &Path) -> Arc<dyn Disk> {
@@ -53,13 +53,13 @@ fn written(dir: &Path) -> usize {
 }
 
 fn indexes(recovered: &Recovered) -> Vec<u64> {
-    recovered.entries.iter().map(|(at, ..)| at.index).collect()
+    recovered.entries.iter().map(|entry| entry.at.index).collect()
 }
 
 #[test]
 fn what_was_appended_comes_back() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
     for index in 0..50 {
         write(&mut wal, index, &payload(index));
     }
@@ -70,17 +70,17 @@ fn what_was_appended_comes_back() {
     wal.append(&mut buffer, None).expect("append");
     drop(wal);
 
-    let (_, recovered) = Wal::open(disk(dir.path()), false).expect("open");
+    let (_, recovered) = Wal::open(disk(dir.path()), false, None).expect("open");
     assert_eq!(recovered.hard_state, Some(state));
     assert_eq!(indexes(&recovered), (0..40).collect::<Vec<_>>());
-    assert!(recovered.entries.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
+    assert!(recovered.entries.iter().all(|entry| entry.payload[..] == payload(entry.at.index)));
     assert_eq!(recovered.repaired, None);
 }
 
 #[test]
 fn segments_rotate_and_are_deleted_once_purged() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
     let big = vec![7u8; 9 * 1024 * 1024];
     for index in 0..20 {
         write(&mut wal, index, &big);
@@ -95,7 +95,7 @@ fn segments_rotate_and_are_deleted_once_purged() {
     assert_eq!(wal.sealed().len(), 1);
     drop(wal);
 
-    let (_, recovered) = Wal::open(disk(dir.path()), false).expect("open");
+    let (_, recovered) = Wal::open(disk(dir.path()), false, None).expect("open");
     assert_eq!(recovered.purged, Some(upto));
     assert_eq!(indexes(&recovered), (9..20).collect::<Vec<_>>());
 }
@@ -104,7 +104,7 @@ fn segments_rotate_and_are_deleted_once_purged() {
 #[test]
 fn a_log_whose_terms_fall_is_refused() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
     let mut buffer = FrameBuffer::new();
     for (index, term) in [4, 3].into_iter().enumerate() {
         let at = LogPosition { term, index: index as u64 };
@@ -112,7 +112,7 @@ fn a_log_whose_terms_fall_is_refused() {
     }
     wal.append(&mut buffer, Some(1)).expect("append");
     drop(wal);
-    let error = Wal::open(disk(dir.path()), true).expect_err("terms do not fall").to_string();
+    let error = Wal::open(disk(dir.path()), true, None).expect_err("terms do not fall").to_string();
     assert!(error.contains("the term of this entry is lower"), "{error}");
 }
 
@@ -122,7 +122,7 @@ fn a_log_whose_terms_fall_is_refused() {
 fn a_torn_tail_is_repaired() {
     for lost_sector in 0..6 {
         let dir = tempfile::tempdir().expect("tempdir");
-        let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+        let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
         for index in 0..10 {
             write(&mut wal, index, &payload(index));
         }
@@ -139,12 +139,12 @@ fn a_torn_tail_is_repaired() {
         let file = fs::File::options().write(true).open(head_file(dir.path())).expect("open");
         file.write_all_at(&before[sector..sector + SECTOR], sector as u64).expect("tear");
 
-        let (mut wal, recovered) = Wal::open(disk(dir.path()), false).expect("a torn tail is repaired");
+        let (mut wal, recovered) = Wal::open(disk(dir.path()), false, None).expect("a torn tail is repaired");
         assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "sector {lost_sector}");
         assert!(recovered.repaired.is_some());
         write(&mut wal, 10, b"again");
         drop(wal);
-        let (_, recovered) = Wal::open(disk(dir.path()), false).expect("open");
+        let (_, recovered) = Wal::open(disk(dir.path()), false, None).expect("open");
         assert_eq!(recovered.entries.len(), 11);
         assert_eq!(fs::metadata(head_file(dir.path())).expect("stat").len(), u64::from(SEGMENT_LEN));
     }
@@ -153,7 +153,7 @@ fn a_torn_tail_is_repaired() {
 #[test]
 fn a_flipped_bit_is_refused_and_the_file_is_named() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
     for index in 0..10 {
         write(&mut wal, index, &payload(index));
     }
@@ -164,7 +164,7 @@ fn a_flipped_bit_is_refused_and_the_file_is_named() {
     for place in (0..end).step_by(13).chain(end - 40..end) {
         let file = fs::File::options().write(true).open(&path).expect("open");
         file.write_all_at(&[good[place] ^ 0x10], place as u64).expect("flip");
-        match Wal::open(disk(dir.path()), false) {
+        match Wal::open(disk(dir.path()), false, None) {
             // Padding is not covered, and holds nothing.
             Ok((_, recovered)) => {
                 assert_eq!(indexes(&recovered), (0..10).collect::<Vec<_>>(), "byte {place}")
@@ -178,12 +178,13 @@ fn a_flipped_bit_is_refused_and_the_file_is_named() {
 #[test]
 fn a_log_that_is_gone_is_not_begun_again() {
     let dir = tempfile::tempdir().expect("tempdir");
-    assert!(Wal::open(disk(dir.path()), true).is_err());
+    assert!(Wal::open(disk(dir.path()), true, None).is_err());
     assert!(fs::read_dir(dir.path()).expect("list").next().is_none(), "nothing was made up");
 }
 
 fn read(wal: &Wal, from: u64, until: u64, bytes: usize) -> Vec<(LogPosition, EntryKind, Bytes)> {
-    wal.reader().read(from, until, bytes).expect("the log can be read")
+    let found = wal.reader().read(from, until, bytes).expect("the log can be read");
+    found.into_iter().map(|entry| (entry.at, entry.kind, entry.payload)).collect()
 }
 
 /// Whatever is asked for is found, before and after the log is opened again, however it was cut
@@ -191,7 +192,7 @@ fn read(wal: &Wal, from: u64, until: u64, bytes: usize) -> Vec<(LogPosition, Ent
 #[test]
 fn entries_are_read_back_from_anywhere() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
     // What the log holds, by index: the term says which of them it is.
     let mut expected: Vec<LogPosition> = Vec::new();
     let mut random = 12345_u64;
@@ -232,13 +233,13 @@ fn entries_are_read_back_from_anywhere() {
         assert_eq!(all.len(), expected.len());
         assert!(read(&wal, expected.len() as u64, u64::MAX, usize::MAX).is_empty());
         drop(wal);
-        wal = Wal::open(disk(dir.path()), true).expect("open").0;
+        wal = Wal::open(disk(dir.path()), true, None).expect("open").0;
     }
 }
 
 /// Three segments, of which two are sealed. Each entry has four megabytes.
 fn three_segments(dir: &Path) -> (Wal, u64) {
-    let (mut wal, _) = Wal::open(disk(dir), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir), false, None).expect("open");
     let piece = vec![7_u8; 4 * 1024 * 1024];
     let mut count = 0;
     while wal.sealed().len() < 2 {
@@ -270,7 +271,7 @@ fn a_segment_that_goes_on_behind_its_seal_is_read_to_the_seal() {
     // While the log is open.
     assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
     drop(wal);
-    let (wal, recovered) = Wal::open(disk(dir.path()), true).expect("open");
+    let (wal, recovered) = Wal::open(disk(dir.path()), true, None).expect("open");
     assert_eq!(indexes(&recovered), (0..count).collect::<Vec<_>>());
     assert_eq!(read(&wal, 0, u64::MAX, usize::MAX).len() as u64, count);
     assert_eq!([1, 2].map(|sequence| bytes_on_disk(dir.path(), sequence)), sealed_bytes);
@@ -285,7 +286,7 @@ fn a_log_whose_last_segment_is_sealed_goes_on_in_a_new_one() {
     fs::remove_file(dir.path().join(file_name(3))).expect("remove");
     fs::write(dir.path().join("00000003.new"), "not even a frame").expect("write");
     reserve_again(dir.path(), 2);
-    let (mut wal, recovered) = Wal::open(disk(dir.path()), true).expect("open");
+    let (mut wal, recovered) = Wal::open(disk(dir.path()), true, None).expect("open");
     let until = count - 1;
     assert_eq!(indexes(&recovered), (0..until).collect::<Vec<_>>());
     assert!(!dir.path().join("00000003.new").exists());
@@ -307,7 +308,7 @@ fn a_segment_without_the_frame_that_it_began_with_is_refused() {
         drop(wal);
         let path = dir.path().join(file_name(3));
         fs::write(&path, &contents).expect("write");
-        let error = Wal::open(disk(dir.path()), true).expect_err("a vote may be missing").to_string();
+        let error = Wal::open(disk(dir.path()), true, None).expect_err("a vote may be missing").to_string();
         assert!(error.contains("00000003.wal is damaged: at byte 0"), "{error}");
         assert_eq!(fs::metadata(&path).expect("stat").len(), contents.len() as u64, "nothing was changed");
     }
@@ -366,7 +367,7 @@ fn a_log_without_space_for_a_segment_goes_on_when_there_is_some() {
 }
 
 fn open_small(disk: &MemoryDisk, has_begun: bool) -> Result<(Wal, Recovered), StorageError> {
-    Wal::open_with_segments_of(16 * 1024, Arc::new(disk.clone()), has_begun)
+    Wal::open_with_segments_of(16 * 1024, Arc::new(disk.clone()), has_begun, None)
 }
 
 /// What was acknowledged before the power failed.
@@ -438,20 +439,20 @@ fn what_was_acknowledged_survives_a_power_loss_at_any_operation() {
             let opened = open_small(&found, acknowledged.last.is_some());
             let (mut wal, recovered) = opened.unwrap_or_else(|error| panic!("{operation}, {way}: {error}"));
             let indexes = indexes(&recovered);
-            let last = recovered.entries.last().map(|(at, ..)| at.index);
+            let last = recovered.entries.last().map(|entry| entry.at.index);
             assert!(last >= acknowledged.last, "{operation}, {way}: {last:?} after {acknowledged:?}");
             assert!(last <= Some(acknowledged.last.map_or(0, |last| last + 1)), "{operation}, {way}");
             let purged = recovered.purged.map(|purged| purged.index);
             assert!(purged >= acknowledged.purged, "{operation}, {way}");
             let first = purged.map_or(0, |purged| purged + 1);
             assert_eq!(indexes, (first..last.map_or(0, |last| last + 1)).collect::<Vec<_>>());
-            assert!(recovered.entries.iter().all(|(at, _, bytes)| bytes[..] == payload(at.index)));
+            assert!(recovered.entries.iter().all(|entry| entry.payload[..] == payload(entry.at.index)));
             assert!(recovered.hard_state.map_or(0, |state| state.term) >= acknowledged.term);
             let next = last.map_or(0, |last| last + 1);
             write(&mut wal, next, b"after the power loss");
             drop(wal);
             let (_, recovered) = open_small(&found, true).expect("open");
-            assert_eq!(recovered.entries.last().map(|(at, ..)| at.index), Some(next));
+            assert_eq!(recovered.entries.last().map(|entry| entry.at.index), Some(next));
         }
     }
 }
@@ -459,7 +460,7 @@ fn what_was_acknowledged_survives_a_power_loss_at_any_operation() {
 #[test]
 fn only_the_owner_can_read_a_segment() {
     let dir = tempfile::tempdir().expect("tempdir");
-    drop(Wal::open(disk(dir.path()), false).expect("open"));
+    drop(Wal::open(disk(dir.path()), false, None).expect("open"));
     let mode = fs::metadata(head_file(dir.path())).expect("stat").mode();
     assert_eq!(mode & 0o777, 0o600);
 }
@@ -468,7 +469,7 @@ fn only_the_owner_can_read_a_segment() {
 #[test]
 fn reading_a_long_log_costs_its_length() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (mut wal, _) = Wal::open(disk(dir.path()), false).expect("open");
+    let (mut wal, _) = Wal::open(disk(dir.path()), false, None).expect("open");
     let piece = vec![7_u8; 32 * 1024];
     let count = 5000;
     for first in (0..count).step_by(20) {
@@ -544,7 +545,7 @@ proptest! {
                 }
             }
         }
-        match Wal::open(disk(dir.path()), true) {
+        match Wal::open(disk(dir.path()), true, None) {
             Ok((wal, recovered)) => {
                 let found = read(&wal, indexes(&recovered).first().copied().unwrap_or(0), u64::MAX, usize::MAX);
                 prop_assert!(found.len() >= recovered.entries.len());
