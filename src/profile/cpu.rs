@@ -61,7 +61,6 @@ fn make(time: Duration, is_given_up: &dyn Fn() -> bool) -> Result<Vec<u8>, Strin
         values: &[("samples", "count"), ("cpu", "nanoseconds")],
         shown: None,
         period: (("cpu", "nanoseconds"), PERIOD_NANOS),
-        left_out: None,
         began,
         took,
     };

@@ -23,8 +23,6 @@ pub(super) struct Shape {
     pub(super) shown: Option<&'static str>,
     /// What lies between two samples, and how much of it.
     pub(super) period: (Kind, i64),
-    /// Functions that are left out, together with what they call: an expression for the whole name.
-    pub(super) left_out: Option<&'static str>,
     /// When the first sample was taken, as the time since 1970, and how long after it the last one was.
     pub(super) began: Duration,
     pub(super) took: Duration,
@@ -63,7 +61,6 @@ impl Encoder {
         let profile = Profile {
             sample_type,
             sample: samples,
-            drop_frames: tables.text(shape.left_out.unwrap_or_default()),
             default_sample_type: tables.text(shape.shown.unwrap_or_default()),
             location: tables.locations,
             function: tables.functions,

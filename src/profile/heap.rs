@@ -24,9 +24,6 @@ use super::{
 };
 use crate::{clock, threads};
 
-/// The allocator's own functions, which are the innermost of every stack.
-const LEFT_OUT: &str = "_rjem_.*|.*jemalloc.*|prof_.*|.*__rust_(alloc|realloc|alloc_zeroed)|.*__rustc.*|<?alloc::(alloc|raw_vec)::.*";
-
 /// Go's names, in Go's order.
 const VALUES: &[Kind] = &[
     ("alloc_objects", "count"),
@@ -113,12 +110,9 @@ fn read(control: &mut JemallocProfCtl) -> Result<String, HeapError> {
 
 fn encode(dump: &Dump, shown: Shown, began: Duration, took: Duration) -> Result<Vec<u8>, HeapError> {
     let mut encoder = Encoder::new();
-    let mut locations = HashMap::new();
+    let mut names = HashMap::new();
     for (stack, counts) in &dump.stacks {
-        let mut locate = |address: &u64| {
-            *locations.entry(*address).or_insert_with(|| encoder.location(&symbols(*address)))
-        };
-        let stack = stack.iter().map(&mut locate).collect();
+        let stack = locate(stack, &mut names, &mut encoder);
         let Counts { objects_allocated, bytes_allocated, objects_in_use, bytes_in_use } = *counts;
         let values = vec![objects_allocated, bytes_allocated, objects_in_use, bytes_in_use];
         encoder.sample(stack, values, None);
@@ -130,11 +124,37 @@ fn encode(dump: &Dump, shown: Shown, began: Duration, took: Duration) -> Result<
             Shown::Allocated => "alloc_space",
         }),
         period: (("space", "bytes"), dump.interval as i64),
-        left_out: Some(LEFT_OUT),
         began,
         took,
     };
     Ok(encoder.finish(&shape)?)
+}
+
+/// The places of a stack, without the innermost ones that only allocate: so memory counts for the function that wanted it,
+/// and not for `Vec`.
+fn locate(stack: &[u64], names: &mut HashMap<u64, Vec<Symbol>>, encoder: &mut Encoder) -> Vec<u64> {
+    let mut locations = Vec::new();
+    for address in stack {
+        let symbols: &[Symbol] = names.entry(*address).or_insert_with(|| symbols(*address));
+        let allocating = match locations.is_empty() {
+            true => symbols.iter().take_while(|symbol| only_allocates(symbol)).count(),
+            false => 0,
+        };
+        if allocating < symbols.len() {
+            locations.push(encoder.location(&symbols[allocating..]));
+        }
+    }
+    locations
+}
+
+/// Whether it is a function of the allocator or of the standard library. Inlined ones are named without their path, and then
+/// their files tell.
+fn only_allocates(symbol: &Symbol) -> bool {
+    const FILES: [&str; 4] = ["jemalloc", "/library/alloc/", "/library/core/", "/library/std/"];
+    const NAMES: [&str; 6] = ["_rjem_", "prof_", "__rust", "alloc::", "core::", "std::"];
+    let (name, file) = (symbol.name(), symbol.filename());
+    let name = name.trim_start_matches('<');
+    FILES.iter().any(|part| file.contains(part)) || NAMES.iter().any(|start| name.starts_with(start))
 }
 
 /// The functions at a return address; inlined ones first.
