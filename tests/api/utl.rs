@@ -223,8 +223,9 @@ async fn the_database_of_a_stopped_member_is_defragmented() {
     }
     let mut server = Launch::subject().start();
     let client = server.client();
-    for number in 0..400 {
-        client.put(format!("k{number}"), vec![b'v'; 20_000]).await;
+    // Larger values are not in the database.
+    for number in 0..1000 {
+        client.put(format!("k{number}"), vec![b'v'; 2000]).await;
     }
     let range_end = prefix_end(b"k");
     let all = DeleteRangeRequest { key: "k".into(), range_end, ..DeleteRangeRequest::default() };
