@@ -93,6 +93,13 @@ fn a_few_seeds_are_clean() {
     }
 }
 
+/// The planted bug that the environment names.
+fn planted_bug() -> Option<Bug> {
+    let name = env::var("RETCD_SIM_BUG").ok()?;
+    let bug = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    Some(bug.unwrap_or_else(|| panic!("there is no bug {name}")))
+}
+
 /// Runs the seeds that the environment names, for `scripts/sim`: one line for each, and for each that fails the
 /// faults that it needs.
 #[test]
@@ -111,7 +118,7 @@ fn the_seeds_of_the_environment() {
     let seconds = number("RETCD_SIM_SECONDS", u64::MAX);
     let began = Instant::now();
     while seed < until && began.elapsed().as_secs() < seconds {
-        let plan = Plan::of_seed(seed);
+        let plan = Plan { planted: planted_bug(), ..Plan::of_seed(seed) };
         if is_repeated {
             match difference(&plan) {
                 None => {
@@ -160,7 +167,8 @@ fn the_seeds_of_the_environment() {
 fn every_planted_bug_is_found() {
     let seeds_max = env::var("RETCD_SIM_BUG_SEEDS").map_or(200, |text| text.parse().expect("a number"));
     let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    let only = planted_bug();
+    for bug in Bug::ALL.into_iter().filter(|bug| only.is_none_or(|only| only == *bug)) {
         let found = (0..seeds_max).find_map(|seed| {
             let plan = Plan { planted: Some(bug), ..Plan::of_seed(seed) };
             let failure = played(&plan).err()?;
