@@ -109,7 +109,7 @@ impl Tables {
     }
 
     fn function(&mut self, symbol: &Symbol) -> u64 {
-        let (name, system_name) = (self.text(&symbol.name()), self.text(&symbol.sys_name()));
+        let (name, system_name) = (self.text(&full_name(symbol)), self.text(&symbol.sys_name()));
         let filename = self.text(&symbol.filename());
         let next = self.functions.len() as u64 + 1;
         let id = *self.function_ids.entry((system_name, filename)).or_insert(next);
@@ -129,5 +129,53 @@ impl Tables {
             self.locations.push(Location { id, address: 0, line });
         }
         id
+    }
+}
+
+/// With the path of its module. The debug information of a release build has the bare names of functions, and then their files
+/// tell.
+fn full_name(symbol: &Symbol) -> String {
+    let name = symbol.name();
+    match module(&symbol.filename()) {
+        Some(module) if !name.contains("::") => format!("{module}::{name}"),
+        _ => name,
+    }
+}
+
+/// The module that is in a file; `None` if it is no file of Rust.
+fn module(file: &str) -> Option<String> {
+    let (folder, inside) = file.strip_suffix(".rs")?.rsplit_once("src/")?;
+    let folder = folder.trim_end_matches('/');
+    let is_of_others = ["/registry/", "/checkouts/", "/library/"].iter().any(|part| folder.contains(part));
+    let of_others = || {
+        let name = folder.rsplit('/').next().unwrap_or_default();
+        match name.rsplit_once('-') {
+            Some((name, version)) if version.starts_with(|first: char| first.is_ascii_digit()) => name,
+            _ => name,
+        }
+    };
+    let package = if is_of_others { of_others() } else { env!("CARGO_PKG_NAME") };
+    let modules = inside.split('/').filter(|module| !matches!(*module, "lib" | "main" | "mod"));
+    Some([package].into_iter().chain(modules).collect::<Vec<_>>().join("::").replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_known_by_its_file() {
+        for (file, expected) in [
+            ("src/main.rs", "retcd"),
+            ("/a/b/src/mvcc/index.rs", "retcd::mvcc::index"),
+            ("/home/.cargo/registry/src/index-1/tracing-core-0.1.36/src/lib.rs", "tracing_core"),
+            ("/home/.cargo/registry/src/index-1/redb-4.4.0/src/tree_store/mod.rs", "redb::tree_store"),
+            ("/rustc/abc/library/alloc/src/raw_vec/mod.rs", "alloc::raw_vec"),
+        ] {
+            assert_eq!(module(file).as_deref(), Some(expected), "{file}");
+        }
+        for file in ["Unknown", "/build/glibc/clone3.S", "/home/jemalloc/src/prof.c"] {
+            assert_eq!(module(file), None, "{file}");
+        }
     }
 }
