@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     dice::Dice,
     network::{Network, Port},
+    panics,
     wires::Wires,
 };
 use crate::{
@@ -175,6 +176,7 @@ impl Host {
         self.disks.fail_after(0);
         self.network.process_ended(self.number, has_power);
         drop(process);
+        panics::forget_those_of_redb();
         self.disks = found;
     }
 
