@@ -19,7 +19,16 @@ pub(crate) fn values_apart(requests: &[Request], batch: &[u8]) -> Vec<(Range<usi
         match &request.command {
             Command::Put(put) => want_value(put, &mut wanted),
             Command::Txn(txn) => want_values(txn, &mut wanted),
-            _ => {}
+            Command::DeleteRange(_)
+            | Command::Compact { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseCheckpoint { .. }
+            | Command::AlarmActivate(_)
+            | Command::AlarmDeactivate(_)
+            | Command::MemberPublish { .. }
+            | Command::Auth(_)
+            | Command::V2(_) => {}
         }
     }
     if wanted.is_empty() {
@@ -92,15 +101,10 @@ fn find_values(message: Holder, encoded: &[u8], base: usize, spans: &mut Vec<Ran
         let start = encoded.len() - rest.len();
         let (field, behind) = rest.split_at(len);
         rest = behind;
-        match message {
-            Holder::Put if number == VALUE && Put::is_apart(field) => {
-                spans.push(base + start..base + start + len);
-            }
-            _ => {
-                if let Some(inner) = message.field(number) {
-                    find_values(inner, field, base + start, spans);
-                }
-            }
+        if matches!(message, Holder::Put) && number == VALUE && Put::is_apart(field) {
+            spans.push(base + start..base + start + len);
+        } else if let Some(inner) = message.field(number) {
+            find_values(inner, field, base + start, spans);
         }
     }
 }

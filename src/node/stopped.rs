@@ -43,7 +43,7 @@ impl StoppedMember {
     ) -> Result<(Arc<Database>, Replica), StorageError> {
         let disk = |dir: &Path| Directory::open(dir).map(&over).map_err(io_error("open", dir));
         let snap = disk(&self.snap_dir)?;
-        let database = Arc::new(self.database(snap, &disk)?);
+        let database = Arc::new(self.database(snap, disk)?);
         let mut replica = Replica::open(database.clone())?;
         // A member that was restored and never started has no log.
         if boot::log_has_begun(&database)? {

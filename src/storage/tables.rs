@@ -159,7 +159,8 @@ pub(super) fn seal_record(
 ) {
     out.clear();
     out.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    out.push(u8::from(tombstone) * TOMBSTONE | u8::from(apart.is_some()) * APART);
+    assert!(!tombstone || apart.is_none(), "a tombstone has no value");
+    out.push(if tombstone { TOMBSTONE } else { u8::from(apart.is_some()) * APART });
     if let Some(ApartValue { place, checksum }) = apart {
         for number in [place.file, place.offset, place.len, checksum] {
             out.extend_from_slice(&number.to_le_bytes());
