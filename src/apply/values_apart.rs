@@ -145,10 +145,11 @@ mod tests {
             }
             let mut found = Vec::new();
             for request in &requests {
-                match &request.command {
-                    Command::Put(put) => values([Op::Put(put.clone())].iter(), &mut found),
-                    Command::Txn(txn) => values([Op::Txn(txn.clone())].iter(), &mut found),
-                    _ => {}
+                if let Command::Put(put) = &request.command {
+                    values([Op::Put(put.clone())].iter(), &mut found);
+                }
+                if let Command::Txn(txn) = &request.command {
+                    values([Op::Txn(txn.clone())].iter(), &mut found);
                 }
             }
             for (value, whereabouts) in found {
