@@ -655,7 +655,7 @@ pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(300);
 pub(crate) const VALUE_APART_BYTES: usize = 2 * 1024;
 
 /// Files of values that are open to be read. Beyond it, one is closed, and opened again when it is needed.
-pub(crate) const VALUE_FILES_OPEN: usize = 64;
+pub(crate) const VALUE_FILES_OPEN: usize = 16;
 
 /// Bytes of a file that values are moved to. The next values begin another one.
 pub(crate) const VALUE_FILE_BYTES: u32 = 64 * 1024 * 1024;
@@ -671,10 +671,10 @@ pub(crate) const VALUE_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const VALUE_MOVE_PAUSE_FACTOR: u32 = 3;
 
 /// File descriptors that are not available to clients' connections; etcd reserves 150. They are for
-/// files (logs, database, log segments, snapshots, a defragmentation: 40; values: 64), listeners and the threads' event
+/// files (logs, database, log segments, snapshots, a defragmentation: 40; values: 16), listeners and the threads' event
 /// queues (20), connections to peers (26), and the two kinds of connections below. A member whose limit
 /// leaves fewer does not start.
-pub(crate) const DESCRIPTORS_RESERVED: u64 = 216;
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 166;
 /// File descriptors that each reactor needs.
 pub(crate) const DESCRIPTORS_PER_REACTOR: u64 = 4;
 /// Minimum number of connections to the peer ports. Each peer opens at most five: for single calls,

@@ -101,23 +101,23 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_too_low_is_refused_with_the_number_to_raise_it_to() {
-        let error = Descriptors::within(158, 2).expect_err("nothing is left for clients");
-        assert!(
-            error.contains("is 158, but the server needs 158 for") && error.contains("`ulimit -n`"),
-            "{error}"
-        );
+        let needed = |reactors| limits::DESCRIPTORS_RESERVED + limits::DESCRIPTORS_PER_REACTOR * reactors;
+        let error = Descriptors::within(needed(2), 2).expect_err("nothing is left for clients");
+        let expected = format!("is {0}, but the server needs {0} for", needed(2));
+        assert!(error.contains(&expected) && error.contains("`ulimit -n`"), "{error}");
         assert!(error.ends_with("or set a lower --reactors"), "{error}");
-        let error = Descriptors::within(154, 1).expect_err("fewer reactors than one there are not");
+        let error = Descriptors::within(needed(1), 1).expect_err("fewer reactors than one there are not");
         assert!(error.ends_with("--ulimit nofile= for docker)"), "{error}");
         let shares = |limit| {
             let Descriptors { clients, metrics, peers } =
                 Descriptors::within(limit, 2).expect("some are left");
             (clients.total, metrics.total, peers.total)
         };
-        assert_eq!(shares(159), (1, 16, 48));
-        assert_eq!(shares(256), (98 - 2 * 12, 16 + 12, 48 + 12));
+        assert_eq!(shares(needed(2) + 1), (1, 16, 48));
+        assert_eq!(shares(needed(2) + 98), (98 - 2 * 12, 16 + 12, 48 + 12));
         let (clients, metrics, peers) = shares(20_000);
-        assert_eq!(clients + metrics + peers - 16 - 48 + 158, 20_000, "they add up to the limit");
+        let all = (clients + metrics + peers - 16 - 48) as u64 + needed(2);
+        assert_eq!(all, 20_000, "they add up to the limit");
         let endless = Descriptors::within(u64::MAX, 2).expect("no limit");
         assert_eq!(endless.clients.total, Semaphore::MAX_PERMITS);
     }
