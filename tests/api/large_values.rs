@@ -1,11 +1,15 @@
 //! Large values are on the disk once, in the files of the log, and go when nobody needs them.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use bytes::Bytes;
 
 use crate::{
-    client::{Client, accepted},
+    client::{Client, accepted, soon},
     pb::etcdserverpb::*,
     server::{Server, serve, subject_is_retcd, subject_program},
 };
@@ -45,6 +49,21 @@ fn bytes_of(directory: &Path, extension: &str) -> u64 {
     named.map(|entry| entry.metadata().expect("it is there").len()).sum()
 }
 
+/// The first file of values, once the log has let go of it: that comes after a checkpoint, which comes after a put.
+async fn first_file(server: &Server, client: &Client) -> PathBuf {
+    let found = async {
+        loop {
+            let entries = fs::read_dir(server.wal_dir()).expect("it is there");
+            let paths = entries.map(|entry| entry.expect("it is there").path());
+            match paths.filter(|path| path.extension().is_some_and(|found| found == "values")).min() {
+                Some(path) => return path,
+                None => client.put("small", "value").await,
+            };
+        }
+    };
+    soon("a file of values", found).await
+}
+
 fn check(server: &Server) -> String {
     let mut command = Command::new(subject_program());
     command.arg("check").arg("--data-dir").arg(server.data_dir());
@@ -60,6 +79,7 @@ async fn they_are_written_once_and_survive_restarts() {
     }
     let (mut server, client) = serve();
     put_all(&client).await;
+    first_file(&server, &client).await;
     let hash = client.try_hash_kv(0).await.expect("a hash").hash;
     server.stop();
     let all = (PUTS * VALUE_BYTES) as u64;
@@ -123,11 +143,8 @@ async fn a_value_that_is_damaged_is_not_served_and_named() {
     }
     let (mut server, client) = serve();
     put_all(&client).await;
+    let file = first_file(&server, &client).await;
     server.stop();
-    let files =
-        fs::read_dir(server.wal_dir()).expect("it is there").map(|entry| entry.expect("it is there").path());
-    let file = files.filter(|path| path.extension().is_some_and(|found| found == "values")).min();
-    let file = file.expect("a segment was kept");
     let mut bytes = fs::read(&file).expect("it is there");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -21,6 +21,8 @@ use crate::{clock, config::LogRotation, threads};
 
 const TIME_FORMAT: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 const COMPRESSED: &str = ".gz";
+/// What is being compressed.
+const DRAFT: &str = ".gz.tmp";
 
 /// How much a file may grow before another attempt, if it could not be put aside.
 const RETRY_BYTES: u64 = 1024 * 1024;
@@ -263,6 +265,13 @@ fn look_after(path: &Path, rotation: &LogRotation) {
             return;
         }
     };
+    for draft in names.iter().filter(|name| is_draft(name, path, rotation.local_time)) {
+        // Of a process that ended meanwhile. Its original may be among those that are removed.
+        let file = dir.join(draft);
+        if let Err(error) = fs::remove_file(&file) {
+            tracing::warn!(path = %file.display(), %error, "cannot remove what is left of compressing a log file");
+        }
+    }
     let asides = names.iter().filter_map(|name| Aside::parse(name, path, rotation.local_time)).collect();
     let (remove, keep) = split(asides, rotation, clock::wall());
     for aside in remove {
@@ -277,6 +286,11 @@ fn look_after(path: &Path, rotation: &LogRotation) {
             tracing::warn!(path = %file.display(), %error, "cannot compress an old log file; it stays as it is");
         }
     }
+}
+
+fn is_draft(name: &OsString, path: &Path, local_time: bool) -> bool {
+    let original = name.to_str().and_then(|name| name.strip_suffix(DRAFT));
+    original.is_some_and(|original| Aside::parse(&original.into(), path, local_time).is_some())
 }
 
 /// What is to be removed, and what is kept. A file and its compressed form count as one.
@@ -297,7 +311,7 @@ fn compress(path: &Path) -> io::Result<()> {
         name.push(suffix);
         PathBuf::from(name)
     };
-    let (draft, done) = (with(".gz.tmp"), with(COMPRESSED));
+    let (draft, done) = (with(DRAFT), with(COMPRESSED));
     let write = || {
         let mut original = File::open(path)?;
         let mode = original.metadata()?.mode() & 0o7777;
@@ -346,6 +360,20 @@ mod tests {
 
     fn upkeep_of(file: &mut RotatedFile) {
         threads::join(file.upkeep.take().expect("a thread was started"));
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_of_compressing_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("etcd.log");
+        // Its original was removed, because there were too many.
+        let draft = name_at(&path, DAY, false).into_string().expect("a name") + DRAFT;
+        fs::write(dir.path().join(draft), "a part").expect("written");
+        fs::write(dir.path().join("other.gz.tmp"), "of somebody else").expect("written");
+        let settings = LogRotation { compress: true, backups: Some(2), ..rotation(8) };
+        let mut file = RotatedFile::open(&path, Some(settings)).expect("a file");
+        upkeep_of(&mut file);
+        assert_eq!(names(dir.path()), ["etcd.log", "other.gz.tmp"]);
     }
 
     #[test]
