@@ -317,7 +317,9 @@ impl Database {
             count += 1;
             match record {
                 Ok(record) => bytes += record.bytes().len(),
-                Err(error) => verified.damaged.push((revision, error)),
+                Err(error) if error.is_damage() => verified.damaged.push((revision, error)),
+                // A value that lies apart cannot be read now, which says nothing of what it is.
+                Err(error) => return Err(error),
             }
         }
         Ok(verified)

@@ -48,7 +48,8 @@ impl Database {
         while let Some(item) = stored.next_with_place() {
             match item {
                 Ok((_, Ok(_))) => {}
-                Ok((_, Err(damage))) => records.damaged.push(damage),
+                Ok((_, Err(damage))) if damage.is_damage() => records.damaged.push(damage),
+                Ok((_, Err(error))) => return Err(error),
                 Err(damage) => {
                     records.damaged.push(damage);
                     break;

@@ -55,6 +55,9 @@ impl ValueKeeper {
             Err(StorageError::NoSpace { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
+        if let Some(error) = &moved.unread {
+            tracing::warn!(%error, "could not read a large value to move it; will retry");
+        }
         for found in &moved.damaged {
             scrub::tell(found);
             damage.send_modify(|found| *found += 1);

@@ -27,8 +27,10 @@ pub(crate) struct Moving {
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
     pub(crate) bytes: u64,
-    /// A value that cannot be read stays where it is.
+    /// A value that is damaged stays where it is.
     pub(crate) damaged: Vec<StorageError>,
+    /// A value could not be read for another reason, which may pass.
+    pub(crate) unread: Option<StorageError>,
     pub(crate) is_done: bool,
 }
 
@@ -71,8 +73,11 @@ impl Database {
                     bytes.extend_from_slice(value_of(&record));
                     found.push((revision, stored));
                 }
-                Err(damage @ StorageError::Corrupted { .. }) => moved.damaged.push(damage),
-                Err(error) => return Err(error),
+                Err(damage) if damage.is_damage() => moved.damaged.push(damage),
+                Err(error) => {
+                    moved.unread = Some(error);
+                    break;
+                }
             }
         }
         if found.is_empty() {
