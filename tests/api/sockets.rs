@@ -180,8 +180,14 @@ async fn a_host_name_is_listened_on_at_all_of_its_addresses() {
 #[tokio::test]
 async fn a_port_is_shared_if_that_is_asked_for() {
     let mut server = Launch::subject().prepare();
-    let other = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
-        .expect("a socket");
+    // The server must not inherit it: it would get half of the connections there, and never take them.
+    let other = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    );
+    let other = other.expect("a socket");
     rustix::net::sockopt::set_socket_reuseport(&other, true).expect("Linux can");
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.client_port));
     rustix::net::bind(&other, &address).expect("the port is free");
