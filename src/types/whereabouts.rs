@@ -54,7 +54,7 @@ impl Whereabouts {
         let latest = self.0.as_ref()?;
         let file_and_offset = latest.file_and_offset.load(Ordering::Acquire);
         let len = latest.len.load(Ordering::Relaxed);
-        (file_and_offset != UNKNOWN).then(|| ValuePlace {
+        (file_and_offset != UNKNOWN).then_some(ValuePlace {
             file: (file_and_offset >> 32) as u32,
             offset: file_and_offset as u32,
             len,
