@@ -660,8 +660,8 @@ pub(crate) const VALUE_FILES_OPEN: usize = 16;
 /// Bytes of a file that values are moved to. The next values begin another one.
 pub(crate) const VALUE_FILE_BYTES: u32 = 64 * 1024 * 1024;
 
-/// Records that are looked at, and bytes of values that are moved, in a slice of the disk thread. It writes no checkpoint
-/// meanwhile.
+/// Records that are looked at, and bytes of values that are moved, in a slice of the disk thread. The last value of a slice
+/// may go beyond, so that memory has one value more. The thread writes no checkpoint meanwhile.
 pub(crate) const VALUE_MOVE_RECORDS: usize = 20_000;
 pub(crate) const VALUE_MOVE_BYTES: usize = 1024 * 1024;
 
