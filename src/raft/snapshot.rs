@@ -21,10 +21,7 @@ mod send;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -84,10 +81,9 @@ pub(crate) struct TemporaryFile {
 }
 
 impl TemporaryFile {
-    fn new(disk: Arc<dyn Disk>) -> TemporaryFile {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        TemporaryFile { disk, name: format!("image-peer-{serial}.tmp").into() }
+    /// `number` tells it from the others of this process.
+    fn new(disk: Arc<dyn Disk>, number: u64) -> TemporaryFile {
+        TemporaryFile { disk, name: format!("image-peer-{number}.tmp").into() }
     }
 
     /// For messages.

@@ -111,7 +111,7 @@ impl Inbox {
             // The receiver is gone if a newer snapshot arrives.
             async move {
                 let timer = metrics.snap_db_save.start_timer();
-                let made = make(disk, header, own_cells, pieces_fed, turn, &metrics).await;
+                let made = make(disk, number, header, own_cells, pieces_fed, turn, &metrics).await;
                 if made.is_ok() {
                     timer.observe_duration()
                 } else {
@@ -158,9 +158,10 @@ async fn feed_all(
     }
 }
 
-/// Makes a replica of the pieces, on a thread of its own, because it waits for the disk.
+/// Makes a replica of the pieces of the snapshot with this number, on a thread of its own, because it waits for the disk.
 async fn make(
     disk: Arc<dyn Disk>,
+    number: u64,
     header: Header,
     own_cells: Vec<(Bytes, Option<Bytes>)>,
     mut pieces: mpsc::Receiver<Piece>,
@@ -168,7 +169,7 @@ async fn make(
     metrics: &Metrics,
 ) -> Result<Snapshot, String> {
     give_way();
-    let file = TemporaryFile::new(disk.clone());
+    let file = TemporaryFile::new(disk.clone(), number);
     let failed = |error: &dyn std::fmt::Display| {
         format!(
             "the snapshot cannot be stored in {}: {error}; the disk needs free space for a second copy of the whole state",
