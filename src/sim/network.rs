@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -201,6 +201,16 @@ impl Network {
             let at = inner.now + if has_power { inner.draw_latency() } else { SILENCE };
             inner.put(at, id, Content::Break);
         }
+    }
+
+    /// Forgets who can be reached, and everything that is under way.
+    pub(super) fn clear(&self) {
+        let mut inner = self.0.lock();
+        let places: Vec<Place> = inner.hosts.iter_mut().map(mem::take).collect();
+        let all = (mem::take(&mut inner.queue), mem::take(&mut inner.calls), places);
+        drop(inner);
+        // What is dropped may call the network.
+        drop(all);
     }
 
     pub(super) fn serve(&self, host: usize, port: Port, routes: Routes) {

@@ -118,6 +118,16 @@ impl World {
     }
 }
 
+/// Members hold the network, which holds what they serve: nothing of that would ever be freed.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.hosts.iter_mut().for_each(Host::kill);
+            self.network.clear();
+        }
+    }
+}
+
 /// The settings of the member at a host. `founders` are the hosts of the members that it is started with.
 pub(super) fn config(
     host: usize,
