@@ -248,6 +248,11 @@ pub(crate) const LONG_ANSWERS_AT_ONCE: usize = 32;
 /// one may take no more than this. A larger one is refused with `ResourceExhausted`; further ones wait.
 pub(crate) const KEPT_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
 
+/// With what a buffer for a message begins, which grows when the message needs more, and how many bytes of encoded
+/// messages of a stream wait for another one to come before they are sent.
+pub(crate) const MESSAGE_BUFFER_BYTES: usize = 512;
+pub(crate) const SEND_BUFFER_BYTES: usize = 32 * 1024;
+
 /// Bytes of an answer that are encoded at once.
 pub(crate) const ANSWER_FRAME_BYTES: usize = 64 * 1024;
 
@@ -320,6 +325,17 @@ pub(crate) const HISTORY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of responses after which a watch stream hands them on, so that the gRPC library does not collect more
 /// for a client that does not read.
 pub(crate) const WATCH_SEND_BYTES: usize = 8 * 1024;
+
+/// Revisions whose events one message to a watcher may have, and how many have to be in the queue of the stream for that:
+/// then the client is behind. As in etcd, a client that keeps up gets each revision in a message of its own.
+pub(crate) const WATCH_MERGED_REVS: usize = if cfg!(test) { 6 } else { 32 };
+pub(crate) const WATCH_MERGED_FROM: usize = if cfg!(test) { 4 } else { 8 };
+
+const _: () = assert!(WATCH_MERGED_REVS <= WATCH_WHOLE_EVENTS);
+
+/// Bytes of events that are encoded once for all watchers of a stream that get the same. Larger ones are encoded for each
+/// watcher when it is its turn.
+pub(crate) const WATCH_SHARED_BYTES: usize = 64 * 1024;
 
 /// Events of one response to a watcher that are encoded at once. A response with more is sent while its events are
 /// encoded and, if they were not in memory, reserves their memory before they are read. It is one message all the same,
@@ -490,8 +506,12 @@ const _: () = assert!(PREFETCH_BYTES >= STRETCH_BYTES as u64);
 /// the file yet, and one transaction with what is added to it last has to fit into that half.
 pub(crate) const DRAFT_CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// Bytes of pages that wait to be written to its file in their order. When there are more, they are written at once.
-pub(crate) const DRAFT_UNWRITTEN_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 2 * 1024 * 1024 };
+/// Bytes of pages that wait to be written to the file of a database in their order. When there are more, they are written
+/// at once.
+pub(crate) const UNWRITTEN_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 2 * 1024 * 1024 };
+
+/// Bytes of neighbouring pages that are written with one call. The log waits on the same disk for no more than that.
+pub(crate) const PAGE_RUN_BYTES: usize = 256 * 1024;
 
 /// Bytes that are added to such a database in one transaction. It is written at the end of the transaction, so a log on
 /// the same disk waits for no more than this.

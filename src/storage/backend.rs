@@ -1,6 +1,10 @@
 //! What redb reads and writes: a file of a [`Disk`](crate::disk::Disk), and in memory what the disk has
 //! no room for.
 //!
+//! The log is on the same disk, and whoever waits for a sync of the log should not wait for a checkpoint. So the pages of
+//! a checkpoint are written in runs, and the kernel begins to write each of them to the disk at once. When redb syncs the
+//! file, little is left to be waited for.
+//!
 //! redb never uses a file again after one operation on it has failed, not even to read it. So an
 //! operation that fails because the disk is full is not reported to redb. That operation and all
 //! further ones are held back in memory, in their order, and reads see them. To redb the transaction is
@@ -20,12 +24,18 @@ use std::{
 use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
 
-use crate::disk::{self, DiskFile};
+use super::unwritten::Unwritten;
+use crate::{
+    disk::{self, DiskFile},
+    limits,
+};
 
 /// The file of a database. The database has the lock of the file for as long as it is open.
 #[derive(Debug)]
 pub(super) struct FileBackend {
     pub(super) file: Arc<dyn DiskFile>,
+    /// Empty while something is held back.
+    unwritten: Unwritten,
     held_back: Arc<HeldBack>,
 }
 
@@ -45,7 +55,7 @@ enum Operation {
 
 impl FileBackend {
     pub(super) fn new(file: Arc<dyn DiskFile>) -> FileBackend {
-        FileBackend { file, held_back: Arc::default() }
+        FileBackend { file, unwritten: Unwritten::default(), held_back: Arc::default() }
     }
 
     pub(super) fn held_back(&self) -> Arc<HeldBack> {
@@ -66,6 +76,18 @@ impl FileBackend {
         }
         self.held_back.push(operation());
         Ok(())
+    }
+
+    /// Writes what waits for that, or holds it back.
+    fn write_out(&self) -> io::Result<()> {
+        self.unwritten.write_out(|offset, run| {
+            let write = |file: &dyn DiskFile| {
+                file.write_at(run, offset)?;
+                file.start_writing(offset..offset + run.len() as u64);
+                Ok(())
+            };
+            self.change(write, || Operation::Write { offset, data: run.to_owned() })
+        })
     }
 }
 
@@ -150,17 +172,19 @@ impl StorageBackend for FileBackend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.held_back.is_any() {
-            return self.held_back.read(&*self.file, offset, out);
-        }
-        self.file.read_at(out, offset)
+        self.unwritten.read(offset, out, |offset, out| match self.held_back.is_any() {
+            true => self.held_back.read(&*self.file, offset, out),
+            false => self.file.read_at(out, offset),
+        })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.write_out()?;
         self.change(|file| file.set_len(len), || Operation::SetLen(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.write_out()?;
         if self.held_back.is_any() {
             self.held_back.push(Operation::Sync);
             return Ok(());
@@ -169,8 +193,14 @@ impl StorageBackend for FileBackend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let held_back = || Operation::Write { offset, data: data.to_owned() };
-        self.change(|file| file.write_at(data, offset), held_back)
+        if self.held_back.is_any() {
+            self.held_back.push(Operation::Write { offset, data: data.to_owned() });
+            return Ok(());
+        }
+        while !self.unwritten.add(offset, data) {
+            self.write_out()?;
+        }
+        if self.unwritten.bytes() > limits::UNWRITTEN_BYTES { self.write_out() } else { Ok(()) }
     }
 
     fn close(&self) -> io::Result<()> {

@@ -9,15 +9,12 @@
 //! syncing it every few moments, would delay the syncs of the log on the same disk.
 
 use std::{
-    collections::BTreeMap,
     io,
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use redb::StorageBackend;
 
 use crate::{
@@ -30,6 +27,7 @@ use crate::{
         inside::Inside,
         meta,
         tables::FORMAT_VERSION,
+        unwritten::Unwritten,
     },
 };
 
@@ -190,60 +188,27 @@ pub(super) fn sweep(disk: &dyn Disk, name: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// A file that gets the pages of a transaction in the order of the file and many at once, when redb syncs it. Its syncs
-/// do not wait for the disk, but have the kernel begin to write what is new.
+/// A file whose syncs do not wait for the disk, but have the kernel begin to write what is new.
 #[derive(Debug)]
 struct SteadyFile {
     file: Arc<dyn DiskFile>,
-    unwritten: Mutex<Unwritten>,
-}
-
-/// Pages that redb has written and the file does not have yet.
-#[derive(Debug, Default)]
-struct Unwritten {
-    pages: BTreeMap<u64, Box<[u8]>>,
-    bytes: usize,
+    unwritten: Unwritten,
 }
 
 impl SteadyFile {
     fn new(file: Arc<dyn DiskFile>) -> SteadyFile {
-        SteadyFile { file, unwritten: Mutex::default() }
-    }
-}
-
-impl Unwritten {
-    /// Whether a part of the span is here.
-    fn overlaps(&self, span: &Range<u64>) -> bool {
-        let before_end = self.pages.range(..span.end).next_back();
-        before_end.is_some_and(|(offset, page)| offset + page.len() as u64 > span.start)
+        SteadyFile { file, unwritten: Unwritten::default() }
     }
 
-    /// Writes all of it, neighbouring pages at once.
-    fn write_to(&mut self, file: &dyn DiskFile) -> io::Result<()> {
-        let mut run = Vec::with_capacity(self.bytes);
-        let mut start = 0;
-        for (offset, page) in std::mem::take(&mut self.pages) {
-            if start + run.len() as u64 != offset {
-                write_run(file, start, &run)?;
-                run.clear();
-                start = offset;
-            }
-            run.extend_from_slice(&page);
-        }
-        self.bytes = 0;
-        write_run(file, start, &run)
+    /// Only what is written is named to the kernel, because the other pages of the file should stay in memory: all of the
+    /// file is read when it is opened.
+    fn write_out(&self) -> io::Result<()> {
+        self.unwritten.write_out(|start, run| {
+            self.file.write_at(run, start)?;
+            self.file.start_writing(start..start + run.len() as u64);
+            Ok(())
+        })
     }
-}
-
-/// The span is only what is written here, because the other pages of the file should stay in memory: all of the file is
-/// read when it is opened.
-fn write_run(file: &dyn DiskFile, start: u64, run: &[u8]) -> io::Result<()> {
-    if run.is_empty() {
-        return Ok(());
-    }
-    file.write_at(run, start)?;
-    file.start_writing(start..start + run.len() as u64);
-    Ok(())
 }
 
 impl StorageBackend for SteadyFile {
@@ -252,43 +217,32 @@ impl StorageBackend for SteadyFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut unwritten = self.unwritten.lock();
-        if unwritten.overlaps(&(offset..offset + out.len() as u64)) {
-            unwritten.write_to(&*self.file)?;
-        }
-        drop(unwritten);
-        self.file.read_at(out, offset)
+        self.unwritten.read(offset, out, |offset, out| self.file.read_at(out, offset))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.unwritten.lock().write_to(&*self.file)?;
+        self.write_out()?;
         self.file.set_len(len)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut unwritten = self.unwritten.lock();
-        let replaced = unwritten.pages.get(&offset).is_some_and(|page| page.len() == data.len());
-        if !replaced && unwritten.overlaps(&(offset..offset + data.len() as u64)) {
-            unwritten.write_to(&*self.file)?;
+        while !self.unwritten.add(offset, data) {
+            self.write_out()?;
         }
-        unwritten.bytes += if replaced { 0 } else { data.len() };
-        unwritten.pages.insert(offset, data.into());
-        if unwritten.bytes > limits::DRAFT_UNWRITTEN_BYTES {
-            unwritten.write_to(&*self.file)?;
+        if self.unwritten.bytes() > limits::UNWRITTEN_BYTES {
+            self.write_out()?;
         }
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.unwritten.lock().write_to(&*self.file)
+        self.write_out()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use proptest::prelude::*;
 
     use super::*;
     use crate::{
@@ -347,34 +301,5 @@ mod tests {
         draft.add(&Checkpoint { records: vec![record(2)], ..Checkpoint::default() }).expect("there is room");
         drop(draft);
         assert!(names(directory.path()).is_empty());
-    }
-
-    proptest! {
-        /// Whatever is written in whatever pieces is read back, before and after a sync.
-        #[test]
-        fn what_was_written_is_read(
-            steps in prop::collection::vec((0..64_u64, 1..12_usize, any::<u8>(), any::<bool>()), 1..60)
-        ) {
-            let directory = tempfile::tempdir().expect("a directory");
-            let file: Arc<dyn DiskFile> = disk(&directory).create(Path::new("f")).expect("a file").into();
-            let steady = SteadyFile::new(file.clone());
-            steady.set_len(80).expect("there is room");
-            let mut expected = vec![0; 80];
-            for (offset, len, byte, is_synced) in steps {
-                let data = vec![byte; len];
-                steady.write(offset, &data).expect("there is room");
-                expected[offset as usize..][..len].copy_from_slice(&data);
-                if is_synced {
-                    steady.sync_data().expect("there is room");
-                    let mut stored = vec![0; 80];
-                    file.read_at(&mut stored, 0).expect("the file is as long");
-                    prop_assert_eq!(&stored, &expected);
-                } else {
-                    let mut read = vec![0; len + 2];
-                    steady.read(offset.saturating_sub(1), &mut read).expect("the file is as long");
-                    prop_assert_eq!(&read[..], &expected[offset.saturating_sub(1) as usize..][..len + 2]);
-                }
-            }
-        }
     }
 }

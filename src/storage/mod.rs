@@ -24,6 +24,7 @@ mod reserve;
 mod stored;
 mod stretches;
 mod tables;
+mod unwritten;
 mod values;
 
 pub(crate) use apart::Apart;
