@@ -182,6 +182,16 @@ impl WatchStream {
         self.feed.recv().await
     }
 
+    /// The number of deliveries that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.feed.queued()
+    }
+
+    /// The next delivery, if there is one already.
+    pub(crate) fn try_recv(&mut self) -> Option<Delivery> {
+        self.feed.try_recv()
+    }
+
     /// The feed has said that watchers fell behind. From here on they catch up.
     pub(crate) fn fell_behind(&mut self) {
         let lagging = self.node.watch_hub().lagging(self.feed.stream);

@@ -41,8 +41,15 @@ use crate::{clock, limits, node::Memory};
 const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// Flags and length before a message.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 const NOT_COMPRESSED: u8 = 0;
+
+/// Adds what comes before a message of so many bytes.
+pub(super) fn put_prefix(frame: &mut BytesMut, bytes: usize) {
+    assert!(bytes <= MESSAGE_BYTES_MAX, "a message of {bytes} bytes is not sent");
+    frame.put_u8(NOT_COMPRESSED);
+    frame.put_u32(bytes as u32);
+}
 
 /// What a call is answered with.
 pub(super) enum Answer<M> {
@@ -138,19 +145,26 @@ fn trailers_of(status: &Status) -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
-/// The large messages of a stream, on their way from the handler to the body of the stream: one at a time.
+/// Messages of a stream that the library does not encode, on their way from the handler to the body of the stream.
 #[derive(Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<LargeMessage>>>);
+pub(super) struct Slot(Arc<Mutex<Option<Slotted>>>);
+
+/// What is handed over at once.
+pub(super) enum Slotted {
+    Large(LargeMessage),
+    /// Whole messages with their prefixes.
+    Encoded(Bytes),
+}
 
 impl Slot {
-    /// Returns once the message was sent. The body asks the handler for more only then, so nobody has to be woken.
-    pub(super) async fn send(&self, message: LargeMessage) {
-        let before = self.0.lock().replace(message);
-        assert!(before.is_none(), "one message is sent at a time");
+    /// Returns once it was sent. The body asks the handler for more only then, so nobody has to be woken.
+    pub(super) async fn send(&self, slotted: Slotted) {
+        let before = self.0.lock().replace(slotted);
+        assert!(before.is_none(), "one thing is sent at a time");
         poll_fn(|_| if self.0.lock().is_none() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
-    /// Where the handler of `response` hands over large messages.
+    /// Where the handler of `response` hands over what the library does not encode.
     pub(super) fn take_from(response: &mut http::Response<Body>) -> Option<Slot> {
         response.extensions_mut().remove()
     }
@@ -164,7 +178,7 @@ impl Slot {
 /// The parts of a message.
 type MessageParts = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
-/// The body of a stream of which some messages are sent in parts.
+/// The body of a stream of which the library does not encode all messages.
 pub(super) struct StreamInParts {
     /// What the gRPC library encodes. `None` once the stream was ended here.
     body: Option<Body>,
@@ -195,8 +209,11 @@ impl http_body::Body for StreamInParts {
             if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
                 return Poll::Ready(frame);
             }
-            let Some(message) = this.slot.0.lock().take() else { return Poll::Pending };
-            this.sending = Some(Box::pin(message.into_stream()));
+            let Some(slotted) = this.slot.0.lock().take() else { return Poll::Pending };
+            match slotted {
+                Slotted::Encoded(messages) => return Poll::Ready(Some(Ok(Frame::data(messages)))),
+                Slotted::Large(message) => this.sending = Some(Box::pin(message.into_stream())),
+            }
         }
     }
 
@@ -240,16 +257,7 @@ impl LargeMessage {
         while let Some(data) = self.next().await.expect("nobody gives it up") {
             bytes.extend_from_slice(&data);
         }
-        let mut messages = Vec::new();
-        let mut rest = &bytes[..];
-        while let Some((prefix, behind)) = rest.split_at_checked(PREFIX_BYTES) {
-            let [_, length @ ..] = *<&[u8; PREFIX_BYTES]>::try_from(prefix).expect("its length");
-            let (message, behind) = behind.split_at(u32::from_be_bytes(length) as usize);
-            messages.push(M::decode(message).expect("a whole message"));
-            rest = behind;
-        }
-        assert_eq!(rest, b"");
-        messages
+        decoded(&bytes)
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, Status>> + Send {
@@ -304,8 +312,7 @@ impl Rest {
         while let Some(message) = self.messages.front_mut() {
             if !std::mem::replace(&mut self.is_begun, true) {
                 let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
-                prefix.put_u8(NOT_COMPRESSED);
-                prefix.put_u32(message.len() as u32);
+                put_prefix(&mut prefix, message.len());
                 return Ok(Some(prefix.freeze()));
             }
             if let Some(data) = message.next().await? {
@@ -345,6 +352,20 @@ async fn give_up_when_slow(unsent: Weak<Unsent>, grace: Duration, bytes_per_sec:
 /// What a client has to have taken so long after the grace period.
 fn bytes_due(since: Duration, bytes_per_sec: u64) -> u64 {
     since.as_secs().saturating_mul(bytes_per_sec)
+}
+
+/// Whole messages with their prefixes, as the client decodes them.
+#[cfg(test)]
+pub(super) fn decoded<M: Message + Default>(mut rest: &[u8]) -> Vec<M> {
+    let mut messages = Vec::new();
+    while let Some((prefix, behind)) = rest.split_at_checked(PREFIX_BYTES) {
+        let [_, length @ ..] = *<&[u8; PREFIX_BYTES]>::try_from(prefix).expect("its length");
+        let (message, behind) = behind.split_at(u32::from_be_bytes(length) as usize);
+        messages.push(M::decode(message).expect("a whole message"));
+        rest = behind;
+    }
+    assert_eq!(rest, b"");
+    messages
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{collections::VecDeque, vec};
 use bytes::{Bytes, BytesMut};
 use prost::{
     Message,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message},
 };
 use tonic::Status;
 
@@ -102,6 +102,11 @@ pub(super) fn event_bytes(event: &mvccpb::Event) -> usize {
     key_len(WATCH_EVENTS) + encoded_len_varint(bytes as u64) + bytes
 }
 
+/// Adds an event to the fields of a response.
+pub(super) fn put_event(event: &mvccpb::Event, fields: &mut Vec<u8>) {
+    message::encode(WATCH_EVENTS, event, fields);
+}
+
 /// Calls itself for nested transactions, so its stack frame is kept small: a loop, and no iterator adapters.
 pub(super) fn txn(header: ResponseHeader, result: TxnResult) -> Rope {
     let TxnResult { succeeded, responses } = result;
@@ -148,13 +153,13 @@ impl Rope {
                 Part::Encoded(bytes) => frame.extend_from_slice(&bytes),
                 Part::Kvs(tag, mut kvs) => {
                     let Some(kv) = kvs.next() else { continue };
-                    prost::encoding::message::encode(tag, &render::key_value(kv), &mut frame);
+                    message::encode(tag, &render::key_value(kv), &mut frame);
                     self.parts.push_front(Part::Kvs(tag, kvs));
                 }
                 Part::Events(tag, mut many) => {
                     let Some(events) = many.next().await? else { continue };
                     for event in events {
-                        prost::encoding::message::encode(tag, &render::event(event, true), &mut frame);
+                        message::encode(tag, &render::event(event, true), &mut frame);
                     }
                     self.parts.push_front(Part::Events(tag, many));
                 }

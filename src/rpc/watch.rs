@@ -8,6 +8,8 @@
 //! Published events come through a [`WatchStream`], which also reads history for unsynced watchers. While
 //! there are unsynced watchers, every second turn reads history.
 
+mod shares;
+
 use std::{
     collections::VecDeque,
     mem,
@@ -28,8 +30,9 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::shares::{Sharing, Step};
 use super::{
-    in_parts::{LargeMessage, Slot},
+    in_parts::{LargeMessage, Slot, Slotted},
     render,
     rope::{self, Rope},
     session,
@@ -39,7 +42,9 @@ use crate::{
     auth::AuthError,
     chance::Chance,
     clock,
-    limits::{REQUEST_OVERHEAD_BYTES, WATCH_SEND_BYTES, WATCH_WHOLE_EVENTS},
+    limits::{
+        REQUEST_OVERHEAD_BYTES, WATCH_MERGED_FROM, WATCH_MERGED_REVS, WATCH_SEND_BYTES, WATCH_WHOLE_EVENTS,
+    },
     node::{AuthChanges, CaughtUp, ManyEvents, Memory, Node, NotCreated, Session, WatchStream},
     pb::{
         etcdserverpb::{
@@ -49,7 +54,7 @@ use crate::{
         mvccpb,
     },
     types::{Event, EventKind, KeyRange, Rev},
-    watch::{Batch, Delivery, WatchId, WatcherSpec},
+    watch::{Batch, Delivery, Share, WatchId, WatcherSpec},
 };
 
 /// Minimum interval between progress notifications.
@@ -84,7 +89,8 @@ impl watch_server::Watch for Watch {
             let response = loop {
                 match call.next().await {
                     Ok(Outgoing::Whole(response)) => break Ok(response),
-                    Ok(Outgoing::InParts(message)) => slot.send(message).await,
+                    Ok(Outgoing::Encoded(messages)) => slot.send(Slotted::Encoded(messages)).await,
+                    Ok(Outgoing::InParts(message)) => slot.send(Slotted::Large(message)).await,
                     Err(status) => break Err(status),
                 }
             };
@@ -100,6 +106,8 @@ impl watch_server::Watch for Watch {
 /// A response on its way to the client.
 enum Outgoing {
     Whole(WatchResponse),
+    /// Responses to some watchers, encoded.
+    Encoded(Bytes),
     /// It has more events than are encoded in one go.
     InParts(LargeMessage),
 }
@@ -127,6 +135,10 @@ struct WatchCall<R> {
     stream: WatchStream,
     /// Responses that were not asked for yet. Nothing else is done until there are none.
     outbox: VecDeque<Outgoing>,
+    /// Published revisions that some watchers have yet to be sent. Nothing else is done meanwhile.
+    sharing: Option<Sharing>,
+    /// What came out of the queue behind them.
+    held_back: Option<Delivery>,
     /// Events that the last turn has put into the outbox.
     events: usize,
     /// The last turn read history, so this turn handles everything else.
@@ -147,6 +159,8 @@ where
             requests: Some(requests),
             stream: session.watch(),
             outbox: VecDeque::new(),
+            sharing: None,
+            held_back: None,
             events: 0,
             strode: false,
             progress: None,
@@ -160,6 +174,12 @@ where
         loop {
             if let Some(response) = self.outbox.pop_front() {
                 return Ok(response);
+            }
+            let start = clock::now();
+            if let Some(sharing) = self.sharing.take() {
+                self.share(sharing).await?;
+                self.observe_send(start);
+                continue;
             }
             let wake = self.wake().await;
             let start = clock::now();
@@ -177,10 +197,7 @@ where
                     self.node.metrics().stream_failures.with_label_values(&["receive", "watch"]).inc();
                     return Err(status);
                 }
-                Wake::Delivery(delivery) => {
-                    self.delivery(delivery).await?;
-                    self.observe_send(start);
-                }
+                Wake::Delivery(delivery) => self.delivery(delivery),
                 Wake::ProgressTick => {
                     self.stream.tick();
                     self.node.metrics().observe_watch_progress(clock::since(start));
@@ -205,6 +222,9 @@ where
     }
 
     async fn wake(&mut self) -> Wake {
+        if let Some(delivery) = self.held_back.take() {
+            return Wake::Delivery(delivery);
+        }
         let behind = self.stream.is_behind();
         if behind && !mem::replace(&mut self.strode, true) {
             return Wake::Stride;
@@ -288,36 +308,71 @@ where
         }
     }
 
-    async fn delivery(&mut self, delivery: Delivery) -> Result<(), Status> {
+    fn delivery(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Batch(batch) => self.batch(&batch).await?,
+            Delivery::Batch(batch) => self.batch(*batch),
             Delivery::Progress { rev, id } => self.tell(self.response(id, rev)),
             Delivery::StreamProgress { rev } => self.tell(self.response(WatchId::NONE, rev)),
             Delivery::Lagging => self.stream.fell_behind(),
         }
+    }
+
+    /// Begins to send a revision. If the client is behind, those that come next are sent with it.
+    fn batch(&mut self, batch: Batch) {
+        let mut batches = vec![batch];
+        if self.stream.queued() >= WATCH_MERGED_FROM {
+            while batches.len() < WATCH_MERGED_REVS {
+                match self.stream.try_recv() {
+                    Some(Delivery::Batch(next)) if next.has_watchers_of(&batches[0]) => {
+                        batches.push(*next);
+                    }
+                    other => {
+                        self.held_back = other;
+                        break;
+                    }
+                }
+            }
+        }
+        let last = batches.last().expect("there is a first");
+        let header = render::header(&self.node, last.rev);
+        self.sharing = Some(Sharing::new(batches, header));
+    }
+
+    /// Sends the revisions to some of their watchers.
+    async fn share(&mut self, mut sharing: Sharing) -> Result<(), Status> {
+        match sharing.step(self.fragment_bytes_max()) {
+            Step::Encoded(messages, events) => {
+                self.events += events;
+                self.outbox.push_back(Outgoing::Encoded(messages));
+            }
+            Step::Apart(position) => {
+                for (batch, share) in sharing.shares(position) {
+                    self.share_apart(batch.rev, &share).await?;
+                }
+            }
+            Step::Over => return Ok(()),
+        }
+        self.sharing = Some(sharing);
         Ok(())
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Result<(), Status> {
-        let response = self.response(WatchId::NONE, batch.rev);
-        for share in batch.shares() {
-            let response = WatchResponse { watch_id: share.id.0, ..response.clone() };
-            if share.events().len() > WATCH_WHOLE_EVENTS {
-                let events = self.stream.published(share.picked(), share.prev_kv);
-                self.push_many(&response, events, share.fragment).await?;
-                continue;
-            }
-            let events = if share.prev_kv && share.events().any(lacks_prev) {
-                // Events have only the previous pairs that were in memory, and none if they were applied before any
-                // watcher asked for them.
-                let mut events: Vec<Event> = share.events().cloned().collect();
-                self.stream.fill_prev(&mut events).await?;
-                events.into_iter().map(|event| render::event(event, true)).collect()
-            } else {
-                share.events().map(|event| render::event(event.clone(), share.prev_kv)).collect()
-            };
-            self.push_events(WatchResponse { events, ..response }, share.fragment);
+    /// Sends a watcher its events of a revision.
+    async fn share_apart(&mut self, rev: Rev, share: &Share<'_>) -> Result<(), Status> {
+        let response = self.response(share.id, rev);
+        if share.events().len() > WATCH_WHOLE_EVENTS {
+            let events = self.stream.published(share.picked(), share.prev_kv);
+            return self.push_many(&response, events, share.fragment).await;
         }
+        let events = if share.prev_kv && share.events().any(lacks_prev) {
+            // Events have only the previous pairs that were in memory, and none if they were applied before any
+            // watcher asked for them.
+            let mut events: Vec<Event> = share.events().cloned().collect();
+            self.stream.fill_prev(&mut events).await?;
+            events.into_iter().map(|event| render::event(event, true)).collect()
+        } else {
+            share.events().map(|event| render::event(event.clone(), share.prev_kv)).collect()
+        };
+        self.push_events(WatchResponse { events, ..response }, share.fragment);
         Ok(())
     }
 

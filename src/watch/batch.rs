@@ -11,16 +11,12 @@ use crate::types::{Chunked, Event, KeyValue, Rev};
 /// An item in the queue of a stream.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    Batch(Batch),
+    /// In a box, because a queue has room for many deliveries from the beginning.
+    Batch(Box<Batch>),
     /// The watcher `id` has been sent all its events up to `rev`.
-    Progress {
-        rev: Rev,
-        id: WatchId,
-    },
+    Progress { rev: Rev, id: WatchId },
     /// Every watcher of the stream has been sent all its events up to `rev`.
-    StreamProgress {
-        rev: Rev,
-    },
+    StreamProgress { rev: Rev },
     /// Some watchers have become unsynced. The stream asks the hub which, and reads history for them.
     Lagging,
 }
@@ -87,14 +83,41 @@ impl Batch {
         self.hits.iter().map(|hit| hit.id)
     }
 
+    /// The number of watchers that get something.
+    pub(crate) fn watchers(&self) -> usize {
+        self.hits.len()
+    }
+
     pub(crate) fn shares(&self) -> impl Iterator<Item = Share<'_>> {
-        self.hits.iter().map(|hit| Share {
+        (0..self.watchers()).map(|position| self.share(position))
+    }
+
+    /// The share of one of them.
+    pub(crate) fn share(&self, position: usize) -> Share<'_> {
+        let hit = &self.hits[position];
+        Share {
             id: hit.id,
             prev_kv: hit.prev_kv,
             fragment: hit.fragment,
             events: &self.events,
-            picks: &self.picks[hit.picks.start as usize..hit.picks.end as usize],
-        })
+            picks: self.picks_of(hit),
+        }
+    }
+
+    /// Whether the watchers at two positions get the same.
+    pub(crate) fn is_alike(&self, position: usize, other: usize) -> bool {
+        let (one, other) = (&self.hits[position], &self.hits[other]);
+        one.prev_kv == other.prev_kv && self.picks_of(one) == self.picks_of(other)
+    }
+
+    /// Whether the same watchers get something of another revision, so that positions here are positions there.
+    pub(crate) fn has_watchers_of(&self, other: &Batch) -> bool {
+        let of = |hit: &Hit| (hit.id, hit.prev_kv, hit.fragment);
+        self.hits.iter().map(of).eq(other.hits.iter().map(of))
+    }
+
+    fn picks_of(&self, hit: &Hit) -> &[u32] {
+        &self.picks[hit.picks.start as usize..hit.picks.end as usize]
     }
 }
 

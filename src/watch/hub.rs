@@ -401,7 +401,7 @@ impl WatchHub {
         for id in batch.ids() {
             entry.watcher(id).heard = true;
         }
-        if let Err(Delivery::Batch(refused)) = entry.outlet.hand(Delivery::Batch(batch), bytes) {
+        if let Err(Delivery::Batch(refused)) = entry.outlet.hand(Delivery::Batch(Box::new(batch)), bytes) {
             self.fall_back(stream, rev, refused.ids());
         }
     }

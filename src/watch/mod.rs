@@ -18,7 +18,7 @@ mod queue;
 mod seats;
 mod watcher;
 
-pub(crate) use batch::{Batch, Delivery};
+pub(crate) use batch::{Batch, Delivery, Share};
 pub(crate) use hub::{Matched, WatchHub};
 pub(crate) use queue::Feed;
 pub(crate) use watcher::{CreateError, Lagging, State, StreamId, WatchId, WatcherSpec};

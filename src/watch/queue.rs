@@ -139,8 +139,13 @@ impl Feed {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn try_recv(&mut self) -> Option<Delivery> {
+    /// The number of deliveries in the queue.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next delivery, if there is one already.
+    pub(crate) fn try_recv(&mut self) -> Option<Delivery> {
         loop {
             let queued = self.queue.try_recv().ok()?;
             if let Some(delivery) = self.take(queued) {

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     apply::{Command, DeleteRange, Op, Put, Txn},
     config::Config,
-    limits::{READ_STRIDE_RECORDS, WATCH_BATCH_REVS, WATCH_QUEUE},
+    limits::{READ_STRIDE_RECORDS, WATCH_BATCH_REVS, WATCH_MERGED_FROM, WATCH_QUEUE},
     mvcc::Range,
     node::{self, Credentials, Running},
     pb::{
@@ -136,6 +136,9 @@ impl Stage {
             }
             match self.call.as_mut().expect("it is open").next().await.expect("the stream goes on") {
                 Outgoing::Whole(response) => return response,
+                Outgoing::Encoded(messages) => {
+                    self.inbox.extend(crate::rpc::in_parts::decoded::<WatchResponse>(&messages))
+                }
                 Outgoing::InParts(message) => self.inbox.extend(message.decoded::<WatchResponse>().await),
             }
         }
@@ -263,6 +266,58 @@ async fn live_events_come_one_revision_at_a_time() {
     assert_eq!((revision(&response), lines(&response)), (3, vec!["3 a=1 was 0".into(), "3 b=1".into()]));
     let response = stage.next().await;
     assert_eq!((revision(&response), lines(&response)), (4, vec!["4 a deleted was 1".into()]));
+}
+
+/// The number of events in each response to a watcher, and the events.
+async fn responses_of(stage: &mut Stage, watch_id: i64, rev: i64) -> (Vec<usize>, Vec<String>) {
+    let (mut counts, mut seen) = (Vec::new(), Vec::new());
+    loop {
+        let response = stage.next().await;
+        if response.watch_id == watch_id {
+            counts.push(response.events.len());
+            seen.extend(lines(&response));
+            if revision(&response) >= rev {
+                return (counts, seen);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_behind_gets_several_revisions_in_a_message() {
+    let mut stage = Stage::set().await;
+    for (id, filters) in [(1, vec![]), (2, vec![FilterType::Nodelete.into()]), (3, vec![])] {
+        let prev_kv = id == 3;
+        stage.create(WatchCreateRequest { watch_id: id, filters, prev_kv, ..on("k", "") }).await;
+    }
+    let last = stage.count("k", WATCH_MERGED_FROM - 1).await;
+    let (counts, _) = responses_of(&mut stage, 3, last).await;
+    assert_eq!(counts, vec![1; WATCH_MERGED_FROM - 1], "a client that keeps up gets one revision at a time");
+
+    // The deletion has fewer watchers, so what comes before it is a message, and what comes behind it.
+    let first = stage.count("k", 5).await - 4;
+    let deleted = stage.delete("k").await;
+    let last = stage.count("k", 12).await;
+    let put = |rev: i64, from: i64| format!("{rev} k={}", rev - from);
+    let behind = deleted + 1;
+    let expected: Vec<String> = (first..deleted)
+        .map(|rev| put(rev, first))
+        .chain([format!("{deleted} k deleted")])
+        .chain((behind..=last).map(|rev| put(rev, behind)))
+        .collect();
+    let mut seen: [(Vec<usize>, Vec<String>); 4] = Default::default();
+    while seen[3].1.len() < expected.len() {
+        let response = stage.next().await;
+        let (counts, events) = &mut seen[response.watch_id as usize];
+        counts.push(response.events.len());
+        events.extend(lines(&response));
+    }
+    assert_eq!(seen[1], (vec![5, 1, 6, 6], expected.clone()));
+    let puts: Vec<String> = expected.iter().filter(|line| !line.contains("deleted")).cloned().collect();
+    assert_eq!(seen[2], (vec![5, 6, 6], puts));
+    let with_prev = &seen[3].1;
+    assert_eq!(with_prev[5], format!("{deleted} k deleted was 4"));
+    assert_eq!(with_prev[7], format!("{} k=1 was 0", behind + 1));
 }
 
 #[tokio::test]
@@ -460,7 +515,7 @@ async fn a_previous_value_that_nobody_asked_for_in_time_is_looked_up() {
     hub.create(&mut feed, spec).expect("0 is free");
     hub.publish(Rev(rev), Arc::new(events.into_iter().collect()));
     let delivery = feed.recv().await.expect("it is published");
-    stage.call.as_mut().expect("it is open").delivery(delivery).await.expect("the store answers");
+    stage.call.as_mut().expect("it is open").delivery(delivery);
     assert_eq!(lines(&stage.next().await), ["3 k=2 was 1"]);
 }
 
