@@ -54,7 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             (field.r#type, field.type_name) = (Some(TYPE_BYTES), None);
         }
     }
-    tonic_prost_build::configure().bytes(".").build_client(false).compile_fds(served)?;
+    let configure = || tonic_prost_build::configure().bytes(".").codec_path("crate::pb::codec::Codec");
+    configure().build_client(false).compile_fds(served)?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_client(true)
@@ -62,10 +63,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .out_dir(&clients)
         .compile_fds(api)?;
     // A member is both to its peers.
-    tonic_prost_build::configure().bytes(".").compile_fds(peer)?;
+    configure().compile_fds(peer)?;
     // The server is for the tests, which are collectors.
     let otlp = protox::compile(["otlp.proto"], ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(otlp)?;
+    configure().compile_fds(otlp)?;
     let profile = protox::compile(["profile.proto"], ["proto"])?;
     prost_build::Config::new().compile_fds(profile)?;
     // The log encoding refers to messages of the API: reuse the types generated above.

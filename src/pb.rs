@@ -4,6 +4,7 @@
 // Generated code is not linted, and the API has messages that a server never creates.
 #![allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, dead_code)]
 
+pub(crate) mod codec;
 pub(crate) mod nested;
 
 pub(crate) mod mvccpb {
