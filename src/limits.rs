@@ -774,6 +774,9 @@ pub(crate) const DEFRAGMENTATION_SLICE: Duration = Duration::from_millis(50);
 
 const _: () = assert!(DEFRAGMENTATION_SLICE.as_millis() < CHECKPOINT_INTERVAL.as_millis());
 
+/// Stretches that it copies in that time at most. No disk is so fast.
+pub(crate) const DEFRAGMENTATION_STRETCHES: usize = 8 * 1024;
+
 /// A defragmentation copies in passes, each of which copies the changes during the pass before it. Once a
 /// pass has copied no more than these bytes, or after the last of these passes, commits are stopped and
 /// the rest is copied. Changes during that time wait in memory, and then in the log.

@@ -56,7 +56,8 @@ pub(crate) enum Bug {
     WatchersThrownBack,
     /// A defragmented database lacks what was stored while it was made.
     DefragmentationForgets,
-    /// A start takes the newest record's revision for the newest one, though a compaction may have removed that.
+    /// A start takes the newest record's revision for the newest one, though a compaction may have removed that, as it
+    /// then does with a deletion of its own revision.
     RevisionOfRecords,
     /// A file that takes the place of another one may lose its name.
     SwapNotSynced,

@@ -19,6 +19,10 @@ pub(crate) enum Knob {
     ApplyStrideKeys,
     /// Keys that a read visits before it lets others go on.
     RangeStrideKeys,
+    /// Bytes of a stretch, when a whole database is read.
+    StretchBytes,
+    /// Stretches that a defragmentation copies before it lets checkpoints go on.
+    DefragmentationStretches,
 }
 
 #[cfg(not(test))]
@@ -53,6 +57,7 @@ impl Knob {
         match self {
             // A segment is as large as its first frame needs, if that is more.
             Knob::SegmentBytes => 8 * 1024..=64 * 1024 * 1024,
+            Knob::StretchBytes => 64..=64 * 1024,
             _ => 1..=4096,
         }
     }

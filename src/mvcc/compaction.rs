@@ -133,7 +133,8 @@ impl Store {
                 && !(crate::planted::is(crate::planted::Bug::CompactionEatsKept) && revision.main.0 % 8 == 3);
             #[cfg(test)]
             let is_kept = is_kept
-                && !(crate::planted::is(crate::planted::Bug::DeletionEaten)
+                && !((crate::planted::is(crate::planted::Bug::DeletionEaten)
+                    || crate::planted::is(crate::planted::Bug::RevisionOfRecords))
                     && record.is_tombstone()
                     && revision.main == span.rev);
             // As in etcd: if the compaction keeps nothing at all, every record is hashed.

@@ -18,16 +18,17 @@ use tokio::time;
 use tonic::{Code, Status};
 
 use super::{
+    candidates::Told,
     dice::Dice,
     judges::{
-        history::{Answer, Compaction, Compare, Operation, Outcome, Request, Stored, Write},
+        history::{Answer, Compaction, Compare, Operation, Outcome, Request, Stored, Txn, Write},
         wire,
     },
     logins::{DOUBT, Permitted, Tokens, User},
     network::{Network, Port, Wire},
     pb::etcdserverpb::{
-        CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, kv_client::KvClient,
-        lease_client::LeaseClient,
+        CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest,
+        kv_client::KvClient, lease_client::LeaseClient,
     },
 };
 use crate::sync::watch;
@@ -36,7 +37,7 @@ const GROUPS: [char; 4] = ['a', 'b', 'c', 'd'];
 const GROUP_KEYS: u64 = 4;
 
 /// How long a client waits for an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// What all clients of a world share.
 pub(super) struct Shared {
@@ -55,8 +56,11 @@ pub(super) struct Shared {
     pub(super) operations: Mutex<Vec<Operation>>,
     pub(super) compactions: Mutex<Vec<Compaction>>,
     pub(super) violations: Mutex<Vec<String>>,
-    /// Who holds the lock, and until when.
-    holder: Mutex<Option<(usize, Duration)>>,
+    /// Who holds the lock, and who leads.
+    holders: Mutex<BTreeMap<&'static str, Holder>>,
+    pub(super) elections_won: AtomicU64,
+    /// What was told of who leads.
+    pub(super) leaders_told: Mutex<Vec<Told>>,
     /// Whether calls are of users, and their tokens.
     needs_users: bool,
     pub(super) tokens: Arc<Tokens>,
@@ -94,7 +98,9 @@ impl Shared {
             operations: Mutex::default(),
             compactions: Mutex::default(),
             violations: Mutex::default(),
-            holder: Mutex::default(),
+            holders: Mutex::default(),
+            elections_won: AtomicU64::new(0),
+            leaders_told: Mutex::default(),
             needs_users,
             tokens: Arc::default(),
             permitted: Mutex::default(),
@@ -165,28 +171,38 @@ impl Shared {
         *self.alarm_doubtful_until.lock() = self.now() + DOUBT;
     }
 
-    /// A client has got the lock, until then at the latest.
-    fn holds(&self, client: usize, until: Duration) {
+    /// A client has got what one can have at a time, by its key, and until then at the latest.
+    pub(super) fn holds(&self, what: &'static str, client: usize, key: &str, until: Duration) {
         let now = self.now();
-        let mut holder = self.holder.lock();
-        if let Some((other, others)) = holder.filter(|(other, others)| *other != client && *others > now) {
-            self.violated(format!(
-                "client {client} has got the lock at {now:?}, which client {other} holds until {others:?}"
-            ));
+        let holder = Holder { client, key: key.to_owned(), until };
+        let before = self.holders.lock().insert(what, holder);
+        if let Some(other) = before.filter(|other| other.client != client && other.until > now) {
+            self.violated(format!("client {client} has got {what} at {now:?}, which is not free: {other:?}"));
         }
-        *holder = Some((client, until));
     }
 
-    fn releases(&self, client: usize) {
-        let mut holder = self.holder.lock();
-        if holder.is_some_and(|(other, _)| other == client) {
-            *holder = None;
+    pub(super) fn releases(&self, what: &'static str, client: usize) {
+        let mut holders = self.holders.lock();
+        if holders.get(what).is_some_and(|holder| holder.client == client) {
+            holders.remove(what);
         }
+    }
+
+    pub(super) fn holder(&self, what: &'static str) -> Option<Holder> {
+        self.holders.lock().get(what).cloned()
     }
 
     pub(super) fn record(&self, operation: Operation) {
         self.operations.lock().push(operation);
     }
+}
+
+/// Who holds the lock, or leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    client: usize,
+    pub(super) key: String,
+    pub(super) until: Duration,
 }
 
 pub(super) struct Client {
@@ -245,24 +261,18 @@ impl Client {
             61..69 => Request::List { prefix, serializable: false },
             69..73 => Request::List { prefix, serializable: true },
             _ => {
-                let another = (number + self.dice.within(1..GROUP_KEYS)) % GROUP_KEYS;
-                self.exchange(key, format!("{group}/{another}"))
+                let shift = self.dice.within(1..GROUP_KEYS);
+                let other = |shift| format!("{group}/{}", (number + shift) % GROUP_KEYS);
+                self.exchange([key, other(shift), other(shift % (GROUP_KEYS - 1) + 1)])
             }
         }
     }
 
-    /// Writes two keys if the first has the value that this client last saw.
-    fn exchange(&self, key: String, another: String) -> Request {
-        let of = key.clone();
-        let known = self.known.get(&key);
-        let number = |of: fn(&Stored) -> i64| known.map_or(0, of);
-        let compare = match (self.dice.below(4), known) {
-            (0, Some(known)) => Compare::Value { key: of, equal: known.value },
-            (1, _) => Compare::Version { key: of, equal: number(|known| known.version) },
-            (2, _) => Compare::CreateRevision { key: of, equal: number(|known| known.create_revision) },
-            _ => Compare::ModRevision { key: of, equal: number(|known| known.mod_revision) },
-        };
-        let success = vec![
+    /// Writes two keys if the first has the value that this client last saw, and may ask the same of a third one, in
+    /// either branch.
+    fn exchange(&self, [key, another, third]: [String; 3]) -> Request {
+        let compares = vec![self.compare(&key)];
+        let mut success = vec![
             Write::Put { key: key.clone(), value: self.shared.new_value() },
             Write::Put { key: another.clone(), value: self.shared.new_value() },
             Write::Get { key: key.clone() },
@@ -272,7 +282,44 @@ impl Client {
         } else {
             Write::Get { key: another }
         };
-        Request::Txn { compares: vec![compare], success, failure: vec![Write::Get { key }, otherwise] }
+        let mut failure = vec![Write::Get { key: key.clone() }, otherwise];
+        if self.dice.below(3) == 0 {
+            success.push(self.nested(&key, &third));
+            failure.insert(0, self.nested(&key, &third));
+        }
+        Request::Txn(Txn { compares, success, failure })
+    }
+
+    /// A transaction within another one. Its comparison is of a key that the other one writes, as it was before, or of
+    /// its own key.
+    fn nested(&self, outer: &str, key: &str) -> Write {
+        let compared = if self.dice.flip() { outer } else { key };
+        let innermost = Txn {
+            compares: vec![self.compare(key)],
+            success: vec![Write::Get { key: outer.to_owned() }],
+            failure: vec![Write::Delete { key: key.to_owned() }],
+        };
+        Write::Txn(Txn {
+            compares: vec![self.compare(compared)],
+            success: vec![
+                Write::Put { key: key.to_owned(), value: self.shared.new_value() },
+                Write::Get { key: key.to_owned() },
+            ],
+            failure: vec![Write::Get { key: outer.to_owned() }, Write::Txn(innermost)],
+        })
+    }
+
+    /// That a key is as this client last saw it.
+    fn compare(&self, key: &str) -> Compare {
+        let of = key.to_owned();
+        let known = self.known.get(key);
+        let number = |of: fn(&Stored) -> i64| known.map_or(0, of);
+        match (self.dice.below(4), known) {
+            (0, Some(known)) => Compare::Value { key: of, equal: known.value },
+            (1, _) => Compare::Version { key: of, equal: number(|known| known.version) },
+            (2, _) => Compare::CreateRevision { key: of, equal: number(|known| known.create_revision) },
+            _ => Compare::ModRevision { key: of, equal: number(|known| known.mod_revision) },
+        }
     }
 
     fn learn(&mut self, operation: &Operation) {
@@ -292,7 +339,7 @@ impl Client {
 }
 
 /// Asks a member, for as long as a client waits.
-async fn ask(shared: &Shared, client: usize, member: usize, request: Request) -> Operation {
+pub(super) async fn ask(shared: &Shared, client: usize, member: usize, request: Request) -> Operation {
     let mut connection = KvClient::new(shared.wire(member));
     let is_write = !request.writes().is_empty();
     let called = shared.now();
@@ -359,7 +406,7 @@ impl Tenant {
     async fn live(&self, key: &str) -> Result<(), Status> {
         let home = self.dice.below(self.shared.members as u64) as usize;
         // Some keep their connection, whatever becomes of the member behind it.
-        let any_member = || match self.number % 2 {
+        let any_member = || match self.number % 3 {
             0 => home,
             _ => self.dice.below(self.shared.members as u64) as usize,
         };
@@ -374,7 +421,7 @@ impl Tenant {
         // The lease is not renewed before it has a key, so it may end from the grant on.
         let mut lives_until = asked_at + ttl;
         if put.is_ok() {
-            for _ in 0..self.dice.below(6) {
+            for _ in 0..self.dice.below(8) {
                 time::sleep(self.dice.between(ttl / 8, ttl / 2)).await;
                 let asked_at = self.shared.now();
                 let member = any_member();
@@ -388,7 +435,7 @@ impl Tenant {
                 let took = self.shared.now() - asked_at;
                 let Ok(Some(kept)) = kept else {
                     // Who keeps to a member asks it again: it may be paused, and still believe that it leads.
-                    if self.number.is_multiple_of(2) && self.shared.now() < lives_until {
+                    if self.number.is_multiple_of(3) && self.shared.now() < lives_until {
                         continue;
                     }
                     break;
@@ -525,9 +572,9 @@ impl Locker {
             }
             let first = kvs.iter().min_by_key(|stored| stored.create_revision);
             if first.is_some_and(|first| first.key == key) {
-                self.shared.holds(self.number, lives_until);
+                self.shared.holds(LOCK, self.number, key, lives_until);
                 time::sleep(self.dice.between(Duration::ZERO, Duration::from_millis(400))).await;
-                self.shared.releases(self.number);
+                self.shared.releases(LOCK, self.number);
                 break;
             }
             time::sleep(self.dice.between(Duration::from_millis(10), Duration::from_millis(100))).await;
@@ -544,7 +591,7 @@ impl Locker {
 }
 
 /// Until when a lease certainly lives, whatever the clocks do.
-fn early(lives_until: Duration, ttl: Duration) -> Duration {
+pub(super) fn early(lives_until: Duration, ttl: Duration) -> Duration {
     lives_until.saturating_sub(ttl * DRIFT / 1000)
 }
 
@@ -554,6 +601,29 @@ pub(super) async fn within<T>(call: impl Future<Output = Result<T, Status>>) -> 
     time::timeout(REQUEST_TIMEOUT, call).await.map_err(late)?
 }
 
+/// Puts a key and deletes it, and compacts up to that deletion, which is the newest revision then. The result is that
+/// revision.
+pub(super) async fn compact_deletion(shared: Arc<Shared>, member: usize, key: String) -> Result<i64, Status> {
+    loop {
+        match try_compact_deletion(&shared, member, &key).await {
+            // The user has to log in again.
+            Err(status) if wire::is_refusal(&status) => time::sleep(Duration::from_millis(100)).await,
+            done => return done,
+        }
+    }
+}
+
+async fn try_compact_deletion(shared: &Shared, member: usize, key: &str) -> Result<i64, Status> {
+    let mut client = KvClient::new(shared.admin_wire(member));
+    let (key, value) = (key.to_owned(), shared.new_value().to_string().into());
+    within(client.put(PutRequest { key: key.clone().into(), value, ..PutRequest::default() })).await?;
+    let request = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
+    let deleted = within(client.delete_range(request)).await?.into_inner();
+    let revision = deleted.header.expect("every answer has a header").revision;
+    within(client.compact(CompactionRequest { revision, physical: false })).await?;
+    Ok(revision)
+}
+
 /// Compacts history up to the newest revision that a client has seen, less a few.
 pub(super) async fn compact(shared: Arc<Shared>, member: usize, kept: i64) {
     let revision = shared.revision.load(Relaxed) - kept;
@@ -561,7 +631,7 @@ pub(super) async fn compact(shared: Arc<Shared>, member: usize, kept: i64) {
         return;
     }
     shared.compactions.lock().push(Compaction { called: shared.now(), revision });
-    let mut client = KvClient::new(shared.wire(member));
+    let mut client = KvClient::new(shared.admin_wire(member));
     // The outcome does not matter.
     let _ = within(client.compact(CompactionRequest { revision, physical: false })).await;
 }

@@ -11,6 +11,7 @@
 //! (`Disks`). A run first breaks things, then heals them: in the end there must be one leader, all members must
 //! hold the same, and everything that a client saw must be what a correct store answers.
 
+mod candidates;
 mod clients;
 mod dice;
 mod errands;

@@ -250,6 +250,8 @@ fn knobs(dice: &Dice) -> Vec<(Knob, usize)> {
         (Knob::ApplyStrideKeys, [1, 3]),
         (Knob::RangeStrideKeys, [1, 2]),
         (Knob::ValueApartBytes, [1, 8]),
+        (Knob::StretchBytes, [1024, 4096]),
+        (Knob::DefragmentationStretches, [1, 2]),
     ];
     let is_small = |knob: Knob| if knob == Knob::SegmentBytes { dice.below(4) > 0 } else { dice.flip() };
     choices
@@ -270,13 +272,16 @@ fn faults(dice: &Dice, members: usize, chaos: Duration) -> Vec<Planned> {
     if dice.below(3) == 0 {
         // Long enough for another one to lead, and for its leases to be older than a renewal that this one answers.
         let at = millis(dice, 1_500..chaos.as_millis() as u64 - 4_000);
-        let time = millis(dice, 2_600..5_000);
+        let time = millis(dice, 2_600..6_500);
         faults.push(Planned { at, fault: Fault::Pause { target: Target::Leader, time } });
     }
     if dice.below(3) == 0 {
         let at = millis(dice, 1_500..chaos.as_millis() as u64 - 4_000);
         faults.push(Planned { at, fault: Fault::AddMember });
         faults.push(Planned { at: at + millis(dice, 1_500..4_000), fault: Fault::RemoveMember });
+    }
+    if dice.below(3) == 0 {
+        faults.extend(defragmented(dice, members, chaos));
     }
     faults.sort_by_key(|planned| planned.at);
     faults
@@ -293,6 +298,18 @@ fn contested(dice: &Dice, members: usize, chaos: Duration) -> [Planned; 3] {
         planned(at, Fault::Isolate { target: Target::Leader, time: millis(dice, 1_000..4_000) }),
         planned(elected, Fault::PowerLoss { target: voter, down: millis(dice, 50..300) }),
         planned(elected, Fault::Isolate { target: Target::Leader, time: millis(dice, 1_000..4_000) }),
+    ]
+}
+
+/// Leases are granted while a member defragments its database, which then has to show what it has.
+fn defragmented(dice: &Dice, members: usize, chaos: Duration) -> [Planned; 3] {
+    let at = millis(dice, 2_500..chaos.as_millis() as u64 - 3_000);
+    let target = Target::Host(dice.below(members as u64) as usize);
+    let planned = |after, fault| Planned { at: at + after, fault };
+    [
+        planned(Duration::ZERO, Fault::LeaseStorm),
+        planned(millis(dice, 1..200), Fault::Defragment { target }),
+        planned(millis(dice, 700..2_500), Fault::Kill { target, down: millis(dice, 50..400) }),
     ]
 }
 

@@ -10,6 +10,7 @@ use std::{
 use tokio::task::JoinHandle;
 
 use super::{
+    candidates::{self, Candidate},
     clients::{self, Client, Locker, Shared, Tenant, within},
     dice::Dice,
     errands::{self, State},
@@ -62,6 +63,8 @@ pub(super) struct Report {
     /// How often it was known what a user may do.
     pub(super) permissions_judged: u64,
     pub(super) alarm_refusals: u64,
+    pub(super) elections_won: u64,
+    pub(super) leaders_told: u64,
     pub(super) digest: u32,
 }
 
@@ -106,6 +109,8 @@ impl fmt::Display for Report {
             ("changes of users", self.user_changes),
             ("permissions judged", self.permissions_judged),
             ("writes refused by an alarm", self.alarm_refusals),
+            ("elections won", self.elections_won),
+            ("leaders told", self.leaders_told),
         ];
         for (what, count) in further.into_iter().filter(|(_, count)| *count > 0) {
             write!(f, " [{what} {count}]")?;
@@ -267,13 +272,17 @@ impl<'a> Run<'a> {
             let client = Client::new(number, Dice::new(seed, 100 + number as u64), shared.clone());
             load.push(self.world.spawn(client.run(self.plan.pause * self.plan.clients as u32)));
         }
-        for number in 0..4 {
+        for number in 0..6 {
             let dice = Dice::new(seed, 200 + number as u64);
             load.push(self.world.spawn(Tenant { number, dice, shared: shared.clone() }.run()));
         }
         for number in 200..203 {
             let dice = Dice::new(seed, 100 + number as u64);
             load.push(self.world.spawn(Locker { number, dice, shared: shared.clone() }.run()));
+        }
+        for number in 400..403 {
+            let dice = Dice::new(seed, number as u64);
+            load.push(self.world.spawn(Candidate { number, dice, shared: shared.clone() }.run()));
         }
         let watching: Vec<JoinHandle<Vec<Watched>>> =
             watchers::all(shared).into_iter().map(|watcher| self.world.spawn(watcher.run())).collect();
@@ -365,6 +374,12 @@ impl<'a> Run<'a> {
         let members = self.plan.setting.members + usize::from(matches!(self.spare, Spare::Member));
         !matches!(self.spare, Spare::Adding(_) | Spare::Removing(_))
             && leader.is_some_and(|leader| leader.has_voters(members))
+    }
+
+    /// A member with a damaged disk, or in place of one, has not served yet. It is started with a list of all members,
+    /// which must not change until then.
+    fn is_replacing(&self) -> bool {
+        self.damaged.is_some() || !self.joining.is_empty()
     }
 
     fn is_damaged(&self, host: usize) -> bool {
@@ -708,7 +723,7 @@ impl<'a> Run<'a> {
             }
             Fault::AddMember => {
                 // With a damaged member, a new one may be one too many that does not run.
-                if !matches!(self.spare, Spare::Free) || self.damaged.is_some() {
+                if !matches!(self.spare, Spare::Free) || self.is_replacing() {
                     return false;
                 }
                 let (host, hosts) = (self.plan.setting.members, self.world.hosts.len());
@@ -717,7 +732,7 @@ impl<'a> Run<'a> {
                 self.spare = Spare::Adding(self.world.spawn(adding));
             }
             Fault::RemoveMember => {
-                if !matches!(self.spare, Spare::Member) {
+                if !matches!(self.spare, Spare::Member) || self.is_replacing() {
                     return false;
                 }
                 let host = self.plan.setting.members;
@@ -853,6 +868,55 @@ impl<'a> Run<'a> {
         self.world.result(reading).map_err(|what| ("past revisions", what))
     }
 
+    /// Compacts everything, with a deletion as the newest revision. Watchers can begin there, and after a start all
+    /// members have the same as before.
+    fn outlast_compaction(&mut self, kept: &[Stored]) -> Verdict {
+        let members = self.plan.setting.members;
+        let member = self.dice.below(members as u64) as usize;
+        let key = "last/key".to_owned();
+        let compacting =
+            self.world.spawn(clients::compact_deletion(self.shared.clone(), member, key.clone()));
+        self.until(HEAL_PATIENCE, |_| compacting.is_finished(), "liveness: a compaction ends")?;
+        let revision = self.world.result(compacting);
+        let revision =
+            revision.map_err(|status| ("liveness", format!("a compaction fails in peace: {status}")))?;
+        // The other members remove records a little later.
+        let pause = self.world.now + Duration::from_millis(1200);
+        while self.world.now < pause {
+            self.step()?;
+        }
+        self.watch_deletion(revision, &key)?;
+        for host in 0..self.world.hosts.len() {
+            if self.world.hosts[host].is_up() {
+                self.power_loss(host);
+                self.start(host);
+            }
+        }
+        self.until(HEAL_PATIENCE, Run::all_serve, "liveness: after a start of all members they serve")?;
+        let (found, found_revision) = self.settle()?;
+        if found != kept || found_revision != revision {
+            return Err((
+                "past revisions",
+                format!(
+                    "after a compaction up to revision {revision} and a start, revision {found_revision} has \
+                     {found:?}; it was {kept:?}"
+                ),
+            ));
+        }
+        // What members know of deletions is read from their disks now.
+        self.watch_deletion(revision, &key)
+    }
+
+    fn watch_deletion(&mut self, revision: i64, key: &str) -> Verdict {
+        for member in 0..self.plan.setting.members {
+            let watching = past::watch_deletion(self.shared.clone(), member, revision, key.to_owned());
+            let watching = self.world.spawn(watching);
+            self.until(HEAL_PATIENCE, |_| watching.is_finished(), "liveness: a watcher gets an answer")?;
+            self.world.result(watching).map_err(|what| ("past revisions", what))?;
+        }
+        Ok(())
+    }
+
     fn judge(
         &mut self,
         watched: Vec<Watched>,
@@ -874,7 +938,11 @@ impl<'a> Run<'a> {
         searched.map_err(|violation| ("linearizability", violation.to_string()))?;
         let seen = watches::check(&history, &replayed);
         let seen = seen.map_err(|violation| ("watch", violation.to_string()))?;
+        let told = self.shared.leaders_told.lock().clone();
+        let leaders_told = told.len() as u64;
+        candidates::check(&replayed.changes, told).map_err(|what| ("elections", what))?;
         let past_reads = self.read_the_past(replayed.changes, final_revision)?;
+        self.outlast_compaction(&history.final_state)?;
         let disks = self.world.hosts.iter().map(|host| host.disks.operations()).sum::<u64>();
         Ok(Report {
             seed: self.plan.setting.seed,
@@ -894,6 +962,8 @@ impl<'a> Run<'a> {
             user_changes: self.shared.user_changes.load(Relaxed),
             permissions_judged: self.shared.permissions_judged.load(Relaxed),
             alarm_refusals: self.shared.alarm_refusals.load(Relaxed),
+            elections_won: self.shared.elections_won.load(Relaxed),
+            leaders_told,
             digest: self.world.trace.digest(),
         })
     }

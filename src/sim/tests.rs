@@ -227,6 +227,8 @@ impl Report {
             ("changes of users", self.user_changes),
             ("permissions judged", self.permissions_judged),
             ("writes refused by an alarm", self.alarm_refusals),
+            ("elections won", self.elections_won),
+            ("leaders told", self.leaders_told),
         ];
         let unseen: Vec<&str> =
             seen.into_iter().filter(|(_, count)| *count == 0).map(|(what, _)| what).collect();
@@ -253,6 +255,8 @@ impl Report {
         self.user_changes += other.user_changes;
         self.permissions_judged += other.permissions_judged;
         self.alarm_refusals += other.alarm_refusals;
+        self.elections_won += other.elections_won;
+        self.leaders_told += other.leaders_told;
         self.network.parcels += other.network.parcels;
         self.network.snapshots += other.network.snapshots;
         let mut faults: BTreeMap<&'static str, u64> = std::mem::take(&mut self.faults);

@@ -415,6 +415,27 @@ mod tests {
 
     type Contents = (Vec<(Revision, Record)>, Vec<Vec<(Bytes, Bytes)>>);
 
+    /// The simulator flipped a bit in what redb notes of the types of a table.
+    #[test]
+    fn a_table_of_other_types_is_damage_that_names_the_file() {
+        use redb::{TableDefinition, TableHandle};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        {
+            let opened = Arc::clone(&database.opened.read());
+            let transaction = opened.redb().begin_write().expect("a transaction");
+            let name = Table::V2Node.definition().name().to_owned();
+            assert!(transaction.delete_table(Table::V2Node.definition()).expect("the table goes"));
+            drop(transaction.open_table(TableDefinition::<u64, u64>::new(&name)).expect("another table"));
+            transaction.commit().expect("a commit");
+        }
+        let reader = database.reader().expect("a reader");
+        let error = reader.cell(Table::V2Node, b"/a").expect_err("it cannot be read");
+        assert!(error.is_damage(), "{error}");
+        assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
+    }
+
     /// A file of a version that had fewer tables.
     #[test]
     fn a_table_that_is_missing_is_empty_until_it_is_written() {

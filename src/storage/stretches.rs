@@ -6,7 +6,10 @@ use super::{
     Checkpoint, Record, StorageError, StoredRecord, Table,
     reader::{Cells, Reader, Records, StoredRecords},
 };
-use crate::{limits, types::Revision};
+use crate::{
+    limits::{self, Knob},
+    types::Revision,
+};
 
 /// See [`Reader::into_stretches`]. A stretch has about [`limits::STRETCH_BYTES`]; a single larger
 /// record is one of its own.
@@ -95,7 +98,7 @@ where
         self.ahead.ask(&self.reader);
         let mut content = Checkpoint::default();
         let mut bytes = 0;
-        while bytes < limits::STRETCH_BYTES {
+        while bytes < Knob::StretchBytes.or(limits::STRETCH_BYTES) {
             if let Some(item) = self.records.next() {
                 let (revision, record) = item?;
                 bytes += record.len();

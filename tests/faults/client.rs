@@ -6,7 +6,7 @@ use tokio::time::{self, MissedTickBehavior};
 use tonic::transport::Channel;
 
 use crate::{
-    history::{Compare, Operation, Outcome, Request, Stored, Write},
+    history::{Compare, Operation, Outcome, Request, Stored, Txn, Write},
     load::{self, Shared},
     pb::etcdserverpb::kv_client::KvClient,
     wire,
@@ -93,24 +93,18 @@ impl Client {
             61..69 => Request::List { prefix, serializable: false },
             69..73 => Request::List { prefix, serializable: true },
             _ => {
-                let another = (number + rand::random_range(1..GROUP_KEYS)) % GROUP_KEYS;
-                self.exchange(key, format!("{group}/{another}"))
+                let shift = rand::random_range(1..GROUP_KEYS);
+                let other = |shift| format!("{group}/{}", (number + shift) % GROUP_KEYS);
+                self.exchange([key, other(shift), other(shift % (GROUP_KEYS - 1) + 1)])
             }
         }
     }
 
-    /// Writes two keys if the first has the value that this client last saw.
-    fn exchange(&self, key: String, another: String) -> Request {
-        let of = key.clone();
-        let known = self.known.get(&key);
-        let number = |of: fn(&Stored) -> i64| known.map_or(0, of);
-        let compare = match (rand::random_range(0..4), known) {
-            (0, Some(known)) => Compare::Value { key: of, equal: known.value },
-            (1, _) => Compare::Version { key: of, equal: number(|known| known.version) },
-            (2, _) => Compare::CreateRevision { key: of, equal: number(|known| known.create_revision) },
-            _ => Compare::ModRevision { key: of, equal: number(|known| known.mod_revision) },
-        };
-        let success = vec![
+    /// Writes two keys if the first has the value that this client last saw, and may ask the same of a third one, in
+    /// either branch.
+    fn exchange(&self, [key, another, third]: [String; 3]) -> Request {
+        let compares = vec![self.compare(&key)];
+        let mut success = vec![
             Write::Put { key: key.clone(), value: self.shared.new_value() },
             Write::Put { key: another.clone(), value: self.shared.new_value() },
             Write::Get { key: key.clone() },
@@ -120,7 +114,44 @@ impl Client {
         } else {
             Write::Get { key: another }
         };
-        Request::Txn { compares: vec![compare], success, failure: vec![Write::Get { key }, otherwise] }
+        let mut failure = vec![Write::Get { key: key.clone() }, otherwise];
+        if rand::random_range(0..3) == 0 {
+            success.push(self.nested(&key, &third));
+            failure.insert(0, self.nested(&key, &third));
+        }
+        Request::Txn(Txn { compares, success, failure })
+    }
+
+    /// A transaction within another one. Its comparison is of a key that the other one writes, as it was before, or of
+    /// its own key.
+    fn nested(&self, outer: &str, key: &str) -> Write {
+        let compared = if rand::random_bool(0.5) { outer } else { key };
+        let innermost = Txn {
+            compares: vec![self.compare(key)],
+            success: vec![Write::Get { key: outer.to_owned() }],
+            failure: vec![Write::Delete { key: key.to_owned() }],
+        };
+        Write::Txn(Txn {
+            compares: vec![self.compare(compared)],
+            success: vec![
+                Write::Put { key: key.to_owned(), value: self.shared.new_value() },
+                Write::Get { key: key.to_owned() },
+            ],
+            failure: vec![Write::Get { key: outer.to_owned() }, Write::Txn(innermost)],
+        })
+    }
+
+    /// That a key is as this client last saw it.
+    fn compare(&self, key: &str) -> Compare {
+        let of = key.to_owned();
+        let known = self.known.get(key);
+        let number = |of: fn(&Stored) -> i64| known.map_or(0, of);
+        match (rand::random_range(0..4), known) {
+            (0, Some(known)) => Compare::Value { key: of, equal: known.value },
+            (1, _) => Compare::Version { key: of, equal: number(|known| known.version) },
+            (2, _) => Compare::CreateRevision { key: of, equal: number(|known| known.create_revision) },
+            _ => Compare::ModRevision { key: of, equal: number(|known| known.mod_revision) },
+        }
     }
 
     async fn ask(&mut self, request: Request) -> Operation {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::{
     history::{
-        Answer, Batch, Change, ChangeKind, Compaction, History, Operation, Outcome, Request, Restart, Stored,
-        Watched, Write,
+        Answer, Batch, Change, ChangeKind, Compaction, Compare, History, Operation, Outcome, Request,
+        Response, Restart, Stored, Txn, Watched, Write,
     },
     linearize,
     model::Model,
@@ -121,6 +121,7 @@ fn half_a_transaction_is_found() {
 #[test]
 fn the_wrong_branch_is_found() {
     assert_found(Planted::WrongBranch, &Search::Many);
+    assert_found(Planted::WrongInnerBranch, &Search::Many);
 }
 
 #[test]
@@ -252,12 +253,68 @@ fn half_a_transaction_is_found_by_both() {
     let mut tape = Tape::new();
     let put = |key: &str, value: u64| Write::Put { key: key.to_owned(), value };
     let success = vec![put("k", 1), put("l", 2)];
-    tape.called(Request::Txn { compares: Vec::new(), success, failure: Vec::new() }, Outcome::Ok);
+    tape.called(Request::Txn(Txn { compares: Vec::new(), success, failure: Vec::new() }), Outcome::Ok);
     tape.done(&Request::Put { key: "k".to_owned(), value: 1 });
     tape.get("l");
     let [replayed, searched] = tape.judge();
     assert!(replayed.expect("l is not there").contains("get l -> revision 2 [l = 2 (create 2"));
     assert!(searched.expect("l is not there").contains("possible before it: l = 2"));
+}
+
+/// The outer transaction puts `k`, and the one within it puts `l` if `k` was not there before.
+fn nested() -> Txn {
+    let put = |key: &str, value: u64| Write::Put { key: key.to_owned(), value };
+    let is_new = Compare::Version { key: "k".to_owned(), equal: 0 };
+    let inner = Txn { compares: vec![is_new], success: vec![put("l", 3)], failure: vec![put("m", 4)] };
+    Txn { compares: Vec::new(), success: vec![put("k", 2), Write::Txn(inner)], failure: Vec::new() }
+}
+
+#[test]
+fn a_transaction_within_another_one_compares_with_the_state_before_both() {
+    let mut tape = Tape::new();
+    let request = Request::Txn(nested());
+    let right = tape.called(request.clone(), Outcome::Ok).answer().cloned().expect("it was answered");
+    let inner = Response::Txn { succeeded: true, responses: vec![Response::Put] };
+    assert_eq!(right.responses, [Response::Put, inner]);
+    tape.done(&request);
+    tape.get("l");
+    assert_eq!(tape.judge(), [None, None]);
+    // It says that it was done in the other way, and was not.
+    let wrong = Response::Txn { succeeded: false, responses: vec![Response::Put] };
+    tape.history.operations[0].outcome =
+        Outcome::Ok(Answer { responses: vec![Response::Put, wrong], ..right });
+    let [replayed, searched] = tape.judge();
+    assert!(replayed.expect("k was not there").starts_with("an answer is not that of the state"));
+    assert!(searched.expect("k was not there").contains("if [version k = 0] then [put l = 3]"));
+}
+
+#[test]
+fn a_transaction_within_another_one_that_was_done_in_the_wrong_way_is_found_by_both() {
+    let mut tape = Tape::new();
+    tape.put("k", 1);
+    let compared_after = Txn { compares: Vec::new(), ..inner_of(nested()) };
+    let mut wrong = nested();
+    wrong.success[1] = Write::Txn(compared_after);
+    // Nobody was answered, and what is seen is the branch that the state before does not allow.
+    tape.called(Request::Txn(nested()), |_| Outcome::Unknown);
+    tape.done(&Request::Txn(wrong));
+    tape.get("l");
+    let [replayed, searched] = tape.judge();
+    assert!(replayed.is_some() && searched.is_some(), "{replayed:?} {searched:?}");
+    // The right way is possible, with and without an answer.
+    let mut tape = Tape::new();
+    tape.put("k", 1);
+    tape.called(Request::Txn(nested()), |_| Outcome::Unknown);
+    tape.done(&Request::Txn(nested()));
+    tape.get("m");
+    assert_eq!(tape.judge(), [None, None]);
+}
+
+fn inner_of(txn: Txn) -> Txn {
+    match txn.success.into_iter().next_back() {
+        Some(Write::Txn(inner)) => inner,
+        _ => unreachable!("the last operation is a transaction"),
+    }
 }
 
 #[test]

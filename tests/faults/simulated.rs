@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    history::{Answer, Batch, Change, Compare, History, Operation, Outcome, Request, Stored, Watched, Write},
+    history::{
+        Answer, Batch, Change, Compare, History, Operation, Outcome, Request, Response, Stored, Txn, Watched,
+        Write,
+    },
     model::Model,
 };
 
@@ -25,6 +28,8 @@ pub(crate) enum Planted {
     RefusedButDone,
     HalfTxn,
     WrongBranch,
+    /// A transaction within another one takes the wrong branch.
+    WrongInnerBranch,
     DoneTwice,
     MixedList,
     MemberGoesBack,
@@ -209,19 +214,34 @@ impl Simulation {
                 (answer, changes) = self.model.evaluate(&request);
                 self.planted = Some(index);
             }
-            Request::Txn { .. } if changes.len() > 1 && self.is_due(Planted::HalfTxn) => {
+            Request::Txn(_) if changes.len() > 1 && self.is_due(Planted::HalfTxn) => {
                 changes.truncate(1);
                 self.planted = Some(index);
             }
-            Request::Txn { compares, success, failure }
-                if !compares.is_empty() && self.is_due(Planted::WrongBranch) =>
-            {
-                let branch = if answer.succeeded { failure.clone() } else { success.clone() };
+            Request::Txn(txn) if !txn.compares.is_empty() && self.is_due(Planted::WrongBranch) => {
                 let succeeded = !answer.succeeded;
-                let wrong = Request::Txn { compares: Vec::new(), success: branch, failure: Vec::new() };
-                (answer, changes) = self.model.evaluate(&wrong);
+                (answer, changes) = self.model.evaluate(&Request::Txn(forced(txn, succeeded)));
                 answer.succeeded = succeeded;
                 self.planted = Some(index);
+            }
+            Request::Txn(txn) if self.is_due(Planted::WrongInnerBranch) => {
+                let mut wrong = txn.clone();
+                let branch = if answer.succeeded { &mut wrong.success } else { &mut wrong.failure };
+                for (write, response) in branch.iter_mut().zip(&answer.responses) {
+                    if let (Write::Txn(inner), Response::Txn { succeeded, .. }) = (write, response) {
+                        *inner = forced(inner, !succeeded);
+                        self.planted = Some(index);
+                    }
+                }
+                let told = std::mem::take(&mut answer.responses);
+                (answer, changes) = self.model.evaluate(&Request::Txn(wrong));
+                for (response, right) in answer.responses.iter_mut().zip(told) {
+                    if let (Response::Txn { succeeded, .. }, Response::Txn { succeeded: right, .. }) =
+                        (response, right)
+                    {
+                        *succeeded = !right;
+                    }
+                }
             }
             Request::Get { .. } if self.is_due(Planted::StaleRead) => {
                 let old = self.at(self.model.revision - 100);
@@ -340,7 +360,7 @@ impl Simulation {
                     0 => Compare::ModRevision { key: one.clone(), equal: mod_revision },
                     _ => Compare::Value { key: one.clone(), equal: seen },
                 };
-                Request::Txn {
+                Request::Txn(Txn {
                     compares: vec![compare],
                     success: vec![
                         Write::Put { key: one.clone(), value: value() },
@@ -348,9 +368,27 @@ impl Simulation {
                         Write::Get { key: one.clone() },
                     ],
                     failure: vec![Write::Get { key: one }],
-                }
+                })
             }
-            85..92 => Request::Txn {
+            // The transaction within is of a key that was just written, as it was before.
+            85..89 => {
+                let compare = Compare::Version { key: one.clone(), equal: 1 };
+                let inner = |value: u64| Txn {
+                    compares: vec![compare.clone()],
+                    success: vec![Write::Put { key: other.clone(), value }],
+                    failure: vec![Write::Get { key: one.clone() }, Write::Delete { key: other.clone() }],
+                };
+                Request::Txn(Txn {
+                    compares: vec![Compare::Version { key: other.clone(), equal: 0 }],
+                    success: vec![
+                        Write::Put { key: one.clone(), value: value() },
+                        Write::Txn(inner(value())),
+                        Write::Get { key: other.clone() },
+                    ],
+                    failure: vec![Write::Txn(inner(value())), Write::Get { key: one.clone() }],
+                })
+            }
+            89..94 => Request::Txn(Txn {
                 compares: vec![match value() % 3 {
                     0 => Compare::Version { key: one.clone(), equal: 1 },
                     1 => Compare::Version { key: one.clone(), equal: 0 },
@@ -361,8 +399,8 @@ impl Simulation {
                     Write::Get { key: other.clone() },
                 ],
                 failure: vec![Write::Delete { key: one }, Write::Put { key: other, value: value() }],
-            },
-            _ => Request::Txn {
+            }),
+            _ => Request::Txn(Txn {
                 compares: Vec::new(),
                 success: vec![
                     Write::Get { key: one.clone() },
@@ -370,7 +408,12 @@ impl Simulation {
                     Write::Put { key: other, value: value() },
                 ],
                 failure: Vec::new(),
-            },
+            }),
         }
     }
+}
+
+/// A transaction that takes a branch, whatever its comparisons say.
+fn forced(txn: &Txn, succeeded: bool) -> Txn {
+    Txn { compares: Vec::new(), success: txn.branch(succeeded).to_vec(), failure: Vec::new() }
 }

@@ -33,27 +33,20 @@ pub(crate) struct Operation {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    Get {
-        key: String,
-        serializable: bool,
-    },
-    List {
-        prefix: String,
-        serializable: bool,
-    },
-    Put {
-        key: String,
-        value: u64,
-    },
-    Delete {
-        key: String,
-    },
-    /// As in etcd, no key is written twice in one branch.
-    Txn {
-        compares: Vec<Compare>,
-        success: Vec<Write>,
-        failure: Vec<Write>,
-    },
+    Get { key: String, serializable: bool },
+    List { prefix: String, serializable: bool },
+    Put { key: String, value: u64 },
+    Delete { key: String },
+    Txn(Txn),
+}
+
+/// As in etcd, all comparisons are made with the state before the transaction, also those of the transactions among its
+/// operations, and no key is written twice on a way through the branches.
+#[derive(Clone, Debug)]
+pub(crate) struct Txn {
+    pub(crate) compares: Vec<Compare>,
+    pub(crate) success: Vec<Write>,
+    pub(crate) failure: Vec<Write>,
 }
 
 /// An operation of a transaction.
@@ -62,6 +55,7 @@ pub(crate) enum Write {
     Put { key: String, value: u64 },
     Delete { key: String },
     Get { key: String },
+    Txn(Txn),
 }
 
 /// For a key that does not exist the numbers are 0, and no value is equal to its value.
@@ -104,6 +98,7 @@ pub(crate) enum Response {
     Put,
     Deleted(i64),
     Got(Option<Stored>),
+    Txn { succeeded: bool, responses: Vec<Response> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,37 +198,90 @@ impl Operation {
 }
 
 impl Request {
-    /// The writes of the request, for a transaction those of both branches: key and value, or `None` for a
+    /// The writes of the request, for a transaction those of all its branches: key and value, or `None` for a
     /// deletion.
     pub(crate) fn writes(&self) -> Vec<(&str, Option<u64>)> {
         match self {
             Request::Get { .. } | Request::List { .. } => Vec::new(),
             Request::Put { key, value } => vec![(key, Some(*value))],
             Request::Delete { key } => vec![(key, None)],
-            Request::Txn { success, failure, .. } => success
-                .iter()
-                .chain(failure)
-                .filter_map(|write| match write {
-                    Write::Put { key, value } => Some((key.as_str(), Some(*value))),
-                    Write::Delete { key } => Some((key.as_str(), None)),
-                    Write::Get { .. } => None,
-                })
-                .collect(),
+            Request::Txn(txn) => {
+                let written = |write: &'_ Write| match write {
+                    Write::Put { value, .. } => Some(Some(*value)),
+                    Write::Delete { .. } => Some(None),
+                    Write::Get { .. } | Write::Txn(_) => None,
+                };
+                let operations = txn.operations().into_iter();
+                operations.filter_map(|write| Some((write.key()?, written(write)?))).collect()
+            }
         }
     }
 }
 
+impl Txn {
+    pub(crate) fn branch(&self, succeeded: bool) -> &[Write] {
+        if succeeded { &self.success } else { &self.failure }
+    }
+
+    /// The operations of all branches. Of a transaction among them its operations.
+    pub(crate) fn operations(&self) -> Vec<&Write> {
+        let all = self.success.iter().chain(&self.failure);
+        let flat = all.flat_map(|write| match write {
+            Write::Txn(inner) => inner.operations(),
+            write => vec![write],
+        });
+        flat.collect()
+    }
+
+    /// The operations on the way that an answer has taken, each with its answer.
+    pub(crate) fn taken<'a>(
+        &'a self,
+        succeeded: bool,
+        responses: &'a [Response],
+    ) -> Vec<(&'a Write, &'a Response)> {
+        let pairs = self.branch(succeeded).iter().zip(responses);
+        let flat = pairs.flat_map(|pair| match pair {
+            (Write::Txn(inner), Response::Txn { succeeded, responses }) => inner.taken(*succeeded, responses),
+            pair => vec![pair],
+        });
+        flat.collect()
+    }
+
+    /// The keys of all comparisons and operations.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        let compared = self.compares.iter().map(Compare::key);
+        let used = self.success.iter().chain(&self.failure).flat_map(|write| match write {
+            Write::Txn(inner) => inner.keys(),
+            write => write.key().into_iter().collect(),
+        });
+        compared.chain(used).collect()
+    }
+}
+
 impl Write {
-    pub(crate) fn key(&self) -> &str {
+    /// `None` for a transaction.
+    pub(crate) fn key(&self) -> Option<&str> {
         match self {
-            Write::Put { key, .. } | Write::Delete { key } | Write::Get { key } => key,
+            Write::Put { key, .. } | Write::Delete { key } | Write::Get { key } => Some(key),
+            Write::Txn(_) => None,
         }
     }
 
     pub(crate) fn as_put(&self) -> Option<(&String, u64)> {
         match self {
             Write::Put { key, value } => Some((key, *value)),
-            Write::Delete { .. } | Write::Get { .. } => None,
+            Write::Delete { .. } | Write::Get { .. } | Write::Txn(_) => None,
+        }
+    }
+}
+
+impl Response {
+    /// What a get has found, and those of a transaction.
+    fn seen(&self) -> Vec<&Stored> {
+        match self {
+            Response::Got(stored) => stored.iter().collect(),
+            Response::Txn { responses, .. } => responses.iter().flat_map(Response::seen).collect(),
+            Response::Put | Response::Deleted(_) => Vec::new(),
         }
     }
 }
@@ -252,10 +300,7 @@ impl Compare {
 impl Answer {
     /// Every key in the answer.
     pub(crate) fn seen(&self) -> impl Iterator<Item = &Stored> {
-        let got = self.responses.iter().filter_map(|response| match response {
-            Response::Got(stored) => stored.as_ref(),
-            Response::Put | Response::Deleted(_) => None,
-        });
+        let got = self.responses.iter().flat_map(Response::seen);
         self.kvs.iter().chain(self.previous.iter().flatten()).chain(got)
     }
 }
@@ -306,10 +351,7 @@ impl fmt::Display for Operation {
                     Request::Get { .. } | Request::List { .. } => write!(f, " {}", All(&answer.kvs))?,
                     Request::Delete { .. } => write!(f, " deleted {}", answer.deleted)?,
                     Request::Put { .. } => {}
-                    Request::Txn { .. } => {
-                        let branch = if answer.succeeded { "success" } else { "failure" };
-                        write!(f, " {branch} {}", All(&answer.responses))?;
-                    }
+                    Request::Txn(_) => write!(f, " {} {}", branch(answer.succeeded), All(&answer.responses))?,
                 }
                 answer.previous.iter().try_for_each(|previous| write!(f, " previous {}", All(previous)))
             }
@@ -327,11 +369,20 @@ impl fmt::Display for Request {
             Request::List { prefix, serializable } => write!(f, "list {prefix}*{}", how(serializable)),
             Request::Put { key, value } => write!(f, "put {key} = {value}"),
             Request::Delete { key } => write!(f, "delete {key}"),
-            Request::Txn { compares, success, failure } => {
-                write!(f, "if {} then {} else {}", All(compares), All(success), All(failure))
-            }
+            Request::Txn(txn) => txn.fmt(f),
         }
     }
+}
+
+impl fmt::Display for Txn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Txn { compares, success, failure } = self;
+        write!(f, "if {} then {} else {}", All(compares), All(success), All(failure))
+    }
+}
+
+fn branch(succeeded: bool) -> &'static str {
+    if succeeded { "success" } else { "failure" }
 }
 
 impl fmt::Display for Write {
@@ -340,6 +391,7 @@ impl fmt::Display for Write {
             Write::Put { key, value } => write!(f, "put {key} = {value}"),
             Write::Delete { key } => write!(f, "delete {key}"),
             Write::Get { key } => write!(f, "get {key}"),
+            Write::Txn(txn) => txn.fmt(f),
         }
     }
 }
@@ -362,6 +414,9 @@ impl fmt::Display for Response {
             Response::Deleted(count) => write!(f, "deleted {count}"),
             Response::Got(Some(stored)) => stored.fmt(f),
             Response::Got(None) => f.write_str("nothing"),
+            Response::Txn { succeeded, responses } => {
+                write!(f, "{} {}", branch(*succeeded), All(responses))
+            }
         }
     }
 }

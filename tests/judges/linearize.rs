@@ -28,7 +28,9 @@ use std::{
     time::Duration,
 };
 
-use super::history::{Compare, History, Operation, Outcome, Request, Response, Stored, Violation, Write};
+use super::history::{
+    Compare, History, Operation, Outcome, Request, Response, Stored, Txn, Violation, Write,
+};
 
 /// Maximum number of situations examined for one group of keys. A search that needs more fails.
 const STEPS_MAX: usize = 500_000;
@@ -82,9 +84,9 @@ impl<'a> Names<'a> {
             let Some(answer) = operation.answer() else { continue };
             let put = match &operation.request {
                 Request::Put { key, value } => vec![(key, *value)],
-                Request::Txn { success, failure, .. } => {
-                    let branch = if answer.succeeded { success } else { failure };
-                    branch.iter().filter_map(Write::as_put).collect()
+                Request::Txn(txn) => {
+                    let taken = txn.taken(answer.succeeded, &answer.responses).into_iter();
+                    taken.filter_map(|(write, _)| write.as_put()).collect()
                 }
                 Request::Get { .. } | Request::List { .. } | Request::Delete { .. } => Vec::new(),
             };
@@ -118,15 +120,15 @@ impl Condition {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Effect {
     holds: Vec<(usize, Condition)>,
-    /// If there are such conditions, at least one of them must not hold.
-    unless: Vec<(usize, Condition)>,
+    /// Of each of these lists at least one condition must not hold: those of a comparison that failed.
+    unless: Vec<Vec<(usize, Condition)>>,
     writes: Vec<(usize, Option<u64>)>,
 }
 
 impl Effect {
     fn is_possible(&self, values: &[Option<u64>]) -> bool {
         let holds = |(key, condition): &(usize, Condition)| condition.holds(values[*key]);
-        self.holds.iter().all(holds) && (self.unless.is_empty() || !self.unless.iter().all(holds))
+        self.holds.iter().all(holds) && !self.unless.iter().any(|all| all.iter().all(holds))
     }
 
     /// Whether these writes would make a condition true that is not true now.
@@ -136,9 +138,11 @@ impl Effect {
             condition.holds(values[*key]) != is
                 && after(*key).is_some_and(|value| condition.holds(value) == is)
         };
-        let is_refuted = self.unless.iter().all(|(key, condition)| condition.holds(values[*key]));
-        self.holds.iter().any(|condition| becomes(condition, true))
-            || (is_refuted && self.unless.iter().any(|condition| becomes(condition, false)))
+        let is_refuted = |all: &Vec<(usize, Condition)>| {
+            all.iter().all(|(key, condition)| condition.holds(values[*key]))
+                && all.iter().any(|condition| becomes(condition, false))
+        };
+        self.holds.iter().any(|condition| becomes(condition, true)) || self.unless.iter().any(is_refuted)
     }
 
     /// Whether the effect has several keys. Such an effect may be needed even if it does not help at once.
@@ -146,12 +150,21 @@ impl Effect {
         (self.read_mask() | self.write_mask()).count_ones() > 1
     }
 
+    /// Both effects, one after the other, with the conditions of both on the state before.
+    fn and(&self, rest: &Effect) -> Effect {
+        Effect {
+            holds: [&self.holds[..], &rest.holds].concat(),
+            unless: [&self.unless[..], &rest.unless].concat(),
+            writes: [&self.writes[..], &rest.writes].concat(),
+        }
+    }
+
     fn puts(&self) -> impl Iterator<Item = u64> {
         self.writes.iter().filter_map(|(_, value)| *value)
     }
 
     fn read_mask(&self) -> u128 {
-        self.holds.iter().chain(&self.unless).fold(0, |mask, (key, _)| mask | 1 << key)
+        self.holds.iter().chain(self.unless.iter().flatten()).fold(0, |mask, (key, _)| mask | 1 << key)
     }
 
     fn write_mask(&self) -> u128 {
@@ -626,7 +639,12 @@ impl Translation<'_> {
             Outcome::Unknown => self.unanswered(&operation.request),
             Outcome::Ok(_) => return Ok(vec![self.answered(operation)]),
         };
-        let is_seen = |effect: &Effect| effect.puts().all(|value| self.names.seen.contains_key(&value));
+        // It has put what is seen of it, and nothing else.
+        let put: Vec<u64> = operation.request.writes().into_iter().filter_map(|(_, value)| value).collect();
+        let is_put = |effect: &Effect, value: u64| effect.puts().any(|put| put == value);
+        let is_seen = |effect: &Effect| {
+            put.iter().all(|value| is_put(effect, *value) == self.names.seen.contains_key(value))
+        };
         effects.retain(|effect| !effect.writes.is_empty() && is_seen(effect));
         Ok(effects)
     }
@@ -661,22 +679,33 @@ impl Translation<'_> {
                 }
                 self.delete(key, answer.deleted, &mut effect);
             }
-            Request::Txn { compares, success, failure } => {
-                self.compares(compares, answer.succeeded, &mut effect);
-                let branch = if answer.succeeded { success } else { failure };
-                if branch.len() != answer.responses.len() {
-                    effect.holds.push((0, Condition::Never));
-                }
-                for (write, response) in branch.iter().zip(&answer.responses) {
-                    self.write(write, response, &mut effect);
-                }
-            }
+            Request::Txn(txn) => self.taken(txn, answer.succeeded, &answer.responses, &mut effect),
         }
         effect
     }
 
+    /// The way that a transaction has taken.
+    fn taken(&self, txn: &Txn, succeeded: bool, responses: &[Response], effect: &mut Effect) {
+        self.compares(&txn.compares, succeeded, effect);
+        let branch = txn.branch(succeeded);
+        if branch.len() != responses.len() {
+            effect.holds.push((0, Condition::Never));
+        }
+        for (write, response) in branch.iter().zip(responses) {
+            match (write, response) {
+                (Write::Txn(inner), Response::Txn { succeeded, responses }) => {
+                    self.taken(inner, *succeeded, responses, effect);
+                }
+                _ => self.write(write, response, effect),
+            }
+        }
+    }
+
     fn write(&self, write: &Write, response: &Response, effect: &mut Effect) {
-        let Some(key) = self.key(write.key()) else { return };
+        let Some(key) = write.key().and_then(|key| self.key(key)) else {
+            effect.holds.push((0, Condition::Never));
+            return;
+        };
         match (write, response) {
             (Write::Put { value, .. }, Response::Put) => effect.writes.push((key, Some(*value))),
             (Write::Delete { key, .. }, Response::Deleted(deleted)) => self.delete(key, *deleted, effect),
@@ -716,23 +745,37 @@ impl Translation<'_> {
                 self.delete(key, 1, &mut effect);
                 vec![effect]
             }
-            Request::Txn { compares, success, failure } => {
-                let branch = |succeeded: bool, writes: &[Write]| {
-                    let mut effect = Effect::default();
-                    self.compares(compares, succeeded, &mut effect);
-                    effect.writes = writes.iter().filter_map(|write| self.unconditional(write)).collect();
-                    effect
-                };
-                vec![branch(true, success), branch(false, failure)]
-            }
+            Request::Txn(txn) => self.ways(txn),
         }
+    }
+
+    /// An effect for each way through the branches of a transaction.
+    fn ways(&self, txn: &Txn) -> Vec<Effect> {
+        let mut all = Vec::new();
+        for succeeded in [true, false] {
+            let mut begun = Effect::default();
+            self.compares(&txn.compares, succeeded, &mut begun);
+            let mut ways = vec![begun];
+            for write in txn.branch(succeeded) {
+                if let Write::Txn(inner) = write {
+                    let inner = self.ways(inner);
+                    let further = |way: &Effect| inner.iter().map(|rest| way.and(rest)).collect::<Vec<_>>();
+                    ways = ways.iter().flat_map(further).collect();
+                } else {
+                    let written = self.unconditional(write);
+                    ways.iter_mut().for_each(|way| way.writes.extend(written));
+                }
+            }
+            all.extend(ways);
+        }
+        all
     }
 
     fn unconditional(&self, write: &Write) -> Option<(usize, Option<u64>)> {
         match write {
             Write::Put { key, value } => Some((self.key(key)?, Some(*value))),
             Write::Delete { key } => Some((self.key(key)?, None)),
-            Write::Get { .. } => None,
+            Write::Get { .. } | Write::Txn(_) => None,
         }
     }
 
@@ -759,7 +802,7 @@ impl Translation<'_> {
         match succeeded {
             true => effect.holds.extend(conditions),
             false if conditions.is_empty() => effect.holds.push((0, Condition::Never)),
-            false if is_exact => effect.unless = conditions,
+            false if is_exact => effect.unless.push(conditions),
             false => {}
         }
     }
@@ -782,10 +825,7 @@ fn keys_of(request: &Request) -> Vec<&str> {
     match request {
         Request::List { .. } => Vec::new(),
         Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key } => vec![key],
-        Request::Txn { compares, success, failure } => {
-            let writes = success.iter().chain(failure).map(Write::key);
-            compares.iter().map(Compare::key).chain(writes).collect()
-        }
+        Request::Txn(txn) => txn.keys(),
     }
 }
 

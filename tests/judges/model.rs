@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Write};
+use super::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Txn, Write};
 
 pub(crate) struct Model {
     pub(crate) revision: i64,
@@ -36,12 +36,7 @@ impl Model {
                 changes.extend(self.delete(key));
                 answer.deleted = i64::from(!changes.is_empty());
             }
-            Request::Txn { compares, success, failure } => {
-                answer.succeeded = compares.iter().all(|compare| self.holds(compare));
-                for write in if answer.succeeded { success } else { failure } {
-                    answer.responses.push(self.write(write, &mut changes));
-                }
-            }
+            Request::Txn(txn) => (answer.succeeded, answer.responses) = self.run(txn, &mut changes),
         }
         answer.revision = self.revision + i64::from(!changes.is_empty());
         (answer, changes)
@@ -55,6 +50,13 @@ impl Model {
                 ChangeKind::Delete => self.kvs.remove(&change.key),
             };
         }
+    }
+
+    /// The comparisons are made with the state before the outermost transaction, which is still that of the model.
+    fn run(&self, txn: &Txn, changes: &mut Vec<Change>) -> (bool, Vec<Response>) {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        let responses = txn.branch(succeeded).iter().map(|write| self.write(write, changes)).collect();
+        (succeeded, responses)
     }
 
     /// A get sees the earlier changes of its transaction; no key is written twice.
@@ -76,6 +78,10 @@ impl Model {
                 }
                 None => Response::Got(self.kvs.get(key).cloned()),
             },
+            Write::Txn(inner) => {
+                let (succeeded, responses) = self.run(inner, changes);
+                Response::Txn { succeeded, responses }
+            }
         }
     }
 

@@ -326,13 +326,12 @@ fn has_written(request: &Request, answer: &Answer) -> bool {
         Request::Get { .. } | Request::List { .. } => false,
         Request::Put { .. } => true,
         Request::Delete { .. } => answer.deleted > 0,
-        Request::Txn { success, failure, .. } => {
-            let branch = if answer.succeeded { success } else { failure };
-            let deleted = answer
-                .responses
-                .iter()
-                .any(|response| matches!(response, Response::Deleted(count) if *count > 0));
-            deleted || branch.iter().any(|write| matches!(write, Write::Put { .. }))
+        Request::Txn(txn) => {
+            let mut taken = txn.taken(answer.succeeded, &answer.responses).into_iter();
+            taken.any(|(write, response)| match write {
+                Write::Put { .. } => true,
+                _ => matches!(response, Response::Deleted(count) if *count > 0),
+            })
         }
     }
 }

@@ -9,12 +9,12 @@ use tonic::{Code, Status, body::Body, client::GrpcService};
 use super::super::pb::{
     etcdserverpb::{
         Compare as WireCompare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader,
-        TxnRequest, compare::CompareResult, compare::CompareTarget, compare::TargetUnion,
+        ResponseOp, TxnRequest, compare::CompareResult, compare::CompareTarget, compare::TargetUnion,
         kv_client::KvClient, request_op, response_op,
     },
     mvccpb::{Event, KeyValue, event::EventType},
 };
-use super::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Write};
+use super::history::{Answer, Change, ChangeKind, Compare, Request, Response, Stored, Txn, Write};
 
 /// Sends the request, and waits for the answer without a timeout.
 pub(crate) async fn ask<C>(
@@ -49,22 +49,9 @@ where
             let (deleted, previous) = (done.deleted, Some(all(done.prev_kvs)));
             (done.header, Answer { deleted, previous, ..Answer::default() })
         }
-        Request::Txn { compares, success, failure } => {
-            let request = TxnRequest {
-                compare: compares.iter().map(compare).collect(),
-                success: success.iter().map(operation).collect(),
-                failure: failure.iter().map(operation).collect(),
-            };
-            let done = client.txn(request).await?.into_inner();
-            let responses = done.responses.into_iter().map(|response| {
-                match response.response.expect("a response is one of its kinds") {
-                    response_op::Response::ResponsePut(_) => Response::Put,
-                    response_op::Response::ResponseDeleteRange(done) => Response::Deleted(done.deleted),
-                    response_op::Response::ResponseRange(got) => Response::Got(all(got.kvs).pop()),
-                    response_op::Response::ResponseTxn(_) => unreachable!("none is asked for"),
-                }
-            });
-            let responses = responses.collect();
+        Request::Txn(request) => {
+            let done = client.txn(txn(request)).await?.into_inner();
+            let responses = done.responses.into_iter().map(response).collect();
             (done.header, Answer { succeeded: done.succeeded, responses, ..Answer::default() })
         }
     };
@@ -152,12 +139,33 @@ fn delete(key: &str) -> DeleteRangeRequest {
     DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() }
 }
 
+fn txn(txn: &Txn) -> TxnRequest {
+    TxnRequest {
+        compare: txn.compares.iter().map(compare).collect(),
+        success: txn.success.iter().map(operation).collect(),
+        failure: txn.failure.iter().map(operation).collect(),
+    }
+}
+
+fn response(response: ResponseOp) -> Response {
+    match response.response.expect("a response is one of its kinds") {
+        response_op::Response::ResponsePut(_) => Response::Put,
+        response_op::Response::ResponseDeleteRange(done) => Response::Deleted(done.deleted),
+        response_op::Response::ResponseRange(got) => Response::Got(all(got.kvs).pop()),
+        response_op::Response::ResponseTxn(done) => Response::Txn {
+            succeeded: done.succeeded,
+            responses: done.responses.into_iter().map(self::response).collect(),
+        },
+    }
+}
+
 fn operation(write: &Write) -> RequestOp {
     RequestOp {
         request: Some(match write {
             Write::Put { key, value } => request_op::Request::RequestPut(put(key, *value)),
             Write::Delete { key } => request_op::Request::RequestDeleteRange(delete(key)),
             Write::Get { key } => request_op::Request::RequestRange(range(key, false)),
+            Write::Txn(inner) => request_op::Request::RequestTxn(txn(inner)),
         }),
     }
 }

@@ -12,7 +12,8 @@ use std::{mem, time::Instant};
 
 use super::{Checkpointer, Orders, compaction::Compaction};
 use crate::{
-    clock, limits,
+    clock,
+    limits::{self, Knob},
     mvcc::Size,
     node::lane::Run,
     storage::{Copied, Defragmentation, StorageError},
@@ -108,9 +109,12 @@ impl Defragmenter {
             Stage::Copying { copy, passes } => (copy, passes),
         };
         let until = clock::now() + limits::DEFRAGMENTATION_SLICE;
+        let stretches_max = Knob::DefragmentationStretches.or(limits::DEFRAGMENTATION_STRETCHES);
+        let mut stretches = 0;
         let copied = loop {
+            stretches += 1;
             match copy.step()? {
-                Copied::More if clock::now() < until => {}
+                Copied::More if clock::now() < until && stretches < stretches_max => {}
                 copied => break copied,
             }
         };

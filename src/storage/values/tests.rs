@@ -274,6 +274,31 @@ fn a_value_that_cannot_be_read_is_not_moved() {
     assert!(bench.database.begin_moving(&|file| file == 1).is_none(), "it is not tried again");
 }
 
+/// The simulator found it: while the disk of the log failed, the scrubber took each error of reading a value for
+/// damage, and raised CORRUPT.
+#[test]
+fn a_value_that_cannot_be_read_now_is_not_damaged() {
+    let (disk_of_log, disk_of_database) = (Arc::new(MemoryDisk::default()), MemoryDisk::default());
+    let values = Arc::new(Values::open(disk_of_log.clone()).expect("a directory"));
+    let database =
+        Database::open_with(Arc::new(disk_of_database), Path::new("db"), 1 << 20, Some(values.clone()));
+    let bench = Bench { disk: disk_of_log.clone(), values, database: database.expect("a database") };
+    bench.commit(1, &RECORDS);
+    bench.values.keep_segment(1).expect("the disk works");
+    bench.remove(&[4]);
+    let mut moving = bench.database.begin_moving(&|_| false).expect("little of it is needed");
+
+    disk_of_log.fail_at(0);
+    let verified = bench.database.verify_stride(Revision::default(), 10, usize::MAX);
+    let error = verified.map(|verified| verified.damaged).expect_err("nobody knows what is there");
+    assert!(!error.is_damage(), "{error}");
+    let inspected = bench.database.inspect(&mut |_, _| {});
+    let error = inspected.map(|found| found.len()).expect_err("nobody knows what is there");
+    assert!(!error.is_damage(), "{error}");
+    let moved = bench.database.move_some(&mut moving).expect("the disk of the database works");
+    assert_eq!((moved.bytes, moved.damaged.len(), moved.unread.is_some()), (0, 0, true));
+}
+
 #[test]
 fn a_database_without_a_log_does_not_guess() {
     let bench = Bench::new();
