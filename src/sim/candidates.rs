@@ -17,7 +17,7 @@ use tokio::time;
 use tonic::Status;
 
 use super::{
-    clients::{REQUEST_TIMEOUT, Shared, ask, early, within},
+    clients::{REQUEST_TIMEOUT, Shared, Told, ask, early, within},
     dice::Dice,
     judges::{
         history::{Answer, Change, ChangeKind, Compare, Operation, Outcome, Request, Response, Txn, Write},
@@ -38,13 +38,6 @@ pub(super) struct Candidate {
     pub(super) number: usize,
     pub(super) dice: Dice,
     pub(super) shared: Arc<Shared>,
-}
-
-/// What a member has told of the leader, and at which revision.
-#[derive(Clone, Debug)]
-pub(super) struct Told {
-    revision: i64,
-    key: String,
 }
 
 impl Candidate {

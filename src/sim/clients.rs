@@ -18,7 +18,6 @@ use tokio::time;
 use tonic::{Code, Status};
 
 use super::{
-    candidates::Told,
     dice::Dice,
     judges::{
         history::{Answer, Compaction, Compare, Operation, Outcome, Request, Stored, Txn, Write},
@@ -195,6 +194,13 @@ impl Shared {
     pub(super) fn record(&self, operation: Operation) {
         self.operations.lock().push(operation);
     }
+}
+
+/// What a member has told of the leader of the election, and at which revision.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) revision: i64,
+    pub(super) key: String,
 }
 
 /// Who holds the lock, or leads.
