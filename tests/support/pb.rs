@@ -9,6 +9,11 @@
     elided_lifetimes_in_paths
 )]
 
+/// What generated code of calls between members and of collectors asks for by this name.
+pub(crate) mod codec {
+    pub(crate) type Codec<T, U> = tonic_prost::ProstCodec<T, U>;
+}
+
 pub(crate) mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/client/mvccpb.rs"));
 }
