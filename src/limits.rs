@@ -289,7 +289,7 @@ pub(crate) const READ_STRIDE_RECORDS: usize = 256;
 
 /// Memory for records that are already in the database, so that reads of recent revisions do not go
 /// to the disk. When it is full, the oldest records are dropped from memory.
-pub(crate) const RECENT_CACHE_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const RECENT_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Memory for records that no checkpoint has stored yet. When half of it is used, a checkpoint starts
 /// early; when it is full, committed entries wait in the log until that checkpoint is done.
@@ -490,8 +490,8 @@ const _: () = assert!(
 );
 
 /// Bytes of database pages that are kept in memory. Pages that are read often stay; others are read
-/// from the file, which the kernel caches as well.
-pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// from the file, which the kernel caches as well. Half of it may be pages of a transaction that is not committed.
+pub(crate) const DATABASE_CACHE_BYTES: usize = 24 * 1024 * 1024;
 
 /// Bytes that are read, sent or written at once when a whole database is: so few that a log on the same disk
 /// hardly waits for them. A single record may be larger.
