@@ -248,11 +248,6 @@ pub(crate) const LONG_ANSWERS_AT_ONCE: usize = 32;
 /// one may take no more than this. A larger one is refused with `ResourceExhausted`; further ones wait.
 pub(crate) const KEPT_ANSWERS_BYTES: usize = 128 * 1024 * 1024;
 
-/// With what a buffer for a message begins, which grows when the message needs more, and how many bytes of encoded
-/// messages of a stream wait for another one to come before they are sent.
-pub(crate) const MESSAGE_BUFFER_BYTES: usize = 512;
-pub(crate) const SEND_BUFFER_BYTES: usize = 32 * 1024;
-
 /// Bytes of an answer that are encoded at once.
 pub(crate) const ANSWER_FRAME_BYTES: usize = 64 * 1024;
 

@@ -12,7 +12,11 @@ use tonic::{
 };
 use tonic_prost::ProstDecoder;
 
-use crate::limits;
+/// With what a buffer for a message begins.
+const MESSAGE_BUFFER_BYTES: usize = 512;
+
+/// How many bytes of encoded messages of a stream wait for another one to come before they are sent.
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Of calls whose answers are `T` and whose requests are `U`.
 pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
@@ -60,5 +64,5 @@ impl<T: Message> codec::Encoder for Encoder<T> {
 }
 
 fn buffer_settings() -> BufferSettings {
-    BufferSettings::new(limits::MESSAGE_BUFFER_BYTES, limits::SEND_BUFFER_BYTES)
+    BufferSettings::new(MESSAGE_BUFFER_BYTES, SEND_BUFFER_BYTES)
 }
