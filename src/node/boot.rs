@@ -138,6 +138,7 @@ pub(crate) async fn open(config: Config, outside: Outside) -> Result<(Config, Ou
     let values = Arc::new(Values::open(log_disk)?);
     let database = Database::open_with(disk, Path::new("db"), limits::DATABASE_CACHE_BYTES, Some(values))?;
     let database = Arc::new(database);
+    database.reader()?.check_cells()?;
     let stored = stored_identity(&database)?;
     // A member without a log has not told anybody yet who it is.
     let is_first_start = stored.is_none() || !log_has_begun(&database)?;

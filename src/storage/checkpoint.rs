@@ -1,7 +1,7 @@
 //! What a checkpoint changes, and how it is written in a transaction of redb.
 
 use bytes::Bytes;
-use redb::{ReadableTableMetadata, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
     Record, StorageError, StoredRecord, Table, meta,
@@ -133,5 +133,22 @@ pub(super) fn put_record_count(transaction: &WriteTransaction) -> Result<(), Sto
     let mut stored = Vec::new();
     tables::seal_cell(meta::RECORD_COUNT, &count.to_be_bytes(), &mut stored);
     transaction.open_table(Table::Meta.definition())?.insert(meta::RECORD_COUNT, stored.as_slice())?;
+    Ok(())
+}
+
+/// How many cells there must be: a key that is damaged, or a page that says it has fewer entries, would otherwise hide a
+/// cell, and what is absent has a meaning for most of them.
+pub(super) fn put_cell_count(transaction: &WriteTransaction) -> Result<(), StorageError> {
+    let mut count = 0;
+    for table in Table::ALL {
+        count += transaction.open_table(table.definition())?.len()?;
+    }
+    let mut cells = transaction.open_table(Table::Meta.definition())?;
+    if cells.get(meta::CELL_COUNT)?.is_none() {
+        count += 1;
+    }
+    let mut stored = Vec::new();
+    tables::seal_cell(meta::CELL_COUNT, &count.to_be_bytes(), &mut stored);
+    cells.insert(meta::CELL_COUNT, stored.as_slice())?;
     Ok(())
 }

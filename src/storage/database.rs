@@ -17,7 +17,9 @@ use crate::{
     disk::Disk,
     storage::{
         StorageError, StoredRecord, Table, Values,
-        checkpoint::{Checkpoint, begin_write, put_cells, put_record_count, put_records, remove_records},
+        checkpoint::{
+            Checkpoint, begin_write, put_cell_count, put_cells, put_record_count, put_records, remove_records,
+        },
         draft::{self, Complete, Draft},
         error::{corrupted, io_error},
         inside::Inside,
@@ -133,10 +135,9 @@ impl Database {
         let freed = remove_records(&transaction, &checkpoint.removed)?
             .map_err(|revision| self.corrupted(missing(revision)))?;
         put_record_count(&transaction)?;
+        put_cells(&transaction, &[format_cell()])?;
         put_cells(&transaction, &checkpoint.cells)?;
-        if !added.is_empty() {
-            put_cells(&transaction, &[format_cell()])?;
-        }
+        put_cell_count(&transaction)?;
         transaction.commit()?;
         if let Some(values) = &self.values {
             values.committed(&added, &freed.values);
@@ -358,7 +359,7 @@ pub(crate) struct Verified {
     pub(crate) damaged: Vec<(Revision, StorageError)>,
 }
 
-/// What says that values may lie apart.
+/// What says that values may lie apart, and that cells are counted.
 fn format_cell() -> (Table, Bytes, Option<Bytes>) {
     let version = Bytes::copy_from_slice(&FORMAT_VERSION.to_be_bytes());
     (Table::Meta, Bytes::from_static(meta::FORMAT_VERSION), Some(version))
@@ -434,6 +435,58 @@ mod tests {
         let error = reader.cell(Table::V2Node, b"/a").expect_err("it cannot be read");
         assert!(error.is_damage(), "{error}");
         assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
+    }
+
+    /// The simulator flipped a bit so that a page had fewer entries, and authentication was not enabled any more.
+    #[test]
+    fn a_cell_that_damage_has_hidden_is_missed() {
+        for table in Table::ALL {
+            let directory = tempfile::tempdir().expect("a directory");
+            let database = open(&directory).expect("a new database");
+            let cells = vec![cell(table, "a", Some("1")), cell(table, "b", Some("2"))];
+            database.commit(&Checkpoint { cells, ..Checkpoint::default() }).expect("there is room");
+            database.reader().expect("a reader").check_cells().expect("nothing is missing");
+            {
+                let opened = Arc::clone(&database.opened.read());
+                let transaction = opened.redb().begin_write().expect("a transaction");
+                let mut cells = transaction.open_table(table.definition()).expect("the table");
+                cells.remove(b"b".as_slice()).expect("a removal");
+                drop(cells);
+                transaction.commit().expect("a commit");
+            }
+            let found = database.reader().expect("a reader").check_cells().expect_err("a cell is missing");
+            assert!(found.is_damage() && found.to_string().ends_with("cells, and 5 were written"), "{found}");
+            let copied: Result<Vec<_>, _> =
+                database.reader().expect("a reader").into_stretches().expect("stretches").collect();
+            assert!(copied.expect_err("a copy lacks a cell").is_damage());
+            let inspected = database.inspect(&mut |_, _| {}).expect("findings");
+            assert_eq!(inspected.iter().map(|table| table.damaged.len()).sum::<usize>(), 1);
+        }
+    }
+
+    /// A file of a version that did not count cells.
+    #[test]
+    fn cells_are_counted_from_the_first_checkpoint_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        {
+            let opened = Arc::clone(&database.opened.read());
+            let transaction = opened.redb().begin_write().expect("a transaction");
+            let mut cells = transaction.open_table(Table::Meta.definition()).expect("the table");
+            cells.remove(meta::CELL_COUNT).expect("a removal");
+            drop(cells);
+            let version = Bytes::copy_from_slice(&2_u64.to_be_bytes());
+            let older = (Table::Meta, Bytes::from_static(meta::FORMAT_VERSION), Some(version));
+            put_cells(&transaction, &[older]).expect("there is room");
+            transaction.commit().expect("a commit");
+        }
+        let reader = database.reader().expect("a reader");
+        reader.check_cells().expect("nobody has counted");
+        assert_eq!(reader.cell_count().expect("nobody has counted"), None);
+        database.commit(&Checkpoint::default()).expect("there is room");
+        let reader = database.reader().expect("a reader");
+        reader.check_cells().expect("nothing is missing");
+        assert_eq!(reader.cell_count().expect("a count"), Some(3));
     }
 
     /// A file of a version that had fewer tables.
@@ -513,13 +566,13 @@ mod tests {
         let newer = (
             Table::Meta,
             Bytes::from_static(meta::FORMAT_VERSION),
-            Some(Bytes::copy_from_slice(&3_u64.to_be_bytes())),
+            Some(Bytes::copy_from_slice(&(FORMAT_VERSION + 1).to_be_bytes())),
         );
         database.commit(&Checkpoint { cells: vec![newer], ..Checkpoint::default() }).expect("a commit");
         drop(database);
         assert_eq!(
             refusal(),
-            "it has format 3 and this version reads formats up to 2; run the version that wrote it"
+            "it has format 4 and this version reads formats up to 3; run the version that wrote it"
         );
     }
 

@@ -22,7 +22,7 @@ use crate::{
     limits,
     storage::{
         StorageError, StoredRecord, Table,
-        checkpoint::{Checkpoint, begin_write, create_tables, put_cells, put_records},
+        checkpoint::{Checkpoint, begin_write, create_tables, put_cell_count, put_cells, put_records},
         error::{io_error, not_opened},
         inside::Inside,
         meta,
@@ -131,7 +131,9 @@ impl Draft {
         self.commit()?;
         let Draft { name: _, pending: _, redb, path, file, unfinished } = self;
         let _inside = Inside::of(&path);
-        begin_write(&redb)?.commit()?;
+        let transaction = begin_write(&redb)?;
+        put_cell_count(&transaction)?;
+        transaction.commit()?;
         drop(redb);
         file.sync_all().map_err(io_error("sync", &unfinished.path()))?;
         Ok(Complete { file, unfinished })

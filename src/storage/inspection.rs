@@ -82,6 +82,13 @@ impl Database {
             }
             findings.push(cells);
         }
+        let cells = &mut findings[1..];
+        let found = cells.iter().map(|table| table.cells).sum();
+        match reader.compare_cells(found) {
+            Ok(()) => {}
+            Err(damage @ StorageError::Corrupted { .. }) => cells[0].damaged.push(damage),
+            Err(error) => return Err(error),
+        }
         Ok(findings)
     }
 }

@@ -13,7 +13,7 @@ use super::{
     error::{corrupted, io_error, not_opened},
     inside::Inside,
     meta,
-    tables::{self, RECORDS, RecordKey},
+    tables::{self, COUNTS_CELLS, RECORDS, RecordKey},
     values::Era,
 };
 use crate::{
@@ -156,6 +156,45 @@ impl Reader {
         let count = self.cell(Table::Meta, meta::RECORD_COUNT)?;
         let count = count.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
         count.ok_or_else(|| self.corrupted("the count of its records is missing".to_owned()))
+    }
+
+    /// How many cells a walk through all tables must find; `None` in a file of a format that does not say it.
+    pub(crate) fn cell_count(&self) -> Result<Option<u64>, StorageError> {
+        let number = |name| {
+            let cell = self.cell(Table::Meta, name)?;
+            Ok::<_, StorageError>(
+                cell.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes),
+            )
+        };
+        match number(meta::CELL_COUNT)? {
+            None if number(meta::FORMAT_VERSION)?.is_none_or(|version| version >= COUNTS_CELLS) => {
+                Err(self.corrupted("the count of its cells is missing".to_owned()))
+            }
+            count => Ok(count),
+        }
+    }
+
+    /// Reads every cell against its checksum, and finds as many as were written. Damage can hide a cell from whoever looks
+    /// for it alone.
+    pub(crate) fn check_cells(&self) -> Result<(), StorageError> {
+        let mut found = 0;
+        for table in Table::ALL {
+            for cell in self.cells(table)? {
+                cell?;
+                found += 1;
+            }
+        }
+        self.compare_cells(found)
+    }
+
+    /// An error if other than `found` cells were written.
+    pub(super) fn compare_cells(&self, found: u64) -> Result<(), StorageError> {
+        match self.cell_count()? {
+            Some(written) if written != found => {
+                Err(self.corrupted(format!("it has {found} cells, and {written} were written")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All records from `from` on, in order.

@@ -23,6 +23,8 @@ pub(crate) struct StretchesOf<I> {
     records: I,
     tables: Tables,
     cells: Option<(Table, Cells)>,
+    /// Cells so far; `None` if not all of them are read.
+    counted: Option<u64>,
     ahead: Ahead,
 }
 
@@ -78,7 +80,14 @@ impl Reader {
     ) -> Result<StoredStretches, StorageError> {
         let records = self.stored_records(from)?;
         let ahead = Ahead { file_bytes: 0, records: 0, passed: 0, asked: 0 };
-        Ok(StretchesOf { reader: Arc::new(self), records, tables: no_tables(), cells: None, ahead })
+        Ok(StretchesOf {
+            reader: Arc::new(self),
+            records,
+            tables: no_tables(),
+            cells: None,
+            counted: None,
+            ahead,
+        })
     }
 }
 
@@ -90,7 +99,8 @@ where
     fn of(reader: Arc<Reader>, records: I, tables: Tables) -> Result<StretchesOf<I>, StorageError> {
         let ahead =
             Ahead { file_bytes: reader.file_bytes()?, records: reader.record_count()?, passed: 0, asked: 0 };
-        Ok(StretchesOf { reader, records, tables, cells: None, ahead })
+        let counted = (tables.len() == Table::ALL.len()).then_some(0);
+        Ok(StretchesOf { reader, records, tables, cells: None, counted, ahead })
     }
 
     /// Empty at the end.
@@ -107,11 +117,16 @@ where
                 && let Some(cell) = cells.next()
             {
                 let (key, cell) = cell?;
+                self.counted = self.counted.map(|counted| counted + 1);
                 bytes += key.len() + cell.len();
                 content.cells.push((*table, key, Some(cell)));
             } else if let Some(table) = self.tables.next() {
                 self.cells = Some((table, self.reader.cells(table)?));
             } else {
+                // Whatever is made of the stretches would lack what damage has hidden.
+                if let Some(counted) = self.counted.take() {
+                    self.reader.compare_cells(counted)?;
+                }
                 break;
             }
         }

@@ -15,8 +15,10 @@ use redb::TableDefinition;
 use super::codec;
 use crate::types::{Rev, Revision, ValuePlace};
 
-/// Of this schema. A file that says more was written by a newer version. In files of format 1 no value lies apart.
-pub(super) const FORMAT_VERSION: u64 = 2;
+/// Of this schema. A file that says more was written by a newer version. In files of format 1 no value lies apart, and
+/// those before [`COUNTS_CELLS`] do not say how many cells they have.
+pub(super) const FORMAT_VERSION: u64 = 3;
+pub(super) const COUNTS_CELLS: u64 = 3;
 
 pub(super) type RecordKey = [u8; 16];
 pub(super) type RecordsDefinition = TableDefinition<'static, &'static RecordKey, &'static [u8]>;
@@ -43,6 +45,8 @@ pub(crate) enum Table {
 pub(crate) mod meta {
     pub(crate) const FORMAT_VERSION: &[u8] = b"format_version";
     pub(crate) const RECORD_COUNT: &[u8] = b"record_count";
+    /// Of all state tables together, with this one.
+    pub(crate) const CELL_COUNT: &[u8] = b"cell_count";
     /// Stored, never derived: compaction may remove the newest record there is.
     pub(crate) const REV_CURRENT: &[u8] = b"rev_current";
     /// Reads below it are refused.
@@ -257,6 +261,7 @@ mod tests {
         let meta = [
             meta::FORMAT_VERSION,
             meta::RECORD_COUNT,
+            meta::CELL_COUNT,
             meta::REV_CURRENT,
             meta::REV_COMPACT_SCHEDULED,
             meta::REV_COMPACT_FINISHED,
