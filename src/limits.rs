@@ -485,8 +485,7 @@ const _: () = assert!(
 );
 
 /// Bytes of database pages that are kept in memory. Pages that are read often stay; others are read
-/// from the file, which the kernel caches as well. Half of it may be
-/// pages of a checkpoint that is being made: if these are more, they are written twice.
+/// from the file, which the kernel caches as well. Half of it may be pages of a checkpoint that is being made.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bytes that are read, sent or written at once when a whole database is: so few that a log on the same disk
@@ -506,7 +505,7 @@ pub(crate) const DRAFT_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// at once.
 pub(crate) const UNWRITTEN_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 2 * 1024 * 1024 };
 
-/// Bytes of neighbouring pages that are written with one call. The log waits on the same disk for no more than that.
+/// Bytes of neighbouring pages that are written with one call.
 pub(crate) const PAGE_RUN_BYTES: usize = 256 * 1024;
 
 /// Bytes that are added to such a database in one transaction. It is written at the end of the transaction, so a log on

@@ -190,7 +190,7 @@ impl Network {
     /// silence if that has lost its power.
     pub(super) fn process_ended(&self, host: usize, has_power: bool) {
         let mut inner = self.0.lock();
-        inner.hosts[host] = Place::default();
+        let gone = mem::take(&mut inner.hosts[host]);
         let own: Vec<u64> = inner
             .calls
             .iter()
@@ -201,6 +201,9 @@ impl Network {
             let at = inner.now + if has_power { inner.draw_latency() } else { SILENCE };
             inner.put(at, id, Content::Break);
         }
+        drop(inner);
+        // What is dropped may call the network.
+        drop(gone);
     }
 
     /// Forgets who can be reached, and everything that is under way.

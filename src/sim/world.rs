@@ -127,7 +127,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.hosts.iter_mut().for_each(Host::kill);
-            // redb may panic when it closes a file with flipped bits. No process that is killed closes any.
+            // As when a process ends.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.network.clear()));
             panics::forget_those_of_redb();
         }

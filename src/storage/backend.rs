@@ -1,9 +1,9 @@
 //! What redb reads and writes: a file of a [`Disk`](crate::disk::Disk), and in memory what the disk has
 //! no room for.
 //!
-//! The log is on the same disk, and whoever waits for a sync of the log should not wait for a checkpoint. So the pages of
-//! a checkpoint are written in runs, and the kernel begins to write each of them to the disk at once. When redb syncs the
-//! file, little is left to be waited for.
+//! redb writes page after page, in no order. They wait until there are many of them or redb syncs the file, and are then
+//! written in runs. The kernel is not asked to begin early with that: some pages of a large checkpoint are written more than
+//! once, and only their last contents have to reach the disk.
 //!
 //! redb never uses a file again after one operation on it has failed, not even to read it. So an
 //! operation that fails because the disk is full is not reported to redb. That operation and all
@@ -81,12 +81,10 @@ impl FileBackend {
     /// Writes what waits for that, or holds it back.
     fn write_out(&self) -> io::Result<()> {
         self.unwritten.write_out(|offset, run| {
-            let write = |file: &dyn DiskFile| {
-                file.write_at(run, offset)?;
-                file.start_writing(offset..offset + run.len() as u64);
-                Ok(())
-            };
-            self.change(write, || Operation::Write { offset, data: run.to_owned() })
+            self.change(
+                |file| file.write_at(run, offset),
+                || Operation::Write { offset, data: run.to_owned() },
+            )
         })
     }
 }
