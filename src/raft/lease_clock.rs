@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
-    apply::{Command, Outcome, Response},
+    apply::{ApplyError, Command, Outcome, Response},
     clock,
     lease::Expiry,
 };
@@ -39,9 +39,37 @@ impl LeaseClock {
                 self.expiry.lock().granted(*id, ttl, clock::now());
                 self.changed.notify_one();
             }
-            // Also if the revoke was refused: then there is no such lease, and no deadline for it.
-            (Command::LeaseRevoke { id }, _) => self.expiry.lock().forget(*id),
+            // After any other refusal, by an alarm or of a user, the lease lives on and has to end some time.
+            (Command::LeaseRevoke { id }, Ok(_) | Err(ApplyError::LeaseNotFound)) => {
+                self.expiry.lock().forget(*id);
+            }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        auth::AuthError,
+        types::{LeaseId, Rev},
+    };
+
+    /// A lease that nobody revokes any more would keep its keys for ever.
+    #[test]
+    fn a_lease_whose_revoke_was_refused_ends_all_the_same() {
+        const LEASE: LeaseId = LeaseId(7);
+        let clock = LeaseClock::default();
+        clock.expiry().promote(1, clock::now(), Duration::ZERO, [(LEASE, Duration::from_secs(60))]);
+        let revoked = |result| {
+            let outcome = Outcome { rev: Rev(1), result, unread: None };
+            clock.applied(&Command::LeaseRevoke { id: LEASE }, &outcome);
+            clock.expiry().remaining(LEASE, clock::now()).is_some()
+        };
+        for refusal in [ApplyError::Corrupt, ApplyError::Auth(AuthError::PermissionDenied)] {
+            assert!(revoked(Err(refusal)), "the lease is still there");
+        }
+        assert!(!revoked(Err(ApplyError::LeaseNotFound)));
     }
 }

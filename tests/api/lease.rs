@@ -49,6 +49,25 @@ async fn ids_chosen_by_clients_may_be_negative() {
     assert_eq!(client.get("k").await, None);
 }
 
+/// The alarm refuses a client's revoke and those of the leader; when it is disarmed, the lease ends after all.
+#[tokio::test]
+async fn a_lease_whose_revoke_was_refused_ends_all_the_same() {
+    let (_server, client) = serve();
+    let member_id = client.status().await.header.expect("a header").member_id;
+    let alarm = async |action: i32| {
+        let request = AlarmRequest { action, member_id, alarm: AlarmType::Corrupt.into() };
+        accepted("alarm", client.maintenance().alarm(request).await);
+    };
+    let mut stream = client.watch(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
+    let lease = client.grant(2, 7).await;
+    put_with(&client, "k", lease).await;
+    alarm(alarm_request::AlarmAction::Activate.into()).await;
+    refused(client.try_revoke(lease).await, Code::DataLoss, "etcdserver: corrupt cluster");
+    alarm(alarm_request::AlarmAction::Deactivate.into()).await;
+    assert_eq!(stream.events(2).await[1].r#type, 1, "the second event is the delete");
+    assert_eq!(leases(&client).await, Vec::<i64>::new());
+}
+
 #[tokio::test]
 async fn a_grant_is_refused_for_a_taken_id_or_too_long_a_time() {
     let (_server, client) = serve();
