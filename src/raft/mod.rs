@@ -8,6 +8,8 @@ pub(crate) mod base;
 mod codec;
 mod consensus;
 mod expected_log;
+#[cfg(test)]
+mod flips;
 mod flusher;
 mod incoming;
 mod lease_clock;

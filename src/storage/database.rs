@@ -464,6 +464,40 @@ mod tests {
         }
     }
 
+    /// Pages of a tree lead to others by keys. A bit that flips in such a key hides a cell from whoever looks for it alone,
+    /// and from nobody who reads all.
+    #[test]
+    fn a_cell_that_damage_has_led_away_from_is_missed() {
+        let name = |number: usize| format!("key-{number:04}");
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory).expect("a new database");
+        let cells = (0..400).map(|number| (Table::Lease, name(number).into(), Some(vec![7; 60].into())));
+        let checkpoint = Checkpoint { cells: cells.collect(), ..Checkpoint::default() };
+        database.commit(&checkpoint).expect("there is room");
+        drop(database);
+        let path = directory.path().join("db");
+        let mut bytes = fs::read(&path).expect("the file");
+        let number = |at: usize| -> Option<usize> {
+            let key = bytes.get(at..at + 8)?.strip_prefix(b"key-")?;
+            std::str::from_utf8(key).ok()?.parse().ok()
+        };
+        // In a page with cells, the key behind another one has the next number.
+        let leads = |at: &usize| number(*at).zip(number(*at + 8)).is_some_and(|(key, next)| key + 1 < next);
+        let at = (0..bytes.len()).find(leads).expect("a page that leads to others");
+        let last = number(at).expect("a key");
+        bytes[at + 7] ^= 1;
+        fs::write(&path, &bytes).expect("the file");
+
+        let reader = open(&directory).expect("a start does not look").reader().expect("a reader");
+        let is_hidden = |number: usize| {
+            let cell = reader.cell(Table::Lease, name(number).as_bytes());
+            cell.expect("no checksum is wrong").is_none()
+        };
+        assert!([last, last + 1].into_iter().any(is_hidden), "the flip hides a cell");
+        let found = reader.check_cells().expect_err("a cell is not found");
+        assert!(found.is_damage() && found.to_string().ends_with("and does not find it"), "{found}");
+    }
+
     /// A file of a version that did not count cells.
     #[test]
     fn cells_are_counted_from_the_first_checkpoint_on() {

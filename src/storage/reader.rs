@@ -174,13 +174,19 @@ impl Reader {
         }
     }
 
-    /// Reads every cell against its checksum, and finds as many as were written. Damage can hide a cell from whoever looks
-    /// for it alone.
+    /// Reads every cell against its checksum, finds as many as were written, and each by its key too. Damage can hide a cell
+    /// from whoever looks for it alone: in a page of entries, or on the way to it.
     pub(crate) fn check_cells(&self) -> Result<(), StorageError> {
+        let _inside = Inside::of(&self.path);
         let mut found = 0;
         for table in Table::ALL {
+            let by_key = self.open_table(table)?;
             for cell in self.cells(table)? {
-                cell?;
+                let (key, _) = cell?;
+                if by_key.as_ref().map(|cells| cells.get(&*key)).transpose()?.flatten().is_none() {
+                    let (table, key) = (table.name(), key.escape_ascii());
+                    return Err(self.corrupted(format!("it has {table} \"{key}\" and does not find it")));
+                }
                 found += 1;
             }
         }

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{self, Write as _},
-    panic,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -21,7 +20,10 @@ use openraft::{
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    runtime::Builder,
+    sync::{Notify, mpsc},
+};
 
 use super::{
     part::{Part, Parts},
@@ -41,6 +43,7 @@ use crate::{
     planted::{self, Bug},
     raft::{
         LeaseClock, LogStore, Parts as StateMachineParts, RaftStateMachine, ReplicaLock, Tags, codec,
+        flips::{self, Met},
         message,
         typ::{Batch, Entry, LogId, Vote},
     },
@@ -128,6 +131,10 @@ impl Member {
         let database = Database::open_with(snap, Path::new("db"), 1 << 20, Some(values));
         let database = database.map_err(|error| text(&error))?;
         let database = Arc::new(database);
+        // As a start does.
+        let reader = database.reader().map_err(|error| text(&error))?;
+        reader.check_cells().map_err(|error| text(&error))?;
+        drop(reader);
         let own_cells = vec![(IDENTITY.into(), Some(own.into())), (JOINED.into(), None)];
         let replica = Replica::open(database.clone()).map_err(|error| text(&error))?;
         let (applied, installed) = (replica.applied(), replica.installed());
@@ -297,7 +304,7 @@ async fn a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one()
     assert_eq!(behind.crashed().summary().await, (applied, rev, hash, (500, 510)));
 }
 
-/// How many bits are flipped, and how many images are looked at of each power loss; `scripts/sim --contract` asks for more.
+/// How many images are looked at of each power loss; `scripts/sim --contract` asks for more.
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
@@ -405,48 +412,55 @@ fn a_power_loss_finds_a_name_that_was_not_synced() {
 }
 
 /// A bit of the file changes between the receipt of a snapshot and its install, or after it.
-#[tokio::test]
-async fn a_flipped_bit_of_a_received_snapshot_is_never_served() {
-    let flips = number("RETCD_CONTRACT_FLIPS", 40);
-    let (snapshot, mut leader, disks) = small().await;
-    let (applied, rev, hash, _) = leader.summary().await;
-    let (mut refused, mut harmless, mut stopped) = (0, 0, 0);
-    for flip in 0..flips {
-        let mut dice = StdRng::seed_from_u64(flip);
-        let disks = disks.after_power_loss(|| true);
-        let mut behind = Member::in_memory(&disks, true).expect("no damage");
-        let (header, pieces) = &snapshot;
-        let received = behind.receive(header, pieces.iter().cloned().map(Ok).collect()).await;
-        let received = received.expect("it is complete");
-        let image = disks.files().into_iter().find(|path| path.starts_with(SNAP) && !path.ends_with("db"));
-        let image = image.expect("a file beside the database");
-        disks.flip_bit(&image, |bits| dice.random_range(0..bits));
-        let meta = received.meta.clone();
-        let installed = behind.machine.install_snapshot(&meta, received.snapshot).await;
-        installed.expect("nobody reads what is in the file");
-        drop(behind);
+#[test]
+fn a_flipped_bit_of_a_received_snapshot_is_never_served() {
+    let test = "raft::snapshot::tests::a_flipped_bit_of_a_received_snapshot_is_never_served";
+    let Some(apart) = flips::apart(test, &[SNAP], flips::wanted(40)) else { return };
+    let runtime = || Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let made = runtime();
+    let (snapshot, mut leader, disks) = made.block_on(small());
+    let (applied, rev, hash, _) = made.block_on(leader.summary());
+    for flip in apart {
         let found = disks.after_power_loss(|| true);
-        let opened = panic::catch_unwind(panic::AssertUnwindSafe(|| Member::in_memory(&found, true)));
-        match opened {
-            Err(_) => stopped += 1,
-            Ok(Err(error)) => {
+        let runtime = runtime();
+        let member = runtime.block_on(with_flipped_snapshot(&snapshot, &found, flip));
+        let met = match member {
+            Err(error) => {
                 assert!(error.contains(SNAP), "flip {flip}: {error:?} does not name the file");
-                refused += 1;
+                Met::Refused
             }
-            Ok(Ok(mut member)) => {
-                let found = member.summary().await;
+            Ok(mut member) => {
+                let found = runtime.block_on(member.summary());
                 assert_eq!((found.0, found.1, found.2), (applied, rev, hash), "flip {flip}");
                 // redb writes when it closes a file, and may find only then that a page makes no sense.
-                match panic::catch_unwind(panic::AssertUnwindSafe(|| drop(member))) {
-                    Ok(()) => harmless += 1,
-                    Err(_) => stopped += 1,
-                }
+                runtime.block_on(async { drop(member) });
+                Met::Harmless
             }
-        }
+        };
+        // It waits for the threads that close files.
+        drop(runtime);
+        flips::tell(met);
     }
-    tell!(
-        "contract: {flips} flips in a received snapshot: {refused} refused, {stopped} stopped redb, {harmless} harmless"
-    );
+}
+
+/// Starts a member that has received a snapshot of which a bit has flipped on its disk.
+async fn with_flipped_snapshot(
+    (header, pieces): &(Bytes, Vec<Piece>),
+    disks: &MemoryDisks,
+    flip: u64,
+) -> Result<Member, String> {
+    let mut dice = StdRng::seed_from_u64(flip);
+    let mut behind = Member::in_memory(disks, true).expect("no damage");
+    let received = behind.receive(header, pieces.iter().cloned().map(Ok).collect()).await;
+    let received = received.expect("it is complete");
+    let image = disks.files().into_iter().find(|path| path.starts_with(SNAP) && !path.ends_with("db"));
+    let image = image.expect("a file beside the database");
+    disks.flip_bit(&image, |bits| dice.random_range(0..bits));
+    let meta = received.meta.clone();
+    let installed = behind.machine.install_snapshot(&meta, received.snapshot).await;
+    installed.expect("nobody reads what is in the file");
+    drop(behind);
+    Member::in_memory(&disks.after_power_loss(|| true), true)
 }
 
 /// A member that catches up applies faster than its disk takes it.
