@@ -396,6 +396,9 @@ const DRIFT: u32 = 60;
 /// A renewal that took longer may be that of a leader which was just replaced.
 const LONG: Duration = Duration::from_millis(500);
 
+/// So much later than a lease was promised to end, it may be renewed if members have elected a leader meanwhile.
+const ELECTION: Duration = Duration::from_secs(3);
+
 impl Tenant {
     pub(super) async fn run(self) {
         for round in 0.. {
@@ -440,8 +443,15 @@ impl Tenant {
                 let kept = kept.await;
                 let took = self.shared.now() - asked_at;
                 let Ok(Some(kept)) = kept else {
-                    // Who keeps to a member asks it again: it may be paused, and still believe that it leads.
-                    if self.number.is_multiple_of(3) && self.shared.now() < lives_until {
+                    let now = self.shared.now();
+                    let goes_on = match self.number % 3 {
+                        // Who keeps to a member asks it again: it may be paused, and still believe that it leads.
+                        0 => now < lives_until,
+                        // A lease that nobody could renew may be renewed by the next leader, beyond its end.
+                        1 => now < lives_until + ELECTION,
+                        _ => false,
+                    };
+                    if goes_on {
                         continue;
                     }
                     break;

@@ -131,7 +131,8 @@ pub(super) async fn replace_member(shared: Arc<Shared>, host: usize, hosts: usiz
     }
 }
 
-/// Disarms alarms until there are none; of the damaged member alone, or all.
+/// Disarms alarms until there are none; those of one kind, or all, and then none may be on its way any more either: an
+/// alarm that was raised without an answer may still come.
 pub(super) async fn disarm(shared: Arc<Shared>, only: Option<AlarmType>) {
     let mut member = 0;
     loop {
@@ -145,10 +146,15 @@ pub(super) async fn disarm(shared: Arc<Shared>, only: Option<AlarmType>) {
         if let Ok(listed) = within(client.alarm(ask(AlarmAction::Get, 0, AlarmType::None))).await {
             let alarms = listed.into_inner().alarms;
             let mut alarms = alarms.iter().filter(|alarm| only.is_none_or(|only| only == alarm.alarm()));
-            let Some(first) = alarms.next() else { return };
-            let disarmed = ask(AlarmAction::Deactivate, first.member_id, first.alarm());
-            if within(client.alarm(disarmed)).await.is_err() {
-                shared.doubt_alarm();
+            match alarms.next() {
+                Some(first) => {
+                    let disarmed = ask(AlarmAction::Deactivate, first.member_id, first.alarm());
+                    if within(client.alarm(disarmed)).await.is_err() {
+                        shared.doubt_alarm();
+                    }
+                }
+                None if only.is_some() || shared.now() >= shared.alarm_doubtful_until() => return,
+                None => {}
             }
         }
         time::sleep(RETRY_PAUSE).await;
