@@ -50,7 +50,7 @@ pub(crate) enum Bug {
     DeletionEaten,
     /// A watcher of a revision to come gets events before it.
     FutureIsNow,
-    /// A leader revokes leases without asking the quorum whether it still leads.
+    /// A leader revokes leases without asking the quorum whether it still leads, as soon as it awakes.
     RevokeOnDemotedLeader,
     /// After a snapshot, watchers get events again that they had.
     WatchersThrownBack,

@@ -47,10 +47,10 @@ impl Node {
 }
 
 impl Node {
-    /// Whether there are so many members, and each has a vote.
+    /// Whether there are so many members, each has a vote, and no others have one too because the members change.
     pub(crate) fn has_voters(&self, members: usize) -> bool {
         let replica = self.shared.replica.read();
-        replica.voters().count() == members && replica.peers().count() == members
+        replica.voters().count() == members && replica.peers().count() == members && !replica.is_joint()
     }
 }
 

@@ -122,9 +122,12 @@ impl LeaseWatch {
         let late = self.attention.look(now);
         self.rest_until = self.rest_until.filter(|until| now < *until);
         let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        let is_sure = self.attention.is_sure(now);
+        #[cfg(test)]
+        let is_sure = is_sure || crate::planted::is(crate::planted::Bug::RevokeOnDemotedLeader);
         let begins = if self.is_round_under_way || self.rest_until.is_some() {
             None
-        } else if is_due(deadline) && self.attention.is_sure(now) {
+        } else if is_due(deadline) && is_sure {
             Some(Round::Revoke)
         } else if is_due(note) {
             Some(Round::Checkpoint)

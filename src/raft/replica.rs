@@ -77,6 +77,12 @@ impl Replica {
         self.membership().voter_ids()
     }
 
+    /// Whether the voters of before have to agree too, as they do while the members change.
+    #[cfg(test)]
+    pub(crate) fn is_joint(&self) -> bool {
+        self.membership().get_joint_config().len() > 1
+    }
+
     pub(crate) fn applied_index(&self) -> u64 {
         self.applied.as_ref().map_or(0, |applied| applied.index)
     }
