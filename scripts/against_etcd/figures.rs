@@ -17,6 +17,10 @@ pub(crate) const CPU: &str = "server CPU us each";
 pub(crate) const WRITTEN: &str = "bytes written each";
 pub(crate) const MILLIS: &str = "ms";
 pub(crate) const CPU_MILLIS: &str = "server CPU ms";
+pub(crate) const RESTART_MILLIS: &str = "ms of a restart";
+pub(crate) const RESTART_CPU_MILLIS: &str = "server CPU ms of a restart";
+pub(crate) const DEFRAGMENT_MILLIS: &str = "ms of a defragmentation";
+pub(crate) const DEFRAGMENT_CPU_MILLIS: &str = "server CPU ms of a defragmentation";
 pub(crate) const MEMORY: &str = "memory MiB";
 pub(crate) const MEMORY_EACH: &str = "memory KiB each";
 

@@ -14,8 +14,8 @@
 //! uses the same cores, for the same time for each operation.
 //!
 //! `--seconds N` is how long each load takes (3), `--rounds N` how often each row is measured (3). `--only WORDS` measures the
-//! rows whose names have these words, `--list` names all. `--doublings` adds rows with twice and four times as many keys,
-//! watchers and connections. `--disk DIR` is where the servers have their directories (the
+//! rows whose names have these words, `--list` names all. `--doublings` measures others instead, with twice and four times as many
+//! keys, watchers and connections, and `--large` those that take minutes and gigabytes. `--disk DIR` is where the servers have their directories (the
 //! build directory), and `--plots DIR` where the plots go, of the rows that were measured. `--program PATH` measures
 //! another retcd, `--both` measures etcd 3.5.1 beside 3.7, and `RETCD_REFERENCE=3.5` in its place.
 
@@ -63,10 +63,12 @@ fn main() -> Result<(), Failure> {
         return floor::serve();
     }
     let only = arguments.value("--only").unwrap_or_default();
-    let mut rows = rows::all();
-    if has("--doublings") {
-        rows.extend(rows::doublings());
-    }
+    let mut rows = match (has("--doublings"), has("--large")) {
+        (false, false) => rows::all(),
+        (true, false) => rows::doublings(),
+        (false, true) => rows::large(),
+        (true, true) => return Err("--doublings and --large are runs of their own".into()),
+    };
     rows.retain(|row| row.name().contains(only));
     let mut out = io::stdout();
     if has("--list") {

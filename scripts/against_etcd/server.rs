@@ -21,10 +21,10 @@ use crate::{
     pb::etcdserverpb::RangeRequest,
 };
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(240);
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// More than any row writes.
-const QUOTA_BYTES: u64 = 8 << 30;
+const QUOTA_BYTES: u64 = 64 << 30;
 
 /// Who is measured.
 pub(crate) enum Contender {

@@ -1,6 +1,6 @@
 //! Compaction of a history, and the defragmentation that gives its space back.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{KEYS, Row, Turn, VALUE_BYTES, key, verify};
 use crate::{
@@ -24,8 +24,7 @@ impl Row for Compaction {
         let revision = overwrite(turn, self.revisions)?;
         let connection = turn.connect()?;
         let request = CompactionRequest { revision, physical: true };
-        let figures =
-            timed(turn, |turn| turn.runtime.block_on(connection.call(&COMPACT, &request)).map(drop))?;
+        let took = timed(turn, |turn| turn.runtime.block_on(connection.call(&COMPACT, &request)).map(drop))?;
         turn.runtime.block_on(async {
             let old = RangeRequest { key: key(0), revision: revision - 1, ..RangeRequest::default() };
             let refused = connection.call(&RANGE, &old).await.is_err();
@@ -38,7 +37,7 @@ impl Row for Compaction {
                 )
             })
         })?;
-        Ok(figures)
+        Ok(figures(took))
     }
 }
 
@@ -60,12 +59,12 @@ impl Row for Defragment {
             connection.call(&COMPACT, &request).await?;
             connection.call(&HASH_KV, &HashKvRequest::default()).await
         })?;
-        let figures = timed(turn, |turn| {
+        let took = timed(turn, |turn| {
             turn.runtime.block_on(connection.call(&DEFRAGMENT, &DefragmentRequest {})).map(drop)
         })?;
         let after = turn.runtime.block_on(connection.call(&HASH_KV, &HashKvRequest::default()))?;
         verify(after.hash == before.hash, || "the defragmentation has changed the data".to_owned())?;
-        Ok(figures)
+        Ok(figures(took))
     }
 }
 
@@ -81,14 +80,18 @@ pub(super) fn overwrite(turn: &mut Turn<'_>, revisions: usize) -> Result<i64, Fa
 }
 
 /// How long it takes, and how much CPU time of the server.
-fn timed(
+pub(super) fn timed(
     turn: &mut Turn<'_>,
     work: impl FnOnce(&mut Turn<'_>) -> Result<(), Failure>,
-) -> Result<Vec<Figure>, Failure> {
+) -> Result<(Duration, Duration), Failure> {
     let before = turn.server.usage()?;
     let start = Instant::now();
     work(turn)?;
     let took = start.elapsed();
     let cpu = turn.server.usage()?.cpu - before.cpu;
-    Ok(vec![figure(MILLIS, took.as_secs_f64() * 1e3), figure(CPU_MILLIS, cpu.as_secs_f64() * 1e3)])
+    Ok((took, cpu))
+}
+
+fn figures((took, cpu): (Duration, Duration)) -> Vec<Figure> {
+    vec![figure(MILLIS, took.as_secs_f64() * 1e3), figure(CPU_MILLIS, cpu.as_secs_f64() * 1e3)]
 }

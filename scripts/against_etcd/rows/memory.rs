@@ -40,7 +40,10 @@ impl Row for Filled {
 }
 
 fn resident(turn: &mut Turn<'_>) -> Result<Vec<Figure>, Failure> {
+    Ok(vec![figure(MEMORY, resident_mib(turn)?)])
+}
+
+pub(super) fn resident_mib(turn: &mut Turn<'_>) -> Result<f64, Failure> {
     thread::sleep(SETTLE);
-    let mib = turn.server.usage()?.resident_bytes as f64 / f64::from(1 << 20);
-    Ok(vec![figure(MEMORY, mib)])
+    Ok(turn.server.usage()?.resident_bytes as f64 / f64::from(1 << 20))
 }

@@ -6,6 +6,7 @@ mod beside;
 mod compaction;
 mod connections;
 mod gateway;
+mod grown;
 mod keep_alive;
 mod memory;
 mod mix;
@@ -112,15 +113,24 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
 /// Rows of which each has twice as much of something as the one before: what one costs must not grow with it.
 pub(crate) fn doublings() -> Vec<Box<dyn Row>> {
     let mut rows: Vec<Box<dyn Row>> = Vec::new();
-    for keys in [125_000, 250_000, 500_000] {
-        rows.push(Box::new(memory::Filled { keys }));
-        rows.push(Box::new(restart::Restart { keys, value_bytes: VALUE_BYTES }));
+    for keys in [500_000, 1_000_000, 2_000_000] {
+        rows.push(Box::new(grown::Grown { keys, value_bytes: VALUE_BYTES }));
     }
-    for watchers in [500, 2000] {
+    for watchers in [500, 1000, 2000] {
         rows.push(Box::new(watch::FanOut { watchers }));
     }
-    for count in [1000, 2000] {
+    for count in [500, 1000, 2000] {
         rows.push(Box::new(connections::Idle { count }));
+    }
+    rows
+}
+
+/// Rows that take minutes and gigabytes.
+pub(crate) fn large() -> Vec<Box<dyn Row>> {
+    let mut rows: Vec<Box<dyn Row>> =
+        vec![Box::new(grown::Grown { keys: 1_000_000, value_bytes: LARGE_VALUE_BYTES })];
+    for upkeep in [Upkeep::Compaction, Upkeep::Defragmentation, Upkeep::Snapshot] {
+        rows.push(Box::new(beside::Beside { upkeep, revisions: 1_000_000 }));
     }
     rows
 }
