@@ -49,7 +49,9 @@ pub(super) fn apart(test: &str, kinds: &[&str], flips: u64) -> Option<Range<u64>
             refused += process.count(Met::Refused);
             harmless += process.count(Met::Harmless);
             stopped += u64::from(process.has_stopped(kind));
-            flip = number as u64 * flips + refused + harmless + stopped;
+            let met = number as u64 * flips + refused + harmless + stopped;
+            assert!(met > flip, "{test} meets none of the flips from {flip} on");
+            flip = met;
         }
         // Nobody is harmed if it cannot be written.
         let _ = writeln!(
