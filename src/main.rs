@@ -127,7 +127,7 @@ use crate::{
     serve::{Front, Port},
     signals::{Asked, Signals},
     sockets::{Bound, Descriptors, Places},
-    storage::{Inside, REMEDY},
+    storage::name_damaged_files,
     telemetry::{GoDuration, LogFiles, Metrics, Terminal},
     tls::{Acceptor, Endpoint, Trust},
 };
@@ -278,20 +278,6 @@ async fn serve_with(config: &Config, log_files: &LogFiles, signals: &mut Signals
         profile::sample_allocations().await;
     }
     serve(config, log_files, signals).await
-}
-
-/// Turns a panic of redb into an error message that names the damaged file: redb panics when it cannot
-/// interpret its own pages. A panic of our own code stays what it is.
-fn name_damaged_files(tell: impl Fn(&str) + Send + Sync + 'static) {
-    let others = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        let is_ours = panic.location().is_some_and(|location| location.file().starts_with("src/"));
-        let Some(path) = Inside::file().filter(|_| !is_ours) else { return others(panic) };
-        let detail = panic.payload_as_str().unwrap_or("its content cannot be read");
-        let path = path.display();
-        tell(&format!("{path} is damaged: {detail}; {REMEDY}"));
-        process::exit(1);
-    }));
 }
 
 /// Keeps what is in memory from being swapped out, and what will be from when it is first used.

@@ -11,6 +11,8 @@ use std::{
     process::{Command, Output},
 };
 
+use crate::storage::name_damaged_files;
+
 /// The flips of a process, set in its environment, as two numbers with `..` between them.
 const FLIPS: &str = "RETCD_CONTRACT_FLIPS_APART";
 
@@ -33,7 +35,7 @@ pub(super) fn wanted(default: u64) -> u64 {
 /// the path of a file begins with. Only redb may end a process, with the name of such a file.
 pub(super) fn apart(test: &str, kinds: &[&str], flips: u64) -> Option<Range<u64>> {
     if let Ok(range) = env::var(FLIPS) {
-        crate::name_damaged_files(|line| {
+        name_damaged_files(|line| {
             // Without it the test says that the file was not named.
             let _ = writeln!(io::stderr(), "{line}");
         });

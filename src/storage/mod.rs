@@ -17,6 +17,7 @@ mod draft;
 mod error;
 mod inside;
 mod inspection;
+mod panics;
 mod place;
 mod reader;
 mod record;
@@ -33,8 +34,10 @@ pub(crate) use database::Database;
 pub(crate) use defragmentation::{Copied, Defragmentation};
 pub(crate) use draft::Draft;
 pub(crate) use error::{REMEDY, StorageError, io_error};
+#[cfg(test)]
 pub(crate) use inside::Inside;
 pub(crate) use inspection::{TableFindings, pages_are_sound};
+pub(crate) use panics::name_damaged_files;
 pub(crate) use reader::{Cells, Reader};
 pub(crate) use record::Record;
 pub(crate) use reserve::Reserve;
