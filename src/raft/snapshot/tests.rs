@@ -69,6 +69,9 @@ struct Member {
     database: Arc<Database>,
     replica: Arc<ReplicaLock>,
     machine: RaftStateMachine,
+    /// One for all that it receives, as in a running member: the inbox keeps one thread from removing
+    /// the files of another.
+    inbox: Inbox,
     log: LogStore,
     /// Checkpoints that it asks for, each to be answered through the other.
     asked: mpsc::UnboundedReceiver<()>,
@@ -167,7 +170,8 @@ impl Member {
                 warning_write_duration: Duration::MAX,
             },
         );
-        Ok(Member { home: None, database, replica, machine, log, asked, durable })
+        let inbox = machine.inbox();
+        Ok(Member { home: None, database, replica, machine, inbox, log, asked, durable })
     }
 
     fn new(own: &'static str) -> Member {
@@ -211,7 +215,7 @@ impl Member {
 
     async fn receive(&self, header: &Bytes, pieces: Vec<Result<Piece, String>>) -> Result<Snapshot, String> {
         let header = Header::decode(header.clone()).expect("a header");
-        self.machine.inbox().receive(header, stream::iter(pieces)).await
+        self.inbox.receive(header, stream::iter(pieces)).await
     }
 
     /// What a start finds after a crash at this moment.
@@ -573,7 +577,7 @@ async fn a_snapshot_that_cannot_be_stored_says_where_and_what_to_do() {
 #[tokio::test]
 async fn a_newer_snapshot_takes_the_place_of_one_that_hangs() {
     let (mut leader, behind) = (leader().await, behind().await);
-    let inbox = behind.machine.inbox();
+    let inbox = &behind.inbox;
     let (header, mut pieces) = leader.pieces().await;
     let first = pieces.remove(0);
     let begun = Arc::new(Notify::new());
