@@ -321,14 +321,15 @@ impl Peers {
     }
 
     /// How far the log has to be applied to read what is current. `None` if `target` does not
-    /// lead, or does not know whether it does.
+    /// lead, or does not know whether it does. `followed_term` is the term in which this member follows `target`.
     pub(crate) async fn read_index(
         &self,
         target: u64,
         peer: &Peer,
         patience: Duration,
+        followed_term: Option<u64>,
     ) -> Result<Option<u64>, PeerError> {
-        let request = ReadIndexRequest { envelope: Some(self.envelope(target)) };
+        let request = ReadIndexRequest { envelope: Some(self.envelope(target)), followed_term };
         let reply = self.call(target, peer, patience, |link| link.read_index(request)).await?;
         Ok(reply.index)
     }

@@ -21,7 +21,7 @@ use crate::{
         BaseMismatch, Change, ChangeRefusal, Forwarded, KnownCluster, KnownMember, LeaseAnswer, LeaseQuery,
         MemberStatus, MessageKind, PROTOCOL_VERSION, Piece, REMOVED,
     },
-    raft::{Consensus, Implausible, MessageError, NotProposed},
+    raft::{Consensus, Implausible, MessageError, NotProposed, Vouch},
     telemetry::PeerMetrics,
     types::{Base, Caller, ClusterId, MemberId},
 };
@@ -323,8 +323,10 @@ impl Node {
         }
     }
 
-    pub(crate) async fn peer_read_index(&self) -> Option<u64> {
-        self.shared.consensus.read_index().await.map(|(index, _)| index)
+    /// The member `from` follows this one as the leader of `followed_term`, if that is given.
+    pub(crate) async fn peer_read_index(&self, from: u64, followed_term: Option<u64>) -> Option<u64> {
+        let vouch = followed_term.map(|term| Vouch { member: from, term });
+        self.shared.consensus.read_index(vouch).await.map(|point| point.index)
     }
 
     pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> Result<LeaseAnswer, PeerRefusal> {

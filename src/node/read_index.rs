@@ -1,7 +1,7 @@
 //! The barrier of linearizable reads in a cluster of more than one voter.
 //!
 //! All reads that wait share a round: the leader, which may be this member, makes sure of a
-//! quorum and says how far its log is committed; this member waits until it has applied that
+//! quorum (`raft::read_barrier`) and says how far its log is committed; this member waits until it has applied that
 //! much. A read that comes while a round is under way takes the next one, for what was written
 //! since that round began has to be seen. A round that fails begins again with the next leader.
 
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     clock, limits,
-    link::Peers,
-    raft::{Consensus, Leadership},
+    link::{Peer, PeerError, Peers},
+    raft::{Consensus, Leadership, ReadPoint},
     sync::watch,
     telemetry::Metrics,
 };
@@ -85,10 +85,16 @@ impl ReadIndex {
         }
     }
 
+    /// That this member follows the leader is part of the request, and has to be true once the round has begun.
+    async fn ask_peer(&self, leader: u64, peer: &Peer) -> Result<Option<u64>, PeerError> {
+        let followed_term = self.consensus.follows(leader);
+        self.peers.read_index(leader, peer, self.attempt, followed_term).await
+    }
+
     async fn ask(&self, leader: &Leader) -> Option<(u64, Confirmed)> {
         match &leader.route {
             Route::Own => {
-                let (index, term) = self.consensus.read_index().await?;
+                let ReadPoint { index, term } = self.consensus.read_index(None).await?;
                 assert!(
                     term >= leader.term,
                     "the leader of term {} confirms a read in term {term}",
@@ -96,7 +102,7 @@ impl ReadIndex {
                 );
                 Some((index, Confirmed::ByThisLeader { term }))
             }
-            Route::Peer(peer) => match self.peers.read_index(leader.id, peer, self.attempt).await {
+            Route::Peer(peer) => match self.ask_peer(leader.id, peer).await {
                 Ok(Some(index)) => match self.consensus.judge_index(index) {
                     Ok(()) => Some((index, Confirmed::ByAnotherLeader)),
                     Err(error) => {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use openraft::{
     ChangeMembers, Config, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
-    raft::{ClientWriteResponse, ReadPolicy},
+    raft::ClientWriteResponse,
     vote::leader_id_std::CommittedLeaderId,
 };
 use parking_lot::Mutex;
@@ -114,7 +114,7 @@ pub(crate) struct Consensus {
     pub(super) id: u64,
     peers: Arc<Peers>,
     pub(super) raft: Raft,
-    log: LogStore,
+    pub(super) log: LogStore,
     pub(super) inbox: Arc<Inbox>,
     outgoing: Arc<Outgoing>,
     election_timeout: Duration,
@@ -204,18 +204,6 @@ impl Consensus {
         apply::codec::encode(commands, &mut bytes);
         assert!(bytes.len() <= limits::COMMAND_BYTES_MAX, "a batch of {} bytes cannot travel", bytes.len());
         bytes.into()
-    }
-
-    /// The index that a read has to wait for, confirmed by a quorum after this call. `None` if
-    /// this member does not lead, or cannot reach a quorum. Comes with the term that it led then.
-    pub(crate) async fn read_index(&self) -> Option<(u64, u64)> {
-        #[cfg(test)]
-        if crate::planted::is(crate::planted::Bug::LeaderReadsAlone) {
-            let now = self.leadership();
-            return now.is_leader.then_some((0, now.term));
-        }
-        let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
-        read.ok().map(|(read, _)| (read.index(), read.committed_leader_id().term))
     }
 
     /// Changes who belongs to the cluster; only the leader can. Resolves once the change has been

@@ -270,8 +270,8 @@ impl LogStore {
         self.flusher().flushed() >= index
     }
 
-    #[cfg(test)]
-    pub(super) fn read_vote_now(&self) -> Option<Vote> {
+    /// The newest vote, which may not be on the disk yet. Nobody has been told of a later one.
+    pub(super) fn vote(&self) -> Option<Vote> {
         self.inner.lock().hard_state.map(codec::vote)
     }
 
@@ -489,7 +489,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.inner.lock().hard_state.map(codec::vote))
+        Ok(self.vote())
     }
 }
 

@@ -208,7 +208,7 @@ impl Stores {
 
     /// What is there.
     fn found(&mut self) -> Promised {
-        let vote = self.log.read_vote_now();
+        let vote = self.log.vote();
         let state = self.log.get_log_state().now_or_never().expect("it is known").expect("it is known");
         let purged = state.last_purged_log_id.map(|purged| purged.index);
         let entries = self

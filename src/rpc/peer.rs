@@ -148,8 +148,9 @@ impl peer_server::Peer for Peer {
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexReply>, Status> {
         let (_, call, request) = request.into_parts();
-        self.check(&call, request.envelope)?;
-        Ok(Response::new(ReadIndexReply { index: self.node.peer_read_index().await }))
+        let from = self.check(&call, request.envelope)?.from;
+        let index = self.node.peer_read_index(from, request.followed_term).await;
+        Ok(Response::new(ReadIndexReply { index }))
     }
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
