@@ -27,13 +27,13 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     calls::PeerError,
-    connection::{Answers, Link},
+    connection::{Link, Replies},
     peer::Peer,
     peers::Peers,
 };
 use crate::{
     clock, limits,
-    pb::retcd::peer::{AppendPiece, Envelope},
+    pb::retcd::peer::{AppendPiece, Envelope, RaftReply},
     telemetry::PeerMetrics,
 };
 
@@ -56,7 +56,7 @@ pub(crate) struct Appends {
     /// How long a small message may go without its answer.
     patience: Duration,
     window: Window,
-    answers: Answers,
+    answers: Replies<RaftReply>,
     /// Ends now and then, to see whether an answer is overdue.
     alarm: Pin<Box<Sleep>>,
 }

@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// Of the protocol between members.
-pub(crate) const PROTOCOL_VERSION: u32 = 2;
+pub(crate) const PROTOCOL_VERSION: u32 = 3;
 
 /// How a member is told that it does not belong to the cluster any more.
 pub(crate) const REMOVED: &str = "the member has been permanently removed from the cluster";
 
-/// The kinds of messages that consensus sends as single calls. The receiver decodes the bytes of a
+/// The kinds of messages of consensus that are answered one by one. The receiver decodes the bytes of a
 /// message by its kind; this room does not look into them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MessageKind {

@@ -33,14 +33,16 @@ pub(crate) trait Connector: Send + Sync {
 
 /// The calls of peer.proto, over one connection to one peer.
 pub(crate) trait Link: Send + Sync {
-    fn raft(&self, request: RaftRequest) -> Call<RaftReply>;
+    /// Resolves once the peer has accepted the first message. Each is answered before the next is sent.
+    fn raft(&self, messages: Questions<RaftRequest>) -> Call<Replies<RaftReply>>;
     /// Resolves once the peer has accepted the first piece.
-    fn append(&self, pieces: BoxStream<'static, AppendPiece>) -> Call<Answers>;
-    fn snapshot(&self, pieces: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply>;
+    fn append(&self, pieces: Questions<AppendPiece>) -> Call<Replies<RaftReply>>;
+    fn snapshot(&self, pieces: Questions<SnapshotPiece>) -> Call<RaftReply>;
     /// Resolves once the peer has accepted the first piece.
-    fn tunnel(&self, pieces: BoxStream<'static, TunnelPiece>) -> Call<Tunnelled>;
+    fn tunnel(&self, pieces: Questions<TunnelPiece>) -> Call<Replies<TunnelPiece>>;
     fn propose(&self, request: ProposeRequest) -> Call<ProposeReply>;
-    fn read_index(&self, request: ReadIndexRequest) -> Call<ReadIndexReply>;
+    /// As [`raft`](Link::raft).
+    fn read_index(&self, questions: Questions<ReadIndexRequest>) -> Call<Replies<ReadIndexReply>>;
     fn lease(&self, request: LeaseRequest) -> Call<LeaseReply>;
     fn change(&self, request: ChangeRequest) -> Call<ChangeReply>;
     fn members(&self, request: MembersRequest) -> Call<MembersReply>;
@@ -53,11 +55,11 @@ pub(crate) trait Link: Send + Sync {
 /// A call under way. It owns all that it needs, so the connection may be used meanwhile.
 pub(crate) type Call<T> = BoxFuture<'static, Result<T, CallError>>;
 
-/// The answers to a stream of appends, in the order of its pieces.
-pub(crate) type Answers = BoxStream<'static, Result<RaftReply, CallError>>;
+/// What this member sends on a stream.
+pub(crate) type Questions<T> = BoxStream<'static, T>;
 
-/// What the peer sends through a tunnel.
-pub(crate) type Tunnelled = BoxStream<'static, Result<TunnelPiece, CallError>>;
+/// What the peer sends back, in the order of what it answers. An error is the last item.
+pub(crate) type Replies<T> = BoxStream<'static, Result<T, CallError>>;
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,13 +8,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    appends::Appends,
-    calls::{MessageKind, PeerError},
-    connection::Link,
-    peer::Peer,
-    peers::Peers,
+    appends::Appends, calls::PeerError, connection::Link, exchange::Exchange, peer::Peer, peers::Peers,
 };
-use crate::telemetry::PeerMetrics;
+use crate::{
+    pb::retcd::peer::{RaftKind, RaftReply, RaftRequest},
+    telemetry::PeerMetrics,
+};
 
 pub(crate) struct DedicatedLink {
     peers: Arc<Peers>,
@@ -23,13 +22,15 @@ pub(crate) struct DedicatedLink {
     metrics: Arc<PeerMetrics>,
     /// `None` if none of the peer's URLs can be connected to.
     link: Option<Arc<dyn Link>>,
+    heartbeats: Exchange<RaftRequest, RaftReply>,
 }
 
 impl DedicatedLink {
     pub(crate) fn new(peers: Arc<Peers>, target: u64, peer: &Peer) -> DedicatedLink {
         let link = peers.reach(target, peer).ok();
         let metrics = peers.metrics_of(target);
-        DedicatedLink { peers, target, peer: peer.clone(), metrics, link }
+        let heartbeats = Exchange::default();
+        DedicatedLink { peers, target, peer: peer.clone(), metrics, link, heartbeats }
     }
 
     pub(crate) fn target(&self) -> u64 {
@@ -46,6 +47,7 @@ impl DedicatedLink {
         if let Some(moved) = self.peers.moved_from(self.target, &self.peer) {
             self.link = self.peers.reach(self.target, &moved).ok();
             self.peer = moved;
+            self.heartbeats.end();
         }
         self.link.clone().ok_or_else(|| {
             let reason = "the member has no valid peer URL".to_owned();
@@ -53,17 +55,20 @@ impl DedicatedLink {
         })
     }
 
-    /// A message of consensus, and the answer to it.
-    pub(crate) async fn raft(
+    /// An append that is answered before the next one is sent, and the answer to it.
+    pub(crate) async fn append_one(
         &mut self,
-        kind: MessageKind,
         message: Bytes,
         patience: Duration,
     ) -> Result<Bytes, PeerError> {
         let link = self.link()?;
         self.metrics.sent(message.len());
-        let call = link.raft(self.peers.raft_request(self.target, kind, message));
-        let reply = self.peers.answer(self.target, &self.peer, patience, call).await?.message;
+        let reply = self.heartbeats.ask(
+            self.peers.envelope(self.target),
+            |envelope| RaftRequest { envelope, kind: RaftKind::Append.into(), message: message.clone() },
+            |messages| link.raft(messages),
+        );
+        let reply = self.peers.answer(self.target, &self.peer, patience, reply).await?.message;
         self.metrics.received(reply.len());
         Ok(reply)
     }

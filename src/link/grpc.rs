@@ -22,7 +22,7 @@ use tonic::{
 
 use super::{
     calls::REMOVED,
-    connection::{Answers, Call, CallError, Connector, Link, Tunnelled},
+    connection::{Call, CallError, Connector, Link, Questions, Replies},
     peer::Peer,
     reason::reason,
     way::Way,
@@ -141,6 +141,14 @@ macro_rules! call {
     }};
 }
 
+/// Opens a stream of requests and answers.
+macro_rules! open {
+    ($link:expr, $method:ident, $requests:expr) => {{
+        let opened = call!($link, $method, Pieces($requests));
+        async { Ok(opened.await?.map(|reply| reply.map_err(|status| failed(&status))).boxed()) }.boxed()
+    }};
+}
+
 impl<C> Link for GrpcLink<C>
 where
     C: Transport,
@@ -148,40 +156,28 @@ where
     C::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <C::ResponseBody as HttpBody>::Error: Into<BoxError> + Send,
 {
-    fn raft(&self, request: RaftRequest) -> Call<RaftReply> {
-        call!(self, raft, request)
+    fn raft(&self, messages: Questions<RaftRequest>) -> Call<Replies<RaftReply>> {
+        open!(self, raft, messages)
     }
 
-    fn append(&self, pieces: BoxStream<'static, AppendPiece>) -> Call<Answers> {
-        let opened = call!(self, append, Pieces(pieces));
-        async {
-            let answers: Answers =
-                opened.await?.map(|answer| answer.map_err(|status| failed(&status))).boxed();
-            Ok(answers)
-        }
-        .boxed()
+    fn append(&self, pieces: Questions<AppendPiece>) -> Call<Replies<RaftReply>> {
+        open!(self, append, pieces)
     }
 
-    fn snapshot(&self, pieces: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply> {
+    fn snapshot(&self, pieces: Questions<SnapshotPiece>) -> Call<RaftReply> {
         call!(self, snapshot, Pieces(pieces))
     }
 
-    fn tunnel(&self, pieces: BoxStream<'static, TunnelPiece>) -> Call<Tunnelled> {
-        let opened = call!(self, tunnel, Pieces(pieces));
-        async {
-            let pieces: Tunnelled =
-                opened.await?.map(|piece| piece.map_err(|status| failed(&status))).boxed();
-            Ok(pieces)
-        }
-        .boxed()
+    fn tunnel(&self, pieces: Questions<TunnelPiece>) -> Call<Replies<TunnelPiece>> {
+        open!(self, tunnel, pieces)
     }
 
     fn propose(&self, request: ProposeRequest) -> Call<ProposeReply> {
         call!(self, propose, request)
     }
 
-    fn read_index(&self, request: ReadIndexRequest) -> Call<ReadIndexReply> {
-        call!(self, read_index, request)
+    fn read_index(&self, questions: Questions<ReadIndexRequest>) -> Call<Replies<ReadIndexReply>> {
+        open!(self, read_index, questions)
     }
 
     fn lease(&self, request: LeaseRequest) -> Call<LeaseReply> {

@@ -8,11 +8,13 @@ mod appends;
 mod calls;
 mod connection;
 mod dedicated;
+mod exchange;
 mod grpc;
 mod peer;
 mod peers;
 mod piece;
 mod reach;
+mod read_indexes;
 mod reason;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,5 +38,6 @@ pub(crate) use connection::{CallError, Link};
 #[cfg(test)]
 pub(crate) use grpc::link;
 pub(crate) use reach::members_at;
+pub(crate) use read_indexes::ReadIndexes;
 #[cfg(test)]
 pub(crate) use way::Way;

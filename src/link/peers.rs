@@ -28,6 +28,7 @@ use super::{
         PROTOCOL_VERSION, PeerError,
     },
     connection::{Call, CallError, Connector, Link},
+    exchange::Exchange,
     peer::Peer,
     piece::Piece,
     way::Ways,
@@ -36,7 +37,7 @@ use crate::{
     clock, limits,
     pb::retcd::peer::{
         AddMember, ChangeRequest, Envelope, LeaseRequest, MembersRequest, ProposeRequest, RaftKind,
-        RaftRequest, ReadIndexRequest, SnapshotPiece, UpdateMember, change_request as pb,
+        RaftRequest, SnapshotPiece, UpdateMember, change_request as pb,
     },
     sync::watch,
     telemetry::{Metrics, PeerMetrics},
@@ -253,7 +254,7 @@ impl Peers {
         self.answer(target, peer, patience, call(&*link)).await
     }
 
-    fn kept(&self, target: u64, peer: &Peer) -> Result<Arc<dyn Link>, PeerError> {
+    pub(super) fn kept(&self, target: u64, peer: &Peer) -> Result<Arc<dyn Link>, PeerError> {
         let mut kept = self.kept.lock();
         if let Some((known, link)) = kept.get(&target)
             && known == peer
@@ -277,14 +278,16 @@ impl Peers {
     ) -> Result<Bytes, PeerError> {
         let metrics = self.metrics_of(target);
         metrics.sent(message.len());
-        let request = self.raft_request(target, kind, message);
-        let reply = self.call(target, peer, patience, |link| link.raft(request)).await?.message;
+        let link = self.kept(target, peer)?;
+        let mut exchange = Exchange::default();
+        let reply = exchange.ask(
+            self.envelope(target),
+            |envelope| RaftRequest { envelope, kind: RaftKind::from(kind).into(), message: message.clone() },
+            |messages| link.raft(messages),
+        );
+        let reply = self.answer(target, peer, patience, reply).await?.message;
         metrics.received(reply.len());
         Ok(reply)
-    }
-
-    pub(super) fn raft_request(&self, target: u64, kind: MessageKind, message: Bytes) -> RaftRequest {
-        RaftRequest { envelope: Some(self.envelope(target)), kind: RaftKind::from(kind).into(), message }
     }
 
     /// Sends a snapshot, on a connection of its own that lives on the caller's runtime. The answer is
@@ -318,20 +321,6 @@ impl Peers {
         let request = ProposeRequest { envelope: Some(self.envelope(target)), term, serial, batch };
         let reply = self.call(target, peer, patience, |link| link.propose(request)).await?;
         Ok(reply.result().into())
-    }
-
-    /// How far the log has to be applied to read what is current. `None` if `target` does not
-    /// lead, or does not know whether it does. `followed_term` is the term in which this member follows `target`.
-    pub(crate) async fn read_index(
-        &self,
-        target: u64,
-        peer: &Peer,
-        patience: Duration,
-        followed_term: Option<u64>,
-    ) -> Result<Option<u64>, PeerError> {
-        let request = ReadIndexRequest { envelope: Some(self.envelope(target)), followed_term };
-        let reply = self.call(target, peer, patience, |link| link.read_index(request)).await?;
-        Ok(reply.index)
     }
 
     pub(crate) async fn lease(

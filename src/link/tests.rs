@@ -14,17 +14,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     Appends, DedicatedLink, Peer, Peers, Piece,
     appends::AppendError,
-    connection::{Answers, Call, CallError, Connector, Link, Tunnelled},
+    connection::{Call, CallError, Connector, Link, Questions, Replies},
+    exchange::Exchange,
     way::Way,
 };
 use crate::{
     config::Config,
     limits,
     pb::retcd::peer::{
-        AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, HelloReply, HelloRequest,
-        HistoryReply, HistoryRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest, ProposeReply,
-        ProposeRequest, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest, SnapshotPiece, StatusReply,
-        StatusRequest, TunnelPiece,
+        AppendPiece, ChangeReply, ChangeRequest, ContactsReply, ContactsRequest, Envelope, HelloReply,
+        HelloRequest, HistoryReply, HistoryRequest, LeaseReply, LeaseRequest, MembersReply, MembersRequest,
+        ProposeReply, ProposeRequest, RaftReply, RaftRequest, ReadIndexReply, ReadIndexRequest,
+        SnapshotPiece, StatusReply, StatusRequest, TunnelPiece,
     },
     sockets::Dialer,
     telemetry::Metrics,
@@ -56,11 +57,11 @@ fn not_asked<T: Send + 'static>() -> Call<T> {
 }
 
 impl Link for InMemory {
-    fn raft(&self, _: RaftRequest) -> Call<RaftReply> {
+    fn raft(&self, _: Questions<RaftRequest>) -> Call<Replies<RaftReply>> {
         not_asked()
     }
 
-    fn append(&self, arriving: BoxStream<'static, AppendPiece>) -> Call<Answers> {
+    fn append(&self, arriving: Questions<AppendPiece>) -> Call<Replies<RaftReply>> {
         let (answers, answered) = mpsc::channel(2 * limits::APPENDS_IN_FLIGHT);
         if self.0.send(FarEnd { arriving, answers: Some(answers) }).is_err() {
             return not_asked();
@@ -68,11 +69,11 @@ impl Link for InMemory {
         future::ready(Ok(ReceiverStream::new(answered).boxed())).boxed()
     }
 
-    fn snapshot(&self, _: BoxStream<'static, SnapshotPiece>) -> Call<RaftReply> {
+    fn snapshot(&self, _: Questions<SnapshotPiece>) -> Call<RaftReply> {
         not_asked()
     }
 
-    fn tunnel(&self, _: BoxStream<'static, TunnelPiece>) -> Call<Tunnelled> {
+    fn tunnel(&self, _: Questions<TunnelPiece>) -> Call<Replies<TunnelPiece>> {
         not_asked()
     }
 
@@ -80,7 +81,7 @@ impl Link for InMemory {
         not_asked()
     }
 
-    fn read_index(&self, _: ReadIndexRequest) -> Call<ReadIndexReply> {
+    fn read_index(&self, _: Questions<ReadIndexRequest>) -> Call<Replies<ReadIndexReply>> {
         not_asked()
     }
 
@@ -280,4 +281,81 @@ async fn a_tunnel_carries_bytes_both_ways_until_it_is_ended() {
     assert_eq!(end, Ok(None), "the member is told that nothing comes any more");
     drop(send);
     assert_eq!(connection.read(&mut [0]).await.expect("the end arrives"), 0);
+}
+
+/// The peer's side of exchanges: each stream that is opened, with what was asked on it and a way to answer.
+type Asked = (Questions<(bool, u32)>, mpsc::Sender<Result<u32, CallError>>);
+
+async fn ask(
+    exchange: &mut Exchange<(bool, u32), u32>,
+    streams: &mpsc::UnboundedSender<Asked>,
+    question: u32,
+) -> Result<u32, CallError> {
+    let open = |questions| {
+        let (answers, answered) = mpsc::channel(2);
+        streams.send((questions, answers)).expect("the test takes it");
+        let replies: Replies<u32> = ReceiverStream::new(answered).boxed();
+        future::ready(Ok(replies)).boxed()
+    };
+    exchange.ask(Envelope::default(), |envelope| (envelope.is_some(), question), open).await
+}
+
+#[tokio::test]
+async fn questions_share_a_stream_and_the_first_has_the_envelope() {
+    let (streams, mut opened) = mpsc::unbounded_channel::<Asked>();
+    let mut exchange = Exchange::default();
+    let peer = async {
+        let (mut questions, answers) = opened.recv().await.expect("a stream");
+        for number in 0..3 {
+            assert_eq!(questions.next().await, Some((number == 0, number)));
+            answers.send(Ok(10 + number)).await.expect("somebody waits");
+        }
+        assert_eq!(questions.next().await, None, "the stream ends with the exchange");
+    };
+    let asking = async {
+        for number in 0..3 {
+            assert_eq!(ask(&mut exchange, &streams, number).await, Ok(10 + number));
+        }
+        exchange.end();
+    };
+    tokio::join!(peer, asking);
+    assert!(opened.try_recv().is_err(), "no other stream was opened");
+}
+
+#[tokio::test]
+async fn a_question_that_was_given_up_takes_its_stream_with_it() {
+    let (streams, mut opened) = mpsc::unbounded_channel::<Asked>();
+    let mut exchange = Exchange::default();
+    assert!(ask(&mut exchange, &streams, 1).now_or_never().is_none());
+    let (_, late) = opened.try_recv().expect("a stream");
+    assert!(late.is_closed(), "nobody waits for the late answer");
+    let peer = async {
+        let (mut questions, answers) = opened.recv().await.expect("another stream");
+        assert_eq!(questions.next().await, Some((true, 2)));
+        answers.send(Ok(20)).await.expect("somebody waits");
+    };
+    let ((), answer) = tokio::join!(peer, ask(&mut exchange, &streams, 2));
+    assert_eq!(answer, Ok(20));
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_between_questions_is_replaced_and_one_that_breaks_at_once_is_an_error() {
+    let (streams, mut opened) = mpsc::unbounded_channel::<Asked>();
+    let mut exchange = Exchange::default();
+    let peer = async {
+        let (_questions, answers) = opened.recv().await.expect("a stream");
+        answers.send(Ok(1)).await.expect("somebody waits");
+        drop((_questions, answers));
+        let (_questions, answers) = opened.recv().await.expect("another stream");
+        answers.send(Ok(2)).await.expect("somebody waits");
+        answers.send(Err(CallError::unusable("restarting".to_owned()))).await.expect("there is room");
+        let (_questions, answers) = opened.recv().await.expect("another stream");
+        answers.send(Err(CallError::unusable("gone".to_owned()))).await.expect("somebody waits");
+    };
+    let asking = async {
+        assert_eq!(ask(&mut exchange, &streams, 1).await, Ok(1));
+        assert_eq!(ask(&mut exchange, &streams, 2).await, Ok(2));
+        assert_eq!(ask(&mut exchange, &streams, 3).await, Err(CallError::unusable("gone".to_owned())));
+    };
+    tokio::join!(peer, asking);
 }

@@ -202,9 +202,7 @@ impl Node {
         if envelope.to != own.0 {
             return Err(PeerRefusal::Member { ours: own, theirs: MemberId(envelope.to) });
         }
-        if self.was_removed(envelope.from) {
-            return Err(PeerRefusal::Removed);
-        }
+        self.refuse_removed(envelope.from)?;
         if !self.listens_to(envelope.from) {
             return Err(PeerRefusal::Unknown(MemberId(envelope.from)));
         }
@@ -234,12 +232,17 @@ impl Node {
         self.shared.replica.read().state.members.is_removed(MemberId(member))
     }
 
+    fn refuse_removed(&self, member: u64) -> Result<(), PeerRefusal> {
+        if self.was_removed(member) { Err(PeerRefusal::Removed) } else { Ok(()) }
+    }
+
     pub(crate) async fn peer_message(
         &self,
         from: u64,
         kind: MessageKind,
         message: Bytes,
     ) -> Result<Bytes, PeerRefusal> {
+        self.refuse_removed(from)?;
         let traffic = Traffic::with(self, from);
         traffic.received(&message);
         let answer = self.shared.consensus.handle(from, kind, message).await;
@@ -324,9 +327,14 @@ impl Node {
     }
 
     /// The member `from` follows this one as the leader of `followed_term`, if that is given.
-    pub(crate) async fn peer_read_index(&self, from: u64, followed_term: Option<u64>) -> Option<u64> {
+    pub(crate) async fn peer_read_index(
+        &self,
+        from: u64,
+        followed_term: Option<u64>,
+    ) -> Result<Option<u64>, PeerRefusal> {
+        self.refuse_removed(from)?;
         let vouch = followed_term.map(|term| Vouch { member: from, term });
-        self.shared.consensus.read_index(vouch).await.map(|point| point.index)
+        Ok(self.shared.consensus.read_index(vouch).await.map(|point| point.index))
     }
 
     pub(crate) async fn peer_lease(&self, query: LeaseQuery) -> Result<LeaseAnswer, PeerRefusal> {

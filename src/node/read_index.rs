@@ -7,7 +7,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time};
 
 use super::{
     ProposeError,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock, limits,
-    link::{Peer, PeerError, Peers},
+    link::{Peers, ReadIndexes},
     raft::{Consensus, Leadership, ReadPoint},
     sync::watch,
     telemetry::Metrics,
@@ -25,6 +25,9 @@ use crate::{
 
 /// Pause before a round that came to nothing begins anew.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Without a read for this long, the stream to the leader is ended: the connection of a stream that is open is sent PINGs.
+const REST: Duration = Duration::from_secs(1);
 
 /// A round that takes longer is counted as slow.
 const SLOW: Duration = Duration::from_millis(500);
@@ -46,10 +49,22 @@ impl ReadIndex {
     /// Runs until every sender of the queue is gone.
     pub(crate) async fn run(self, mut queue: mpsc::Receiver<Ticket<Confirmed>>) {
         let mut waiting = Vec::new();
-        while queue.recv_many(&mut waiting, limits::READ_QUEUE).await > 0 {
+        let mut asking = ReadIndexes::new(self.peers.clone());
+        loop {
+            let next = time::timeout(REST, queue.recv_many(&mut waiting, limits::READ_QUEUE)).await;
+            let taken = match next {
+                Ok(taken) => taken,
+                Err(_) => {
+                    asking.rest();
+                    queue.recv_many(&mut waiting, limits::READ_QUEUE).await
+                }
+            };
+            if taken == 0 {
+                return;
+            }
             waiting.retain(Ticket::is_waited_for);
             let start = clock::now();
-            let result = self.patience.bound(self.round()).await;
+            let result = self.patience.bound(self.round(&mut asking)).await;
             let result = result.unwrap_or_else(|expired| match expired {
                 Expired::MemberEnds => Err(ProposeError::Stopped),
                 Expired::TimeIsOver => Err(ProposeError::Timeout),
@@ -65,7 +80,7 @@ impl ReadIndex {
     }
 
     /// After this, this member has applied everything that was committed before the call.
-    async fn round(&self) -> Result<Confirmed, ProposeError> {
+    async fn round(&self, asking: &mut ReadIndexes) -> Result<Confirmed, ProposeError> {
         #[cfg(test)]
         if crate::planted::is(crate::planted::Bug::ReadWithoutBarrier) {
             return Ok(Confirmed::ByAnotherLeader);
@@ -77,7 +92,7 @@ impl ReadIndex {
                 Err(NotFound::Leaderless) => continue,
                 Err(NotFound::Stopped) => return Err(ProposeError::Stopped),
             };
-            if let Some((index, confirmed)) = self.ask(&leader).await {
+            if let Some((index, confirmed)) = self.ask(&leader, asking).await {
                 let mut applied = self.applied.clone();
                 applied.wait_for(|applied| *applied >= index).await.map_err(|_| ProposeError::Stopped)?;
                 return Ok(confirmed);
@@ -85,13 +100,7 @@ impl ReadIndex {
         }
     }
 
-    /// That this member follows the leader is part of the request, and has to be true once the round has begun.
-    async fn ask_peer(&self, leader: u64, peer: &Peer) -> Result<Option<u64>, PeerError> {
-        let followed_term = self.consensus.follows(leader);
-        self.peers.read_index(leader, peer, self.attempt, followed_term).await
-    }
-
-    async fn ask(&self, leader: &Leader) -> Option<(u64, Confirmed)> {
+    async fn ask(&self, leader: &Leader, asking: &mut ReadIndexes) -> Option<(u64, Confirmed)> {
         match &leader.route {
             Route::Own => {
                 let ReadPoint { index, term } = self.consensus.read_index(None).await?;
@@ -102,20 +111,23 @@ impl ReadIndex {
                 );
                 Some((index, Confirmed::ByThisLeader { term }))
             }
-            Route::Peer(peer) => match self.ask_peer(leader.id, peer).await {
-                Ok(Some(index)) => match self.consensus.judge_index(index) {
-                    Ok(()) => Some((index, Confirmed::ByAnotherLeader)),
+            // Whom this member follows is looked up after the round has begun: see `raft::read_barrier`.
+            Route::Peer(peer) => {
+                match asking.ask(leader.id, peer, self.attempt, self.consensus.follows(leader.id)).await {
+                    Ok(Some(index)) => match self.consensus.judge_index(index) {
+                        Ok(()) => Some((index, Confirmed::ByAnotherLeader)),
+                        Err(error) => {
+                            tracing::warn!(%error, "the leader's answer to a read cannot be true");
+                            None
+                        }
+                    },
+                    Ok(None) => None,
                     Err(error) => {
-                        tracing::warn!(%error, "the leader's answer to a read cannot be true");
+                        tracing::debug!(%error, "the leader could not be asked for a read index");
                         None
                     }
-                },
-                Ok(None) => None,
-                Err(error) => {
-                    tracing::debug!(%error, "the leader could not be asked for a read index");
-                    None
                 }
-            },
+            }
             Route::Unknown => None,
         }
     }

@@ -10,9 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use openraft::{
-    ChangeMembers, Config, SnapshotPolicy,
-    async_runtime::watch::WatchReceiver,
-    raft::ClientWriteResponse,
+    ChangeMembers, Config, SnapshotPolicy, async_runtime::watch::WatchReceiver, raft::ClientWriteResponse,
     vote::leader_id_std::CommittedLeaderId,
 };
 use parking_lot::Mutex;

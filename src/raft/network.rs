@@ -2,7 +2,7 @@
 //!
 //! openraft gives each of its tasks that speaks to a peer a network of its own, and so each has a
 //! connection of its own: a heartbeat never waits behind a megabyte of entries, nor behind a snapshot.
-//! Entries are sent as a stream (`pipeline`), everything else as single calls. Whatever goes wrong on
+//! Entries are sent as a stream (`pipeline`), heartbeats one by one on a stream of theirs, and everything else as single calls. Whatever goes wrong on
 //! the way is reported as "unreachable", and openraft waits a little before it tries again; it is never
 //! reported as a granted vote.
 
@@ -148,7 +148,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let patience = option.hard_ttl() * 9 / 10;
-        let sent = self.link.raft(MessageKind::Append, message::encode_append(&request), patience).await;
+        let sent = self.link.append_one(message::encode_append(&request), patience).await;
         if sent.is_err() && request.entries.is_empty() {
             self.peers.heartbeat_failed();
         }

@@ -141,7 +141,8 @@ mod tests {
     fn only_the_leader_of_that_term_is_confirmed_and_only_once_it_has_committed() {
         let voters = voters(&[&[1, 2, 3]]);
         let vouch = Vouch { member: 2, term: 5 };
-        let with = |leads, committed| Standing { id: 1, leads, committed, voters: &voters }.confirmed_by(vouch);
+        let with =
+            |leads, committed| Standing { id: 1, leads, committed, voters: &voters }.confirmed_by(vouch);
         assert_eq!(with(Some(5), Some((70, 5))), Some(ReadPoint { index: 70, term: 5 }));
         assert_eq!(with(None, Some((70, 5))), None);
         assert_eq!(with(Some(6), Some((70, 6))), None);

@@ -31,8 +31,13 @@ pub(crate) fn peer_routes(node: &Node) -> Routes {
 pub(crate) const PEER_SERVICES: &[&str] = &[peer_server::SERVICE_NAME];
 
 /// The paths of its methods whose clients send a stream of messages.
-pub(crate) const PEER_CLIENT_STREAMS: &[&str] =
-    &["/retcd.peer.Peer/Append", "/retcd.peer.Peer/Snapshot", "/retcd.peer.Peer/Tunnel"];
+pub(crate) const PEER_CLIENT_STREAMS: &[&str] = &[
+    "/retcd.peer.Peer/Raft",
+    "/retcd.peer.Peer/Append",
+    "/retcd.peer.Peer/Snapshot",
+    "/retcd.peer.Peer/Tunnel",
+    "/retcd.peer.Peer/ReadIndex",
+];
 
 struct Peer {
     node: Node,
@@ -55,6 +60,15 @@ impl Peer {
     }
 }
 
+/// A stream from its first item on. If the connection breaks, it ends without an error, because the peer cannot receive one.
+fn following<T>(first: T, others: Streaming<T>) -> impl Stream<Item = T> + Send
+where
+    T: Send + 'static,
+{
+    let others = others.take_while(|item| future::ready(item.is_ok()));
+    stream::iter([first]).chain(others.filter_map(|item| future::ready(item.ok())))
+}
+
 impl From<PeerRefusal> for Status {
     fn from(refusal: PeerRefusal) -> Status {
         match refusal {
@@ -66,12 +80,25 @@ impl From<PeerRefusal> for Status {
 
 #[tonic::async_trait]
 impl peer_server::Peer for Peer {
-    async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
-        let (_, call, request) = request.into_parts();
-        let kind = request.kind().into();
-        let from = self.check(&call, request.envelope)?.from;
-        let message = self.node.peer_message(from, kind, request.message).await?;
-        Ok(Response::new(RaftReply { message }))
+    type RaftStream = Pin<Box<dyn Stream<Item = Result<RaftReply, Status>> + Send>>;
+
+    async fn raft(
+        &self,
+        request: Request<Streaming<RaftRequest>>,
+    ) -> Result<Response<Self::RaftStream>, Status> {
+        let (_, call, mut messages) = request.into_parts();
+        let first = messages.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("a message has an envelope"))?;
+        let from = self.check(&call, first.envelope)?.from;
+        let node = self.node.clone();
+        let answers = following(first, messages).then(move |request| {
+            let node = node.clone();
+            async move {
+                let message = node.peer_message(from, request.kind().into(), request.message).await?;
+                Ok(RaftReply { message })
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     type AppendStream = Pin<Box<dyn Stream<Item = Result<RaftReply, Status>> + Send>>;
@@ -85,10 +112,7 @@ impl peer_server::Peer for Peer {
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("the log begins with an envelope"))?;
         let from = self.check(&call, first.envelope)?.from;
-        // If the connection breaks, the messages end without an error, because the peer cannot receive one.
-        let others = pieces.take_while(|piece| future::ready(piece.is_ok()));
-        let others = others.filter_map(|piece| future::ready(piece.ok()));
-        let messages = stream::iter([first]).chain(others).map(|piece| piece.message);
+        let messages = following(first, pieces).map(|piece| piece.message);
         let answers = self.node.peer_append(from, messages).map(|answer| match answer {
             Ok(message) => Ok(RaftReply { message }),
             Err(refusal) => Err(refusal.into()),
@@ -143,14 +167,25 @@ impl peer_server::Peer for Peer {
         Ok(Response::new(ProposeReply { result: result.into() }))
     }
 
+    type ReadIndexStream = Pin<Box<dyn Stream<Item = Result<ReadIndexReply, Status>> + Send>>;
+
     async fn read_index(
         &self,
-        request: Request<ReadIndexRequest>,
-    ) -> Result<Response<ReadIndexReply>, Status> {
-        let (_, call, request) = request.into_parts();
-        let from = self.check(&call, request.envelope)?.from;
-        let index = self.node.peer_read_index(from, request.followed_term).await;
-        Ok(Response::new(ReadIndexReply { index }))
+        request: Request<Streaming<ReadIndexRequest>>,
+    ) -> Result<Response<Self::ReadIndexStream>, Status> {
+        let (_, call, mut questions) = request.into_parts();
+        let first = questions.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("a question has an envelope"))?;
+        let from = self.check(&call, first.envelope)?.from;
+        let node = self.node.clone();
+        let answers =
+            following(first, questions).then(move |question| {
+                let node = node.clone();
+                async move {
+                    Ok(ReadIndexReply { index: node.peer_read_index(from, question.followed_term).await? })
+                }
+            });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {

@@ -535,7 +535,7 @@ async fn a_connection_is_a_members_once_a_member_has_made_a_call_on_it() {
     let (cluster, own) = member.node.ids();
     let mut peers = super::peer_routes(&member.node).prepare().into_axum_router();
     let mut call = async |cluster: u64, from: u64| {
-        let envelope = Envelope { version: 2, cluster, from, to: own.0, base: None };
+        let envelope = Envelope { version: 3, cluster, from, to: own.0, base: None };
         let hello = HelloRequest { envelope: Some(envelope), was_removed: false };
         let mut bytes = BytesMut::new();
         bytes.put_u8(0);

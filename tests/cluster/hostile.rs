@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream;
 use prost::Message;
 use tokio::time;
 use tonic::{Code, Status, transport::Endpoint};
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Of the protocol between members.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// `EntryKind` of the log.
 const BLANK: u32 = 0;
@@ -82,8 +83,9 @@ async fn send(member: &Member, from: u64, kind: RaftKind, message: Vec<u8>) -> R
     let envelope = Some(envelope(member, from).await);
     let request = RaftRequest { envelope, kind: kind.into(), message: message.into() };
     let mut client = client_of(member).await;
-    let sent = time::timeout(PATIENCE, client.raft(request)).await;
-    sent.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call hangs"))).map(drop)
+    let answered = async { client.raft(stream::iter([request])).await?.into_inner().message().await };
+    let answered = time::timeout(PATIENCE, answered).await;
+    answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call hangs"))).map(drop)
 }
 
 async fn see(cluster: &Cluster) -> (usize, Seen) {
