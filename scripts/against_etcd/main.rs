@@ -80,7 +80,10 @@ fn main() -> Result<(), Failure> {
     let length = Duration::from_secs(arguments.number("--seconds", 3)? as u64);
     let rounds = arguments.number("--rounds", 3)?;
     let disk = arguments.value("--disk").unwrap_or(env!("CARGO_TARGET_TMPDIR"));
-    let contenders = contenders(&arguments, has("--both"))?;
+    let contenders = match has("--alone") {
+        true => vec![retcd(arguments.program()?)],
+        false => contenders(&arguments, has("--both"))?,
+    };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut measured = Vec::new();
     for row in &rows {
@@ -100,15 +103,19 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+fn retcd(program: Option<PathBuf>) -> Contender {
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_retcd").into());
+    Contender::Member { name: "retcd".to_owned(), program }
+}
+
 /// etcd comes first: the others are compared with it. Beside etcd 3.7 there may be etcd 3.5.1 too, and beside retcd
 /// another retcd.
 fn contenders(arguments: &Arguments, with_both: bool) -> Result<Vec<Contender>, Failure> {
     let etcd = tools::brought_reference()?;
     let (major, minor, patch) = etcd.version;
-    let retcd = arguments.program()?.unwrap_or_else(|| env!("CARGO_BIN_EXE_retcd").into());
     let mut contenders = vec![
         Contender::Member { name: format!("etcd {major}.{minor}.{patch}"), program: etcd.etcd.clone() },
-        Contender::Member { name: "retcd".to_owned(), program: retcd },
+        retcd(arguments.program()?),
     ];
     if with_both && etcd.has((3, 7, 0)) {
         let program = tools::Release::V35.etcd();
@@ -136,10 +143,15 @@ fn measure(
             }
             writeln!(io::stderr(), "{}: round {round} of {rounds}: {}", measured.row, contender.name())?;
             let server = Server::start(contender, disk, row.members())?;
-            let figures = row.measure(&mut Turn { server, runtime, length });
+            let mut turn = Turn { server, runtime, length };
+            let figures = row.measure(&mut turn);
             let figures =
                 figures.map_err(|error| format!("{}, {}: {error}", measured.row, contender.name()))?;
             measured.add(place, figures);
+            if contenders.len() == 1 {
+                // A program that the compiler learns from (scripts/dist) writes down what it saw when it ends.
+                turn.server.stop()?;
+            }
         }
     }
     Ok(measured)
