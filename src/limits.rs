@@ -282,6 +282,11 @@ pub(crate) const KEPT_ANSWER_MAX: Duration = Duration::from_secs(60);
 /// stops earlier when they have [`READ_STRIDE_BYTES`].
 pub(crate) const READ_STRIDE_RECORDS: usize = 256;
 
+/// Records that a start reads ahead of the index that it builds, in batches: two wait while one is read and one is
+/// taken. A batch ends earlier when its keys have [`RESTORE_BATCH_BYTES`]. When all are full, reading waits.
+pub(crate) const RESTORE_BATCH_RECORDS: usize = 1024;
+pub(crate) const RESTORE_BATCH_BYTES: usize = 1024 * 1024;
+
 /// Memory for records that are already in the database, so that reads of recent revisions do not go
 /// to the disk. When it is full, the oldest records are dropped from memory.
 pub(crate) const RECENT_CACHE_BYTES: usize = 16 * 1024 * 1024;

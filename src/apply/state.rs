@@ -22,7 +22,7 @@ use crate::{
     lease::Lessor,
     limits::{APPLY_STRIDE_KEYS, CAPTURE_STRIDE_RECORDS},
     mvcc::{Step, Store, StoreCheckpoint},
-    storage::{self, Checkpoint, Database, Reader, StorageError, Table},
+    storage::{self, Checkpoint, Database, Reader, StorageError, StoredChange, StoredChanges, Table},
     types::{Caller, Chunked, Event, KeyRange, MemberId, Rev, Revision},
     v2::{Run, Store as V2Store},
 };
@@ -109,6 +109,17 @@ pub(crate) struct Captured {
 impl StateMachine {
     /// Opens the state of the last checkpoint. The caller applies the log after it again.
     pub(crate) fn open(database: Arc<Database>) -> Result<StateMachine, StorageError> {
+        StateMachine::open_reading(database, |changes| changes)
+    }
+
+    /// As [`StateMachine::open`], with the records taken from what `ahead` makes of them (see [`Store::open`]).
+    pub(crate) fn open_reading<C>(
+        database: Arc<Database>,
+        ahead: impl FnOnce(StoredChanges) -> C,
+    ) -> Result<StateMachine, StorageError>
+    where
+        C: Iterator<Item = Result<(Revision, StoredChange), StorageError>>,
+    {
         let reader = database.reader()?;
         let mut lessor = Lessor::default();
         for cell in reader.cells(Table::Lease)? {
@@ -136,7 +147,7 @@ impl StateMachine {
         let v2 = v2::open(&reader)?;
         let cells = COUNTED.into_iter().map(|table| stored_bytes(&reader, table)).sum::<Result<u64, _>>()?;
         drop(reader);
-        let mut mvcc = Store::open(Arc::clone(&database))?;
+        let mut mvcc = Store::open(Arc::clone(&database), ahead)?;
         mvcc.cells_changed(0, cells);
         for (key, meta) in mvcc.lookup_range(&KeyRange::all()).filter(|(_, meta)| meta.lease.is_some()) {
             if !lessor.contains(meta.lease) {

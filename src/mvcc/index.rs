@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     mvcc::key_index::{Kept, KeyIndex, Live},
-    storage::StoredRecord,
+    storage::StoredChange,
     types::{KeyRange, LeaseId, Rev, Revision},
 };
 
@@ -152,29 +152,29 @@ impl Index {
     /// Adds a stored record while the store is opened. Records come in order; one that cannot follow
     /// the records before it is damage, and is returned as an error. After the last record
     /// [`Index::restored`] is called.
-    pub(super) fn restore(&mut self, revision: Revision, record: &StoredRecord) -> Result<(), String> {
-        let parts = record.parts();
-        let put = Live { revision, create_rev: parts.create_rev, version: parts.version };
-        if !record.is_tombstone() && !could_be(put, parts.mod_rev) {
+    pub(super) fn restore(&mut self, revision: Revision, change: StoredChange) -> Result<(), String> {
+        let StoredChange { tombstone, key, create_rev, mod_rev, version, lease, .. } = change;
+        let put = Live { revision, create_rev, version };
+        if !tombstone && !could_be(put, mod_rev) {
             return Err(format!("revision {revision} holds {put:?}"));
         }
-        let changes = match self.keys.entry(parts.key.into()) {
+        let changes = match self.keys.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                entry.insert(match record.is_tombstone() {
+                entry.insert(match tombstone {
                     true => KeyIndex::of_tombstone(revision),
-                    false => KeyIndex::of_put(put, parts.lease),
+                    false => KeyIndex::of_put(put, lease),
                 });
                 return Ok(());
             }
         };
-        match (changes.newest(), record.is_tombstone()) {
+        match (changes.newest(), tombstone) {
             (Some(_), true) => changes.delete(revision),
             (None, true) => {
                 return Err(format!("revision {revision} deletes a key that does not exist"));
             }
             (_, false) => {
-                changes.put(revision, parts.lease);
+                changes.put(revision, lease);
                 if changes.newest() != Some(put) {
                     let expected = changes.newest();
                     return Err(format!("revision {revision} holds {put:?}, expected {expected:?}"));

@@ -14,7 +14,7 @@ use crate::{
         key_index::{KeyIndex, Live},
         recent::Recent,
     },
-    storage::{Database, Occupancy, Reader, Record, StorageError},
+    storage::{Database, Occupancy, Reader, Record, StorageError, StoredChange, StoredChanges},
     types::{KeyRange, KeyValue, LeaseId, Rev, Revision},
 };
 
@@ -68,7 +68,14 @@ pub(crate) struct KeyMeta {
 
 impl Store {
     /// Builds the index from all records in the database, without reading values that lie apart, and resumes a compaction that had not finished.
-    pub(crate) fn open(database: Arc<Database>) -> Result<Store, StorageError> {
+    /// `ahead` may have another thread take what is read, so that reading and building go on at the same time.
+    pub(crate) fn open<C>(
+        database: Arc<Database>,
+        ahead: impl FnOnce(StoredChanges) -> C,
+    ) -> Result<Store, StorageError>
+    where
+        C: Iterator<Item = Result<(Revision, StoredChange), StorageError>>,
+    {
         let body = Arc::new(database.reader()?);
         let cells = StoredCells::read(&body)?;
         #[cfg(test)]
@@ -85,19 +92,19 @@ impl Store {
         let mut size = Size::EMPTY;
         let mut record_count = 0;
         let mut occupancy = Occupancy::default();
-        for item in body.stored_records(Revision::default())? {
-            let (revision, record) = item?;
+        for item in ahead(body.stored_changes()?) {
+            let (revision, change) = item?;
             if revision.main > cells.rev_current {
                 return Err(body.corrupted(format!(
                     "it has revision {revision}, but the newest is {}",
                     cells.rev_current
                 )));
             }
-            index.restore(revision, &record).map_err(|detail| body.corrupted(detail))?;
-            size.add(record.key_value_len());
-            if let Some(place) = record.place() {
+            size.add(change.key_value_len);
+            if let Some(place) = change.place {
                 occupancy.add(revision.main, place);
             }
+            index.restore(revision, change).map_err(|detail| body.corrupted(detail))?;
             record_count += 1;
         }
         index.restored();

@@ -9,9 +9,11 @@ use super::{
 };
 use crate::{
     apply::{Captured, StateMachine},
+    limits,
     link::Peer,
-    storage::{Checkpoint, Database, Reader, StorageError},
-    types::{MemberId, Rev},
+    storage::{Checkpoint, Database, Reader, StorageError, StoredChange},
+    threads::{self, Batch},
+    types::{MemberId, Rev, Revision},
 };
 
 /// How far into the log a captured checkpoint reaches, and who the members were there.
@@ -39,7 +41,12 @@ impl Replica {
         let installed = marks::log_id(&reader, INSTALLED_CELL)?;
         drop(reader);
         let SnapshotMeta { last_log_id: applied, last_membership: membership } = durable.clone();
-        let mut state = StateMachine::open(database)?;
+        let limit = Batch { items: limits::RESTORE_BATCH_RECORDS, bytes: limits::RESTORE_BATCH_BYTES };
+        let key_bytes = |item: &Result<(Revision, StoredChange), StorageError>| {
+            item.as_ref().map_or(0, |(_, change)| change.key.len())
+        };
+        let ahead = |changes| threads::ahead("retcd-restore", changes, limit, key_bytes);
+        let mut state = StateMachine::open_reading(database, ahead)?;
         admit_members(&mut state, membership.membership());
         Ok(Replica { state, applied, membership, installed, inside: None, durable })
     }

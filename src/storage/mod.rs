@@ -9,6 +9,7 @@
 
 mod apart;
 mod backend;
+mod change;
 mod checkpoint;
 mod codec;
 mod database;
@@ -29,6 +30,7 @@ mod unwritten;
 mod values;
 
 pub(crate) use apart::Apart;
+pub(crate) use change::StoredChange;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use database::Database;
 pub(crate) use defragmentation::{Copied, Defragmentation};
@@ -38,7 +40,7 @@ pub(crate) use error::{REMEDY, StorageError, io_error};
 pub(crate) use inside::Inside;
 pub(crate) use inspection::{TableFindings, pages_are_sound};
 pub(crate) use panics::name_damaged_files;
-pub(crate) use reader::{Cells, Reader};
+pub(crate) use reader::{Cells, Reader, StoredChanges};
 pub(crate) use record::Record;
 pub(crate) use reserve::Reserve;
 pub(crate) use stored::StoredRecord;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableError};
 
 use super::{
-    Occupancy, Record, StorageError, StoredRecord, Table, Values,
+    Occupancy, Record, StorageError, StoredChange, StoredRecord, Table, Values,
     backend::{FileBackend, HeldBack},
     error::{corrupted, io_error, not_opened},
     inside::Inside,
@@ -130,7 +130,9 @@ impl Reader {
         let stored = {
             let _inside = Inside::of(&self.path);
             match self.records.get(&key)? {
-                Some(stored) => unseal_record(&self.path, &key, stored.value())?,
+                Some(stored) => {
+                    unseal_record(&self.path, &key, |key| StoredRecord::unseal(key, stored.value()))?
+                }
                 None => return Err(corrupted(&self.path, missing(revision))),
             }
         };
@@ -215,6 +217,11 @@ impl Reader {
         Ok(StoredRecords { range, path: Arc::clone(&self.path), _opened: Arc::clone(&self.opened) })
     }
 
+    /// What the index keeps of all records, in order.
+    pub(crate) fn stored_changes(&self) -> Result<StoredChanges, StorageError> {
+        Ok(StoredChanges(self.stored_records(Revision::default())?))
+    }
+
     pub(crate) fn cell(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let _inside = Inside::of(&self.path);
         let Some(cells) = self.open_table(table)? else { return Ok(None) };
@@ -275,6 +282,9 @@ pub(crate) struct StoredRecords {
     _opened: Arc<Opened>,
 }
 
+/// See [`Reader::stored_changes`]. It keeps its snapshot alive by itself.
+pub(crate) struct StoredChanges(StoredRecords);
+
 /// Where a record is, and what it says if it is not damaged.
 type Placed<R> = (Revision, Result<R, StorageError>);
 
@@ -290,12 +300,29 @@ impl Records {
 
 impl StoredRecords {
     fn next_with_place(&mut self) -> Option<Result<Placed<StoredRecord>, StorageError>> {
+        self.next_unsealed(StoredRecord::unseal)
+    }
+
+    /// `unseal` has nothing to return for a record that is not what was written.
+    fn next_unsealed<T>(
+        &mut self,
+        unseal: impl FnOnce(&RecordKey, &[u8]) -> Option<T>,
+    ) -> Option<Result<Placed<T>, StorageError>> {
         let _inside = Inside::of(&self.path);
         let item = self.range.next()?;
         Some(item.map_err(StorageError::from).map(|(key, stored)| {
             let key = key.value();
-            (tables::revision(key), unseal_record(&self.path, key, stored.value()))
+            (tables::revision(key), unseal_record(&self.path, key, |key| unseal(key, stored.value())))
         }))
+    }
+}
+
+impl Iterator for StoredChanges {
+    type Item = Result<(Revision, StoredChange), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.0.next_unsealed(StoredChange::unseal)?;
+        Some(item.and_then(|(revision, change)| Ok((revision, change?))))
     }
 }
 
@@ -339,7 +366,11 @@ impl Iterator for Cells {
     }
 }
 
-fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<StoredRecord, StorageError> {
+fn unseal_record<T>(
+    path: &Path,
+    key: &RecordKey,
+    unseal: impl FnOnce(&RecordKey) -> Option<T>,
+) -> Result<T, StorageError> {
     let revision = tables::revision(key);
     if !tables::is_of_a_change(revision) {
         return Err(corrupted(
@@ -347,11 +378,7 @@ fn unseal_record(path: &Path, key: &RecordKey, stored: &[u8]) -> Result<StoredRe
             format!("it has a record at revision {revision}, which no change can have"),
         ));
     }
-    tables::unseal_record(key, stored)
-        .and_then(|(tombstone, apart, key_value)| {
-            StoredRecord::decode(tombstone, apart, Bytes::copy_from_slice(key_value))
-        })
-        .ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not match")))
+    unseal(key).ok_or_else(|| corrupted(path, format!("the checksum of revision {revision} does not match")))
 }
 
 fn unseal_cell(path: &Path, table: Table, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::{
-    Record,
+    Record, change,
     codec::{self, Parts},
     tables::{self, ApartValue, RecordKey},
 };
@@ -36,6 +36,12 @@ impl StoredRecord {
         StoredRecord { tombstone: false, key_value, apart: Some(ApartValue { place, checksum }) }
     }
 
+    /// `None` if the record is not what was written.
+    pub(super) fn unseal(key: &RecordKey, stored: &[u8]) -> Option<StoredRecord> {
+        let (tombstone, apart, key_value) = tables::unseal_record(key, stored)?;
+        StoredRecord::decode(tombstone, apart, Bytes::copy_from_slice(key_value))
+    }
+
     /// `None` if the bytes do not decode.
     pub(super) fn decode(
         tombstone: bool,
@@ -43,8 +49,7 @@ impl StoredRecord {
         key_value: Bytes,
     ) -> Option<StoredRecord> {
         let parts = codec::decode(&key_value)?;
-        // A tombstone has no value, and a record has one value.
-        let is_sound = apart.is_none_or(|apart| !tombstone && parts.value.is_empty() && apart.place.len > 0);
+        let is_sound = change::is_sound(tombstone, &parts, apart.map(|apart| apart.place));
         is_sound.then_some(StoredRecord { tombstone, key_value, apart })
     }
 
@@ -55,12 +60,6 @@ impl StoredRecord {
     /// Everything but the value, which may lie apart.
     pub(crate) fn parts(&self) -> Parts<'_> {
         codec::decode(&self.key_value).expect("a record was decoded before it became one")
-    }
-
-    /// The length of the encoded `mvccpb.KeyValue` with its value.
-    pub(crate) fn key_value_len(&self) -> usize {
-        let value = self.apart.map_or(0, |apart| codec::bytes_field_len(apart.place.len as usize));
-        self.key_value.len() + value
     }
 
     /// Bytes that it takes in memory, and in the database.

@@ -39,7 +39,7 @@ impl Bench {
     fn open(directory: &TempDir) -> (Arc<Database>, Store) {
         let database = Database::at(&directory.path().join("db"), 1 << 20).expect("a database");
         let database = Arc::new(database);
-        let store = Store::open(Arc::clone(&database)).expect("a sound database");
+        let store = Store::open(Arc::clone(&database), |changes| changes).expect("a sound database");
         (database, store)
     }
 
@@ -1104,5 +1104,5 @@ fn a_missing_record_is_found_when_the_store_is_opened() {
     let checkpoint =
         Checkpoint { records: vec![(unrecorded, Record::tombstone(b"a"))], ..Checkpoint::default() };
     database.commit(&checkpoint).expect("a commit");
-    assert!(matches!(Store::open(database), Err(StorageError::Corrupted { .. })));
+    assert!(matches!(Store::open(database, |changes| changes), Err(StorageError::Corrupted { .. })));
 }

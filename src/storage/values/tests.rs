@@ -125,11 +125,14 @@ fn a_value_that_the_log_has_is_read_from_there() {
     let reader = bench.database.reader().expect("a reader");
     assert_reads(&reader, &RECORDS);
     let stored = reader.stored_records(Revision::default()).expect("records");
-    for (item, (main, len)) in stored.zip(RECORDS) {
+    let changes = reader.stored_changes().expect("changes");
+    for ((item, change), (main, len)) in stored.zip(changes).zip(RECORDS) {
         let (_, stored) = item.expect("it is sound");
         assert!(stored.stored_len() < 40, "the database has no value");
         let record = Record::put(&key_value(main, len));
-        assert_eq!(stored.key_value_len(), record.bytes().len());
+        let (_, change) = change.expect("it is sound");
+        assert_eq!(change.key_value_len, record.bytes().len());
+        assert_eq!(change.place, stored.place());
         assert_eq!(stored.add_to_crc32c(17), crc32c::crc32c_append(17, record.bytes()));
     }
     drop(reader);
