@@ -166,7 +166,9 @@ impl<T> Iterator for Apart<T> {
                 Ok(batch) => self.batch = batch.into_iter(),
                 Err(mpsc::RecvError) => {
                     self.batches = None;
-                    self.thread.take().map(join);
+                    if let Some(thread) = self.thread.take() {
+                        join(thread);
+                    }
                 }
             }
         }

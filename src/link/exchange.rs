@@ -47,7 +47,8 @@ impl<Q: Send + 'static, A> Exchange<Q, A> {
         }
         // There was none, or the peer has been started again since.
         let (questions, asked) = mpsc::channel(1);
-        questions.try_send(question(Some(envelope))).ok().expect("an empty queue has room");
+        let first = questions.try_send(question(Some(envelope)));
+        assert!(first.is_ok(), "an empty queue has room");
         let answers = open(ReceiverStream::new(asked).boxed()).await?;
         let mut opened = Open { questions, answers };
         let answer = opened.answer().await?;
