@@ -22,6 +22,8 @@ pub(crate) enum Bug {
     ReadWithoutBarrier,
     /// The leader confirms a read without asking the quorum.
     LeaderReadsAlone,
+    /// The leader takes the word of one member that asks for a read for that of a quorum.
+    OneVouchIsEnough,
     /// Some leases that end are not revoked.
     DropRevoke,
     /// A new leader gives leases less than was promised.
@@ -64,7 +66,7 @@ pub(crate) enum Bug {
 }
 
 impl Bug {
-    pub(crate) const ALL: [Bug; 27] = [
+    pub(crate) const ALL: [Bug; 28] = [
         Bug::SkipPublish,
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
@@ -73,6 +75,7 @@ impl Bug {
         Bug::RenewOnDemotedLeader,
         Bug::ReadWithoutBarrier,
         Bug::LeaderReadsAlone,
+        Bug::OneVouchIsEnough,
         Bug::DropRevoke,
         Bug::LeasesCutShort,
         Bug::SnapshotWithoutLeases,

@@ -52,6 +52,8 @@ impl Standing<'_> {
             agreeing > voters.len() / 2
         };
         let is_quorum = !self.voters.is_empty() && self.voters.iter().all(agree);
+        #[cfg(test)]
+        let is_quorum = is_quorum || crate::planted::is(crate::planted::Bug::OneVouchIsEnough);
         is_quorum.then_some(ReadPoint { index, term })
     }
 }
