@@ -75,6 +75,13 @@ pub(super) enum Fault {
         target: Target,
         time: Duration,
     },
+    /// Nothing gets from two hosts to the others, or from these to the two. Of five members, the two are a minority that may
+    /// have the old leader.
+    Part {
+        target: Target,
+        with: usize,
+        time: Duration,
+    },
     /// Nothing gets from one host to the other.
     CutOneWay {
         from: Target,
@@ -132,7 +139,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const KINDS: [&str; 21] = [
+    pub(super) const KINDS: [&str; 22] = [
         "kill",
         "power loss",
         "power loss at an operation",
@@ -140,6 +147,7 @@ impl Fault {
         "stop",
         "pause",
         "isolation",
+        "partition",
         "one-way cut",
         "delay",
         "loss",
@@ -166,6 +174,7 @@ impl Fault {
             Fault::Stop { .. } => "stop",
             Fault::Pause { .. } => "pause",
             Fault::Isolate { .. } => "isolation",
+            Fault::Part { .. } => "partition",
             Fault::CutOneWay { .. } => "one-way cut",
             Fault::Delay { .. } => "delay",
             Fault::Lossy { .. } => "loss",
@@ -332,7 +341,8 @@ fn fault(dice: &Dice, members: usize) -> Fault {
         9 => Fault::Stop { target, down },
         10 => Fault::Pause { target, time: millis(dice, 300..9_000) },
         11 => Fault::Pause { target: Target::Leader, time: millis(dice, 1_500..4_500) },
-        12 | 13 => Fault::Isolate { target, time },
+        12 => Fault::Isolate { target, time },
+        13 => Fault::Part { target, with: dice.below(members as u64) as usize, time },
         14 => {
             let to = dice.below(members as u64) as usize;
             Fault::CutOneWay { from: target, to, time }

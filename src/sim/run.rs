@@ -674,10 +674,11 @@ impl<'a> Run<'a> {
             }
             Fault::Isolate { target, time } => {
                 let Some(host) = self.host_of(*target) else { return false };
-                for other in (0..self.world.hosts.len()).filter(|other| *other != host) {
-                    self.cut(host, other, *time);
-                    self.cut(other, host, *time);
-                }
+                self.part(&[host], *time);
+            }
+            Fault::Part { target, with, time } => {
+                let Some(host) = self.host_of(*target).filter(|host| host != with) else { return false };
+                self.part(&[host, *with], *time);
             }
             Fault::CutOneWay { from, to, time } => {
                 let Some(from) = self.host_of(*from).filter(|from| from != to) else { return false };
@@ -778,6 +779,15 @@ impl<'a> Run<'a> {
             }
         }
         true
+    }
+
+    /// Nothing gets from these hosts to the others, or back.
+    fn part(&mut self, side: &[usize], time: Duration) {
+        let others: Vec<usize> = (0..self.world.hosts.len()).filter(|host| !side.contains(host)).collect();
+        for (&host, &other) in side.iter().flat_map(|host| others.iter().map(move |other| (host, other))) {
+            self.cut(host, other, time);
+            self.cut(other, host, time);
+        }
     }
 
     fn cut(&mut self, from: usize, to: usize, time: Duration) {
