@@ -346,7 +346,8 @@ async fn a_stream_that_broke_between_questions_is_replaced_and_one_that_breaks_a
         let (_questions, answers) = opened.recv().await.expect("a stream");
         answers.send(Ok(1)).await.expect("somebody waits");
         drop((_questions, answers));
-        let (_questions, answers) = opened.recv().await.expect("another stream");
+        let (mut questions, answers) = opened.recv().await.expect("another stream");
+        assert_eq!(questions.next().await, Some((true, 2)));
         answers.send(Ok(2)).await.expect("somebody waits");
         answers.send(Err(CallError::unusable("restarting".to_owned()))).await.expect("there is room");
         let (_questions, answers) = opened.recv().await.expect("another stream");
