@@ -58,6 +58,19 @@ impl Peer {
         }
         Ok(envelope)
     }
+
+    /// Who sends a stream, its first item, which has the envelope, and what follows.
+    async fn begun<T>(
+        &self,
+        request: Request<Streaming<T>>,
+        envelope: impl FnOnce(&T) -> Option<pb::Envelope>,
+    ) -> Result<(u64, T, Streaming<T>), Status> {
+        let (_, call, mut items) = request.into_parts();
+        let first = items.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("a stream begins with an envelope"))?;
+        let from = self.check(&call, envelope(&first))?.from;
+        Ok((from, first, items))
+    }
 }
 
 /// A stream from its first item on. If the connection breaks, it ends without an error, because the peer cannot receive one.
@@ -86,10 +99,7 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<RaftRequest>>,
     ) -> Result<Response<Self::RaftStream>, Status> {
-        let (_, call, mut messages) = request.into_parts();
-        let first = messages.message().await?;
-        let first = first.ok_or_else(|| Status::invalid_argument("a message has an envelope"))?;
-        let from = self.check(&call, first.envelope)?.from;
+        let (from, first, messages) = self.begun(request, |first| first.envelope).await?;
         let node = self.node.clone();
         let answers = following(first, messages).then(move |request| {
             let node = node.clone();
@@ -108,10 +118,7 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<AppendPiece>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let (_, call, mut pieces) = request.into_parts();
-        let first = pieces.message().await?;
-        let first = first.ok_or_else(|| Status::invalid_argument("the log begins with an envelope"))?;
-        let from = self.check(&call, first.envelope)?.from;
+        let (from, first, pieces) = self.begun(request, |first| first.envelope).await?;
         let messages = following(first, pieces).map(|piece| piece.message);
         let answers = self.node.peer_append(from, messages).map(|answer| match answer {
             Ok(message) => Ok(RaftReply { message }),
@@ -124,10 +131,7 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<RaftReply>, Status> {
-        let (_, call, mut pieces) = request.into_parts();
-        let first = pieces.message().await?;
-        let first = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        let from = self.check(&call, first.envelope)?.from;
+        let (from, first, pieces) = self.begun(request, |first| first.envelope).await?;
         let pieces = pieces.map(|piece| match piece {
             Ok(SnapshotPiece { data, data_crc32c: crc32c, is_continued, .. }) => {
                 Ok(Piece { data, crc32c, is_continued })
@@ -144,10 +148,7 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<TunnelPiece>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
-        let (_, call, mut pieces) = request.into_parts();
-        let first = pieces.message().await?;
-        let first = first.ok_or_else(|| Status::invalid_argument("a tunnel begins with an envelope"))?;
-        let from = self.check(&call, first.envelope)?.from;
+        let (from, _, pieces) = self.begun(request, |first| first.envelope).await?;
         // A connection that breaks ends the data; there is nobody to tell.
         let data = pieces.map(|piece| Some(piece.ok()?.data));
         let data = self.node.peer_tunnel(from, data)?;
@@ -173,10 +174,7 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<ReadIndexRequest>>,
     ) -> Result<Response<Self::ReadIndexStream>, Status> {
-        let (_, call, mut questions) = request.into_parts();
-        let first = questions.message().await?;
-        let first = first.ok_or_else(|| Status::invalid_argument("a question has an envelope"))?;
-        let from = self.check(&call, first.envelope)?.from;
+        let (from, first, questions) = self.begun(request, |first| first.envelope).await?;
         let node = self.node.clone();
         let answers =
             following(first, questions).then(move |question| {
