@@ -4,7 +4,8 @@ import { createRequire } from "node:module";
 import { mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 
-const { TOOLS, SERVER, SCREENSHOTS, CASES = "" } = process.env;
+// LATE_MS: pages get each answer, and draw, this much later. A step that does not wait for what it needs fails then.
+const { TOOLS, SERVER, SCREENSHOTS, CASES = "", LATE_MS = "0" } = process.env;
 const require = createRequire(path.join(TOOLS, "package.json"));
 const { chromium } = require("playwright-core");
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -39,6 +40,8 @@ export const launch = () => chromium.launch({ executablePath: process.env.CHROMI
 /** A tab. It remembers what the page did wrong: errors, and requests to anywhere else. */
 export async function tab(browser, { width = 1280, height = 800, scheme = "light" } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
+  // A machine that is busy with other tests is slow, not wrong.
+  context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   page.faults = [];
   page.on("pageerror", (error) => page.faults.push(`error: ${error}`));
@@ -49,7 +52,19 @@ export async function tab(browser, { width = 1280, height = 800, scheme = "light
   page.on("request", (request) => {
     if (new URL(request.url()).origin !== SERVER) page.faults.push(`a request to ${request.url()}`);
   });
+  if (Number(LATE_MS)) await slow(page, Number(LATE_MS));
   return page;
+}
+
+async function slow(page, late_ms) {
+  await page.addInitScript((late_ms) => {
+    const draw = window.requestAnimationFrame.bind(window);
+    window.requestAnimationFrame = (then) => setTimeout(() => draw(then), late_ms);
+  }, late_ms);
+  await page.route("**/v3/**", async (route) => {
+    await new Promise((resolve) => setTimeout(resolve, late_ms));
+    await route.continue().catch(() => {});
+  });
 }
 
 /** Opens a view, and waits until it shows something. */

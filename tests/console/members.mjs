@@ -7,10 +7,10 @@ await run({
   async "a newcomer finds why the cluster is not well, from any page"(tab) {
     const page = await tab({ scheme: "dark" });
     await open(page);
-    await page.getByRole("link", { name: "3 of 3 members" }).waitFor({ timeout: 60_000 });
+    await page.getByRole("link", { name: "3 of 3 members" }).waitFor();
     console.log("ready");
-    await page.getByRole("link", { name: "2 of 3 members" }).click({ timeout: 60_000 });
-    await page.getByText("2 of 3 voting members answer. The cluster serves, but it cannot lose another member.").waitFor({ timeout: 60_000 });
+    await page.getByRole("link", { name: "2 of 3 members" }).click();
+    await page.getByText("2 of 3 voting members answer. The cluster serves, but it cannot lose another member.").waitFor();
     const why = await page.locator(".verdict").innerText();
     holds(/No answer from \w+ \(.+\): is the process running/.test(why), `who does not answer, and why: ${why}`);
     await page.locator("tr.down").waitFor();
