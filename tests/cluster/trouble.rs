@@ -224,9 +224,12 @@ const READ_AND_NOT_PROPOSED: [Difference; 4] = [
     (&["lock", "unlock"], "Unknown: context deadline exceeded", RECIPE_TIMED_OUT),
 ];
 const ASKED: &[&str] = &["alarms", "auth status", "role get", "user list"];
-/// A member that lost its leader right after the call arrived cannot know that the proposal failed.
-const LED_AT_FIRST: [Difference; 2] =
-    [(&[], "Unknown: context deadline exceeded", TIMED_OUT), (&[], EXPIRED, TIMED_OUT)];
+/// A member that lost its leader right after the call arrived cannot know that the proposal failed. Either of the two may.
+const LED_AT_FIRST: [Difference; 3] = [
+    (&[], "Unknown: context deadline exceeded", TIMED_OUT),
+    (&[], EXPIRED, TIMED_OUT),
+    (&[], TIMED_OUT, EXPIRED),
+];
 /// etcd has no timeout for these calls.
 const CHANGES: &[&str] = &["member remove", "member update", "member promote"];
 const CHANGES_END: [Difference; 2] = [(CHANGES, "silence", EXPIRED), (CHANGES, "silence", TIMED_OUT)];
