@@ -11,7 +11,7 @@ use crate::{
     rows,
     running::Running,
     server::{Launch, Server},
-    tools::{Release, Seen, reference},
+    tools::{Release, Seen, patient, reference},
 };
 
 /// A real etcd and the server under test, driven by the same commands.
@@ -42,6 +42,7 @@ fn command(program: PathBuf, server: &Server, arguments: &[&str]) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    patient(&mut command);
     command
 }
 

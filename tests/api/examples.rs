@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::{
     server::{Launch, Server, subject_is_retcd, subject_program},
-    tools::Release,
+    tools::{ETCDCTL_PATIENCE, Release},
 };
 
 struct Block {
@@ -68,6 +68,7 @@ fn run_page_once(name: &str, server: &Server, tools: &Path) {
         .env_clear()
         .env("PATH", format!("{}:/usr/bin:/bin", tools.display()))
         .env("ETCDCTL_ENDPOINTS", server.endpoint())
+        .envs(ETCDCTL_PATIENCE)
         .current_dir(server.home())
         .process_group(0)
         .stdin(Stdio::null())

@@ -16,7 +16,7 @@ use crate::{
     client::Client,
     pb::etcdserverpb::*,
     server::{Launch, Server, serve, subject_is_retcd, subject_program},
-    tools::Release,
+    tools::{Release, patient},
 };
 
 const WRITES_AT_ONCE: usize = 16;
@@ -30,7 +30,9 @@ fn releases() -> Vec<Release> {
 
 /// Runs a command. Returns its exit code and all of its output.
 fn run(program: &Path, words: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(program).args(words).output().expect("it runs");
+    let mut command = Command::new(program);
+    patient(command.args(words));
+    let output = command.output().expect("it runs");
     (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 

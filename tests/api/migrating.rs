@@ -17,7 +17,7 @@ use crate::{
     migrate::{picture, text, write_history},
     pb::etcdserverpb::MemberListRequest,
     server::{free_port, subject_is_retcd, subject_program},
-    tools::Release,
+    tools::{ETCDCTL_PATIENCE, Release},
 };
 
 /// Starts and stops what the files `NAME.unit` in the directory of the host say.
@@ -183,6 +183,7 @@ impl Site {
             .env("URL", host.peer_url())
             .env("ETCDCTL_ENDPOINTS", host.endpoint())
             .env("ETCDCTL_API", "3")
+            .envs(ETCDCTL_PATIENCE)
             .current_dir(&host.home)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a descriptor"))

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     http,
     server::{Launch, Server, may_mount, serve_with, subject_is_retcd},
-    tools::{Release, Seen},
+    tools::{Release, Seen, patient},
 };
 
 /// Idle connections.
@@ -75,15 +75,15 @@ fn on_unix_sockets(directory: &tempfile::TempDir) -> (Server, String) {
 }
 
 fn etcdctl(release: Release, server: &Server, endpoint: &str, arguments: &[&str]) -> Seen {
-    let output = Command::new(release.etcdctl())
+    let mut command = Command::new(release.etcdctl());
+    command
         .env_clear()
         .env("ETCDCTL_API", "3")
         .current_dir(server.home())
         .arg(format!("--endpoints={endpoint}"))
-        .args(arguments)
-        .output()
-        .expect("etcdctl can be started");
-    Seen::of(&output)
+        .args(arguments);
+    patient(&mut command);
+    Seen::of(&command.output().expect("etcdctl can be started"))
 }
 
 #[test]

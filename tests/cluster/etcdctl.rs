@@ -23,7 +23,7 @@ use crate::{
     cluster::{Cluster, Member, PATIENCE, Plan},
     rows,
     running::Running,
-    tools::{self, Release, Seen},
+    tools::{self, Release, Seen, patient},
 };
 
 /// How long members of 3.5.1 must have been connected to count as healthy.
@@ -101,6 +101,7 @@ impl Side {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        patient(&mut command);
         command
     }
 

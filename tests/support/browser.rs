@@ -5,6 +5,8 @@ use std::{
     process::Command,
 };
 
+use crate::tools::ETCDCTL_PATIENCE;
+
 /// A script that uses the console of the server at `endpoint`. `scripts/browser` installs what it needs.
 pub(crate) fn script(name: &str, endpoint: &str, etcdctl: &Path) -> Command {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -21,7 +23,8 @@ pub(crate) fn script(name: &str, endpoint: &str, etcdctl: &Path) -> Command {
         .env("TOOLS", tools)
         .env("CHROMIUM", chromium)
         .env("SERVER", format!("http://{endpoint}"))
-        .env("ETCDCTL", etcdctl);
+        .env("ETCDCTL", etcdctl)
+        .envs(ETCDCTL_PATIENCE);
     if let Some(folder) = std::env::var_os("RETCD_SCREENSHOTS") {
         command.env("SCREENSHOTS", folder);
     }

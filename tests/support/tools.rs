@@ -174,14 +174,24 @@ impl Seen {
     }
 }
 
+/// How long a login, and a command, of `etcdctl` may take where a test says nothing of it. By itself it gives up after two
+/// and after five seconds, and a machine that is busy with other tests may need longer.
+pub(crate) const ETCDCTL_PATIENCE: [(&str, &str); 2] =
+    [("ETCDCTL_DIAL_TIMEOUT", "30s"), ("ETCDCTL_COMMAND_TIMEOUT", "60s")];
+
+/// Gives an `etcdctl` [`ETCDCTL_PATIENCE`], unless its arguments say how much it has: a flag and its variable must not both be set.
+pub(crate) fn patient(command: &mut Command) {
+    if !command.get_args().any(|word| word.to_string_lossy().contains("-timeout")) {
+        command.envs(ETCDCTL_PATIENCE);
+    }
+}
+
 /// The output of `etcdctl`, or its error message.
 pub(crate) fn etcdctl(endpoints: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(Release::V35.etcdctl())
-        .args(["--endpoints", endpoints, "--command-timeout=20s", "--dial-timeout=10s"])
-        .args(arguments)
-        .env_clear()
-        .output()
-        .expect("etcdctl can be started");
+    let mut command = Command::new(Release::V35.etcdctl());
+    command.args(["--endpoints", endpoints]).args(arguments).env_clear();
+    patient(&mut command);
+    let output = command.output().expect("etcdctl can be started");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("etcdctl prints text");
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }

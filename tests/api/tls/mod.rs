@@ -21,7 +21,7 @@ use crate::{
     certificates::{Authority, Pair, Subject},
     raw,
     server::{Launch, PATIENCE, Server, free_port},
-    tools::{Release, Seen},
+    tools::{Release, Seen, patient},
 };
 
 const HERE: &str = "IP:127.0.0.1,DNS:localhost";
@@ -394,14 +394,10 @@ fn curl_gets_the_endpoints_over_each_version_of_http() {
 }
 
 fn etcdctl(release: Release, arguments: &[&str]) -> Seen {
-    let output = Command::new(release.etcdctl())
-        .env_clear()
-        .env("ETCDCTL_API", "3")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("etcdctl starts");
-    Seen::of(&output)
+    let mut command = Command::new(release.etcdctl());
+    command.env_clear().env("ETCDCTL_API", "3").args(arguments).stdin(Stdio::null());
+    patient(&mut command);
+    Seen::of(&command.output().expect("etcdctl starts"))
 }
 
 #[test]
