@@ -777,6 +777,10 @@ const _: () = assert!(DEFRAGMENTATION_SLICE.as_millis() < CHECKPOINT_INTERVAL.as
 /// Stretches that it copies in that time at most. No disk is so fast.
 pub(crate) const DEFRAGMENTATION_STRETCHES: usize = 8 * 1024;
 
+/// Stretches that are read ahead of the copy, in batches: two wait while one is read and one is copied. A batch ends
+/// earlier when it has as many bytes as so many stretches, for one with a single large record has more.
+pub(crate) const DEFRAGMENTATION_BATCH_STRETCHES: usize = 4;
+
 /// A defragmentation copies in passes, each of which copies the changes during the pass before it. Once a
 /// pass has copied no more than these bytes, or after the last of these passes, commits are stopped and
 /// the rest is copied. Changes during that time wait in memory, and then in the log.

@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{StartError, hash::history, stopped::StoppedMember};
+use super::{StartError, disk_thread::read_ahead, hash::history, stopped::StoppedMember};
 use crate::{
     config::Config,
     disk::{Directory, Disk},
@@ -68,7 +68,7 @@ impl Contents {
     /// Writes the database anew, without the holes that removals left. Returns its lengths before and after.
     pub(crate) fn defragment(&self) -> Result<(u64, u64), ContentsError> {
         let before = self.database_bytes()?;
-        self.database.defragment()?;
+        self.database.defragment(read_ahead)?;
         Ok((before, self.database_bytes()?))
     }
 

@@ -188,7 +188,7 @@ impl Stores {
                     let upto = codec::log_id(LogPosition { term, index: upto });
                     self.now(|log| log.purge(upto).now_or_never())
                 }
-                Action::Defragment => self.database.defragment().is_ok(),
+                Action::Defragment => self.database.defragment(|all| Box::new(all)).is_ok(),
                 Action::MoveValues => self.move_values().is_ok(),
             };
         (after, is_done)

@@ -22,13 +22,16 @@ pub(crate) struct Defragmentation {
     draft: Draft,
     /// The file that is copied.
     source: Arc<Opened>,
-    pass: StoredStretches,
+    pass: Pass,
     pass_bytes: usize,
     /// Where the next pass begins: all records before it are in the draft.
     next: Revision,
     /// Cells that were committed after the first pass began.
     changed: BTreeSet<(Table, Bytes)>,
 }
+
+/// What is copied in a pass.
+pub(crate) type Pass = Box<dyn Iterator<Item = Result<Checkpoint<StoredRecord>, StorageError>> + Send>;
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +54,25 @@ impl Database {
         })
     }
 
-    /// The whole way at once, for whoever has the database alone.
-    pub(crate) fn defragment(&self) -> Result<(), StorageError> {
-        let mut copy = Defragmentation::begin(self)?;
+    /// The whole way at once, for whoever has the database alone. See [`Defragmentation::begin`].
+    pub(crate) fn defragment(&self, ahead: impl FnOnce(StoredStretches) -> Pass) -> Result<(), StorageError> {
+        let mut copy = Defragmentation::begin(self, ahead)?;
         while copy.step()? == Copied::More {}
         self.finish_defragmentation(copy)
     }
 }
 
 impl Defragmentation {
-    pub(crate) fn begin(database: &Database) -> Result<Defragmentation, StorageError> {
+    /// `ahead` may have another thread read what the first pass copies, while this one writes it.
+    pub(crate) fn begin(
+        database: &Database,
+        ahead: impl FnOnce(StoredStretches) -> Pass,
+    ) -> Result<Defragmentation, StorageError> {
         let reader = database.reader()?;
         Ok(Defragmentation {
             draft: database.draft()?,
             source: Arc::clone(reader.opened()),
-            pass: reader.into_stored_stretches()?,
+            pass: ahead(reader.into_stored_stretches()?),
             pass_bytes: 0,
             next: Revision::default(),
             changed: BTreeSet::new(),
@@ -90,7 +97,7 @@ impl Defragmentation {
     /// Goes on with what was committed meanwhile.
     pub(crate) fn next_pass(&mut self, database: &Database) -> Result<(), StorageError> {
         assert!(self.is_of(database), "what is copied is the database's own file");
-        self.pass = database.reader()?.into_stored_stretches_of_records(self.next)?;
+        self.pass = Box::new(database.reader()?.into_stored_stretches_of_records(self.next)?);
         self.pass_bytes = 0;
         Ok(())
     }
@@ -211,7 +218,7 @@ mod tests {
             database.commit(&Checkpoint { removed, ..Checkpoint::default() }).expect("a commit");
             let before = database.file_bytes().expect("a length");
 
-            let mut copy = Defragmentation::begin(&database).expect("there is room");
+            let mut copy = Defragmentation::begin(&database, |all| Box::new(all)).expect("there is room");
             let mut newest = 301;
             for ((records, cells), (steps, is_pass)) in commits.iter().zip(&steps) {
                 for _ in 0..*steps {
@@ -248,7 +255,7 @@ mod tests {
             database.commit(&checkpoint).expect("a commit");
         };
         commit(2..102);
-        let mut copy = Defragmentation::begin(&database).expect("there is room");
+        let mut copy = Defragmentation::begin(&database, |all| Box::new(all)).expect("there is room");
         let first = pass(&mut copy);
         commit(102..112);
         copy.next_pass(&database).expect("there is room");
@@ -261,7 +268,7 @@ mod tests {
     fn a_copy_of_a_file_that_was_replaced_is_known() {
         let directory = tempfile::tempdir().expect("a directory");
         let database = Database::at(&directory.path().join("db"), CACHE_BYTES).expect("a new database");
-        let copy = Defragmentation::begin(&database).expect("there is room");
+        let copy = Defragmentation::begin(&database, |all| Box::new(all)).expect("there is room");
         assert!(copy.is_of(&database));
         let image = directory.path().join("image");
         database.copy_to(Path::new("image")).expect("there is room");

@@ -81,12 +81,9 @@ impl Draft {
             Some(pending) => pending,
             None => (self.redb.begin_write()?, 0),
         };
-        let records: usize = stretch.records.iter().map(|(_, record)| record.stored_len()).sum();
+        let bytes = bytes + stretch.bytes();
         put_records(&transaction, stretch.records)?;
         put_cells(&transaction, &stretch.cells)?;
-        let cells =
-            stretch.cells.iter().map(|(_, key, cell)| key.len() + cell.as_ref().map_or(0, Bytes::len));
-        let bytes = bytes + records + cells.sum::<usize>();
         // A transaction writes pages that all of them need, so it takes several small stretches. Pages that are in the
         // file before their transaction ends are written a second time at its end, so all of it fits into the cache.
         if bytes >= limits::DRAFT_TRANSACTION_BYTES {

@@ -71,11 +71,13 @@ impl<E: Into<redb::Error>> From<E> for StorageError {
         match error {
             redb::Error::Corrupted(detail) => corrupted(&path, format!("{detail}; {REMEDY}")),
             redb::Error::Io(source) => io_error("read or write", &path)(source),
-            // The tables are always of the same types: what redb found of them is not what it has written.
-            mistyped @ (redb::Error::TypeDefinitionChanged { .. }
+            // The tables are always of the same types, and what is inserted at an end of one is behind all that is in it: what
+            // redb found of them is not what it has written.
+            unlike @ (redb::Error::TypeDefinitionChanged { .. }
             | redb::Error::TableTypeMismatch { .. }
             | redb::Error::TableIsMultimap(_)
-            | redb::Error::TableIsNotMultimap(_)) => corrupted(&path, format!("{mistyped}; {REMEDY}")),
+            | redb::Error::TableIsNotMultimap(_)
+            | redb::Error::UnorderedKey) => corrupted(&path, format!("{unlike}; {REMEDY}")),
             other => StorageError::Redb(Box::new(other)),
         }
     }

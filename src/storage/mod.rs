@@ -33,7 +33,7 @@ pub(crate) use apart::Apart;
 pub(crate) use change::StoredChange;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use database::Database;
-pub(crate) use defragmentation::{Copied, Defragmentation};
+pub(crate) use defragmentation::{Copied, Defragmentation, Pass};
 pub(crate) use draft::Draft;
 pub(crate) use error::{REMEDY, StorageError, io_error};
 #[cfg(test)]
@@ -44,6 +44,6 @@ pub(crate) use reader::{Cells, Reader, StoredChanges};
 pub(crate) use record::Record;
 pub(crate) use reserve::Reserve;
 pub(crate) use stored::StoredRecord;
-pub(crate) use stretches::Stretches;
+pub(crate) use stretches::{StoredStretches, Stretches};
 pub(crate) use tables::{Table, cell_footprint, footprint, is_of_a_change, meta};
 pub(crate) use values::{Moving, Occupancy, Values};

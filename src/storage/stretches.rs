@@ -16,7 +16,7 @@ use crate::{
 pub(crate) type Stretches = StretchesOf<Records>;
 
 /// As [`Stretches`], without the values that lie apart.
-pub(super) type StoredStretches = StretchesOf<StoredRecords>;
+pub(crate) type StoredStretches = StretchesOf<StoredRecords>;
 
 pub(crate) struct StretchesOf<I> {
     reader: Arc<Reader>,

@@ -354,7 +354,7 @@ impl<'a> Trial<'a> {
                 }
             }
             Op::Defragment => {
-                bench.database.defragment().expect("a new file");
+                bench.database.defragment(|all| Box::new(all)).expect("a new file");
                 drop(bench.store.defragmented(bench.database.reader().expect("a reader")));
                 assert_eq!(bench.store.size().total, bench.store.size().in_use);
             }

@@ -105,7 +105,7 @@ impl Bench {
                 ["checkpoint"] => self.checkpoint(),
                 ["reopen"] => self = self.reopen(),
                 ["defragment"] => {
-                    self.database.defragment().expect("a new file");
+                    self.database.defragment(|all| Box::new(all)).expect("a new file");
                     drop(self.store.defragmented(self.database.reader().expect("a reader")));
                 }
                 _ => {

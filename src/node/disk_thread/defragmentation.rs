@@ -16,8 +16,9 @@ use crate::{
     limits::{self, Knob},
     mvcc::Size,
     node::lane::Run,
-    storage::{Copied, Defragmentation, StorageError},
+    storage::{Checkpoint, Copied, Defragmentation, Pass, StorageError, StoredRecord, StoredStretches},
     telemetry::{GoDuration, HumanBytes},
+    threads::{self, Batch},
     types::Rev,
 };
 
@@ -192,8 +193,20 @@ fn begin_copy(checkpointer: &mut Checkpointer) -> Result<Stage, StorageError> {
     checkpointer.checkpoint_all()?;
     checkpointer.verify_settled()?;
     let _checkpointing = checkpointer.checkpointing.lock();
-    let copy = Box::new(Defragmentation::begin(&checkpointer.database)?);
+    let copy = Box::new(Defragmentation::begin(&checkpointer.database, read_ahead)?);
     Ok(Stage::Copying { copy, passes: 0 })
+}
+
+/// Has another thread read what is copied, ahead of the one that writes it.
+pub(in crate::node) fn read_ahead(all: StoredStretches) -> Pass {
+    let limit = Batch {
+        items: limits::DEFRAGMENTATION_BATCH_STRETCHES,
+        bytes: limits::DEFRAGMENTATION_BATCH_STRETCHES * limits::STRETCH_BYTES,
+    };
+    let bytes = |stretch: &Result<Checkpoint<StoredRecord>, StorageError>| {
+        stretch.as_ref().map_or(0, Checkpoint::bytes)
+    };
+    Box::new(threads::ahead("retcd-defrag", all, limit, bytes))
 }
 
 /// Puts the copy in the database's place. False if the copy is of a database that is gone.

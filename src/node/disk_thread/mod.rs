@@ -24,6 +24,7 @@ use std::{
 pub(crate) use checkpoint::Checkpointer;
 pub(crate) use orders::Orders;
 
+pub(super) use self::defragmentation::read_ahead;
 use self::{compaction::Compaction, defragmentation::Defragmenter, values::ValueKeeper};
 use super::scrub::Scrubber;
 use crate::{clock, limits, storage::StorageError, sync::watch, turn::Wait};

@@ -247,7 +247,7 @@ fn defragmenting_keeps_the_contents_and_shrinks_the_file() {
     let kept = contents(&database.reader().expect("a reader")).expect("contents");
 
     let bytes = database.file_bytes().expect("a length");
-    database.defragment().expect("a new file");
+    database.defragment(|all| Box::new(all)).expect("a new file");
     assert!(database.file_bytes().expect("a length") < bytes / 2);
     assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), kept);
     assert_eq!(contents(&before_removal).expect("the old file"), all);
@@ -335,7 +335,7 @@ fn a_swap_that_did_not_happen_leaves_the_old_file_in_use() {
     let other = tempfile::tempdir().expect("a directory");
     let replaced = fs::rename(database.dir().join("db"), other.path().join("db"));
     replaced.and_then(|()| fs::create_dir(database.dir().join("db"))).expect("a rename will fail");
-    for failed in [database.defragment(), database.replace_with(&image).map(drop)] {
+    for failed in [database.defragment(|all| Box::new(all)), database.replace_with(&image).map(drop)] {
         assert!(matches!(failed, Err(StorageError::Io { action: "rename", .. })), "{failed:?}");
     }
     assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), all);
@@ -358,14 +358,14 @@ fn after_a_swap_that_may_have_happened_nothing_is_written() {
         disk.break_directory_sync();
         let failed = match is_install {
             true => database.replace_with(&image).map(drop),
-            false => database.defragment(),
+            false => database.defragment(|all| Box::new(all)),
         };
         assert!(matches!(failed, Err(StorageError::Unsettled { .. })), "{failed:?}");
         let refused = database.commit(&one_more()).expect_err("it may go to a file without a name");
         let text = refused.to_string();
         assert!(text.starts_with("db was being replaced when the disk failed: sync "), "{text}");
         assert!(text.ends_with("check the disk, and start the server again"), "{text}");
-        assert!(database.defragment().is_err() && database.replace_with(&image).is_err());
+        assert!(database.defragment(|all| Box::new(all)).is_err() && database.replace_with(&image).is_err());
         assert_eq!(contents(&database.reader().expect("a reader")).expect("contents"), all);
         drop((database, image));
         for is_kept in [false, true] {
@@ -396,7 +396,7 @@ fn a_power_loss_leaves_a_whole_database() {
     };
     type Work<'a> = &'a dyn Fn(&Database) -> Result<(), StorageError>;
     let commit = |database: &Database| database.commit(&checkpoint()).map(drop);
-    let defragment = |database: &Database| database.defragment();
+    let defragment = |database: &Database| database.defragment(|all| Box::new(all));
     let works: [Work<'_>; 2] = [&commit, &defragment];
     let filled = MemoryDisk::default();
     let before = fill(&on(&filled).expect("a new database"));
@@ -436,7 +436,7 @@ fn a_scan_outlives_its_file() {
     let records: Vec<_> = (2..52).map(|main| put(main, vec![main as u8; 100_000])).collect();
     database.commit(&Checkpoint { records: records.clone(), ..Checkpoint::default() }).expect("a commit");
     for replace in [
-        |database: &Database| database.defragment(),
+        |database: &Database| database.defragment(|all| Box::new(all)),
         |database: &Database| database.replace_with(&image_of(database)).map(drop),
     ] {
         let mut scan = database.reader().expect("a reader").records(Revision::default()).expect("a scan");
@@ -491,7 +491,7 @@ fn a_checkpoint_without_space_is_held_back_and_stored_later() {
 fn only_the_owner_can_read_a_database() {
     let directory = tempfile::tempdir().expect("a directory");
     let (database, ..) = with_image(&directory);
-    database.defragment().expect("a new file");
+    database.defragment(|all| Box::new(all)).expect("a new file");
     for entry in fs::read_dir(&directory).expect("a directory") {
         let entry = entry.expect("an entry");
         let mode = entry.metadata().expect("metadata").mode();
