@@ -7,7 +7,6 @@ use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
     Record, StorageError, StoredRecord, Table, meta,
-    stretches::Measured,
     tables::{self, RECORDS, RecordKey},
 };
 use crate::types::{Revision, ValuePlace};
@@ -24,6 +23,24 @@ pub(crate) struct Checkpoint<R = Record> {
     pub(crate) removed: Vec<Revision>,
     /// Table, key, and the new bytes or `None` to remove the cell.
     pub(crate) cells: Vec<(Table, Bytes, Option<Bytes>)>,
+}
+
+/// A record of either form.
+pub(crate) trait Measured {
+    /// Bytes that it takes in memory.
+    fn len(&self) -> usize;
+}
+
+impl Measured for Record {
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+impl Measured for StoredRecord {
+    fn len(&self) -> usize {
+        self.stored_len()
+    }
 }
 
 impl<R> Default for Checkpoint<R> {

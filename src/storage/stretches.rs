@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Checkpoint, Record, StorageError, StoredRecord, Table,
+    Checkpoint, StorageError, Table,
+    checkpoint::Measured,
     reader::{Cells, Reader, Records, StoredRecords},
 };
 use crate::{
@@ -26,24 +27,6 @@ pub(crate) struct StretchesOf<I> {
     /// Cells so far; `None` if not all of them are read.
     counted: Option<u64>,
     ahead: Ahead,
-}
-
-/// A record as it is read in stretches.
-pub(crate) trait Measured {
-    /// Bytes that it takes in memory.
-    fn len(&self) -> usize;
-}
-
-impl Measured for Record {
-    fn len(&self) -> usize {
-        self.bytes().len()
-    }
-}
-
-impl Measured for StoredRecord {
-    fn len(&self) -> usize {
-        self.stored_len()
-    }
 }
 
 type Tables = std::array::IntoIter<Table, { Table::ALL.len() }>;
