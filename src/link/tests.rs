@@ -330,12 +330,28 @@ async fn a_question_that_was_given_up_takes_its_stream_with_it() {
     let (_, late) = opened.try_recv().expect("a stream");
     assert!(late.is_closed(), "nobody waits for the late answer");
     let peer = async {
-        let (mut questions, answers) = opened.recv().await.expect("another stream");
-        assert_eq!(questions.next().await, Some((true, 2)));
+        let (questions, answers) = opened.recv().await.expect("another stream");
         answers.send(Ok(20)).await.expect("somebody waits");
+        (questions, answers)
     };
-    let ((), answer) = tokio::join!(peer, ask(&mut exchange, &streams, 2));
+    let (kept, answer) = tokio::join!(peer, ask(&mut exchange, &streams, 2));
     assert_eq!(answer, Ok(20));
+    assert!(ask(&mut exchange, &streams, 3).now_or_never().is_none());
+    let (mut questions, late) = kept;
+    assert_eq!(questions.next().now_or_never(), Some(Some((true, 2))));
+    assert_eq!(
+        questions.next().now_or_never(),
+        Some(Some((false, 3))),
+        "it was asked on the stream that was kept"
+    );
+    assert!(late.is_closed(), "nobody waits for this late answer either");
+    let peer = async {
+        let (mut questions, answers) = opened.recv().await.expect("another stream");
+        assert_eq!(questions.next().await, Some((true, 4)));
+        answers.send(Ok(40)).await.expect("somebody waits");
+    };
+    let ((), answer) = tokio::join!(peer, ask(&mut exchange, &streams, 4));
+    assert_eq!(answer, Ok(40));
 }
 
 #[tokio::test]
