@@ -616,6 +616,9 @@ pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
 /// what it claims, and invented ids could fill the log.
 pub(crate) const REFUSED_PEERS: usize = 64;
 
+/// Reasons why a peer does not answer that are logged until it does. A log says little more of a peer that is away for long.
+pub(crate) const PEER_REASONS_TOLD: usize = 8;
+
 /// Pieces of a snapshot that have arrived and are not in a file yet. When the queue is full, the sender
 /// waits.
 pub(crate) const SNAPSHOT_PIECES: usize = 4;

@@ -61,11 +61,19 @@ pub(crate) struct Peers {
     ways: Ways,
     /// The connections that are kept for single calls. The log travels on connections of its own.
     kept: Mutex<BTreeMap<u64, Kept>>,
-    /// When each peer that was asked last answered; `None` while it is inactive.
-    heard: Mutex<BTreeMap<u64, Option<Instant>>>,
+    /// What is known of each peer that was asked.
+    heard: Mutex<BTreeMap<u64, Heard>>,
     metrics: Arc<Metrics>,
     metrics_of: Mutex<BTreeMap<u64, Arc<PeerMetrics>>>,
     removed: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// When it last answered; `None` while it is inactive.
+    at: Option<Instant>,
+    /// Why it is inactive: what was logged of that.
+    told: Vec<String>,
 }
 
 impl Peers {
@@ -191,7 +199,9 @@ impl Peers {
     ) -> Result<T, PeerError> {
         match time::timeout(patience, call).await {
             Ok(Ok(answer)) => {
-                if self.heard.lock().insert(target, Some(clock::now())).flatten().is_none() {
+                let heard = Heard { at: Some(clock::now()), told: Vec::new() };
+                let before = self.heard.lock().insert(target, heard);
+                if before.is_none_or(|before| before.at.is_none()) {
                     self.metrics_of(target).found();
                     tracing::info!("peer-id" = format_args!("{target:x}"), "peer became active");
                 }
@@ -207,38 +217,42 @@ impl Peers {
         if error.says_removed {
             self.removed.send_replace(true);
         }
-        self.lost(PeerError::new(target, peer, error.reason, error.was_sent))
+        let reason = error.reason.clone();
+        self.lost(PeerError::new(target, peer, error.reason, error.was_sent), &reason)
     }
 
     /// A peer has not answered in time.
     pub(super) fn silent(&self, target: u64, peer: &Peer, patience: Duration) -> PeerError {
-        self.lost(PeerError::new(target, peer, format!("no answer within {patience:?}"), true))
+        let error = PeerError::new(target, peer, format!("no answer within {patience:?}"), true);
+        self.lost(error, "no answer")
     }
 
-    /// Logs once that a peer has become inactive, however often it is asked afterwards. A peer that
-    /// answered within the last second is only late.
-    fn lost(&self, error: PeerError) -> PeerError {
-        self.metrics_of(error.target).send_failed();
+    /// Logs that a peer has become inactive, and then each further `reason`, once, however often it is asked: whoever
+    /// looks for what is wrong is not to find what was wrong at first. A peer that answered within the last second is
+    /// only late.
+    fn lost(&self, error: PeerError, reason: &str) -> PeerError {
+        let metrics = self.metrics_of(error.target);
+        metrics.send_failed();
         let mut heard = self.heard.lock();
-        let is_only_late = |at: Instant| error.was_sent && clock::since(at) < SILENCE;
-        let is_news = match heard.get(&error.target) {
-            Some(None) => false,
-            Some(Some(at)) if is_only_late(*at) => false,
-            Some(Some(_)) => {
-                self.metrics_of(error.target).lost();
-                true
+        let peer = heard.entry(error.target).or_default();
+        if let Some(at) = peer.at {
+            if error.was_sent && clock::since(at) < SILENCE {
+                return error;
             }
-            None => true,
-        };
-        if is_news {
-            heard.insert(error.target, None);
-            tracing::warn!(
-                "peer-id" = format_args!("{:x}", error.target),
-                %error,
-                "peer became inactive (message send to peer failed)"
-            );
+            metrics.lost();
+            *peer = Heard::default();
         }
-        drop(heard);
+        let is_news = !peer.told.iter().any(|told| told == reason);
+        if is_news && peer.told.len() < limits::PEER_REASONS_TOLD {
+            let id = format_args!("{:x}", error.target);
+            match peer.told.is_empty() {
+                true => {
+                    tracing::warn!("peer-id" = id, %error, "peer became inactive (message send to peer failed)")
+                }
+                false => tracing::warn!("peer-id" = id, %error, "peer is still inactive, for another reason"),
+            }
+            peer.told.push(reason.to_owned());
+        }
         error
     }
 

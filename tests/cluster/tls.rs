@@ -61,12 +61,14 @@ async fn a_member_with_another_certificate_stays_out_until_it_has_the_right_one(
     let elsewhere =
         authority.issue_for("elsewhere", &Subject { name: "member", hosts: "IP:10.9.9.9", valid: ("", "") });
     let right = cluster.members[2].flags.clone();
+    cluster.members[2].kill();
+    // That nobody is there is not the last that is said of it.
+    cluster.members[0].wait_for_line("connection refused");
     for (authority, pair, words) in [
         (&stranger, stranger.issue("member"), "certificate signed by unknown authority"),
         (&authority, misnamed, "client certificate authentication failed"),
         (&authority, elsewhere, "certificate is valid for 10.9.9.9, not 127.0.0.1"),
     ] {
-        cluster.members[2].kill();
         let known = cluster.members[0].log().lines().count();
         cluster.members[2].flags = flags(authority, &pair);
         cluster.members[2].spawn();
@@ -75,8 +77,8 @@ async fn a_member_with_another_certificate_stays_out_until_it_has_the_right_one(
         assert!(line.contains("peer"), "{line}");
         cluster.members[0].put("a", words).await;
         assert!(!cluster.members[2].log().contains("ready to serve client requests"), "it has no quorum");
+        cluster.members[2].kill();
     }
-    cluster.members[2].kill();
     cluster.members[2].flags = right;
     cluster.members[2].start();
     cluster.members[2].put("b", "c").await;

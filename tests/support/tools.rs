@@ -8,6 +8,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -180,18 +181,22 @@ pub(crate) const ETCDCTL_PATIENCE: [(&str, &str); 2] =
     [("ETCDCTL_DIAL_TIMEOUT", "30s"), ("ETCDCTL_COMMAND_TIMEOUT", "60s")];
 
 /// Gives an `etcdctl` [`ETCDCTL_PATIENCE`], unless its arguments say how much it has: a flag and its variable must not both be set.
+/// `move-leader` takes a variable for such a flag when it reads it a second time.
 pub(crate) fn patient(command: &mut Command) {
-    if !command.get_args().any(|word| word.to_string_lossy().contains("-timeout")) {
+    let has_its_own = |word: &OsStr| word == "move-leader" || word.to_string_lossy().contains("-timeout");
+    if !command.get_args().any(has_its_own) {
         command.envs(ETCDCTL_PATIENCE);
     }
 }
 
 /// The output of `etcdctl`, or its error message.
 pub(crate) fn etcdctl(endpoints: &str, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(Release::V35.etcdctl());
-    command.args(["--endpoints", endpoints]).args(arguments).env_clear();
-    patient(&mut command);
-    let output = command.output().expect("etcdctl can be started");
+    let output = Command::new(Release::V35.etcdctl())
+        .args(["--endpoints", endpoints, "--command-timeout=60s", "--dial-timeout=30s"])
+        .args(arguments)
+        .env_clear()
+        .output()
+        .expect("etcdctl can be started");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("etcdctl prints text");
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
