@@ -16,7 +16,7 @@ use crate::{
     etcdctl::{blotted, without_log_lines},
     running::Running,
     server::{Launch, PATIENCE, Server},
-    tools::{Release, Seen, patient},
+    tools::{Release, Seen},
 };
 
 /// Two servers of the same kind. `None`: there is no etcdctl 3.7 to compare with.
@@ -102,7 +102,6 @@ fn command(tool: Tool, server: &Server, words: &[String]) -> Command {
     if words.iter().any(|word| word.starts_with("--endpoints")) {
         command.env_remove("ETCDCTL_ENDPOINTS");
     }
-    patient(&mut command);
     command
 }
 
