@@ -60,12 +60,15 @@ async fn any_member_serves_the_tree() {
     let members = said(&cluster.members[leader], "/members", &[]);
     assert_eq!(members.matches("\"peerURLs\"").count(), 3, "{members}");
 
-    // The next leader goes on with the TTLs.
-    said(&cluster.members[leader], "/keys/t", &["-XPUT", "-d", "value=1", "-d", "ttl=3"]);
-    let wait =
-        curl(&cluster.members[followers[0]], "/keys/t?wait=true", &[]).spawn().expect("curl is installed");
+    // The next leader goes on with the TTLs. The follower is asked for what comes after the change, of which it
+    // may still hear, and hears of it before the leader is killed.
+    let set = said(&cluster.members[leader], "/keys/t", &["-XPUT", "-d", "value=1", "-d", "ttl=3"]);
+    let changed = set.split("\"modifiedIndex\":").nth(1).and_then(|rest| rest.split(',').next());
+    let changed: u64 = changed.and_then(|index| index.parse().ok()).expect("the index of the change");
+    said(&cluster.members[followers[0]], "/keys/t?quorum=true", &[]);
     cluster.members[leader].kill();
-    let expired = output_of(wait);
+    let after = format!("/keys/t?wait=true&waitIndex={}", changed + 1);
+    let expired = said(&cluster.members[followers[0]], &after, &[]);
     assert!(expired.starts_with(r#"{"action":"expire","node":{"key":"/t","#), "{expired}");
 }
 
