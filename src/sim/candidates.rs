@@ -17,7 +17,7 @@ use tokio::time;
 use tonic::Status;
 
 use super::{
-    clients::{REQUEST_TIMEOUT, Shared, Told, ask, early, within},
+    clients::{REQUEST_TIMEOUT, Shared, Told, ask, within},
     dice::Dice,
     judges::{
         history::{Answer, Change, ChangeKind, Compare, Operation, Outcome, Request, Response, Txn, Write},
@@ -30,6 +30,7 @@ use super::{
             election_client::ElectionClient,
         },
     },
+    tenants::early,
 };
 
 const ELECTION: &str = "lease/election";

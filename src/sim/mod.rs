@@ -29,6 +29,7 @@ mod pb;
 mod plan;
 mod replicas;
 mod run;
+mod tenants;
 mod tests;
 mod trace;
 mod users;

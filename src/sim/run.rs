@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     candidates::{self, Candidate},
-    clients::{self, Client, Locker, Shared, Tenant, within},
+    clients::{self, Client, Shared, within},
     dice::Dice,
     errands::{self, State},
     flips,
@@ -27,6 +27,7 @@ use super::{
     pb::etcdserverpb::{AlarmType, DefragmentRequest, maintenance_client::MaintenanceClient},
     plan::{Fault, Plan, Planned, Target},
     replicas::Replicas,
+    tenants::{Locker, Tenant},
     users::{self, Guest, Operator},
     watchers,
     wires::peer_url,
