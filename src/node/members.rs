@@ -171,6 +171,7 @@ impl Node {
         }
         // The member that was asked may not have applied all changes of users and roles yet.
         self.permit(caller, Call::MemberChange).map_err(|_| ChangeRefusal::Denied)?;
+        self.hear_of_voters().await;
         let is_promotion = matches!(change, Change::Promote { .. });
         let changed = self.make_change(change).await;
         match &changed {
@@ -181,6 +182,17 @@ impl Node {
             Ok(_) | Err(_) => {}
         }
         changed
+    }
+
+    /// A leader that was elected a moment ago may not have heard of all voters yet, which says nothing of their
+    /// health. It waits for them, but no longer than for an election timeout from its own election on.
+    async fn hear_of_voters(&self) {
+        let Some(elected_at) = self.leadership().elected_at else { return };
+        let (_, own) = self.ids();
+        let (voters, _) = self.shared.consensus.membership();
+        let others: Vec<u64> = voters.into_iter().filter(|voter| *voter != own.0).collect();
+        let until = elected_at + self.config().election_timeout;
+        let _ = time::timeout_at(until.into(), self.shared.consensus.heard_of_each(&others)).await;
     }
 
     async fn make_change(&self, change: Change) -> Result<u64, ChangeRefusal> {

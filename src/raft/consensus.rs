@@ -297,6 +297,22 @@ impl Consensus {
         heard.filter_map(|(&id, at)| Some((id, at.as_ref()?.age()))).collect()
     }
 
+    /// Waits until each of these members has answered this leader. Ends if consensus has stopped, too.
+    pub(crate) async fn heard_of_each(&self, ids: &[u64]) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let is_heard = {
+                let metrics = metrics.borrow_and_update();
+                let heard: BTreeSet<u64> =
+                    metrics.heartbeat.iter().flatten().filter_map(|(&id, at)| at.map(|_| id)).collect();
+                ids.iter().all(|id| heard.contains(id))
+            };
+            if is_heard || metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn last_log_index(&self) -> u64 {
         self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
     }

@@ -115,6 +115,25 @@ async fn a_removed_member_ends_and_cannot_come_back() {
     cluster.members[leader].put("k", "v").await;
 }
 
+/// A leader is removed by its successor, which knows nothing of a member that has not answered it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_hears_of_the_others_before_it_judges_their_health() {
+    let cluster = Plan::new(3).flags(&["--election-timeout=5000"]).found();
+    let leader = cluster.leader().await;
+    let (asked, slow) = (&cluster.members[(leader + 1) % 3], &cluster.members[(leader + 2) % 3]);
+    let id = format!("{:x}", cluster.members[leader].id().await);
+    let successor = format!("{:x}", asked.id().await);
+    slow.signal(Signal::STOP);
+    let endpoint = asked.endpoint();
+    let removal = std::thread::spawn(move || etcdctl(&endpoint, &["member", "remove", &id]));
+    asked.wait_for_line(&format!(r#""msg":"a leader was elected","leader":"{successor}""#));
+    // It commits something with the old leader, and could have refused the removal by then.
+    asked.put("k", "v").await;
+    slow.signal(Signal::CONT);
+    removal.join().expect("no panic").expect("the slow member is healthy");
+    cluster.members[leader].wait_for_line("the member has been permanently removed from the cluster");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_learner_is_promoted_when_it_is_in_sync() {
     let mut cluster = Cluster::found(1);
