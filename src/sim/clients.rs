@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use super::{
     dice::Dice,
     judges::{
-        history::{Answer, Compaction, Compare, Operation, Outcome, Request, Stored, Txn, Write},
+        history::{Compaction, Compare, Operation, Outcome, Request, Stored, Txn, Write},
         wire,
     },
     logins::{DOUBT, Permitted, Tokens, User},

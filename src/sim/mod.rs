@@ -28,6 +28,7 @@ mod past;
 mod pb;
 mod plan;
 mod replicas;
+mod report;
 mod run;
 mod tenants;
 mod tests;

@@ -2,35 +2,35 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::task::JoinHandle;
 
+mod aftermath;
+mod damage;
+mod faults;
+
+use damage::Damaged;
+
 use super::{
     candidates::{self, Candidate},
-    clients::{self, Client, Shared, within},
+    clients::{Client, Shared},
     dice::Dice,
-    errands::{self, State},
-    flips,
+    errands,
     host::Ended,
     judges::{
-        history::{Change, History, Restart, Stored, Watched},
+        history::{History, Restart, Stored, Watched},
         linearize, replay, watches,
     },
     leaders::Leaders,
-    network::Counts,
-    panics::Panic,
-    past,
-    pb::etcdserverpb::{AlarmType, DefragmentRequest, maintenance_client::MaintenanceClient},
     plan::{Fault, Plan, Planned, Target},
     replicas::Replicas,
+    report::{Damages, Failure, Report},
     tenants::{Locker, Tenant},
     users::{self, Guest, Operator},
     watchers,
-    wires::peer_url,
     world::{self, World},
 };
 use crate::planted;
@@ -41,102 +41,6 @@ const HEAL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the load goes on after the healing.
 const AFTERMATH: Duration = Duration::from_secs(2);
-
-/// What a run has seen, for the summary.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Report {
-    pub(super) seed: u64,
-    pub(super) seeds: u64,
-    pub(super) virtual_time: Duration,
-    pub(super) operations: usize,
-    pub(super) answered: u64,
-    pub(super) revisions: i64,
-    pub(super) events: usize,
-    pub(super) past_reads: usize,
-    pub(super) faults: BTreeMap<&'static str, u64>,
-    pub(super) network: Counts,
-    pub(super) disk_operations: u64,
-    /// How often a disk had no room.
-    pub(super) disk_refusals: u64,
-    pub(super) damage: Damages,
-    pub(super) logins: u64,
-    pub(super) user_changes: u64,
-    /// How often it was known what a user may do.
-    pub(super) permissions_judged: u64,
-    pub(super) alarm_refusals: u64,
-    pub(super) elections_won: u64,
-    pub(super) leaders_told: u64,
-    pub(super) digest: u32,
-}
-
-/// What became of disks with flipped bits.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Damages {
-    /// A member ended, or did not start, with the name of the file.
-    pub(super) refused: u64,
-    /// redb could not parse a page; production ends with the name of the file.
-    pub(super) stopped_redb: u64,
-    /// A member that ran found the damage, and raised the alarm.
-    pub(super) alarms: u64,
-    /// Nobody noticed until the disk was replaced.
-    pub(super) unnoticed: u64,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, seeds, virtual_time, operations, answered, revisions, events, faults, .. } = self;
-        match seeds {
-            1 => write!(f, "seed {seed}: ")?,
-            _ => write!(f, "{seeds} seeds: ")?,
-        }
-        write!(
-            f,
-            "{:.1} virtual s, {operations} operations, {answered} answered, {revisions} revisions, {events} events, \
-             {} past reads, {} parcels, {} snapshots, {} disk operations, faults",
-            virtual_time.as_secs_f64(),
-            self.past_reads,
-            self.network.parcels,
-            self.network.snapshots,
-            self.disk_operations
-        )?;
-        let Damages { refused, stopped_redb, alarms, unnoticed } = self.damage;
-        let further = [
-            ("writes without room on the disk", self.disk_refusals),
-            ("damage refused", refused),
-            ("damage that stopped redb", stopped_redb),
-            ("damage with an alarm", alarms),
-            ("damage without an effect", unnoticed),
-            ("logins", self.logins),
-            ("changes of users", self.user_changes),
-            ("permissions judged", self.permissions_judged),
-            ("writes refused by an alarm", self.alarm_refusals),
-            ("elections won", self.elections_won),
-            ("leaders told", self.leaders_told),
-        ];
-        for (what, count) in further.into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, " [{what} {count}]")?;
-        }
-        for (kind, count) in faults {
-            write!(f, " [{kind} {count}]")?;
-        }
-        write!(f, ", digest {:08x}", self.digest)
-    }
-}
-
-/// What is wrong with a run.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub(super) judge: &'static str,
-    pub(super) what: String,
-    /// The end of the trace.
-    pub(super) trace: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.judge, self.what)
-    }
-}
 
 /// Carries out a plan on this thread.
 pub(super) fn run(plan: &Plan) -> Result<Report, Failure> {
@@ -166,13 +70,6 @@ enum Later {
     Unlossy,
     Undelay(usize),
     Room(usize),
-}
-
-/// A member whose disk has flipped bits. There is one at a time.
-struct Damaged {
-    host: usize,
-    id: u64,
-    replacement: Option<JoinHandle<Vec<usize>>>,
 }
 
 struct Run<'a> {
@@ -377,16 +274,6 @@ impl<'a> Run<'a> {
             && leader.is_some_and(|leader| leader.has_voters(members))
     }
 
-    /// A member with a damaged disk, or in place of one, has not served yet. It is started with a list of all members,
-    /// which must not change until then.
-    fn is_replacing(&self) -> bool {
-        self.damaged.is_some() || !self.joining.is_empty()
-    }
-
-    fn is_damaged(&self, host: usize) -> bool {
-        self.damaged.as_ref().is_some_and(|damaged| damaged.host == host)
-    }
-
     fn is_member(&self, host: usize) -> bool {
         host < self.plan.setting.members || matches!(self.spare, Spare::Member | Spare::Removing(_))
     }
@@ -516,69 +403,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A member with a damaged disk says which file it is.
-    fn is_of_damage(&self, host: usize, reason: &str) -> bool {
-        self.is_damaged(host) && reason.contains(&directory(host, ""))
-    }
-
-    /// redb cannot parse a page of a damaged file. In production the process ends there.
-    fn end_of_panic(&mut self, panic: Panic) -> Verdict {
-        let host = self.damaged.as_ref().map(|damaged| damaged.host);
-        match (host, panic.file) {
-            (Some(host), Some(file)) if file.starts_with(directory(host, "snap")) => {
-                self.world.trace.line(self.world.now, format_args!("redb stops m{host}"));
-                self.damages.stopped_redb += 1;
-                self.replace(host);
-                Ok(())
-            }
-            _ => Err(("no panic", panic.what)),
-        }
-    }
-
-    /// Ends the member at a host with a damaged disk, and has another one take its place.
-    fn replace(&mut self, host: usize) {
-        if self.world.hosts[host].is_up() {
-            self.disk_operations += self.world.hosts[host].disks.operations();
-            self.world.hosts[host].kill();
-        }
-        // What redb does when it closes such a file does not matter.
-        super::panics::take();
-        self.may_fail.remove(&host);
-        let (shared, hosts) = (self.shared.clone(), self.world.hosts.len());
-        if let Some(damaged) = self.damaged.as_mut().filter(|damaged| damaged.replacement.is_none()) {
-            self.world.trace.line(self.world.now, format_args!("m{host} is replaced"));
-            let replacement = errands::replace_member(shared, host, hosts, damaged.id);
-            damaged.replacement = Some(self.world.spawn(replacement));
-        }
-    }
-
-    /// Replaces a member whose alarm says that its disk is damaged, and starts the member that takes its place.
-    fn watch_over_damage(&mut self) {
-        let Some(mut damaged) = self.damaged.take() else { return };
-        let host = damaged.host;
-        match damaged.replacement.take() {
-            Some(replacement) if replacement.is_finished() => {
-                let founders = self.world.result(replacement);
-                self.world.hosts[host].config =
-                    world::config(host, founders, "existing", &self.plan.setting.flags);
-                self.world.hosts[host].disks = Default::default();
-                self.later.retain(|_, later| !matches!(later, Later::Start(other) if *other == host));
-                self.joining.insert(host);
-                self.start(host);
-                let disarming = errands::disarm(self.shared.clone(), Some(AlarmType::Corrupt));
-                self.errands.push(self.world.spawn(disarming));
-                return;
-            }
-            replacement => damaged.replacement = replacement,
-        }
-        let is_found = damaged.replacement.is_none() && self.replicas.has_found_damage;
-        self.damaged = Some(damaged);
-        if is_found {
-            self.damages.alarms += 1;
-            self.replace(host);
-        }
-    }
-
     fn starts_later(&self, host: usize) -> bool {
         self.later.values().any(|later| matches!(later, Later::Start(other) if *other == host))
     }
@@ -599,201 +423,6 @@ impl<'a> Run<'a> {
             self.replicas.restarted(host);
             self.world.hosts[host].start(now);
         }
-    }
-
-    fn power_loss(&mut self, host: usize) {
-        self.world.trace.line(self.world.now, format_args!("m{host} loses power"));
-        self.disk_operations += self.world.hosts[host].disks.operations();
-        let dice = self.world.dice.clone();
-        self.world.hosts[host].lose_power(&dice);
-        self.may_fail.remove(&host);
-    }
-
-    fn each_road(&self, change: impl Fn(&mut super::network::Road)) {
-        let hosts = self.world.hosts.len() + 1;
-        for from in 0..hosts {
-            for to in (0..hosts).filter(|to| *to != from) {
-                self.world.network.change_road(from, to, &change);
-            }
-        }
-    }
-
-    fn each_road_of(&self, host: usize, change: impl Fn(&mut super::network::Road)) {
-        for other in (0..=self.world.hosts.len()).filter(|other| *other != host) {
-            self.world.network.change_road(host, other, &change);
-            self.world.network.change_road(other, host, &change);
-        }
-    }
-
-    fn host_of(&self, target: Target) -> Option<usize> {
-        match target {
-            Target::Host(host) => Some(host),
-            Target::Leader => {
-                let leads =
-                    |host: &&super::host::Host| host.node().is_some_and(|node| node.leadership().is_leader);
-                self.world.hosts.iter().find(leads).map(|host| host.number)
-            }
-        }
-    }
-
-    /// False if there was nothing to do it to.
-    fn begin_fault(&mut self, fault: &Fault) -> bool {
-        let of = |target: &Target| self.host_of(*target).filter(|host| self.world.hosts[*host].is_up());
-        match fault {
-            Fault::Kill { target, down } => {
-                let Some(host) = of(target) else { return false };
-                self.disk_operations += self.world.hosts[host].disks.operations();
-                self.world.hosts[host].kill();
-                self.may_fail.remove(&host);
-                self.later(*down, Later::Start(host));
-            }
-            Fault::PowerLoss { target, down } => {
-                let Some(host) = of(target) else { return false };
-                self.power_loss(host);
-                self.later(*down, Later::Start(host));
-            }
-            Fault::PowerLossAtOperation { target, operations, down } => {
-                let Some(host) = of(target) else { return false };
-                self.world.hosts[host].disks.fail_after(*operations);
-                self.may_fail.insert(host);
-                self.later(*down, Later::Start(host));
-            }
-            Fault::SyncError { target, syncs, down } => {
-                let Some(host) = of(target) else { return false };
-                self.world.hosts[host].disks.fail_sync_after(*syncs);
-                self.may_fail.insert(host);
-                self.later(*down, Later::Start(host));
-            }
-            Fault::Stop { target, down } => {
-                let Some(host) = of(target) else { return false };
-                self.world.hosts[host].stop();
-                self.later(*down, Later::Start(host));
-            }
-            Fault::Pause { target, time } => {
-                let Some(host) = of(target) else { return false };
-                self.world.hosts[host].paused_until = self.world.now + *time;
-            }
-            Fault::Isolate { target, time } => {
-                let Some(host) = self.host_of(*target) else { return false };
-                self.part(&[host], *time);
-            }
-            Fault::Part { target, with, time } => {
-                let Some(host) = self.host_of(*target).filter(|host| host != with) else { return false };
-                self.part(&[host, *with], *time);
-            }
-            Fault::CutOneWay { from, to, time } => {
-                let Some(from) = self.host_of(*from).filter(|from| from != to) else { return false };
-                self.cut(from, *to, *time);
-            }
-            Fault::Delay { target, delay, time } => {
-                let Some(host) = self.host_of(*target) else { return false };
-                self.each_road_of(host, |road| road.delay = *delay);
-                self.later(*time, Later::Undelay(host));
-            }
-            Fault::Lossy { lost, broken, time } => {
-                self.each_road(|road| (road.lost, road.broken) = (*lost, *broken));
-                self.later(*time, Later::Unlossy);
-            }
-            Fault::Drift { target, rate } => {
-                let Some(host) = self.host_of(*target) else { return false };
-                self.world.hosts[host].clock_rate = *rate;
-            }
-            Fault::WallJump { target, secs } => {
-                let Some(host) = self.host_of(*target) else { return false };
-                self.world.hosts[host].wall_offset_secs += secs;
-            }
-            Fault::MoveLeader => {
-                let Some(host) = self.host_of(Target::Leader) else { return false };
-                let (shared, dice) = (self.shared.clone(), self.dice.clone());
-                let task = self.world.spawn(async move { errands::move_leader(&shared, host, &dice).await });
-                self.errands.push(task);
-            }
-            Fault::Compact => {
-                let member = self.dice.below(self.plan.setting.members as u64) as usize;
-                let kept = *self.dice.one_of(&[30, 100, 300]);
-                let task = self.world.spawn(clients::compact(self.shared.clone(), member, kept));
-                self.errands.push(task);
-            }
-            Fault::Defragment { target } => {
-                let Some(host) = of(target) else { return false };
-                let shared = self.shared.clone();
-                let task = self.world.spawn(async move {
-                    let mut client = MaintenanceClient::new(shared.admin_wire(host));
-                    let _ = within(client.defragment(DefragmentRequest {})).await;
-                });
-                self.errands.push(task);
-            }
-            Fault::AddMember => {
-                // With a damaged member, a new one may be one too many that does not run.
-                if !matches!(self.spare, Spare::Free) || self.is_replacing() {
-                    return false;
-                }
-                let (host, hosts) = (self.plan.setting.members, self.world.hosts.len());
-                self.is_spare_removed = false;
-                let adding = errands::add_member(self.shared.clone(), host, hosts);
-                self.spare = Spare::Adding(self.world.spawn(adding));
-            }
-            Fault::RemoveMember => {
-                if !matches!(self.spare, Spare::Member) || self.is_replacing() {
-                    return false;
-                }
-                let host = self.plan.setting.members;
-                let (shared, member) = (self.shared.clone(), self.dice.below(host as u64) as usize);
-                self.spare = Spare::Removing(self.world.spawn(errands::remove_member(shared, member, host)));
-            }
-            Fault::FullDisk { target, room, time } => {
-                let Some(host) = of(target) else { return false };
-                self.world.hosts[host].disks.limit_room(Some(*room));
-                self.full.insert(host);
-                self.later(*time, Later::Room(host));
-            }
-            Fault::Flip { target, is_log, down } => {
-                let is_free = self.damaged.is_none() && self.is_settled();
-                let host = of(target).filter(|host| is_free && *host < self.plan.setting.members);
-                let Some(host) = host else { return false };
-                let Some(node) = self.world.hosts[host].node() else { return false };
-                let id = node.ids().1.0;
-                drop(node);
-                self.disk_operations += self.world.hosts[host].disks.operations();
-                self.world.hosts[host].kill();
-                self.may_fail.remove(&host);
-                self.later(*down, Later::Start(host));
-                let directory = directory(host, if *is_log { "wal" } else { "snap" });
-                if !flips::flip(&self.world.hosts[host].disks, &directory, *is_log, &self.dice) {
-                    return false;
-                }
-                self.replicas.damaged.insert(id);
-                self.replicas.has_found_damage = false;
-                self.damaged = Some(Damaged { host, id, replacement: None });
-            }
-            Fault::Alarm { time } => {
-                if self.alarm.as_ref().is_some_and(|alarm| !alarm.is_finished()) {
-                    return false;
-                }
-                let member = self.dice.below(self.plan.setting.members as u64) as usize;
-                let alarm = errands::alarm(self.shared.clone(), member, *time);
-                self.alarm = Some(self.world.spawn(alarm));
-            }
-            Fault::LeaseStorm => {
-                let storm = errands::lease_storm(self.shared.clone(), self.dice.clone());
-                self.errands.push(self.world.spawn(storm));
-            }
-        }
-        true
-    }
-
-    /// Nothing gets from these hosts to the others, or back.
-    fn part(&mut self, side: &[usize], time: Duration) {
-        let others: Vec<usize> = (0..self.world.hosts.len()).filter(|host| !side.contains(host)).collect();
-        for (&host, &other) in side.iter().flat_map(|host| others.iter().map(move |other| (host, other))) {
-            self.cut(host, other, time);
-            self.cut(other, host, time);
-        }
-    }
-
-    fn cut(&mut self, from: usize, to: usize, time: Duration) {
-        self.world.network.change_road(from, to, |road| road.is_cut = true);
-        self.later(time, Later::Uncut(from, to));
     }
 
     /// Starts the member that was added, and ends the one that was removed.
@@ -818,114 +447,6 @@ impl<'a> Run<'a> {
             }
             other => self.spare = other,
         }
-    }
-
-    /// The final keys and their revision, once they are the same on all members and do not change any more: a write
-    /// whose client has given up may still be executed, and leases still end.
-    fn settle(&mut self) -> Verdict<(Vec<Stored>, i64)> {
-        let end = self.world.now + HEAL_PATIENCE;
-        let mut before = None;
-        loop {
-            let members = self.plan.setting.members;
-            let states: Vec<_> = (0..members)
-                .map(|member| self.world.spawn(errands::state_of(self.shared.clone(), member)))
-                .collect();
-            let is_over = |_: &mut Run<'_>| states.iter().all(JoinHandle::is_finished);
-            self.until(HEAL_PATIENCE, is_over, "liveness: every member answers a read")?;
-            let mut states: Vec<_> = states.into_iter().map(|state| self.world.result(state)).collect();
-            let are_equal = states.windows(2).all(|pair| pair[0] == pair[1]);
-            let first = states.swap_remove(0);
-            if let Some(State { kvs, revision, peer_urls, leases, .. }) = first.clone().filter(|_| are_equal)
-                && leases.is_empty()
-                && !kvs.iter().any(|stored| stored.key.starts_with("lease/"))
-                && before == Some(first.clone())
-            {
-                if self.is_spare_removed && peer_urls.contains(&peer_url(members)) {
-                    return Err(("members", format!("the member that was removed is listed: {peer_urls:?}")));
-                }
-                return Ok((kvs, revision));
-            }
-            if self.world.now > end {
-                states.insert(0, first);
-                return Err(("replicas are equal", format!("they differ, or leases do not end: {states:?}")));
-            }
-            before = Some(first);
-            let pause = self.world.now + Duration::from_millis(500);
-            while self.world.now < pause {
-                self.step()?;
-            }
-        }
-    }
-
-    /// Compacts, and reads keys at the revisions that are left.
-    fn read_the_past(&mut self, changes: Vec<Change>, last: i64) -> Verdict<usize> {
-        let member = self.dice.below(self.plan.setting.members as u64) as usize;
-        let kept = *self.dice.one_of(&[30, 100]);
-        let task = self.world.spawn(clients::compact(self.shared.clone(), member, kept));
-        self.until(HEAL_PATIENCE, |_| task.is_finished(), "liveness: a compaction ends")?;
-        // Records are removed some time later, on each member.
-        let pause = self.world.now + Duration::from_secs(1);
-        while self.world.now < pause {
-            self.step()?;
-        }
-        let compacted = self.shared.compactions.lock().iter().map(|compaction| compaction.revision).max();
-        let from = compacted.unwrap_or(1).max(1);
-        if changes.is_empty() {
-            return Ok(0);
-        }
-        let reading = past::check(self.shared.clone(), self.dice.clone(), changes, (from, last));
-        let reading = self.world.spawn(reading);
-        self.until(HEAL_PATIENCE, |_| reading.is_finished(), "liveness: reads of the past are answered")?;
-        self.world.result(reading).map_err(|what| ("past revisions", what))
-    }
-
-    /// Compacts everything, with a deletion as the newest revision. Watchers can begin there, and after a start all
-    /// members have the same as before.
-    fn outlast_compaction(&mut self, kept: &[Stored]) -> Verdict {
-        let members = self.plan.setting.members;
-        let member = self.dice.below(members as u64) as usize;
-        let key = "last/key".to_owned();
-        let compacting =
-            self.world.spawn(clients::compact_deletion(self.shared.clone(), member, key.clone()));
-        self.until(HEAL_PATIENCE, |_| compacting.is_finished(), "liveness: a compaction ends")?;
-        let revision = self.world.result(compacting);
-        let revision =
-            revision.map_err(|status| ("liveness", format!("a compaction fails in peace: {status}")))?;
-        // The other members remove records a little later.
-        let pause = self.world.now + Duration::from_millis(1200);
-        while self.world.now < pause {
-            self.step()?;
-        }
-        self.watch_deletion(revision, &key)?;
-        for host in 0..self.world.hosts.len() {
-            if self.world.hosts[host].is_up() {
-                self.power_loss(host);
-                self.start(host);
-            }
-        }
-        self.until(HEAL_PATIENCE, Run::all_serve, "liveness: after a start of all members they serve")?;
-        let (found, found_revision) = self.settle()?;
-        if found != kept || found_revision != revision {
-            return Err((
-                "past revisions",
-                format!(
-                    "after a compaction up to revision {revision} and a start, revision {found_revision} has \
-                     {found:?}; it was {kept:?}"
-                ),
-            ));
-        }
-        // What members know of deletions is read from their disks now.
-        self.watch_deletion(revision, &key)
-    }
-
-    fn watch_deletion(&mut self, revision: i64, key: &str) -> Verdict {
-        for member in 0..self.plan.setting.members {
-            let watching = past::watch_deletion(self.shared.clone(), member, revision, key.to_owned());
-            let watching = self.world.spawn(watching);
-            self.until(HEAL_PATIENCE, |_| watching.is_finished(), "liveness: a watcher gets an answer")?;
-            self.world.result(watching).map_err(|what| ("past revisions", what))?;
-        }
-        Ok(())
     }
 
     fn judge(
@@ -978,9 +499,4 @@ impl<'a> Run<'a> {
             digest: self.world.trace.digest(),
         })
     }
-}
-
-/// A directory of the member at a host.
-fn directory(host: usize, name: &str) -> String {
-    format!("/m{host}/member/{name}")
 }

@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     plan::{Fault, Plan},
-    run::{Failure, Report, run},
+    report::{Failure, Report},
+    run::run,
 };
 use crate::planted::Bug;
 
