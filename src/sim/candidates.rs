@@ -30,7 +30,6 @@ use super::{
             election_client::ElectionClient,
         },
     },
-    tenants::early,
 };
 
 const ELECTION: &str = "lease/election";
@@ -57,7 +56,7 @@ impl Candidate {
         let mut leases = LeaseClient::new(self.shared.wire(self.any_member()));
         let granted = within(leases.lease_grant(request)).await?.into_inner();
         let ttl = Duration::from_secs(granted.ttl as u64);
-        let lives_until = early(asked_at + ttl, ttl);
+        let lives_until = self.shared.certain_until(asked_at + ttl, ttl);
         let key = format!("{ELECTION}/{:x}", granted.id);
         let patience = match self.dice.below(4) {
             0 => self.dice.between(Duration::from_millis(5), Duration::from_millis(800)),

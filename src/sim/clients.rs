@@ -32,6 +32,9 @@ use crate::sync::watch;
 const GROUPS: [char; 4] = ['a', 'b', 'c', 'd'];
 const GROUP_KEYS: u64 = 4;
 
+/// A little more than the fault has.
+const DRIFT_PER_MILLE: u32 = 60;
+
 /// How long a client waits for an answer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_millis(2500);
 
@@ -42,6 +45,8 @@ pub(super) struct Shared {
     host: usize,
     pub(super) members: usize,
     clock: Box<dyn Fn() -> Duration + Send + Sync>,
+    /// By how much the clocks of the members may differ from the world's within a time, in thousandths of it.
+    drift_per_mille: u32,
     is_over: AtomicBool,
     next_value: AtomicU64,
     pub(super) answered: AtomicU64,
@@ -79,6 +84,7 @@ impl Shared {
         host: usize,
         members: usize,
         needs_users: bool,
+        clocks_drift: bool,
         clock: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Arc<Shared> {
         Arc::new(Shared {
@@ -86,6 +92,7 @@ impl Shared {
             host,
             members,
             clock: Box::new(clock),
+            drift_per_mille: if clocks_drift { DRIFT_PER_MILLE } else { 0 },
             is_over: AtomicBool::new(false),
             next_value: AtomicU64::new(1),
             answered: AtomicU64::new(0),
@@ -111,6 +118,11 @@ impl Shared {
 
     pub(super) fn now(&self) -> Duration {
         (self.clock)()
+    }
+
+    /// Until when a lease with this TTL certainly lives, whatever the clocks do.
+    pub(super) fn certain_until(&self, lives_until: Duration, ttl: Duration) -> Duration {
+        lives_until.saturating_sub(ttl * self.drift_per_mille / 1000)
     }
 
     pub(super) fn end(&self) {

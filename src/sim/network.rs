@@ -47,6 +47,10 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// How late a packet is that was lost and sent again.
 const RETRANSMISSION: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(1200));
 
+/// A process that goes on after a pause has read what came in on a connection as long before its timers wake anybody, or
+/// after that.
+const BACKLOG_READ: Duration = Duration::from_millis(2);
+
 /// The header of an answer that is an error.
 const GRPC_STATUS: &str = "grpc-status";
 const UNAUTHENTICATED: &str = "16";
@@ -105,6 +109,10 @@ struct Place {
     /// `None` while no process runs there.
     process: Option<Handle>,
     ports: BTreeMap<Port, Routes>,
+    /// When the process reads what has arrived before, by the host at the other end; empty unless it is paused. It
+    /// waits in the buffers of the system until then, and the process reads one connection after the other, in any
+    /// order.
+    reads_at: Vec<Duration>,
 }
 
 struct Call {
@@ -183,7 +191,7 @@ impl Network {
 
     /// From here on a process runs at `host`, and serves nothing yet.
     pub(super) fn process_began(&self, host: usize, process: Handle) {
-        self.0.lock().hosts[host] = Place { process: Some(process), ports: BTreeMap::new() };
+        self.0.lock().hosts[host] = Place { process: Some(process), ..Place::default() };
     }
 
     /// The process at `host` has ended. The others notice at once if the system of the host still runs, and after a
@@ -229,6 +237,19 @@ impl Network {
         self.0.lock().roads.clear();
     }
 
+    /// The process at `host` reads nothing until then.
+    pub(super) fn pause(&self, host: usize, until: Duration) {
+        let mut inner = self.0.lock();
+        let (first, last) = (until.saturating_sub(BACKLOG_READ), until + BACKLOG_READ);
+        inner.hosts[host].reads_at =
+            (0..inner.hosts.len()).map(|_| inner.dice.between(first, last)).collect();
+    }
+
+    /// The process at `host` goes on before its time.
+    pub(super) fn awake(&self, host: usize) {
+        self.0.lock().hosts[host].reads_at.clear();
+    }
+
     /// Sets the time, and hands over what has arrived by then.
     pub(super) fn arrive(&self, now: Duration) {
         let mut inner = self.0.lock();
@@ -237,7 +258,12 @@ impl Network {
         while let Some(entry) = inner.queue.first_entry()
             && entry.key().0 <= now
         {
+            let (at, _) = *entry.key();
             let parcel = entry.remove();
+            if let Some(read_at) = inner.read_later(at, &parcel) {
+                inner.put(read_at, parcel.call, parcel.content);
+                continue;
+            }
             let dropped = inner.deliver(self, parcel);
             // What is dropped may call the network.
             parking_lot::MutexGuard::unlocked(&mut inner, || drop(dropped));
@@ -351,6 +377,20 @@ impl Inner {
             *last = at;
         }
         self.put(at, id, content);
+    }
+
+    /// When a parcel is read that arrives at `at`, if that is later.
+    fn read_later(&mut self, at: Duration, parcel: &Parcel) -> Option<Duration> {
+        let call = self.calls.get_mut(&parcel.call)?;
+        let (to, other, last) = match &parcel.content {
+            // The systems break connections.
+            Content::Break => return None,
+            content if content.goes_back() => (call.from, call.to, &mut call.back_at),
+            _ => (call.to, call.from, &mut call.there_at),
+        };
+        let read_at = *self.hosts[to].reads_at.get(other).filter(|read_at| at < **read_at)?;
+        *last = (*last).max(read_at);
+        Some(read_at)
     }
 
     /// Hands over a parcel. Returns what is to be dropped without the lock.

@@ -228,6 +228,10 @@ impl Plan {
         let has_users = dice.below(3) == 0;
         Plan { setting, chaos, clients, pause, faults, has_users, knobs, planted: None }
     }
+
+    pub(super) fn has(&self, is_sought: impl Fn(&Fault) -> bool) -> bool {
+        self.faults.iter().any(|planned| is_sought(&planned.fault))
+    }
 }
 
 /// Settings of the members that make rare things frequent.
@@ -281,7 +285,11 @@ fn faults(dice: &Dice, members: usize, chaos: Duration) -> Vec<Planned> {
     if dice.below(3) == 0 {
         // Long enough for another one to lead, and for its leases to be older than a renewal that this one answers.
         let at = millis(dice, 1_500..chaos.as_millis() as u64 - 4_000);
-        let time = millis(dice, 2_600..6_500);
+        let time = millis(dice, 2_600..5_500);
+        if dice.flip() {
+            // Whatever else happened would hide what such a renewal does.
+            faults.clear();
+        }
         faults.push(Planned { at, fault: Fault::Pause { target: Target::Leader, time } });
     }
     if dice.below(3) == 0 {

@@ -121,9 +121,10 @@ impl<'a> Run<'a> {
             world.clients_host(),
             members,
             plan.has_users,
+            plan.has(|fault| matches!(fault, Fault::Drift { .. })),
             world.clients_clock(),
         );
-        let may_lack_space = plan.faults.iter().any(|planned| matches!(planned.fault, Fault::Alarm { .. }));
+        let may_lack_space = plan.has(|fault| matches!(fault, Fault::Alarm { .. }));
         Run {
             plan,
             shared,
@@ -236,6 +237,7 @@ impl<'a> Run<'a> {
         let now = self.world.now;
         for host in &mut self.world.hosts {
             host.paused_until = now;
+            self.world.network.awake(host.number);
             host.clock_rate = 1_000_000;
             host.disks.limit_room(None);
         }

@@ -1,9 +1,11 @@
 //! Clients with leases: some keep a lease alive and then let it end, others want a lock.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
-use tokio::time;
-use tonic::{Code, Status};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::{sync::mpsc, time};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Response, Status};
 
 use super::{
     clients::{REQUEST_TIMEOUT, Shared, ask, within},
@@ -26,14 +28,23 @@ pub(super) struct Tenant {
     pub(super) shared: Arc<Shared>,
 }
 
-/// By how much a clock may differ from the world's within the life of a lease, in thousandths of it.
-const DRIFT: u32 = 60;
-
 /// A renewal that took longer may be that of a leader which was just replaced.
 const LONG: Duration = Duration::from_millis(500);
 
 /// So much later than a lease was promised to end, it may be renewed if members have elected a leader meanwhile.
 const ELECTION: Duration = Duration::from_secs(3);
+
+/// The pause before a stream that has ended is opened again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A lease, as its holder was told of it.
+struct Promised {
+    id: i64,
+    ttl: Duration,
+    /// By the world's clock.
+    lives_until: Duration,
+    has_ended: bool,
+}
 
 impl Tenant {
     pub(super) async fn run(self) {
@@ -49,83 +60,137 @@ impl Tenant {
     }
 
     async fn live(&self, key: &str) -> Result<(), Status> {
-        let home = self.dice.below(self.shared.members as u64) as usize;
-        // Some keep their connection, whatever becomes of the member behind it.
-        let any_member = || match self.number % 3 {
-            0 => home,
-            _ => self.dice.below(self.shared.members as u64) as usize,
-        };
-        let member = any_member();
-        let ttl = self.dice.within(2..5) as i64;
+        let member = self.any_member();
+        // Some keep a stream to one member, and what that says counts for longer than an election takes.
+        let has_stream = self.number % 2 == 0;
+        let ttl_secs = self.dice.within(if has_stream { 4..8 } else { 2..5 }) as i64;
         let mut leases = LeaseClient::new(self.shared.wire(member));
         let asked_at = self.shared.now();
-        let request = LeaseGrantRequest { ttl, id: 0 };
+        let request = LeaseGrantRequest { ttl: ttl_secs, id: 0 };
         let granted = within(leases.lease_grant(request)).await?.into_inner();
         let ttl = Duration::from_secs(granted.ttl as u64);
-        let put = put_leased(&self.shared, 100 + self.number, key, granted.id, member).await;
+        put_leased(&self.shared, 100 + self.number, key, granted.id, member).await?;
         // The lease is not renewed before it has a key, so it may end from the grant on.
-        let mut lives_until = asked_at + ttl;
-        if put.is_ok() {
-            for _ in 0..self.dice.below(8) {
-                time::sleep(self.dice.between(ttl / 8, ttl / 2)).await;
-                let asked_at = self.shared.now();
-                let member = any_member();
-                let mut leases = LeaseClient::new(self.shared.wire(member));
-                let request = LeaseKeepAliveRequest { id: granted.id };
-                let kept = within(async {
-                    let stream = futures_util::stream::iter([request]);
-                    leases.lease_keep_alive(stream).await?.into_inner().message().await
-                });
-                let kept = kept.await;
-                let took = self.shared.now() - asked_at;
-                let Ok(Some(kept)) = kept else {
-                    let now = self.shared.now();
-                    let goes_on = match self.number % 3 {
-                        // Who keeps to a member asks it again: it may be paused, and still believe that it leads.
-                        0 => now < lives_until,
-                        // A lease that nobody could renew may be renewed by the next leader, beyond its end.
-                        1 => now < lives_until + ELECTION,
-                        _ => false,
-                    };
-                    if goes_on {
-                        continue;
-                    }
-                    break;
-                };
-                if kept.ttl <= 0 {
-                    if self.shared.now() < early(lives_until, ttl) {
-                        self.shared.violated(format!(
-                            "lease {:x} has expired at {:?}, and was to live until {lives_until:?}",
-                            granted.id,
-                            self.shared.now()
-                        ));
-                    }
-                    return Ok(());
-                }
-                lives_until = asked_at + Duration::from_secs(kept.ttl as u64);
-                if took > LONG {
-                    // Whatever made it slow, the next renewal might make up for it.
-                    break;
-                }
-            }
+        let mut lease = Promised { id: granted.id, ttl, lives_until: asked_at + ttl, has_ended: false };
+        if has_stream {
+            self.renew_by_stream(&mut lease, member).await;
+        } else {
+            self.renew_by_calls(&mut lease).await;
+        }
+        if !lease.has_ended {
             // Whoever has taken time from the lease is found shortly before its end.
-            let left = early(lives_until, ttl).saturating_sub(self.shared.now());
+            let left = self.certain_until(&lease).saturating_sub(self.shared.now());
             let lead = self.dice.between(Duration::from_millis(20), Duration::from_millis(500));
             time::sleep(left.saturating_sub(lead)).await;
-            self.check_alive(key, granted.id, lives_until, ttl).await;
+            self.check_alive(key, &lease).await;
         }
         Ok(())
     }
 
+    /// Each renewal by whichever member.
+    async fn renew_by_calls(&self, lease: &mut Promised) {
+        for _ in 0..self.dice.below(8) {
+            time::sleep(self.dice.between(lease.ttl / 8, lease.ttl / 2)).await;
+            let asked_at = self.shared.now();
+            let mut leases = LeaseClient::new(self.shared.wire(self.any_member()));
+            let request = LeaseKeepAliveRequest { id: lease.id };
+            let kept = within(async {
+                let requests = stream::iter([request]);
+                leases.lease_keep_alive(requests).await?.into_inner().message().await
+            });
+            let Ok(Some(kept)) = kept.await else {
+                // A lease that nobody could renew may be renewed by the next leader, beyond its end.
+                if self.number % 3 == 1 && self.shared.now() < lease.lives_until + ELECTION {
+                    continue;
+                }
+                return;
+            };
+            let is_last = self.take(lease, asked_at, kept.ttl);
+            if lease.has_ended || is_last {
+                return;
+            }
+        }
+    }
+
+    /// All renewals on one stream, whatever becomes of the member behind it. As etcd's own client does, it asks at
+    /// intervals, also while nothing is answered.
+    async fn renew_by_stream(&self, lease: &mut Promised, member: usize) {
+        let mut questions_left = self.dice.within(2..12);
+        while questions_left > 0 && self.shared.now() < lease.lives_until {
+            let (questions, receiver) = mpsc::unbounded_channel();
+            let mut leases = LeaseClient::new(self.shared.wire(member));
+            let answers =
+                async move { leases.lease_keep_alive(UnboundedReceiverStream::new(receiver)).await };
+            let answers = stream::once(answers).map_ok(Response::into_inner).try_flatten();
+            let mut answers = pin!(answers);
+            let mut asked = VecDeque::new();
+            while questions_left > 0 || !asked.is_empty() {
+                let pause = self.dice.between(lease.ttl / 16, lease.ttl / 4);
+                tokio::select! { biased;
+                    kept = answers.next() => {
+                        let Some(Ok(kept)) = kept else { break };
+                        let asked_at = asked.pop_front().expect("an answer belongs to a question");
+                        let is_last = self.take(lease, asked_at, kept.ttl);
+                        if lease.has_ended {
+                            return;
+                        }
+                        if is_last {
+                            // What has been asked meanwhile is answered too.
+                            questions_left = 0;
+                        }
+                    }
+                    () = time::sleep(pause) => {
+                        if self.shared.now() >= lease.lives_until {
+                            return;
+                        }
+                        if questions_left > 0 {
+                            questions_left -= 1;
+                            asked.push_back(self.shared.now());
+                            let _ = questions.send(LeaseKeepAliveRequest { id: lease.id });
+                        }
+                    }
+                }
+            }
+            time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Takes note of an answer to what was asked then. The result is whether it is better not to ask again.
+    fn take(&self, lease: &mut Promised, asked_at: Duration, ttl_secs: i64) -> bool {
+        let now = self.shared.now();
+        if ttl_secs <= 0 {
+            lease.has_ended = true;
+            if now < self.certain_until(lease) {
+                let Promised { id, lives_until, .. } = lease;
+                self.shared.violated(format!(
+                    "lease {id:x} has expired at {now:?}, and was to live until {lives_until:?}"
+                ));
+            }
+            return true;
+        }
+        lease.lives_until = asked_at + Duration::from_secs(ttl_secs as u64);
+        // Whatever made it slow, the next renewal might make up for it.
+        now - asked_at > LONG
+    }
+
+    fn certain_until(&self, lease: &Promised) -> Duration {
+        self.shared.certain_until(lease.lives_until, lease.ttl)
+    }
+
+    fn any_member(&self) -> usize {
+        self.dice.below(self.shared.members as u64) as usize
+    }
+
     /// The key of a lease is there as long as the lease was promised to live.
-    async fn check_alive(&self, key: &str, id: i64, lives_until: Duration, ttl: Duration) {
-        let member = self.dice.below(self.shared.members as u64) as usize;
+    async fn check_alive(&self, key: &str, lease: &Promised) {
+        let member = self.any_member();
         let asked_at = self.shared.now();
         let mut client = KvClient::new(self.shared.wire(member));
         let request = Request::Get { key: key.to_owned(), serializable: false };
         if let Ok(Ok((_, answer))) = time::timeout(REQUEST_TIMEOUT, wire::ask(&mut client, &request)).await {
             let returned = self.shared.now();
-            if answer.kvs.is_empty() && returned < early(lives_until, ttl) {
+            if answer.kvs.is_empty() && returned < self.certain_until(lease) {
+                let Promised { id, lives_until, .. } = lease;
                 self.shared.violated(format!(
                     "{key} of lease {id:x} is gone at {returned:?}; the lease was to live until {lives_until:?}"
                 ));
@@ -211,7 +276,7 @@ impl Locker {
         let request = LeaseGrantRequest { ttl: 3, id: 0 };
         let granted = within(LeaseClient::new(self.shared.wire(member)).lease_grant(request)).await?;
         let ttl = Duration::from_secs(granted.get_ref().ttl as u64);
-        let lives_until = early(asked_at + ttl, ttl);
+        let lives_until = self.shared.certain_until(asked_at + ttl, ttl);
         put_leased(&self.shared, self.number, key, granted.get_ref().id, member).await?;
         while self.shared.now() < lives_until {
             let request = Request::List { prefix: LOCK.to_owned(), serializable: false };
@@ -240,9 +305,4 @@ impl Locker {
     fn any_member(&self) -> usize {
         self.dice.below(self.shared.members as u64) as usize
     }
-}
-
-/// Until when a lease certainly lives, whatever the clocks do.
-pub(super) fn early(lives_until: Duration, ttl: Duration) -> Duration {
-    lives_until.saturating_sub(ttl * DRIFT / 1000)
 }

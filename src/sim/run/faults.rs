@@ -86,7 +86,9 @@ impl Run<'_> {
             }
             Fault::Pause { target, time } => {
                 let Some(host) = of(target) else { return false };
-                self.world.hosts[host].paused_until = self.world.now + *time;
+                let until = self.world.now + *time;
+                self.world.hosts[host].paused_until = until;
+                self.world.network.pause(host, until);
             }
             Fault::Isolate { target, time } => {
                 let Some(host) = self.host_of(*target) else { return false };
