@@ -91,7 +91,8 @@ impl Candidate {
             Ok(Err(_)) | Err(_) => None,
         };
         if let Some(leader) = won.as_ref().filter(|leader| leader.key != key.as_bytes()) {
-            self.shared.violated(format!("the campaign with {key} was won as {leader:?}"));
+            self.shared
+                .violated("elections and locks", format!("the campaign with {key} was won as {leader:?}"));
         }
         let put = Request::Put { key: key.to_owned(), value };
         let revision = won.as_ref().map(|leader| leader.rev);
@@ -130,7 +131,10 @@ impl Candidate {
         let request = Request::Get { key: key.clone(), serializable: false };
         let left = ask(&self.shared, self.number, self.any_member(), request).await;
         if left.answer().is_some_and(|answer| !answer.kvs.is_empty()) {
-            self.shared.violated(format!("{key} is there although its candidate has resigned: {left}"));
+            self.shared.violated(
+                "elections and locks",
+                format!("{key} is there although its candidate has resigned: {left}"),
+            );
         }
         self.shared.record(left);
     }
@@ -148,7 +152,10 @@ impl Candidate {
             Ok(told) => (told.header.expect("every answer has a header"), told.kv),
             Err(status) if status.message() == "election: no leader" => {
                 if let Some(certain) = certain {
-                    self.shared.violated(format!("m{member} knows of no leader at {now:?}: {certain:?}"));
+                    self.shared.violated(
+                        "elections and locks",
+                        format!("m{member} knows of no leader at {now:?}: {certain:?}"),
+                    );
                 }
                 return;
             }
@@ -157,7 +164,10 @@ impl Candidate {
         let kvs = wire::all(kv);
         if let Some(leader) = kvs.first() {
             if let Some(certain) = certain.filter(|certain| certain.key != leader.key) {
-                self.shared.violated(format!("m{member} says that {leader} leads at {now:?}: {certain:?}"));
+                self.shared.violated(
+                    "elections and locks",
+                    format!("m{member} says that {leader} leads at {now:?}: {certain:?}"),
+                );
             }
             let revision = header.revision;
             let request = Request::Get { key: leader.key.clone(), serializable: false };

@@ -56,7 +56,8 @@ pub(super) struct Shared {
     pub(super) last_revision: watch::Sender<Option<i64>>,
     pub(super) operations: Mutex<Vec<Operation>>,
     pub(super) compactions: Mutex<Vec<Compaction>>,
-    pub(super) violations: Mutex<Vec<String>>,
+    /// What clients saw that may not be, and which judge says so.
+    pub(super) violations: Mutex<Vec<(&'static str, String)>>,
     /// Who holds the lock, and who leads.
     holders: Mutex<BTreeMap<&'static str, Holder>>,
     pub(super) elections_won: AtomicU64,
@@ -166,8 +167,8 @@ impl Shared {
         self.next_value.fetch_add(1, Relaxed)
     }
 
-    pub(super) fn violated(&self, what: String) {
-        self.violations.lock().push(what);
+    pub(super) fn violated(&self, judge: &'static str, what: String) {
+        self.violations.lock().push((judge, what));
     }
 
     pub(super) fn alarm_doubtful_until(&self) -> Duration {
@@ -185,7 +186,10 @@ impl Shared {
         let holder = Holder { client, key: key.to_owned(), until };
         let before = self.holders.lock().insert(what, holder);
         if let Some(other) = before.filter(|other| other.client != client && other.until > now) {
-            self.violated(format!("client {client} has got {what} at {now:?}, which is not free: {other:?}"));
+            self.violated(
+                "elections and locks",
+                format!("client {client} has got {what} at {now:?}, which is not free: {other:?}"),
+            );
         }
     }
 
@@ -365,7 +369,10 @@ pub(super) async fn ask(shared: &Shared, client: usize, member: usize, request: 
         match &asked {
             Ok(Ok(_)) if alarm.1 == Some(true) => {
                 let now = shared.now();
-                shared.violated(format!("{request} was done before {now:?}, although the alarm is active"));
+                shared.violated(
+                    "alarms",
+                    format!("{request} was done before {now:?}, although the alarm is active"),
+                );
             }
             Ok(Err(status)) if status.code() == Code::ResourceExhausted => {
                 shared.alarm_refusals.fetch_add(1, Relaxed);

@@ -352,10 +352,10 @@ impl<'a> Run<'a> {
         if let Some(panic) = super::panics::take() {
             self.end_of_panic(panic)?;
         }
-        if let Some(what) = self.shared.violations.lock().pop() {
-            return Err(("leases and locks", what));
+        match self.shared.violations.lock().pop() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends hosts whose power has failed, and finds members that have ended without a reason.

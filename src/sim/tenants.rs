@@ -162,9 +162,10 @@ impl Tenant {
             lease.has_ended = true;
             if now < self.certain_until(lease) {
                 let Promised { id, lives_until, .. } = lease;
-                self.shared.violated(format!(
-                    "lease {id:x} has expired at {now:?}, and was to live until {lives_until:?}"
-                ));
+                self.shared.violated(
+                    "leases",
+                    format!("lease {id:x} has expired at {now:?}, and was to live until {lives_until:?}"),
+                );
             }
             return true;
         }
@@ -191,7 +192,7 @@ impl Tenant {
             let returned = self.shared.now();
             if answer.kvs.is_empty() && returned < self.certain_until(lease) {
                 let Promised { id, lives_until, .. } = lease;
-                self.shared.violated(format!(
+                self.shared.violated("leases", format!(
                     "{key} of lease {id:x} is gone at {returned:?}; the lease was to live until {lives_until:?}"
                 ));
             }

@@ -241,7 +241,10 @@ impl Guest {
             let (may, was) =
                 if is_granted { ("may", "was not permitted to") } else { ("may not", "was permitted to") };
             let now = self.shared.now();
-            self.shared.violated(format!("the guest {may}, and {was} {request} on m{member} before {now:?}"));
+            self.shared.violated(
+                "permissions",
+                format!("the guest {may}, and {was} {request} on m{member} before {now:?}"),
+            );
         }
     }
 }
