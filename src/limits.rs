@@ -490,8 +490,9 @@ const _: () = assert!(
 );
 
 /// Bytes of database pages that are kept in memory. Pages that are read often stay; others are read
-/// from the file, which the kernel caches as well. Half of it may be pages of a checkpoint that is being made.
-pub(crate) const DATABASE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// from the file, which the kernel caches as well, so more of them did not make anything faster. Half of it may be
+/// pages of a checkpoint that is being made.
+pub(crate) const DATABASE_CACHE_BYTES: usize = 24 * 1024 * 1024;
 
 /// Bytes that are read, sent or written at once when a whole database is: so few that a log on the same disk
 /// hardly waits for them. A single record may be larger.

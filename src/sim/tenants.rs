@@ -62,7 +62,7 @@ impl Tenant {
     async fn live(&self, key: &str) -> Result<(), Status> {
         let member = self.any_member();
         // Some keep a stream to one member, and what that says counts for longer than an election takes.
-        let has_stream = self.number % 2 == 0;
+        let has_stream = self.number.is_multiple_of(2);
         let ttl_secs = self.dice.within(if has_stream { 4..8 } else { 2..5 }) as i64;
         let mut leases = LeaseClient::new(self.shared.wire(member));
         let asked_at = self.shared.now();
