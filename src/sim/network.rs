@@ -240,6 +240,7 @@ impl Network {
     /// The process at `host` reads nothing until then.
     pub(super) fn pause(&self, host: usize, until: Duration) {
         let mut inner = self.0.lock();
+        inner.end_pause(host);
         let (first, last) = (until.saturating_sub(BACKLOG_READ), until + BACKLOG_READ);
         inner.hosts[host].reads_at =
             (0..inner.hosts.len()).map(|_| inner.dice.between(first, last)).collect();
@@ -247,7 +248,7 @@ impl Network {
 
     /// The process at `host` goes on before its time.
     pub(super) fn awake(&self, host: usize) {
-        self.0.lock().hosts[host].reads_at.clear();
+        self.0.lock().end_pause(host);
     }
 
     /// Sets the time, and hands over what has arrived by then.
@@ -377,6 +378,16 @@ impl Inner {
             *last = at;
         }
         self.put(at, id, content);
+    }
+
+    /// What waits for a process that was paused arrives now. It comes before what is still under way, so the frames of
+    /// a call stay in order.
+    fn end_pause(&mut self, host: usize) {
+        let reads_at = mem::take(&mut self.hosts[host].reads_at);
+        let waiting: Vec<_> = self.queue.extract_if(.., |(at, _), _| reads_at.contains(at)).collect();
+        for (_, Parcel { call, content }) in waiting {
+            self.put(self.now, call, content);
+        }
     }
 
     /// When a parcel is read that arrives at `at`, if that is later.

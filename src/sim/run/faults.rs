@@ -7,8 +7,7 @@ use super::{
     damage::{Damaged, directory},
 };
 use crate::sim::{
-    clients,
-    clients::within,
+    clients::{self, within},
     errands, flips,
     host::Host,
     network::Road,
